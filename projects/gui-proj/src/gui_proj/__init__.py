@@ -1,0 +1,1 @@
+"""GUI: the web application people work in; tokens stay on the server."""

@@ -1,0 +1,1 @@
+"""Durable workflows: ordinary async functions that survive crashes."""
