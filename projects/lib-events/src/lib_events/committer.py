@@ -1,0 +1,85 @@
+"""Group commit without a timer: commit as soon as none is in flight, so load makes its own batches."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lib_events.database import Connection
+from lib_events.event import Event
+from lib_events.statement import Fence, Write
+
+GROUP_LIMIT = 2_000  # members of one group: bounds how long the loop is held
+QUEUE_LIMIT = 100_000  # members waiting: past it the database is refusing to keep up
+
+
+class CommitQueueFull(Exception):
+    """More is waiting to be committed than the queue may hold; slow down and try again."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One piece of work in a group: a transaction function, or rows and events."""
+
+    future: asyncio.Future[Any]
+    function: Callable[[Connection], Any] | None = None
+    writes: Sequence[Write] = ()
+    events: Sequence[Event] = ()
+    fence: Fence | None = None
+
+
+class GroupCommitter:
+    """Queues members and hands them, a group at a time, to the adapter's `commit`."""
+
+    def __init__(self, commit: Callable[[Sequence[Member]], Awaitable[None]]) -> None:
+        self._commit = commit
+        self._queue: list[Member] = []
+        self._running: asyncio.Task[None] | None = None
+
+    def submit(
+        self,
+        *,
+        function: Callable[[Connection], Any] | None = None,
+        writes: Sequence[Write] = (),
+        events: Sequence[Event] = (),
+        fence: Fence | None = None,
+    ) -> asyncio.Future[Any]:
+        """Queue one member; its future resolves once its group is on disk. Raises `CommitQueueFull`."""
+        if len(self._queue) >= QUEUE_LIMIT:
+            raise CommitQueueFull(f"commit queue must stay under {QUEUE_LIMIT} members; try again shortly")
+        loop = asyncio.get_running_loop()
+        member = Member(loop.create_future(), function, writes, events, fence)
+        self._queue.append(member)
+        if self._running is None:
+            self._running = loop.create_task(self._drain(), name="group-committer")
+        return member.future
+
+    async def _drain(self) -> None:
+        try:
+            while self._queue:
+                group, self._queue = self._queue[:GROUP_LIMIT], self._queue[GROUP_LIMIT:]
+                try:
+                    await self._commit(group)
+                except Exception as error:  # noqa: BLE001 - whoever waits for the group must hear of it
+                    fail(group, error)
+        finally:
+            self._running = None
+
+    async def finish(self) -> None:
+        """Wait until everything queued is on disk."""
+        while self._running is not None:
+            await asyncio.wait([self._running])
+
+
+def resolve(member: Member, value: Any = None) -> None:
+    """Tell the member's waiter its value."""
+    if not member.future.done():
+        member.future.set_result(value)
+
+
+def fail(members: Sequence[Member], error: Exception) -> None:
+    """Tell the members' waiters what went wrong."""
+    for member in members:
+        if not member.future.done():
+            member.future.set_exception(error)
+            member.future.exception()  # a waiter that left must not make the loop complain

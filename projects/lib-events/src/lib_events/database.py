@@ -1,0 +1,177 @@
+"""The database port: transaction functions, hot rows and wake-ups, the same on SQLite and PostgreSQL.
+
+State changes in one way only: a *transaction function*, a plain `def fn(connection, *args)` that never
+awaits. It gets a guarded connection, writes state, publishes the events that tell of it, and either all
+of that is on disk when `Database.transact` returns, or nothing is. It may be run again when the group it
+was committed with had to be rolled back, so it must have no effect but through its connection.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, Literal
+
+from sqlalchemy import Connection as CoreConnection
+from sqlalchemy import CursorResult, Executable, MetaData, ScalarResult
+
+from lib_events.event import Event
+from lib_events.statement import Fence, Write
+
+type DialectName = Literal["sqlite", "postgresql"]
+type TransactionFunction[**P, R] = Callable[Concatenate["Connection", P], R]
+
+EVENTS_TOPIC = "events"
+
+
+class DatabaseError(Exception):
+    """Something is wrong with the database; the text says what to do."""
+
+
+class DatabaseInUse(DatabaseError):
+    """Another process has the SQLite file open for writing."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database cannot be opened or reached."""
+
+
+class DatabaseReadOnly(DatabaseError):
+    """The database file or its folder must be writable and is not."""
+
+
+class SchemaTooNew(DatabaseError):
+    """A newer release has migrated this database."""
+
+
+class CommitFailed(DatabaseError):
+    """A commit did not reach the disk: nothing of it happened."""
+
+
+class Fenced(DatabaseError):
+    """The writer no longer has the right to write: somebody took over."""
+
+
+class TransactionTooLong(DatabaseError):
+    """A transaction function held the database longer than allowed and was interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables one member brings: described in `metadata`, made by the Alembic package `migrations`."""
+
+    name: str
+    metadata: MetaData
+    migrations: str
+
+
+class Connection:
+    """What a transaction function may use: SQLAlchemy Core without commit, rollback or close."""
+
+    def __init__(self, core: CoreConnection, *, source: str) -> None:
+        self._core = core
+        self._source = source
+        self.published: list[Event] = []  # what the adapter still has to do, once the function returns
+        self.written: list[Write] = []
+        self.topics: set[str] = set()
+
+    @property
+    def dialect_name(self) -> DialectName:
+        """Which database this is, for the few statements that differ."""
+        return "sqlite" if self._core.dialect.name == "sqlite" else "postgresql"
+
+    @property
+    def source(self) -> str:
+        """The CloudEvents source of the service that owns this database."""
+        return self._source
+
+    def execute(
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> CursorResult[Any]:
+        """Run `statement` and return its result."""
+        return self._core.execute(statement, parameters)
+
+    def scalar(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:
+        """Run `statement` and return the first column of its first row, or None."""
+        return self._core.scalar(statement, parameters)
+
+    def scalars(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> ScalarResult[Any]:
+        """Run `statement` and return the first column of each row."""
+        return self._core.scalars(statement, parameters)
+
+    def publish(self, *events: Event) -> None:
+        """Append `events` to the event log in this transaction, after everything it writes."""
+        self.published.extend(events)
+        if events:
+            self.topics.add(EVENTS_TOPIC)
+
+    def write(self, *writes: Write) -> None:
+        """Write hot rows in this transaction, after everything it executes."""
+        self.written.extend(writes)
+
+    def notify(self, topic: str) -> None:
+        """Wake who listens to `topic`, here and in other processes, once this is committed."""
+        self.topics.add(topic)
+
+
+class Database(ABC):
+    """The port; `SqliteDatabase` and `PostgresqlDatabase` are its two adapters."""
+
+    dialect_name: DialectName
+
+    def __init__(self, *, service: str) -> None:
+        self.service = service
+        self.source = f"/{service}"
+        self._callbacks: dict[str, list[Callable[[], None]]] = {}
+
+    @abstractmethod
+    async def transact[*A, R](
+        self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None = None
+    ) -> R:
+        """Run a transaction function and return its value once everything it did is on disk.
+
+        Raises what `function` raised (and undoes only that), `CommitFailed`, `Fenced`, `TransactionTooLong`.
+        """
+
+    @abstractmethod
+    async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
+        """Run `function` on a query-only snapshot, beside the writer."""
+
+    @abstractmethod
+    def write(self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None) -> asyncio.Future[None]:
+        """Add hot rows and events to the next group commit; the future resolves when they are on disk."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what is in flight and release everything; safe to call twice."""
+
+    def on_notify(self, topic: str, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` on the event loop after each commit that notified `topic`; returns the way to stop."""
+        self._callbacks.setdefault(topic, []).append(callback)
+        return lambda: self._callbacks[topic].remove(callback)
+
+    def _wake(self, topics: set[str]) -> None:
+        for topic in topics:
+            for callback in tuple(self._callbacks.get(topic, ())):
+                callback()
+
+
+async def open_database(url: str, *, service: str, schemas: Sequence[Schema]) -> Database:
+    """Open, lock and migrate the database at `url` for `service`.
+
+    `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://user:password@host/name?schema=evs_app`.
+    Raises a `DatabaseError`.
+    """
+    if url.startswith("sqlite:///"):
+        from lib_events.sqlite import SqliteDatabase  # noqa: PLC0415 - one driver is loaded, not two
+
+        return await SqliteDatabase.open(url.removeprefix("sqlite:///"), service=service, schemas=schemas)
+    if url.startswith(("postgresql://", "postgres://")):
+        from lib_events.postgresql import PostgresqlDatabase  # noqa: PLC0415
+
+        return await PostgresqlDatabase.open(url, service=service, schemas=schemas)
+    raise DatabaseUnavailable(
+        f"database URL must start with sqlite:/// or postgresql://, got {url.split(':', 1)[0]!r}; see EVS_DATABASE_URL"
+    )

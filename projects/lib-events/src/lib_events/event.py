@@ -1,0 +1,286 @@
+"""What happened: the CloudEvents 1.0 envelope, typed event types and the registry that checks them."""
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from lib_events.clock import SystemClock, to_datetime
+
+SPEC_VERSION = "1.0"
+RESERVED_PREFIX = "evs."
+TYPE_PATTERN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+# CloudEvents 1.0 section 3: context attribute names are lower-case letters and digits.
+EXTENSION_PATTERN = re.compile(r"[a-z0-9]{1,20}")
+CORE_ATTRIBUTES = frozenset(
+    ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
+)
+
+type Reason = Literal["malformed", "unknown_type", "invalid_data", "reserved_type"]
+
+
+class EventRejected(Exception):
+    """An event is not acceptable; `reason` says which rule it breaks and `detail` what to do."""
+
+    def __init__(self, reason: Reason, detail: str, *, event_type: str | None = None, field: str = "") -> None:
+        super().__init__(detail)
+        self.reason: Reason = reason
+        self.detail = detail
+        self.event_type = event_type
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why something happens: carried from a request or an event into every event it leads to."""
+
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    principal: str | None = None
+    traceparent: str | None = None  # W3C Trace Context
+
+    def extensions(self) -> dict[str, str]:
+        """The CloudEvents extension attributes that carry this cause."""
+        pairs = (
+            ("correlationid", self.correlation_id),
+            ("causationid", self.causation_id),
+            ("principal", self.principal),
+            ("traceparent", self.traceparent),
+        )
+        return {name: value for name, value in pairs if value}
+
+
+current_cause: ContextVar[Cause] = ContextVar("current_cause", default=Cause())  # noqa: B039 - frozen
+
+
+class EventType[T]:
+    """A named kind of event whose data is a `T`.
+
+    `packed` types tell of a lifecycle: they travel many to a row (a segment) and never trigger anything.
+    """
+
+    def __init__(self, name: str, model: type[T], *, packed: bool = False) -> None:
+        if not TYPE_PATTERN.fullmatch(name):
+            raise ValueError(
+                f"event type name must match {TYPE_PATTERN.pattern}, got {name!r}; use lower-case words and dots"
+            )
+        self.name = name
+        self.model = model
+        self.packed = packed
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[T]:
+        """Validates and dumps the data."""
+        return TypeAdapter(self.model)
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the data."""
+        return self.adapter.json_schema()
+
+    def dump(self, payload: T) -> Any:
+        """Return `payload` as JSON-able data."""
+        return self.adapter.dump_python(payload, mode="json")
+
+    def __repr__(self) -> str:
+        return f"EventType({self.name!r}, {getattr(self.model, '__name__', self.model)!s})"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A CloudEvents 1.0 event in memory; `data` is any JSON value."""
+
+    id: str
+    source: str
+    type: str
+    time: datetime
+    subject: str | None = None
+    data: Any = None
+    dataschema: str | None = None
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    packed: bool = field(default=False, compare=False)  # how our own log stores it; not on the wire
+
+    @classmethod
+    def of[T](
+        cls,
+        event_type: EventType[T],
+        payload: T,
+        *,
+        source: str,
+        subject: str | None = None,
+        cause: Cause | None = None,
+        id: str | None = None,  # noqa: A002 - the attribute's name in CloudEvents
+        time: datetime | None = None,
+    ) -> "Event":
+        """Make an event of `event_type`; without `cause` it takes the one of the current context."""
+        event_id = id or str(uuid.uuid7() if hasattr(uuid, "uuid7") else uuid.uuid4())
+        extensions = (cause or current_cause.get()).extensions()
+        extensions.setdefault("correlationid", event_id)
+        return cls(
+            id=event_id,
+            source=source,
+            type=event_type.name,
+            time=time or to_datetime(SystemClock().micros()),
+            subject=subject,
+            data=event_type.dump(payload),
+            extensions=extensions,
+            packed=event_type.packed,
+        )
+
+    @property
+    def cause(self) -> Cause:
+        """The cause of whatever this event leads to: same correlation, caused by this event."""
+        return Cause(
+            correlation_id=self.extensions.get("correlationid", self.id),
+            causation_id=self.id,
+            principal=self.extensions.get("principal"),
+            traceparent=self.extensions.get("traceparent"),
+        )
+
+    def payload[T](self, event_type: EventType[T]) -> T:
+        """Return the data as a `T`; raises `EventRejected` when it is not one."""
+        try:
+            return event_type.adapter.validate_python(self.data)
+        except ValidationError as error:
+            raise _invalid_data(self.type, error) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The CloudEvents JSON format as a dictionary."""
+        attributes: dict[str, Any] = {
+            "specversion": SPEC_VERSION,
+            "id": self.id,
+            "source": self.source,
+            "type": self.type,
+            "time": self.time.isoformat().replace("+00:00", "Z"),
+        }
+        if self.subject is not None:
+            attributes["subject"] = self.subject
+        if self.dataschema is not None:
+            attributes["dataschema"] = self.dataschema
+        attributes |= self.extensions
+        if self.data is not None:
+            attributes["datacontenttype"] = "application/json"
+            attributes["data"] = self.data
+        return attributes
+
+    def to_json(self) -> bytes:
+        """The CloudEvents JSON format, encoded."""
+        return to_json(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, attributes: Mapping[str, Any]) -> "Event":
+        """Read the CloudEvents JSON format; raises `EventRejected` naming the attribute at fault."""
+        if attributes.get("specversion") != SPEC_VERSION:
+            raise _malformed("specversion", f"must be {SPEC_VERSION!r}", attributes.get("specversion"))
+        for name in ("id", "source", "type"):
+            if not isinstance(attributes.get(name), str) or not attributes[name]:
+                raise _malformed(name, "must be a non-empty string", attributes.get(name))
+        extensions = {name: value for name, value in attributes.items() if name not in CORE_ATTRIBUTES}
+        return cls(
+            id=attributes["id"],
+            source=attributes["source"],
+            type=attributes["type"],
+            time=_read_time(attributes.get("time")),
+            subject=_read_text(attributes, "subject"),
+            data=attributes.get("data"),
+            dataschema=_read_text(attributes, "dataschema"),
+            extensions=_read_extensions(extensions),
+        )
+
+    @classmethod
+    def from_json(cls, body: bytes) -> "Event":
+        """Read one encoded event; raises `EventRejected`."""
+        try:
+            attributes = from_json(body)
+        except ValueError as error:
+            raise EventRejected("malformed", f"the event must be JSON: {error}") from error
+        if not isinstance(attributes, dict):
+            raise EventRejected("malformed", "the event must be a JSON object; see CloudEvents 1.0")
+        return cls.from_dict(attributes)
+
+
+class EventRegistry:
+    """The event types a service knows, by name."""
+
+    def __init__(self, *event_types: EventType[Any]) -> None:
+        self._types: dict[str, EventType[Any]] = {}
+        for event_type in event_types:
+            self.register(event_type)
+
+    def register(self, event_type: EventType[Any]) -> None:
+        """Add `event_type`; the same name may come again only with the same schema."""
+        known = self._types.get(event_type.name)
+        if known is not None and known.model is not event_type.model and known.schema() != event_type.schema():
+            raise ValueError(
+                f"event type {event_type.name!r} must have one schema, "
+                f"got {known.model!r} and {event_type.model!r}; rename one of them"
+            )
+        self._types[event_type.name] = event_type
+
+    def __iter__(self) -> Iterator[EventType[Any]]:
+        return iter(self._types.values())
+
+    def get(self, name: str) -> EventType[Any] | None:
+        """The type of that name, or None."""
+        return self._types.get(name)
+
+    def check(self, event: Event) -> EventType[Any]:
+        """Return the event's type; raises `EventRejected` when it is unknown or the data does not fit."""
+        event_type = self._types.get(event.type)
+        if event_type is None:
+            raise EventRejected(
+                "unknown_type",
+                f"event type {event.type!r} is not registered; declare EventType({event.type!r}, Model)",
+                event_type=event.type,
+            )
+        event.payload(event_type)
+        return event_type
+
+
+def is_reserved(name: str) -> bool:
+    """Whether only our own services may publish the event type `name`."""
+    return name.startswith(RESERVED_PREFIX)
+
+
+def _invalid_data(event_type: str, error: ValidationError) -> EventRejected:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in ("data", *first["loc"]))
+    return EventRejected("invalid_data", f"{where}: {first['msg']}", event_type=event_type, field=where)
+
+
+def _malformed(name: str, rule: str, value: object) -> EventRejected:
+    return EventRejected("malformed", f"attribute {name!r} {rule}, got {value!r}", field=name)
+
+
+def _read_text(attributes: Mapping[str, Any], name: str) -> str | None:
+    value = attributes.get(name)
+    if value is not None and (not isinstance(value, str) or not value):
+        raise _malformed(name, "must be a non-empty string when present", value)
+    return value
+
+
+def _read_time(value: object) -> datetime:
+    if value is None:
+        return to_datetime(SystemClock().micros())
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise _malformed("time", "must be an RFC 3339 timestamp with a time zone", value)
+    return moment
+
+
+def _read_extensions(values: Mapping[str, Any]) -> dict[str, str]:
+    for name, value in values.items():
+        if not EXTENSION_PATTERN.fullmatch(name):
+            raise _malformed(name, f"must match {EXTENSION_PATTERN.pattern}", value)
+        if not isinstance(value, str | int | bool):
+            raise _malformed(name, "must be a string, an integer or a boolean", value)
+    return {name: value if isinstance(value, str) else to_json(value).decode() for name, value in values.items()}

@@ -1,0 +1,221 @@
+"""The event log: appended to by every transaction, read by position. Outbox, feed and look-back at once."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+from sqlalchemy import Select, or_, select
+
+from lib_events.clock import to_micros
+from lib_events.database import Connection, Schema
+from lib_events.event import Event
+from lib_events.statement import Statement, Write
+from lib_events.tables import event_log_state, events, metadata
+
+SCHEMA = Schema("lib_events", metadata, "lib_events.migrations")
+SEGMENT_TYPE = "evs.run.segment"
+SEGMENT_LIMIT = 1_000  # events in one segment
+
+APPEND_EVENTS = Statement.load(
+    "lib_events",
+    "append_events",
+    {
+        "id": "text",
+        "source": "text",
+        "type": "text",
+        "subject": "text",
+        "time": "bigint",
+        "correlation": "text",
+        "imported": "boolean",
+        "count": "integer",
+        "body": "bytea",
+    },
+)
+
+
+class CursorRejected(Exception):
+    """A cursor cannot be resumed from; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """A place in one database's event log, written `<epoch>.<position>`; reading goes on after it."""
+
+    epoch: int
+    position: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.position}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor":
+        """Read `<epoch>.<position>`; raises `CursorRejected`."""
+        match = re.fullmatch(r"(\d{1,9})\.(\d{1,18})", text)
+        if match is None:
+            raise CursorRejected(
+                f"cursor must look like 1.42, got {text[:40]!r}; leave it out to start at the beginning"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An event with its position in the log; `imported` when another service published it."""
+
+    position: int
+    event: Event
+    imported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events in order, and how far the log was searched for them (resume from `position`)."""
+
+    events: Sequence[Placed]
+    position: int
+
+
+def append_writes(new_events: Sequence[Event]) -> list[Write]:
+    """Return the hot rows that append `new_events`: a row each, and one segment for the packed ones."""
+    writes = [_row(event) for event in new_events if not event.packed]
+    packed = [event for event in new_events if event.packed]
+    starts = range(0, len(packed), SEGMENT_LIMIT)
+    return writes + [_segment(packed[start : start + SEGMENT_LIMIT]) for start in starts]
+
+
+def imported_row(event: Event) -> dict[str, Any]:
+    """Return the row of an event that another service published."""
+    row = dict(zip((name for name, _ in APPEND_EVENTS.columns), _row(event).row, strict=True))
+    return row | {"imported": True}
+
+
+def head(connection: Connection) -> Cursor:
+    """The cursor after the last event that has a position."""
+    row = connection.execute(select(event_log_state.c.epoch, event_log_state.c.placed_position)).one()
+    return Cursor(row.epoch, row.placed_position)
+
+
+def check_cursor(cursor: Cursor, log_head: Cursor) -> int:
+    """Return the position to read after; raises `CursorRejected` for another epoch or the future."""
+    if cursor.epoch != log_head.epoch:
+        raise CursorRejected(
+            f"cursor must be of epoch {log_head.epoch}, got {cursor}; the log was restored, start without one"
+        )
+    if cursor.position > log_head.position:
+        raise CursorRejected(f"cursor must not be after {log_head}, got {cursor}; it belongs to another database")
+    return cursor.position
+
+
+def read_after(
+    connection: Connection,
+    position: int,
+    *,
+    types: Sequence[str] = (),
+    subject: str | None = None,
+    correlation: str | None = None,
+    own_only: bool = False,
+    limit: int = 500,
+) -> Page:
+    """Read up to `limit` rows after `position`, in order of position.
+
+    `types` are exact names or patterns ending in `.*`; segments are opened and their events filtered too.
+    """
+    # The head comes first: what is placed while we read must not be skipped.
+    log_head = head(connection).position
+    query = select(events.c.last_position, events.c.count.label("size"), events.c.imported, events.c.body)
+    query = query.where(events.c.last_position > position).order_by(events.c.last_position).limit(limit)
+    rows = connection.execute(_narrow(query, types, subject, correlation, own_only=own_only)).all()
+    found = [
+        placed
+        for row in rows
+        for placed in _open_row(row.last_position, row.size, row.body, imported=row.imported)
+        if placed.position > position and matches(placed.event, types, subject, correlation)
+    ]
+    reached = rows[-1].last_position if rows else position
+    return Page(found, reached if len(rows) == limit else max(reached, log_head))
+
+
+def matches(event: Event, types: Sequence[str], subject: str | None = None, correlation: str | None = None) -> bool:
+    """Whether `event` passes the filter."""
+    return (
+        (not types or any(type_matches(event.type, pattern) for pattern in types))
+        and (subject is None or event.subject == subject)
+        and (correlation is None or event.extensions.get("correlationid") == correlation)
+    )
+
+
+def type_matches(name: str, pattern: str) -> bool:
+    """Whether the event type `name` is `pattern`, or begins with it when it ends in `.*` (`*` takes all)."""
+    if pattern == "*":
+        return True
+    return name.startswith(pattern[:-1]) if pattern.endswith(".*") else name == pattern
+
+
+def _narrow(
+    query: Select[Any],
+    types: Sequence[str],
+    subject: str | None,
+    correlation: str | None,
+    *,
+    own_only: bool,
+) -> Select[Any]:
+    if types and "*" not in types:
+        wanted = [
+            events.c.type.startswith(pattern[:-1], autoescape=True)
+            if pattern.endswith(".*")
+            else events.c.type == pattern
+            for pattern in types
+        ]
+        query = query.where(or_(*wanted, events.c.type == SEGMENT_TYPE))
+    if subject is not None:
+        query = query.where(or_(events.c.subject == subject, events.c.type == SEGMENT_TYPE))
+    if correlation is not None:
+        query = query.where(or_(events.c.correlation == correlation, events.c.type == SEGMENT_TYPE))
+    if own_only:
+        query = query.where(~events.c.imported)
+    return query
+
+
+def _open_row(last_position: int, size: int, body: bytes, *, imported: bool) -> Iterator[Placed]:
+    decoded = from_json(body)
+    batch = decoded if isinstance(decoded, list) else [decoded]
+    for offset, attributes in enumerate(batch, start=1):
+        yield Placed(last_position - size + offset, Event.from_dict(attributes), imported)
+
+
+def _row(event: Event) -> Write:
+    return Write(
+        APPEND_EVENTS,
+        (
+            event.id,
+            event.source,
+            event.type,
+            event.subject,
+            to_micros(event.time),
+            event.extensions.get("correlationid"),
+            False,
+            1,
+            event.to_json(),
+        ),
+    )
+
+
+def _segment(packed: Sequence[Event]) -> Write:
+    first = packed[0]
+    body = b"[" + b",".join(event.to_json() for event in packed) + b"]"
+    return Write(
+        APPEND_EVENTS,
+        (
+            f"segment-{first.id}",
+            first.source,
+            SEGMENT_TYPE,
+            None,
+            to_micros(first.time),
+            None,
+            False,
+            len(packed),
+            body,
+        ),
+    )

@@ -1,0 +1,251 @@
+"""The PostgreSQL adapter: hot rows of a group in one statement, transaction functions in pooled transactions."""
+
+import asyncio
+import contextlib
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import asyncpg
+from sqlalchemy import Connection as CoreConnection
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from lib_events.committer import GroupCommitter, Member, fail, resolve
+from lib_events.database import (
+    EVENTS_TOPIC,
+    CommitFailed,
+    Connection,
+    Database,
+    DatabaseUnavailable,
+    Fenced,
+    Schema,
+)
+from lib_events.event import Event
+from lib_events.event_log import append_writes
+from lib_events.migrate import migrate
+from lib_events.statement import Fence, Write, compose_postgresql
+
+logger = logging.getLogger(__name__)
+
+POOL_SIZE = 10
+ATTEMPTS = 5  # a deadlock or serialization failure is PostgreSQL asking to be asked again
+RETRYABLE = ("40001", "40P01")
+NOTIFY = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
+SESSION = {
+    "synchronous_commit": "on",  # acknowledged means on disk
+    "idle_in_transaction_session_timeout": "60s",
+    "timezone": "UTC",
+    # A generic plan of a hot statement turns unnest into hash join + sequential scan.
+    "plan_cache_mode": "force_custom_plan",
+}
+
+
+class PostgresqlDatabase(Database):
+    """One schema of a PostgreSQL database, reached through asyncpg under SQLAlchemy Core."""
+
+    dialect_name: Literal["postgresql"] = "postgresql"
+
+    def __init__(self, url: str, *, service: str) -> None:
+        super().__init__(service=service)
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        self.schema = options.pop("schema", "public")
+        self._dsn = urlunsplit(
+            ("postgresql", parts.netloc, parts.path, "&".join(f"{k}={v}" for k, v in options.items()), "")
+        )
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_SIZE,
+            pool_pre_ping=False,
+            isolation_level="AUTOCOMMIT",  # transactions are ours: hot statements share them
+        )
+        self._committer = GroupCommitter(self._commit)
+        self._hot: asyncpg.Connection | None = None
+        self._listener: asyncpg.Connection | None = None
+        self._channel = f"evs_{self.schema}"
+        self._topics: set[str] = set()
+        self._notifying: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, url: str, *, service: str, schemas: Sequence[Schema]) -> "PostgresqlDatabase":
+        """Connect and migrate. Raises `DatabaseUnavailable` and `SchemaTooNew`."""
+        database = cls(url, service=service)
+        try:
+            await database._migrate(schemas)
+            database._hot = await database._connect()
+            database._listening = asyncio.create_task(database._listen(), name="postgresql-listener")
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            await database.close()
+            host = urlsplit(url).hostname
+            raise DatabaseUnavailable(
+                f"PostgreSQL at {host} cannot be used: {error}; check EVS_DATABASE_URL"
+            ) from error
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def _connect(self) -> asyncpg.Connection:
+        settings = SESSION | {"search_path": f'"{self.schema}"', "application_name": self.service}
+        return await asyncpg.connect(self._dsn, server_settings=settings, timeout=10)
+
+    async def _migrate(self, schemas: Sequence[Schema]) -> None:
+        async with self._engine.connect() as core:
+            raw = await _driver(core)
+            lock = zlib.crc32(self._channel.encode())  # one migration at a time per schema
+            async with raw.transaction():
+                await raw.execute("SELECT pg_advisory_xact_lock($1)", lock)
+                if not await raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", self.schema):
+                    await core.execute(text(f'CREATE SCHEMA "{self.schema}"'))
+                await core.run_sync(migrate, schemas)
+
+    async def transact[*A, R](
+        self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None = None
+    ) -> R:
+        """See `Database.transact`."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._transact_once(function, *args, fence=fence)
+            except (DBAPIError, asyncpg.PostgresError) as error:
+                if _sqlstate(error) not in RETRYABLE or attempt == ATTEMPTS:
+                    raise
+                await asyncio.sleep(0.01 * attempt)
+        raise AssertionError("unreachable")
+
+    async def _transact_once[*A, R](self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None) -> R:
+        async with self._engine.connect() as core:
+            raw = await _driver(core)
+            async with raw.transaction():
+                connection, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
+                writes = [*connection.written, *append_writes(connection.published)]
+                if writes or fence:
+                    await _execute(raw, writes, fence)
+        self._notify(connection.topics)
+        return value
+
+    def _call[*A, R](
+        self, core: CoreConnection, function: Callable[[Connection, *A], R], *args: *A
+    ) -> tuple[Connection, R]:
+        connection = Connection(core, source=self.source)
+        return connection, function(connection, *args)
+
+    async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
+        """See `Database.read`."""
+        async with self._engine.connect() as core:
+            raw = await _driver(core)
+            async with raw.transaction(isolation="repeatable_read", readonly=True):
+                _, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
+                return value
+
+    def write(self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None) -> asyncio.Future[None]:
+        """See `Database.write`."""
+        return self._committer.submit(writes=writes, events=events, fence=fence)
+
+    async def _commit(self, group: Sequence[Member]) -> None:
+        fences: dict[Fence | None, list[Member]] = {}
+        for member in group:
+            fences.setdefault(member.fence, []).append(member)
+        for fence, members in fences.items():
+            await self._commit_fenced(members, fence)
+
+    async def _commit_fenced(self, members: Sequence[Member], fence: Fence | None) -> None:
+        """Commit all at once; if one is bad, each by itself so that only it fails."""
+        writes = [write for member in members for write in member.writes]
+        events = [event for member in members for event in member.events]
+        try:
+            await _execute(await self._hot_connection(), [*writes, *append_writes(events)], fence)
+        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
+            fail(
+                members,
+                CommitFailed(f"the connection to PostgreSQL was lost: {error}; it may or may not be saved"),
+            )
+        except Fenced as error:
+            fail(members, error)
+        except asyncpg.PostgresError as error:
+            if len(members) == 1:
+                fail(members, error)
+                return
+            for member in members:
+                await self._commit_fenced([member], fence)
+        else:
+            for member in members:
+                resolve(member)
+            if events:
+                self._notify({EVENTS_TOPIC})
+
+    async def _hot_connection(self) -> asyncpg.Connection:
+        if self._hot is None or self._hot.is_closed():
+            self._hot = await self._connect()
+        return self._hot
+
+    def _notify(self, topics: set[str]) -> None:
+        """Wake listeners here now, and those elsewhere by one NOTIFY for all commits of the meantime."""
+        if not topics:
+            return
+        self._wake(topics)
+        self._topics |= topics
+        if self._notifying is None:
+            self._notifying = asyncio.create_task(self._notify_others(), name="postgresql-notify")
+
+    async def _notify_others(self) -> None:
+        try:
+            while self._topics and self._listener is not None and not self._listener.is_closed():
+                topics, self._topics = self._topics, set()
+                # A lost notification costs one slow poll, nothing else.
+                with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    await self._listener.fetch(NOTIFY, self._channel, list(topics))
+        finally:
+            self._notifying = None
+
+    async def _listen(self) -> None:
+        """Keep one connection listening; while it is away everybody polls."""
+        while True:
+            try:
+                self._listener = await self._connect()
+                await self._listener.add_listener(self._channel, self._heard)
+                closed = asyncio.Event()
+                self._listener.add_termination_listener(lambda _connection, closed=closed: closed.set())
+                await closed.wait()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                logger.warning("PostgreSQL notifications are away, polling: %s", error)
+            await asyncio.sleep(1)
+
+    def _heard(self, _connection: object, pid: int, _channel: str, topic: object) -> None:
+        if self._listener is not None and pid != self._listener.get_server_pid():
+            self._wake({str(topic)})
+
+    async def close(self) -> None:
+        """See `Database.close`."""
+        await self._committer.finish()
+        for task in (self._listening, self._notifying):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        for connection in (self._hot, self._listener):
+            if connection is not None and not connection.is_closed():
+                await connection.close(timeout=5)
+        await self._engine.dispose()
+
+
+async def _driver(core: AsyncConnection) -> asyncpg.Connection:
+    return (await core.get_raw_connection()).driver_connection
+
+
+async def _execute(raw: asyncpg.Connection, writes: Sequence[Write], fence: Fence | None) -> None:
+    query, parameters = compose_postgresql(writes, fence)
+    if not await raw.fetch(query, *parameters):
+        raise Fenced("the writer's right to write must be current, and somebody took over; stop this worker")
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    cause = getattr(error, "orig", None) or error
+    state: str | None = getattr(cause, "sqlstate", None)
+    return state

@@ -1,0 +1,2 @@
+INSERT INTO events (id, source, type, subject, time, correlation, imported, count, body)
+SELECT id, source, type, subject, time, correlation, imported, count, body FROM {rows}

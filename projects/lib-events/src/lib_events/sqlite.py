@@ -1,0 +1,317 @@
+"""The SQLite adapter: one writer process per file, statements on the loop's thread, only COMMIT off it.
+
+A writer thread that runs statements would convoy on the GIL (each sqlite3_step gives it up and waits to get
+it back), so the loop's thread runs them itself and a helper thread only waits for the disk. While a COMMIT
+is under way nobody touches the writer's connection: the next group gathers meanwhile.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from lib_events.committer import GroupCommitter, Member, fail, resolve
+from lib_events.database import (
+    EVENTS_TOPIC,
+    CommitFailed,
+    Connection,
+    Database,
+    DatabaseInUse,
+    DatabaseReadOnly,
+    DatabaseUnavailable,
+    Schema,
+    TransactionTooLong,
+)
+from lib_events.event import Event
+from lib_events.event_log import append_writes
+from lib_events.migrate import migrate
+from lib_events.statement import Fence, Write, by_statement
+
+READERS = 4
+FUNCTION_LIMIT_SECONDS = 0.25
+PROGRESS_OPCODES = 10_000  # how often SQLite asks whether the limit has passed
+
+
+@dataclass(slots=True)
+class _Outcome:
+    member: Member
+    value: Any = None
+    error: Exception | None = None
+
+
+class _GroupLost(Exception):
+    """SQLite rolled the whole transaction back under us; `culprit` did it."""
+
+    def __init__(self, culprit: _Outcome) -> None:
+        super().__init__()
+        self.culprit = culprit
+
+
+class SqliteDatabase(Database):
+    """A SQLite file in WAL mode with `synchronous=FULL`."""
+
+    dialect_name: Literal["sqlite"] = "sqlite"
+
+    def __init__(self, path: Path, lock: IO[str], *, service: str) -> None:
+        super().__init__(service=service)
+        self.path = path
+        self._lock = lock
+        self._raw = _connect(path)
+        self._writer = create_engine("sqlite://", creator=lambda: self._raw, poolclass=StaticPool).connect()
+        self._reader: Engine = create_engine(
+            "sqlite://",
+            creator=lambda: _connect(path, query_only=True),
+            poolclass=QueuePool,
+            pool_size=READERS,
+        )
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="sqlite-commit")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-read")
+        self._committer = GroupCommitter(self._commit)
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: str, *, service: str, schemas: Sequence[Schema]) -> "SqliteDatabase":
+        """Lock, open and migrate the file. Raises `DatabaseInUse`, `DatabaseReadOnly`, `DatabaseUnavailable`."""
+        file = Path(path).absolute()
+        lock = _lock(file)
+        try:
+            database = cls(file, lock, service=service)
+            database._migrate(schemas)
+        except sqlite3.Error as error:
+            lock.close()
+            raise _open_error(file, error) from error
+        except OperationalError as error:
+            lock.close()
+            raise _open_error(file, error.orig) from error
+        except BaseException:
+            lock.close()
+            raise
+        return database
+
+    def _migrate(self, schemas: Sequence[Schema]) -> None:
+        self._raw.execute("BEGIN IMMEDIATE")
+        try:
+            migrate(self._writer, schemas)
+        except BaseException:
+            self._raw.execute("ROLLBACK")
+            raise
+        self._raw.execute("COMMIT")
+
+    async def transact[*A, R](
+        self,
+        function: Callable[[Connection, *A], R],
+        *args: *A,
+        fence: Fence | None = None,  # noqa: ARG002 - the file lock is the fence
+    ) -> R:
+        """See `Database.transact`."""
+        value: R = await self._committer.submit(function=lambda connection: function(connection, *args))
+        return value
+
+    def write(
+        self,
+        *writes: Write,
+        events: Sequence[Event] = (),
+        fence: Fence | None = None,  # noqa: ARG002
+    ) -> asyncio.Future[None]:
+        """See `Database.write`."""
+        return self._committer.submit(writes=writes, events=events)
+
+    async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
+        """See `Database.read`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, lambda: self._read(function, *args))
+
+    def _read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
+        with self._reader.connect() as core:
+            core.exec_driver_sql("BEGIN")  # one snapshot for everything `function` reads
+            try:
+                return function(Connection(core, source=self.source), *args)
+            finally:
+                core.exec_driver_sql("ROLLBACK")
+
+    async def close(self) -> None:
+        """See `Database.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._committer.finish()
+        self._disk.shutdown()
+        self._readers.shutdown()
+        self._reader.dispose()
+        self._writer.close()
+        self._raw.close()
+        self._lock.close()
+
+    async def _commit(self, group: Sequence[Member]) -> None:
+        outcomes, topics = self._apply(group)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._raw.execute, "COMMIT")
+        except sqlite3.Error as error:
+            self._rollback()
+            raise CommitFailed(f"nothing was saved: {error}; free space or repair the disk, then try again") from error
+        for outcome in outcomes:
+            if outcome.error is not None:
+                fail([outcome.member], outcome.error)
+            else:
+                resolve(outcome.member, outcome.value)
+        self._wake(topics)
+
+    def _apply(self, group: Sequence[Member]) -> tuple[list[_Outcome], set[str]]:
+        """Run the group's statements in a fresh transaction; start over without whoever broke it."""
+        culprits: list[_Outcome] = []
+        remaining = list(group)
+        while True:
+            self._raw.execute("BEGIN IMMEDIATE")
+            try:
+                outcomes, topics = self._apply_members(remaining)
+            except _GroupLost as lost:
+                culprits.append(lost.culprit)
+                remaining.remove(lost.culprit.member)
+                self._rollback()
+            except BaseException:
+                self._rollback()
+                raise
+            else:
+                return outcomes + culprits, topics
+
+    def _apply_members(self, members: Sequence[Member]) -> tuple[list[_Outcome], set[str]]:
+        outcomes: list[_Outcome] = []
+        topics: set[str] = set()
+        rows: list[_Outcome] = []  # gathered until a function wants to see them
+        for member in members:
+            outcome = _Outcome(member)
+            outcomes.append(outcome)
+            if member.function is None:
+                rows.append(outcome)
+                continue
+            self._write_rows(rows, topics)
+            rows = []
+            self._call(outcome, topics)
+        self._write_rows(rows, topics)
+        return outcomes, topics
+
+    def _call(self, outcome: _Outcome, topics: set[str]) -> None:
+        """Run one transaction function under its savepoint."""
+        assert outcome.member.function is not None  # noqa: S101 - for the type checker
+        connection = Connection(self._writer, source=self.source)
+        deadline = time.monotonic() + FUNCTION_LIMIT_SECONDS
+        self._raw.execute("SAVEPOINT member")
+        self._raw.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_OPCODES)
+        try:
+            outcome.value = outcome.member.function(connection)
+            self._execute_writes([*connection.written, *append_writes(connection.published)])
+        except Exception as error:
+            outcome.error = _named(error)
+            if not self._raw.in_transaction:
+                raise _GroupLost(outcome) from error
+            self._raw.set_progress_handler(None, 0)
+            self._raw.execute("ROLLBACK TO member")
+        else:
+            topics |= connection.topics
+        finally:
+            self._raw.set_progress_handler(None, 0)
+        self._raw.execute("RELEASE member")
+
+    def _write_rows(self, outcomes: Sequence[_Outcome], topics: set[str]) -> None:
+        """Write the rows of all members at once; if one is bad, each by itself so that only it fails."""
+        if not outcomes:
+            return
+        error = self._try_rows(outcomes)
+        if error is not None and len(outcomes) == 1:
+            outcomes[0].error = error
+        elif error is not None:
+            for outcome in outcomes:
+                outcome.error = self._try_rows([outcome])
+        if any(outcome.member.events and outcome.error is None for outcome in outcomes):
+            topics.add(EVENTS_TOPIC)
+
+    def _try_rows(self, outcomes: Sequence[_Outcome]) -> Exception | None:
+        writes = [write for outcome in outcomes for write in outcome.member.writes]
+        events = [event for outcome in outcomes for event in outcome.member.events]
+        self._raw.execute("SAVEPOINT rows_of_members")
+        try:
+            self._execute_writes([*writes, *append_writes(events)])
+        except sqlite3.Error as error:
+            if not self._raw.in_transaction:
+                raise
+            self._raw.execute("ROLLBACK TO rows_of_members")
+            self._raw.execute("RELEASE rows_of_members")
+            return error
+        self._raw.execute("RELEASE rows_of_members")
+        return None
+
+    def _execute_writes(self, writes: Sequence[Write]) -> None:
+        for statement, rows in by_statement(writes).items():
+            self._raw.executemany(statement.sqlite, rows)
+
+    def _rollback(self) -> None:
+        if self._raw.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._raw.execute("ROLLBACK")
+
+
+def _connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
+    raw = sqlite3.connect(path, check_same_thread=False, autocommit=True, cached_statements=512)
+    raw.execute("PRAGMA busy_timeout = 5000")
+    raw.execute("PRAGMA journal_mode = WAL")
+    raw.execute("PRAGMA synchronous = FULL")  # acknowledged means on disk
+    raw.execute("PRAGMA foreign_keys = ON")
+    if query_only:
+        raw.execute("PRAGMA query_only = ON")
+    return raw
+
+
+def _lock(path: Path) -> IO[str]:
+    """Take the file's writer lock; the kernel gives it back when the process ends, however it ends."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(path.name + ".lock").open("a+")
+    except PermissionError as error:
+        raise DatabaseReadOnly(f"{path.parent} must be writable; choose another folder with EVS_DATA") from error
+    except OSError as error:
+        raise DatabaseUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise DatabaseInUse(
+            f"{path} is in use by process {holder}; stop it (evs down), choose another EVS_DATA, "
+            "or use PostgreSQL for more than one process"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _open_error(path: Path, error: BaseException | None) -> DatabaseReadOnly | DatabaseUnavailable:
+    text = str(error)
+    if "readonly" in text or not os.access(path if path.exists() else path.parent, os.W_OK):
+        return DatabaseReadOnly(f"{path} must be writable; choose another folder with EVS_DATA")
+    return DatabaseUnavailable(
+        f"{path} cannot be opened as a SQLite database: {text}; restore a backup or move it away"
+    )
+
+
+def _named(error: Exception) -> Exception:
+    """Give an interrupted statement its name."""
+    cause = error.orig if isinstance(error, OperationalError) else error
+    if isinstance(cause, sqlite3.OperationalError) and "interrupted" in str(cause):
+        return TransactionTooLong(
+            f"a transaction function must end within {FUNCTION_LIMIT_SECONDS} s; "
+            "read before it, or split it into several"
+        )
+    return error

@@ -1,0 +1,79 @@
+"""The tables of the event log, as SQLAlchemy Core describes them.
+
+One row of `events` is one event, or one *segment*: the packed lifecycle events of one commit. Rows are
+written without a position; the relay gives positions afterwards, dense and in `sequence` order. A row
+covers the positions `last_position - count + 1 … last_position`.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+UNPLACED = text("last_position IS NULL")
+
+# SQLite numbers rows by itself only for INTEGER; PostgreSQL needs 64 bits.
+Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+events = Table(
+    "events",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("last_position", BigInteger),  # NULL until the relay has placed the row
+    Column("count", Integer, nullable=False),  # events in the row: 1, or a segment's
+    Column("id", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("subject", Text),
+    Column("time", BigInteger, nullable=False),  # microseconds since the epoch, UTC
+    Column("correlation", Text),
+    Column("imported", Boolean, nullable=False),  # came from another service: never published again
+    Column("body", LargeBinary, nullable=False),  # CloudEvents JSON; a JSON batch for a segment
+    UniqueConstraint("source", "id", name="events_source_id"),  # the inbox: an event is imported once
+    Index("events_last_position", "last_position", unique=True),
+    Index("events_unplaced", "sequence", sqlite_where=UNPLACED, postgresql_where=UNPLACED),
+    Index("events_type", "type", "last_position"),
+    Index("events_subject", "subject", "last_position"),
+)
+
+event_log_state = Table(
+    "event_log_state",
+    metadata,
+    Column("id", Integer, primary_key=True),  # always 1
+    Column("epoch", Integer, nullable=False),  # bumped by a restore: older cursors are refused
+    Column("placed_position", BigInteger, nullable=False),  # the last position given
+    Column("published_position", BigInteger, nullable=False),  # acknowledged by the broker up to here
+    Column("batch_end", BigInteger),  # the batch in flight ends here; NULL when none is
+)
+
+subscription_cursors = Table(
+    "subscription_cursors",
+    metadata,
+    Column("durable", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", Sequence, primary_key=True, autoincrement=True),
+    Column("durable", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("stack", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("dead_at", BigInteger, nullable=False),
+    UniqueConstraint("durable", "position", name="dead_letters_durable_position"),
+)
