@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from lib_events.committer import GroupCommitter, Member, fail, resolve
@@ -63,11 +63,11 @@ class SqliteDatabase(Database):
 
     dialect_name: Literal["sqlite"] = "sqlite"
 
-    def __init__(self, path: Path, lock: IO[str], *, service: str) -> None:
+    def __init__(self, path: Path, raw: sqlite3.Connection, lock: IO[str], *, service: str) -> None:
         super().__init__(service=service)
         self.path = path
         self._lock = lock
-        self._raw = _connect(path)
+        self._raw = raw
         self._writer = create_engine("sqlite://", creator=lambda: self._raw, poolclass=StaticPool).connect()
         self._reader: Engine = create_engine(
             "sqlite://",
@@ -86,16 +86,18 @@ class SqliteDatabase(Database):
         file = Path(path).absolute()
         lock = _lock(file)
         try:
-            database = cls(file, lock, service=service)
-            database._migrate(schemas)
+            raw = _connect(file)
         except sqlite3.Error as error:
             lock.close()
             raise _open_error(file, error) from error
-        except OperationalError as error:
-            lock.close()
-            raise _open_error(file, error.orig) from error
-        except BaseException:
-            lock.close()
+        database = cls(file, raw, lock, service=service)
+        try:
+            database._migrate(schemas)
+        except BaseException as error:
+            await database.close()
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(cause, sqlite3.Error):
+                raise _open_error(file, cause) from error
             raise
         return database
 
@@ -154,8 +156,8 @@ class SqliteDatabase(Database):
         self._lock.close()
 
     async def _commit(self, group: Sequence[Member]) -> None:
-        outcomes, topics = self._apply(group)
         try:
+            outcomes, topics = self._apply(group)
             await asyncio.get_running_loop().run_in_executor(self._disk, self._raw.execute, "COMMIT")
         except sqlite3.Error as error:
             self._rollback()
@@ -263,12 +265,19 @@ class SqliteDatabase(Database):
 
 def _connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
     raw = sqlite3.connect(path, check_same_thread=False, autocommit=True, cached_statements=512)
-    raw.execute("PRAGMA busy_timeout = 5000")
-    raw.execute("PRAGMA journal_mode = WAL")
-    raw.execute("PRAGMA synchronous = FULL")  # acknowledged means on disk
-    raw.execute("PRAGMA foreign_keys = ON")
-    if query_only:
-        raw.execute("PRAGMA query_only = ON")
+    pragmas = (
+        "busy_timeout = 5000",
+        "journal_mode = WAL",
+        "synchronous = FULL",  # acknowledged means on disk
+        "foreign_keys = ON",
+        f"query_only = {'ON' if query_only else 'OFF'}",
+    )
+    try:
+        for pragma in pragmas:
+            raw.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        raw.close()
+        raise
     return raw
 
 

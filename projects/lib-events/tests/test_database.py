@@ -1,0 +1,239 @@
+"""The database port: one conformance suite that both adapters pass."""
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+from pydantic import BaseModel
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from lib_events.database import (
+    CommitFailed,
+    DatabaseInUse,
+    DatabaseUnavailable,
+    Fenced,
+    SchemaTooNew,
+    TransactionTooLong,
+    open_database,
+)
+from lib_events.event import Event, EventType
+from lib_events.event_log import SCHEMA, SEGMENT_TYPE, append_writes
+from lib_events.statement import Fence
+from lib_events.tables import events, subscription_cursors
+
+
+class Note(BaseModel):
+    number: int
+
+
+Noted = EventType("test.noted", Note)
+Ticked = EventType("test.ticked", Note, packed=True)
+
+
+@pytest_asyncio.fixture
+async def database(database_url):
+    opened = await open_database(database_url, service="test-svc", schemas=[SCHEMA])
+    yield opened
+    await opened.close()
+
+
+def note(connection, number):
+    connection.execute(insert(subscription_cursors).values(durable=f"d{number}", position=number, updated_at=0))
+    connection.publish(Event.of(Noted, Note(number=number), source=connection.source))
+    return number
+
+
+def count(connection, table=subscription_cursors):
+    return connection.scalar(select(func.count()).select_from(table))
+
+
+async def test_state_and_its_events_are_committed_together(database):
+    assert await database.transact(note, 7) == 7
+    assert await database.read(count) == 1
+    assert await database.read(count, events) == 1
+
+
+async def test_a_failing_function_undoes_only_itself(database):
+    def fail(connection):
+        note(connection, 99)
+        raise LookupError("no")
+
+    results = await asyncio.gather(
+        database.transact(note, 1), database.transact(fail), database.transact(note, 2), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [int, LookupError, int]
+    assert await database.read(count) == 2
+    assert await database.read(count, events) == 2
+
+
+async def test_a_broken_constraint_is_told_to_whoever_broke_it(database):
+    results = await asyncio.gather(
+        database.transact(note, 1), database.transact(note, 1), database.transact(note, 2), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in results) == ["IntegrityError", "int", "int"]
+    assert any(isinstance(result, IntegrityError) for result in results)
+
+
+async def test_a_bad_row_in_a_group_fails_only_its_owner(database):
+    good = [Event.of(Noted, Note(number=number), source="/test-svc") for number in range(4)]
+    await database.write(events=good[:1])
+    results = await asyncio.gather(*(database.write(events=[event]) for event in good), return_exceptions=True)
+    assert [result is None for result in results] == [False, True, True, True]
+    assert await database.read(count, events) == 4
+
+
+async def test_packed_events_of_a_transaction_share_one_row(database):
+    def tick(connection):
+        connection.publish(*(Event.of(Ticked, Note(number=n), source=connection.source) for n in range(5)))
+
+    await database.transact(tick)
+    assert await database.read(lambda c: c.execute(select(events.c.type, events.c.count)).all()) == [(SEGMENT_TYPE, 5)]
+
+
+async def test_hot_rows_are_visible_to_a_function_queued_after_them(database):
+    event = Event.of(Noted, Note(number=1), source="/test-svc")
+    written = database.write(events=[event])
+    if database.dialect_name == "postgresql":  # there a function runs in a transaction of its own
+        await written
+    assert await database.transact(count, events) == 1
+    await written
+
+
+async def test_listeners_hear_of_commits_with_events_and_of_named_topics(database):
+    heard = []
+    stop = database.on_notify("events", lambda: heard.append("events"))
+    database.on_notify("runs", lambda: heard.append("runs"))
+
+    def wake(connection):
+        connection.notify("runs")
+
+    await database.transact(note, 1)
+    await database.transact(wake)
+    assert heard == ["events", "runs"]
+    stop()
+    await database.transact(note, 2)
+    assert heard == ["events", "runs"]
+
+
+async def test_a_function_gets_no_way_to_commit_or_roll_back(database):
+    def look(connection):
+        return [name for name in ("commit", "rollback", "close", "begin") if hasattr(connection, name)]
+
+    assert await database.transact(look) == []
+
+
+async def test_reading_cannot_write(database):
+    with pytest.raises(DBAPIError):
+        await database.read(note, 1)
+
+
+async def test_a_reader_sees_one_moment(database):
+    def twice(connection):
+        return count(connection), count(connection)
+
+    results = await asyncio.gather(*(database.transact(note, n) for n in range(50)), database.read(twice))
+    assert results[-1][0] == results[-1][1]
+
+
+async def test_migrating_again_changes_nothing(database_url):
+    for _ in range(2):
+        database = await open_database(database_url, service="test-svc", schemas=[SCHEMA])
+        await database.close()
+        await database.close()
+
+
+async def test_a_database_of_a_newer_release_is_refused(database, database_url):
+    await database.transact(lambda c: c.execute(text("UPDATE alembic_version_lib_events SET version_num = '9999'")))
+    await database.close()
+    with pytest.raises(SchemaTooNew, match="newer release"):
+        await open_database(database_url, service="test-svc", schemas=[SCHEMA])
+
+
+async def test_a_url_of_neither_kind_is_refused():
+    with pytest.raises(DatabaseUnavailable, match="must start with"):
+        await open_database("mysql://somewhere", service="test-svc", schemas=[])
+
+
+async def test_a_second_process_on_the_same_sqlite_file_is_refused(sqlite_url):
+    first = await open_database(sqlite_url, service="test-svc", schemas=[SCHEMA])
+    with pytest.raises(DatabaseInUse, match="in use by process"):
+        await open_database(sqlite_url, service="test-svc", schemas=[SCHEMA])
+    await first.close()
+
+
+async def test_a_file_that_is_not_a_database_is_refused(tmp_path):
+    (tmp_path / "bad.db").write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(DatabaseUnavailable, match="restore a backup"):
+        await open_database(f"sqlite:///{tmp_path}/bad.db", service="test-svc", schemas=[SCHEMA])
+
+
+async def test_a_function_that_holds_sqlite_too_long_fails_alone_even_when_it_takes_the_group_down(sqlite_url):
+    database = await open_database(sqlite_url, service="test-svc", schemas=[SCHEMA])
+    endless = text(
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 1000000000) "
+        "INSERT INTO subscription_cursors SELECT 'x' || n, n, 0 FROM r"
+    )
+    results = await asyncio.gather(
+        database.transact(note, 1),
+        database.transact(lambda c: c.execute(endless)),
+        database.transact(note, 2),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [int, TransactionTooLong, int]
+    assert await database.read(count) == 2
+    await database.close()
+
+
+async def test_a_full_disk_fails_the_commit_and_nothing_of_it_stays(sqlite_url):
+    database = await open_database(sqlite_url, service="test-svc", schemas=[SCHEMA])
+    pages = database._raw.execute("PRAGMA page_count").fetchone()[0]
+    database._raw.execute(f"PRAGMA max_page_count = {pages}")
+    big = [Event.of(Noted, Note(number=n), source="/test-svc") for n in range(2000)]
+    with pytest.raises(CommitFailed, match="full"):
+        await database.write(events=big)
+    assert await database.read(count, events) == 0
+    database._raw.execute("PRAGMA max_page_count = 1000000")
+    await database.transact(note, 1)
+    assert await database.read(count) == 1
+    await database.close()
+
+
+@pytest.mark.postgresql
+async def test_a_lost_fence_refuses_the_commit(postgresql_url):
+    database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
+    await database.transact(note, 1)
+    fence = Fence("SELECT 1 FROM subscription_cursors WHERE durable = $1 AND position = $2 FOR KEY SHARE", ("d1", 1))
+    event = Event.of(Noted, Note(number=5), source="/test-svc")
+    await database.write(events=[event], fence=fence)
+    await database.transact(note, 2, fence=fence)
+    await database.transact(
+        lambda c: c.execute(
+            update(subscription_cursors).where(subscription_cursors.c.durable == "d1").values(position=2)
+        )
+    )
+    with pytest.raises(Fenced):
+        await database.write(events=[Event.of(Noted, Note(number=6), source="/test-svc")], fence=fence)
+    with pytest.raises(Fenced):
+        await database.transact(note, 3, fence=fence)
+    assert await database.read(count) == 2
+    await database.close()
+
+
+@pytest.mark.postgresql
+async def test_another_process_is_woken_by_a_commit(postgresql_url):
+    first = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
+    second = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
+    heard = asyncio.Event()
+    second.on_notify("events", heard.set)
+    async with asyncio.timeout(5):
+        number = 0
+        while not heard.is_set():  # its listener may still be connecting
+            await first.transact(note, number)
+            number += 1
+    await first.close()
+    await second.close()
+
+
+def test_appending_nothing_writes_nothing():
+    assert append_writes([]) == []

@@ -1,0 +1,87 @@
+"""The CloudEvents envelope, event types and the registry."""
+
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import BaseModel
+
+from lib_events.event import Cause, Event, EventRegistry, EventRejected, EventType, is_reserved
+
+
+class Order(BaseModel):
+    sku: str
+    quantity: int = 1
+
+
+OrderPlaced = EventType("shop.order.placed", Order)
+
+
+def test_an_event_survives_the_json_format():
+    event = Event.of(OrderPlaced, Order(sku="tea"), source="/shop", subject="order-1", cause=Cause(principal="ada"))
+    assert Event.from_json(event.to_json()) == event
+
+
+def test_an_event_made_from_another_keeps_its_correlation_and_names_it_as_the_cause():
+    first = Event.of(OrderPlaced, Order(sku="tea"), source="/shop")
+    second = Event.of(OrderPlaced, Order(sku="cup"), source="/shop", cause=first.cause)
+    assert second.extensions["correlationid"] == first.extensions["correlationid"] == first.id
+    assert second.extensions["causationid"] == first.id
+
+
+def test_a_payload_comes_back_typed():
+    event = Event.of(OrderPlaced, Order(sku="tea", quantity=3), source="/shop")
+    assert event.payload(OrderPlaced) == Order(sku="tea", quantity=3)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "field"),
+    [
+        ({"specversion": "0.3"}, "specversion"),
+        ({"id": ""}, "id"),
+        ({"type": 7}, "type"),
+        ({"time": "yesterday"}, "time"),
+        ({"time": "2026-01-01T00:00:00"}, "time"),
+        ({"Upper": "x"}, "Upper"),
+        ({"tags": ["a"]}, "tags"),
+    ],
+)
+def test_a_malformed_event_is_refused_naming_the_attribute(attributes, field):
+    good = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "shop.order.placed"}
+    with pytest.raises(EventRejected) as caught:
+        Event.from_dict(good | attributes)
+    assert caught.value.reason == "malformed"
+    assert caught.value.field == field
+
+
+def test_text_that_is_not_json_is_refused():
+    with pytest.raises(EventRejected, match="must be JSON"):
+        Event.from_json(b"{")
+
+
+def test_the_registry_refuses_unknown_types_and_data_that_does_not_fit():
+    registry = EventRegistry(OrderPlaced)
+    event = Event(id="1", source="/shop", type="shop.order.placed", time=datetime.now(UTC), data={"quantity": 1})
+    with pytest.raises(EventRejected) as caught:
+        registry.check(event)
+    assert (caught.value.reason, caught.value.field) == ("invalid_data", "data.sku")
+    with pytest.raises(EventRejected) as caught:
+        registry.check(Event(id="1", source="/shop", type="shop.gone", time=datetime.now(UTC)))
+    assert caught.value.reason == "unknown_type"
+
+
+def test_one_name_has_one_schema():
+    class Other(BaseModel):
+        sku: int
+
+    with pytest.raises(ValueError, match="one schema"):
+        EventRegistry(OrderPlaced, EventType("shop.order.placed", Other))
+
+
+def test_a_type_name_is_lower_case_words_and_dots():
+    with pytest.raises(ValueError, match="event type name"):
+        EventType("Shop Order", Order)
+
+
+def test_our_own_namespace_is_reserved():
+    assert is_reserved("evs.run.completed")
+    assert not is_reserved("evsx.run.completed")
