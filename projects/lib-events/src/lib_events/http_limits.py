@@ -1,0 +1,87 @@
+"""What a request may be before anybody reads it: bounded in size, and meant for this host."""
+
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lib_events.problem import REQUEST_PREFIX, Problem, problem_response, request_id
+
+MEBIBYTE = 1024 * 1024
+PROBE_PATHS = frozenset(("/healthz", "/readyz", "/metrics"))  # asked by address, and they tell no secret
+
+
+class BodyLimit:
+    """Answers 413 to a body larger than `limit_bytes`, announced or not."""
+
+    def __init__(self, app: ASGIApp, *, limit_bytes: int = MEBIBYTE) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdigit() and int(announced) > self._limit_bytes:
+            await _refuse(self._too_large(), scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit_bytes:
+                # Raised where the application reads, so that its own handler answers.
+                raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            413,
+            "body-too-large",
+            "The body is too large",
+            f"body must be at most {self._limit_bytes} bytes; send less at once",
+            # RFC 9110 section 15.5.14: the server may close; the rest of the body is not wanted.
+            headers={"connection": "close"},
+            limit_bytes=self._limit_bytes,
+        )
+
+
+class HostCheck:
+    """Answers 421 to a `Host` that is not ours: DNS rebinding and misrouted requests end here."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], exempt: frozenset[str] = PROBE_PATHS) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._exempt = exempt
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        problem = None if scope["type"] == "lifespan" or scope["path"] in self._exempt else self._check(scope)
+        if problem is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await _refuse(problem, scope, receive, send)
+
+    def _check(self, scope: Scope) -> Problem | None:
+        hosts = Headers(scope=scope).getlist("host")
+        # RFC 9112 section 3.2: exactly one Host, or the request is malformed.
+        if len(hosts) != 1 or not hosts[0]:
+            return Problem(400, "host-missing", detail=f"request must have one Host header, got {len(hosts)}")
+        if hosts[0].lower() not in self._hosts:
+            # RFC 9110 section 15.5.20
+            return Problem(421, "host-unknown", detail="Host must be a name of this service; use its configured URL")
+        return None
+
+
+async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    instance = REQUEST_PREFIX + request_id(HTTPConnection(scope))
+    await problem_response(problem, instance)(scope, receive, send)

@@ -1,0 +1,94 @@
+"""One start/stop lifecycle for every background loop."""
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+logger = logging.getLogger(__name__)
+
+FIRST_RESTART_SECONDS = 0.1
+LAST_RESTART_SECONDS = 30.0
+
+
+class Loop(ABC):
+    """Work that goes on in the background: subclasses write `run`.
+
+    A `run` that raises is logged and started again, later each time; a `run` that returns is done.
+    Stopping cancels `run` and waits until it has ended, so `run` cleans up in `finally`.
+    """
+
+    def __init__(self, *, name: str | None = None) -> None:
+        self.name = name or type(self).__name__
+        self.error: Exception | None = None  # what ended the last life of `run`; None while all is well
+        self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Do the work until done or cancelled."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop has been started and has not ended."""
+        return self._task is not None and not self._task.done()
+
+    def start(self) -> None:
+        """Begin in a task of its own; starting a running loop changes nothing."""
+        if not self.running:
+            self._task = asyncio.create_task(self._live(), name=self.name)
+
+    async def stop(self) -> None:
+        """End the loop and wait until it has ended; stopping twice is safe."""
+        task = self._task
+        if task is None:
+            return
+        # A cancellation that meets the very moment an await completes can be lost: ask until it is heard.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=1)
+        self._task = None
+
+    def wake(self) -> None:
+        """End the loop's current or next `pause` at once."""
+        self._woken.set()
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait until woken, at most `seconds`; returns whether it was woken."""
+        if not self._woken.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._woken.wait()
+        woken = self._woken.is_set()
+        self._woken.clear()
+        return woken
+
+    async def _live(self) -> None:
+        delay = FIRST_RESTART_SECONDS
+        while True:
+            began = time.monotonic()
+            try:
+                await self.run()
+            except Exception as error:
+                if time.monotonic() - began > LAST_RESTART_SECONDS:
+                    delay = FIRST_RESTART_SECONDS
+                self.error = error
+                logger.exception("%s failed, starting again in %.1f s", self.name, delay)
+            else:
+                return
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LAST_RESTART_SECONDS)
+
+
+@asynccontextmanager
+async def running(*loops: Loop) -> AsyncIterator[None]:
+    """Keep `loops` running inside the block; they stop in reverse order."""
+    try:
+        for loop in loops:
+            loop.start()
+        yield
+    finally:
+        for loop in reversed(loops):
+            await loop.stop()

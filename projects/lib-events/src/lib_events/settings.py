@@ -1,0 +1,124 @@
+"""Settings of all members: flags win over `EVS_*` in the environment, that over the settings file."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+type ServiceName = Literal["auth-svc", "app-svc"]
+
+LOOPBACK = "127.0.0.1"
+STRANGERS_ALLOWED = frozenset(("lost+found",))  # what a fresh volume may already hold
+
+
+class SettingsRejected(Exception):
+    """A setting must be changed; the text says which and how."""
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _strip_slash(value: object) -> object:
+    return value.rstrip("/") if isinstance(value, str) else value
+
+
+type Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]  # `a,b` in the environment
+type BaseUrl = Annotated[str, BeforeValidator(_strip_slash)]
+
+
+def _loopback(port_field: str) -> Any:
+    return Field(default_factory=lambda data: f"http://{LOOPBACK}:{data[port_field]}", validate_default=True)
+
+
+class Settings(BaseSettings):
+    """What every member may be told; a member adds its own fields by subclassing."""
+
+    model_config = SettingsConfigDict(env_prefix="EVS_", extra="ignore", frozen=True)
+
+    data: Path = Path(".evs")
+    host: str = LOOPBACK
+    gui_port: int = Field(default=8000, ge=0, le=65535)
+    auth_port: int = Field(default=8001, ge=0, le=65535)
+    app_port: int = Field(default=8002, ge=0, le=65535)
+    gui_url: BaseUrl = _loopback("gui_port")
+    auth_url: BaseUrl = _loopback("auth_port")
+    app_url: BaseUrl = _loopback("app_port")
+    # These may hold passwords: they are kept out of repr.
+    database_url: str | None = Field(default=None, repr=False)
+    auth_database_url: str | None = Field(default=None, repr=False)
+    app_database_url: str | None = Field(default=None, repr=False)
+    nats_url: str | None = Field(default=None, repr=False)  # None: the bundled server
+    workflows: Names = []
+    cors_origins: Names = []
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the settings file."""
+        flags = init_settings()
+        data = Path(flags.get("data") or os.environ.get("EVS_DATA") or ".evs")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file(data))
+
+    @property
+    def secrets(self) -> Path:
+        """The folder of generated secrets."""
+        return self.data / "secrets"
+
+    def database_url_of(self, service: ServiceName) -> str:
+        """The database of `service`: its own setting, else its schema of `database_url`, else a file in DATA."""
+        name = service.removesuffix("-svc")
+        own = self.auth_database_url if service == "auth-svc" else self.app_database_url
+        if own is not None:
+            return own
+        if self.database_url is not None:
+            return _with_schema(self.database_url, f"evs_{name}")
+        return f"sqlite:///{(self.data / f'{name}.db').absolute()}"
+
+    def prepare_data(self) -> Path:
+        """Make DATA private (0700) and invisible to git; raises `SettingsRejected` for somebody else's folder."""
+        ignore = self.data / ".gitignore"
+        if self.data.exists() and not ignore.exists():
+            strangers = {entry.name for entry in self.data.iterdir()} - STRANGERS_ALLOWED
+            if strangers:
+                raise SettingsRejected(
+                    f"data folder must be empty or made by evs, got {self.data} with {min(strangers)!r} in it; "
+                    "choose another with --data or EVS_DATA"
+                )
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.data.chmod(0o700)
+        if not ignore.exists():
+            ignore.write_text("*\n")
+        self.secrets.mkdir(mode=0o700, exist_ok=True)
+        return self.data
+
+
+def settings_file(data: Path) -> Path:
+    """Where the settings file is, if there is one."""
+    return Path(os.environ.get("EVS_SETTINGS") or data / "settings.toml")
+
+
+def _with_schema(url: str, schema: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise SettingsRejected(
+            f"EVS_DATABASE_URL must start with postgresql://, got {parts.scheme!r}; "
+            "services never share a SQLite file: set EVS_AUTH_DATABASE_URL and EVS_APP_DATABASE_URL"
+        )
+    options = dict(parse_qsl(parts.query)) | {"schema": schema}
+    return urlunsplit(parts._replace(query=urlencode(options)))

@@ -1,0 +1,70 @@
+import pytest
+
+from lib_events.settings import Settings, SettingsRejected
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("EVS_DATA", "EVS_SETTINGS", "EVS_DATABASE_URL", "EVS_APP_PORT", "EVS_WORKFLOWS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(monkeypatch, tmp_path):
+    (tmp_path / "settings.toml").write_text('app_port = 1\nauth_port = 1\ngui_port = 1\ncors_origins = ["https://a"]\n')
+    monkeypatch.setenv("EVS_DATA", str(tmp_path))
+    monkeypatch.setenv("EVS_APP_PORT", "2")
+    monkeypatch.setenv("EVS_AUTH_PORT", "2")
+    settings = Settings(app_port=3)
+    assert (settings.app_port, settings.auth_port, settings.gui_port) == (3, 2, 1)
+    assert settings.cors_origins == ["https://a"]
+
+
+def test_the_settings_file_may_be_anywhere(monkeypatch, tmp_path):
+    (tmp_path / "other.toml").write_text('auth_url = "https://auth.example/"\n')
+    monkeypatch.setenv("EVS_SETTINGS", str(tmp_path / "other.toml"))
+    assert Settings().auth_url == "https://auth.example"
+
+
+def test_urls_follow_the_ports():
+    assert Settings(app_port=9002).app_url == "http://127.0.0.1:9002"
+
+
+def test_lists_are_separated_by_commas_in_the_environment(monkeypatch):
+    monkeypatch.setenv("EVS_WORKFLOWS", "flows.py, team.flows")
+    assert Settings().workflows == ["flows.py", "team.flows"]
+
+
+def test_each_service_has_its_own_database(tmp_path):
+    settings = Settings(data=tmp_path)
+    assert settings.database_url_of("auth-svc") == f"sqlite:///{tmp_path}/auth.db"
+    shared = Settings(
+        database_url="postgresql://evs:pw@db/evs?sslmode=require", auth_database_url="postgresql://auth@db/a"
+    )
+    assert shared.database_url_of("app-svc") == "postgresql://evs:pw@db/evs?sslmode=require&schema=evs_app"
+    assert shared.database_url_of("auth-svc") == "postgresql://auth@db/a"
+
+
+def test_services_never_share_a_sqlite_file():
+    with pytest.raises(SettingsRejected, match="EVS_AUTH_DATABASE_URL"):
+        Settings(database_url="sqlite:///one.db").database_url_of("app-svc")
+
+
+def test_passwords_are_not_in_the_repr():
+    assert "geheim" not in repr(Settings(database_url="postgresql://u:geheim@h/d", nats_url="nats://u:geheim@h"))
+
+
+def test_the_data_folder_is_private_and_invisible_to_git(tmp_path):
+    settings = Settings(data=tmp_path / "data")
+    settings.prepare_data()
+    settings.data.chmod(0o755)
+    settings.prepare_data()
+    assert settings.data.stat().st_mode & 0o777 == 0o700
+    assert settings.secrets.stat().st_mode & 0o777 == 0o700
+    assert (settings.data / ".gitignore").read_text() == "*\n"
+
+
+def test_somebody_elses_folder_is_refused_as_data(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(SettingsRejected, match=r"thesis\.txt"):
+        Settings(data=tmp_path).prepare_data()
