@@ -1,1 +1,63 @@
 """Durable workflows: ordinary async functions that survive crashes."""
+
+from typing import TYPE_CHECKING, Any
+
+from lib_events.event import EventType
+from lib_workflows.context import Context
+from lib_workflows.errors import (
+    Cancelled,
+    DefinitionError,
+    RunCancelled,
+    RunConflict,
+    RunFailed,
+    StepFailed,
+    StepTimeout,
+    UpdateRejected,
+    WaitTimeout,
+    WorkflowsError,
+)
+from lib_workflows.messages import Decision, Principal, Signal, Update, UpdateCall
+from lib_workflows.retry import Backoff
+from lib_workflows.step import Step, current_step, step
+from lib_workflows.workflow import Registry, Workflow, workflow
+
+if TYPE_CHECKING:
+    from lib_workflows.engine import Engine, RunHandle
+
+__all__ = [
+    "Backoff",
+    "Cancelled",
+    "Context",
+    "Decision",
+    "DefinitionError",
+    "Engine",
+    "EventType",
+    "Principal",
+    "Registry",
+    "RunCancelled",
+    "RunConflict",
+    "RunFailed",
+    "RunHandle",
+    "Signal",
+    "Step",
+    "StepFailed",
+    "StepTimeout",
+    "Update",
+    "UpdateCall",
+    "UpdateRejected",
+    "WaitTimeout",
+    "Workflow",
+    "WorkflowsError",
+    "current_step",
+    "step",
+    "workflow",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the engine, and with it the database, only for those who run workflows."""
+    if name in ("Engine", "RunHandle"):
+        from lib_workflows import engine  # noqa: PLC0415
+
+        return getattr(engine, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

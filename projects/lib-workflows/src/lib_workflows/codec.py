@@ -1,0 +1,164 @@
+"""Payloads as JSON text: what goes into the history is exactly what a workflow sees, live and replayed.
+
+The seam for encryption and for storing large payloads elsewhere is `Codec`: every payload passes through it.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from lib_workflows.errors import DefinitionError, PayloadInvalid, PayloadTooLarge
+
+LIMIT_BYTES = 4 * 1024 * 1024
+# Values of exactly these declared types are the same before and after the JSON: no need to decode them again.
+PLAIN_TYPES = (str, int, bool)
+
+
+class Codec[T]:
+    """Encodes and decodes values of one declared type; built on first use, so forward references resolve."""
+
+    def __init__(self, declared: Any, what: str) -> None:
+        self.declared = declared
+        self.what = what
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[T]:
+        """Validates and dumps."""
+        try:
+            return TypeAdapter(self.declared)
+        except Exception as error:
+            raise DefinitionError(
+                f"{self.what} must have a type pydantic can describe, got {self.declared!r}: {error}"
+            ) from error
+
+    def encode(self, value: T) -> str:
+        """Return `value` as JSON text; raises `PayloadInvalid` or `PayloadTooLarge`."""
+        if value is None and self.declared in (None, type(None), Any):
+            return "null"
+        try:
+            text = self.adapter.dump_json(value, warnings="error").decode()
+        except (PydanticSerializationError, UnicodeDecodeError) as error:
+            raise PayloadInvalid(self.what, str(error)) from error
+        return within_limit(text, self.what)
+
+    def decode(self, text: str) -> T:
+        """Read JSON text; raises `PayloadInvalid` naming the field."""
+        if text == "null" and self.declared in (None, type(None), Any):
+            return typing.cast("T", None)
+        try:
+            return self.adapter.validate_json(text)
+        except ValidationError as error:
+            raise invalid(self.what, error) from error
+
+    def settle(self, value: T) -> tuple[str, T]:
+        """Encode `value` and return the text with the value as a replay would see it."""
+        text = self.encode(value)
+        if value is None or (type(value) is self.declared and type(value) in PLAIN_TYPES):
+            return text, value
+        return text, self.decode(text)
+
+    def validate(self, value: Any) -> T:
+        """Check a JSON-able value against the type; raises `PayloadInvalid` naming the field."""
+        try:
+            return self.adapter.validate_json(to_json(value))
+        except ValidationError as error:
+            raise invalid(self.what, error) from error
+
+    def schema(self, mode: typing.Literal["validation", "serialization"] = "validation") -> dict[str, Any]:
+        """The JSON Schema of the type."""
+        return self.adapter.json_schema(mode=mode)
+
+
+class ArgumentsCodec:
+    """Encodes the positional arguments of a step as a JSON list, for people to read in the history."""
+
+    def __init__(self, codecs: tuple[Codec[Any], ...], rest: Codec[Any] | None, what: str) -> None:
+        self._codecs = codecs
+        self._rest = rest
+        self._what = what
+
+    def encode(self, args: tuple[Any, ...]) -> str:
+        """Return `args` as a JSON list."""
+        codecs = self._codecs
+        if len(args) > len(codecs) and self._rest is not None:
+            codecs = codecs + (self._rest,) * (len(args) - len(codecs))
+        texts = [codec.encode(value) for codec, value in zip(codecs, args, strict=False)]
+        return within_limit(f"[{','.join(texts)}]", f"arguments of {self._what}")
+
+
+def within_limit(text: str, what: str) -> str:
+    """Return `text`; raises `PayloadTooLarge`."""
+    if len(text) > LIMIT_BYTES // 4 and (size := len(text.encode())) > LIMIT_BYTES:
+        raise PayloadTooLarge(what, size, LIMIT_BYTES)
+    return text
+
+
+def invalid(what: str, error: ValidationError) -> PayloadInvalid:
+    """Name the first field at fault."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return PayloadInvalid(what, first["msg"], field=".".join(str(part) for part in first["loc"]))
+
+
+def encode_json(value: Any) -> str:
+    """Any JSON-able value as text."""
+    return to_json(value).decode()
+
+
+def decode_json(text: str) -> Any:
+    """JSON text as plain values."""
+    return from_json(text)
+
+
+class Signature:
+    """The types of a function's positional parameters and of what it returns."""
+
+    def __init__(self, function: Callable[..., Any], what: str) -> None:
+        self.function = function
+        self.what = what
+        self.parameters = positional_parameters(function, what)
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(self.function, include_extras=True)
+        except NameError as error:
+            raise DefinitionError(
+                f"annotations of {self.what} must name types its module knows, got {error}; import them"
+            ) from error
+
+    def argument(self, parameter: inspect.Parameter) -> Codec[Any]:
+        """The codec of one parameter."""
+        return Codec(self._hints.get(parameter.name, Any), f"{self.what}({parameter.name})")
+
+    @cached_property
+    def arguments(self) -> ArgumentsCodec:
+        """The codec of all arguments together."""
+        plain = tuple(self.argument(p) for p in self.parameters if p.kind is not p.VAR_POSITIONAL)
+        rest = [self.argument(p) for p in self.parameters if p.kind is p.VAR_POSITIONAL]
+        return ArgumentsCodec(plain, rest[0] if rest else None, self.what)
+
+    @cached_property
+    def result(self) -> Codec[Any]:
+        """The codec of the returned value."""
+        return Codec(self._hints.get("return", Any), f"result of {self.what}")
+
+    def drop_first(self) -> "Signature":
+        """Forget the first parameter, which the engine fills in (a context or a connection)."""
+        self.parameters = self.parameters[1:]
+        return self
+
+
+def positional_parameters(function: Callable[..., Any], what: str) -> list[inspect.Parameter]:
+    """The parameters of `function`, all positional; raises `DefinitionError` for any other."""
+    parameters = list(inspect.signature(function).parameters.values())
+    for parameter in parameters:
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+            raise DefinitionError(
+                f"{what} must take positional parameters only, got {parameter}; keywords of ctx.step are the engine's"
+            )
+    return parameters

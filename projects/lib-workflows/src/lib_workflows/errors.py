@@ -1,0 +1,191 @@
+"""What can go wrong with workflows, each kind with its own type, its fields and what to do about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class WorkflowsError(Exception):
+    """The base of every error this library raises on purpose."""
+
+
+class DefinitionError(WorkflowsError, TypeError):
+    """A workflow, step or message is declared in a way the engine cannot run."""
+
+
+class DeterminismError(WorkflowsError):
+    """A workflow did something whose outcome is not in its history; the text names the line and the way out."""
+
+
+class UnknownWorkflow(WorkflowsError, LookupError):
+    """No workflow of that name (and version) is registered."""
+
+    def __init__(self, name: str, version: int | None, known: Sequence[str]) -> None:
+        wanted = name if version is None else f"{name} version {version}"
+        super().__init__(f"workflow must be one of {', '.join(known) or '(none)'}, got {wanted}; register it")
+        self.name = name
+        self.version = version
+
+
+class RunNotFound(WorkflowsError, LookupError):
+    """No run has that id."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"no run has the id {run_id!r}; list runs to find it")
+        self.run_id = run_id
+
+
+class RunConflict(WorkflowsError):
+    """The id (or idempotency key) already belongs to a run that means something else."""
+
+    def __init__(self, run_id: str, what: str = "id") -> None:
+        super().__init__(
+            f"run {what} must mean one workflow and one input, got {run_id!r} for another; choose a new one"
+        )
+        self.run_id = run_id
+        self.what = what
+
+
+class CommandRefused(WorkflowsError):
+    """A run cannot do this in the status it is in."""
+
+    def __init__(self, run_id: str, command: str, status: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"to {command} a run, its status must be {' or '.join(allowed)}, got {status} ({run_id})")
+        self.run_id = run_id
+        self.command = command
+        self.status = status
+        self.allowed = tuple(allowed)
+
+
+class ApprovalNotFound(WorkflowsError, LookupError):
+    """No approval has that id."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(f"no approval has the id {approval_id!r}; list approvals to find it")
+        self.approval_id = approval_id
+
+
+class ApprovalDecided(WorkflowsError):
+    """An approval is decided once; this one already is (or expired)."""
+
+    def __init__(self, approval_id: str, status: str) -> None:
+        super().__init__(f"approval must be pending, got {status} ({approval_id}); nothing was changed")
+        self.approval_id = approval_id
+        self.status = status
+
+
+class PayloadInvalid(WorkflowsError, ValueError):
+    """A value does not fit the type it is declared as; `field` names the part at fault."""
+
+    def __init__(self, what: str, problem: str, *, field: str = "") -> None:
+        super().__init__(f"{what}{'.' + field if field else ''} must fit its declared type: {problem}")
+        self.what = what
+        self.field = field
+        self.problem = problem
+
+
+class PayloadTooLarge(WorkflowsError, ValueError):
+    """A payload is larger than the history may hold."""
+
+    def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"{what} must encode to at most {limit_bytes} bytes, got {size_bytes}; "
+            "store it elsewhere and pass a reference"
+        )
+        self.what = what
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """An exception as the history keeps it."""
+
+    type: str
+    message: str
+    stack: str = ""
+    path: str = ""  # "module:QualifiedName", how a declared error is found again
+    state: str = ""  # JSON of a declared error's arguments and attributes
+
+
+class StepFailed(WorkflowsError):
+    """A step failed for good: its retries are used up, or the error is none that a retry can mend."""
+
+    def __init__(self, name: str, attempts: int, error: ErrorRecord) -> None:
+        super().__init__(f"step {name} failed after {attempts} attempt(s): {error.type}: {error.message}")
+        self.name = name
+        self.attempts = attempts
+        self.error = error
+
+
+class StepTimeout(WorkflowsError, TimeoutError):
+    """One attempt of a step took longer than its timeout."""
+
+    def __init__(self, name: str, timeout_seconds: float) -> None:
+        super().__init__(f"step {name} must end within {timeout_seconds} s; raise its timeout or make it shorter")
+        self.name = name
+        self.timeout_seconds = timeout_seconds
+
+
+class StepCancelled(WorkflowsError):
+    """Raised inside a synchronous step that asks `current_step().raise_if_cancelled()` after its cancellation."""
+
+
+class WaitTimeout(WorkflowsError, TimeoutError):
+    """What a workflow waited for did not come in time."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} did not come in time")
+        self.what = what
+
+
+class Cancelled(BaseException):
+    """Thrown into a workflow that is cancelled, like `asyncio.CancelledError` into a task."""
+
+    def __init__(self, reason: str = "cancelled") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RunFailed(WorkflowsError):
+    """A run ended in an error; `error` holds its type, message and stack."""
+
+    def __init__(self, run_id: str, error: ErrorRecord) -> None:
+        super().__init__(f"run {run_id} failed: {error.type}: {error.message}")
+        self.run_id = run_id
+        self.error = error
+
+
+class RunCancelled(WorkflowsError):
+    """A run was cancelled; what it had done is undone."""
+
+    def __init__(self, run_id: str, reason: str = "cancelled") -> None:
+        super().__init__(f"run {run_id} was cancelled: {reason}")
+        self.run_id = run_id
+        self.reason = reason
+
+
+class Nondeterministic(WorkflowsError):
+    """The code asked for something else than its history holds; the run is parked until that is settled."""
+
+    def __init__(self, run_id: str, position: int, expected: str, found: str) -> None:
+        super().__init__(
+            f"run {run_id} must repeat its history: at position {position} the history has {expected}, "
+            f"the code has {found}; restore the code of this version or register the change as a new version"
+        )
+        self.run_id = run_id
+        self.position = position
+        self.expected = expected
+        self.found = found
+
+
+class UpdateRejected(WorkflowsError):
+    """The workflow refused an update."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"update {name} was rejected: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class EngineStopped(WorkflowsError):
+    """The engine was asked for work while it is not running."""

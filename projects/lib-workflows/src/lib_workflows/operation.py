@@ -1,0 +1,239 @@
+"""What a workflow can ask the engine for. An operation begins when it is awaited, gathered or raced.
+
+Leaf operations end by a row of the history; `Gather`, `Race` and the two halves of a timeout only arrange
+the branches of the workflow.
+"""
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from lib_events.event import Event, EventType
+    from lib_workflows.messages import Signal, Update
+    from lib_workflows.step import Step
+    from lib_workflows.workflow import Workflow
+
+type Kind = Literal[
+    "step", "transaction", "sleep", "wait_event", "wait_signal", "wait_update", "approval", "child", "publish",
+    "view", "reply", "undo", "cancel", "race", "timeout",
+]  # fmt: skip
+
+type Undo = Callable[..., Any]
+
+
+class Operation[R]:
+    """Something to await; `R` is what it gives."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = ""
+    name: str = ""
+
+    def __await__(self) -> Generator["Operation[Any]", Any, R]:
+        result: R = yield self
+        return result
+
+
+@dataclass(slots=True, eq=False)
+class RunStep[R](Operation[R]):
+    """Run a step."""
+
+    step: "Step[*tuple[Any, ...], Any]"
+    args: tuple[Any, ...]
+    undo: Undo | None = None
+    kind: ClassVar[str] = "step"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.step.name
+
+
+@dataclass(slots=True, eq=False)
+class RunTransaction[R](Operation[R]):
+    """Run a transaction function, exactly once, with its checkpoint."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    undo: Undo | None = None
+    kind: ClassVar[str] = "transaction"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.function.__name__
+
+
+@dataclass(slots=True, eq=False)
+class RunChild[R](Operation[R]):
+    """Start another workflow and wait for its result."""
+
+    workflow: "Workflow[*tuple[Any, ...], Any]"
+    args: tuple[Any, ...]
+    undo: Undo | None = None
+    kind: ClassVar[str] = "child"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.workflow.name
+
+
+@dataclass(slots=True, eq=False)
+class RunUndo(Operation[None]):
+    """Undo what an earlier operation did, or may have done."""
+
+    target: str  # the operation that is undone
+    function: Undo
+    args: tuple[Any, ...]  # the result or None, then the operation's own arguments
+    transactional: bool
+    kind: ClassVar[str] = "undo"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return str(getattr(self.function, "name", None) or getattr(self.function, "__name__", "undo"))
+
+
+@dataclass(slots=True, eq=False)
+class Sleep(Operation[None]):
+    """Wait for some time."""
+
+    seconds: float
+    kind: ClassVar[str] = "sleep"
+    name: str = "sleep"
+
+
+@dataclass(slots=True, eq=False)
+class WaitEvent[T](Operation[T]):
+    """Wait for an event of a type whose payload has the fields of `match`."""
+
+    event_type: "EventType[T]"
+    match: Mapping[str, Any]
+    timeout_seconds: float | None
+    kind: ClassVar[str] = "wait_event"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.event_type.name
+
+
+@dataclass(slots=True, eq=False)
+class WaitSignal[T](Operation[T]):
+    """Wait for a signal."""
+
+    signal: "Signal[T]"
+    timeout_seconds: float | None
+    kind: ClassVar[str] = "wait_signal"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.signal.name
+
+
+@dataclass(slots=True, eq=False)
+class WaitUpdate[R](Operation[R]):
+    """Wait for an update; gives an `UpdateCall`."""
+
+    update: "Update[Any, Any]"
+    timeout_seconds: float | None
+    kind: ClassVar[str] = "wait_update"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.update.name
+
+
+@dataclass(slots=True, eq=False)
+class AskApproval[R](Operation[R]):
+    """Ask a person and wait for the decision."""
+
+    name: str
+    text: str
+    to: str
+    timeout_seconds: float | None
+    about: Any
+    kind: ClassVar[str] = "approval"
+
+
+@dataclass(slots=True, eq=False)
+class Publish(Operation[None]):
+    """Append an event to the event log."""
+
+    event: "Event"
+    kind: ClassVar[str] = "publish"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.event.type
+
+
+@dataclass(slots=True, eq=False)
+class SetView(Operation[None]):
+    """Store a value that can be read while the run is out of memory."""
+
+    name: str
+    value: str
+    kind: ClassVar[str] = "view"
+
+
+@dataclass(slots=True, eq=False)
+class Reply(Operation[None]):
+    """Answer an update."""
+
+    name: str
+    update_id: str
+    text: str
+    rejected: bool
+    kind: ClassVar[str] = "reply"
+
+
+@dataclass(slots=True, eq=False)
+class RaceWon(Operation[int]):
+    """The first branch of a race has ended: which one is a row of the history."""
+
+    index: int
+    kind: ClassVar[str] = "race"
+    name: str = "race"
+
+
+@dataclass(slots=True, eq=False)
+class Deadline(Operation[None]):
+    """The timer of a `ctx.timeout` block; nobody awaits it, its row cancels the block."""
+
+    seconds: float
+    kind: ClassVar[str] = "timeout"
+    name: str = "timeout"
+
+
+@dataclass(slots=True, eq=False)
+class Gather[R](Operation[list[R]]):
+    """Run branches side by side; the first failure cancels and awaits the others."""
+
+    branches: Sequence[Awaitable[R]]
+    limit: int | None
+
+
+@dataclass(slots=True, eq=False)
+class Race[R](Operation[tuple[int, R]]):
+    """Run branches side by side until one ends; cancels and awaits the others."""
+
+    branches: Sequence[Awaitable[R]]
+
+
+@dataclass(slots=True, eq=False)
+class EnterTimeout(Operation["TimeoutScope"]):
+    """Begin a `ctx.timeout` block."""
+
+    seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class ExitTimeout(Operation[None]):
+    """End a `ctx.timeout` block."""
+
+    scope: "TimeoutScope"
+
+
+@dataclass(slots=True, eq=False)
+class TimeoutScope:
+    """A `ctx.timeout` block that is open."""
+
+    path: str
+    expired: bool = False

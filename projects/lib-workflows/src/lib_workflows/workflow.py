@@ -1,0 +1,171 @@
+"""Workflows: ordinary async functions whose every effect goes through their context, so that they survive crashes."""
+
+import inspect
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lib_events.event import EventType
+from lib_workflows.codec import Codec, Signature
+from lib_workflows.context import Context
+from lib_workflows.errors import DefinitionError, UnknownWorkflow
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+DEFAULT_QUEUE = "default"
+
+
+class Workflow[*In, R]:
+    """A durable function of a context and at most one input; made by `@workflow`."""
+
+    def __init__(
+        self,
+        function: Callable[[Context, *In], Coroutine[Any, Any, R]],
+        *,
+        name: str,
+        version: int,
+        queue: str,
+        on: tuple[EventType[Any], ...],
+        type: str,  # noqa: A002 - the word of the catalogue
+        errors: tuple[type[Exception], ...],
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.version = version
+        self.queue = queue
+        self.on = on
+        self.type = type
+        self.errors = errors
+        self.description = inspect.getdoc(function) or ""
+        self.signature = Signature(function, f"workflow {name}").drop_first()
+        self.__doc__ = function.__doc__
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether it has an input."""
+        return bool(self.signature.parameters)
+
+    @property
+    def input_is_optional(self) -> bool:
+        """Whether it may be started without its input."""
+        parameters = self.signature.parameters
+        return not parameters or parameters[0].default is not inspect.Parameter.empty
+
+    def input_codec(self) -> Codec[Any]:
+        """The codec of the one input."""
+        return self._input
+
+    def encode_input(self, args: tuple[Any, ...]) -> str | None:
+        """Encode what a caller gave; None when it has no input. Raises `PayloadInvalid` or `TypeError`."""
+        if len(args) > len(self.signature.parameters) or (not args and not self.input_is_optional):
+            wanted = "one input" if self.takes_input else "no input"
+            raise TypeError(f"workflow {self.name} must be started with {wanted}, got {len(args)}")
+        return self._input.encode(args[0]) if args else None
+
+    def validate_input(self, value: Any) -> str | None:
+        """Check a JSON value as the input and return its canonical text; raises `PayloadInvalid`."""
+        if not self.takes_input or (value is None and self.input_is_optional):
+            if value is not None:
+                raise TypeError(f"workflow {self.name} must be started with no input, got one")
+            return None
+        return self._input.encode(self._input.validate(value))
+
+    def decode_input(self, text: str | None) -> tuple[Any, ...]:
+        """The arguments after the context."""
+        return () if text is None else (self._input.decode(text),)
+
+    def input_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the input, or None when there is none."""
+        return self._input.schema() if self.takes_input else None
+
+    def output_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the result."""
+        return self.signature.result.schema("serialization")
+
+    @property
+    def _input(self) -> Codec[Any]:
+        if not hasattr(self, "_input_codec"):
+            self._input_codec = (
+                self.signature.argument(self.signature.parameters[0])
+                if self.signature.parameters
+                else Codec(None, f"input of {self.name}")
+            )
+            self._input_codec.what = "input"
+        return self._input_codec
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name} version {self.version}>"
+
+
+class _WorkflowDecorator(Protocol):
+    def __call__[*A, R](self, function: Callable[[Context, *A], Coroutine[Any, Any, R]], /) -> Workflow[*A, R]: ...
+
+
+def workflow(
+    *,
+    name: str,
+    version: int = 1,
+    queue: str = DEFAULT_QUEUE,
+    on: EventType[Any] | Sequence[EventType[Any]] = (),
+    type: str = "workflow",  # noqa: A002 - the word of the catalogue
+    errors: tuple[type[Exception], ...] = (),
+) -> _WorkflowDecorator:
+    """Make an `async def` a workflow: it takes the context and at most one input, and returns any typed value.
+
+    Runs of one `version` finish on it: several versions of a name may be registered at once. `on` starts exactly
+    one run for each event of that type, with the event's payload as input. `type` is a word for the catalogue
+    ("orchestrated saga"), the docstring is its description. Exceptions in `errors` reach callers as themselves.
+    """
+    triggers = (on,) if isinstance(on, EventType) else tuple(on)
+
+    def decorate[*A, R](function: Callable[[Context, *A], Coroutine[Any, Any, R]]) -> Workflow[*A, R]:
+        _check(function, name, version, triggers)
+        return Workflow(function, name=name, version=version, queue=queue, on=triggers, type=type, errors=errors)
+
+    return decorate
+
+
+def _check(function: Callable[..., Any], name: str, version: int, triggers: tuple[EventType[Any], ...]) -> None:
+    if not NAME_PATTERN.fullmatch(name):
+        raise DefinitionError(f"workflow name must match {NAME_PATTERN.pattern}, got {name!r}")
+    if version < 1:
+        raise DefinitionError(f"version of workflow {name} must be 1 or more, got {version}")
+    if not inspect.iscoroutinefunction(function):
+        raise DefinitionError(f"workflow {name} must be an async def, got {function!r}")
+    count = len(Signature(function, f"workflow {name}").parameters)
+    if count not in (1, 2):
+        raise DefinitionError(f"workflow {name} must take ctx and at most one input, got {count} parameters")
+    for trigger in triggers:
+        if trigger.packed:
+            raise DefinitionError(f"workflow {name} must start on an event with a row of its own, got {trigger!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The workflows a process holds, by name and version."""
+
+    workflows: tuple[Workflow[*tuple[Any, ...], Any], ...]
+
+    @classmethod
+    def of(cls, workflows: Sequence[Workflow[*tuple[Any, ...], Any]]) -> "Registry":
+        """Gather `workflows`; raises `DefinitionError` when two differ under one name and version."""
+        held: dict[tuple[str, int], Workflow[*tuple[Any, ...], Any]] = {}
+        for entry in workflows:
+            if held.setdefault((entry.name, entry.version), entry) is not entry:
+                raise DefinitionError(f"workflow {entry.name} version {entry.version} must be registered once")
+        return cls(tuple(held.values()))
+
+    def find(self, name: str, version: int | None = None) -> Workflow[*tuple[Any, ...], Any]:
+        """The workflow of that name, by default its newest version; raises `UnknownWorkflow`."""
+        found = [w for w in self.workflows if w.name == name and version in (None, w.version)]
+        if not found:
+            raise UnknownWorkflow(name, version, sorted({w.name for w in self.workflows}))
+        return max(found, key=lambda w: w.version)
+
+    def newest(self) -> list[Workflow[*tuple[Any, ...], Any]]:
+        """The newest version of each name, by name."""
+        return [self.find(name) for name in sorted({w.name for w in self.workflows})]
+
+    def holds(self, name: str, version: int) -> bool:
+        """Whether that version can run here."""
+        return any(w.name == name and w.version == version for w in self.workflows)
