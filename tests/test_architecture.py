@@ -1,0 +1,47 @@
+"""The house keeps its shape: layers, names and sizes, checked by machine."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MEMBERS = sorted(path.parent for path in ROOT.glob("projects/*/pyproject.toml"))
+MODULES = sorted(ROOT.glob("projects/*/src/**/*.py"))
+FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
+MODULE_LINES = 600
+
+
+def test_imports_respect_the_layers():
+    result = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda path: path.name)
+def test_folder_distribution_and_package_have_one_name(member):
+    project = tomllib.loads((member / "pyproject.toml").read_text())["project"]
+    package = member / "src" / member.name.replace("-", "_")
+    assert project["name"] == member.name
+    assert project["requires-python"] == ">=3.13"
+    assert (package / "py.typed").exists()
+    assert (member / "README.md").exists()
+    assert list((member / "tests").glob("test_*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT / "projects")))
+def test_a_module_says_what_it_is_for_has_a_telling_name_and_stays_readable(module):
+    source = module.read_text()
+    assert module.stem not in FORBIDDEN_NAMES
+    assert ast.get_docstring(ast.parse(source)), "a module opens with one sentence on what it is for"
+    assert len(source.splitlines()) <= MODULE_LINES
+
+
+def test_every_page_of_the_decisions_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs" / "adr").glob("*.md"):
+        assert f"adr/{page.name}" in navigation
