@@ -1,14 +1,24 @@
-"""For tests of services built on the event log: real databases, bounded waiting. A pytest plugin."""
+"""For tests of services built on the event log: real databases and brokers, bounded waiting. A pytest plugin."""
 
 import asyncio
 import inspect
+import json
 import os
+import shutil
+import socket
+import subprocess
+import sys
 import tempfile
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+
+from lib_events.nats_server import NatsServer
+from lib_events.parent_watch import supervised
 
 POLL_SECONDS = 0.005
 
@@ -70,3 +80,57 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database, once on SQLite and once on PostgreSQL."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port on loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNats:
+    """A nats-server that all tests of a process share: its streams hold what other tests published."""
+
+    url: str
+    data: Path
+
+    def credentials(self, service: str) -> Path:
+        """The file with the nkey seed of `service`."""
+        return self.data / "secrets" / f"nats-{service}.nk"
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNats]:
+    """The bundled broker, started once; for an empty store take `fresh_nats_server`."""
+    data = tmp_path_factory.mktemp("nats")
+    with subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-m", "lib_events.nats_server", "--data", str(data)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=(data / "nats.log").open("wb"),
+        env=supervised(),
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        yield RunningNats(json.loads(process.stdout.readline())["url"], data)
+        process.terminate()
+
+
+@pytest_asyncio.fixture
+async def fresh_nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """The bundled broker with an empty store, for this test alone."""
+    async with NatsServer(tmp_path / "nats-data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of an installed Chromium; the browser tests drive it."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = os.environ.get("EVS_TEST_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        missing("Chromium: install it or set EVS_TEST_CHROMIUM")
+    return str(found)

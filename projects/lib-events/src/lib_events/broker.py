@@ -1,0 +1,387 @@
+"""The way to NATS JetStream: one connection that heals, pipelined publishing, durable imports.
+
+JetStream is a path, never the truth: whoever publishes keeps the event log, whoever imports decides by
+the inbox. So everything here may fail and be tried again.
+"""
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import nats.errors
+from nats.aio.client import Client, Server
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
+from nats.js.client import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from lib_events.lifecycle import Loop
+from lib_events.nats_permissions import inbox_prefix, stream_name, subject_prefix
+
+logger = logging.getLogger(__name__)
+
+MESSAGE_ID = "Nats-Msg-Id"
+PREVIOUS_MESSAGE_ID = "Nats-Expected-Last-Msg-Id"
+CONTENT_TYPE = "content-type"
+BATCH_LIMIT = 1_000
+DEDUPLICATION_SECONDS = 120.0
+MAX_AGE_SECONDS = 7 * 24 * 3600.0
+ACKNOWLEDGE_SECONDS = 10.0
+CONNECT_ROUND_SECONDS = 5.0
+FIRST_RECONNECT_SECONDS = 0.1
+LAST_RECONNECT_SECONDS = 2.0
+IMPORT_BATCH = 500
+IMPORT_WAIT_SECONDS = 5.0
+REDELIVER_SECONDS = 30.0
+UNACKNOWLEDGED_LIMIT = 5_000
+
+
+class BrokerAway(Exception):
+    """NATS cannot be reached now: what was asked for is not done, or nobody knows."""
+
+
+class NoStream(Exception):
+    """The service to import from has never been here."""
+
+
+class PublishFailed(Exception):
+    """A message of a batch was refused or not acknowledged; the ones before it may be stored."""
+
+
+# Whatever goes wrong on the way to NATS: log it, wait, try again.
+BROKER_ERRORS = (BrokerAway, NoStream, PublishFailed, nats.errors.Error)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to publish: `id` deduplicates it; the stream must end with `previous_id`, if given."""
+
+    subject: str
+    id: str
+    body: bytes
+    content_type: str
+    previous_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Where a stream stands; `last_sequence` 0 means that it has never held anything."""
+
+    last_sequence: int
+    last_message_id: str | None
+
+
+@dataclass(slots=True)
+class _Batch:
+    done: asyncio.Future[None]
+    pending: set[str] = field(default_factory=set)
+
+    def acknowledge(self, token: str, error: Exception | None) -> None:
+        self.pending.discard(token)
+        if error is not None:
+            self.fail(error)
+        elif not self.pending and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Broker(Loop):
+    """One service's connection to NATS: made in the background, kept for ever."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        service: str,
+        seed_file: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+        replicas: int = 1,
+        max_age_seconds: float = MAX_AGE_SECONDS,
+    ) -> None:
+        super().__init__(name=f"broker of {service}")
+        self.service = service
+        self.connections = 0  # how often we connected: what is known of the server is void after each
+        self._url = url
+        self._seed_file = seed_file
+        self._tls = tls
+        self._replicas = replicas
+        self._max_age_seconds = max_age_seconds
+        self._client: Client | None = None
+        self._connected = asyncio.Event()
+        self._lost: asyncio.Future[None] | None = None  # done when the present connection is no more
+        self._callbacks: list[Callable[[], None]] = []
+        self._acknowledgements = f"{inbox_prefix(service)}.ack."
+        self._batches: dict[str, _Batch] = {}
+        self._batch_number = 0
+
+    @classmethod
+    def connect(cls, url: str, *, service: str, **options: Any) -> Self:
+        """Begin to connect and return at once, whether NATS is there or not; options as for the class."""
+        broker = cls(url, service=service, **options)
+        broker.start()
+        return broker
+
+    async def close(self) -> None:
+        """Disconnect; closing twice is safe."""
+        await self.stop()
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether NATS can be reached now."""
+        return self._connected.is_set()
+
+    async def wait_connected(self) -> None:
+        """Wait, without bound, until NATS can be reached."""
+        await self._connected.wait()
+
+    def on_connected(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after each connection made; returns the way to stop."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    @property
+    def max_payload(self) -> int:
+        """The largest body the server takes, in bytes."""
+        return self._require().max_payload
+
+    async def run(self) -> None:
+        """Connect, then hold the connection; a client that gives up (a refused key) is replaced."""
+        client, closed = await self._connect()
+        self._client = client
+        try:
+            await client.subscribe(f"{self._acknowledgements}*.*", cb=self._on_acknowledgement)
+            await self._on_connected()
+            await closed.wait()
+        finally:
+            await self._on_disconnected()
+            self._client = None
+            await client.close()
+        raise BrokerAway(f"NATS closed the connection: {client.last_error}")
+
+    async def _connect(self) -> tuple[Client, asyncio.Event]:
+        """Try until NATS is there; each round reads the key anew and tries less often."""
+        delay = FIRST_RECONNECT_SECONDS
+        while True:
+            client, closed = Client(), asyncio.Event()
+            try:
+                async with asyncio.timeout(CONNECT_ROUND_SECONDS):
+                    await client.connect(
+                        self._url,
+                        name=self.service,
+                        max_reconnect_attempts=-1,
+                        reconnect_time_wait=delay,  # type: ignore[arg-type]  # fractions work
+                        reconnect_to_server_handler=_next_server,
+                        ping_interval=10,
+                        inbox_prefix=inbox_prefix(self.service),
+                        nkeys_seed=str(self._seed_file) if self._seed_file else None,
+                        tls=self._tls,
+                        error_cb=self._on_error,
+                        disconnected_cb=self._on_disconnected,
+                        reconnected_cb=self._on_connected,
+                        closed_cb=_setter(closed),
+                    )
+            except (OSError, TimeoutError, nats.errors.Error) as error:
+                logger.warning("%s waits for NATS: %s", self.service, client.last_error or error)
+                delay = min(delay * 2, LAST_RECONNECT_SECONDS)
+            else:
+                return client, closed
+            finally:
+                if not client.is_connected:
+                    await client.close()
+
+    async def ensure_stream(self) -> None:
+        """Make the stream that captures what this service publishes, or give it our settings."""
+        jetstream = self._jetstream()
+        wanted = {
+            "subjects": [f"{subject_prefix(self.service)}.>"],
+            "storage": StorageType.FILE,
+            "discard": DiscardPolicy.OLD,
+            "max_age": self._max_age_seconds,
+            "duplicate_window": DEDUPLICATION_SECONDS,
+            "num_replicas": self._replicas,
+        }
+        try:
+            found = (await self._ask(jetstream.stream_info(stream_name(self.service)))).config
+        except NotFoundError:
+            config = StreamConfig(name=stream_name(self.service))
+            await self._ask(jetstream.add_stream(config.evolve(**wanted)))
+            return
+        if any(getattr(found, name) != value for name, value in wanted.items()):
+            await self._ask(jetstream.update_stream(found.evolve(**wanted)))
+
+    async def publish_batch(self, messages: Sequence[Message]) -> None:
+        """Publish `messages` without waiting between them; returns once every one is acknowledged.
+
+        Raises `PublishFailed` when one is refused or unanswered, `BrokerAway` when the connection goes.
+        """
+        if len(messages) > BATCH_LIMIT:
+            raise ValueError(f"a batch must have at most {BATCH_LIMIT} messages, got {len(messages)}")
+        if not messages:
+            return
+        client = self._require()
+        self._batch_number += 1
+        number = str(self._batch_number)
+        tokens = [str(index) for index in range(len(messages))]
+        batch = _Batch(asyncio.get_running_loop().create_future(), set(tokens))
+        self._batches[number] = batch
+        try:
+            for token, message in zip(tokens, messages, strict=True):
+                reply = f"{self._acknowledgements}{number}.{token}"
+                await client.publish(message.subject, message.body, reply=reply, headers=_headers(message))
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                await batch.done
+        except TimeoutError:
+            raise PublishFailed(f"{len(batch.pending)} messages were not acknowledged in time") from None
+        except nats.errors.Error as error:
+            raise PublishFailed(str(error)) from error
+        finally:
+            del self._batches[number]
+            batch.done.cancel()
+
+    async def stream_state(self) -> StreamState:
+        """Where our own stream stands: what to publish next, and whether its store was lost."""
+        jetstream, name = self._jetstream(), stream_name(self.service)
+        state = (await self._ask(jetstream.stream_info(name))).state
+        if not state.messages:
+            return StreamState(state.last_seq, None)
+        last = await self._ask(jetstream.get_msg(name, state.last_seq))
+        return StreamState(state.last_seq, (last.headers or {}).get(MESSAGE_ID))
+
+    async def imports(self, service: str, subjects: Sequence[str]) -> AsyncIterator[list[Msg]]:
+        """Follow the stream of `service` by our durable consumer: batches to be acknowledged by the caller.
+
+        What is not acknowledged comes again. Ends with `BrokerAway` when the connection goes, and with
+        `NoStream` while that service has none.
+        """
+        jetstream, stream = self._jetstream(), stream_name(service)
+        config = ConsumerConfig(
+            name=self.service,
+            durable_name=self.service,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=REDELIVER_SECONDS,
+            max_ack_pending=UNACKNOWLEDGED_LIMIT,
+            filter_subjects=list(subjects),
+        )
+        try:
+            await self._ask(jetstream.add_consumer(stream, config))
+        except NotFoundError:
+            raise NoStream(f"{service} has not made its stream {stream} yet") from None
+        pull = await jetstream.pull_subscribe_bind(consumer=self.service, stream=stream)
+        try:
+            while True:
+                try:
+                    yield await self._ask(pull.fetch(IMPORT_BATCH, timeout=IMPORT_WAIT_SECONDS))
+                except nats.errors.TimeoutError:
+                    # Nothing came; a consumer that somebody deleted would be silent as well.
+                    await self._ask(jetstream.consumer_info(stream, self.service))
+        finally:
+            with suppress(nats.errors.Error):
+                await pull.unsubscribe()
+
+    def _require(self) -> Client:
+        if self._client is None or not self.connected:
+            raise BrokerAway(f"NATS must be reachable at {_without_password(self._url)}, and is not now")
+        return self._client
+
+    def _jetstream(self) -> JetStreamContext:
+        return JetStreamContext(self._require(), timeout=ACKNOWLEDGE_SECONDS)
+
+    async def _ask[T](self, question: Coroutine[Any, Any, T]) -> T:
+        """Await an answer from the server, but no longer than the connection lasts."""
+        task = asyncio.ensure_future(question)
+        lost = self._lost
+        if lost is None:
+            task.cancel()
+            raise BrokerAway("the connection to NATS was lost")
+        try:
+            await asyncio.wait((task, lost), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise BrokerAway("the connection to NATS was lost")
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _on_acknowledgement(self, message: Msg) -> None:
+        number, _, token = message.subject.removeprefix(self._acknowledgements).partition(".")
+        batch = self._batches.get(number)
+        if batch is not None:
+            batch.acknowledge(token, _refusal(message))
+
+    async def _on_connected(self) -> None:
+        self._lost = asyncio.get_running_loop().create_future()
+        self.connections += 1
+        self.error = None
+        self._connected.set()
+        logger.info("%s is connected to NATS", self.service)
+        for callback in tuple(self._callbacks):
+            callback()
+
+    async def _on_disconnected(self) -> None:
+        if not self.connected:
+            return
+        self._connected.clear()
+        if self._lost is not None:
+            self._lost.set_result(None)
+            self._lost = None
+        for batch in self._batches.values():
+            batch.fail(BrokerAway("the connection to NATS was lost before the acknowledgement"))
+        logger.warning("%s has lost NATS; events are kept and published later", self.service)
+
+    async def _on_error(self, error: Exception) -> None:
+        # While connecting this repeats itself; when connected it is news, a refused permission for one.
+        logger.log(logging.WARNING if self.connected else logging.DEBUG, "NATS: %s", error)
+
+
+def _setter(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
+    async def set_event() -> None:
+        event.set()
+
+    return set_event
+
+
+def _headers(message: Message) -> dict[str, str]:
+    headers = {MESSAGE_ID: message.id, CONTENT_TYPE: message.content_type}
+    if message.previous_id is not None:
+        headers[PREVIOUS_MESSAGE_ID] = message.previous_id
+    return headers
+
+
+def _refusal(message: Msg) -> PublishFailed | None:
+    if message.headers and message.headers.get("Status") == "503":
+        return PublishFailed("no stream captures what we publish")
+    if b'"error"' not in message.data:
+        return None
+    error = json.loads(message.data).get("error")
+    return PublishFailed(f"JetStream refused a message: {error['description']}") if error else None
+
+
+def _next_server(pool: list[Server], _information: dict[str, Any]) -> tuple[Server | None, float]:
+    """Try the server tried least, waiting longer each round."""
+    server = min(pool, key=lambda candidate: candidate.reconnects)
+    delay = FIRST_RECONNECT_SECONDS * 2 ** min(server.reconnects, 10)
+    return server, min(delay, LAST_RECONNECT_SECONDS) if server.reconnects else 0
+
+
+def _without_password(url: str) -> str:
+    return url.rpartition("@")[2]

@@ -1,0 +1,195 @@
+"""The bundled broker: who may do what, and that it never outlives its parent."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+from nats.js.api import ConsumerConfig
+from nats.js.errors import APIError, NoStreamResponseError
+
+from lib_events.nats_server import NatsServer, NatsServerFailed
+from lib_events.parent_watch import supervised
+from lib_events.testing import wait_until
+
+SERVE = [sys.executable, "-m", "lib_events.nats_server", "--data"]
+PARENT = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE); sys.stdin.read()"
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def nothing(_error):
+    pass
+
+
+@asynccontextmanager
+async def client_of(server, service, **options):
+    client = await nats.connect(
+        server.url,
+        nkeys_seed=str(server.credentials(service)),
+        inbox_prefix=f"_INBOX_{service}",
+        error_cb=options.pop("error_cb", nothing),
+        **options,
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def refused(server, service, subject):
+    """Publish and tell whether the server complained of the permission."""
+    complaints = []
+
+    async def heard(error):
+        complaints.append(str(error).lower())
+
+    async with client_of(server, service, error_cb=heard) as client:
+        await client.publish(subject, b"{}")
+        await client.flush()
+        await client.flush()
+    return any("permissions violation" in complaint for complaint in complaints)
+
+
+async def test_a_service_publishes_its_own_events_and_nobody_elses(fresh_nats_server):
+    assert not await refused(fresh_nats_server, "app-svc", "events.app-svc.shop.order.placed")
+    assert await refused(fresh_nats_server, "app-svc", "events.auth-svc.evs.user.disabled")
+    assert await refused(fresh_nats_server, "gui-proj", "events.app-svc.evs.run.completed")
+    assert await refused(fresh_nats_server, "app-svc", "_INBOX_auth-svc.1")
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "$JS.API.STREAM.CREATE.events-auth-svc",
+        "$JS.API.STREAM.UPDATE.events-auth-svc",
+        "$JS.API.STREAM.DELETE.events-auth-svc",
+        "$JS.API.STREAM.PURGE.events-auth-svc",
+        "$JS.API.STREAM.MSG.DELETE.events-app-svc",
+        "$JS.API.CONSUMER.DELETE.events-auth-svc.gui-proj",
+        "$JS.API.CONSUMER.CREATE.events-auth-svc.gui-proj",
+        "$JS.API.CONSUMER.MSG.NEXT.events-auth-svc.gui-proj",
+        "$JS.ACK.events-auth-svc.gui-proj.1.1.1.1.0",
+        "$JS.API.STREAM.CREATE.other",
+    ],
+)
+async def test_a_service_manages_its_own_stream_and_consumers_only(fresh_nats_server, subject):
+    assert await refused(fresh_nats_server, "app-svc", subject)
+
+
+async def test_a_service_cannot_listen_to_anything_but_its_inbox(fresh_nats_server):
+    complaints = []
+
+    async def heard(error):
+        complaints.append(str(error).lower())
+
+    async with client_of(fresh_nats_server, "gui-proj", error_cb=heard) as client:
+        for subject in (">", "events.>", "_INBOX_app-svc.>"):
+            await client.subscribe(subject)
+        await client.flush()
+        await wait_until(lambda: len(complaints) == 3)
+    assert all("permissions violation" in complaint for complaint in complaints)
+
+
+async def test_a_service_imports_from_another_by_a_consumer_of_its_own_name(fresh_nats_server):
+    async with (
+        client_of(fresh_nats_server, "auth-svc") as auth,
+        client_of(fresh_nats_server, "app-svc") as app,
+    ):
+        await auth.jetstream().add_stream(name="events-auth-svc", subjects=["events.auth-svc.>"])
+        await auth.jetstream().publish("events.auth-svc.evs.user.disabled", b"{}")
+        config = ConsumerConfig(name="app-svc", durable_name="app-svc")
+        await app.jetstream().add_consumer("events-auth-svc", config)
+        pull = await app.jetstream().pull_subscribe_bind(consumer="app-svc", stream="events-auth-svc")
+        (message,) = await pull.fetch(1, timeout=5)
+        await message.ack_sync(timeout=5)
+
+
+async def test_a_stranger_without_a_key_is_refused(fresh_nats_server):
+    with pytest.raises(nats.errors.Error, match=r"(?i)authorization"):
+        await nats.connect(fresh_nats_server.url, allow_reconnect=False, error_cb=nothing)
+
+
+async def test_the_store_survives_a_crash_and_the_server_comes_back_on_its_port(fresh_nats_server):
+    async with client_of(fresh_nats_server, "app-svc", reconnect_time_wait=0.05) as client:
+        await client.jetstream().add_stream(name="events-app-svc", subjects=["events.app-svc.>"])
+        await client.jetstream().publish("events.app-svc.a", b"1")
+        first = fresh_nats_server.pid
+        os.kill(first, signal.SIGKILL)
+        await wait_until(lambda: fresh_nats_server.pid not in (None, first))
+
+        async def stored():
+            try:
+                return (await client.jetstream().stream_info("events-app-svc")).state.messages == 1
+            except (APIError, NoStreamResponseError, nats.errors.Error):
+                return False
+
+        await wait_until(stored)
+
+
+async def test_keys_and_configuration_are_for_the_owner_only(fresh_nats_server):
+    assert fresh_nats_server.credentials("app-svc").stat().st_mode & 0o777 == 0o600
+    assert (fresh_nats_server.folder / "server.conf").stat().st_mode & 0o777 == 0o600
+    assert "SU" not in (fresh_nats_server.folder / "server.conf").read_text().split('"')
+
+
+async def test_the_same_keys_serve_the_next_start(tmp_path):
+    async with NatsServer(tmp_path) as server:
+        before = server.credentials("app-svc").read_text()
+    async with NatsServer(tmp_path) as server, client_of(server, "app-svc") as client:
+        await client.flush()
+        assert server.credentials("app-svc").read_text() == before
+
+
+async def test_a_taken_port_is_told(tmp_path, fresh_nats_server, monkeypatch):
+    monkeypatch.setattr("lib_events.nats_server.START_SECONDS", 1.0)
+    with pytest.raises(NatsServerFailed, match="is the port taken"):
+        await NatsServer(tmp_path, port=fresh_nats_server.port).start()
+
+
+def serve(tmp_path, *prefix):
+    return subprocess.Popen(
+        [*prefix, *SERVE, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=supervised(),
+    )
+
+
+@pytest.mark.parametrize("end", ["kill", "terminate", "close"])
+async def test_no_broker_is_left_behind_however_the_supervisor_ends(tmp_path, end):
+    with serve(tmp_path) as supervisor:
+        pid = json.loads(supervisor.stdout.readline())["pid"]
+        assert alive(pid)
+        {"kill": supervisor.kill, "terminate": supervisor.terminate, "close": supervisor.stdin.close}[end]()
+        await wait_until(lambda: not alive(pid))
+        code = await asyncio.to_thread(supervisor.wait, 10)
+    assert code == (-signal.SIGKILL if end == "kill" else 0)
+
+
+async def test_no_broker_is_left_behind_when_the_supervisors_parent_is_killed(tmp_path):
+    with serve(tmp_path, sys.executable, "-c", PARENT) as parent:
+        pid = json.loads(parent.stdout.readline())["pid"]
+        parent.kill()
+        await wait_until(lambda: not alive(pid))
+
+
+def test_an_unsupervised_server_does_not_need_a_standard_input(tmp_path):
+    with subprocess.Popen(
+        [*SERVE, str(tmp_path)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert json.loads(process.stdout.readline())["event"] == "ready"
+        assert process.poll() is None
+        process.terminate()
