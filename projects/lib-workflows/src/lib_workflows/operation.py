@@ -27,7 +27,7 @@ class Operation[R]:
 
     __slots__ = ()
     kind: ClassVar[str] = ""
-    name: str = ""
+    name: str
 
     def __await__(self) -> Generator["Operation[Any]", Any, R]:
         result: R = yield self
