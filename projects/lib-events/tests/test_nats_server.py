@@ -12,8 +12,8 @@ from pathlib import Path
 import nats
 import pytest
 from nats.js.api import ConsumerConfig
-from nats.js.errors import APIError, NoStreamResponseError
 
+from lib_events.broker import Broker, Message
 from lib_events.nats_server import NatsServer, NatsServerFailed
 from lib_events.parent_watch import supervised
 from lib_events.testing import wait_until
@@ -122,20 +122,14 @@ async def test_a_stranger_without_a_key_is_refused(fresh_nats_server):
 
 
 async def test_the_store_survives_a_crash_and_the_server_comes_back_on_its_port(fresh_nats_server):
-    async with client_of(fresh_nats_server, "app-svc", reconnect_time_wait=0.05) as client:
-        await client.jetstream().add_stream(name="events-app-svc", subjects=["events.app-svc.>"])
-        await client.jetstream().publish("events.app-svc.a", b"1")
-        first = fresh_nats_server.pid
-        os.kill(first, signal.SIGKILL)
-        await wait_until(lambda: fresh_nats_server.pid not in (None, first))
-
-        async def stored():
-            try:
-                return (await client.jetstream().stream_info("events-app-svc")).state.messages == 1
-            except (APIError, NoStreamResponseError, nats.errors.Error):
-                return False
-
-        await wait_until(stored)
+    seed_file = fresh_nats_server.credentials("app-svc")
+    async with Broker(fresh_nats_server.url, service="app-svc", seed_file=seed_file) as broker:
+        await broker.wait_connected()
+        await broker.ensure_stream()
+        await broker.publish_batch([Message("events.app-svc.a", "1.1", b"1", "text/plain")])
+        os.kill(fresh_nats_server.pid, signal.SIGKILL)
+        await wait_until(lambda: broker.connected and broker.connections == 2)
+        assert (await broker.stream_state()).last_message_id == "1.1"
 
 
 async def test_keys_and_configuration_are_for_the_owner_only(fresh_nats_server):
