@@ -117,8 +117,10 @@ async def test_a_service_imports_from_another_by_a_consumer_of_its_own_name(fres
 
 
 async def test_a_stranger_without_a_key_is_refused(fresh_nats_server):
+    client = nats.NATS()
     with pytest.raises(nats.errors.Error, match=r"(?i)authorization"):
-        await nats.connect(fresh_nats_server.url, allow_reconnect=False, error_cb=nothing)
+        await client.connect(fresh_nats_server.url, allow_reconnect=False, error_cb=nothing)
+    await client.close()
 
 
 async def test_the_store_survives_a_crash_and_the_server_comes_back_on_its_port(fresh_nats_server):
