@@ -1,0 +1,64 @@
+"""The tables the built-in workflows work on: a stock, a payment ledger, shipments and written messages."""
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, MetaData, Table, Text
+
+from lib_events.database import Schema
+
+metadata = MetaData()
+SCHEMA = Schema("app_svc", metadata, "app_svc.migrations")
+
+stock = Table(
+    "stock",
+    metadata,
+    Column("sku", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("price_cents", BigInteger, nullable=False),
+    Column("available", BigInteger, CheckConstraint("available >= 0", name="stock_available"), nullable=False),
+)
+
+stock_reservations = Table(
+    "stock_reservations",
+    metadata,
+    Column("order_id", Text, primary_key=True),
+    Column("sku", Text, nullable=False),
+    Column("quantity", Integer, nullable=False),
+    Column("status", Text, nullable=False),  # reserved or released
+    Column("reserved_at", BigInteger, nullable=False),
+    Column("released_at", BigInteger),
+)
+
+payments = Table(
+    "payments",
+    metadata,
+    # One payment per key, however often it is asked for.
+    Column("idempotency_key", Text, primary_key=True),
+    Column("order_id", Text, nullable=False),
+    Column("card_last_four", Text, nullable=False),
+    Column("amount_cents", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),  # captured or refunded
+    Column("captured_at", BigInteger, nullable=False),
+    Column("refunded_at", BigInteger),
+    Index("payments_order", "order_id"),
+)
+
+shipments = Table(
+    "shipments",
+    metadata,
+    Column("order_id", Text, primary_key=True),
+    Column("tracking_number", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("status", Text, nullable=False),  # shipped or recalled
+    Column("shipped_at", BigInteger, nullable=False),
+    Column("recalled_at", BigInteger),
+)
+
+outgoing_messages = Table(
+    "outgoing_messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("recipient", Text, nullable=False),
+    Column("email", Text),
+    Column("subject", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("written_at", BigInteger, nullable=False),
+)
