@@ -8,7 +8,8 @@ was committed with had to be rolled back, so it must have no effect but through 
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Concatenate, Literal
 
@@ -146,6 +147,11 @@ class Database(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Finish what is in flight and release everything; safe to call twice."""
+
+    @asynccontextmanager
+    async def leading(self, role: str) -> AsyncIterator[asyncio.Event]:  # noqa: ARG002 - one process, one leader
+        """Wait until this process leads in `role`, then run the block; the event is set when it leads no more."""
+        yield asyncio.Event()
 
     def on_notify(self, topic: str, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` on the event loop after each commit that notified `topic`; returns the way to stop."""

@@ -15,6 +15,7 @@ from lib_events.statement import Statement, Write
 from lib_events.tables import event_log_state, events, metadata
 
 SCHEMA = Schema("lib_events", metadata, "lib_events.migrations")
+PLACED_TOPIC = "placed"  # events got positions: whoever reads the log may read on
 SEGMENT_TYPE = "evs.run.segment"
 SEGMENT_LIMIT = 1_000  # events in one segment
 

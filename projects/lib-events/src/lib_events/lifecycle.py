@@ -25,6 +25,7 @@ class Loop(ABC):
         self.error: Exception | None = None  # what ended the last life of `run`; None while all is well
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._stopping = False
 
     @abstractmethod
     async def run(self) -> None:
@@ -38,6 +39,7 @@ class Loop(ABC):
     def start(self) -> None:
         """Begin in a task of its own; starting a running loop changes nothing."""
         if not self.running:
+            self._stopping = False
             self._task = asyncio.create_task(self._live(), name=self.name)
 
     async def stop(self) -> None:
@@ -45,6 +47,7 @@ class Loop(ABC):
         task = self._task
         if task is None:
             return
+        self._stopping = True
         # A cancellation that meets the very moment an await completes can be lost: ask until it is heard.
         while not task.done():
             task.cancel()
@@ -72,6 +75,8 @@ class Loop(ABC):
             try:
                 await self.run()
             except Exception as error:
+                if self._stopping:  # a library turned the cancellation into an error of its own
+                    return
                 if time.monotonic() - began > LAST_RESTART_SECONDS:
                     delay = FIRST_RESTART_SECONDS
                 self.error = error

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -32,6 +33,7 @@ from lib_events.statement import Fence, Write, compose_postgresql
 logger = logging.getLogger(__name__)
 
 POOL_SIZE = 10
+LEAD_POLL_SECONDS = 0.5  # a dead leader is replaced this late
 ATTEMPTS = 5  # a deadlock or serialization failure is PostgreSQL asking to be asked again
 RETRYABLE = ("40001", "40P01")
 NOTIFY = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
@@ -220,6 +222,21 @@ class PostgresqlDatabase(Database):
     def _heard(self, _connection: object, pid: int, _channel: str, topic: object) -> None:
         if self._listener is not None and pid != self._listener.get_server_pid():
             self._wake({str(topic)})
+
+    @asynccontextmanager
+    async def leading(self, role: str) -> AsyncIterator[asyncio.Event]:
+        """See `Database.leading`: the lead is an advisory lock, which PostgreSQL frees with its connection."""
+        lost = asyncio.Event()
+        connection = await self._connect()
+        try:
+            connection.add_termination_listener(lambda _connection: lost.set())
+            key = zlib.crc32(f"{self._channel}:{role}".encode())
+            # Asked again and again: the waiting form's open snapshot would keep VACUUM from cleaning.
+            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", key):  # noqa: ASYNC110
+                await asyncio.sleep(LEAD_POLL_SECONDS)
+            yield lost
+        finally:
+            await connection.close(timeout=5)
 
     async def close(self) -> None:
         """See `Database.close`."""

@@ -1,0 +1,241 @@
+"""From commit to everybody else: the relay places events in one order and publishes our own to NATS.
+
+Events are inserted without a position, because on PostgreSQL a transaction that began earlier may commit
+later. The *placer* gives dense positions to what is committed, in insertion order; the feed, the
+subscriptions and the publisher read placed events only, so none of them can miss one. The *publisher*
+sends our own events to our stream, each message naming the id of the one before it, so the stream cannot
+hold a gap or another order: what it ends with says where to go on, also after its store was lost.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json, to_json
+from sqlalchemy import Row, func, select, text, update
+
+from lib_events.broker import BROKER_ERRORS, Broker, Message, StreamState
+from lib_events.database import EVENTS_TOPIC, Connection, Database
+from lib_events.event_log import PLACED_TOPIC, SEGMENT_TYPE, Cursor, CursorRejected
+from lib_events.lifecycle import Loop, running
+from lib_events.nats_permissions import subject_prefix
+from lib_events.tables import event_log_state, events
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+PLACE_LIMIT = 1_000  # rows placed in one transaction
+BATCH_ROWS = 500
+BATCH_BYTES = 1024 * 1024
+HEADERS_BYTES = 1024  # of a message's payload limit, kept for its headers
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 5.0
+
+PLACE = text("""
+    WITH unplaced AS (
+        SELECT sequence, count FROM events WHERE last_position IS NULL ORDER BY sequence LIMIT :limit
+    ), placed AS (
+        SELECT sequence, CAST(:start AS BIGINT) + SUM(count) OVER (ORDER BY sequence) AS position FROM unplaced
+    )
+    UPDATE events SET last_position = placed.position FROM placed WHERE events.sequence = placed.sequence
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Own events to publish: rows after `after` up to `end`; the same again until they are acknowledged."""
+
+    epoch: int
+    after: int
+    end: int
+    rows: Sequence[Row[Any]]
+
+
+class Relay(Loop):
+    """Places and publishes while this process leads; of all processes on one database one does."""
+
+    def __init__(self, database: Database, broker: Broker | None) -> None:
+        super().__init__(name="relay")
+        self._database = database
+        self._broker = broker
+
+    async def run(self) -> None:
+        """Wait to lead, then relay until the lead is lost."""
+        async with self._database.leading("relay") as lost:
+            loops: list[Loop] = [_Placer(self._database)]
+            if self._broker is not None:
+                loops.append(_Publisher(self._database, self._broker))
+            async with running(*loops):
+                await lost.wait()
+        raise ConnectionError("the connection that holds the relay's lead was lost")
+
+
+class _Placer(Loop):
+    """Gives positions; woken by every commit that published."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(name="relay placer")
+        self._database = database
+
+    async def run(self) -> None:
+        unsubscribe = self._database.on_notify(EVENTS_TOPIC, self.wake)
+        try:
+            while True:
+                if await self._database.transact(place) < PLACE_LIMIT:
+                    await self.pause(POLL_SECONDS)
+        finally:
+            unsubscribe()
+
+
+class _Publisher(Loop):
+    """Publishes our own events in order, batch by batch."""
+
+    def __init__(self, database: Database, broker: Broker) -> None:
+        super().__init__(name="relay publisher")
+        self._database = database
+        self._broker = broker
+
+    async def run(self) -> None:
+        unsubscribe = self._database.on_notify(PLACED_TOPIC, self.wake)
+        delay = FIRST_RETRY_SECONDS
+        try:
+            while True:
+                await self._broker.wait_connected()
+                try:
+                    await self._publish_while_connected()
+                    delay = FIRST_RETRY_SECONDS
+                except BROKER_ERRORS as error:
+                    logger.warning("publishing stopped, again in %.1f s: %s", delay, error)
+                    await self.pause(delay)
+                    delay = min(delay * 2, LAST_RETRY_SECONDS)
+        finally:
+            unsubscribe()
+
+    async def _publish_while_connected(self) -> None:
+        connection = self._broker.connections
+        await self._broker.ensure_stream()
+        state = await self._broker.stream_state()
+        await self._database.transact(align, state)
+        previous_id, acknowledged = state.last_message_id, None
+        while self._broker.connections == connection:
+            batch = await self._database.transact(next_batch, acknowledged)
+            if batch is None:
+                acknowledged = None
+                await self.pause(POLL_SECONDS)
+                continue
+            messages = self._messages(batch, previous_id)
+            await self._broker.publish_batch(messages)
+            previous_id = messages[-1].id if messages else previous_id
+            acknowledged = batch.end
+
+    def _messages(self, batch: Batch, previous_id: str | None) -> list[Message]:
+        limit = self._broker.max_payload - HEADERS_BYTES
+        messages: list[Message] = []
+        for row in batch.rows:
+            for position, body in _bodies(row, batch.after, limit):
+                if len(body) > limit:
+                    logger.error(
+                        "event %s at %d.%d has %d bytes, NATS takes %d: other services will not see it",
+                        *(row.id, batch.epoch, position, len(body), limit),
+                    )
+                    continue
+                message = _message(self._broker.service, row.type, f"{batch.epoch}.{position}", body, previous_id)
+                messages.append(message)
+                previous_id = message.id
+        return messages
+
+
+def place(connection: Connection) -> int:
+    """Give positions to committed rows that have none, and return how many positions were given."""
+    if connection.scalar(select(events.c.sequence).where(events.c.last_position.is_(None)).limit(1)) is None:
+        return 0
+    # Whoever places holds this row: two leaders in the moment of a takeover take turns.
+    start: int = connection.scalar(select(event_log_state.c.placed_position).with_for_update())
+    connection.execute(PLACE, {"limit": PLACE_LIMIT, "start": start})
+    end: int = connection.scalar(select(func.max(events.c.last_position)))
+    connection.execute(update(event_log_state).values(placed_position=end))
+    connection.notify(PLACED_TOPIC)
+    return end - start
+
+
+def align(connection: Connection, stream: StreamState) -> None:
+    """Set where to publish from by what our stream ends with."""
+    state = connection.execute(select(event_log_state).with_for_update()).one()
+    last = _read_id(stream.last_message_id)
+    values: dict[str, Any] = {"batch_end": None}
+    if stream.last_sequence == 0:
+        values["published_position"] = 0  # new, or its store was wiped: everything again
+    elif last is not None and last.epoch == state.epoch and last.position <= state.placed_position:
+        values["published_position"] = last.position
+    elif last is not None and last.epoch >= state.epoch:
+        # The stream knows positions this database never gave: it was restored, so old cursors must end.
+        values["epoch"] = last.epoch + 1
+        logger.error("the database is older than its stream (%s): new epoch %d", last, values["epoch"])
+    if values.get("published_position", state.published_position) < state.published_position:
+        logger.warning("publishing again from position %d", values["published_position"])
+    connection.execute(update(event_log_state).values(values))
+
+
+def next_batch(connection: Connection, acknowledged: int | None) -> Batch | None:
+    """Record what was acknowledged and return what to publish next, the same until it is acknowledged."""
+    state = connection.execute(select(event_log_state).with_for_update()).one()
+    after = state.published_position if acknowledged is None else acknowledged
+    end = state.batch_end if acknowledged is None else None
+    rows = _own_rows(connection, after, end)
+    batch = Batch(state.epoch, after, rows[-1].last_position, rows) if rows else None
+    # Imported events are not published: without own ones, step over them.
+    reached = after if batch else state.placed_position
+    end = batch.end if batch else None
+    if (state.published_position, state.batch_end) != (reached, end):
+        connection.execute(update(event_log_state).values(published_position=reached, batch_end=end))
+    return batch
+
+
+def _own_rows(connection: Connection, after: int, end: int | None) -> list[Row[Any]]:
+    query = select(events.c.last_position, events.c.count.label("size"), events.c.id, events.c.type, events.c.body)
+    query = query.where(events.c.last_position > after, ~events.c.imported).order_by(events.c.last_position)
+    if end is not None:
+        return list(connection.execute(query.where(events.c.last_position <= end)))
+    rows: list[Row[Any]] = []
+    space = BATCH_BYTES
+    for row in connection.execute(query.limit(BATCH_ROWS)):
+        space -= len(row.body)
+        if rows and space < 0:
+            break
+        rows.append(row)
+    return rows
+
+
+def _bodies(row: Row[Any], after: int, limit: int) -> list[tuple[int, bytes]]:
+    """The bodies to publish for one row, each with its last position: a segment may be cut."""
+    first = row.last_position - row.size + 1
+    if row.type != SEGMENT_TYPE or (first > after and len(row.body) <= limit):
+        return [(row.last_position, row.body)]
+    parts: list[tuple[int, list[bytes]]] = []
+    space = 0
+    for position, event in enumerate(map(to_json, from_json(row.body)), start=first):
+        if position <= after:
+            continue
+        space -= len(event) + 1
+        if space < 0 or not parts:
+            space = limit - 2 - len(event)
+            parts.append((position, []))
+        parts[-1][1].append(event)
+        parts[-1] = (position, parts[-1][1])
+    return [(position, b"[" + b",".join(found) + b"]") for position, found in parts]
+
+
+def _message(service: str, event_type: str, message_id: str, body: bytes, previous_id: str | None) -> Message:
+    # CloudEvents NATS binding 1.0, structured mode; a segment is a JSON batch.
+    content_type = (
+        "application/cloudevents-batch+json" if event_type == SEGMENT_TYPE else "application/cloudevents+json"
+    )
+    return Message(f"{subject_prefix(service)}.{event_type}", message_id, body, content_type, previous_id)
+
+
+def _read_id(message_id: str | None) -> Cursor | None:
+    try:
+        return Cursor.parse(message_id) if message_id else None
+    except CursorRejected:
+        return None
