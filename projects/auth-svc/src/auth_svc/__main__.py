@@ -1,0 +1,121 @@
+"""`auth-svc`: serve, or do one of the few things that must work without anybody signed in."""
+
+import argparse
+import asyncio
+import getpass
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from auth_svc.settings import SERVICE, AuthSettings
+from lib_events.database import DatabaseError, DatabaseInUse
+from lib_events.settings import SettingsRejected
+
+USAGE_EXIT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits 2 with a sentence when something must be changed first."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = AuthSettings(**_given(options))
+        options.command(settings, options)
+    except (SettingsRejected, DatabaseError) as error:
+        sys.exit(f"auth-svc: {error}")
+
+
+def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
+    """Serve until told to stop."""
+    import uvicorn  # noqa: PLC0415 - the offline commands need no server
+
+    from auth_svc.app import create_app  # noqa: PLC0415
+    from lib_events.parent_watch import watch_parent  # noqa: PLC0415
+    from lib_events.telemetry import configure_logging  # noqa: PLC0415
+
+    configure_logging(SERVICE)
+    watch_parent()
+    settings.check_issuer()
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.auth_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        timeout_graceful_shutdown=5,
+    )
+
+
+def reset_password(settings: AuthSettings, options: argparse.Namespace) -> None:
+    """Set a user's password while the service is down."""
+    from auth_svc.offline import reset  # noqa: PLC0415
+
+    password = os.environ.get("EVS_NEW_PASSWORD") or _ask_password()
+    try:
+        shown = asyncio.run(reset(settings, options.username, password))
+    except DatabaseInUse as error:
+        sys.exit(
+            f"auth-svc: {error}\nWhile the service runs, an administrator resets passwords through it:\n"
+            f"  POST {settings.auth_url}/v1/admin/users/{options.username}/reset-password\n"
+            f"  evs admin user reset-password {options.username}"
+        )
+    except LookupError as error:
+        sys.exit(f"auth-svc: {error}")
+    print(shown)  # noqa: T201 - the command's answer
+
+
+def issue_local_client(settings: AuthSettings, _options: argparse.Namespace) -> None:
+    """Give `evs-local` a new secret while the service is down; serving does so by itself."""
+    from auth_svc.offline import issue  # noqa: PLC0415
+
+    print(asyncio.run(issue(settings)))  # noqa: T201 - the command's answer
+
+
+def _ask_password() -> str | None:
+    """Ask at a terminal; elsewhere a password is generated."""
+    if not sys.stdin.isatty():
+        return None
+    return getpass.getpass("New password (empty: generate one): ") or None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="auth-svc", description="AuthService: OAuth 2.1 and OpenID Connect.")
+    parser.set_defaults(command=serve)
+    _add_settings(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, command in (("serve", serve), ("issue-local-client", issue_local_client)):
+        sub = commands.add_parser(name, help=(command.__doc__ or "").partition(";")[0])
+        sub.set_defaults(command=command)
+        _add_settings(sub)
+    reset = commands.add_parser("reset-password", help="Set a user's password while the service is down.")
+    reset.add_argument("username")
+    reset.set_defaults(command=reset_password)
+    _add_settings(reset)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Flags win over EVS_* in the environment; what is not given is left to it."""
+    quiet: dict[str, Any] = {"default": argparse.SUPPRESS}
+    parser.add_argument("--data", type=Path, help="data folder (EVS_DATA)", **quiet)
+    parser.add_argument("--host", help="address to listen on (EVS_HOST)", **quiet)
+    parser.add_argument("--port", type=int, dest="auth_port", help="port (EVS_AUTH_PORT)", **quiet)
+    parser.add_argument("--url", dest="auth_url", help="the issuer's public URL (EVS_AUTH_URL)", **quiet)
+    parser.add_argument("--gui-url", help="the GUI's URL (EVS_GUI_URL)", **quiet)
+    parser.add_argument("--app-url", help="the AppService's URL (EVS_APP_URL)", **quiet)
+    parser.add_argument("--nats-url", help="NATS (EVS_NATS_URL)", **quiet)
+    parser.add_argument(
+        "--database-url", dest="auth_database_url", help="the database (EVS_AUTH_DATABASE_URL)", **quiet
+    )
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name not in ("command", "username")}
+
+
+if __name__ == "__main__":
+    main()

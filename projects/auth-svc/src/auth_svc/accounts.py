@@ -1,0 +1,234 @@
+"""People: who can sign in, what they may do, and every change to that as one transaction with its events."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from auth_svc import listed
+from auth_svc.audit import Actor, record
+from auth_svc.families import revoke_access_tokens, revoke_all_of_user
+from auth_svc.opaque import new_id
+from auth_svc.sessions import end_all_of_user
+from auth_svc.tables import users
+from lib_auth.events import (
+    UserChangedData,
+    UserDisabled,
+    UserEnabled,
+    UserPasswordChanged,
+    UserRegistered,
+    UserRegisteredData,
+    UserRolesChanged,
+    UserRolesChangedData,
+)
+from lib_auth.principal import MEMBER, with_included
+from lib_events.database import Connection
+from lib_events.event import Event
+
+USERNAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
+EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
+ROLE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+class AccountRejected(Exception):
+    """An account cannot be made or changed like that; `field` is at fault."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+        self.detail = detail
+
+
+class AccountUnknown(Exception):
+    """There is no such account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A person who may sign in."""
+
+    id: str
+    username: str
+    email: str | None
+    password_hash: str | None = field(repr=False)
+    roles: frozenset[str]
+    created_at: int
+    disabled_at: int | None
+    tokens_valid_after: int
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the person may sign in."""
+        return self.disabled_at is None
+
+    def get_user_id(self) -> str:
+        """The subject, under the name Authlib calls it."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """What is needed to make an account."""
+
+    username: str
+    password_hash: str | None = field(repr=False)
+    email: str | None = None
+    roles: frozenset[str] = frozenset((MEMBER,))
+
+
+def username_key(username: str) -> str:
+    """Fold a user name so that look-alikes in case and width are one."""
+    return unicodedata.normalize("NFKC", username.strip()).casefold()
+
+
+def find(connection: Connection, user_id: str) -> Account | None:
+    """Return the account with that id."""
+    return _one(connection.execute(select(users).where(users.c.id == user_id)).one_or_none())
+
+
+def lock(connection: Connection, user_id: str) -> Account | None:
+    """Return the account as it stays until this transaction ends."""
+    return _one(connection.execute(select(users).where(users.c.id == user_id).with_for_update()).one_or_none())
+
+
+def find_by_username(connection: Connection, username: str) -> Account | None:
+    """Return the account of that user name, however it is written."""
+    query = select(users).where(users.c.username_key == username_key(username))
+    return _one(connection.execute(query).one_or_none())
+
+
+def page(connection: Connection, after: str | None, limit: int) -> Sequence[Account]:
+    """Return up to `limit` accounts in order of user name, after the one whose key is `after`."""
+    query = select(users).order_by(users.c.username_key).limit(limit)
+    if after is not None:
+        query = query.where(users.c.username_key > after)
+    return [_account(row) for row in connection.execute(query)]
+
+
+def register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
+    """Make an account; raises `AccountRejected`."""
+    username = unicodedata.normalize("NFKC", new.username.strip())
+    _check(username, new.email, new.roles)
+    if find_by_username(connection, username) is not None:
+        raise AccountRejected("username", "That user name is taken; choose another.")
+    account = Account(new_id(), username, new.email, new.password_hash, new.roles | {MEMBER}, actor.at, None, 0)
+    connection.execute(
+        insert(users).values(
+            id=account.id,
+            username=username,
+            username_key=username_key(username),
+            email=new.email,
+            password_hash=new.password_hash,
+            roles=listed.to_text(sorted(account.roles)),
+            created_at=actor.at,
+            password_changed_at=actor.at,
+            tokens_valid_after=0,
+        )
+    )
+    payload = UserRegisteredData(user=account.id, username=username, email=new.email)
+    connection.publish(Event.of(UserRegistered, payload, source=connection.source, subject=account.id))
+    record(connection, actor, "user.registered", about=account.id, username=username, roles=sorted(account.roles))
+    return account
+
+
+def set_password(
+    connection: Connection, user_id: str, password_hash: str, actor: Actor, keep_session: str | None = None
+) -> Account:
+    """Set a password; every sign-in made with the old one ends, except the one that changes it."""
+    account = _existing(connection, user_id)
+    values = {"password_hash": password_hash, "password_changed_at": actor.at}
+    connection.execute(update(users).where(users.c.id == user_id).values(values))
+    end_all_of_user(connection, user_id, "password changed", actor.at, keep=keep_session)
+    revoke_all_of_user(connection, user_id, "password changed", actor.at, keep_session=keep_session)
+    _tell(connection, UserPasswordChanged, account, actor, "user.password-changed")
+    return account
+
+
+def rehash(connection: Connection, user_id: str, old_hash: str, new_hash: str) -> None:
+    """Replace the hash of an unchanged password by a stronger one."""
+    same = (users.c.id == user_id) & (users.c.password_hash == old_hash)
+    connection.execute(update(users).where(same).values(password_hash=new_hash))
+
+
+def disable(connection: Connection, user_id: str, actor: Actor) -> Account:
+    """Stop a person from signing in and end everything they are signed in to."""
+    account = _existing(connection, user_id)
+    if account.enabled:
+        values = {"disabled_at": actor.at, "tokens_valid_after": actor.at}
+        connection.execute(update(users).where(users.c.id == user_id).values(values))
+        end_all_of_user(connection, user_id, "user disabled", actor.at)
+        revoke_all_of_user(connection, user_id, "user disabled", actor.at)
+        _tell(connection, UserDisabled, account, actor, "user.disabled")
+    return _existing(connection, user_id)
+
+
+def enable(connection: Connection, user_id: str, actor: Actor) -> Account:
+    """Let a disabled person sign in again."""
+    account = _existing(connection, user_id)
+    if not account.enabled:
+        connection.execute(update(users).where(users.c.id == user_id).values(disabled_at=None))
+        _tell(connection, UserEnabled, account, actor, "user.enabled")
+    return _existing(connection, user_id)
+
+
+def set_roles(connection: Connection, user_id: str, roles: frozenset[str], actor: Actor) -> Account:
+    """Set what a person may do; taking something away refuses the access tokens that still say it."""
+    account = _existing(connection, user_id)
+    _check(account.username, account.email, roles)
+    wanted = roles | {MEMBER}
+    if wanted == account.roles:
+        return account
+    values: dict[str, Any] = {"roles": listed.to_text(sorted(wanted))}
+    if not with_included(account.roles) <= with_included(wanted):
+        values["tokens_valid_after"] = actor.at
+        revoke_access_tokens(connection, user_id, actor.at)
+    connection.execute(update(users).where(users.c.id == user_id).values(values))
+    payload = UserRolesChangedData(user=user_id, username=account.username, by=actor.who, roles=sorted(wanted))
+    connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=user_id))
+    record(connection, actor, "user.roles-changed", about=user_id, roles=sorted(wanted))
+    return _existing(connection, user_id)
+
+
+def _tell(connection: Connection, event_type: Any, account: Account, actor: Actor, what: str) -> None:
+    payload = UserChangedData(user=account.id, username=account.username, by=actor.who)
+    connection.publish(Event.of(event_type, payload, source=connection.source, subject=account.id))
+    record(connection, actor, what, about=account.id, username=account.username)
+
+
+def _existing(connection: Connection, user_id: str) -> Account:
+    account = lock(connection, user_id)
+    if account is None:
+        raise AccountUnknown(f"there is no user {user_id!r}; list them with: evs admin user list")
+    return account
+
+
+def _check(username: str, email: str | None, roles: frozenset[str]) -> None:
+    if not USERNAME.fullmatch(username):
+        raise AccountRejected(
+            "username", "A user name has 1 to 64 letters, digits and . _ @ + -, a letter or digit first."
+        )
+    if email is not None and not EMAIL.fullmatch(email):
+        raise AccountRejected("email", "That is not an e-mail address.")
+    for role in roles:
+        if not ROLE.fullmatch(role):
+            raise AccountRejected("roles", f"A role has lower-case letters, digits, - and _, got {role!r}.")
+
+
+def _one(row: Row[Any] | None) -> Account | None:
+    return None if row is None else _account(row)
+
+
+def _account(row: Row[Any]) -> Account:
+    return Account(
+        id=row.id,
+        username=row.username,
+        email=row.email,
+        password_hash=row.password_hash,
+        roles=frozenset(listed.from_text(row.roles)),
+        created_at=row.created_at,
+        disabled_at=row.disabled_at,
+        tokens_valid_after=row.tokens_valid_after,
+    )

@@ -1,0 +1,130 @@
+"""What the admin API takes and shows."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from auth_svc import clients
+from auth_svc.accounts import Account
+from auth_svc.clients import CODE, REFRESH, Client
+from auth_svc.passwords import LONGEST
+from lib_auth.principal import MEMBER
+from lib_events.clock import to_datetime
+
+
+class Body(BaseModel):
+    """A request body: unknown members are mistakes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class UserBody(Body):
+    """A new user; without a password one is generated and answered once."""
+
+    username: str = Field(min_length=1, max_length=64)
+    email: str | None = Field(default=None, max_length=254)
+    password: SecretStr | None = Field(default=None, max_length=LONGEST)
+    roles: list[str] = Field(default=[MEMBER], max_length=20)
+
+
+class PasswordBody(Body):
+    """A new password; without one it is generated and answered once."""
+
+    password: SecretStr | None = Field(default=None, max_length=LONGEST)
+
+
+class RolesBody(Body):
+    """All the roles a user holds from now on."""
+
+    roles: list[str] = Field(max_length=20)
+
+
+class ClientBody(Body):
+    """A new client."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,63}$")
+    name: str = Field(min_length=1, max_length=80)
+    public: bool = False
+    redirect_uris: list[str] = Field(default=[], max_length=20)
+    post_logout_redirect_uris: list[str] = Field(default=[], max_length=20)
+    grant_types: list[str] = Field(default=[CODE, REFRESH], max_length=4)
+    scopes: list[str] = Field(default=["openid", "profile"], max_length=20)
+    roles: list[str] = Field(default=[], max_length=20)
+    access_token_seconds: int = Field(default=clients.ACCESS_TOKEN_SECONDS, ge=1, le=3600)
+
+
+class UserView(BaseModel):
+    """A user as administrators see them."""
+
+    id: str
+    username: str
+    email: str | None
+    roles: list[str]
+    enabled: bool
+    created_at: str
+    password: str | None = None  # only in the answer that made it
+
+    @classmethod
+    def of(cls, account: Account, password: str | None = None) -> "UserView":
+        """Show an account."""
+        return cls(
+            id=account.id,
+            username=account.username,
+            email=account.email,
+            roles=sorted(account.roles),
+            enabled=account.enabled,
+            created_at=to_datetime(account.created_at).isoformat(),
+            password=password,
+        )
+
+
+class ClientView(BaseModel):
+    """A client as administrators see it."""
+
+    id: str
+    name: str
+    public: bool
+    redirect_uris: list[str]
+    post_logout_redirect_uris: list[str]
+    grant_types: list[str]
+    scopes: list[str]
+    roles: list[str]
+    consent: str
+    access_token_seconds: int
+    secret: str | None = None  # only in the answer that made it
+
+    @classmethod
+    def of(cls, client: Client, secret: str | None = None) -> "ClientView":
+        """Show a client."""
+        return cls(
+            id=client.id,
+            name=client.name,
+            public=client.is_public,
+            redirect_uris=list(client.redirect_uris),
+            post_logout_redirect_uris=list(client.post_logout_redirect_uris),
+            grant_types=list(client.grant_types),
+            scopes=sorted(client.scopes),
+            roles=sorted(client.roles),
+            consent=client.consent,
+            access_token_seconds=client.access_token_seconds,
+            secret=secret,
+        )
+
+
+class AuditLine(BaseModel):
+    """Who did what, when and from where."""
+
+    id: int
+    at: str
+    who: str | None
+    what: str
+    about: str | None
+    address: str | None
+    detail: dict[str, Any]
+
+
+class Page[T](BaseModel):
+    """One page of a list."""
+
+    items: list[T]
+    next_cursor: str | None = None

@@ -1,0 +1,162 @@
+"""The composition root: opens the database, wires the parts, and keeps the loops running while the app serves."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from sqlalchemy import text
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_svc import access_api, admin_api, first_start, signing_keys
+from auth_svc.approvals import ApprovalDecided
+from auth_svc.audit import Actor
+from auth_svc.browser import PageRefused, render
+from auth_svc.issuer import Issuer
+from auth_svc.oauth_http import ProtocolRefused, protocol_refused
+from auth_svc.own_tokens import OwnRevocations
+from auth_svc.pages.notices import error_page
+from auth_svc.parameters import ParametersRejected
+from auth_svc.passwords import Passwords
+from auth_svc.pruner import Pruner
+from auth_svc.rate_limits import Attempts, Limit, SignInLimits
+from auth_svc.resources import Resources
+from auth_svc.routes import routes
+from auth_svc.service import AuthService
+from auth_svc.settings import SERVICE, AuthSettings
+from auth_svc.tables import SCHEMA
+from lib_auth.access_token import TokenVerifier
+from lib_auth.guard import Guard
+from lib_events import event_log
+from lib_events.broker import Broker
+from lib_events.clock import SystemClock
+from lib_events.database import Connection, Database, open_database
+from lib_events.event import EventRegistry
+from lib_events.health import Check, health_routes
+from lib_events.http_limits import BodyLimit, HostCheck
+from lib_events.importer import Importer
+from lib_events.lifecycle import Loop, running
+from lib_events.problem import install_problem_handlers
+from lib_events.relay import Relay
+
+# SUBS
+from lib_events.telemetry import Metrics, RequestTelemetry
+
+logger = logging.getLogger(__name__)
+
+BODY_LIMIT_BYTES = 64 * 1024
+RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
+SCHEMAS = (event_log.SCHEMA, SCHEMA)
+
+
+@asynccontextmanager
+async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
+    """Open the database and bring everything a first start needs into it."""
+    url = settings.check_issuer()
+    settings.prepare_data()
+    database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
+    passwords = Passwords(threads=settings.hash_threads)
+    try:
+        private = signing_keys.load_private_key(settings.secrets)
+        keys = await database.transact(signing_keys.publish_key, private, SystemClock().micros())
+        issuer = Issuer(url, keys, Resources(url, settings.app_url))
+        await _first_start(database, settings, issuer, passwords)
+        yield _wire(settings, database, issuer, passwords)
+    finally:
+        passwords.close()
+        await database.close()
+
+
+def create_app(settings: AuthSettings) -> FastAPI:
+    """Return the application; its lifespan opens and closes everything."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_service(settings) as service:
+            app.state.service = service
+            async with running(*_loops(service)):
+                yield
+
+    app = FastAPI(title="AuthService", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, routes=routes())
+    metrics = Metrics(SERVICE)
+    app.router.routes.extend([*health_routes({"database": _check_database(app)}), metrics.route()])
+    app.include_router(admin_api.router)
+    app.include_router(access_api.router)
+    install_problem_handlers(app)
+    app.add_exception_handler(PageRefused, _page_refused)
+    app.add_exception_handler(ProtocolRefused, protocol_refused)
+    app.add_exception_handler(ParametersRejected, protocol_refused)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES)
+    app.add_middleware(HostCheck, hosts=[urlsplit(settings.auth_url).netloc])
+    app.add_middleware(RequestTelemetry, metrics=metrics)
+    return app
+
+
+def _wire(settings: AuthSettings, database: Database, issuer: Issuer, passwords: Passwords) -> AuthService:
+    app, admin = issuer.resources.app, issuer.resources.admin
+    revocations = OwnRevocations(database)
+
+    def verifier(*audiences: str) -> TokenVerifier:
+        return TokenVerifier(
+            issuer=issuer.url, audience=frozenset(audiences), keys=issuer.keys, revocations=revocations
+        )
+
+    return AuthService(
+        settings=settings,
+        database=database,
+        issuer=issuer,
+        passwords=passwords,
+        sign_in_limits=SignInLimits(),
+        user_code_limits=Attempts(Limit(20, 300)),
+        verifier=verifier(app, admin),
+        admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
+        app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA),
+        clock=SystemClock(),
+    )
+
+
+def _loops(service: AuthService) -> list[Loop]:
+    """The background work: without NATS everything goes on, and events wait in the log."""
+    database, settings = service.database, service.settings
+    broker = None
+    loops: list[Loop] = []
+    if settings.nats_url is not None:
+        seed = settings.secrets / f"nats-{SERVICE}.nk"
+        broker = Broker(settings.nats_url, service=SERVICE, seed_file=seed if seed.exists() else None)
+        loops.append(broker)
+        registry = EventRegistry(ApprovalDecided)
+        loops.append(Importer(database, broker, sources=["app-svc"], types=[ApprovalDecided.name], registry=registry))
+    # SUBS2
+    loops += [Relay(database, broker), Pruner(database, service.clock)]
+    return loops
+
+
+async def _first_start(database: Database, settings: AuthSettings, issuer: Issuer, passwords: Passwords) -> None:
+    now = SystemClock().micros()
+    if not await database.read(first_start.has_users):
+        admin = first_start.prepare_admin(settings, passwords)
+        await database.transact(first_start.create_admin, admin, Actor(now, who="first start"))
+    await database.transact(first_start.put_clients, first_start.prepare_clients(settings, issuer, now))
+
+
+def _check_database(app: FastAPI) -> Check:
+    async def check() -> str | None:
+        await app.state.service.database.read(_ping)
+        return None
+
+    return check
+
+
+def _ping(connection: Connection) -> None:
+    connection.execute(text("SELECT 1"))
+
+
+async def _page_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PageRefused)  # noqa: S101 - registered for it
+    response = render(request, error_page(error.title, error.text), status=error.status)
+    if error.retry_after is not None:
+        response.headers["retry-after"] = str(error.retry_after)
+    return response

@@ -1,0 +1,261 @@
+"""Decide an authorization request: the checks of the endpoint as a list, then a code or an interaction."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Error
+
+from auth_svc.accounts import Account
+from auth_svc.clients import Client
+from auth_svc.consents import Consent
+from auth_svc.effects import Effect
+from auth_svc.families import MICROS
+from auth_svc.id_token_hint import read_id_token_hint
+from auth_svc.issuer import Issuer
+from auth_svc.protocol import Protocol, ProtocolRequest
+from auth_svc.resources import TargetInvalid
+from auth_svc.sessions import Session
+from auth_svc.token_rows import TokenRows
+
+PROMPTS = frozenset(("none", "login", "consent", "select_account"))
+FRESH_SIGN_IN = frozenset(("prompt", "max_age"))  # satisfied by the sign-in they lead to
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationRows:
+    """What was loaded for the request."""
+
+    client: Client | None = None
+    session: Session | None = None
+    account: Account | None = None
+    consent: Consent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request cannot even be answered to the client: the person sees an error page."""
+
+    error: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendBack:
+    """The browser goes back to the client, with a code (and `effects`) or with an error."""
+
+    location: str = field(repr=False)
+    effects: Sequence[Effect] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignInNeeded:
+    """The person has to sign in first, and comes back with `query`."""
+
+    query: str
+    redirect_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentNeeded:
+    """The person has to be asked."""
+
+    client: Client
+    account: Account
+    scopes: frozenset[str]
+    resources: tuple[str, ...]
+    redirect_uri: str
+
+
+type Outcome = Refused | SendBack | SignInNeeded | ConsentNeeded
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request whose client, redirect URI, PKCE challenge and scope Authlib has accepted."""
+
+    issuer: Issuer
+    pairs: Sequence[tuple[str, str]]
+    rows: AuthorizationRows
+    now: int
+    consented: bool
+    request: ProtocolRequest
+    redirect_uri: str
+    prompts: frozenset[str] = frozenset()
+    resources: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> dict[str, str]:
+        return self.request.form
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        return frozenset(str(self.request.scope).split())
+
+
+def decide(
+    issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRows, now: int, *, consented: bool = False
+) -> Outcome:
+    """Say what happens with an authorization request; `consented` is the person's answer to this very one."""
+    protocol = Protocol(issuer, TokenRows(client=rows.client), now)
+    request = ProtocolRequest("GET", pairs, {})
+    state = request.form.get("state")
+    try:
+        grant = protocol.get_consent_grant(request, rows.account)
+        checked = _Request(issuer, pairs, rows, now, consented, request, grant.redirect_uri)
+        for check in CHECKS:
+            outcome = check(checked)
+            if outcome is not None:
+                return outcome
+        return _issue_code(protocol, grant, checked)
+    except OAuth2Error as error:
+        if error.redirect_uri is None:
+            return Refused(str(error.error), str(error.description or ""))
+        return _error(issuer, error.redirect_uri, state, str(error.error), str(error.description or ""))
+
+
+def deny(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRows, now: int) -> Outcome:
+    """The person said no (RFC 6749 section 4.1.2.1)."""
+    outcome = decide(issuer, pairs, rows, now)
+    if not isinstance(outcome, ConsentNeeded):
+        return outcome
+    return _error(issuer, outcome.redirect_uri, dict(pairs).get("state"), "access_denied", "The person refused.")
+
+
+def origin_of(url: str) -> str:
+    """The origin of a redirect URI, for `form-action`."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _check_once(request: _Request) -> Outcome | None:
+    """RFC 6749 section 3.1: no parameter twice, but for `resource` (RFC 8707 section 2)."""
+    for name, values in request.request.payload.datalist.items():
+        if len(values) > 1 and name != "resource":
+            raise InvalidRequestError("No parameter may be sent twice.", redirect_uri=request.redirect_uri)
+    return None
+
+
+def _check_request_object(request: _Request) -> Outcome | None:
+    """OpenID Connect Core section 6: we take no request objects and say so."""
+    for name in ("request", "request_uri"):
+        if name in request.data:
+            return _refuse(request, f"{name}_not_supported", f"The parameter {name} is not supported.")
+    return None
+
+
+def _check_response_mode(request: _Request) -> Outcome | None:
+    if request.data.get("response_mode", "query") != "query":
+        return _refuse(request, "invalid_request", "Only response_mode=query is supported.")
+    return None
+
+
+def _check_prompt(request: _Request) -> Outcome | None:
+    """OpenID Connect Core section 3.1.2.1: `none` stands alone."""
+    request.prompts = frozenset(request.data.get("prompt", "").split())
+    if not request.prompts <= PROMPTS or ("none" in request.prompts and len(request.prompts) > 1):
+        return _refuse(request, "invalid_request", "The parameter prompt must be none, or login and consent.")
+    if not request.data.get("max_age", "0").isdecimal():
+        return _refuse(request, "invalid_request", "The parameter max_age must be a number of seconds.")
+    return None
+
+
+def _check_resources(request: _Request) -> Outcome | None:
+    try:
+        request.resources = request.issuer.resources.choose(request.request.payload.datalist.get("resource", []))
+    except TargetInvalid as error:
+        return _refuse(request, "invalid_target", str(error))
+    return None
+
+
+def _check_signed_in(request: _Request) -> Outcome | None:
+    if _is_signed_in(request):
+        return None
+    if "none" in request.prompts:
+        return _refuse(request, "login_required", "Nobody is signed in.")
+    # What asked for a fresh sign-in is left out of the way back, or it would ask for ever.
+    kept = [(name, value) for name, value in request.pairs if name not in FRESH_SIGN_IN]
+    if "consent" in request.prompts:
+        kept.append(("prompt", "consent"))
+    return SignInNeeded(urlencode(kept), request.redirect_uri)
+
+
+def _check_consent(request: _Request) -> Outcome | None:
+    rows = request.rows
+    assert rows.client is not None  # noqa: S101 - Authlib found it
+    assert rows.account is not None  # noqa: S101 - checked before
+    if request.consented or not _must_ask(request, rows.client):
+        return None
+    if "none" in request.prompts:
+        return _refuse(request, "consent_required", "The person has to be asked.")
+    return ConsentNeeded(rows.client, rows.account, request.scopes, request.resources, request.redirect_uri)
+
+
+CHECKS: tuple[Callable[[_Request], Outcome | None], ...] = (
+    _check_once,
+    _check_request_object,
+    _check_response_mode,
+    _check_prompt,
+    _check_resources,
+    _check_signed_in,
+    _check_consent,
+)
+
+
+def _is_signed_in(request: _Request) -> bool:
+    session, account = request.rows.session, request.rows.account
+    if session is None or account is None or not account.enabled or not session.is_alive(request.now):
+        return False
+    if {"login", "select_account"} & request.prompts:
+        return False
+    max_age = request.data.get("max_age")
+    if max_age is not None and request.now - session.authenticated_at > int(max_age) * MICROS:
+        return False
+    return _fits_hint(request, account)
+
+
+def _fits_hint(request: _Request, account: Account) -> bool:
+    """OpenID Connect Core section 3.1.2.1: with a hint, only that person will do."""
+    hint = request.data.get("id_token_hint")
+    if hint is None:
+        return True
+    claims = read_id_token_hint(request.issuer, hint)
+    return claims is not None and claims.get("sub") == account.id
+
+
+def _must_ask(request: _Request, client: Client) -> bool:
+    if "consent" in request.prompts or client.consent == "always":
+        return True
+    remembered = request.rows.consent
+    return client.consent == "once" and not (remembered and remembered.covers(request.scopes, request.resources))
+
+
+def _issue_code(protocol: Protocol, grant: Any, request: _Request) -> SendBack:
+    rows = request.rows
+    assert rows.session is not None  # noqa: S101 - checked before
+    protocol.resources = request.resources
+    protocol.session_id = rows.session.id
+    protocol.authenticated_at = rows.session.authenticated_at
+    answer = protocol.create_authorization_response(request.request, grant_user=rows.account, grant=grant)
+    return SendBack(_with_issuer(request.issuer, answer.headers["location"]), protocol.effects)
+
+
+def _refuse(request: _Request, error: str, description: str) -> SendBack:
+    return _error(request.issuer, request.redirect_uri, request.data.get("state"), error, description)
+
+
+def _error(issuer: Issuer, redirect_uri: str, state: str | None, error: str, description: str) -> SendBack:
+    answer = {"error": error, "error_description": description, "state": state}
+    return SendBack(_with_issuer(issuer, _add(redirect_uri, {k: v for k, v in answer.items() if v})))
+
+
+def _with_issuer(issuer: Issuer, location: str) -> str:
+    """RFC 9207 section 2: every authorization response names its issuer."""
+    return _add(location, {"iss": issuer.url})
+
+
+def _add(url: str, parameters: dict[str, str]) -> str:
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True) + list(parameters.items())
+    return urlunsplit(parts._replace(query=urlencode(query)))

@@ -1,0 +1,129 @@
+"""`/oauth2/authorize` and the consent form: load, decide, and let the browser go where the decision says."""
+
+from collections.abc import Sequence
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_svc import authorization, consents, effects
+from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded, origin_of
+from auth_svc.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of
+from auth_svc.consents import Consent
+from auth_svc.effects import Effect
+from auth_svc.pages.consent import consent_page
+from auth_svc.parameters import ParametersRejected, parse, read_form
+from auth_svc.service import AuthService, service_of
+from auth_svc.token_rows import usable_client
+from lib_events.database import Connection
+
+PATH = "/oauth2/authorize"
+MAX_QUERY = 8_192
+
+type Pairs = Sequence[tuple[str, str]]
+
+
+async def authorize(request: Request) -> Response:
+    """Send the browser back with a code, or ask the person first (RFC 6749 section 3.1)."""
+    if request.method == "POST":
+        # OpenID Connect Core section 3.1.2.1 allows POST; a cross-site one comes without our cookie, a GET with it.
+        return redirect(f"{PATH}?{urlencode(await read_form(request, repeatable=frozenset(('resource',))))}")
+    query = request.url.query
+    if len(query) > MAX_QUERY:
+        raise PageRefused(414, "That request is too long", "Tell the developer of the application you came from.")
+    service, visitor, pairs = service_of(request), await visitor_of(request), _parse(query)
+    rows = await load(service, pairs, visitor)
+    outcome = authorization.decide(service.issuer, pairs, rows, _now(request))
+    return await _act(request, query, visitor, outcome)
+
+
+async def consent(request: Request) -> Response:
+    """Take the person's answer to the consent page, and decide the same request again with it."""
+    service, visitor = service_of(request), await visitor_of(request)
+    form = await read_page_form(request, visitor)
+    query = form.get("request", "")
+    pairs, now = _parse(query), _now(request)
+    rows = await load(service, pairs, visitor)
+    if form.get("decision") != "allow":
+        return await _act(request, query, visitor, authorization.deny(service.issuer, pairs, rows, now))
+    asked = authorization.decide(service.issuer, pairs, rows, now)
+    outcome = authorization.decide(service.issuer, pairs, rows, now, consented=True)
+    allowed = asked if isinstance(asked, ConsentNeeded) and asked.client.consent == "once" else None
+    return await _act(request, query, visitor, outcome, allowed=allowed)
+
+
+async def load(service: AuthService, pairs: Pairs, visitor: Visitor) -> AuthorizationRows:
+    """Read what an authorization request names."""
+    client_id = dict(reversed(pairs)).get("client_id")
+    return await service.database.read(_load, client_id, visitor, service.issuer.is_loopback)
+
+
+async def redirect_origins(service: AuthService, path: str, pairs: Pairs) -> tuple[tuple[str, ...], str | None]:
+    """Where a sign-in on the way to `path` may lead (for `form-action`), and the name of the client behind it."""
+    if path != PATH:
+        return (), None
+    rows = await load(service, pairs, Visitor(None))
+    outcome = authorization.decide(service.issuer, pairs, rows, service.clock.micros())
+    if not isinstance(outcome, SignInNeeded) or rows.client is None:
+        return (), None
+    return (origin_of(outcome.redirect_uri),), rows.client.name
+
+
+async def _act(
+    request: Request, query: str, visitor: Visitor, outcome: Outcome, *, allowed: ConsentNeeded | None = None
+) -> Response:
+    match outcome:
+        case Refused(error, description):
+            text = f"{description} Tell the developer of the application you came from."
+            raise PageRefused(400, "That request is not right", f"{text} ({error})")
+        case SignInNeeded(wanted, _):
+            return redirect(f"/login?next={quote(f'{PATH}?{wanted}', safe='')}")
+        case ConsentNeeded(client, account, scopes, _, redirect_uri):
+            page = consent_page(
+                csrf=visitor.csrf, query=query, client=client.name, username=account.username, scopes=scopes
+            )
+            return render(request, page, visitor=visitor, form_targets=(origin_of(redirect_uri),))
+        case SendBack(location, wanted_effects):
+            return await _send_back(request, location, wanted_effects, allowed)
+
+
+async def _send_back(
+    request: Request, location: str, wanted: Sequence[Effect], allowed: ConsentNeeded | None
+) -> Response:
+    service, now = service_of(request), _now(request)
+    if wanted and not await service.database.transact(_commit, wanted, allowed, now):
+        raise PageRefused(409, "You were signed out meanwhile", "Sign in again from the application you came from.")
+    return redirect(location)
+
+
+def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNeeded | None, now: int) -> bool:
+    if not effects.commit(connection, wanted, now):
+        return False
+    if allowed is not None:
+        given = Consent(allowed.scopes, frozenset(allowed.resources))
+        consents.remember(connection, allowed.account.id, allowed.client.id, given, now)
+    return True
+
+
+def _load(
+    connection: Connection,
+    client_id: str | None,
+    visitor: Visitor,
+    loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
+) -> AuthorizationRows:
+    client = usable_client(connection, client_id, loopback)
+    remembered = None
+    if client is not None and visitor.account is not None:
+        remembered = consents.find(connection, visitor.account.id, client.id)
+    return AuthorizationRows(client, visitor.session, visitor.account, remembered)
+
+
+def _parse(query: str) -> Pairs:
+    try:
+        return parse(query)
+    except ParametersRejected as error:
+        raise PageRefused(400, "That request cannot be read", error.description) from error
+
+
+def _now(request: Request) -> int:
+    return service_of(request).clock.micros()

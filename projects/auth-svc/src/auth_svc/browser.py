@@ -1,0 +1,169 @@
+"""What protects pages: cookies that only this service gets, the exact Origin, a token in every form, a strict CSP."""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
+
+import htpy as h
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from auth_svc import accounts, opaque, sessions
+from auth_svc.accounts import Account
+from auth_svc.issuer import Issuer
+from auth_svc.parameters import ParametersRejected, check_once, parse
+from auth_svc.service import service_of
+from auth_svc.sessions import LIFETIME_SECONDS, Session
+from lib_events.database import Connection
+
+CSRF_FIELD = "csrf"
+GUEST_SECONDS = 3600
+
+
+class PageRefused(Exception):
+    """A page cannot be shown or a form not be taken; the person reads `title` and `text`."""
+
+    def __init__(self, status: int, title: str, text: str, *, retry_after: int | None = None) -> None:
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.text = text
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who looks at a page; signed in when there is an account."""
+
+    cookie: str | None  # of the session, or of a guest
+    session: Session | None = None
+    account: Account | None = None
+
+    @property
+    def csrf(self) -> str:
+        """The token for this browser's forms: only who knows the cookie can make it."""
+        mac = hmac.digest((self.cookie or "").encode(), b"evs-auth csrf", hashlib.sha256)
+        return base64.urlsafe_b64encode(mac).decode()
+
+
+def cookie_name(issuer: Issuer) -> str:
+    """Cookies ignore ports, so on loopback the name carries it; on https the prefix binds it to the host."""
+    return "__Host-evs-auth" if issuer.secure else f"evs-auth-{urlsplit(issuer.url).port or 80}"
+
+
+def guest_cookie_name(issuer: Issuer) -> str:
+    """The cookie of a browser that is not signed in."""
+    return cookie_name(issuer) + "-guest"
+
+
+async def visitor_of(request: Request) -> Visitor:
+    """Return who looks; a guest without a cookie gets one from `render`."""
+    service = service_of(request)
+    cookie = request.cookies.get(cookie_name(service.issuer))
+    if cookie is not None:
+        session, account = await service.database.read(_load, cookie)
+        if session is not None and account is not None and session.is_alive(service.clock.micros()):
+            return Visitor(cookie, session, account)
+    return Visitor(request.cookies.get(guest_cookie_name(service.issuer)) or opaque.new_secret())
+
+
+async def read_page_form(request: Request, visitor: Visitor) -> dict[str, str]:
+    """Return a form that this browser sent from one of our own pages; raises `PageRefused`."""
+    service = service_of(request)
+    # The exact origin: null, missing and same-site ones are not ours (RFC 6454 section 7.3).
+    if request.headers.getlist("origin") != [origin_of(service.issuer)]:
+        raise PageRefused(403, "That form did not come from here", "Go back, reload the page and try again.")
+    try:
+        pairs = parse(await request.body())
+        check_once(pairs)
+    except ParametersRejected as error:
+        raise PageRefused(400, "That form cannot be read", error.description) from error
+    form = dict(pairs)
+    if not hmac.compare_digest(form.get(CSRF_FIELD, "").encode(), visitor.csrf.encode()):
+        raise PageRefused(403, "That form is out of date", "Go back, reload the page and try again.")
+    return form
+
+
+def origin_of(issuer: Issuer) -> str:
+    """The origin of our own pages."""
+    parts = urlsplit(issuer.url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def render(
+    request: Request,
+    page: h.Renderable,
+    *,
+    visitor: Visitor | None = None,
+    status: int = 200,
+    form_targets: Iterable[str] = (),
+) -> Response:
+    """Answer with a page; `form_targets` are the origins a form may lead to beside our own."""
+    response = HTMLResponse(str(page), status)
+    protect(response, form_targets=form_targets)
+    if visitor is not None and visitor.account is None and visitor.cookie is not None:
+        issuer = service_of(request).issuer
+        _set(response, issuer, guest_cookie_name(issuer), visitor.cookie, GUEST_SECONDS)
+    return response
+
+
+def protect(response: Response, *, form_targets: Iterable[str] = ()) -> None:
+    """Set the headers of every page."""
+    policy = (
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'; "
+        f"form-action {' '.join(("'self'", *form_targets))}"
+    )
+    response.headers.update(
+        {
+            "content-security-policy": policy,
+            "referrer-policy": "same-origin",
+            "x-content-type-options": "nosniff",
+            "x-frame-options": "DENY",
+            "cross-origin-opener-policy": "same-origin",
+            "cache-control": "no-store",
+        }
+    )
+
+
+def redirect(location: str) -> Response:
+    """Send the browser on with GET (RFC 9700 section 4.12: 303, so that no form is sent again)."""
+    response = RedirectResponse(location, 303)
+    response.headers.update({"cache-control": "no-store", "referrer-policy": "no-referrer"})
+    return response
+
+
+def sign_in_browser(response: Response, issuer: Issuer, cookie: str) -> None:
+    """Give the browser its session; the guest's cookie goes, so nothing from before the sign-in is worth anything."""
+    _set(response, issuer, cookie_name(issuer), cookie, LIFETIME_SECONDS)
+    response.delete_cookie(guest_cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
+
+
+def sign_out_browser(response: Response, issuer: Issuer) -> None:
+    """Take the browser's session away."""
+    response.delete_cookie(cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
+
+
+def way_on(wanted: str | None) -> str:
+    """Return where to go after a sign-in: one of our own pages, whatever was asked for."""
+    parts = urlsplit(wanted or "")
+    if not parts.scheme and not parts.netloc and parts.path in ("/oauth2/authorize", "/device", "/account"):
+        return parts.path + (f"?{parts.query}" if parts.query else "")
+    return "/account"
+
+
+def query_of(path: str) -> list[tuple[str, str]]:
+    """The parameters of a path of ours."""
+    return parse_qsl(urlsplit(path).query)
+
+
+def _load(connection: Connection, cookie: str) -> tuple[Session | None, Account | None]:
+    session = sessions.find_by_cookie(connection, cookie)
+    return session, accounts.find(connection, session.user_id) if session else None
+
+
+def _set(response: Response, issuer: Issuer, name: str, value: str, seconds: int) -> None:
+    response.set_cookie(name, value, max_age=seconds, path="/", secure=issuer.secure, httponly=True, samesite="lax")

@@ -1,0 +1,44 @@
+"""Consents: what a person allowed a client before, so that they are not asked for the same again."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, insert, select
+
+from auth_svc import listed
+from auth_svc.tables import consents
+from lib_events.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What was allowed."""
+
+    scopes: frozenset[str]
+    resources: frozenset[str]
+
+    def covers(self, scopes: frozenset[str], resources: tuple[str, ...]) -> bool:
+        """Whether all of this was allowed before."""
+        return scopes <= self.scopes and set(resources) <= self.resources
+
+
+def find(connection: Connection, user_id: str, client_id: str) -> Consent | None:
+    """Return what the person allowed the client."""
+    mine = (consents.c.user_id == user_id) & (consents.c.client_id == client_id)
+    row = connection.execute(select(consents).where(mine)).one_or_none()
+    return Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))) if row else None
+
+
+def remember(connection: Connection, user_id: str, client_id: str, consent: Consent, now: int) -> None:
+    """Keep what the person allows, together with what they allowed before."""
+    before = find(connection, user_id, client_id) or Consent(frozenset(), frozenset())
+    mine = (consents.c.user_id == user_id) & (consents.c.client_id == client_id)
+    connection.execute(delete(consents).where(mine))
+    connection.execute(
+        insert(consents).values(
+            user_id=user_id,
+            client_id=client_id,
+            scope=listed.scope_text(before.scopes | consent.scopes),
+            resources=listed.to_text(sorted(before.resources | consent.resources)),
+            granted_at=now,
+        )
+    )

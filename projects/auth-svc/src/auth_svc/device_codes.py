@@ -1,0 +1,84 @@
+"""Device codes as the person sees them: found by what they type, decided once."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+
+from auth_svc import audit, clients, effects, listed, opaque
+from auth_svc.accounts import Account
+from auth_svc.audit import Actor
+from auth_svc.clients import Client
+from auth_svc.effects import StartFamily
+from auth_svc.families import Family
+from auth_svc.protocol import USER_CODE_LETTERS
+from auth_svc.sessions import Session
+from auth_svc.tables import device_codes
+from lib_events.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingDevice:
+    """A device that waits for the person."""
+
+    user_code: str
+    client: Client
+    scopes: frozenset[str]
+    resources: tuple[str, ...]
+
+
+def normalise(typed: str) -> str:
+    """Read a user code as people type it: any case, spaces or dashes anywhere (RFC 8628 section 6.1)."""
+    letters = [letter for letter in typed.upper() if letter in USER_CODE_LETTERS]
+    return "".join(letters[:4]) + "-" + "".join(letters[4:])
+
+
+def find_waiting(connection: Connection, user_code: str, now: int) -> WaitingDevice | None:
+    """Return the device that shows `user_code` and still waits."""
+    query = select(device_codes).where(
+        (device_codes.c.user_code == user_code)
+        & (device_codes.c.status == "pending")
+        & (device_codes.c.expires_at > now)
+    )
+    row = connection.execute(query).one_or_none()
+    client = clients.find(connection, row.client_id) if row else None
+    if row is None or client is None:
+        return None
+    return WaitingDevice(user_code, client, frozenset(row.scope.split()), listed.from_text(row.resources))
+
+
+def approve(connection: Connection, user_code: str, account: Account, session: Session, actor: Actor) -> bool:
+    """Let the device in; False when it no longer waits or the person is signed out."""
+    device = find_waiting(connection, user_code, actor.at)
+    if device is None or not _decide(connection, user_code, "approved"):
+        return False
+    offline = "offline_access" in device.scopes
+    family = Family(
+        id=opaque.new_id(),
+        user_id=account.id,
+        client_id=device.client.id,
+        session_id=None if offline else session.id,
+        scope=listed.scope_text(device.scopes),
+        resources=device.resources,
+        authenticated_at=session.authenticated_at,
+        created_at=actor.at,
+    )
+    if not effects.commit(connection, [StartFamily(family, session.id)], actor.at):
+        _decide(connection, user_code, "denied", before="approved")
+        return False
+    belongs = update(device_codes).where(device_codes.c.user_code == user_code)
+    connection.execute(belongs.values(family_id=family.id))
+    audit.record(connection, actor, "device.approved", about=device.client.id, scope=family.scope)
+    return True
+
+
+def deny(connection: Connection, user_code: str, actor: Actor) -> bool:
+    """Turn the device away; False when it no longer waits."""
+    denied = _decide(connection, user_code, "denied")
+    if denied:
+        audit.record(connection, actor, "device.denied")
+    return denied
+
+
+def _decide(connection: Connection, user_code: str, status: str, *, before: str = "pending") -> bool:
+    waiting = (device_codes.c.user_code == user_code) & (device_codes.c.status == before)
+    return bool(connection.execute(update(device_codes).where(waiting).values(status=status)).rowcount)

@@ -1,0 +1,79 @@
+"""What clients discover: the endpoints, what they support, and the public keys. Readable from any web page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from auth_svc.clients import GRANT_TYPES
+from auth_svc.issuer import Issuer
+from auth_svc.resources import ADMIN_PATH, ADMIN_SCOPES, ALL_SCOPES
+from auth_svc.service import service_of
+
+AUTH_METHODS = ["client_secret_basic", "client_secret_post", "none"]
+HEADERS = {"access-control-allow-origin": "*", "cache-control": "public, max-age=300"}
+
+
+async def metadata(request: Request) -> Response:
+    """OpenID Connect Discovery section 3 and RFC 8414 section 2, in one document."""
+    return _public(describe(service_of(request).issuer))
+
+
+async def jwks(request: Request) -> Response:
+    """The public keys (RFC 7517 section 5)."""
+    return _public(service_of(request).issuer.keys.document())
+
+
+async def admin_resource(request: Request) -> Response:
+    """Where to sign in for the admin API (RFC 9728)."""
+    issuer = service_of(request).issuer
+    return _public(
+        {
+            "resource": issuer.resources.admin,
+            "authorization_servers": [issuer.url],
+            "scopes_supported": sorted(ADMIN_SCOPES),
+            "bearer_methods_supported": ["header"],
+            "resource_name": "AuthService administration",
+        }
+    )
+
+
+def describe(issuer: Issuer) -> dict[str, Any]:
+    """The discovery document."""
+    oauth2 = issuer.url + "/oauth2"
+    return {
+        "issuer": issuer.url,
+        "authorization_endpoint": f"{oauth2}/authorize",
+        "token_endpoint": f"{oauth2}/token",
+        "jwks_uri": f"{oauth2}/jwks",
+        "userinfo_endpoint": f"{oauth2}/userinfo",
+        "revocation_endpoint": f"{oauth2}/revoke",
+        "introspection_endpoint": f"{oauth2}/introspect",
+        "device_authorization_endpoint": f"{oauth2}/device_authorization",
+        "end_session_endpoint": f"{oauth2}/logout",
+        "scopes_supported": sorted(ALL_SCOPES),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": list(GRANT_TYPES),
+        "code_challenge_methods_supported": ["S256"],
+        "token_endpoint_auth_methods_supported": AUTH_METHODS,
+        "revocation_endpoint_auth_methods_supported": AUTH_METHODS,
+        "introspection_endpoint_auth_methods_supported": AUTH_METHODS[:2],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+        "claims_supported": [
+            *("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid"),
+            *("name", "preferred_username", "updated_at", "email", "email_verified"),
+        ],
+        "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "authorization_response_iss_parameter_supported": True,
+        "claims_parameter_supported": False,
+        "request_parameter_supported": False,
+        "request_uri_parameter_supported": False,
+        "protected_resources": [issuer.resources.app, issuer.url + ADMIN_PATH],
+    }
+
+
+def _public(document: Mapping[str, Any]) -> Response:
+    return JSONResponse(dict(document), headers=HEADERS)

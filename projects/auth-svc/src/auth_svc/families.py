@@ -1,0 +1,129 @@
+"""Token families: what one person allowed one client, and all that came from it; they end as one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from auth_svc import listed
+from auth_svc.tables import families
+from lib_auth.events import TokenRevoked, TokenRevokedData
+from lib_events.database import Connection
+from lib_events.event import Event
+
+# No client's access tokens live longer, so a revocation may be forgotten after this.
+LONGEST_ACCESS_SECONDS = 3600
+MICROS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One authorisation."""
+
+    id: str
+    user_id: str
+    client_id: str
+    session_id: str | None
+    scope: str
+    resources: tuple[str, ...]
+    authenticated_at: int
+    created_at: int
+    revoked_at: int | None = None
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What was allowed."""
+        return frozenset(self.scope.split())
+
+
+def last_expiry(now: int) -> int:
+    """The second by which every access token issued until `now` has expired."""
+    return now // MICROS + LONGEST_ACCESS_SECONDS + 1
+
+
+def start(connection: Connection, family: Family) -> None:
+    """Keep a new authorisation."""
+    connection.execute(
+        insert(families).values(
+            id=family.id,
+            user_id=family.user_id,
+            client_id=family.client_id,
+            session_id=family.session_id,
+            scope=family.scope,
+            resources=listed.to_text(family.resources),
+            authenticated_at=family.authenticated_at,
+            created_at=family.created_at,
+        )
+    )
+
+
+def find(connection: Connection, family_id: str) -> Family | None:
+    """Return the family with that id."""
+    row = connection.execute(select(families).where(families.c.id == family_id)).one_or_none()
+    return None if row is None else read_family(row)
+
+
+def touch(connection: Connection, family_id: str) -> bool:
+    """Lock the family for the rest of the transaction; returns whether it is alive."""
+    alive = (families.c.id == family_id) & families.c.revoked_at.is_(None)
+    # Writing a value it already has takes the row's lock on both databases.
+    return bool(connection.execute(update(families).where(alive).values(revoked_at=None)).rowcount)
+
+
+def revoke(connection: Connection, family_id: str, why: str, now: int) -> bool:
+    """End one family and tell everybody who accepts its tokens; returns whether it was alive."""
+    if not _mark(connection, families.c.id == family_id, why, now):
+        return False
+    payload = TokenRevokedData(family=family_id, expires_at=last_expiry(now))
+    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=family_id))
+    return True
+
+
+def revoke_all_of_session(connection: Connection, session_id: str, why: str, now: int) -> None:
+    """End the families that depend on a session; the event of the session's end speaks for them."""
+    _mark(connection, families.c.session_id == session_id, why, now)
+
+
+def revoke_all_of_user(
+    connection: Connection, user_id: str, why: str, now: int, *, keep_session: str | None = None
+) -> None:
+    """End every family of a person, but for those of one session."""
+    query = select(families.c.id, families.c.session_id).where(
+        (families.c.user_id == user_id) & families.c.revoked_at.is_(None)
+    )
+    for row in connection.execute(query).all():
+        if keep_session is None or row.session_id != keep_session:
+            revoke(connection, row.id, why, now)
+
+
+def revoke_access_tokens(connection: Connection, user_id: str, now: int) -> None:
+    """Refuse the access tokens a person holds now; refresh tokens go on and bring up-to-date ones."""
+    payload = TokenRevokedData(user=user_id, issued_until=now // MICROS, expires_at=last_expiry(now))
+    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=user_id))
+
+
+def alive_of_user(connection: Connection, user_id: str) -> Sequence[Family]:
+    """Return what a person allows now."""
+    alive = (families.c.user_id == user_id) & families.c.revoked_at.is_(None)
+    return [read_family(row) for row in connection.execute(select(families).where(alive))]
+
+
+def read_family(row: Row[Any]) -> Family:
+    """Make a family of its row."""
+    return Family(
+        id=row.id,
+        user_id=row.user_id,
+        client_id=row.client_id,
+        session_id=row.session_id,
+        scope=row.scope,
+        resources=listed.from_text(row.resources),
+        authenticated_at=row.authenticated_at,
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+    )
+
+
+def _mark(connection: Connection, which: Any, why: str, now: int) -> int:
+    alive = which & families.c.revoked_at.is_(None)
+    return connection.execute(update(families).where(alive).values(revoked_at=now, revoked_why=why)).rowcount

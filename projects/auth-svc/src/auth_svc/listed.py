@@ -1,0 +1,19 @@
+"""Lists in text columns: JSON arrays of texts, and the space-separated scopes of OAuth."""
+
+import json
+from collections.abc import Iterable
+
+
+def to_text(values: Iterable[str]) -> str:
+    """Return the JSON array to keep."""
+    return json.dumps(list(values))
+
+
+def from_text(kept: str) -> tuple[str, ...]:
+    """Read what `to_text` made."""
+    return tuple(json.loads(kept))
+
+
+def scope_text(scopes: Iterable[str]) -> str:
+    """Return scopes as OAuth writes them, in a stable order."""
+    return " ".join(sorted(scopes))

@@ -1,0 +1,83 @@
+"""Answers of the protocol endpoints, and the client authentication they share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from authlib.oauth2.rfc6749 import OAuth2Error
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from auth_svc import token_rows
+from auth_svc.clients import Client
+from auth_svc.parameters import ParametersRejected, named_client, read_form
+from auth_svc.protocol import ANY_CLIENT, Answer, Protocol, ProtocolRequest
+from auth_svc.service import AuthService, service_of
+from auth_svc.token_rows import TokenRows
+
+# RFC 6749 section 5.1: answers with tokens, and errors of such requests, are never stored.
+NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
+REPEATABLE = frozenset(("resource",))
+
+
+class ProtocolRefused(Exception):
+    """A protocol endpoint refuses; `answer` is what RFC 6749 section 5.2 says."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.body.get("error"))
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRequest:
+    """A request of a client that has proven who it is."""
+
+    service: AuthService
+    client: Client
+    form: Mapping[str, str]
+
+
+def respond(answer: Answer) -> Response:
+    """Encode a protocol answer."""
+    headers = {name: value for name, value in answer.headers.items() if name == "www-authenticate"}
+    return JSONResponse(dict(answer.body), answer.status, headers=headers | NO_STORE)
+
+
+def refusal(error: str, description: str, *, status: int = 400) -> Answer:
+    """An error answer (RFC 6749 section 5.2)."""
+    headers = {"www-authenticate": 'Basic realm="event-based-svcs"'} if status == 401 else {}
+    return Answer(status, {"error": error, "error_description": description}, headers)
+
+
+def unreadable(error: ParametersRejected) -> Answer:
+    """The answer to a request that cannot be read."""
+    code = "invalid_client" if error.status == 401 else "invalid_request"
+    return refusal(code, error.description, status=error.status)
+
+
+async def protocol_refused(_request: Request, error: Exception) -> Response:
+    """Exception handler for what endpoints raise."""
+    if isinstance(error, ParametersRejected):
+        return respond(unreadable(error))
+    assert isinstance(error, ProtocolRefused)  # noqa: S101 - registered for these two
+    return respond(error.answer)
+
+
+async def read_client_request(request: Request) -> ClientRequest:
+    """Return the form of an authenticated client; raises `ProtocolRefused` or `ParametersRejected`."""
+    service = service_of(request)
+    pairs = await read_form(request)
+    form = dict(pairs)
+    client = await authenticate(service, request, ProtocolRequest("POST", pairs, request.headers))
+    return ClientRequest(service, client, form)
+
+
+async def authenticate(service: AuthService, request: Request, protocol_request: ProtocolRequest) -> Client:
+    """Return the client that proves who it is; raises `ProtocolRefused`."""
+    client_id = named_client(request.headers, protocol_request.form)
+    loaded = await service.database.read(token_rows.usable_client, client_id, service.issuer.is_loopback)
+    protocol = Protocol(service.issuer, TokenRows(client=loaded), service.clock.micros())
+    try:
+        client: Client = protocol.authenticate_client(protocol_request, ANY_CLIENT)
+    except OAuth2Error as error:
+        raise ProtocolRefused(protocol.handle_error_response(protocol_request, error)) from error
+    return client

@@ -1,0 +1,53 @@
+"""What must work while the service is down: a lost administrator's password, a fresh secret for this machine."""
+
+import secrets
+
+from auth_svc import accounts, first_start, signing_keys
+from auth_svc.app import SCHEMAS
+from auth_svc.audit import Actor
+from auth_svc.issuer import Issuer
+from auth_svc.passwords import Passwords
+from auth_svc.resources import Resources
+from auth_svc.settings import SERVICE, AuthSettings
+from lib_events.clock import SystemClock
+from lib_events.database import Connection, open_database
+
+OFFLINE = "offline command"
+
+
+async def reset(settings: AuthSettings, username: str, password: str | None) -> str:
+    """Set the password and return what to tell; raises `LookupError` for an unknown user."""
+    passwords = Passwords(threads=1)
+    chosen = password or secrets.token_urlsafe(12)
+    kept = passwords.hash_now(chosen)
+    passwords.close()
+    database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
+    try:
+        await database.transact(_reset, username, kept, Actor(SystemClock().micros(), OFFLINE))
+    finally:
+        await database.close()
+    first_start.forget_initial_password(settings, username)
+    return f"The password of {username} is set." if password else f"The new password of {username} is {chosen}"
+
+
+async def issue(settings: AuthSettings) -> str:
+    """Write a new secret of `evs-local` and return the file's path."""
+    settings.prepare_data()
+    url, now = settings.check_issuer(), SystemClock().micros()
+    database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
+    try:
+        private = signing_keys.load_private_key(settings.secrets)
+        keys = await database.transact(signing_keys.publish_key, private, now)
+        issuer = Issuer(url, keys, Resources(url, settings.app_url))
+        wanted = first_start.local_client(settings, issuer, now)
+        await database.transact(first_start.put_clients, wanted)
+    finally:
+        await database.close()
+    return str(first_start.secret_file(settings, first_start.LOCAL_CLIENT))
+
+
+def _reset(connection: Connection, username: str, password_hash: str, actor: Actor) -> None:
+    account = accounts.find_by_username(connection, username)
+    if account is None:
+        raise LookupError(f"there is no user {username!r}")
+    accounts.set_password(connection, account.id, password_hash, actor)

@@ -1,0 +1,27 @@
+"""Opaque secrets: 256 random bits handed out once, of which only the SHA-256 digest is kept."""
+
+import hashlib
+import hmac
+import secrets
+
+SECRET_BYTES = 32
+
+
+def new_secret() -> str:
+    """Return a fresh secret, safe in URLs, headers and cookies."""
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def digest(secret: str) -> bytes:
+    """Return what is kept of `secret`; a slow hash would add nothing to 256 random bits."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def matches(secret: str, kept: bytes) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(digest(secret), kept)
+
+
+def new_id() -> str:
+    """Return an id nobody can guess, for rows that are named in public."""
+    return secrets.token_urlsafe(16)

@@ -1,0 +1,82 @@
+"""The pages on which people allow a program to act for them."""
+
+from collections.abc import Iterable
+
+import htpy as h
+
+from auth_svc.pages.layout import button, field, form, hidden, icon, notice, page
+from auth_svc.resources import DESCRIPTIONS
+
+
+def consent_page(*, csrf: str, query: str, client: str, username: str, scopes: Iterable[str]) -> h.Element:
+    """Ask whether a client may have what it wants."""
+    return page(
+        "Allow access?",
+        h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
+        scope_list(scopes),
+        form(
+            "/consent",
+            csrf,
+            hidden("request", query),
+            h.div(".buttons")[
+                button("Allow", name="decision", value="allow"),
+                button("Cancel", kind="secondary", name="decision", value="deny"),
+            ],
+        ),
+        h.p(".aside")["Allow this only if you have just started it yourself."],
+    )
+
+
+def device_code_page(*, csrf: str, user_code: str = "", error: str | None = None) -> h.Element:
+    """Ask for the code that the device shows (RFC 8628 section 3.3)."""
+    return page(
+        "Connect a device",
+        h.p(".lead")["Enter the code that your terminal or device shows."],
+        notice(error),
+        form(
+            "/device",
+            csrf,
+            field(
+                "Code",
+                "user_code",
+                type="text",
+                value=user_code,
+                autocomplete="off",
+                autocapitalize="characters",
+                spellcheck="false",
+                placeholder="XXXX-XXXX",
+                maxlength="20",
+                required=True,
+                autofocus=True,
+                class_="code",
+            ),
+            button("Continue"),
+        ),
+    )
+
+
+def device_confirmation_page(
+    *, csrf: str, user_code: str, client: str, username: str, scopes: Iterable[str]
+) -> h.Element:
+    """Ask whether this is the device that the person holds (RFC 8628 section 5.4)."""
+    return page(
+        "Is this your device?",
+        h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
+        h.p(".device-code", aria_label=f"Code {user_code}")[icon("device"), user_code],
+        h.p["Go on only if your device shows exactly this code now."],
+        scope_list(scopes),
+        form(
+            "/device",
+            csrf,
+            hidden("user_code", user_code),
+            h.div(".buttons")[
+                button("It is, allow", name="decision", value="allow"),
+                button("Refuse", kind="secondary", name="decision", value="deny"),
+            ],
+        ),
+    )
+
+
+def scope_list(scopes: Iterable[str]) -> h.Element:
+    """What is asked for, in words."""
+    return h.ul(".scopes")[(h.li[icon("check"), DESCRIPTIONS.get(scope, scope)] for scope in sorted(scopes))]

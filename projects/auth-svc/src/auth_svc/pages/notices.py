@@ -1,0 +1,41 @@
+"""The pages that tell how something ended."""
+
+import htpy as h
+
+from auth_svc.pages.layout import button, form, hidden, icon, page
+
+
+def error_page(title: str, text: str, *, code: str | None = None) -> h.Element:
+    """Say what is wrong and what to do; `code` is for the developer of the client."""
+    return page(
+        title,
+        h.p(".big-icon error")[icon("alert")],
+        h.p[text],
+        code and h.p(".hint")["Error ", h.code[code]],
+        h.p(".aside")[h.a(href="/account")["Go to your account"]],
+    )
+
+
+def done_page(title: str, text: str) -> h.Element:
+    """Say that all is well and nothing is left to do here."""
+    return page(title, h.p(".big-icon done")[icon("check")], h.p[text])
+
+
+def signed_out_page() -> h.Element:
+    """Say that the person is signed out."""
+    return page(
+        "You are signed out",
+        h.p(".big-icon done")[icon("leave")],
+        h.p["Everything that was signed in with this browser has ended."],
+        h.p(".aside")[h.a(href="/login")["Sign in again"]],
+    )
+
+
+def sign_out_page(*, csrf: str, query: str, username: str) -> h.Element:
+    """Ask whether the person really wants to leave (RP-Initiated Logout section 2)."""
+    return page(
+        "Sign out?",
+        h.p(".lead")["You are signed in as ", h.strong[username], "."],
+        form("/oauth2/logout", csrf, hidden("request", query), button("Sign out")),
+        h.p(".aside")[h.a(href="/account")["Stay signed in"]],
+    )

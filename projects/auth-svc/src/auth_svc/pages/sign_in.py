@@ -1,0 +1,104 @@
+"""The pages on which people sign in and make themselves an account."""
+
+from urllib.parse import quote
+
+import htpy as h
+
+from auth_svc.pages.layout import button, field, form, hidden, notice, page
+
+
+def sign_in_page(
+    *,
+    csrf: str,
+    way_on: str,
+    client: str | None = None,
+    username: str = "",
+    error: str | None = None,
+    registration: bool = False,
+) -> h.Element:
+    """Ask for user name and password."""
+    to = h.p(".lead")["to go on to ", h.strong[client]] if client else h.p(".lead")["with your account"]
+    return page(
+        "Sign in",
+        to,
+        notice(error),
+        form(
+            "/login",
+            csrf,
+            hidden("next", way_on),
+            field(
+                "User name",
+                "username",
+                type="text",
+                value=username,
+                autocomplete="username",
+                autocapitalize="none",
+                spellcheck="false",
+                required=True,
+                autofocus=not username,
+            ),
+            field(
+                "Password",
+                "password",
+                type="password",
+                autocomplete="current-password",
+                required=True,
+                autofocus=bool(username),
+            ),
+            button("Sign in"),
+        ),
+        registration
+        and h.p(".aside")["No account yet? ", h.a(href=f"/register?next={quote(way_on, safe='')}")["Make one"]],
+    )
+
+
+def registration_page(
+    *,
+    csrf: str,
+    way_on: str,
+    username: str = "",
+    email: str = "",
+    field_errors: dict[str, str] | None = None,
+    shortest: int,
+) -> h.Element:
+    """Ask for what an account needs."""
+    errors = field_errors or {}
+    return page(
+        "Make an account",
+        form(
+            "/register",
+            csrf,
+            hidden("next", way_on),
+            field(
+                "User name",
+                "username",
+                type="text",
+                value=username,
+                autocomplete="username",
+                autocapitalize="none",
+                spellcheck="false",
+                required=True,
+                error=errors.get("username"),
+            ),
+            field(
+                "E-mail (optional)",
+                "email",
+                type="email",
+                value=email,
+                autocomplete="email",
+                error=errors.get("email"),
+            ),
+            field(
+                "Password",
+                "password",
+                type="password",
+                autocomplete="new-password",
+                minlength=str(shortest),
+                required=True,
+                hint=f"At least {shortest} characters; a few words in a row are fine.",
+                error=errors.get("password"),
+            ),
+            button("Make the account"),
+        ),
+        h.p(".aside")["Already have one? ", h.a(href=f"/login?next={quote(way_on, safe='')}")["Sign in"]],
+    )

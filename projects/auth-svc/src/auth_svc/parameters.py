@@ -1,0 +1,77 @@
+"""Reading OAuth parameters off the wire, strictly: form-encoded UTF-8, and nothing said twice."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qsl, unquote_plus
+
+from starlette.requests import Request
+
+FORM = "application/x-www-form-urlencoded"
+MAX_PARAMETERS = 60
+# RFC 6749 appendix A: protocol parameters are printable ASCII; nothing of ours needs more.
+PRINTABLE = re.compile(r"[\x20-\x7e]*")
+
+
+class ParametersRejected(Exception):
+    """A request cannot be read; `description` is for the client's developer."""
+
+    def __init__(self, description: str, *, status: int = 400) -> None:
+        super().__init__(description)
+        self.description = description
+        self.status = status
+
+
+async def read_form(request: Request, *, repeatable: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
+    """Return the parameters of a form post to a protocol endpoint; raises `ParametersRejected`."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+        raise ParametersRejected(f"The body must be {FORM}.", status=415)
+    pairs = parse(await request.body())
+    check_once(pairs, repeatable=repeatable)
+    for name, value in pairs:
+        if not PRINTABLE.fullmatch(name + value):
+            raise ParametersRejected("Parameters must be printable ASCII.")
+    return pairs
+
+
+def parse(encoded: bytes | str) -> list[tuple[str, str]]:
+    """Decode form-encoded parameters; raises `ParametersRejected`."""
+    try:
+        text = encoded.decode("ascii") if isinstance(encoded, bytes) else encoded
+        return parse_qsl(
+            text, keep_blank_values=False, errors="strict", encoding="utf-8", max_num_fields=MAX_PARAMETERS
+        )  # RFC 6749 section 3.1: a parameter without a value counts as left out
+    except ValueError as error:
+        raise ParametersRejected("The parameters must be form-encoded UTF-8.") from error
+
+
+def check_once(pairs: Sequence[tuple[str, str]], *, repeatable: frozenset[str] = frozenset()) -> None:
+    """RFC 6749 section 3.2: parameters must not be included more than once."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen and name not in repeatable:
+            raise ParametersRejected("No parameter may be sent twice.")
+        seen.add(name)
+
+
+def named_client(headers: Mapping[str, str], form: Mapping[str, str]) -> str | None:
+    """Return which client a request says it comes from, before anything is proven."""
+    basic = _basic_client(headers.get("authorization", ""))
+    if basic is not None and form.get("client_id", basic) != basic:
+        raise ParametersRejected("The client in the Authorization header and 'client_id' must be the same.")
+    if basic is not None and "client_secret" in form:
+        # RFC 6749 section 2.3: one method of authentication in each request.
+        raise ParametersRejected("The client must authenticate in one way only.")
+    return basic or form.get("client_id")
+
+
+def _basic_client(header: str) -> str | None:
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        pair = base64.b64decode(encoded.strip(), validate=True).decode()
+    except (binascii.Error, ValueError) as error:
+        raise ParametersRejected("The Authorization header must be HTTP Basic in UTF-8.", status=401) from error
+    return unquote_plus(pair.partition(":")[0])

@@ -1,0 +1,92 @@
+"""Passwords: Argon2id at the OWASP parameters, in a bounded pool that refuses rather than queues without end.
+
+A hash holds 19 MiB and a core for about 22 ms, so an unbounded queue would be a way to stop the service.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import InvalidHashError, VerificationError
+
+MEMORY_KIB = 19_456
+TIME_COST = 2
+PARALLELISM = 1
+QUEUE_PER_THREAD = 16
+RETRY_AFTER_SECONDS = 2
+# NIST SP 800-63B section 3.1.1: length counts, composition does not.
+SHORTEST = 12
+LONGEST = 256
+
+
+class PasswordsBusy(Exception):
+    """More sign-ins are under way than this machine can hash; ask again in `retry_after` seconds."""
+
+    retry_after = RETRY_AFTER_SECONDS
+
+
+class PasswordRejected(Exception):
+    """A new password does not fit the policy; the text is for the person who chose it."""
+
+
+class Passwords:
+    """Hashes and verifies in as many threads as there are cores (Argon2 runs without the GIL)."""
+
+    def __init__(self, *, threads: int | None = None, queue_per_thread: int = QUEUE_PER_THREAD) -> None:
+        self._hasher = PasswordHasher(
+            time_cost=TIME_COST, memory_cost=MEMORY_KIB, parallelism=PARALLELISM, type=Type.ID
+        )
+        workers = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="password")
+        self._limit = workers * (1 + queue_per_thread)
+        self._pending = 0
+        self._dummy: str | None = None
+
+    async def verify(self, password: str, kept: str | None) -> bool:
+        """Whether `password` is the one behind `kept`; without one, work as long as if there were."""
+        return await self._run(self._verify, password, kept)
+
+    async def hash(self, password: str) -> str:
+        """Return the hash to keep; raises `PasswordRejected` by the policy."""
+        check_policy(password)
+        return await self._run(self._hasher.hash, password)
+
+    def hash_now(self, password: str) -> str:
+        """Return the hash to keep, blocking: for start-up and offline commands only."""
+        check_policy(password)
+        return self._hasher.hash(password)
+
+    def needs_rehash(self, kept: str) -> bool:
+        """Whether `kept` was made with weaker parameters than today's."""
+        return self._hasher.check_needs_rehash(kept)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run[*A, R](self, function: Callable[[*A], R], *args: *A) -> R:
+        if self._pending >= self._limit:
+            raise PasswordsBusy
+        self._pending += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        finally:
+            self._pending -= 1
+
+    def _verify(self, password: str, kept: str | None) -> bool:
+        if kept is None:
+            self._dummy = self._dummy or self._hasher.hash("nobody has this password")
+        try:
+            return self._hasher.verify(kept or self._dummy or "", password[: LONGEST + 1]) and kept is not None
+        except (VerificationError, InvalidHashError):
+            return False
+
+
+def check_policy(password: str) -> None:
+    """Raise `PasswordRejected` unless `password` may be used."""
+    if len(password) < SHORTEST:
+        raise PasswordRejected(f"The password must have at least {SHORTEST} characters.")
+    if len(password) > LONGEST:
+        raise PasswordRejected(f"The password must have at most {LONGEST} characters.")

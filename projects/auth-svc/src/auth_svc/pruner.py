@@ -1,0 +1,61 @@
+"""Deletes what can never matter again: expired codes, used-up families, tokens and sessions long over."""
+
+from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
+
+from auth_svc.families import LONGEST_ACCESS_SECONDS, MICROS
+from auth_svc.tables import codes, device_codes, families, refresh_tokens, revoked_tokens, sessions
+from lib_events.clock import Clock
+from lib_events.database import Connection, Database
+from lib_events.lifecycle import Loop
+
+PAUSE_SECONDS = 600.0
+BATCH = 500  # a transaction must stay short: others wait for it
+KEEP_SESSION_SECONDS = 30 * 24 * 3600
+
+
+class Pruner(Loop):
+    """Runs every ten minutes, a small transaction at a time."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(name="pruner")
+        self._database = database
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Prune until nothing is left, then pause."""
+        while True:
+            while await self._database.transact(prune, self._clock.micros()):
+                pass
+            await self.pause(PAUSE_SECONDS)
+
+
+def prune(connection: Connection, now: int) -> bool:
+    """Delete a batch of each kind; returns whether there may be more."""
+    later = now - LONGEST_ACCESS_SECONDS * MICROS
+    counts = [
+        # A used code is kept while its tokens may live: using it again must still end them.
+        _delete(connection, codes, codes.c.expires_at < later),
+        _delete(connection, device_codes, device_codes.c.expires_at < later),
+        _delete(connection, refresh_tokens, refresh_tokens.c.expires_at < now),
+        _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
+        _delete(connection, families, _is_spent(later)),
+        _delete(connection, sessions, _is_forgotten(now)),
+    ]
+    return any(count == BATCH for count in counts)
+
+
+def _is_spent(later: int) -> ColumnElement[bool]:
+    """No secret of the family is left and its last access token has expired."""
+    held = [exists().where(table.c.family_id == families.c.id) for table in (codes, device_codes, refresh_tokens)]
+    return (families.c.created_at < later) & ~or_(*held)
+
+
+def _is_forgotten(now: int) -> ColumnElement[bool]:
+    over = sessions.c.expires_at < now - KEEP_SESSION_SECONDS * MICROS
+    return over & ~exists().where(families.c.session_id == sessions.c.id)
+
+
+def _delete(connection: Connection, table: Table, which: ColumnElement[bool]) -> int:
+    key = next(iter(table.primary_key.columns))
+    batch = select(key).where(which).limit(BATCH)
+    return connection.execute(delete(table).where(key.in_(batch))).rowcount

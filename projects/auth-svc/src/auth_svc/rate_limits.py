@@ -1,0 +1,79 @@
+"""Counts failures per key in a sliding window, in bounded memory; asked before anything expensive happens."""
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAX_KEYS = 50_000
+
+
+class TooManyAttempts(Exception):
+    """The caller has to wait `retry_after` seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many attempts, wait {retry_after} s")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `attempts` within `seconds`."""
+
+    attempts: int
+    seconds: float
+
+
+class Attempts:
+    """The recent attempts of each key; the keys longest unused are forgotten first."""
+
+    def __init__(self, limit: Limit, *, max_keys: int = MAX_KEYS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._max_keys = max_keys
+        self._clock = clock
+        self._recent: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def begin(self, key: str) -> None:
+        """Count an attempt before it is made, so that a thousand at once count too; raises `TooManyAttempts`."""
+        now = self._clock()
+        recent = self._recent.setdefault(key, deque())
+        self._recent.move_to_end(key)
+        while recent and recent[0] <= now - self._limit.seconds:
+            recent.popleft()
+        if len(recent) >= self._limit.attempts:
+            raise TooManyAttempts(int(recent[0] + self._limit.seconds - now) + 1)
+        recent.append(now)
+        if len(self._recent) > self._max_keys:
+            self._recent.popitem(last=False)
+
+    def forgive(self, key: str) -> None:
+        """Take the latest attempt back: it was a good one."""
+        recent = self._recent.get(key)
+        if recent:
+            recent.pop()
+
+    def forget(self, key: str) -> None:
+        """Start over for `key`."""
+        self._recent.pop(key, None)
+
+
+class SignInLimits:
+    """Slows guessing down without letting a stranger lock somebody else out.
+
+    A wrong password counts against this account *from this address*, and against the address; never against
+    the account alone, or anybody could keep its owner out.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pair = Attempts(Limit(8, 300), clock=clock)
+        self._address = Attempts(Limit(60, 300), clock=clock)
+
+    def begin(self, username: str, address: str) -> None:
+        """Count an attempt; raises `TooManyAttempts`."""
+        self._pair.begin(f"{address} {username}")
+        self._address.begin(address)
+
+    def succeeded(self, username: str, address: str) -> None:
+        """The password was right: nothing of this counts."""
+        self._pair.forget(f"{address} {username}")
+        self._address.forgive(address)

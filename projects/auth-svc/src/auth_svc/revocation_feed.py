@@ -1,0 +1,74 @@
+"""`/v1/revocations`: what resource servers must refuse, read from the event log after a cursor."""
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from auth_svc.families import MICROS
+from auth_svc.oauth_http import NO_STORE, authenticate, refusal, respond
+from auth_svc.protocol import ProtocolRequest
+from auth_svc.service import AuthService, service_of
+from lib_auth.revocations import EVENT_TYPES, Revocation, revocations_of
+from lib_events.database import Connection
+from lib_events.event_log import PLACED_TOPIC, Cursor, CursorRejected, check_cursor, head, read_after
+from lib_events.problem import Problem
+
+PAGE = 500
+LONGEST_WAIT_SECONDS = 20
+TYPES = tuple(event_type.name for event_type in EVENT_TYPES)
+
+
+async def revocation_feed(request: Request) -> Response:
+    """Answer with the revocations after `after`; `wait` holds the answer until there is one, some seconds long."""
+    service = service_of(request)
+    client = await authenticate(service, request, ProtocolRequest("GET", [], request.headers))
+    if client.resource is None:
+        return respond(refusal("unauthorized_client", "Only resource servers may read revocations.", status=403))
+    after, wait = _read_query(request)
+    try:
+        page = await _follow(service, after, wait)
+    except CursorRejected as error:
+        raise Problem(410, "cursor-gone", "The cursor is gone", str(error)) from error
+    return JSONResponse(page, headers=NO_STORE)
+
+
+def _read_query(request: Request) -> tuple[Cursor | None, float]:
+    after, wait = request.query_params.get("after"), request.query_params.get("wait", "0")
+    try:
+        cursor = Cursor.parse(after) if after else None
+    except CursorRejected as error:
+        raise Problem(400, "cursor-invalid", "The cursor is not one", str(error)) from error
+    if not wait.isdecimal():
+        raise Problem(400, "wait-invalid", detail="wait must be a number of seconds")
+    return cursor, min(int(wait), LONGEST_WAIT_SECONDS)
+
+
+async def _follow(service: AuthService, after: Cursor | None, wait: float) -> dict[str, object]:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait
+    placed = asyncio.Event()
+    unsubscribe = service.database.on_notify(PLACED_TOPIC, placed.set)
+    try:
+        while True:
+            placed.clear()
+            now = service.clock.micros() // MICROS
+            found, after, at_head = await service.database.read(_read, after, now)
+            if found or not at_head or loop.time() >= deadline:
+                return {"items": [item.to_dict() for item in found], "next_cursor": str(after), "head": at_head}
+            try:
+                await asyncio.wait_for(placed.wait(), deadline - loop.time())
+            except TimeoutError:
+                continue  # read once more: the answer says what is known when it is sent
+    finally:
+        unsubscribe()
+
+
+def _read(connection: Connection, after: Cursor | None, now: int) -> tuple[Sequence[Revocation], Cursor, bool]:
+    """Return a page, where it ends and whether that is the head; expired revocations are left out."""
+    log_head = head(connection)
+    position = check_cursor(after, log_head) if after else 0
+    page = read_after(connection, position, types=TYPES, own_only=True, limit=PAGE)
+    found = [item for placed in page.events for item in revocations_of(placed.event) if item.expires_at > now]
+    return found, Cursor(log_head.epoch, page.position), page.position >= log_head.position

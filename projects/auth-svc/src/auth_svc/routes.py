@@ -1,0 +1,89 @@
+"""Every route of the AuthService that is not a REST resource, as one table."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from auth_svc import (
+    account_pages,
+    authorize_endpoint,
+    device_pages,
+    discovery,
+    logout,
+    revocation_feed,
+    sign_in_pages,
+    token_endpoint,
+    token_status,
+    userinfo,
+)
+from auth_svc.browser import redirect
+
+STATIC = Path(__file__).parent / "static"
+
+type Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+async def _home(_request: Request) -> Response:
+    return redirect("/account")
+
+
+def _static(name: str, media_type: str) -> Endpoint:
+    async def serve(_request: Request) -> Response:
+        headers = {"cache-control": "public, max-age=300", "x-content-type-options": "nosniff"}
+        return FileResponse(STATIC / name, media_type=media_type, headers=headers)
+
+    return serve
+
+
+TABLE: tuple[tuple[str, str, Endpoint], ...] = (
+    # discovery
+    ("GET", "/.well-known/openid-configuration", discovery.metadata),
+    ("GET", "/.well-known/oauth-authorization-server", discovery.metadata),
+    ("GET", "/.well-known/oauth-protected-resource/v1/admin", discovery.admin_resource),
+    ("GET", "/oauth2/jwks", discovery.jwks),
+    # protocol
+    ("GET", "/oauth2/authorize", authorize_endpoint.authorize),
+    ("POST", "/oauth2/authorize", authorize_endpoint.authorize),
+    ("POST", "/oauth2/token", token_endpoint.token),
+    ("POST", "/oauth2/device_authorization", token_endpoint.device_authorization),
+    ("POST", "/oauth2/revoke", token_status.revoke),
+    ("POST", "/oauth2/introspect", token_status.introspect),
+    ("GET", "/oauth2/userinfo", userinfo.userinfo),
+    ("POST", "/oauth2/userinfo", userinfo.userinfo),
+    ("GET", "/oauth2/logout", logout.logout),
+    ("POST", "/oauth2/logout", logout.logout),
+    ("GET", "/v1/revocations", revocation_feed.revocation_feed),
+    # pages
+    ("GET", "/", _home),
+    ("GET", "/login", sign_in_pages.sign_in_form),
+    ("POST", "/login", sign_in_pages.sign_in),
+    ("GET", "/register", sign_in_pages.registration_form),
+    ("POST", "/register", sign_in_pages.register),
+    ("POST", "/consent", authorize_endpoint.consent),
+    ("GET", "/device", device_pages.device_form),
+    ("POST", "/device", device_pages.device),
+    ("GET", "/account", account_pages.account),
+    ("POST", "/account/password", account_pages.change_password),
+    ("POST", "/account/end-session", account_pages.end_session),
+    ("POST", "/account/sign-out", account_pages.sign_out),
+    ("GET", "/static/auth.css", _static("auth.css", "text/css")),
+    ("GET", "/static/icon.svg", _static("icon.svg", "image/svg+xml")),
+)
+
+
+def routes() -> list[BaseRoute]:
+    """Return the table as routes; methods of one path share a route, so that 405 names them all."""
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for method, path, endpoint in TABLE:
+        by_path.setdefault(path, {})[method] = endpoint
+    return [Route(path, _dispatch(methods), methods=list(methods)) for path, methods in by_path.items()]
+
+
+def _dispatch(methods: dict[str, Endpoint]) -> Endpoint:
+    async def answer(request: Request) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method](request)
+
+    return answer

@@ -1,0 +1,46 @@
+"""The parts every endpoint works with, wired once in `auth_svc.app`."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from auth_svc.audit import Actor
+from auth_svc.issuer import Issuer
+from auth_svc.passwords import Passwords
+from auth_svc.rate_limits import Attempts, SignInLimits
+from auth_svc.settings import AuthSettings
+from lib_auth.access_token import TokenVerifier
+from lib_auth.guard import Guard
+from lib_events.clock import Clock
+from lib_events.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class AuthService:
+    """One running AuthService."""
+
+    settings: AuthSettings
+    database: Database
+    issuer: Issuer
+    passwords: Passwords
+    sign_in_limits: SignInLimits
+    user_code_limits: Attempts
+    verifier: TokenVerifier  # of our own tokens, whatever they are for
+    admin_guard: Guard
+    app_guard: Guard
+    clock: Clock
+
+    def actor(self, request: Request, who: str | None = None) -> Actor:
+        """Who acts in `request`, now."""
+        return Actor(self.clock.micros(), who, address_of(request))
+
+
+def service_of(request: Request) -> AuthService:
+    """The service that answers `request`."""
+    service: AuthService = request.app.state.service
+    return service
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from."""
+    return request.client.host if request.client else "unknown"

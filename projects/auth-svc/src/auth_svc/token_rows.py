@@ -1,0 +1,157 @@
+"""Load: the rows a token request names, read in one snapshot before anything is decided."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+
+from auth_svc import accounts, clients, families, listed
+from auth_svc.accounts import Account
+from auth_svc.clients import Client
+from auth_svc.families import Family
+from auth_svc.opaque import digest
+from auth_svc.tables import codes, device_codes, refresh_tokens
+from lib_events.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """An authorization code; the getters are what Authlib's grant asks of it."""
+
+    digest: bytes = field(repr=False)
+    family: Family
+    redirect_uri: str
+    code_challenge: str
+    nonce: str | None
+    expires_at: int
+    used_at: int | None
+    code_challenge_method: str = "S256"
+
+    def get_redirect_uri(self) -> str:
+        """Where the code was sent."""
+        return self.redirect_uri
+
+    def get_scope(self) -> str:
+        """What the person allowed."""
+        return self.family.scope
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """A refresh token; the getters are what Authlib's grant asks of it."""
+
+    digest: bytes = field(repr=False)
+    family: Family
+    expires_at: int
+    used_at: int | None
+
+    def check_client(self, client: Client) -> bool:
+        """RFC 6749 section 10.4: bound to the client it was issued to."""
+        return self.family.client_id == client.id
+
+    def get_scope(self) -> str:
+        """What the person allowed; a refresh may ask for less, never for more."""
+        return self.family.scope
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCode:
+    """A device code; the getters are what Authlib's grant asks of it."""
+
+    digest: bytes = field(repr=False)
+    user_code: str
+    client_id: str
+    scope: str
+    resources: tuple[str, ...]
+    status: str
+    family: Family | None
+    interval_seconds: int
+    polled_at: int | None
+    expires_at: int
+
+    def get_client_id(self) -> str:
+        """The client it was issued to."""
+        return self.client_id
+
+    def get_scope(self) -> str:
+        """What the person allowed."""
+        return self.scope
+
+    def get_user_code(self) -> str:
+        """What the person typed."""
+        return self.user_code
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Everything a decision about tokens may look at."""
+
+    client: Client | None = None
+    code: Code | None = None
+    refresh_token: RefreshToken | None = None
+    device_code: DeviceCode | None = None
+    account: Account | None = None
+
+
+def load(
+    connection: Connection,
+    client_id: str | None,
+    form: Mapping[str, str],
+    loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
+) -> TokenRows:
+    """Read the rows that `form` names."""
+    client = usable_client(connection, client_id, loopback)
+    code = refresh_token = device_code = None
+    family: Family | None = None
+    if "code" in form and (code := _find_code(connection, form["code"])):
+        family = code.family
+    elif "refresh_token" in form and (refresh_token := find_refresh_token(connection, form["refresh_token"])):
+        family = refresh_token.family
+    elif "device_code" in form and (device_code := _find_device_code(connection, form["device_code"])):
+        family = device_code.family
+    account = accounts.find(connection, family.user_id) if family else None
+    return TokenRows(client, code, refresh_token, device_code, account)
+
+
+def usable_client(connection: Connection, client_id: str | None, loopback: bool) -> Client | None:  # noqa: FBT001
+    """Return the client unless it is disabled or does not belong on this kind of issuer."""
+    client = clients.find(connection, client_id) if client_id else None
+    if client is None or client.disabled_at is not None or (client.loopback_only and not loopback):
+        return None
+    return client
+
+
+def find_refresh_token(connection: Connection, token: str) -> RefreshToken | None:
+    """Return the refresh token, used or not."""
+    query = select(refresh_tokens).where(refresh_tokens.c.digest == digest(token))
+    row = connection.execute(query).one_or_none()
+    family = families.find(connection, row.family_id) if row else None
+    if row is None or family is None:
+        return None
+    return RefreshToken(row.digest, family, row.expires_at, row.used_at)
+
+
+def _find_code(connection: Connection, code: str) -> Code | None:
+    row = connection.execute(select(codes).where(codes.c.digest == digest(code))).one_or_none()
+    family = families.find(connection, row.family_id) if row else None
+    if row is None or family is None:
+        return None
+    return Code(row.digest, family, row.redirect_uri, row.challenge, row.nonce, row.expires_at, row.used_at)
+
+
+def _find_device_code(connection: Connection, code: str) -> DeviceCode | None:
+    row = connection.execute(select(device_codes).where(device_codes.c.digest == digest(code))).one_or_none()
+    if row is None:
+        return None
+    return DeviceCode(
+        digest=row.digest,
+        user_code=row.user_code,
+        client_id=row.client_id,
+        scope=row.scope,
+        resources=listed.from_text(row.resources),
+        status=row.status,
+        family=families.find(connection, row.family_id) if row.family_id else None,
+        interval_seconds=row.interval_seconds,
+        polled_at=row.polled_at,
+        expires_at=row.expires_at,
+    )

@@ -1,0 +1,181 @@
+"""From an access token to a principal: RFC 9068 checks, a cache of what was verified, revocation every time."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from pydantic_core import from_json
+
+from lib_auth.jwks import ALGORITHM, KeySource
+from lib_auth.principal import Principal
+
+MAX_TOKEN_LENGTH = 8_192
+# RFC 9068 section 4: both spellings of the media type are to be accepted.
+TOKEN_TYPES = frozenset(("at+jwt", "application/at+jwt"))
+
+type RejectionReason = Literal[
+    "malformed", "algorithm", "type", "key", "signature", "issuer", "audience", "expired", "early", "claims", "revoked"
+]
+
+
+class TokenRejected(Exception):
+    """An access token is no good here; `reason` is for logs and tests, `detail` for the client's developer."""
+
+    def __init__(self, reason: RejectionReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason: RejectionReason = reason
+        self.detail = detail
+
+
+class RevocationsUnknown(Exception):
+    """Nobody can say right now whether a token was revoked, so it cannot be accepted."""
+
+
+class RevocationCheck(Protocol):
+    """Tells whether a verified token was revoked."""
+
+    async def is_revoked(self, principal: Principal, token: str) -> bool:
+        """Whether the token may no longer be used; raises `RevocationsUnknown`."""
+        ...
+
+
+class TokenVerifier:
+    """Verifies access tokens of one issuer for one audience."""
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str | frozenset[str],
+        keys: KeySource,
+        revocations: RevocationCheck,
+        leeway_seconds: float = 2.0,
+        cache_size: int = 10_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.issuer = issuer
+        self._audiences = frozenset((audience,)) if isinstance(audience, str) else audience
+        self._keys = keys
+        self._revocations = revocations
+        self._leeway = leeway_seconds
+        self._cache_size = cache_size
+        self._clock = clock
+        self._verified: dict[bytes, tuple[Principal, float]] = {}
+
+    async def verify(self, token: str) -> Principal:
+        """Return who holds `token`; raises `TokenRejected`, `KeysUnavailable` or `RevocationsUnknown`."""
+        principal = await self._verify_once(token)
+        if await self._revocations.is_revoked(principal, token):
+            raise TokenRejected("revoked", "the access token was revoked")
+        return principal
+
+    async def _verify_once(self, token: str) -> Principal:
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise TokenRejected("malformed", f"the access token is longer than {MAX_TOKEN_LENGTH} characters")
+        digest = hashlib.sha256(token.encode()).digest()
+        if cached := self._verified.get(digest):
+            principal, expires_at = cached
+            if self._clock() < expires_at:
+                return principal
+            self._verified.pop(digest, None)
+            raise TokenRejected("expired", "the access token has expired")
+        claims = await self._read(token)
+        principal = self._check(claims)
+        self._remember(digest, principal, float(claims["exp"]))
+        return principal
+
+    async def _read(self, token: str) -> dict[str, Any]:
+        """Check the signature with the key the token names and return the claims."""
+        try:
+            header = jws.extract_compact(token.encode()).headers()
+        except (JoseError, ValueError) as error:
+            raise TokenRejected("malformed", "the access token is not a signed JWT") from error
+        key = await self._keys.find(_check_header(header))
+        if key is None:
+            raise TokenRejected("key", "the access token names a key the issuer does not have")
+        try:
+            payload = jws.deserialize_compact(token, key, algorithms=[ALGORITHM]).payload
+            claims = from_json(payload)
+        except (JoseError, ValueError) as error:
+            raise TokenRejected("signature", "the access token's signature does not fit") from error
+        if not isinstance(claims, dict):
+            raise TokenRejected("claims", "the access token carries no claims")
+        return claims
+
+    def _check(self, claims: Mapping[str, Any]) -> Principal:
+        """Check the claims of RFC 9068 section 2.2 and make the principal of them."""
+        now = self._clock()
+        if claims.get("iss") != self.issuer:
+            raise TokenRejected("issuer", f"the access token must come from {self.issuer}")
+        audience = claims.get("aud")
+        if not isinstance(audience, str) or audience not in self._audiences:
+            raise TokenRejected("audience", "the access token is meant for another service")
+        if now >= _read_time(claims, "exp"):
+            raise TokenRejected("expired", "the access token has expired")
+        not_before = _read_time(claims, "nbf") if "nbf" in claims else 0.0
+        if max(_read_time(claims, "iat"), not_before) > now + self._leeway:
+            raise TokenRejected("early", "the access token is not valid yet; are the clocks in step?")
+        return _to_principal(claims)
+
+    def _remember(self, digest: bytes, principal: Principal, expires_at: float) -> None:
+        if len(self._verified) >= self._cache_size:
+            self._verified.pop(next(iter(self._verified)))  # dictionaries keep order: the oldest goes
+        self._verified[digest] = (principal, expires_at)
+
+
+def _check_header(header: Mapping[str, Any]) -> str:
+    """Return the key id; the algorithm is ours to choose, never the token's (RFC 8725 section 3.1)."""
+    if header.get("alg") != ALGORITHM:
+        raise TokenRejected("algorithm", f"the access token must be signed with {ALGORITHM}")
+    if str(header.get("typ", "")).lower() not in TOKEN_TYPES:
+        raise TokenRejected("type", "the token is not an access token: its header 'typ' must be at+jwt")
+    if "crit" in header:
+        raise TokenRejected("malformed", "the access token's header names extensions nobody here understands")
+    key_id = header.get("kid")
+    if not isinstance(key_id, str):
+        raise TokenRejected("key", "the access token must name its key in the header 'kid'")
+    return key_id
+
+
+def _read_time(claims: Mapping[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TokenRejected("claims", f"the access token's claim {name!r} must be a number")
+    return float(value)
+
+
+def _read_text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str) or not value:
+        raise TokenRejected("claims", f"the access token's claim {name!r} must be a text")
+    return value
+
+
+def _to_principal(claims: Mapping[str, Any]) -> Principal:
+    roles = claims.get("roles", [])
+    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+        raise TokenRejected("claims", "the access token's claim 'roles' must be a list of texts")
+    scope = claims.get("scope", "")
+    if not isinstance(scope, str):
+        raise TokenRejected("claims", "the access token's claim 'scope' must be a text")
+    return Principal(
+        subject=_read_text(claims, "sub"),
+        client_id=_read_text(claims, "client_id"),
+        scopes=frozenset(scope.split()),
+        roles=frozenset(roles),
+        token_id=_read_text(claims, "jti"),
+        session_id=_optional_text(claims, "sid"),
+        username=_optional_text(claims, "preferred_username"),
+        audience=_read_text(claims, "aud"),
+        issued_at=datetime.fromtimestamp(_read_time(claims, "iat"), UTC),
+        expires_at=datetime.fromtimestamp(_read_time(claims, "exp"), UTC),
+        family_id=_optional_text(claims, "family"),
+    )
+
+
+def _optional_text(claims: Mapping[str, Any], name: str) -> str | None:
+    return _read_text(claims, name) if claims.get(name) is not None else None

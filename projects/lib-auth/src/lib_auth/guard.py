@@ -1,0 +1,102 @@
+"""Route guards: who calls, and whether they may; refusals that tell a client what to do (RFC 6750, RFC 9728)."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from fastapi import Request
+
+from lib_auth.access_token import RevocationsUnknown, TokenRejected, TokenVerifier
+from lib_auth.jwks import KeysUnavailable
+from lib_auth.principal import Principal
+from lib_events.event import current_cause
+from lib_events.problem import Problem
+
+RETRY_AFTER_SECONDS = "1"
+
+
+class Guard:
+    """Guards the routes of one resource server.
+
+    `Depends(guard.requires(scope="workflows:read", role="member"))` gives a route its `Principal`.
+    """
+
+    def __init__(self, verifier: TokenVerifier, *, resource_metadata: str) -> None:
+        self._verifier = verifier
+        self._resource_metadata = resource_metadata
+
+    def requires(
+        self, *, scope: str | None = None, role: str | None = None
+    ) -> Callable[[Request], Awaitable[Principal]]:
+        """Return a dependency: scope limits the client, role the person; both must hold."""
+
+        async def check(request: Request) -> Principal:
+            principal = await self.authenticate(request)
+            self.authorise(principal, scope=scope, role=role)
+            return principal
+
+        return check
+
+    async def authenticate(self, request: Request) -> Principal:
+        """Return who calls; raises the `Problem` 401, or 503 when nobody can say whether the token is good."""
+        token = bearer_token(request)
+        if token is None:
+            raise self._unauthorised("Send an access token in the header Authorization: Bearer …", error=None)
+        try:
+            principal = await self._verifier.verify(token)
+        except TokenRejected as error:
+            raise self._unauthorised(error.detail, error="invalid_token") from error
+        except (KeysUnavailable, RevocationsUnknown) as error:
+            raise Problem(
+                503,
+                "token-check-unavailable",
+                "Tokens cannot be checked",
+                f"{error}; try again in a moment",
+                headers={"retry-after": RETRY_AFTER_SECONDS},
+            ) from error
+        cause_principal(principal)
+        return principal
+
+    def authorise(self, principal: Principal, *, scope: str | None = None, role: str | None = None) -> None:
+        """Raise the `Problem` 403 unless `principal` has both."""
+        if scope is not None and not principal.has_scope(scope):
+            raise Problem(
+                403,
+                "insufficient-scope",
+                "The token does not reach that far",
+                f"the access token must have the scope {scope}; sign in again and ask for it",
+                headers={"www-authenticate": self._challenge(error="insufficient_scope", scope=scope)},
+                scope=scope,
+            )
+        if role is not None and not principal.has_role(role):
+            raise Problem(
+                403,
+                "role-missing",
+                "You may not do that",
+                f"this needs the role {role}; ask for it with: evs auth request-role {role}",
+                role=role,
+            )
+
+    def _unauthorised(self, detail: str, *, error: str | None) -> Problem:
+        challenge = self._challenge(error=error, error_description=detail if error else None)
+        return Problem(401, "not-signed-in", "Sign in first", detail, headers={"www-authenticate": challenge})
+
+    def _challenge(self, **parameters: str | None) -> str:
+        """RFC 9728 section 5.1: the client finds the way to the issuer from here."""
+        named = {"resource_metadata": self._resource_metadata} | parameters
+        return "Bearer " + ", ".join(f'{name}="{_quotable(text)}"' for name, text in named.items() if text)
+
+
+def bearer_token(request: Request) -> str | None:
+    """Return the token of the `Authorization` header; tokens in URLs are not looked at (RFC 6750 section 5.3)."""
+    headers = request.headers.getlist("authorization")
+    scheme, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def cause_principal(principal: Principal) -> None:
+    """Let every event that this request leads to carry who caused it."""
+    current_cause.set(replace(current_cause.get(), principal=str(principal)))
+
+
+def _quotable(text: str) -> str:
+    return "".join(letter for letter in text if " " <= letter <= "~" and letter not in '"\\')

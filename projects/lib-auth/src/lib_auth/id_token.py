@@ -1,0 +1,38 @@
+"""From an ID token to who signed in: the checks of OpenID Connect Core section 3.1.3.7."""
+
+import time
+from typing import Any
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from pydantic_core import from_json
+
+from lib_auth.jwks import ALGORITHM, KeySource
+
+LEEWAY_SECONDS = 2.0
+
+
+class IdTokenRejected(Exception):
+    """An ID token does not prove that this person signed in to this client."""
+
+
+async def verify_id_token(
+    id_token: str, *, issuer: str, client_id: str, nonce: str | None, keys: KeySource
+) -> dict[str, Any]:
+    """Return the claims of a valid ID token; raises `IdTokenRejected` or `KeysUnavailable`."""
+    try:
+        key_id = jws.extract_compact(id_token.encode()).headers().get("kid")
+        key = await keys.find(str(key_id))
+        if key is None:
+            raise IdTokenRejected("the ID token names a key the issuer does not have")
+        claims = from_json(jws.deserialize_compact(id_token, key, algorithms=[ALGORITHM]).payload)
+    except (JoseError, ValueError) as error:
+        raise IdTokenRejected("the ID token's signature does not fit") from error
+    audience = claims.get("aud")
+    if claims.get("iss") != issuer or client_id not in ([audience] if isinstance(audience, str) else audience or []):
+        raise IdTokenRejected("the ID token was made for another client or by another issuer")
+    if not float(claims.get("exp", 0)) > time.time() - LEEWAY_SECONDS:
+        raise IdTokenRejected("the ID token has expired")
+    if nonce is not None and claims.get("nonce") != nonce:
+        raise IdTokenRejected("the ID token answers another sign-in: its nonce differs")
+    return dict(claims)

@@ -1,0 +1,102 @@
+"""The issuer's public keys: fetched once, found by key id, fetched again when an unknown key id turns up."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import httpx
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey
+
+ALGORITHM = "ES256"
+FETCH_TIMEOUT_SECONDS = 5.0
+
+
+class KeysUnavailable(Exception):
+    """The issuer's keys are not known yet and cannot be fetched."""
+
+
+class KeySource(Protocol):
+    """Finds the public key a token names."""
+
+    async def find(self, key_id: str) -> ECKey | None:
+        """Return the key, or None when the issuer has no such key; raises `KeysUnavailable`."""
+        ...
+
+
+def read_keys(document: Any) -> dict[str, ECKey]:
+    """Return the ES256 signing keys of a JWK set by key id; other keys are of no use to us."""
+    members = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(members, list):
+        raise KeysUnavailable("the issuer's JWK set must be an object with the array 'keys'")
+    keys: dict[str, ECKey] = {}
+    for member in members:
+        if not isinstance(member, Mapping) or not _is_signing_key(member):
+            continue
+        try:
+            keys[str(member["kid"])] = ECKey.import_key({name: str(member[name]) for name in ("kty", "crv", "x", "y")})
+        except (JoseError, KeyError, ValueError):
+            continue  # RFC 7517 section 5: a key we cannot use is ignored, the others stand
+    return keys
+
+
+class RemoteKeys:
+    """A `KeySource` over HTTP; an unknown key id refetches, but not more often than `retry_seconds`."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        jwks_url: str,
+        *,
+        fresh_seconds: float = 300.0,
+        retry_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._http = http
+        self._url = jwks_url
+        self._fresh_seconds = fresh_seconds
+        self._retry_seconds = retry_seconds
+        self._clock = clock
+        self._keys: dict[str, ECKey] = {}
+        self._fetched_at: float | None = None
+        self._tried_at: float | None = None
+        self._fetching = asyncio.Lock()
+
+    async def find(self, key_id: str) -> ECKey | None:
+        """Return the key, or None when the issuer has no such key; raises `KeysUnavailable`."""
+        if key_id in self._keys and not self._is_stale():
+            return self._keys[key_id]
+        async with self._fetching:
+            if (key_id not in self._keys or self._is_stale()) and self._may_fetch():
+                await self._fetch()
+        if self._fetched_at is None:
+            raise KeysUnavailable(f"the issuer's keys cannot be read from {self._url}; is it running?")
+        return self._keys.get(key_id)
+
+    def _is_stale(self) -> bool:
+        return self._fetched_at is None or self._clock() - self._fetched_at > self._fresh_seconds
+
+    def _may_fetch(self) -> bool:
+        return self._tried_at is None or self._clock() - self._tried_at >= self._retry_seconds
+
+    async def _fetch(self) -> None:
+        """Replace the keys; when the issuer does not answer the known ones stay in use."""
+        self._tried_at = self._clock()
+        try:
+            answer = await self._http.get(self._url, timeout=FETCH_TIMEOUT_SECONDS)
+            answer.raise_for_status()
+            self._keys = read_keys(answer.json())
+        except (httpx.HTTPError, ValueError, KeysUnavailable):
+            return
+        self._fetched_at = self._clock()
+
+
+def _is_signing_key(member: Mapping[str, Any]) -> bool:
+    return (
+        member.get("kty") == "EC"
+        and member.get("crv") == "P-256"
+        and "kid" in member
+        and member.get("use", "sig") == "sig"
+        and member.get("alg", ALGORITHM) == ALGORITHM
+    )

@@ -1,0 +1,1 @@
+"""Alembic revisions of the revocations a resource server keeps."""

@@ -1,0 +1,272 @@
+"""Which tokens were revoked: kept in the service's database, learnt from the issuer's feed and its events.
+
+The feed is the truth and says when it was read to its head; events only make it faster. As long as the feed
+has not been heard for `unheard_seconds` nothing is taken for granted: each token is introspected, and where
+that fails too the answer is `RevocationsUnknown`. It never fails open.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lib_auth.access_token import RevocationsUnknown
+from lib_auth.client import OAuthClient, basic_authorization
+from lib_auth.events import SessionEnded, TokenRevoked, UserDisabled
+from lib_auth.oauth_error import OAuthError, ServerUnavailable
+from lib_auth.principal import Principal
+from lib_auth.tables import revocation_cursors, revocations
+from lib_events.clock import to_micros
+from lib_events.database import Connection, Database
+from lib_events.event import Event
+from lib_events.lifecycle import Loop
+
+logger = logging.getLogger(__name__)
+
+FEED_PATH = "/v1/revocations"
+TOPIC = "token-revocations"
+EVENT_TYPES = (TokenRevoked, SessionEnded, UserDisabled)
+UNHEARD_SECONDS = 10.0
+WAIT_SECONDS = 4  # how long the issuer may hold the question when it has nothing to tell
+PAUSE_SECONDS = 0.5
+FEED_TIMEOUT_SECONDS = WAIT_SECONDS + 3.0
+KEEP_SECONDS = 3601  # no access token lives longer than an hour
+MICROS = 1_000_000
+
+type Kind = Literal["token", "family", "session", "user", "client"]
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Refuses every access token that `kind` and `value` name, if it was issued until `issued_until`."""
+
+    kind: Kind
+    value: str
+    issued_until: int  # seconds since the epoch; 0: whenever it was issued
+    expires_at: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return an item of the feed."""
+        return {
+            "kind": self.kind,
+            "value": self.value,
+            "issued_until": self.issued_until,
+            "expires_at": self.expires_at,
+        }
+
+    @classmethod
+    def from_dict(cls, item: dict[str, Any]) -> "Revocation":
+        """Read an item of the feed."""
+        return cls(item["kind"], str(item["value"]), int(item["issued_until"]), int(item["expires_at"]))
+
+
+def revocations_of(event: Event) -> tuple[Revocation, ...]:
+    """Return what an event of the AuthService revokes; empty for events of other types."""
+    happened_at = to_micros(event.time) // MICROS
+    latest = happened_at + KEEP_SECONDS
+    if event.type == SessionEnded.name:
+        ended = event.payload(SessionEnded)
+        return (Revocation("session", ended.session, 0, ended.expires_at or latest),)
+    if event.type == UserDisabled.name:
+        return (Revocation("user", event.payload(UserDisabled).user, happened_at, latest),)
+    if event.type != TokenRevoked.name:
+        return ()
+    data = event.payload(TokenRevoked)
+    until, expires_at = data.issued_until or happened_at, data.expires_at or latest
+    named: tuple[tuple[Kind, str | None, int], ...] = (
+        ("token", data.token, 0),
+        ("family", data.family, 0),
+        ("session", data.session, 0),
+        ("user", data.user, until),
+        ("client", data.client, until),
+    )
+    return tuple(Revocation(kind, value, when, expires_at) for kind, value, when in named if value)
+
+
+class RevocationList:
+    """The revocations that still matter, looked up by what a token says of itself."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Revocation] = {}
+
+    def add(self, found: Iterable[Revocation]) -> None:
+        """Take in `found`; of two about the same thing the one that refuses more stays."""
+        for revocation in found:
+            key = (revocation.kind, revocation.value)
+            known = self._known.get(key)
+            if known is None or revocation.issued_until >= known.issued_until:
+                self._known[key] = revocation
+
+    def forget_expired(self, now: float) -> None:
+        """Drop what names only expired tokens."""
+        self._known = {key: known for key, known in self._known.items() if known.expires_at > now}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def refuses(self, principal: Principal) -> bool:
+        """Whether the principal's token was revoked."""
+        if not self._known:
+            return False
+        issued_at = principal.issued_at.timestamp()
+        named = (
+            ("token", principal.token_id),
+            ("family", principal.family_id),
+            ("session", principal.session_id),
+            ("user", principal.subject),
+            ("client", principal.client_id),
+        )
+        for kind, value in named:
+            known = self._known.get((kind, value)) if value is not None else None
+            if known is not None and (known.issued_until == 0 or issued_at <= known.issued_until):
+                return True
+        return False
+
+
+class Revocations(Loop):
+    """Follows the issuer's revocations for one service; a `RevocationCheck`."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        issuer: str,
+        client_id: str,
+        client_secret: Callable[[], str],
+        http: httpx.AsyncClient,
+        unheard_seconds: float = UNHEARD_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(name="revocations")
+        self._database = database
+        self._issuer = issuer
+        self._client_id = client_id
+        self._client_secret = client_secret  # read when needed: it may not be there yet at our start
+        self._http = http
+        self._unheard_seconds = unheard_seconds
+        self._clock = clock
+        self._list = RevocationList()
+        self._cursor: str | None = None
+        self._heard_at: float | None = None
+
+    async def is_revoked(self, principal: Principal, token: str) -> bool:
+        """Whether the token may no longer be used; raises `RevocationsUnknown`."""
+        if self._list.refuses(principal):
+            return True
+        if self.is_up_to_date:
+            return False
+        return not await self._introspect(token)
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether the feed was read to its head a short while ago."""
+        return self._heard_at is not None and self._clock() - self._heard_at < self._unheard_seconds
+
+    async def check_ready(self) -> str | None:
+        """A readiness check: None, or why tokens cannot be accepted yet."""
+        return None if self.is_up_to_date else "revocations have not been heard of"
+
+    async def run(self) -> None:
+        """Follow the feed; between two questions at most `PAUSE_SECONDS` pass."""
+        await self._reload()
+        unsubscribe = self._database.on_notify(TOPIC, self.wake)
+        silent = False
+        try:
+            while True:
+                try:
+                    await self._read_feed()
+                    silent = False
+                except (httpx.HTTPError, ValueError, KeyError, OSError) as error:
+                    if not silent:
+                        logger.warning("revocations cannot be read from %s: %s", self._issuer, error)
+                    silent = True
+                if await self.pause(PAUSE_SECONDS if silent or self._heard_at is None else 0.01):
+                    await self._reload()
+        finally:
+            unsubscribe()
+
+    async def _read_feed(self) -> None:
+        """Read on from the cursor; at the head we know everything that was revoked until the answer was sent."""
+        page = await self._ask_feed()
+        found = [Revocation.from_dict(item) for item in page["items"]]
+        if found:
+            await self._database.transact(keep, found, self._issuer, page["next_cursor"], int(time.time()))
+        self._list.add(found)
+        self._list.forget_expired(time.time())
+        self._cursor = page["next_cursor"]
+        if page["head"]:
+            self._heard_at = self._clock()
+
+    async def _ask_feed(self) -> dict[str, Any]:
+        # The first question must not wait: until it is answered the service is not ready.
+        parameters: dict[str, str | int] = {"wait": WAIT_SECONDS if self._heard_at is not None else 0}
+        if self._cursor is not None:
+            parameters["after"] = self._cursor
+        answer = await self._http.get(
+            self._issuer + FEED_PATH,
+            params=parameters,
+            headers={"Authorization": basic_authorization(self._client_id, self._client_secret())},
+            timeout=FEED_TIMEOUT_SECONDS,
+        )
+        if answer.status_code == httpx.codes.GONE:  # the issuer's log was restored: read it from the beginning
+            self._cursor = None
+        answer.raise_for_status()
+        page: dict[str, Any] = answer.json()
+        return page
+
+    async def _reload(self) -> None:
+        found, cursor = await self._database.read(load, self._issuer)
+        self._list.add(found)
+        self._cursor = self._cursor or cursor
+
+    async def _introspect(self, token: str) -> bool:
+        """Whether the issuer calls the token active right now."""
+        client = OAuthClient(self._issuer, self._client_id, client_secret=self._client_secret(), http=self._http)
+        try:
+            answer = await client.introspect(token)
+        except (OAuthError, ServerUnavailable) as error:
+            raise RevocationsUnknown(f"nobody can say whether the token was revoked: {error}") from error
+        return answer.get("active") is True
+
+
+def hear(connection: Connection, event: Event) -> None:
+    """Subscription handler: keep what an imported event revokes and wake every process of the service."""
+    found = revocations_of(event)
+    if found:
+        _upsert(connection, found)
+        connection.notify(TOPIC)
+
+
+def keep(connection: Connection, found: Sequence[Revocation], issuer: str, cursor: str, now: int) -> None:
+    """Transaction function: keep what the feed told and how far it was read."""
+    _upsert(connection, found)
+    connection.execute(delete(revocations).where(revocations.c.expires_at <= now))
+    connection.execute(delete(revocation_cursors).where(revocation_cursors.c.issuer == issuer))
+    connection.execute(revocation_cursors.insert().values(issuer=issuer, cursor=cursor))
+
+
+def load(connection: Connection, issuer: str) -> tuple[list[Revocation], str | None]:
+    """Return what is kept."""
+    rows = connection.execute(select(revocations))
+    found = [Revocation(row.kind, row.value, row.issued_until, row.expires_at) for row in rows]
+    cursor = select(revocation_cursors.c.cursor).where(revocation_cursors.c.issuer == issuer)
+    return found, connection.scalar(cursor)
+
+
+def _upsert(connection: Connection, found: Sequence[Revocation]) -> None:
+    insert = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
+    for revocation in found:
+        statement = insert(revocations).values(revocation.to_dict())
+        newer = statement.excluded
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["kind", "value"],
+                set_={"issued_until": newer.issued_until, "expires_at": newer.expires_at},
+                where=revocations.c.issued_until <= newer.issued_until,
+            )
+        )

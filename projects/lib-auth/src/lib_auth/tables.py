@@ -1,0 +1,25 @@
+"""What a resource server keeps of revocations, so that a restart does not forget them."""
+
+from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
+
+from lib_events.database import Schema
+
+metadata = MetaData()
+SCHEMA = Schema("lib_auth", metadata, "lib_auth.migrations")
+
+revocations = Table(
+    "token_revocations",
+    metadata,
+    Column("kind", Text, primary_key=True),  # token | family | session | user | client
+    Column("value", Text, primary_key=True),
+    Column("issued_until", BigInteger, nullable=False),  # seconds; 0: whenever it was issued
+    Column("expires_at", BigInteger, nullable=False),  # seconds; after it nothing it names can be valid
+    Index("token_revocations_expires", "expires_at"),
+)
+
+revocation_cursors = Table(
+    "token_revocation_cursors",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("cursor", Text, nullable=False),
+)
