@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Self
 import nats.errors
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
@@ -266,23 +266,16 @@ class Broker(Loop):
         last = await self._ask(jetstream.get_msg(name, state.last_seq))
         return StreamState(state.last_seq, (last.headers or {}).get(MESSAGE_ID))
 
-    async def imports(self, service: str, subjects: Sequence[str]) -> AsyncIterator[list[Msg]]:
+    async def imports(self, service: str, subjects: Sequence[str]) -> AsyncGenerator[list[Msg]]:
         """Follow the stream of `service` by our durable consumer: batches to be acknowledged by the caller.
 
         What is not acknowledged comes again. Ends with `BrokerAway` when the connection goes, and with
         `NoStream` while that service has none.
         """
         jetstream, stream = self._jetstream(), stream_name(service)
-        config = ConsumerConfig(
-            name=self.service,
-            durable_name=self.service,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=REDELIVER_SECONDS,
-            max_ack_pending=UNACKNOWLEDGED_LIMIT,
-            filter_subjects=list(subjects),
-        )
+        config = await self._consumer_config(jetstream, stream)
         try:
-            await self._ask(jetstream.add_consumer(stream, config))
+            await self._ask(jetstream.add_consumer(stream, config.evolve(filter_subjects=list(subjects))))
         except NotFoundError:
             raise NoStream(f"{service} has not made its stream {stream} yet") from None
         pull = await jetstream.pull_subscribe_bind(consumer=self.service, stream=stream)
@@ -296,6 +289,30 @@ class Broker(Loop):
         finally:
             with suppress(nats.errors.Error):
                 await pull.unsubscribe()
+
+    async def _consumer_config(self, jetstream: JetStreamContext, stream: str) -> ConsumerConfig:
+        """Continue our consumer; one that waits for lost acknowledgements begins anew where they end.
+
+        Otherwise what was under way would come again only later, and after what follows it.
+        """
+        fresh = ConsumerConfig(
+            name=self.service,
+            durable_name=self.service,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=REDELIVER_SECONDS,
+            max_ack_pending=UNACKNOWLEDGED_LIMIT,
+        )
+        try:
+            found = await self._ask(jetstream.consumer_info(stream, self.service))
+        except NotFoundError:
+            return fresh
+        if not found.num_ack_pending or found.ack_floor is None:
+            config: ConsumerConfig = found.config
+            return config
+        await self._ask(jetstream.delete_consumer(stream, self.service))
+        return fresh.evolve(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=found.ack_floor.stream_seq + 1
+        )
 
     def _require(self) -> Client:
         if self._client is None or not self.connected:

@@ -23,7 +23,7 @@ CORE_ATTRIBUTES = frozenset(
     ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
 )
 
-type Reason = Literal["malformed", "unknown_type", "invalid_data", "reserved_type"]
+type Reason = Literal["malformed", "unknown_type", "invalid_data", "reserved_type", "forged_source"]
 
 
 class EventRejected(Exception):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import from_json
 from sqlalchemy import Select, or_, select
@@ -39,6 +39,11 @@ APPEND_EVENTS = Statement.load(
 class CursorRejected(Exception):
     """A cursor cannot be resumed from; the text says why and what to do."""
 
+    def __init__(self, reason: Literal["malformed", "other_epoch", "future"], detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
@@ -56,7 +61,7 @@ class Cursor:
         match = re.fullmatch(r"(\d{1,9})\.(\d{1,18})", text)
         if match is None:
             raise CursorRejected(
-                f"cursor must look like 1.42, got {text[:40]!r}; leave it out to start at the beginning"
+                "malformed", f"cursor must look like 1.42, got {text[:40]!r}; leave it out to start at the beginning"
             )
         return cls(int(match[1]), int(match[2]))
 
@@ -102,10 +107,13 @@ def check_cursor(cursor: Cursor, log_head: Cursor) -> int:
     """Return the position to read after; raises `CursorRejected` for another epoch or the future."""
     if cursor.epoch != log_head.epoch:
         raise CursorRejected(
-            f"cursor must be of epoch {log_head.epoch}, got {cursor}; the log was restored, start without one"
+            "other_epoch",
+            f"cursor must be of epoch {log_head.epoch}, got {cursor}; the log was restored, start without one",
         )
     if cursor.position > log_head.position:
-        raise CursorRejected(f"cursor must not be after {log_head}, got {cursor}; it belongs to another database")
+        raise CursorRejected(
+            "future", f"cursor must not be after {log_head}, got {cursor}; it belongs to another database"
+        )
     return cursor.position
 
 

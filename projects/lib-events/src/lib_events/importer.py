@@ -1,0 +1,134 @@
+"""The inbox: other services' events, copied from their streams into our own event log, each once.
+
+The row in our log *is* the imported event, so subscriptions, triggers and feed see it like our own. The
+unique (source, id) decides what is new; an acknowledgement that gets lost costs one more look at it.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from nats.aio.msg import Msg
+
+from lib_events.broker import BROKER_ERRORS, Broker, NoStream
+from lib_events.database import EVENTS_TOPIC, Connection, Database
+from lib_events.dead_letters import bury
+from lib_events.event import Event, EventRegistry, EventRejected
+from lib_events.event_log import APPEND_EVENTS, SEGMENT_TYPE, imported_row
+from lib_events.lifecycle import Loop, running
+from lib_events.nats_permissions import subject_prefix
+from lib_events.statement import Statement, Write
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+IMPORT_EVENTS = Statement.load("lib_events", "import_events", dict(APPEND_EVENTS.columns))
+
+
+class Importer(Loop):
+    """Imports from the services `sources` the event types `types` (names or patterns ending in `.*`).
+
+    Of all processes on one database one imports, so that the events of a service keep their order.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        *,
+        sources: Sequence[str],
+        types: Sequence[str],
+        registry: EventRegistry,
+    ) -> None:
+        super().__init__(name="importer")
+        self._database = database
+        self._imports = [_SourceImport(database, broker, source, types, registry) for source in sources]
+
+    async def run(self) -> None:
+        """Wait to lead, then import until the lead is lost."""
+        async with self._database.leading("importer") as lost, running(*self._imports):
+            await lost.wait()
+        raise ConnectionError("the connection that holds the importer's lead was lost")
+
+
+class _SourceImport(Loop):
+    """Imports from one service."""
+
+    def __init__(
+        self, database: Database, broker: Broker, source: str, types: Sequence[str], registry: EventRegistry
+    ) -> None:
+        super().__init__(name=f"import from {source}")
+        self._database = database
+        self._broker = broker
+        self._source = source
+        self._subjects = subjects_of(source, types)
+        self._registry = registry
+
+    async def run(self) -> None:
+        while True:
+            await self._broker.wait_connected()
+            try:
+                async with aclosing(self._broker.imports(self._source, self._subjects)) as batches:
+                    async for batch in batches:
+                        await self._take_in(batch)
+            except NoStream:
+                logger.debug("%s has published nothing yet", self._source)
+            except BROKER_ERRORS as error:
+                logger.warning("importing from %s stopped, again in %.0f s: %s", self._source, RETRY_SECONDS, error)
+            await self.pause(RETRY_SECONDS)
+
+    async def _take_in(self, batch: Sequence[Msg]) -> None:
+        accepted: list[Event] = []
+        refused: list[tuple[Msg, EventRejected]] = []
+        for message in batch:
+            try:
+                if not message.subject.endswith(f".{SEGMENT_TYPE}"):  # segments never trigger anything
+                    accepted.append(self._read(message))
+            except EventRejected as error:
+                refused.append((message, error))
+        await self._database.transact(self._store, accepted, refused)
+        for message, _ in refused:
+            await message.term()
+        for message in batch:
+            if not message.is_acked:
+                await message.ack()
+
+    def _read(self, message: Msg) -> Event:
+        """Return the event, if this service may say it and it is what its type promises."""
+        event = Event.from_json(message.data)
+        if event.source != f"/{self._source}":
+            raise EventRejected(
+                "forged_source",
+                f"source must be '/{self._source}' on its stream, got {event.source!r}",
+                event_type=event.type,
+                field="source",
+            )
+        if message.subject != f"{subject_prefix(self._source)}.{event.type}":
+            raise EventRejected(
+                "malformed", f"type must be the subject's, got {event.type!r}", event_type=event.type, field="type"
+            )
+        self._registry.check(event)
+        return event
+
+    def _store(
+        self, connection: Connection, accepted: Sequence[Event], refused: Sequence[tuple[Msg, EventRejected]]
+    ) -> None:
+        connection.write(*(Write(IMPORT_EVENTS, tuple(imported_row(event).values())) for event in accepted))
+        if accepted:
+            connection.notify(EVENTS_TOPIC)
+        for message, error in refused:
+            logger.error("refused an event of %s: %s", self._source, error)
+            sequence = message.metadata.sequence.stream
+            message_id = (message.headers or {}).get("Nats-Msg-Id", "")
+            bury(connection, self.name, sequence, message_id, error, attempts=1)
+
+
+def subjects_of(service: str, types: Sequence[str]) -> list[str]:
+    """The NATS subjects of event type patterns, without those that another one covers (JetStream refuses overlap)."""
+    wanted = [pattern for pattern in dict.fromkeys(types) if not any(_covers(other, pattern) for other in types)]
+    prefix = subject_prefix(service)
+    return [f"{prefix}.{pattern[:-1]}>" if pattern.endswith("*") else f"{prefix}.{pattern}" for pattern in wanted]
+
+
+def _covers(pattern: str, other: str) -> bool:
+    return pattern != other and pattern.endswith("*") and other.startswith(pattern[:-1])

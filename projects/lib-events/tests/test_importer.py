@@ -1,0 +1,186 @@
+"""The inbox: what another service publishes arrives in our log, once, in order, and checked."""
+
+import asyncio
+import os
+import shutil
+import signal
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_asyncio
+from pydantic import BaseModel
+from sqlalchemy import select
+
+from lib_events.broker import Broker, Message
+from lib_events.database import open_database
+from lib_events.event import Event, EventRegistry, EventType
+from lib_events.event_log import SCHEMA, read_after
+from lib_events.importer import Importer, subjects_of
+from lib_events.lifecycle import running
+from lib_events.relay import Relay
+from lib_events.tables import dead_letters
+from lib_events.testing import wait_until
+
+
+class Note(BaseModel):
+    number: int
+
+
+Noted = EventType("evs.user.noted", Note)
+Ignored = EventType("evs.key.rotated", Note)
+
+
+@pytest_asyncio.fixture
+async def database(database_url):
+    opened = await open_database(database_url, service="app-svc", schemas=[SCHEMA])
+    yield opened
+    await opened.close()
+
+
+def connect(server, service):
+    return Broker(server.url, service=service, seed_file=server.credentials(service))
+
+
+def noted(number, *, source="/auth-svc", event_type=Noted):
+    return Event.of(event_type, Note(number=number), source=source)
+
+
+def message(event, *, message_id=None, subject=None, body=None):
+    return Message(
+        subject or f"events.auth-svc.{event.type}", message_id or event.id, body or event.to_json(), "application/json"
+    )
+
+
+@asynccontextmanager
+async def importing(database, server):
+    async with connect(server, "app-svc") as broker:
+        importer = Importer(database, broker, sources=["auth-svc"], types=["evs.user.*"], registry=EventRegistry(Noted))
+        async with running(importer, Relay(database, broker)):
+            yield
+
+
+@asynccontextmanager
+async def publishing(server):
+    async with connect(server, "auth-svc") as broker:
+        await broker.wait_connected()
+        await broker.ensure_stream()
+        yield broker
+
+
+async def numbers(database):
+    page = await database.read(lambda connection: read_after(connection, 0, limit=10_000))
+    assert all(placed.imported for placed in page.events)
+    assert [placed.position for placed in page.events] == list(range(1, len(page.events) + 1))
+    return [placed.event.data["number"] for placed in page.events]
+
+
+async def imported(database, expected):
+    async def complete():
+        return await numbers(database) == expected
+
+    await wait_until(complete)
+
+
+def refusals(connection):
+    return connection.execute(select(dead_letters).order_by(dead_letters.c.position)).all()
+
+
+async def test_events_arrive_in_order_and_others_do_not(database, fresh_nats_server):
+    async with importing(database, fresh_nats_server), publishing(fresh_nats_server) as broker:
+        await broker.publish_batch([message(noted(-1, event_type=Ignored))])
+        for start in range(0, 300, 100):
+            await broker.publish_batch([message(noted(number)) for number in range(start, start + 100)])
+        await imported(database, list(range(300)))
+        info = await broker._jetstream().stream_info("events-app-svc")
+        assert info.state.messages == 0, "an imported event must not be published again"
+
+
+async def test_an_event_delivered_twice_is_imported_once(database, fresh_nats_server):
+    event = noted(1)
+    async with importing(database, fresh_nats_server), publishing(fresh_nats_server) as broker:
+        await broker.publish_batch([message(event, message_id="a"), message(event, message_id="b")])
+        await broker.publish_batch([message(event, message_id="c"), message(noted(2))])
+        await imported(database, [1, 2])
+
+
+async def test_what_came_while_we_were_away_is_imported_when_we_are_back(database, fresh_nats_server):
+    async with publishing(fresh_nats_server) as broker:
+        async with importing(database, fresh_nats_server):
+            await broker.publish_batch([message(noted(1))])
+            await imported(database, [1])
+        await broker.publish_batch([message(noted(2)), message(noted(3))])
+        async with importing(database, fresh_nats_server):
+            await imported(database, [1, 2, 3])
+
+
+async def test_nats_killed_in_the_middle_loses_and_doubles_nothing(database, fresh_nats_server):
+    async with importing(database, fresh_nats_server), publishing(fresh_nats_server) as broker:
+        for start in range(0, 600, 200):
+            await broker.publish_batch([message(noted(number)) for number in range(start, start + 200)])
+            before = fresh_nats_server.pid
+            os.kill(before, signal.SIGKILL)
+            await wait_until(lambda gone=before: fresh_nats_server.pid not in (None, gone))
+            await wait_until(lambda: broker.connected)
+        await imported(database, list(range(600)))
+
+
+async def test_a_refilled_stream_is_imported_once(database, fresh_nats_server):
+    sent = [message(noted(number)) for number in range(5)]
+    async with importing(database, fresh_nats_server):
+        async with publishing(fresh_nats_server) as broker:
+            await broker.publish_batch(sent)
+            await imported(database, [0, 1, 2, 3, 4])
+        await fresh_nats_server.stop()
+        shutil.rmtree(fresh_nats_server.folder / "jetstream")
+        await fresh_nats_server.start()
+        async with publishing(fresh_nats_server) as broker:
+            await broker.publish_batch([*sent, message(noted(5))])
+            await imported(database, [0, 1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (message(noted(0, source="/app-svc")), "source must be '/auth-svc'"),
+        (message(noted(0), subject="events.auth-svc.evs.user.other"), "type must be the subject's"),
+        (message(noted(0, event_type=EventType("evs.user.unknown", Note))), "not registered"),
+        (message(Event.of(EventType("evs.user.noted", str), "x", source="/auth-svc")), "data"),
+        (message(noted(0), body=b"{"), "must be JSON"),
+    ],
+    ids=["forged source", "wrong subject", "unknown type", "invalid data", "no JSON"],
+)
+async def test_a_bad_event_is_refused_recorded_and_holds_nothing_up(database, fresh_nats_server, caplog, bad, reason):
+    async with importing(database, fresh_nats_server), publishing(fresh_nats_server) as broker:
+        await broker.publish_batch([message(noted(1)), bad, message(noted(2))])
+        await imported(database, [1, 2])
+        (refusal,) = await database.read(refusals)
+        assert (refusal.durable, refusal.position) == ("import from auth-svc", 2)
+        assert reason in refusal.error
+
+        async def settled():
+            info = await broker._jetstream().stream_info("events-auth-svc")
+            return info.state.consumer_count == 1
+
+        await wait_until(settled)
+    assert "refused an event of auth-svc" in caplog.text
+
+
+@pytest.mark.postgresql
+async def test_of_several_processes_one_imports(postgresql_url, fresh_nats_server):
+    databases = [await open_database(postgresql_url, service="app-svc", schemas=[SCHEMA]) for _ in range(2)]
+    async with (
+        publishing(fresh_nats_server) as broker,
+        importing(databases[0], fresh_nats_server),
+        importing(databases[1], fresh_nats_server),
+    ):
+        await broker.publish_batch([message(noted(number)) for number in range(100)])
+        await imported(databases[1], list(range(100)))
+    await asyncio.gather(*(database.close() for database in databases))
+
+
+def test_covered_subjects_are_left_out():
+    assert subjects_of("auth-svc", ["evs.user.*", "evs.user.noted", "evs.key.rotated", "evs.key.rotated"]) == [
+        "events.auth-svc.evs.user.>",
+        "events.auth-svc.evs.key.rotated",
+    ]
+    assert subjects_of("auth-svc", ["*", "evs.user.*"]) == ["events.auth-svc.>"]
