@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,21 @@ async def wait_until[T](condition: Callable[[], T | Awaitable[T]], *, timeout: f
         if asyncio.get_running_loop().time() > deadline:
             raise TimeoutError(f"not true within {timeout} s: {inspect.getsource(condition).strip()}")
         await asyncio.sleep(POLL_SECONDS)
+
+
+class FakeClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, micros: int = 1_700_000_000_000_000) -> None:
+        self._micros = micros
+
+    def micros(self) -> int:
+        """See `Clock.micros`."""
+        return self._micros
+
+    def advance(self, delta: timedelta) -> None:
+        """Move the clock by `delta`, which may be negative: clocks jump."""
+        self._micros += delta // timedelta(microseconds=1)
 
 
 def missing(what: str) -> None:

@@ -1,0 +1,232 @@
+"""The live feed: one reader at the log's end for the whole process, any number of followers.
+
+A follower reads old pages from the log by itself until it meets the reader, then shares the reader's pages.
+One that falls too far behind goes back to reading by itself, and when even that cannot keep up it is told
+to start afresh: memory stays bounded, and whoever keeps up misses nothing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from lib_events.database import Connection, Database
+from lib_events.event import Event
+from lib_events.event_log import PLACED_TOPIC, Cursor, Page, check_cursor, head, matches, read_after
+from lib_events.lifecycle import Loop
+
+POLL_SECONDS = 1.0
+PAGE_ROWS = 500
+QUEUE_LIMIT = 2_000  # entries a follower may have waiting
+LAG_LIMIT = 20_000  # positions a follower that was live may fall behind
+CROWD = 200  # followers from which on the reader gathers events for a moment
+CROWD_SECONDS = 0.05
+
+type Allowed = Callable[[Event], bool]
+
+
+class FeedLagged(Exception):
+    """The follower fell too far behind; begin again after `cursor`, having read the present state anew."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        super().__init__(f"too far behind the log; begin again after {cursor}")
+        self.cursor = cursor
+
+
+class FeedClosed(Exception):
+    """The feed ends: the service is stopping."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One event at its place; its form on the wire is made once for all followers."""
+
+    cursor: Cursor
+    event: Event
+
+    @cached_property
+    def frame(self) -> bytes:
+        """The event as a server-sent event; its JSON has no line breaks."""
+        return b"id: %s\nevent: %s\ndata: %s\n\n" % (
+            str(self.cursor).encode(),
+            self.event.type.encode(),
+            self.event.to_json(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What a follower wants to see, and may."""
+
+    types: Sequence[str] = ()
+    subject: str | None = None
+    correlation: str | None = None
+    allowed: Allowed | None = None
+
+    def passes(self, event: Event) -> bool:
+        """Whether `event` is to be delivered."""
+        wanted = matches(event, self.types, self.subject, self.correlation)
+        return wanted and (self.allowed is None or self.allowed(event))
+
+
+class Feed(Loop):
+    """Reads the end of the log once for everybody in this process; without followers it reads nothing."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(name="feed")
+        self.closed = False
+        self._database = database
+        self._end = 0  # the followers have been given everything up to this position
+        self._followers: set[Follower] = set()
+
+    async def run(self) -> None:
+        """Read on whenever events were placed, and give them to the followers."""
+        unsubscribe = self._database.on_notify(PLACED_TOPIC, self.wake)
+        try:
+            while True:
+                if not (self._followers and await self._read_on()):
+                    await self.pause(POLL_SECONDS)
+                if len(self._followers) > CROWD:
+                    await asyncio.sleep(CROWD_SECONDS)
+        finally:
+            unsubscribe()
+
+    async def resolve(self, cursor: str | None) -> Cursor:
+        """Read a cursor's text (None: the end of the log); raises `CursorRejected`."""
+        log_head = await self._database.read(head)
+        if cursor is None:
+            return log_head
+        parsed = Cursor.parse(cursor)
+        check_cursor(parsed, log_head)
+        return parsed
+
+    def follower(self, cursor: Cursor, wanted: Filter) -> "Follower":
+        """Begin to follow after `cursor`; use it as a context manager."""
+        return Follower(self, self._database, cursor, wanted)
+
+    async def follow(
+        self,
+        cursor: Cursor | None = None,
+        *,
+        types: Sequence[str] = (),
+        subject: str | None = None,
+        correlation: str | None = None,
+        allowed: Allowed | None = None,
+    ) -> AsyncIterator[tuple[Cursor, Event]]:
+        """Yield events after `cursor` (None: from now on) for ever; raises `FeedLagged` and `FeedClosed`."""
+        wanted = Filter(types=types, subject=subject, correlation=correlation, allowed=allowed)
+        with self.follower(cursor or await self.resolve(None), wanted) as follower:
+            while True:
+                for entry in await follower.take(POLL_SECONDS):
+                    yield entry.cursor, entry.event
+
+    def close(self) -> None:
+        """End every follower now: open streams would hold up the server's shutdown."""
+        self.closed = True
+        for follower in self._followers:
+            follower.woken.set()
+
+    def join(self, follower: "Follower") -> bool:
+        """Take over `follower` at its place, unless the reader is ahead of it."""
+        if not self._followers:
+            self._end = follower.cursor.position
+            self.wake()
+        if follower.cursor.position < self._end:
+            return False
+        self._followers.add(follower)
+        return True
+
+    def leave(self, follower: "Follower") -> None:
+        """Give `follower` nothing more."""
+        self._followers.discard(follower)
+
+    async def _read_on(self) -> bool:
+        log_head, page = await self._database.read(_read_page, self._end, Filter())
+        self._end = page.position
+        if entries := _entries(log_head.epoch, page):
+            for follower in tuple(self._followers):
+                follower.give(entries)
+        return bool(entries)
+
+
+class Follower:
+    """One reader of the feed, at its own place; a context manager."""
+
+    def __init__(self, feed: Feed, database: Database, cursor: Cursor, wanted: Filter) -> None:
+        self.cursor = cursor
+        self.woken = asyncio.Event()
+        self._feed = feed
+        self._database = database
+        self._wanted = wanted
+        self._live = False
+        self._fell_back = False
+        self._pages: deque[Sequence[Entry]] = deque()
+        self._waiting = 0  # entries in the pages
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        self._feed.leave(self)
+
+    def give(self, entries: Sequence[Entry]) -> None:
+        """Queue what the feed has read; a full queue is dropped, for the log holds it all anyway."""
+        self._pages.append(entries)
+        self._waiting += len(entries)
+        self.woken.set()
+        if self._waiting > QUEUE_LIMIT:
+            self._feed.leave(self)
+            self._live, self._fell_back = False, True
+            self._pages.clear()
+            self._waiting = 0
+
+    async def take(self, seconds: float) -> list[Entry]:
+        """Return the next events, or none within `seconds`; raises `FeedLagged` and `FeedClosed`."""
+        if self._feed.closed:
+            raise FeedClosed
+        if not self._live:
+            return await self._read()
+        if not self._pages:
+            self.woken.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.woken.wait()
+        return self._drain()
+
+    async def _read(self) -> list[Entry]:
+        log_head, page = await self._database.read(_read_page, self.cursor.position, self._wanted)
+        if self._fell_back and log_head.position - self.cursor.position > LAG_LIMIT:
+            self.cursor, self._fell_back = log_head, False
+            raise FeedLagged(log_head)
+        self.cursor = Cursor(log_head.epoch, page.position)
+        self._live = self._feed.join(self)
+        self._fell_back = self._fell_back and not self._live
+        return [entry for entry in _entries(log_head.epoch, page) if self._wanted.passes(entry.event)]
+
+    def _drain(self) -> list[Entry]:
+        found: list[Entry] = []
+        while self._pages:
+            entries = self._pages.popleft()
+            self._waiting -= len(entries)
+            after, self.cursor = self.cursor, max(self.cursor, entries[-1].cursor)
+            found += [entry for entry in entries if entry.cursor > after and self._wanted.passes(entry.event)]
+        return found
+
+
+def _read_page(connection: Connection, position: int, wanted: Filter) -> tuple[Cursor, Page]:
+    page = read_after(
+        connection,
+        position,
+        types=wanted.types,
+        subject=wanted.subject,
+        correlation=wanted.correlation,
+        limit=PAGE_ROWS,
+    )
+    return head(connection), page
+
+
+def _entries(epoch: int, page: Page) -> list[Entry]:
+    return [Entry(Cursor(epoch, placed.position), placed.event) for placed in page.events]
