@@ -1,0 +1,62 @@
+"""Runs the GUI: `python -m gui_proj`, or `gui-proj`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from gui_proj.app import create_app
+from gui_proj.settings import CLIENT_ID, GuiSettings
+from lib_events.parent_watch import watch_parent
+from lib_events.secret_file import SecretFileExposed, read_secret
+from lib_events.settings import SettingsRejected
+from lib_events.telemetry import configure_logging
+
+USAGE = 2
+
+
+def main() -> None:
+    """Reads the settings and serves until told to stop."""
+    watch_parent()
+    configure_logging("gui-proj")
+    try:
+        settings = read_settings(sys.argv[1:])
+        settings.check_address()
+        settings.prepare_data()
+        secret = read_secret(settings.secrets / f"{CLIENT_ID}.secret")
+    except FileNotFoundError as error:
+        fail(f"{error.filename} must hold the secret of the client {CLIENT_ID}; start the AuthService first")
+    except (SettingsRejected, SecretFileExposed, OSError) as error:
+        fail(str(error))
+    uvicorn.run(
+        create_app(settings, secret),
+        host=settings.host,
+        port=settings.gui_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+
+
+def read_settings(arguments: list[str]) -> GuiSettings:
+    """Flags win over the environment, the environment over the settings file."""
+    parser = argparse.ArgumentParser(prog="gui-proj", description="The web application people work in.")
+    parser.add_argument("--data", type=Path, help="folder with the secrets and the sessions (EVS_DATA)")
+    parser.add_argument("--host", help="address to listen on (EVS_HOST)")
+    parser.add_argument("--port", dest="gui_port", type=int, help="port to listen on (EVS_GUI_PORT)")
+    parser.add_argument("--gui-url", help="the address people use (EVS_GUI_URL)")
+    parser.add_argument("--auth-url", help="address of the AuthService (EVS_AUTH_URL)")
+    parser.add_argument("--app-url", help="address of the AppService (EVS_APP_URL)")
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    return GuiSettings(**given)
+
+
+def fail(words: str) -> None:
+    sys.stderr.write(f"gui-proj: {words}\n")
+    raise SystemExit(USAGE)
+
+
+if __name__ == "__main__":
+    main()

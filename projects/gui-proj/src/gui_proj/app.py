@@ -1,0 +1,151 @@
+"""The composition root: which address shows which screen, and how the parts are wired."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import httpx
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from gui_proj import entrance
+from gui_proj.app_service import AppService, AppServiceDown, AppServiceRefused
+from gui_proj.assets import Assets
+from gui_proj.live import LiveFeeds
+from gui_proj.screens import (
+    about,
+    access,
+    account,
+    approvals,
+    catalogue,
+    errors,
+    events,
+    home,
+    run,
+    runs,
+    start,
+)
+from gui_proj.sealed import derived_key
+from gui_proj.session import AuthServiceDown, Sessions, SignedOut
+from gui_proj.settings import CLIENT_ID, GuiSettings
+from gui_proj.sign_in import SignIn, SignInFailed
+from gui_proj.visit import Gui, Handler, read_visit
+from gui_proj.web_guard import WebGuard
+from lib_auth.client import OAuthClient
+from lib_auth.jwks import RemoteKeys
+from lib_events.health import health_routes
+from lib_events.http_limits import MEBIBYTE, BodyLimit
+from lib_events.telemetry import Metrics, RequestTelemetry
+
+BIGGEST_BODY: Final = 16 * MEBIBYTE
+GET: Final = ("GET",)
+POST: Final = ("POST",)
+
+SCREENS: Final[tuple[tuple[tuple[str, ...], str, Handler], ...]] = (
+    (GET, "/", home.show),
+    (GET, "/workflows", catalogue.show),
+    (GET, "/workflows/{name}", start.show),
+    (POST, "/workflows/{name}", start.submit),
+    (GET, "/runs", runs.show),
+    (GET, "/runs/{id}", run.show),
+    (GET, "/runs/{id}/{part:str}.json", run.download),
+    (GET, "/runs/{id}/history/{position:int}", run.operation),
+    (POST, "/runs/{id}/cancel", run.cancel),
+    (POST, "/runs/{id}/retry", run.retry),
+    (POST, "/runs/{id}/signal", run.signal),
+    (GET, "/approvals", approvals.show),
+    (POST, "/approvals/{id}/decision", approvals.decide),
+    (GET, "/events", events.show),
+    (GET, "/access", access.show),
+    (POST, "/access", access.ask),
+    (GET, "/account", account.show),
+    (POST, "/theme", account.choose_theme),
+    (GET, "/live", entrance.live),
+    (POST, "/sign-out", entrance.sign_out),
+)
+
+
+def screen(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A screen for whoever is signed in; everybody else is sent to sign in first."""
+
+    async def answer(request: Request) -> Response:
+        gui: Gui = request.app.state.gui
+        session = gui.sessions.find(request.cookies.get(gui.settings.cookie))
+        if session is None:
+            return await entrance.send_to_sign_in(request, gui)
+        visit = await read_visit(request, gui, session)
+        return await handler(visit)
+
+    return answer
+
+
+def create_app(settings: GuiSettings, client_secret: str) -> ASGIApp:
+    """The whole GUI as an ASGI application; the guard is outermost, so that even a crash's page carries its policy."""
+    return WebGuard(_starlette(settings, client_secret), gui_url=settings.gui_url, issuer=settings.auth_url)
+
+
+def _starlette(settings: GuiSettings, client_secret: str) -> Starlette:
+    metrics = Metrics("gui-proj")
+    assets = Assets()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+        async with httpx.AsyncClient(limits=limits, timeout=15.0) as http:
+            app.state.gui = gui = wire(settings, client_secret, http, assets)
+            try:
+                yield
+            finally:
+                await gui.live.close()
+                gui.sessions.close()
+
+    return Starlette(
+        routes=[
+            *(Route(path, screen(handler), methods=list(methods)) for methods, path, handler in SCREENS),
+            Route("/callback", entrance.callback),
+            Route("/sign-in", entrance.sign_in),
+            Route("/signed-out", entrance.signed_out),
+            Route("/about", about.show),
+            *health_routes({}),
+            metrics.route(),
+            assets.route(),
+        ],
+        middleware=[
+            Middleware(RequestTelemetry, metrics=metrics),
+            Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
+            Middleware(BodyLimit, limit_bytes=BIGGEST_BODY),
+        ],
+        exception_handlers={
+            SignedOut: entrance.session_over,
+            AppServiceDown: errors.service_down,
+            AuthServiceDown: errors.service_down,
+            SignInFailed: errors.sign_in_failed,
+            AppServiceRefused: errors.refused,
+            HTTPException: errors.http_error,
+            Exception: errors.crashed,
+        },
+        lifespan=lifespan,
+    )
+
+
+def wire(settings: GuiSettings, client_secret: str, http: httpx.AsyncClient, assets: Assets) -> Gui:
+    """Makes the parts and hands each what it needs."""
+    client = OAuthClient(settings.auth_url, CLIENT_ID, client_secret=client_secret, http=http)
+    keys = RemoteKeys(http, f"{settings.auth_url}/oauth2/jwks")
+    sessions = Sessions(settings.data / "gui.db", client, resource=settings.app_url)
+    app = AppService(http, settings.app_url, sessions)
+    sign_in = SignIn(
+        http,
+        client,
+        keys,
+        app_url=settings.app_url,
+        gui_url=settings.gui_url,
+        key=derived_key(client_secret, "evs-gui sign-in cookie"),
+    )
+    return Gui(settings, assets, sessions, sign_in, app, LiveFeeds(app))

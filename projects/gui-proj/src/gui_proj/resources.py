@@ -1,0 +1,106 @@
+"""The shapes the AppService answers with, as far as the screens read them."""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+type RunStatus = Literal[
+    "queued",
+    "running",
+    "waiting",
+    "cancelling",
+    "completed",
+    "failed",
+    "cancelled",
+    "nondeterministic",
+]
+
+ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "nondeterministic"})
+
+
+class Workflow(TypedDict):
+    name: str
+    version: int
+    type: str
+    description: str
+    queue: str
+    on: list[str]
+    input_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+
+
+class RunError(TypedDict):
+    type: str
+    message: str
+    stack: NotRequired[str | None]
+
+
+class Progress(TypedDict):
+    fraction: float | None
+    text: str | None
+
+
+class Asker(TypedDict):
+    subject: str
+    username: str | None
+
+
+class Awaited(TypedDict):
+    kind: str
+    name: str
+    until: str | None
+
+
+class Run(TypedDict):
+    id: str
+    workflow: str
+    version: int
+    status: RunStatus
+    input: Any
+    output: Any
+    error: RunError | None
+    progress: Progress | None
+    views: dict[str, Any]
+    principal: Asker | None
+    tags: Any
+    correlation_id: str | None
+    parent: str | None
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    waiting_for: list[Awaited]
+
+
+class Operation(TypedDict):
+    """One entry of a run's history."""
+
+    position: int
+    operation: str
+    kind: str
+    name: str
+    status: str
+    attempt: int | None
+    started_at: str | None
+    ended_at: str | None
+    input: NotRequired[Any]
+    output: NotRequired[Any]
+    error: NotRequired[RunError | None]
+
+
+class Approval(TypedDict):
+    id: str
+    run: str
+    workflow: str
+    name: str
+    text: str
+    to: str
+    status: Literal["pending", "approved", "rejected", "expired"]
+    asked_at: str
+    due_at: str | None
+    decided_at: str | None
+    decided_by: Any
+    comment: str | None
+    about: Any
+
+
+class Listing[T](TypedDict):
+    items: list[T]
+    next_cursor: str | None

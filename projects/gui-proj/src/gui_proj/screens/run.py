@@ -1,0 +1,260 @@
+"""One run: how far it is, what it did and when, what it waits for, and what one can do about it."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+import htpy as h
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from gui_proj.app_service import AppServiceRefused
+from gui_proj.components import (
+    asker,
+    card,
+    csrf_field,
+    link_to_run,
+    pill,
+    progress_bar,
+    runs_table,
+    waiting_words,
+)
+from gui_proj.icons import icon
+from gui_proj.json_view import json_view
+from gui_proj.moments import ago, duration
+from gui_proj.page import heading
+from gui_proj.resources import ENDED, Operation, Run
+from gui_proj.timeline import timeline
+from gui_proj.visit import Visit
+
+MOST_OPERATIONS: Final = 150
+REFRESH_SECONDS: Final = 2
+
+
+async def show(visit: Visit) -> Response:
+    path = f"/v1/runs/{quote(visit.path('id'), safe='')}"
+    run, listing = await asyncio.gather(visit.get(path), visit.get(f"{path}/history", limit=MOST_OPERATIONS))
+    children = await _children(visit, run, listing["items"])
+    if run["status"] not in ENDED:
+        visit.gui.live.watch_run(visit.session, run["id"])
+    live = f"run:{run['id']}"
+    every = None if run["status"] in ENDED else REFRESH_SECONDS
+    return await visit.page(
+        f"{run['workflow']} · {run['status']}",
+        h.div("#run-head", data_live=live, data_every=every)[_head(visit, run)],
+        h.div("#run-body", data_live=live)[
+            _waiting(visit, run),
+            card(
+                timeline(run, listing["items"]),
+                listing["next_cursor"] and h.p(".muted.pad")[f"The first {MOST_OPERATIONS} operations are shown."],
+                title="Timeline",
+                action=h.span(".muted")[_counted(listing["items"], more=bool(listing["next_cursor"]))],
+            ),
+            h.div(".halves")[_input_card(run), _output_card(run)],
+            card(runs_table(children, caption="Child runs"), title="Child runs") if children else None,
+            _facts_card(run),
+        ],
+    )
+
+
+async def _children(visit: Visit, run: Run, history: Sequence[Operation]) -> list[Run]:
+    """The runs this one started; only asked for when its history says there are any."""
+    if not any(entry["kind"] == "child" for entry in history):
+        return []
+    try:
+        listing = await visit.get("/v1/runs", parent=run["id"], limit=20)
+    except AppServiceRefused:
+        return []
+    return [each for each in listing["items"] if each.get("parent") == run["id"]]
+
+
+def _head(visit: Visit, run: Run) -> h.Node:
+    took = duration(run["started_at"], run["ended_at"])
+    took = took and f" · took {took}" if run["ended_at"] else took and f" · for {took}"
+    return [
+        heading(
+            run["workflow"],
+            above=[h.a(href="/runs")["Runs"], " / ", h.span(".mono")[run["id"]]],
+            below=h.div(".under")[
+                pill(run["status"]),
+                h.span(".muted")["by ", asker(run), " · ", ago(run["created_at"]), took],
+            ],
+            beside=_actions(visit, run),
+        ),
+        progress_bar(run["progress"]) if run["status"] not in ENDED else None,
+        _error(run),
+    ]
+
+
+def _error(run: Run) -> h.Node:
+    error = run["error"]
+    if not error:
+        return None
+    return h.div(".error-box", role="alert")[
+        icon("alert"),
+        h.div[h.b[error["type"]], h.p[error["message"]], _stack(error.get("stack"))],
+    ]
+
+
+def _stack(stack: str | None) -> h.Node:
+    return stack and h.details("#stack", data_keep=True)[h.summary["Where"], h.pre(tabindex="0")[h.code[stack]]]
+
+
+def _actions(visit: Visit, run: Run) -> h.Node:
+    again = h.a(".button", href=f"/workflows/{quote(run['workflow'], safe='')}?like={quote(run['id'], safe='')}")[
+        icon("copy"), "Start one like this"
+    ]
+    if run["status"] in {"failed", "cancelled", "nondeterministic"}:
+        return [again, _action(visit, run, "retry", "Retry", "retry", style="primary")]
+    if run["status"] not in ENDED and run["status"] != "cancelling":
+        return [_action(visit, run, "cancel", "Cancel", "ban", style="danger")]
+    return again
+
+
+def _action(visit: Visit, run: Run, verb: str, label: str, drawing: str, *, style: str) -> h.Element:
+    return h.form(method="post", action=f"{link_to_run(run['id'])}/{verb}")[
+        csrf_field(visit.csrf), h.button(class_=style, type="submit")[icon(drawing), label]
+    ]
+
+
+def _waiting(visit: Visit, run: Run) -> h.Node:
+    """What an unfinished run waits for; where a person can give it, the form to do so."""
+    waiting = run["waiting_for"]
+    if not waiting or run["status"] in ENDED:
+        return None
+    signals = [each["name"] for each in waiting if each["kind"].removeprefix("wait_") == "signal"]
+    return card(
+        h.div(".pad")[
+            h.p[
+                h.b["Waiting for ", waiting_words(waiting)],
+                [h.span(".muted")[", runs out ", ago(each["until"])] for each in waiting if each.get("until")],
+            ],
+            any(each["kind"] == "approval" for each in waiting)
+            and h.p[h.a(".button.small", href="/approvals")[icon("approvals"), "Go to the approvals"]],
+        ],
+        [_signal_form(visit, run, name) for name in signals],
+        title=None,
+        style="waiting",
+    )
+
+
+def _signal_form(visit: Visit, run: Run, name: str) -> h.Element:
+    field = f"signal-{name}"
+    return h.form(".pad", method="post", action=f"{link_to_run(run['id'])}/signal")[
+        csrf_field(visit.csrf),
+        h.input(type="hidden", name="name", value=name),
+        h.div(".field")[
+            h.label(for_=field)["Signal ", h.code[name], ", as JSON"],
+            h.textarea(".code", id=field, name="payload", rows="3", spellcheck="false", data_keep=True)["\n{}"],
+        ],
+        h.button(".primary", type="submit")[icon("mail"), "Send the signal"],
+    ]
+
+
+def _input_card(run: Run) -> h.Element:
+    return card(_value(run, "input"), title="Input")
+
+
+def _output_card(run: Run) -> h.Element:
+    if run["status"] != "completed" and run["views"]:
+        return card(json_view(run["views"]), title="Views")
+    return card(
+        _value(run, "output")
+        if run["status"] == "completed"
+        else h.p(".muted.pad")["Nothing yet."]
+        if run["status"] not in ENDED
+        else h.p(".muted.pad")["It ended without a result."],
+        run["views"] and h.details("#views.pad", data_keep=True)[h.summary["Views"], json_view(run["views"])],
+        title="Output",
+    )
+
+
+def _value(run: Run, part: str) -> h.Node:
+    value: Any = run[part]  # type: ignore[literal-required]
+    if value is None:
+        return h.p(".muted.pad")["None."]
+    return json_view(value, whole=f"{link_to_run(run['id'])}/{part}.json")
+
+
+def _facts_card(run: Run) -> h.Element:
+    tags = run["tags"]
+    facts: list[tuple[str, h.Node]] = [
+        ("Run", h.span(".mono")[run["id"]]),
+        ("Workflow", f"{run['workflow']} v{run['version']}"),
+        ("Created", ago(run["created_at"])),
+        ("Started", ago(run["started_at"])),
+        ("Ended", ago(run["ended_at"])),
+        ("Correlation", h.span(".mono")[run["correlation_id"] or "—"]),
+    ]
+    if run["parent"]:
+        facts.append(("Parent", h.a(".mono", href=link_to_run(run["parent"]))[run["parent"]]))
+    if tags:
+        words = tags.items() if isinstance(tags, dict) else [(tag, "") for tag in tags]
+        facts.append(("Tags", [h.span(".badge")[f"{name}={value}" if value else name] for name, value in words]))
+    return card(
+        h.dl(".facts")[((h.dt[name], h.dd[value]) for name, value in facts)],
+        title="Details",
+        action=h.a(href=f"/events?subject={quote(run['id'], safe='')}")["Its events"],
+    )
+
+
+def _counted(history: Sequence[Operation], *, more: bool) -> str:
+    failed = sum(entry["status"] == "failed" for entry in history)
+    undone = sum(entry["kind"] == "undo" for entry in history)
+    words = [f"{len(history)}{'+' if more else ''} operations"]
+    words += [f"{failed} failed"] if failed else []
+    words += [f"{undone} undone"] if undone else []
+    return " · ".join(words)
+
+
+async def download(visit: Visit) -> Response:
+    """The whole input or output, as JSON."""
+    part = visit.path("part")
+    if part not in {"input", "output"}:
+        raise HTTPException(404)
+    run = await visit.get(f"/v1/runs/{quote(visit.path('id'), safe='')}")
+    return JSONResponse(run[part], headers={"Cache-Control": "no-store"})
+
+
+async def operation(visit: Visit) -> Response:
+    """One entry of the history, whole."""
+    run_id, position = visit.path("id"), int(visit.path("position"))
+    listing = await visit.get(f"/v1/runs/{quote(run_id, safe='')}/history", limit=1000)
+    entry = next((each for each in listing["items"] if each["position"] == position), None)
+    if entry is None:
+        raise HTTPException(404)
+    return JSONResponse(entry, headers={"Cache-Control": "no-store"})
+
+
+async def cancel(visit: Visit) -> Response:
+    return await _command(visit, "cancel", "Cancelling. What was done is being undone.")
+
+
+async def retry(visit: Visit) -> Response:
+    return await _command(visit, "retry", "It runs again from where it failed.")
+
+
+async def signal(visit: Visit) -> Response:
+    try:
+        payload = json.loads(visit.field("payload") or "null")
+    except ValueError as error:
+        visit.say(f"The signal must be JSON: {error}.", tone="bad")
+        return visit.redirect(link_to_run(visit.path("id")))
+    name = quote(visit.field("name"), safe="")
+    return await _command(visit, f"signals/{name}", "The signal has been sent.", payload)
+
+
+async def _command(visit: Visit, verb: str, done: str, body: Any = None) -> Response:
+    """Sends a command; a refusal that the person can understand is said on the run's own page."""
+    run_id = visit.path("id")
+    try:
+        await visit.post(f"/v1/runs/{quote(run_id, safe='')}/{verb}", body)
+    except AppServiceRefused as error:
+        if error.status not in {400, 403, 409, 422}:
+            raise
+        visit.say(f"{error.title}. {error.detail}", tone="bad")
+    else:
+        visit.say(done)
+    return visit.redirect(link_to_run(run_id))
