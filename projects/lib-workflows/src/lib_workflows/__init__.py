@@ -22,7 +22,8 @@ from lib_workflows.step import Step, current_step, step
 from lib_workflows.workflow import Registry, Workflow, workflow
 
 if TYPE_CHECKING:
-    from lib_workflows.engine import Engine, RunHandle
+    from lib_workflows.engine import Engine
+    from lib_workflows.run_handle import RunHandle
 
 __all__ = [
     "Backoff",
@@ -56,8 +57,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the engine, and with it the database, only for those who run workflows."""
-    if name in ("Engine", "RunHandle"):
-        from lib_workflows import engine  # noqa: PLC0415
+    if name == "Engine":
+        from lib_workflows.engine import Engine  # noqa: PLC0415
 
-        return getattr(engine, name)
+        return Engine
+    if name == "RunHandle":
+        from lib_workflows.run_handle import RunHandle  # noqa: PLC0415
+
+        return RunHandle
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,424 @@
+"""What is done to runs from outside: each command is one transaction function, its events inside.
+
+A command that concerns a run locks its row first, by updating it; whoever has the run in memory is woken
+after the commit and asks the database what to do.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import and_, case, delete, insert, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from lib_events.clock import SystemClock
+from lib_events.database import Connection
+from lib_events.event import Cause
+from lib_events.event_log import head
+from lib_workflows.codec import decode_json, encode_json
+from lib_workflows.errors import (
+    ApprovalDecided,
+    ApprovalNotFound,
+    CommandRefused,
+    RunConflict,
+    RunNotFound,
+)
+from lib_workflows.failure import cancelled_record, encode_record
+from lib_workflows.lifecycle_events import (
+    APPROVAL_DECIDED,
+    APPROVAL_EXPIRED,
+    RUN_CANCELLED,
+    RUN_QUEUED,
+    Teller,
+)
+from lib_workflows.messages import Principal
+from lib_workflows.run_state import TERMINAL, after
+from lib_workflows.tables import approvals, event_waits, history, messages, runs, updates
+
+RUNS_TOPIC = "runs"  # something happened that the worker holding a run must hear
+ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRequest:
+    """Everything that is fixed about a run at its start."""
+
+    workflow: str
+    version: int
+    queue: str
+    input: str | None = None  # JSON text, checked
+    id: str | None = None
+    priority: int = 0
+    run_at: int | None = None  # micros; None: now
+    deadline_at: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    principal: Principal | None = None
+    idempotency_key: str | None = None
+    cause: Cause = field(default_factory=Cause)
+    parent: str | None = None
+    parent_operation: str | None = None
+    look_back_position: int | None = None  # None: the log's position now
+    owner: str | None = None  # the worker that runs it from the start; None: it is queued
+
+
+def new_run_id() -> str:
+    """A new id, unique everywhere."""
+    return uuid.uuid4().hex
+
+
+def teller_of(row: Any, source: str) -> Teller:
+    """Who makes the events about the run of `row`."""
+    cause = Cause(row.correlation_id, row.causation_id, row.principal, row.traceparent)
+    return Teller.of(row.id, row.workflow, row.version, source, cause)
+
+
+def start(connection: Connection, request: StartRequest, now: int | None = None) -> tuple[str, bool]:
+    """Queue a run; returns its id and whether it is new.
+
+    The same id (or idempotency key of the principal), workflow and input mean the same run, anything else under
+    them raises `RunConflict`.
+    """
+    now = SystemClock().micros() if now is None else now
+    row = run_row(request, now)
+    row["look_back_position"] = (
+        head(connection).position if request.look_back_position is None else request.look_back_position
+    )
+    statement = (sqlite_insert if connection.dialect_name == "sqlite" else postgresql_insert)(runs)
+    if connection.execute(statement.values(**row).on_conflict_do_nothing()).rowcount == 0:
+        return _existing(connection, request, row), False
+    run_id: str = row["id"]
+    if request.owner is not None:
+        return run_id, True
+    teller = Teller.of(run_id, request.workflow, request.version, connection.source, run_cause(request, run_id))
+    connection.publish(teller.tell(RUN_QUEUED, now))
+    connection.notify(RUNS_TOPIC)
+    return run_id, True
+
+
+def run_cause(request: StartRequest, run_id: str) -> Cause:
+    """What every event of the run carries."""
+    cause = request.cause
+    principal = request.principal.subject if request.principal else cause.principal
+    return Cause(cause.correlation_id or run_id, cause.causation_id, principal, cause.traceparent)
+
+
+def run_row(request: StartRequest, now: int) -> dict[str, Any]:
+    """The row of a queued run."""
+    run_id = request.id or new_run_id()
+    cause = run_cause(request, run_id)
+    return {
+        "id": run_id,
+        "workflow": request.workflow,
+        "version": request.version,
+        "queue": request.queue,
+        "priority": request.priority,
+        "status": "running" if request.owner else "queued",
+        "owner": request.owner,
+        "input": request.input,
+        "principal": cause.principal,
+        "principal_name": request.principal.username if request.principal else None,
+        "tags": encode_json(dict(request.tags)) if request.tags else None,
+        "idempotency_key": request.idempotency_key,
+        "correlation_id": cause.correlation_id,
+        "causation_id": cause.causation_id,
+        "traceparent": cause.traceparent,
+        "parent": request.parent,
+        "parent_operation": request.parent_operation,
+        "wakes": 0,
+        "wake_at": None if request.owner else now if request.run_at is None else request.run_at,
+        "deadline_at": request.deadline_at,
+        "created_at": now,
+        "started_at": now if request.owner else None,
+    }
+
+
+def _existing(connection: Connection, request: StartRequest, row: Mapping[str, Any]) -> str:
+    columns = (runs.c.id, runs.c.workflow, runs.c.input)
+    found = connection.execute(select(*columns).where(runs.c.id == row["id"])).one_or_none()
+    what = "id"
+    if found is None:
+        what = "idempotency key"
+        same_key = and_(
+            runs.c.principal.is_not_distinct_from(row["principal"]), runs.c.idempotency_key == row["idempotency_key"]
+        )
+        found = connection.execute(select(*columns).where(same_key)).one()
+    if found.workflow != request.workflow or not _same_json(found.input, request.input):
+        raise RunConflict(row["id"] if what == "id" else str(request.idempotency_key), what)
+    run_id: str = found.id
+    return run_id
+
+
+def _same_json(one: str | None, other: str | None) -> bool:
+    return one == other or (one is not None and other is not None and decode_json(one) == decode_json(other))
+
+
+def send_signal(connection: Connection, run_id: str, name: str, payload: str, now: int | None = None) -> None:
+    """Leave a signal for a run; it is kept until the run waits for it."""
+    _send(connection, run_id, "signal", name, payload, now=now)
+
+
+def send_update(
+    connection: Connection,
+    run_id: str,
+    name: str,
+    payload: str,
+    *,
+    update_id: str,
+    principal: str | None = None,
+    now: int | None = None,
+) -> None:
+    """Leave an update for a run; the answer appears in `updates`. The same id again changes nothing."""
+    now = SystemClock().micros() if now is None else now
+    if connection.scalar(select(updates.c.id).where(updates.c.id == update_id)) is not None:
+        return
+    _send(connection, run_id, "update", name, payload, reference=update_id, now=now)
+    row = {"id": update_id, "run": run_id, "name": name, "status": "pending", "principal": principal, "sent_at": now}
+    connection.execute(insert(updates).values(**row))
+
+
+def cancel(connection: Connection, run_id: str, reason: str = "cancelled", now: int | None = None) -> str:
+    """Ask a run to stop and undo what it did; returns its status. A run that has ended raises `CommandRefused`."""
+    now = SystemClock().micros() if now is None else now
+    row = lock_run(connection, run_id)
+    if row.status == "cancelling":
+        return "cancelling"
+    status = after(row.status, "cancel", run_id=run_id)
+    if status == "cancelled":
+        _cancel_at_rest(connection, row, reason, now)
+        return status
+    _send(connection, run_id, "cancel", "cancel", encode_json({"reason": reason}), now=now)
+    connection.execute(update(runs).where(runs.c.id == run_id).values(status=status))
+    return status
+
+
+def _cancel_at_rest(connection: Connection, row: Any, reason: str, now: int) -> None:
+    """A run that never began, or is parked: nobody has it in memory, so it ends here."""
+    record = encode_record(cancelled_record(row.id, reason))
+    connection.execute(
+        update(runs)
+        .where(runs.c.id == row.id)
+        .values(status="cancelled", error=record, ended_at=now, wake_at=None, waiting_for=None)
+    )
+    connection.publish(teller_of(row, connection.source).tell(RUN_CANCELLED, now))
+    connection.notify(ENDED_TOPIC)
+    if row.parent is not None:
+        wake(connection, row.parent)
+
+
+def retry(connection: Connection, run_id: str, now: int | None = None) -> None:
+    """Run a failed, cancelled or parked run again: what succeeded before its failure is kept.
+
+    Rows from the last failure on are set aside, and from the first undone operation on if it was undone; a parked
+    run keeps its whole history and is tried against the code of today.
+    """
+    now = SystemClock().micros() if now is None else now
+    row = lock_run(connection, run_id)
+    status = after(row.status, "retry", run_id=run_id)
+    if row.status != "nondeterministic":
+        _set_aside(connection, run_id, _cut(connection, run_id), now)
+    connection.execute(
+        update(runs)
+        .where(runs.c.id == run_id)
+        .values(status=status, owner=None, wakes=runs.c.wakes + 1, wake_at=now, ended_at=None, error=None, output=None)
+    )
+    connection.publish(teller_of(row, connection.source).tell(RUN_QUEUED, now))
+    connection.notify(RUNS_TOPIC)
+
+
+def _cut(connection: Connection, run_id: str) -> int | None:
+    mine = and_(history.c.run == run_id, history.c.voided == 0)
+    rows = connection.execute(
+        select(history.c.position, history.c.operation, history.c.kind, history.c.status)
+        .where(mine)
+        .order_by(history.c.position)
+    ).all()
+    undone = {row.operation.removesuffix("/undo") for row in rows if row.kind == "undo"}
+    failed = [row.position for row in rows if row.status == "failed" and row.kind != "undo"]
+    cuts = [row.position for row in rows if row.operation in undone or row.kind in ("cancel", "undo")]
+    return min([*cuts, *failed[-1:]], default=None)
+
+
+def _set_aside(connection: Connection, run_id: str, cut: int | None, now: int) -> None:
+    if cut is not None:
+        mine = and_(history.c.run == run_id, history.c.voided == 0, history.c.position >= cut)
+        connection.execute(update(history).where(mine).values(voided=now))
+
+
+def fork(
+    connection: Connection,
+    run_id: str,
+    *,
+    from_operation: str | None = None,
+    input: str | None = None,  # noqa: A002 - the word of the API
+    new_id: str | None = None,
+    principal: Principal | None = None,
+    now: int | None = None,
+) -> str:
+    """Start a new run that has the history of `run_id` before `from_operation` (default: none of it)."""
+    now = SystemClock().micros() if now is None else now
+    row = lock_run(connection, run_id)
+    request = StartRequest(
+        workflow=row.workflow,
+        version=row.version,
+        queue=row.queue,
+        input=row.input if input is None else input,
+        id=new_id,
+        priority=row.priority,
+        tags=decode_json(row.tags) if row.tags else {},
+        principal=principal or (Principal(row.principal, row.principal_name) if row.principal else None),
+        look_back_position=row.look_back_position,
+    )
+    forked, created = start(connection, request, now)
+    if created:
+        connection.execute(update(runs).where(runs.c.id == forked).values(forked_from=run_id))
+        if from_operation is not None:
+            _copy_history(connection, run_id, forked, from_operation)
+    return forked
+
+
+def _copy_history(connection: Connection, run_id: str, forked: str, from_operation: str) -> None:
+    mine = and_(history.c.run == run_id, history.c.voided == 0)
+    here = and_(mine, history.c.operation == from_operation)
+    cut = connection.scalar(select(history.c.position).where(here))
+    if cut is None:
+        raise CommandRefused(run_id, f"fork at {from_operation}", "without it", ["one whose history has the operation"])
+    names = [column.name for column in history.columns]
+    columns = [literal(forked) if name == "run" else history.c[name] for name in names]
+    connection.execute(insert(history).from_select(names, select(*columns).where(and_(mine, history.c.position < cut))))
+
+
+def decide(
+    connection: Connection,
+    approval_id: str,
+    *,
+    approved: bool,
+    by: Principal,
+    comment: str | None = None,
+    form: Mapping[str, Any] | None = None,
+    now: int | None = None,
+) -> None:
+    """Decide an approval, once; raises `ApprovalNotFound` or `ApprovalDecided`. Who may is the caller's to check."""
+    now = SystemClock().micros() if now is None else now
+    row = _lock_approval(connection, approval_id)
+    decided = {
+        "status": "approved" if approved else "rejected",
+        "decided_at": now,
+        "decided_by": by.subject,
+        "decided_by_name": by.username,
+        "comment": comment,
+        "form": encode_json(dict(form)) if form is not None else None,
+    }
+    connection.execute(update(approvals).where(approvals.c.id == approval_id).values(**decided))
+    run = lock_run(connection, row.run)
+    connection.publish(
+        teller_of(run, connection.source).tell_approval(
+            APPROVAL_DECIDED,
+            now,
+            approval_id,
+            name=row.name,
+            approved=approved,
+            by=by.subject,
+            by_name=by.username,
+            by_roles=list(by.roles),
+            comment=comment,
+            form=dict(form) if form is not None else None,
+            about=decode_json(row.about) if row.about else None,
+        )
+    )
+    answer = {"approved": approved, "by": by.subject, "comment": comment, "form": form}
+    if run.status not in TERMINAL:
+        _send(connection, row.run, "decision", row.operation, encode_json(answer), now=now)
+
+
+def expire(connection: Connection, approval_id: str, now: int) -> bool:
+    """Close a pending approval whose run waits no more; returns False when somebody was faster."""
+    row = connection.execute(
+        update(approvals)
+        .where(approvals.c.id == approval_id, approvals.c.status == "pending")
+        .values(status="expired", decided_at=now)
+        .returning(approvals.c.run, approvals.c.name)
+    ).one_or_none()
+    if row is None:
+        status = connection.scalar(select(approvals.c.status).where(approvals.c.id == approval_id))
+        return status in (None, "expired")
+    run = connection.execute(select(runs).where(runs.c.id == row.run)).one()
+    teller = teller_of(run, connection.source)
+    connection.publish(teller.tell_approval(APPROVAL_EXPIRED, now, approval_id, name=row.name))
+    return True
+
+
+def _lock_approval(connection: Connection, approval_id: str) -> Any:
+    row = connection.execute(
+        update(approvals)
+        .where(approvals.c.id == approval_id, approvals.c.status == "pending")
+        .values(status="pending")
+        .returning(approvals)
+    ).one_or_none()
+    if row is None:
+        status = connection.scalar(select(approvals.c.status).where(approvals.c.id == approval_id))
+        raise ApprovalNotFound(approval_id) if status is None else ApprovalDecided(approval_id, status)
+    return row
+
+
+def lock_run(connection: Connection, run_id: str) -> Any:
+    """Lock the run's row and return it; raises `RunNotFound`."""
+    query = select(runs).where(runs.c.id == run_id)
+    row = connection.execute(
+        query.with_for_update() if connection.dialect_name == "postgresql" else query
+    ).one_or_none()
+    if row is None:
+        raise RunNotFound(run_id)
+    return row
+
+
+def wake(connection: Connection, run_id: str) -> int | None:
+    """Make a run due now and return its new count of wakes, or None when it has ended."""
+    number: int | None = connection.scalar(
+        update(runs)
+        .where(runs.c.id == run_id, runs.c.ended_at.is_(None))
+        .values(
+            wakes=runs.c.wakes + 1,
+            wake_at=case((or_(runs.c.status != "queued", runs.c.wake_at.is_(None)), 0), else_=runs.c.wake_at),
+        )
+        .returning(runs.c.wakes)
+    )
+    connection.notify(RUNS_TOPIC)
+    return number
+
+
+def _send(
+    connection: Connection,
+    run_id: str,
+    kind: str,
+    name: str,
+    payload: str | None,
+    *,
+    reference: str | None = None,
+    now: int | None,
+) -> None:
+    """Put a message into the run's inbox and wake it."""
+    number = wake(connection, run_id)
+    if number is None:
+        row = lock_run(connection, run_id)
+        raise CommandRefused(run_id, kind, row.status, ["queued", "running", "waiting", "cancelling"])
+    row = {
+        "run": run_id,
+        "number": number,
+        "kind": kind,
+        "name": name,
+        "payload": payload,
+        "reference": reference,
+        "sent_at": SystemClock().micros() if now is None else now,
+    }
+    connection.execute(insert(messages).values(**row))
+
+
+def send_event(connection: Connection, run_id: str, operation: str, payload: str, *, position: int, now: int) -> bool:
+    """Hand an event to the wait at `operation`; returns False when the run has ended."""
+    connection.execute(delete(event_waits).where(event_waits.c.run == run_id, event_waits.c.operation == operation))
+    if connection.scalar(select(runs.c.ended_at).where(runs.c.id == run_id)) is not None:
+        return False
+    _send(connection, run_id, "event", operation, payload, reference=str(position), now=now)
+    return True

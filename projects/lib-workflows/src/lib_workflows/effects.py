@@ -1,0 +1,176 @@
+"""How each kind of operation is begun, stopped and forgotten: the table of what a workflow can ask for."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lib_events.statement import Write
+from lib_workflows.attempt import Attempt
+from lib_workflows.codec import encode_json
+from lib_workflows.completion import Completion, bare_row, completed
+from lib_workflows.driver import Pending
+from lib_workflows.history import outcome_of
+from lib_workflows.operation import (
+    AskApproval,
+    Deadline,
+    Operation,
+    Publish,
+    RaceWon,
+    Reply,
+    RunChild,
+    RunStep,
+    RunTransaction,
+    RunUndo,
+    SetView,
+    Sleep,
+    WaitEvent,
+    WaitSignal,
+    WaitUpdate,
+)
+from lib_workflows.run_record import Child
+from lib_workflows.statements import ANSWER_UPDATE, SET_VIEW
+from lib_workflows.step_effects import begin_step, begin_transaction, begin_undo, complete_cancelled
+from lib_workflows.wait_effects import (
+    begin_approval,
+    begin_sleep,
+    begin_wait_event,
+    begin_wait_signal,
+    forget_event_wait,
+    withdraw_approval,
+)
+
+if TYPE_CHECKING:
+    from lib_workflows.executor import Executor
+
+
+def begin(executor: "Executor", pending: Pending) -> None:
+    """Begin an operation; if its cancellation came first, end it instead."""
+    if pending.answered:
+        return
+    if pending.cancelling is not None and pending.operation.kind != "child":
+        complete_cancelled(executor, pending, ran=pending.path in executor.replayed)
+    else:
+        BEGIN[type(pending.operation)](executor, pending)
+
+
+# Stopping
+
+
+def stop(executor: "Executor", pending: Pending) -> None:
+    """Ask an operation under way to stop; its row is still awaited."""
+    path = pending.path
+    running = executor.running.get(path)
+    if isinstance(pending.operation, RunChild):
+        executor.home.cancel_child(executor, path)
+    elif isinstance(running, Attempt):
+        running.stop()
+    elif running is None:
+        # Not begun yet, or between two attempts: then an earlier attempt may have had its effect.
+        complete_cancelled(executor, pending, ran=path in executor.attempts or path in executor.replayed)
+
+
+def forget(executor: "Executor", pending: Pending) -> None:
+    """Nobody waits for this any more."""
+    executor.deadlines.pop(pending.path, None)
+    if isinstance(pending.operation, WaitEvent):
+        forget_event_wait(executor, pending)
+    elif isinstance(pending.operation, AskApproval):
+        withdraw_approval(executor, pending)
+
+
+# Children
+
+
+def begin_child(executor: "Executor", pending: Pending) -> None:
+    """Start the child, unless an earlier life did."""
+    operation = pending.operation
+    assert isinstance(operation, RunChild)  # noqa: S101 - the table says so
+    child = executor.children.get(pending.path)
+    if child is not None and child.has_ended:
+        child_ended(executor, pending.path, child)
+    elif child is not None:
+        if pending.cancelling is not None:
+            executor.home.cancel_child(executor, pending.path)
+    elif pending.cancelling is not None:
+        complete_cancelled(executor, pending, ran=False)
+    else:
+        # What led to the child goes ahead of it: a replay must ask for the same child.
+        executor.ledger.flush()
+        executor.home.start_child(
+            executor, pending.path, operation.workflow, operation.workflow.encode_input(operation.args)
+        )
+
+
+def child_ended(executor: "Executor", operation: str, child: Child) -> None:
+    """The child of an operation has ended."""
+    executor.children[operation] = child
+    pending = executor.driver.pending.get(operation)
+    if pending is None or not isinstance(pending.operation, RunChild):
+        return
+    status = "completed" if child.status == "completed" else "failed"
+    row = bare_row(pending, status, output=child.output, error=child.error)
+    executor.complete(
+        Completion(pending, outcome_of(pending.operation, row), status=status, output=child.output, error=child.error)
+    )
+
+
+# What ends at once
+
+
+def begin_publish(executor: "Executor", pending: Pending) -> None:
+    """Append the event with the row."""
+    operation = pending.operation
+    assert isinstance(operation, Publish)  # noqa: S101 - the table says so
+    executor.ledger.tell(operation.event)
+    completion = completed(pending, None)
+    completion.input = encode_json(operation.event.data)
+    executor.complete(completion)
+
+
+def begin_view(executor: "Executor", pending: Pending) -> None:
+    """Store the view with the row."""
+    operation = pending.operation
+    assert isinstance(operation, SetView)  # noqa: S101 - the table says so
+    now = executor.clock_micros()
+    completion = completed(pending, None)
+    completion.input = operation.value
+    row = (executor.run.id, operation.name, operation.value, executor.position + 1, now)
+    completion.writes = (Write(SET_VIEW, row),)
+    executor.complete(completion)
+
+
+def begin_reply(executor: "Executor", pending: Pending) -> None:
+    """Answer the update with the row."""
+    operation = pending.operation
+    assert isinstance(operation, Reply)  # noqa: S101 - the table says so
+    status = "rejected" if operation.rejected else "completed"
+    completion = completed(pending, None)
+    completion.writes = (Write(ANSWER_UPDATE, (status, operation.text, executor.clock_micros(), operation.update_id)),)
+    executor.complete(completion)
+    executor.home.answered(executor, operation.update_id)
+
+
+def begin_race_won(executor: "Executor", pending: Pending) -> None:
+    """Write down which branch of a race was first."""
+    operation = pending.operation
+    assert isinstance(operation, RaceWon)  # noqa: S101 - the table says so
+    completion = completed(pending, operation.index)
+    completion.meta = encode_json({"index": operation.index})
+    executor.complete(completion)
+
+
+BEGIN: dict[type[Operation[Any]], Callable[["Executor", Pending], None]] = {
+    RunStep: begin_step,
+    RunTransaction: begin_transaction,
+    RunChild: begin_child,
+    RunUndo: begin_undo,
+    Sleep: begin_sleep,
+    Deadline: begin_sleep,
+    WaitSignal: begin_wait_signal,
+    WaitUpdate: begin_wait_signal,
+    WaitEvent: begin_wait_event,
+    AskApproval: begin_approval,
+    Publish: begin_publish,
+    SetView: begin_view,
+    Reply: begin_reply,
+    RaceWon: begin_race_won,
+}

@@ -1,0 +1,239 @@
+"""The engine as a library: open it on a database, start runs, get their results.
+
+Whatever is held in memory is the residence's; the engine is its life and the way in.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from lib_events.clock import Clock, SystemClock, to_micros
+from lib_events.database import Database, open_database
+from lib_events.event import Cause, current_cause
+from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
+from lib_events.lifecycle import Loop, running
+from lib_events.relay import Relay
+from lib_events.statement import Write
+from lib_workflows import commands
+from lib_workflows.commands import StartRequest, run_row
+from lib_workflows.errors import EngineStopped
+from lib_workflows.matcher import Matcher, declare_triggers
+from lib_workflows.messages import Principal
+from lib_workflows.residence import INSERT_COLUMNS, AnyWorkflow, Limits, OnProgress, Residence, owned
+from lib_workflows.run_handle import RunHandle
+from lib_workflows.run_record import RunRecord
+from lib_workflows.statements import INSERT_RUN
+from lib_workflows.tables import SCHEMA
+from lib_workflows.worker import LEASE_SECONDS, Undertaker, Worker
+from lib_workflows.workflow import Registry, Workflow
+
+
+class Engine:
+    """Runs the workflows of a registry on a database; `async with` starts, recovers, and drains on exit.
+
+    With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work.
+    `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        *,
+        clock: Clock | None = None,
+        works: bool = True,
+        on_progress: OnProgress | None = None,
+        limits: Limits | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self.database = database
+        self.registry = registry
+        self.clock = clock or SystemClock()
+        self._worker = Worker(database, lease_seconds=lease_seconds)
+        self.residence = Residence(
+            database, registry, self._worker, clock=self.clock, limits=limits or Limits(), on_progress=on_progress
+        )
+        self.results = self.residence.results
+        self._works = works
+        self._is_open = False
+        self._loops = AsyncExitStack()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, url: str, workflows: Iterable[AnyWorkflow], *, service: str = "workflows", **options: Any
+    ) -> AsyncIterator["Engine"]:
+        """Open the database at `url` for these workflows alone, with everything an engine needs beside it."""
+        database = await open_database(url, service=service, schemas=[EVENTS_SCHEMA, SCHEMA])
+        try:
+            engine = cls(database, Registry.of(list(workflows)), **options)
+            async with running(Relay(database, None)), engine:
+                yield engine
+        finally:
+            await database.close()
+
+    @property
+    def progress(self) -> Mapping[str, tuple[float | None, str]]:
+        """The last progress of each run in memory."""
+        return self.residence.progress
+
+    async def __aenter__(self) -> Self:
+        """Begin: take over what an earlier life left, and work."""
+        await self.database.transact(declare_triggers, self.registry.newest())
+        if self._works:
+            await self._worker.begin(self.residence.fenced)
+            self.residence.is_open = True
+            await self._loops.enter_async_context(running(*self._background()))
+        self._is_open = True
+        return self
+
+    def _background(self) -> list[Loop]:
+        scanner = self.residence.scanner
+        loops: list[Loop] = [Matcher(self.database), scanner]
+        if self.database.dialect_name == "postgresql":
+            seconds = self._worker.lease_seconds
+            loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=scanner.wake))
+        return loops
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain: let what is under way end, then leave everything to the next life."""
+        self._is_open = False
+        await self._loops.aclose()
+        if self._works and self.residence.is_open:
+            await self.residence.drain()
+            self.residence.drop_all()
+            if not self.residence.is_lost:
+                await self._worker.end()
+        await self.residence.close()
+
+    async def abandon(self) -> None:
+        """Stop like a crash: nothing more is written, nothing is released (for tests of recovery)."""
+        self._is_open = False
+        self.residence.drop_all()
+        self.residence.is_open = False
+        await self._loops.aclose()
+        await self._worker.end(release=False)
+
+    # Starting runs
+
+    async def start[*In, R](
+        self,
+        workflow: Workflow[*In, R],
+        *args: *In,
+        id: str | None = None,  # noqa: A002 - the embedding API
+        queue: str | None = None,
+        priority: int = 0,
+        delay: timedelta | None = None,
+        deadline: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        principal: Principal | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunHandle[R]:
+        """Start a run; durable when this returns.
+
+        The same id (or idempotency key of the principal), workflow and input is the same run, else `RunConflict`.
+        """
+        request = self.request(
+            workflow,
+            workflow.encode_input(args),
+            id=id,
+            queue=queue,
+            priority=priority,
+            delay=delay,
+            deadline=deadline,
+            tags=tags,
+            principal=principal,
+            idempotency_key=idempotency_key,
+        )
+        run_id = await self.submit(request)
+        return RunHandle(self, run_id, workflow)
+
+    async def start_many[In, R](
+        self, workflow: Workflow[In, R], inputs: Iterable[In], *, principal: Principal | None = None
+    ) -> list[RunHandle[R]]:
+        """Start a run for each input, all in one commit."""
+        requests = [self.request(workflow, workflow.encode_input((value,)), principal=principal) for value in inputs]
+        ids = await self.submit_many(requests)
+        return [RunHandle(self, run_id, workflow) for run_id in ids]
+
+    def request(
+        self,
+        workflow: Workflow[*tuple[Any, ...], Any],
+        payload: str | None,
+        *,
+        id: str | None = None,  # noqa: A002
+        queue: str | None = None,
+        priority: int = 0,
+        delay: timedelta | None = None,
+        deadline: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        principal: Principal | None = None,
+        idempotency_key: str | None = None,
+        cause: Cause | None = None,
+    ) -> StartRequest:
+        """Everything about a run to start; `payload` is the input as checked JSON text."""
+        now = self.clock.micros()
+        return StartRequest(
+            workflow=workflow.name,
+            version=workflow.version,
+            queue=queue or workflow.queue,
+            input=payload,
+            id=id,
+            priority=priority,
+            run_at=now + round(delay.total_seconds() * 1e6) if delay else None,
+            deadline_at=to_micros(deadline) if deadline else None,
+            tags=tags or {},
+            principal=principal,
+            idempotency_key=idempotency_key,
+            cause=cause or current_cause.get(),
+        )
+
+    async def submit(self, request: StartRequest) -> str:
+        """Start the run of a request and return its id; raises `RunConflict`."""
+        if request.id is None and request.idempotency_key is None:
+            return (await self.submit_many([request]))[0]
+        self._check_open()
+        here = self.residence.can_run(request)
+        if here:
+            request = owned(request, self._worker.owner)
+        now = self.clock.micros()
+        fence = self._worker.fence if here else None
+        run_id, created = await self.database.transact(commands.start, request, now, fence=fence)
+        if created and here and not self.residence.is_lost:
+            self.residence.run_now(RunRecord.of(_record(request, run_id, now)), None)
+        return run_id
+
+    async def submit_many(self, requests: Sequence[StartRequest]) -> list[str]:
+        """Start runs with new ids, all in one commit."""
+        self._check_open()
+        if not requests:
+            return []
+        now = self.clock.micros()
+        worker, residence = self._worker, self.residence
+        placed = [owned(entry, worker.owner) if residence.can_run(entry) else entry for entry in requests]
+        rows = [run_row(request, now) for request in placed]
+        writes = [Write(INSERT_RUN, tuple(row[name] for name in INSERT_COLUMNS)) for row in rows]
+        saving = self.database.write(*writes, fence=self._worker.fence if self._works else None)
+        for row in rows:
+            if row["owner"]:
+                self.residence.run_now(RunRecord.of({**row, "output": None, "error": None}), saving)
+        await saving
+        if any(not row["owner"] for row in rows):
+            await self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC))
+        return [row["id"] for row in rows]
+
+    def handle[R](self, run_id: str, workflow: Workflow[*tuple[Any, ...], R] | None = None) -> RunHandle[R]:
+        """A handle on a run that exists."""
+        return RunHandle(self, run_id, workflow)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise EngineStopped("the engine must be running to start a run; use `async with`")
+
+
+def _record(request: StartRequest, run_id: str, now: int) -> dict[str, Any]:
+    return {**run_row(request, now), "id": run_id, "output": None, "error": None}

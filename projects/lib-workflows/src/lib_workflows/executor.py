@@ -1,0 +1,513 @@
+"""Executes one run: performs what its driver asks for, writes the history, and keeps the run's row.
+
+Everything happens in *turns*. A turn takes what has begun, what is cancelled and what has ended, until nothing
+is left; then the run either ends, rests or goes on, and the ledger is flushed once. A completion becomes a row
+first and is delivered to the workflow then, in one go: the order of rows is the order of deliveries.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lib_events.database import Connection, Database
+from lib_events.event import Event
+from lib_events.statement import Fence, Write
+from lib_workflows import effects, wait_effects
+from lib_workflows.attempt import Attempt
+from lib_workflows.codec import encode_json
+from lib_workflows.completion import CancelRequest, Completion, failed
+from lib_workflows.context import Context
+from lib_workflows.driver import Driver, Outcome, Pending
+from lib_workflows.errors import Cancelled, ErrorRecord, Nondeterministic
+from lib_workflows.failure import encode_record, record_of
+from lib_workflows.history import CANCEL_OPERATION, replay
+from lib_workflows.ledger import Ledger, is_infrastructure
+from lib_workflows.lifecycle_events import (
+    RUN_ENDED,
+    RUN_RESUMED,
+    RUN_STARTED,
+    RUN_WAITING,
+    STEP_COMPLETED,
+    STEP_FAILED,
+    Teller,
+)
+from lib_workflows.run_record import Child, Message, RunRecord, Stored
+from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
+from lib_workflows.timers import Timers
+from lib_workflows.workflow import Workflow
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_REASON = "its deadline passed"
+NO_WAKES = 1 << 62  # a run that has ended is not woken
+TOLD_KINDS = frozenset(("step", "transaction", "child", "undo"))
+
+
+class Home(Protocol):
+    """What an executor needs of the engine it lives in."""
+
+    database: Database
+    timers: Timers
+    threads: Any
+    is_draining: bool
+
+    @property
+    def worker_id(self) -> str: ...
+    @property
+    def fence(self) -> Fence | None: ...
+
+    def start_child(self, parent: "Executor", operation: str, workflow: Any, payload: str | None) -> None: ...
+    def cancel_child(self, parent: "Executor", operation: str) -> None: ...
+    def run_ended(self, executor: "Executor", saving: asyncio.Future[None]) -> None: ...
+    def run_lost(self, executor: "Executor", error: BaseException) -> None: ...
+    def run_rests(self, executor: "Executor") -> None: ...
+    def spawn(self, work: Any) -> asyncio.Task[Any]: ...
+    def answered(self, executor: "Executor", update_id: str) -> None: ...
+    def report_progress(self, run_id: str, fraction: float | None, text: str, detail: Any = None) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Executor:
+    """One run in memory."""
+
+    home: Home
+    workflow: Workflow[*tuple[Any, ...], Any]
+    run: RunRecord
+    stored: Stored
+    running: dict[str, Any] = field(default_factory=dict)  # operations under way: attempts, registrations
+    deadlines: dict[str, int] = field(default_factory=dict)  # operation -> when its timer ends
+    attempts: dict[str, int] = field(default_factory=dict)  # operation -> attempts that failed
+    lingering: dict[str, Attempt] = field(default_factory=dict)  # threads that do not stop
+    mailbox: list[Message] = field(default_factory=list)
+    children: dict[str, Any] = field(default_factory=dict)
+    received: dict[tuple[str, str], int] = field(default_factory=dict)  # (type, match) -> position of the last event
+    replayed: frozenset[str] = frozenset()  # operations that may have begun in an earlier life
+    transaction: str | None = None  # the operation whose transaction is under way
+    transactions: deque[Callable[[], None]] = field(default_factory=deque)  # those that wait for it
+    position: int = 0
+    status: str = "running"
+    is_live: bool = False
+    ended: bool = False
+    seen: int = 0
+    last_active_at: int = 0
+    _gated: deque[Callable[[], None]] = field(default_factory=deque)
+    _inbox: deque[Completion | CancelRequest] = field(default_factory=deque)
+    _in_turn: bool = False
+    _cancelled: bool = False
+    _cancel_reason: str = ""
+    _waiting: tuple[int | None, str] | None = None  # what the row says of the rest
+    is_leaving: bool = False
+    _on_left: Callable[[], None] | None = None
+    driver: Driver = field(init=False)
+    ledger: Ledger = field(init=False)
+    teller: Teller = field(init=False)
+
+    def __post_init__(self) -> None:
+        run = self.run
+        context = Context(run.info(self.home.database.source), self)
+        self.driver = Driver(
+            run.id,
+            lambda: self.workflow.function(context, *self.workflow.decode_input(run.input)),
+            self.workflow.signature.result.encode,
+        )
+        self.teller = Teller.of(run.id, run.workflow, run.version, self.home.database.source, context.run.cause())
+        self.ledger = Ledger(
+            self.home.database,
+            self.home.fence,
+            on_durable=self._on_durable,
+            on_ended=self._on_ended,
+            on_lost=self._on_lost,
+        )
+        self.seen = self.stored.wakes
+        self.attempts = dict(self.stored.attempts)
+        self.children = dict(self.stored.children)
+
+    # The context's conductor
+
+    def now_micros(self) -> int:
+        """See `Conductor`."""
+        return self.driver.now
+
+    def random_bytes(self) -> bytes:
+        """See `Conductor`."""
+        return self.driver.random_bytes()
+
+    def report_progress(self, fraction: float, text: str) -> None:
+        """See `Conductor`; a replay reports nothing."""
+        if self.is_live:
+            self.home.report_progress(self.run.id, fraction, text)
+
+    # Life
+
+    def begin(self) -> None:
+        """Replay the history, then go on from where it ends."""
+        run, rows = self.run, self.stored.history
+        self.last_active_at = self.clock_micros()
+        self._in_turn = True
+        try:
+            self.driver.begin(run.started_at or run.created_at)
+            replay(self.driver, rows, run_id=run.id)
+        except Nondeterministic as error:
+            self._park(error)
+            return
+        finally:
+            self._in_turn = False
+        for row in rows:
+            wait_effects.remember(self, row)
+        self.position = max(self.stored.last_position, rows[-1].position if rows else 0)
+        self.replayed = frozenset(self.driver.pending) if self.stored.resumed else frozenset()
+        self._cancelled = any(row.kind == "cancel" for row in rows)
+        self._cancel_reason = next((row.meta or "" for row in rows if row.kind == "cancel"), "")
+        self.is_live = True
+        if not self.stored.resumed:
+            self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
+        if run.deadline_at is not None and not self._cancelled:
+            self.home.timers.add(run.deadline_at, lambda: self.request_cancel(DEADLINE_REASON))
+        self.hear(self.stored.messages, self.stored.wakes)
+
+    def clock_micros(self) -> int:
+        """The engine's time."""
+        return self.home.timers.clock.micros()
+
+    def close(self) -> None:
+        """Drop everything in memory; the database knows the rest."""
+        self.ended = True
+        self.ledger.closed = True
+        self._gated.clear()
+        self._inbox.clear()
+        for running in list(self.running.values()):
+            if isinstance(running, Attempt):
+                running.reported = True
+                running.stop()
+        self.running.clear()
+        self.driver.close()
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether it only waits, and the database knows for what."""
+        at_rest = self.status == "waiting" and self._waiting is not None and not self.is_leaving
+        return at_rest and not self.running and not self._gated and self.ledger.is_durable
+
+    def wake_at(self) -> int | None:
+        """When its next timer ends."""
+        times = list(self.deadlines.values())
+        if self.run.deadline_at is not None and not self._cancelled:
+            times.append(self.run.deadline_at)
+        return min(times, default=None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of it is under way (steps that have not begun do not count while the engine drains)."""
+        return self.ended or (not self.running and (self.ledger.is_durable or bool(self._gated)))
+
+    def leave(self, then: Callable[[], None]) -> None:
+        """Give the resting run back to the database, then call `then`.
+
+        From here on nothing is heard in memory: another worker may have it as soon as the database says so.
+        """
+        assert self._waiting is not None  # noqa: S101 - it rests
+        self.is_leaving = True
+        self._on_left = then
+        self._set_state("waiting", None, wake_at=self._waiting[0], waiting_for=self._waiting[1], owner=None)
+        self.ledger.flush()
+
+    def when_left(self, then: Callable[[], None]) -> None:
+        """Call `then` once the run has left."""
+        before = self._on_left
+
+        def both() -> None:
+            if before is not None:
+                before()
+            then()
+
+        self._on_left = both
+
+    # What others tell
+
+    def hear(self, messages: Sequence[Message], wakes: int) -> None:
+        """Take messages from the inbox; `wakes` is how many the run has had."""
+        self.seen = max(self.seen, wakes)
+        self._waiting = None  # the row has to be told that they are seen
+        for message in messages:
+            wait_effects.take_message(self, message)
+        self.turn()
+
+    def request_cancel(self, reason: str, message: int | None = None) -> None:
+        """Cancel the run, in turn."""
+        self._inbox.append(CancelRequest(reason, message))
+        self.turn()
+
+    def complete(self, completion: Completion) -> None:
+        """An operation ended."""
+        self._inbox.append(completion)
+        self.turn()
+
+    def child_ended(self, operation: str, child: Child) -> None:
+        """The child of an operation has ended."""
+        if not self.ended:
+            effects.child_ended(self, operation, child)
+
+    def when_durable(self, effect: Callable[[], None]) -> None:
+        """Do `effect` as soon as everything decided before it is on disk."""
+        if self.ledger.is_durable and not self.home.is_draining:
+            effect()
+        else:
+            self._gated.append(effect)
+
+    # Turns
+
+    def turn(self) -> None:
+        """Do everything there is to do now; safe to call from within."""
+        if self._in_turn or self.ended or self.is_leaving or not self.is_live:
+            return
+        self._in_turn = True
+        try:
+            while self._do_next():
+                pass
+            if self.driver.outcome is not None:
+                self._finish(self.driver.outcome)
+            else:
+                self._update_status()
+        except Exception as error:
+            logger.exception("run %s is put aside", self.run.id)
+            self.home.run_lost(self, error)
+            return
+        finally:
+            self._in_turn = False
+        self.ledger.flush()
+
+    def _do_next(self) -> bool:
+        driver = self.driver
+        if driver.begun:
+            pending = driver.begun.popleft()
+            if driver.pending.get(pending.path) is pending:
+                effects.begin(self, pending)
+        elif driver.cancellations:
+            pending = driver.cancellations.pop()
+            if driver.pending.get(pending.path) is pending:
+                effects.stop(self, pending)
+        elif driver.withdrawn:
+            effects.forget(self, driver.withdrawn.pop())
+        elif self._inbox and self.transaction is None and driver.outcome is None:
+            item = self._inbox.popleft()
+            if isinstance(item, CancelRequest):
+                self._cancel(item)
+            else:
+                self._deliver(item)
+        elif self.transactions and self.transaction is None and driver.outcome is None:
+            self.transactions.popleft()()
+        else:
+            return False
+        return True
+
+    def _deliver(self, completion: Completion) -> None:
+        pending = completion.pending
+        if self.driver.pending.get(pending.path) is not pending:
+            if completion.message is not None:
+                self.mailbox.insert(0, completion.message)
+            return
+        now = self.clock_micros()
+        self.deadlines.pop(pending.path, None)
+        if completion.position is None:
+            self.position += 1
+            self.ledger.add(Write(APPEND_HISTORY, self.row_of(completion, self.position, now)))
+        for write in completion.writes:
+            self.ledger.add(write)
+        if pending.operation.kind in TOLD_KINDS:
+            self._tell_end(completion, now)
+        self.driver.deliver(pending.path, completion.outcome, now)
+
+    def row_of(self, completion: Completion, position: int, now: int) -> HistoryRow:
+        """The history's row of `completion`."""
+        pending = completion.pending
+        return HistoryRow(
+            self.run.id,
+            position,
+            pending.path,
+            pending.operation.kind,
+            pending.operation.name,
+            completion.status,
+            completion.attempt,
+            completion.started_at or pending.begun_at,
+            now,
+            completion.input,
+            completion.output,
+            completion.error,
+            completion.meta,
+        )
+
+    def _tell_end(self, completion: Completion, now: int) -> None:
+        operation = completion.pending.operation
+        data = {
+            "operation": completion.pending.path,
+            "kind": operation.kind,
+            "name": operation.name,
+            "attempt": completion.attempt,
+        }
+        if completion.status == "completed":
+            self.ledger.tell(self.teller.tell(STEP_COMPLETED, now, **data))
+        else:
+            error = completion.outcome.error
+            told = {"type": type(error).__name__, "message": str(error)}
+            self.ledger.tell(self.teller.tell(STEP_FAILED, now, **data, error=told))
+
+    def _cancel(self, request: CancelRequest) -> None:
+        if request.message is not None:
+            self.ledger.add(Write(DELETE_MESSAGE, (self.run.id, request.message)))
+        if self._cancelled or self.driver.undoing:
+            return
+        now = self.clock_micros()
+        self._cancelled = True
+        self._cancel_reason = meta = encode_json({"reason": request.reason})
+        self.position += 1
+        row = HistoryRow(
+            self.run.id, self.position, CANCEL_OPERATION, "cancel", "cancel", "completed", 1, now, now, meta=meta
+        )
+        self.ledger.add(Write(APPEND_HISTORY, row))
+        self.driver.cancel(request.reason, now)
+
+    def _on_durable(self) -> None:
+        if not self._gated or self.home.is_draining:
+            if self._on_left is not None:
+                self._on_left()
+            elif self.status == "waiting":
+                self.home.run_rests(self)
+            return
+        # A turn of its own, so that everything they lead to is flushed together.
+        ready, self._gated = self._gated, deque()
+        self._in_turn = True
+        try:
+            for effect in ready:
+                effect()
+        finally:
+            self._in_turn = False
+        self.turn()
+
+    # The run's row
+
+    def _update_status(self) -> None:
+        status = "cancelling" if self._cancelled else "running"
+        if self.running or self._gated or self.transactions or self._inbox:
+            if self._waiting is not None:
+                self._waiting = None
+                event = self.teller.tell(RUN_RESUMED, self.clock_micros()) if self.status == "waiting" else None
+                self._set_state(status, event)
+            self.status = status
+            return
+        rest = (self.wake_at(), encode_json(wait_effects.waiting_for(self)))
+        if rest == self._waiting:
+            return
+        self._waiting = rest
+        event = None
+        if not self._cancelled:
+            status = "waiting"
+            if self.status != "waiting":
+                waiting_for = wait_effects.waiting_for(self)
+                event = self.teller.tell(RUN_WAITING, self.clock_micros(), waiting_for=waiting_for)
+        self.status = status
+        self._set_state(status, event, wake_at=rest[0], waiting_for=rest[1])
+
+    def _set_state(
+        self,
+        status: str,
+        event: Event | None = None,
+        *,
+        wake_at: int | None = None,
+        waiting_for: str | None = None,
+        owner: str | None = "",
+    ) -> None:
+        run = self.run
+        owner = self.home.worker_id if owner == "" else owner
+        row = (status, owner, self.seen, wake_at, waiting_for, None, None, run.started_at, None, run.id)
+        self.ledger.set_state(row, event)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if self.running or self.transaction is not None:
+            return
+        status, output, record = "completed", None, None
+        if outcome.error is None:
+            output = outcome.value
+        elif isinstance(outcome.error, Cancelled) and self._cancelled:
+            status, record = self._cancelled_record()
+        else:
+            status, record = "failed", record_of(outcome.error)
+        self._end(status, output, record)
+
+    def _cancelled_record(self) -> tuple[str, ErrorRecord]:
+        reason = wait_effects.reason_of(self._cancel_reason)
+        state = encode_json(
+            {
+                "args": [f"run {self.run.id} was cancelled: {reason}"],
+                "attributes": {"run_id": self.run.id, "reason": reason},
+            }
+        )
+        if reason == DEADLINE_REASON:
+            return "failed", ErrorRecord("DeadlineExceeded", f"run {self.run.id} must end in time: {reason}")
+        return "cancelled", ErrorRecord("RunCancelled", reason, path="lib_workflows.errors:RunCancelled", state=state)
+
+    def _park(self, error: Nondeterministic) -> None:
+        self.driver.close()
+        self._end("nondeterministic", None, record_of(error, stack=False))
+
+    def _end(self, status: str, output: str | None, record: ErrorRecord | None) -> None:
+        now = self.clock_micros()
+        parked = status == "nondeterministic"
+        self.status = status
+        self.run.status, self.run.output = status, output
+        error = encode_record(record) if record is not None else None
+        self.run.error = error
+        told = {"error": {"type": record.type, "message": record.message}} if record and status != "cancelled" else {}
+        row = (
+            status,
+            None,
+            1 << 62,
+            None,
+            None,
+            output,
+            error,
+            self.run.started_at,
+            None if parked else now,
+            self.run.id,
+        )
+        self.ledger.set_state(row, self.teller.tell(RUN_ENDED[status], now, **told), ends=True)
+        self.ended = True
+        self.ledger.flush()
+
+    def _on_ended(self, saving: asyncio.Future[None]) -> None:
+        self.home.run_ended(self, saving)
+
+    def _on_lost(self, error: BaseException) -> None:
+        self.home.run_lost(self, error)
+
+    # Transactions
+
+    async def transact(self, pending: Pending, call: Callable[[Connection], Completion]) -> None:
+        """Run a transaction function and its row in one transaction; no other row of the run comes between."""
+        started_at = self.clock_micros()
+        self.transaction = pending.path
+        self.position += 1
+        position = self.position
+
+        def function(connection: Connection) -> Completion:
+            completion = call(connection)
+            completion.started_at, completion.position = started_at, position
+            connection.write(Write(APPEND_HISTORY, self.row_of(completion, position, self.clock_micros())))
+            return completion
+
+        try:
+            completion = await self.home.database.transact(function, fence=self.home.fence)
+        except Exception as error:  # noqa: BLE001 - what the function raises is its result
+            if is_infrastructure(error):
+                self.home.run_lost(self, error)
+                return
+            completion = failed(pending, error)
+            completion.started_at = started_at
+        if self.ended:
+            return
+        self.transaction = None
+        self.running.pop(pending.path, None)
+        self._inbox.appendleft(completion)
+        self.turn()

@@ -1,0 +1,123 @@
+"""The history of a run: rows become outcomes again, and replaying them brings a workflow back to where it was."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from lib_workflows.codec import Signature, decode_json
+from lib_workflows.driver import Driver, Outcome, Pending
+from lib_workflows.errors import Cancelled, ErrorRecord, Nondeterministic, RunFailed, StepFailed, WaitTimeout
+from lib_workflows.failure import decode_record, rebuild, rebuild_loaded, subclasses
+from lib_workflows.messages import Decision, UpdateCall
+from lib_workflows.operation import (
+    Operation,
+    RaceWon,
+    RunChild,
+    RunStep,
+    RunTransaction,
+    WaitEvent,
+    WaitSignal,
+    WaitUpdate,
+)
+from lib_workflows.statements import HistoryRow
+
+CANCEL_OPERATION = "cancel"
+
+
+@lru_cache(maxsize=1024)
+def transaction_signature(function: Callable[..., Any]) -> Signature:
+    """The types of a transaction function, without its connection."""
+    return Signature(function, f"transaction {function.__name__}").drop_first()
+
+
+def outcome_of(operation: Operation[Any], row: HistoryRow) -> Outcome:
+    """What the workflow is told of `row`: the same live and replayed."""
+    if row.status == "completed":
+        return Outcome(_value_of(operation, row))
+    if row.status == "cancelled":
+        ran = decode_json(row.meta or "{}").get("ran", True)
+        return Outcome(error=Cancelled(), effect="unknown" if ran else "no")
+    return failure_of(operation, decode_record(row.error or "{}"), row.attempt)
+
+
+def failure_of(operation: Operation[Any], record: ErrorRecord, attempts: int) -> Outcome:
+    """The outcome of an operation that failed with `record`."""
+    if isinstance(operation, RunStep):
+        declared = rebuild(record, subclasses(operation.step.errors))
+        if declared is not None:
+            return Outcome(error=declared, effect="no")
+        return Outcome(error=StepFailed(operation.name, attempts, record), effect="unknown")
+    if isinstance(operation, RunTransaction):
+        # It was rolled back: whatever it raised is a result.
+        return Outcome(error=rebuild_loaded(record) or StepFailed(operation.name, attempts, record), effect="no")
+    if isinstance(operation, RunChild):
+        # It undid itself what it had done.
+        return Outcome(error=run_error(operation.name, record), effect="no")
+    if record.type == "WaitTimeout":
+        return Outcome(error=WaitTimeout(f"{operation.kind} {operation.name}"))
+    return Outcome(error=StepFailed(operation.name, attempts, record))
+
+
+def run_error(run_id: str, record: ErrorRecord) -> Exception:
+    """The exception callers get for a run that failed: the run's own error where it can be made again."""
+    error = rebuild_loaded(record)
+    if error is None:
+        return RunFailed(run_id, record)
+    if not isinstance(error, RunFailed):
+        error.__cause__ = RunFailed(run_id, record)
+    return error
+
+
+def _value_of(operation: Operation[Any], row: HistoryRow) -> Any:  # noqa: PLR0911 - one line per kind
+    text = row.output
+    match operation:
+        case RunStep():
+            return operation.step.signature.result.decode(text or "null")
+        case RunTransaction():
+            return transaction_signature(operation.function).result.decode(text or "null")
+        case RunChild():
+            return operation.workflow.signature.result.decode(text or "null")
+        case WaitSignal():
+            return operation.signal.codec.decode(text or "null")
+        case WaitUpdate():
+            call_id = decode_json(row.meta or "{}")["id"]
+            return UpdateCall(call_id, operation.update.codec.decode(text or "null"), operation.update)
+        case WaitEvent():
+            return operation.event_type.adapter.validate_json(text or "null")
+        case RaceWon():
+            return operation.index
+    return Decision(**decode_json(text or "{}")) if row.kind == "approval" else None
+
+
+def replay(driver: Driver, rows: Sequence[HistoryRow], *, run_id: str) -> None:
+    """Deliver `rows` in order to a driver that has begun; raises `Nondeterministic` where it asked otherwise."""
+    for row in rows:
+        if row.kind == "cancel":
+            driver.cancel(decode_json(row.meta or "{}").get("reason", "cancelled"), row.ended_at)
+            continue
+        pending = driver.pending.get(row.operation)
+        if pending is None or not _fits(pending, row):
+            raise Nondeterministic(run_id, row.position, _describe_row(row), _describe_code(driver, row, pending))
+        driver.deliver(row.operation, outcome_of(pending.operation, row), row.ended_at)
+
+
+def _fits(pending: Pending, row: HistoryRow) -> bool:
+    operation = pending.operation
+    if operation.kind != row.kind or operation.name != row.name:
+        return False
+    if isinstance(operation, RaceWon):
+        return bool(decode_json(row.meta or "{}").get("index") == operation.index)
+    return True
+
+
+def _describe_row(row: HistoryRow) -> str:
+    return f"operation {row.operation}: {row.kind} {row.name!r} ({row.status})"
+
+
+def _describe_code(driver: Driver, row: HistoryRow, pending: Pending | None) -> str:
+    if pending is not None:
+        return f"operation {row.operation}: {pending.operation.kind} {pending.operation.name!r}"
+    if driver.outcome is not None:
+        return "no such operation: the function has already ended"
+    asked = [f"{p.path}: {p.operation.kind} {p.operation.name!r}" for p in driver.pending.values()]
+    return f"no such operation; it waits for {', '.join(asked) or 'nothing'}"

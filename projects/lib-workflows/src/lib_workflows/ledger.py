@@ -1,0 +1,137 @@
+"""What a run has decided and not saved yet, and whether everything it depends on is on disk.
+
+The output-commit rule: a run goes on with a result at once, but before its next effect, and before its own
+result is released, everything it has decided must be durable. So a step's row shares a commit with whatever
+else is going on, and a chain of steps costs one commit each.
+
+The run's own row is a projection of memory: at most one write of it is under way, the next one carries the
+newest state (one group commit must not hold two versions of a row).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from lib_events.database import Database, DatabaseError, TransactionTooLong
+from lib_events.event import Event
+from lib_events.statement import Fence, Write
+from lib_workflows.statements import UPDATE_RUN
+
+
+class Ledger:
+    """Gathers the rows and events of one run and hands them to the group commit."""
+
+    __slots__ = (
+        "_database",
+        "_events",
+        "_fence",
+        "_last",
+        "_on_durable",
+        "_on_ended",
+        "_on_lost",
+        "_row_on_its_way",
+        "_state",
+        "_state_ends",
+        "_state_events",
+        "_writes",
+        "closed",
+    )
+
+    def __init__(
+        self,
+        database: Database,
+        fence: Fence | None,
+        *,
+        on_durable: Callable[[], None],
+        on_ended: Callable[[asyncio.Future[None]], None],
+        on_lost: Callable[[BaseException], None],
+    ) -> None:
+        self._database = database
+        self._fence = fence
+        self._on_durable = on_durable
+        self._on_ended = on_ended
+        self._on_lost = on_lost
+        self._writes: list[Write] = []
+        self._events: list[Event] = []
+        self._last: asyncio.Future[None] | None = None
+        self._row_on_its_way: asyncio.Future[None] | None = None
+        self._state: tuple[Any, ...] | None = None
+        self._state_ends = False
+        self._state_events: list[Event] = []
+        self.closed = False
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether everything decided so far is on disk."""
+        return self._last is None and not self._writes and self._state is None
+
+    def add(self, write: Write) -> None:
+        """Save a row with the next flush."""
+        self._writes.append(write)
+
+    def tell(self, event: Event) -> None:
+        """Append an event with the next flush; nothing waits for it."""
+        self._events.append(event)
+
+    def set_state(self, state: tuple[Any, ...], event: Event | None = None, *, ends: bool = False) -> None:
+        """Save the run's own row, and with it the event that tells of it; `ends` when this is its last state."""
+        self._state = state
+        self._state_ends = ends
+        if event is not None:
+            self._state_events.append(event)
+
+    def follow(self, saving: asyncio.Future[None]) -> None:
+        """The run's row is being inserted by `saving`."""
+        self._row_on_its_way = self._last = saving
+        saving.add_done_callback(self._saved)
+
+    def flush(self) -> None:
+        """Hand everything to the group commit."""
+        if self.closed:
+            return
+        sends_state = self._state is not None and self._row_on_its_way is None
+        if sends_state:
+            assert self._state is not None  # noqa: S101 - just asked
+            self._writes.append(Write(UPDATE_RUN, self._state))
+            self._state = None
+            self._events += self._state_events
+            self._state_events = []
+        if not self._writes and not self._events:
+            return
+        writes, events = self._writes, self._events
+        self._writes, self._events = [], []
+        saving = self._database.write(*writes, events=events, fence=self._fence)
+        if writes:
+            self._last = saving
+        if sends_state:
+            self._row_on_its_way = saving
+        saving.add_done_callback(self._saved)
+        if sends_state and self._state_ends:
+            self._on_ended(saving)
+
+    def _saved(self, saving: asyncio.Future[None]) -> None:
+        if self.closed:
+            return
+        error = asyncio.CancelledError() if saving.cancelled() else saving.exception()
+        if error is not None:
+            self._on_lost(error)
+            return
+        if saving is self._row_on_its_way:
+            self._row_on_its_way = None
+            if self._state is not None:
+                self.flush()
+        if saving is self._last:
+            self._last = None
+            if self.is_durable:
+                self._on_durable()
+
+
+def is_infrastructure(error: BaseException) -> bool:
+    """Whether the database failed, not the function that used it: the run is loaded again and tries again."""
+    if isinstance(error, TransactionTooLong):
+        return False
+    if isinstance(error, DBAPIError):
+        return bool(error.connection_invalidated)
+    return isinstance(error, DatabaseError | OSError)

@@ -1,0 +1,1 @@
+"""Alembic revisions of the workflow engine's tables."""

@@ -1,0 +1,467 @@
+"""The runs a process has in memory: it gives executors what they need, lets idle runs leave, and finds due ones.
+
+A message or a timer makes a run due in the database, a notification says to look, and a slow poll is the net
+beneath.
+"""
+
+import asyncio
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from lib_events.clock import Clock
+from lib_events.database import Database
+from lib_events.event import Cause
+from lib_events.lifecycle import Loop
+from lib_events.statement import Fence, Write
+from lib_workflows import commands
+from lib_workflows.commands import StartRequest, run_row
+from lib_workflows.errors import CommandRefused, RunNotFound
+from lib_workflows.executor import Executor
+from lib_workflows.messages import Principal
+from lib_workflows.results import Ending, Results
+from lib_workflows.run_record import Child, RunRecord, Stored, load, refresh
+from lib_workflows.statements import INSERT_RUN, WAKE_RUN
+from lib_workflows.timers import Timers
+from lib_workflows.worker import Worker, claim, due_here, next_due_at
+from lib_workflows.workflow import Registry, Workflow
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 5.0  # the slow poll beneath the notifications
+CLAIM_LIMIT = 500
+RELOAD_SECONDS = 0.5  # after a commit that failed
+DRAIN_SECONDS = 10.0
+INSERT_COLUMNS = tuple(name for name, _ in INSERT_RUN.columns)
+
+type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
+type OnProgress = Callable[[str, float | None, str, Any], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a process keeps in memory, and for how long."""
+
+    idle_seconds: float = 60.0
+    in_memory: int = 50_000
+    step_threads: int = 32
+
+
+class Residence:
+    """Executors and whatever brings them into memory and lets them go; the home of every executor."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        worker: Worker,
+        *,
+        clock: Clock,
+        limits: Limits,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.database = database
+        self.registry = registry
+        self.timers = Timers(clock)
+        self.results = Results(database, self._is_here)
+        self.progress: dict[str, tuple[float | None, str]] = {}  # the last of each run in memory
+        self.threads = ThreadPoolExecutor(limits.step_threads, thread_name_prefix="step")
+        self.scanner = Scanner(self)
+        self.is_open = False
+        self.is_draining = False
+        self.is_lost = False
+        self._worker = worker
+        self._on_progress = on_progress
+        self._idle_micros = int(limits.idle_seconds * 1e6)
+        self._in_memory = limits.in_memory
+        self._held = [(entry.name, entry.version) for entry in registry.workflows]
+        self._executors: dict[str, Executor] = {}
+        self._loading: dict[str, list[tuple[str, Child]]] = {}  # children that ended meanwhile
+        self._waking: dict[str, asyncio.Future[None]] = {}
+        self._refreshing: set[str] = set()
+        self._resting: dict[str, None] = {}  # least recently active first
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._next_scan_at: int | None = None
+
+    # Life
+
+    async def close(self) -> None:
+        """Drop what is left and end everything in the background."""
+        self.is_open = False
+        self.drop_all()
+        self.timers.close()
+        self.results.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    async def drain(self) -> None:
+        """Let what is under way end; nothing new begins."""
+        self.is_draining = True
+        deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
+        while asyncio.get_running_loop().time() < deadline:
+            busy = [entry for entry in self._executors.values() if not entry.is_idle]
+            if not busy:
+                return
+            await asyncio.sleep(0.005)
+        logger.warning("stopped with work under way; it goes on at the next start")
+
+    def drop_all(self) -> None:
+        """Forget every run in memory."""
+        for executor in list(self._executors.values()):
+            self._drop(executor)
+
+    def _drop(self, executor: Executor) -> None:
+        run_id = executor.run.id
+        executor.close()
+        if self._executors.get(run_id) is executor:
+            del self._executors[run_id]
+        self._resting.pop(run_id, None)
+        self.progress.pop(run_id, None)
+        self.results.gone(run_id)
+
+    def fenced(self) -> None:
+        """Somebody took over: nothing in memory may be believed any more. Begin a new life."""
+        if self.is_lost or not self.is_open:
+            return
+        self.is_lost = True
+        logger.error("this worker was taken for dead and its runs are elsewhere; beginning again")
+        self.drop_all()
+        self.spawn(self._begin_again())
+
+    async def _begin_again(self) -> None:
+        await self._worker.end(release=False)
+        await self._worker.begin(self.fenced)
+        self.is_lost = False
+        self.scanner.wake()
+
+    # Runs that begin here
+
+    def can_run(self, request: StartRequest) -> bool:
+        """Whether a new run may begin here at once."""
+        return (
+            self.is_open
+            and not self.is_lost
+            and not self.is_draining
+            and request.run_at is None
+            and len(self._executors) < self._in_memory
+            and self.registry.holds(request.workflow, request.version)
+        )
+
+    def run_now(self, record: RunRecord, saving: asyncio.Future[None] | None) -> None:
+        """Begin a run that is being inserted by `saving` (or has been)."""
+        workflow = self.registry.find(record.workflow, record.version)
+        executor = Executor(self, workflow, record, Stored())
+        self._executors[record.id] = executor
+        if saving is not None:
+            executor.ledger.follow(saving)
+        executor.begin()
+
+    # What executors need: see `Home`
+
+    @property
+    def worker_id(self) -> str:
+        """The name of this life."""
+        return self._worker.owner
+
+    @property
+    def fence(self) -> Fence | None:
+        """What guards every commit."""
+        return self._worker.fence
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` in the background; it ends with the engine."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_ended)
+        return task
+
+    def _spawned_ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("background work of the engine failed", exc_info=task.exception())
+
+    def start_child(self, parent: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> None:
+        """Start the child of an operation; its id follows from both, so starting it again changes nothing."""
+        run = parent.run
+        request = StartRequest(
+            workflow=workflow.name,
+            version=workflow.version,
+            queue=workflow.queue,
+            input=payload,
+            id=child_run_id(run.id, operation),
+            principal=Principal(run.principal, run.principal_name) if run.principal else None,
+            cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
+            parent=run.id,
+            parent_operation=operation,
+        )
+        now = self.timers.clock.micros()
+        if self.can_run(request):
+            request = owned(request, self._worker.owner)
+        row = run_row(request, now)
+        saving = self.database.write(Write(INSERT_RUN, tuple(row[name] for name in INSERT_COLUMNS)), fence=self.fence)
+        parent.children[operation] = Child(row["id"], row["status"], None, None)
+        if row["owner"]:
+            # Not within the parent's turn: children of children would nest without end.
+            record = RunRecord.of({**row, "output": None, "error": None})
+            self._loading[record.id] = []
+            asyncio.get_running_loop().call_soon(self._begin_child, record, saving)
+        else:
+            saving.add_done_callback(lambda _: self.scanner.wake())
+
+    def _begin_child(self, record: RunRecord, saving: asyncio.Future[None]) -> None:
+        self._loading.pop(record.id, None)
+        if self.is_open and not self.is_lost:
+            self.run_now(record, saving)
+
+    def cancel_child(self, parent: Executor, operation: str) -> None:
+        """Pass a cancellation on; the child's end is awaited by the parent's operation."""
+        child = parent.children.get(operation)
+        if child is None or child.has_ended:
+            return
+        reason = "its parent was cancelled"
+        executor = self._executors.get(child.id)
+        if executor is not None:
+            asyncio.get_running_loop().call_soon(executor.request_cancel, reason)
+        else:
+            parent.when_durable(lambda: self._spawn_cancel(child.id, reason))
+
+    def _spawn_cancel(self, run_id: str, reason: str) -> None:
+        self.spawn(self._cancel_elsewhere(run_id, reason))
+
+    async def _cancel_elsewhere(self, run_id: str, reason: str) -> None:
+        for _ in range(100):
+            try:
+                await self.database.transact(commands.cancel, run_id, reason)
+            except RunNotFound:
+                await asyncio.sleep(0.05)  # its insertion is still on its way
+            except CommandRefused:
+                return
+            else:
+                return
+
+    def run_ended(self, executor: Executor, saving: asyncio.Future[None]) -> None:
+        """A run's last state has been handed to the commit: its parent may know, others when it is durable."""
+        run = executor.run
+        if run.parent is not None and run.parent_operation is not None and run.status != "nondeterministic":
+            child = Child(run.id, run.status, run.output, run.error)
+            self._tell_parent(run.parent, run.parent_operation, child)
+        saving.add_done_callback(lambda done: self._end_is_durable(executor, done))
+
+    def _tell_parent(self, parent_id: str, operation: str, child: Child) -> None:
+        parent = self._executors.get(parent_id)
+        if parent is not None and not parent.is_leaving:
+            asyncio.get_running_loop().call_soon(parent.child_ended, operation, child)
+        elif parent_id in self._loading:
+            self._loading[parent_id].append((operation, child))
+        elif parent is not None:
+            # One group commit must not hold two versions of a row: the parent's last one goes first.
+            parent.when_left(lambda: self._wake_parent(parent_id))
+        else:
+            self._wake_parent(parent_id)
+
+    def _wake_parent(self, parent_id: str) -> None:
+        waking = self.database.write(Write(WAKE_RUN, (parent_id,)), fence=self.fence)
+        self._waking[parent_id] = waking
+        waking.add_done_callback(lambda _: self._woke(parent_id))
+
+    def _woke(self, run_id: str) -> None:
+        self._waking.pop(run_id, None)
+        if self.is_open:
+            self.spawn(self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC)))
+
+    def _end_is_durable(self, executor: Executor, saving: asyncio.Future[None]) -> None:
+        if saving.cancelled() or saving.exception() is not None:
+            return  # the ledger reports it lost
+        run = executor.run
+        if self._executors.get(run.id) is executor:
+            del self._executors[run.id]
+        self._resting.pop(run.id, None)
+        self.progress.pop(run.id, None)
+        self.results.ended(run.id, Ending(run.status, run.output, run.error))
+
+    def run_lost(self, executor: Executor, error: BaseException) -> None:
+        """A commit failed, or we have a defect: forget the run's memory and load it again."""
+        run_id = executor.run.id
+        self._drop(executor)
+        if not self.is_open or self.is_lost:
+            return
+        logger.warning("run %s is loaded again: %s", run_id, error)
+        at = self.timers.clock.micros() + int(RELOAD_SECONDS * 1e6)
+        self.timers.add(at, lambda: self._reload(run_id))
+
+    def _reload(self, run_id: str) -> None:
+        if self.is_open and run_id not in self._executors and run_id not in self._loading:
+            self.spawn(self._load([run_id], {}))
+
+    def run_rests(self, executor: Executor) -> None:
+        """A run only waits, durably: it may leave memory after a while."""
+        if self.is_draining:
+            return
+        run_id = executor.run.id
+        executor.last_active_at = self.timers.clock.micros()
+        self._resting.pop(run_id, None)
+        self._resting[run_id] = None
+        if len(self._executors) > self._in_memory:
+            self._evict_oldest()
+
+    def answered(self, executor: Executor, update_id: str) -> None:  # noqa: ARG002
+        """An update was answered: tell who waits for it as soon as the answer is durable."""
+        asyncio.get_running_loop().call_soon(executor.when_durable, self.results.something_happened)
+
+    def report_progress(self, run_id: str, fraction: float | None, text: str, detail: Any = None) -> None:
+        """Progress of a run (with `detail`: the heartbeat of a step); may come from a step's thread."""
+        if detail is None:
+            self.progress[run_id] = (fraction, text)
+        if self._on_progress is not None:
+            self._on_progress(run_id, fraction, text, detail)
+
+    def _is_here(self, run_id: str) -> bool:
+        return run_id in self._executors
+
+    # Leaving memory
+
+    def evict_idle(self) -> None:
+        """Let runs leave memory that have rested long enough."""
+        before = self.timers.clock.micros() - self._idle_micros
+        for run_id in list(self._resting):
+            executor = self._executors.get(run_id)
+            if executor is None or not executor.is_resting:
+                del self._resting[run_id]
+            elif executor.last_active_at <= before:
+                self._evict(executor)
+            else:
+                break
+
+    def _evict_oldest(self) -> None:
+        for run_id in list(self._resting)[: max(1, self._in_memory // 10)]:
+            executor = self._executors.get(run_id)
+            if executor is not None and executor.is_resting:
+                self._evict(executor)
+
+    def _evict(self, executor: Executor) -> None:
+        self._resting.pop(executor.run.id, None)
+        executor.leave(lambda: self._evicted(executor))
+
+    def _evicted(self, executor: Executor) -> None:
+        if self._executors.get(executor.run.id) is executor:
+            wake_at = executor.wake_at()
+            self._drop(executor)
+            if wake_at is not None:
+                self._scan_at(wake_at)
+
+    # Finding what is due
+
+    async def scan(self) -> None:
+        """Tell runs in memory what came for them, and take runs that are due and in nobody's memory."""
+        now = self.timers.clock.micros()
+        owner = self._worker.owner
+        for run_id, wakes in await self.database.read(due_here, owner, now):
+            executor = self._executors.get(run_id)
+            if executor is not None and wakes > executor.seen and run_id not in self._refreshing:
+                self._refreshing.add(run_id)
+                self.spawn(self._refresh(executor))
+            elif executor is None and run_id not in self._loading:
+                self._reload(run_id)
+        while len(self._executors) < self._in_memory and not self.is_lost and not self.is_draining:
+            found = await self.database.transact(self._claim, owner, now, fence=self.fence)
+            if found:
+                await self._load(list(found), found)
+            if len(found) < CLAIM_LIMIT:
+                break
+        next_at = await self.database.read(next_due_at, now)
+        if next_at is not None:
+            self._scan_at(next_at)
+
+    def _claim(self, connection: Any, owner: str, now: int) -> dict[str, bool]:
+        return claim(connection, owner, self._held, now=now, limit=CLAIM_LIMIT) if self._held else {}
+
+    def _scan_at(self, at: int) -> None:
+        if self._next_scan_at is not None and self._next_scan_at <= at:
+            return
+        self._next_scan_at = at
+
+        def scan() -> None:
+            if self._next_scan_at == at:
+                self._next_scan_at = None
+            self.scanner.wake()
+
+        self.timers.add(at, scan)
+
+    async def _refresh(self, executor: Executor) -> None:
+        try:
+            wakes, messages, children = await self.database.read(refresh, executor.run.id, executor.seen)
+        finally:
+            self._refreshing.discard(executor.run.id)
+        if executor.ended or self._executors.get(executor.run.id) is not executor:
+            return
+        executor.hear(messages, wakes)
+        for operation, child in children.items():
+            if child.has_ended:
+                executor.child_ended(operation, child)
+
+    async def _load(self, run_ids: list[str], begins: Mapping[str, bool]) -> None:
+        """Bring runs that this life owns into memory."""
+        for run_id in run_ids:
+            self._loading[run_id] = []
+        waking = [self._waking[run_id] for run_id in run_ids if run_id in self._waking]
+        if waking:
+            await asyncio.wait(waking)
+        try:
+            loaded = await self.database.read(load, run_ids)
+        except BaseException:
+            for run_id in run_ids:
+                self._loading.pop(run_id, None)
+            raise
+        for record, stored in loaded:
+            ended_children = self._loading.pop(record.id, [])
+            current = self._executors.get(record.id)
+            if (current is not None and not current.is_leaving) or not self.is_open or self.is_lost:
+                continue
+            if current is not None:
+                self._drop(current)
+            stored.resumed = not begins.get(record.id, False) or bool(stored.history)
+            stored.children |= dict(ended_children)
+            self._resume(record, stored)
+
+    def _resume(self, record: RunRecord, stored: Stored) -> None:
+        if record.status not in ("running", "cancelling") or not self.registry.holds(record.workflow, record.version):
+            return
+        self.results.forget(record.id)
+        executor = Executor(self, self.registry.find(record.workflow, record.version), record, stored)
+        self._executors[record.id] = executor
+        executor.begin()
+
+
+class Scanner(Loop):
+    """Scans whenever something may be due."""
+
+    def __init__(self, residence: Residence) -> None:
+        super().__init__(name="workflow engine")
+        self._residence = residence
+
+    async def run(self) -> None:
+        """Scan, then pause until woken, or for the slow poll."""
+        unsubscribe = self._residence.database.on_notify(commands.RUNS_TOPIC, self.wake)
+        try:
+            while True:
+                await self._residence.scan()
+                self._residence.evict_idle()
+                await self.pause(POLL_SECONDS)
+        finally:
+            unsubscribe()
+
+
+def child_run_id(parent: str, operation: str) -> str:
+    """The id of the run an operation starts."""
+    return hashlib.blake2b(f"{parent}\0{operation}".encode(), digest_size=16).hexdigest()
+
+
+def owned(request: StartRequest, owner: str) -> StartRequest:
+    """The request of a run that begins at once, in the memory of `owner`."""
+    return dataclasses.replace(request, owner=owner)

@@ -1,0 +1,78 @@
+"""What a caller holds of a run: ask for its result, talk to it, cancel it."""
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from lib_workflows import commands, queries
+from lib_workflows.codec import decode_json
+from lib_workflows.errors import RunNotFound, UpdateRejected
+from lib_workflows.failure import decode_record
+from lib_workflows.history import run_error
+from lib_workflows.messages import Signal, Update
+from lib_workflows.workflow import Workflow
+
+if TYPE_CHECKING:
+    from lib_workflows.engine import Engine
+
+
+class RunHandle[R]:
+    """A run, by its id; the run itself may be anywhere."""
+
+    def __init__(self, engine: "Engine", run_id: str, workflow: Workflow[*tuple[Any, ...], R] | None) -> None:
+        self.id = run_id
+        self._engine = engine
+        self._workflow = workflow
+
+    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - the embedding API
+        """Wait for the run's result, at most `timeout` seconds (`TimeoutError`). Raises the run's error,
+        `RunCancelled`, or `Nondeterministic` for a parked run.
+        """
+        async with asyncio.timeout(timeout):
+            status, output, error = await self._engine.results.wait(self.id)
+        if status == "completed":
+            text = output or "null"
+            workflow = self._workflow
+            result: R = decode_json(text) if workflow is None else workflow.signature.result.decode(text)
+            return result
+        raise run_error(self.id, decode_record(error or '{"type": "Error", "message": "unknown"}'))
+
+    async def status(self) -> str:
+        """The run's status now."""
+        run = await self._engine.database.read(queries.get_run, self.id)
+        if run is None:
+            raise RunNotFound(self.id)
+        return run.status
+
+    async def signal[T](self, signal: Signal[T], value: T) -> None:
+        """Send a signal; durable when it returns."""
+        await self._engine.database.transact(commands.send_signal, self.id, signal.name, signal.codec.encode(value))
+
+    async def update[In, Out](
+        self,
+        update: Update[In, Out],
+        value: In,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Out:
+        """Send an update and wait for the reply; raises `UpdateRejected`."""
+        update_id = uuid.uuid4().hex
+        payload = update.codec.encode(value)
+        await self._engine.database.transact(
+            lambda connection: commands.send_update(connection, self.id, update.name, payload, update_id=update_id)
+        )
+        async with asyncio.timeout(timeout):
+            status, reply = await self._engine.results.wait_update(update_id)
+        if status == "rejected":
+            raise UpdateRejected(update.name, reply or "")
+        return update.reply_codec.decode(reply or "null")
+
+    async def cancel(self, reason: str = "cancelled") -> None:
+        """Ask the run to stop and to undo what it did; wait for the end with `result`."""
+        await self._engine.database.transact(commands.cancel, self.id, reason)
+
+    async def view(self, name: str) -> Any:
+        """The value of a view, or None."""
+        return await self._engine.database.read(queries.get_view, self.id, name)
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"

@@ -1,0 +1,156 @@
+"""A run as it is loaded: its fixed facts, and what its database rows say of its past."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+
+from lib_events.database import Connection
+from lib_workflows.codec import decode_json
+from lib_workflows.context import RunInfo
+from lib_workflows.messages import Principal
+from lib_workflows.run_state import TERMINAL
+from lib_workflows.statements import HistoryRow
+from lib_workflows.tables import approvals, attempts, history, messages, runs
+
+HISTORY_COLUMNS = tuple(history.c[name] for name in HistoryRow._fields)
+
+
+class Message(NamedTuple):
+    """One message of a run's inbox."""
+
+    number: int
+    kind: str
+    name: str
+    payload: str | None
+    reference: str | None
+
+
+class Child(NamedTuple):
+    """A run started by `ctx.child`, as its parent sees it."""
+
+    id: str
+    status: str
+    output: str | None
+    error: str | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will not change any more."""
+        return self.status in TERMINAL
+
+
+@dataclass(slots=True, kw_only=True)
+class RunRecord:
+    """The facts of a run that its executor needs."""
+
+    id: str
+    workflow: str
+    version: int
+    queue: str
+    status: str
+    created_at: int
+    input: str | None = None
+    output: str | None = None
+    error: str | None = None
+    principal: str | None = None
+    principal_name: str | None = None
+    tags: str | None = None
+    correlation_id: str = ""
+    causation_id: str | None = None
+    traceparent: str | None = None
+    parent: str | None = None
+    parent_operation: str | None = None
+    deadline_at: int | None = None
+    started_at: int | None = None
+    priority: int = 0
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "RunRecord":
+        """From a row of `runs`."""
+        return cls(**{name: row[name] for name in RECORD_FIELDS})
+
+    def info(self, source: str) -> RunInfo:
+        """What the workflow sees of it."""
+        return RunInfo(
+            id=self.id,
+            workflow=self.workflow,
+            version=self.version,
+            source=source,
+            principal=Principal(self.principal, self.principal_name) if self.principal else None,
+            correlation_id=self.correlation_id,
+            causation_id=self.causation_id,
+            traceparent=self.traceparent,
+            tags=decode_json(self.tags) if self.tags else {},
+        )
+
+
+RECORD_FIELDS = tuple(entry.name for entry in fields(RunRecord))
+
+
+@dataclass(slots=True)
+class Stored:
+    """What the database holds of a run's past; empty for one that begins."""
+
+    history: list[HistoryRow] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    wakes: int = 0
+    attempts: dict[str, int] = field(default_factory=dict)
+    children: dict[str, Child] = field(default_factory=dict)
+    approvals: set[str] = field(default_factory=set)  # operations that have asked already
+    last_position: int = 0  # also of rows set aside by a retry
+    resumed: bool = False  # it has been in memory before
+
+
+def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord, Stored]]:
+    """Read runs and their past, all in one snapshot."""
+    records = connection.execute(select(runs).where(runs.c.id.in_(run_ids))).mappings().all()
+    stored = {row["id"]: Stored(wakes=row["wakes"], resumed=True) for row in records}
+    _load_history(connection, stored)
+    for run_id, found in read_messages(connection, run_ids).items():
+        stored[run_id].messages = found
+    for run_id, children in read_children(connection, run_ids).items():
+        stored[run_id].children = children
+    for row in connection.execute(select(attempts).where(attempts.c.run.in_(run_ids))):
+        stored[row.run].attempts[row.operation] = row.attempt
+    for row in connection.execute(select(approvals.c.run, approvals.c.operation).where(approvals.c.run.in_(run_ids))):
+        stored[row.run].approvals.add(row.operation)
+    return [(RunRecord.of(dict(row)), stored[row["id"]]) for row in records]
+
+
+def _load_history(connection: Connection, stored: Mapping[str, Stored]) -> None:
+    query = select(*HISTORY_COLUMNS, history.c.voided).where(history.c.run.in_(list(stored)))
+    for found in connection.execute(query.order_by(history.c.run, history.c.position)):
+        *values, voided = tuple(found)
+        row = HistoryRow(*values)
+        past = stored[row.run]
+        past.last_position = row.position
+        if not voided:
+            past.history.append(row)
+
+
+def read_messages(connection: Connection, run_ids: Sequence[str], after: int = 0) -> dict[str, list[Message]]:
+    """The messages of runs after number `after`, in order."""
+    columns = (messages.c[name] for name in Message._fields)
+    query = select(messages.c.run, *columns).where(messages.c.run.in_(run_ids), messages.c.number > after)
+    found: dict[str, list[Message]] = {}
+    for run_id, *values in map(tuple, connection.execute(query.order_by(messages.c.run, messages.c.number))):
+        found.setdefault(run_id, []).append(Message(*values))
+    return found
+
+
+def read_children(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, Child]]:
+    """The children of runs by the operation that started them."""
+    query = select(runs.c.parent, runs.c.parent_operation, runs.c.id, runs.c.status, runs.c.output, runs.c.error)
+    found: dict[str, dict[str, Child]] = {}
+    for parent, operation, *values in map(tuple, connection.execute(query.where(runs.c.parent.in_(run_ids)))):
+        found.setdefault(parent, {})[operation] = Child(*values)
+    return found
+
+
+def refresh(connection: Connection, run_id: str, after: int) -> tuple[int, list[Message], dict[str, Child]]:
+    """What came for a run in memory: its wakes, its new messages, its children."""
+    wakes = connection.execute(select(runs.c.wakes).where(runs.c.id == run_id)).scalar_one()
+    messages_of = read_messages(connection, [run_id], after).get(run_id, [])
+    return wakes, messages_of, read_children(connection, [run_id]).get(run_id, {})

@@ -1,0 +1,42 @@
+"""The states of a run and what moves it between them: data, from which the documentation draws its diagram."""
+
+from typing import Literal
+
+from lib_workflows.errors import CommandRefused
+
+type Status = Literal[
+    "queued", "running", "waiting", "cancelling", "completed", "failed", "cancelled", "nondeterministic"
+]
+type Move = Literal["claim", "rest", "resume", "cancel", "complete", "fail", "undone", "park", "retry"]
+
+TERMINAL = frozenset(("completed", "failed", "cancelled"))
+ENDED = TERMINAL | {"nondeterministic"}  # parked: nothing happens until someone retries or forks it
+
+TRANSITIONS: dict[tuple[str, Move], Status] = {
+    ("queued", "claim"): "running",
+    ("queued", "cancel"): "cancelled",
+    ("running", "rest"): "waiting",
+    ("waiting", "resume"): "running",
+    ("running", "cancel"): "cancelling",
+    ("waiting", "cancel"): "cancelling",
+    ("running", "complete"): "completed",
+    ("running", "fail"): "failed",
+    ("running", "park"): "nondeterministic",
+    ("cancelling", "undone"): "cancelled",
+    ("cancelling", "complete"): "completed",  # it caught the cancellation and ended well
+    ("cancelling", "fail"): "failed",
+    ("cancelling", "park"): "nondeterministic",
+    ("failed", "retry"): "queued",
+    ("cancelled", "retry"): "queued",
+    ("nondeterministic", "retry"): "queued",
+    ("nondeterministic", "cancel"): "cancelled",
+}
+
+
+def after(status: str, move: Move, *, run_id: str = "") -> Status:
+    """The status after `move`; raises `CommandRefused` when there is no such transition."""
+    try:
+        return TRANSITIONS[status, move]
+    except KeyError:
+        allowed = [source for source, possible in TRANSITIONS if possible == move]
+        raise CommandRefused(run_id, move, status, allowed) from None

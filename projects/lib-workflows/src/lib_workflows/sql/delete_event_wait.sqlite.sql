@@ -1,0 +1,1 @@
+DELETE FROM event_waits WHERE run = ? AND operation = ?

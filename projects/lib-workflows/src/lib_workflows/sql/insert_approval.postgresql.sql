@@ -1,0 +1,1 @@
+INSERT INTO approvals (id, run, operation, workflow, name, text, addressee, about, asked_at, due_at, status) SELECT id, run, operation, workflow, name, text, addressee, about, asked_at, due_at, 'pending' FROM {rows} ON CONFLICT (id) DO NOTHING

@@ -1,0 +1,205 @@
+"""Steps, undos and transactions: the operations that touch the world."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lib_events.database import Connection
+from lib_events.statement import Write
+from lib_workflows.attempt import Attempt
+from lib_workflows.codec import encode_json
+from lib_workflows.completion import Completion, completed, failed
+from lib_workflows.driver import Outcome, Pending
+from lib_workflows.errors import Cancelled
+from lib_workflows.failure import encode_record, is_declared, record_of
+from lib_workflows.history import transaction_signature
+from lib_workflows.lifecycle_events import STEP_RETRIED, STEP_STARTED
+from lib_workflows.operation import RunStep, RunTransaction, RunUndo
+from lib_workflows.retry import Backoff
+from lib_workflows.statements import DELETE_ATTEMPT, PUT_ATTEMPT
+from lib_workflows.step import Step, StepRun
+
+if TYPE_CHECKING:
+    from lib_workflows.executor import Executor
+
+UNDO_RETRIES = 10
+UNDO_BACKOFF = Backoff()
+
+
+def begin_step(executor: "Executor", pending: Pending) -> None:
+    """Run a step, once everything before it is durable."""
+    operation = pending.operation
+    assert isinstance(operation, RunStep)  # noqa: S101 - the table says so
+    _begin_attempts(executor, pending, operation.step, operation.args)
+
+
+def begin_undo(executor: "Executor", pending: Pending) -> None:
+    """Undo an operation: in a transaction, or by a step (a plain function is one with patient retries)."""
+    operation = pending.operation
+    assert isinstance(operation, RunUndo)  # noqa: S101 - the table says so
+    if operation.transactional:
+        _queue_transaction(executor, pending, operation.function, operation.args)
+        return
+    step = operation.function
+    if not isinstance(step, Step):
+        step = Step(step, name=operation.name, retries=UNDO_RETRIES, backoff=UNDO_BACKOFF, timeout=None, errors=())
+    lingering = executor.lingering.pop(operation.target, None)
+    if lingering is not None and lingering.lingers:
+        # The thread of what is to be undone still runs: undoing beside it would undo nothing.
+        assert lingering.future is not None  # noqa: S101 - it lingers
+        executor.running[pending.path] = lingering.future
+        lingering.future.add_done_callback(lambda _: _resume_undo(executor, pending, step, operation.args))
+        return
+    _begin_attempts(executor, pending, step, operation.args)
+
+
+def _resume_undo(executor: "Executor", pending: Pending, step: Step[Any, Any], args: tuple[Any, ...]) -> None:
+    if not executor.ended:
+        executor.running.pop(pending.path, None)
+        _begin_attempts(executor, pending, step, args)
+        executor.turn()
+
+
+def _begin_attempts(executor: "Executor", pending: Pending, step: Step[Any, Any], args: tuple[Any, ...]) -> None:
+    executor.when_durable(lambda: _launch(executor, pending, step, args))
+
+
+def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: tuple[Any, ...]) -> None:
+    path = pending.path
+    if executor.driver.pending.get(path) is not pending or path in executor.running or executor.ended:
+        return
+    executor.deadlines.pop(path, None)
+    number = executor.attempts.get(path, 0) + 1
+    home = executor.home
+
+    def heartbeat(run: StepRun, progress: Any) -> None:
+        home.report_progress(run.run_id, None, "", {"operation": run.operation, "step": run.name, "progress": progress})
+
+    run = StepRun(executor.run.id, path, step.name, number, heartbeat)
+    started_at = executor.clock_micros()
+
+    def ended(attempt: Attempt, value: Any, error: BaseException | None) -> None:
+        _attempt_ended(executor, pending, attempt, value, error, started_at)
+
+    attempt = Attempt(step, args, run, is_last=number > step.retries, on_end=ended)
+    executor.running[path] = attempt
+    data = {"operation": path, "kind": pending.operation.kind, "name": step.name, "attempt": number}
+    executor.ledger.tell(executor.teller.tell(STEP_STARTED, started_at, **data))
+    attempt.start(home.threads)
+    if not attempt.reported:
+        executor.ledger.flush()
+
+
+def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
+    executor: "Executor",
+    pending: Pending,
+    attempt: Attempt,
+    value: Any,
+    error: BaseException | None,
+    started_at: int,
+) -> None:
+    if executor.ended:
+        return
+    executor.running.pop(pending.path, None)
+    if attempt.lingers:
+        executor.lingering[pending.path] = attempt
+    if error is None:
+        completion = _step_completed(pending, attempt, value)
+    elif pending.cancelling is not None and not isinstance(error, Exception):
+        complete_cancelled(executor, pending, ran=True, started_at=started_at)
+        return
+    else:
+        retried = not attempt.is_last and pending.cancelling is None and not is_declared(error, attempt.step.errors)
+        if retried:
+            _retry(executor, pending, attempt, error)
+            return
+        completion = failed(pending, error, attempt.run.attempt)
+    completion.started_at = started_at
+    completion.attempt = attempt.run.attempt
+    completion.input = _arguments(attempt)
+    if attempt.run.attempt > 1:
+        completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
+    executor.complete(completion)
+
+
+def _step_completed(pending: Pending, attempt: Attempt, value: Any) -> Completion:
+    if isinstance(pending.operation, RunUndo):
+        return completed(pending, None)
+    try:
+        text, settled = attempt.step.signature.result.settle(value)
+    except Exception as error:  # noqa: BLE001 - a result that cannot be kept is a failure
+        return failed(pending, error, attempt.run.attempt)
+    return completed(pending, settled, text)
+
+
+def _arguments(attempt: Attempt) -> str | None:
+    # For people to read: what cannot be shown must not fail a step that has had its effect.
+    try:
+        return attempt.step.signature.arguments.encode(attempt.args)
+    except Exception:  # noqa: BLE001
+        return None
+
+
+def _retry(executor: "Executor", pending: Pending, attempt: Attempt, error: BaseException) -> None:
+    path, number = pending.path, attempt.run.attempt
+    now = executor.clock_micros()
+    next_at = now + int(attempt.step.backoff.pause_seconds(number) * 1e6)
+    record = record_of(error)
+    executor.attempts[path] = number
+    executor.deadlines[path] = next_at
+    executor.ledger.add(Write(PUT_ATTEMPT, (executor.run.id, path, number, next_at, encode_record(record))))
+    data = {"operation": path, "kind": pending.operation.kind, "name": attempt.step.name, "attempt": number}
+    told = {"type": record.type, "message": record.message}
+    executor.ledger.tell(executor.teller.tell(STEP_RETRIED, now, **data, error=told))
+
+    def again() -> None:
+        if executor.driver.pending.get(path) is pending and not executor.ended:
+            _begin_attempts(executor, pending, attempt.step, attempt.args)
+            executor.turn()
+
+    executor.home.timers.add(next_at, again)
+    executor.turn()
+
+
+# Transactions
+
+
+def begin_transaction(executor: "Executor", pending: Pending) -> None:
+    """Run a transaction function, once everything before it is durable."""
+    operation = pending.operation
+    assert isinstance(operation, RunTransaction)  # noqa: S101 - the table says so
+    _queue_transaction(executor, pending, operation.function, operation.args)
+
+
+def _queue_transaction(
+    executor: "Executor", pending: Pending, function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
+    def call(connection: Connection) -> Completion:
+        value = function(connection, *args)
+        if isinstance(pending.operation, RunUndo):
+            return completed(pending, None)
+        signature = transaction_signature(function)
+        text, settled = signature.result.settle(value)
+        completion = completed(pending, settled, text)
+        completion.input = signature.arguments.encode(args)
+        return completion
+
+    def effect() -> None:
+        if executor.driver.pending.get(pending.path) is not pending or executor.ended:
+            return
+        if pending.cancelling is not None:
+            complete_cancelled(executor, pending, ran=False)
+        elif executor.transaction is not None:
+            executor.transactions.append(effect)
+        else:
+            executor.transaction = pending.path
+            executor.running[pending.path] = executor.home.spawn(executor.transact(pending, call))
+
+    executor.when_durable(effect)
+
+
+def complete_cancelled(executor: "Executor", pending: Pending, *, ran: bool, started_at: int = 0) -> None:
+    """Write down that an operation was cancelled, and whether it may have had its effect."""
+    outcome = Outcome(error=Cancelled(), effect="unknown" if ran else "no")
+    completion = Completion(pending, outcome, status="cancelled", meta=encode_json({"ran": ran}))
+    completion.started_at = started_at
+    executor.complete(completion)

@@ -1,0 +1,183 @@
+"""The tables of the workflow engine, as SQLAlchemy Core describes them.
+
+Times are microseconds since the epoch, UTC. A run is *due* when `wake_at` has come: a queued run from its
+start, a waiting one when its next timer ends or a command has set it to 0. `wakes` counts the commands, so
+that going to rest and being woken cannot miss each other.
+"""
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, UniqueConstraint, text
+
+from lib_events.database import Schema
+
+metadata = MetaData()
+SCHEMA = Schema("lib_workflows", metadata, "lib_workflows.migrations")
+
+
+def _partial(name: str, condition: str, *columns: str, unique: bool = False) -> Index:
+    where = text(condition)
+    return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("workflow", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("owner", Text),  # the worker that has it in memory
+    Column("input", Text),
+    Column("output", Text),
+    Column("error", Text),
+    Column("principal", Text),
+    Column("principal_name", Text),
+    Column("tags", Text),
+    Column("idempotency_key", Text),
+    Column("correlation_id", Text, nullable=False),
+    Column("causation_id", Text),
+    Column("traceparent", Text),
+    Column("parent", Text),
+    Column("parent_operation", Text),
+    Column("forked_from", Text),
+    Column("look_back_position", BigInteger, nullable=False),  # wait_event begins to look here
+    Column("wakes", BigInteger, nullable=False),
+    Column("wake_at", BigInteger),
+    Column("deadline_at", BigInteger),
+    Column("waiting_for", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    _partial("runs_due", "wake_at IS NOT NULL", "owner", "wake_at"),
+    _partial("runs_alive", "ended_at IS NULL", "status", "owner"),
+    _partial("runs_parent", "parent IS NOT NULL", "parent"),
+    _partial("runs_idempotency", "idempotency_key IS NOT NULL", "principal", "idempotency_key", unique=True),
+    Index("runs_created", "created_at", "id"),
+    Index("runs_workflow", "workflow", "created_at"),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("operation", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),  # completed, failed or cancelled
+    Column("attempt", Integer, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, nullable=False),
+    Column("input", Text),
+    Column("output", Text),
+    Column("error", Text),
+    Column("meta", Text),
+    Column("voided", BigInteger, nullable=False),  # 0, or when a retry set this row aside
+    UniqueConstraint("run", "operation", "voided", name="history_operation"),
+    sqlite_with_rowid=False,
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("kind", Text, nullable=False),  # signal, update, event, decision or cancel
+    Column("name", Text, nullable=False),  # of the signal or update, or the operation it answers
+    Column("payload", Text),
+    Column("reference", Text),  # the update's id, the event's position
+    Column("sent_at", BigInteger, nullable=False),
+)
+
+updates = Table(
+    "updates",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),  # pending, completed or rejected
+    Column("reply", Text),
+    Column("principal", Text),
+    Column("sent_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Index("updates_run", "run"),
+)
+
+event_waits = Table(
+    "event_waits",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("operation", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("fields", Text, nullable=False),  # the names of `match`, sorted, joined by commas
+    Column("match", Text, nullable=False),  # canonical JSON
+    Column("after_position", BigInteger, nullable=False),
+    Index("event_waits_match", "type", "fields", "match"),
+)
+
+triggers = Table(
+    "triggers",
+    metadata,
+    Column("event_type", Text, primary_key=True),
+    Column("workflow", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("takes_input", Boolean, nullable=False),
+    Column("after_position", BigInteger, nullable=False),  # it starts runs for later events only
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("addressee", Text, nullable=False),  # user:<subject> or role:<name>
+    Column("about", Text),
+    Column("status", Text, nullable=False),  # pending, approved, rejected or expired
+    Column("asked_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger),
+    Column("decided_at", BigInteger),
+    Column("decided_by", Text),
+    Column("decided_by_name", Text),
+    Column("comment", Text),
+    Column("form", Text),
+    Index("approvals_asked", "asked_at", "id"),
+    Index("approvals_addressee", "addressee", "status"),
+    Index("approvals_run", "run"),
+)
+
+views = Table(
+    "views",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("operation", Text, primary_key=True),
+    Column("attempt", Integer, nullable=False),  # the last one that failed
+    Column("next_at", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # In a unique key, so that a takeover's update of it waits for commits that hold FOR KEY SHARE.
+    Column("epoch", BigInteger, nullable=False),
+    Column("lease_until_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    UniqueConstraint("id", "epoch", name="workers_epoch"),
+)

@@ -1,0 +1,178 @@
+"""One life of an engine process: which runs it may hold, and how others notice that it is dead.
+
+On PostgreSQL a life is a row of `workers` with a lease and an epoch. Every commit of the engine is fenced by
+that row at that epoch. Whoever finds an expired lease raises the epoch first, which waits for the dead one's
+commits in flight, and sets its runs free then. On SQLite the file's lock says that nobody else is there.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import case, delete, literal, or_, select, text, tuple_, update
+
+from lib_events.database import Connection, Database
+from lib_events.lifecycle import Loop
+from lib_events.statement import Fence
+from lib_workflows.tables import runs, workers
+
+if TYPE_CHECKING:
+    from lib_workflows.lease import Renewal
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 20.0
+FENCE = "SELECT 1 FROM workers WHERE id = $1 AND epoch = $2 FOR KEY SHARE"
+DATABASE_MICROS = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
+CHILD_WAIT = '%"kind":"child"%'
+
+
+class Worker:
+    """A life; `owner` is how the runs it holds name it."""
+
+    def __init__(self, database: Database, *, lease_seconds: float = LEASE_SECONDS) -> None:
+        self.id = uuid.uuid4().hex
+        self.epoch = 0
+        self.lease_seconds = lease_seconds
+        self._database = database
+        self._renewal: Renewal | None = None
+
+    @property
+    def owner(self) -> str:
+        """The name of this life."""
+        return f"{self.id}.{self.epoch}"
+
+    @property
+    def fence(self) -> Fence | None:
+        """What guards its commits."""
+        if self._database.dialect_name == "sqlite":
+            return None
+        return Fence(FENCE, (self.id, self.epoch))
+
+    async def begin(self, on_lost: Callable[[], None]) -> None:
+        """Begin a life; on SQLite everything an earlier process held is set free at once."""
+        self.epoch += 1
+        if self._database.dialect_name == "sqlite":
+            await self._database.transact(release_runs, None)
+            return
+        await self._database.transact(_register, self.id, self.epoch, self.lease_seconds)
+        from lib_workflows.lease import Renewal  # noqa: PLC0415 - brings a driver that SQLite does not need
+
+        self._renewal = Renewal(self._database, self.id, self.epoch, self.lease_seconds, on_lost)
+        self._renewal.start()
+
+    async def end(self, *, release: bool = True) -> None:
+        """End the life and set its runs free for others."""
+        if self._renewal is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._renewal.stop)
+            self._renewal = None
+        if release:
+            await self._database.transact(release_runs, self.owner)
+            await self._database.transact(_unregister, self.id)
+
+
+class Undertaker(Loop):
+    """Finds workers whose lease has run out and sets their runs free."""
+
+    def __init__(self, database: Database, *, lease_seconds: float, on_found: Callable[[], None]) -> None:
+        super().__init__(name="workers' undertaker")
+        self._database = database
+        self._pause_seconds = lease_seconds / 4
+        self._on_found = on_found
+
+    async def run(self) -> None:
+        """Look, again and again."""
+        while True:
+            for worker_id, epoch in await self._database.read(expired_workers):
+                if await self._database.transact(take_over, worker_id, epoch):
+                    logger.warning("worker %s is gone: its runs go on elsewhere", worker_id)
+                    self._on_found()
+            await self.pause(self._pause_seconds)
+
+
+def _register(connection: Connection, worker_id: str, epoch: int, lease_seconds: float) -> None:
+    now = int(connection.scalar(DATABASE_MICROS))
+    connection.execute(delete(workers).where(workers.c.id == worker_id))
+    row = {"epoch": epoch, "lease_until_at": now + int(lease_seconds * 1e6), "started_at": now}
+    connection.execute(workers.insert().values(id=worker_id, **row))
+
+
+def _unregister(connection: Connection, worker_id: str) -> None:
+    connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+
+def expired_workers(connection: Connection) -> list[tuple[str, int]]:
+    """The lives whose lease has run out."""
+    now = int(connection.scalar(DATABASE_MICROS))
+    rows = connection.execute(select(workers.c.id, workers.c.epoch).where(workers.c.lease_until_at < now))
+    return [(row.id, row.epoch) for row in rows]
+
+
+def take_over(connection: Connection, worker_id: str, epoch: int) -> bool:
+    """End a life from outside; False when it lives after all, or somebody was faster."""
+    now = int(connection.scalar(DATABASE_MICROS))
+    raised = connection.execute(
+        update(workers)
+        .where(workers.c.id == worker_id, workers.c.epoch == epoch, workers.c.lease_until_at < now)
+        .values(epoch=epoch + 1)
+    )
+    if raised.rowcount == 0:
+        return False
+    release_runs(connection, f"{worker_id}.{epoch}")
+    _unregister(connection, worker_id)
+    return True
+
+
+def release_runs(connection: Connection, owner: str | None) -> None:
+    """Set free the runs of `owner` (None: of everybody); what was under way is due at once.
+
+    So is a run that waits for a child: the child's end may have been told in memory only.
+    """
+    under_way = or_(runs.c.status.in_(("running", "cancelling")), runs.c.waiting_for.like(CHILD_WAIT))
+    held = runs.c.owner == owner if owner is not None else runs.c.owner.is_not(None)
+    connection.execute(
+        update(runs)
+        .where(held, runs.c.ended_at.is_(None))
+        .values(owner=None, wakes=runs.c.wakes + 1, wake_at=case((under_way, literal(0)), else_=runs.c.wake_at))
+    )
+
+
+def claim(
+    connection: Connection, owner: str, held: Sequence[tuple[str, int]], *, now: int, limit: int
+) -> dict[str, bool]:
+    """Take runs that are due and that nobody has in memory; returns their ids, and whether each begins now."""
+    due = (
+        select(runs.c.id, runs.c.started_at)
+        .where(
+            runs.c.owner.is_(None),
+            runs.c.wake_at <= now,
+            runs.c.status != "nondeterministic",
+            tuple_(runs.c.workflow, runs.c.version).in_(held),
+        )
+        .order_by(runs.c.priority.desc(), runs.c.wake_at)
+        .limit(limit)
+    )
+    if connection.dialect_name == "postgresql":
+        due = due.with_for_update(skip_locked=True)
+    found = {row.id: row.started_at is None for row in connection.execute(due)}
+    if found:
+        status = case((runs.c.status == "cancelling", runs.c.status), else_="running")
+        started_at = case((runs.c.started_at.is_(None), now), else_=runs.c.started_at)
+        values = {"owner": owner, "status": status, "wake_at": None, "started_at": started_at}
+        connection.execute(update(runs).where(runs.c.id.in_(list(found))).values(**values))
+    return found
+
+
+def due_here(connection: Connection, owner: str, now: int) -> list[tuple[str, int]]:
+    """The runs of `owner` that somebody or a timer has made due, with their count of wakes."""
+    query = select(runs.c.id, runs.c.wakes).where(runs.c.owner == owner, runs.c.wake_at <= now)
+    return [(row.id, row.wakes) for row in connection.execute(query)]
+
+
+def next_due_at(connection: Connection, now: int) -> int | None:
+    """When the next run that nobody has in memory is due."""
+    query = select(runs.c.wake_at).where(runs.c.owner.is_(None), runs.c.wake_at > now).order_by(runs.c.wake_at)
+    found: int | None = connection.scalar(query.limit(1))
+    return found
