@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc import access_api, admin_api, first_start, signing_keys
-from auth_svc.approvals import ApprovalDecided
+from auth_svc.approvals import ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
 from auth_svc.browser import PageRefused, render
 from auth_svc.issuer import Issuer
@@ -40,8 +40,7 @@ from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.problem import install_problem_handlers
 from lib_events.relay import Relay
-
-# SUBS
+from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics, RequestTelemetry
 
 logger = logging.getLogger(__name__)
@@ -129,8 +128,11 @@ def _loops(service: AuthService) -> list[Loop]:
         loops.append(broker)
         registry = EventRegistry(ApprovalDecided)
         loops.append(Importer(database, broker, sources=["app-svc"], types=[ApprovalDecided.name], registry=registry))
-    # SUBS2
-    loops += [Relay(database, broker), Pruner(database, service.clock)]
+    loops += [
+        Relay(database, broker),
+        Subscriptions(database, [hear_decision]),
+        Pruner(database, service.clock),
+    ]
     return loops
 
 

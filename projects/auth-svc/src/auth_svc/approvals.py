@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from auth_svc import access_requests
 from auth_svc.access_requests import Decision
-from auth_svc.audit import Actor
+from auth_svc.audit import Actor, record
 from lib_events.clock import SystemClock
 from lib_events.database import Connection
-from lib_events.event import Event, EventRejected, EventType
+from lib_events.event import Event, EventType
+from lib_events.subscriptions import subscribe
 
 APP_SOURCE = "/app-svc"
 
@@ -34,20 +35,22 @@ class AboutAccessRequest(BaseModel):
 
 
 ApprovalDecided = EventType("evs.approval.decided", ApprovalDecidedData)
-_About = EventType("evs.approval.decided", AboutAccessRequest)
 
 
+@subscribe(ApprovalDecided, durable="access-decisions")
 def hear_decision(connection: Connection, event: Event) -> None:
-    """Subscription handler: act on a decision from the AppService that is about an access request."""
+    """Act on a decision from the AppService that is about an access request."""
     if event.source != APP_SOURCE:
         return  # the importer reads the AppService's stream only; this is the second lock on that door
     decided = event.payload(ApprovalDecided)
     if decided.about is None or not {"request", "role", "nonce"} <= decided.about.keys():
         return  # an approval about something else
+    actor = Actor(SystemClock().micros(), decided.by)
     try:
-        about = _About.adapter.validate_python(decided.about)
-    except ValueError as error:
-        raise EventRejected("invalid_data", f"about must name request, user, role and nonce: {error}") from error
+        about = AboutAccessRequest.model_validate(decided.about)
+    except ValidationError:
+        record(connection, actor, "access.forged", approval=decided.approval, why="it does not say what it is about")
+        return
     decision = Decision(
         approval=decided.approval,
         approved=decided.approved,
@@ -58,4 +61,4 @@ def hear_decision(connection: Connection, event: Event) -> None:
         nonce=about.nonce,
         comment=decided.comment,
     )
-    access_requests.decide(connection, decision, Actor(SystemClock().micros(), decided.by))
+    access_requests.decide(connection, decision, actor)

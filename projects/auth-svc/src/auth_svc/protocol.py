@@ -266,6 +266,13 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
             raise InvalidRequestError("The 'redirect_uri' must be one that is registered for the client.")
         return redirect_uri
 
+    @staticmethod
+    def validate_no_multiple_request_parameter(request: ProtocolRequest) -> None:
+        """What decides where an error goes must be there once; the endpoint checks the others afterwards."""
+        for name in ("client_id", "redirect_uri", "response_type"):
+            if len(request.payload.datalist.get(name, [])) > 1:
+                raise InvalidRequestError(f"Multiple '{name}' in request.")
+
     def generate_authorization_code(self) -> str:
         """256 bits."""
         return opaque.new_secret()

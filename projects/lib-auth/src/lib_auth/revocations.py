@@ -25,6 +25,7 @@ from lib_events.clock import to_micros
 from lib_events.database import Connection, Database
 from lib_events.event import Event
 from lib_events.lifecycle import Loop
+from lib_events.subscriptions import subscribe
 
 logger = logging.getLogger(__name__)
 
@@ -234,8 +235,9 @@ class Revocations(Loop):
         return answer.get("active") is True
 
 
-def hear(connection: Connection, event: Event) -> None:
-    """Subscription handler: keep what an imported event revokes and wake every process of the service."""
+@subscribe(*EVENT_TYPES, durable="token-revocations")
+def hear_revocations(connection: Connection, event: Event) -> None:
+    """Keep what an imported event revokes and wake every process of the service."""
     found = revocations_of(event)
     if found:
         _upsert(connection, found)

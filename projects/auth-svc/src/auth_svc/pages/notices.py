@@ -9,7 +9,7 @@ def error_page(title: str, text: str, *, code: str | None = None) -> h.Element:
     """Say what is wrong and what to do; `code` is for the developer of the client."""
     return page(
         title,
-        h.p(".big-icon error")[icon("alert")],
+        h.p(".big-icon.error")[icon("alert")],
         h.p[text],
         code and h.p(".hint")["Error ", h.code[code]],
         h.p(".aside")[h.a(href="/account")["Go to your account"]],
@@ -18,14 +18,14 @@ def error_page(title: str, text: str, *, code: str | None = None) -> h.Element:
 
 def done_page(title: str, text: str) -> h.Element:
     """Say that all is well and nothing is left to do here."""
-    return page(title, h.p(".big-icon done")[icon("check")], h.p[text])
+    return page(title, h.p(".big-icon.done")[icon("check")], h.p[text])
 
 
 def signed_out_page() -> h.Element:
     """Say that the person is signed out."""
     return page(
         "You are signed out",
-        h.p(".big-icon done")[icon("leave")],
+        h.p(".big-icon.done")[icon("leave")],
         h.p["Everything that was signed in with this browser has ended."],
         h.p(".aside")[h.a(href="/login")["Sign in again"]],
     )

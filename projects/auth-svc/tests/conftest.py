@@ -1,0 +1,227 @@
+"""A whole AuthService per test, spoken to over HTTP, and a browser that reads its pages."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import httpx
+import pytest
+
+from auth_svc import accounts, first_start, opaque
+from auth_svc.accounts import Account, NewAccount
+from auth_svc.app import create_app
+from auth_svc.audit import Actor
+from auth_svc.clients import Client
+from auth_svc.clients import register as register_client
+from auth_svc.service import AuthService
+from auth_svc.settings import AuthSettings
+from lib_auth.client import OAuthClient, code_challenge
+from lib_events.clock import SystemClock
+from lib_events.event import Event
+from lib_events.event_log import read_after
+
+ISSUER = "http://127.0.0.1:8001"
+APP = "http://127.0.0.1:8002"
+GUI = "http://127.0.0.1:8000"
+GUI_CALLBACK = f"{GUI}/callback"
+PASSWORD = "correct horse battery staple"
+SCOPE = "openid profile workflows:read workflows:run"
+
+
+class _Forms(HTMLParser):
+    """Reads the forms of a page: action and hidden fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forms: list[tuple[str, dict[str, str]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "form":
+            self.forms.append((given["action"] or "", {}))
+        elif tag == "input" and self.forms and given.get("value"):
+            self.forms[-1][1][given["name"] or ""] = given["value"] or ""
+
+
+class Browser:
+    """A person's browser: keeps cookies, follows links within the issuer, fills in forms."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+        self.page: httpx.Response | None = None
+
+    async def open(self, url: str) -> httpx.Response:
+        self.page = await self._follow(await self.http.get(url))
+        return self.page
+
+    async def submit(self, *, form: int = 0, origin: str | None = ISSUER, **values: str) -> httpx.Response:
+        assert self.page is not None
+        reader = _Forms()
+        reader.feed(self.page.text)
+        action, fields = reader.forms[form]
+        headers = {"origin": origin} if origin else {}
+        self.page = await self._follow(await self.http.post(action, data=fields | values, headers=headers))
+        return self.page
+
+    async def sign_in(self, username: str, password: str = PASSWORD, *, at: str = "/login") -> httpx.Response:
+        await self.open(at)
+        return await self.submit(username=username, password=password)
+
+    async def _follow(self, answer: httpx.Response) -> httpx.Response:
+        while answer.is_redirect and self._is_ours(answer.headers["location"]):
+            answer = await self.http.get(answer.headers["location"])
+        return answer
+
+    @staticmethod
+    def _is_ours(location: str) -> bool:
+        parts = urlsplit(location)
+        return not parts.netloc or location.startswith(ISSUER + "/")
+
+
+@dataclass
+class Provider:
+    """A running AuthService and what a test needs to talk to it."""
+
+    app: Any
+    settings: AuthSettings
+    http: httpx.AsyncClient
+    service: AuthService
+    open_client: Callable[[], Any]
+    verifier: str = ""
+
+    def __post_init__(self) -> None:
+        self.verifier = VERIFIER
+
+    async def browser(self) -> Browser:
+        return Browser(await self.open_client())
+
+    async def add_user(self, username: str, *roles: str) -> Account:
+        kept = self.service.passwords.hash_now(PASSWORD)
+        new = NewAccount(username, kept, roles=frozenset(("member", *roles)))
+        return await self.service.database.transact(accounts.register, new, self.actor())
+
+    async def add_client(self, **values: Any) -> tuple[str, str]:
+        secret = opaque.new_secret()
+        client = Client(**({"secret_digest": opaque.digest(secret)} | values))
+        await self.service.database.transact(register_client, client, self.actor())
+        return client.id, secret
+
+    def request(self, **changes: str) -> dict[str, str]:
+        """The parameters of the GUI's authorization request."""
+        request = {
+            "response_type": "code",
+            "client_id": "evs-gui",
+            "redirect_uri": GUI_CALLBACK,
+            "scope": SCOPE,
+            "state": "the state",
+            "nonce": "the nonce",
+            "code_challenge": code_challenge(VERIFIER),
+            "code_challenge_method": "S256",
+        }
+        return {name: value for name, value in (request | changes).items() if value}
+
+    def answer(self, response: httpx.Response) -> dict[str, str]:
+        """The authorization response that a redirect to the client carries."""
+        assert response.status_code == 303, response.text
+        return dict(parse_qsl(urlsplit(response.headers["location"]).query))
+
+    def actor(self) -> Actor:
+        return Actor(SystemClock().micros(), "test")
+
+    def secret_of(self, client_id: str) -> str:
+        return first_start.secret_file(self.settings, client_id).read_text()
+
+    def gui(self) -> tuple[str, str]:
+        return "evs-gui", self.secret_of("evs-gui")
+
+    async def post(self, path: str, form: Any, auth: tuple[str, str] | None = None) -> httpx.Response:
+        pairs = list(form.items()) if isinstance(form, dict) else form
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        return await self.http.post(path, content=urlencode(pairs), headers=headers, auth=auth)
+
+    async def token(self, auth: tuple[str, str] | None = None, **form: str) -> httpx.Response:
+        return await self.post("/oauth2/token", form, auth)
+
+    async def events(self, *types: str) -> list[Event]:
+        page = await self.service.database.read(lambda connection: read_after(connection, 0, types=types))
+        return [placed.event for placed in page.events]
+
+    async def authorize(self, browser: Browser, **values: str) -> httpx.Response:
+        return await browser.open(f"/oauth2/authorize?{urlencode(self.request(**values))}")
+
+    async def sign_in_for_code(self, username: str = "ada", browser: Browser | None = None, **values: str) -> str:
+        """Sign in as a person and return the code the GUI would get."""
+        browser = browser or await self.browser()
+        await self.authorize(browser, **values)
+        answer = await browser.submit(username=username, password=PASSWORD)
+        return self.answer(answer)["code"]
+
+    async def tokens(self, username: str = "ada", **values: str) -> dict[str, Any]:
+        """Sign in as a person and return the GUI's tokens."""
+        code = await self.sign_in_for_code(username, **values)
+        answer = await self.redeem(code)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def redeem(self, code: str, **changes: str) -> httpx.Response:
+        form = {"code": code, "redirect_uri": GUI_CALLBACK, "code_verifier": VERIFIER} | changes
+        return await self.token(self.gui(), grant_type="authorization_code", **form)
+
+    async def refresh(self, refresh_token: str, **changes: str) -> httpx.Response:
+        return await self.token(self.gui(), grant_type="refresh_token", refresh_token=refresh_token, **changes)
+
+    async def introspect(self, token: str) -> dict[str, Any]:
+        auth = ("evs-app", self.secret_of("evs-app"))
+        return (await self.post("/oauth2/introspect", {"token": token}, auth)).json()
+
+    async def admin_token(self) -> str:
+        values = {"scope": "openid admin", "resource": f"{ISSUER}/v1/admin"}
+        return (await self.tokens("admin", **values))["access_token"]
+
+    def oauth_client(self, client_id: str, secret: str | None = None) -> OAuthClient:
+        return OAuthClient(ISSUER, client_id, client_secret=secret, http=self.http)
+
+
+VERIFIER = secrets.token_urlsafe(48)
+
+
+@asynccontextmanager
+async def running_provider(tmp_path: Any, database_url: str, **settings: Any) -> AsyncIterator[Provider]:
+    given: dict[str, Any] = {"data": tmp_path / "evs", "auth_database_url": database_url, "admin_password": PASSWORD}
+    chosen = AuthSettings(**(given | settings))
+    app = create_app(chosen)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(app.router.lifespan_context(app))
+
+        async def open_client() -> httpx.AsyncClient:
+            transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
+            client = httpx.AsyncClient(transport=transport, base_url=chosen.auth_url, follow_redirects=False)
+            return await stack.enter_async_context(client)
+
+        yield Provider(app, chosen, await open_client(), app.state.service, open_client)
+
+
+@pytest.fixture
+async def provider(tmp_path: Any, sqlite_url: str) -> AsyncIterator[Provider]:
+    """An AuthService on SQLite with the user ada."""
+    async with running_provider(tmp_path, sqlite_url) as running:
+        await running.add_user("ada")
+        yield running
+
+
+@pytest.fixture
+async def provider_on_both(tmp_path: Any, database_url: str) -> AsyncIterator[Provider]:
+    """An AuthService with the user ada, once on SQLite and once on PostgreSQL."""
+    async with running_provider(tmp_path, database_url) as running:
+        await running.add_user("ada")
+        yield running
+
+
+@pytest.fixture
+def run_provider() -> Any:
+    """Starts and stops AuthServices within a test."""
+    return running_provider

@@ -1,0 +1,141 @@
+"""Asking for a role: only the pending row and an entitled decider together make a grant; forgeries are recorded."""
+
+import pytest
+
+from auth_svc.approvals import ApprovalDecided, ApprovalDecidedData, hear_decision
+from lib_events.event import Event
+from lib_events.testing import wait_until
+
+
+@pytest.fixture
+async def asked(provider_on_both):
+    """ada has asked for the role operator."""
+    provider = provider_on_both
+    provider.ada = {"authorization": f"Bearer {(await provider.tokens())['access_token']}"}
+    body = {"role": "operator", "reason": "I am on call"}
+    made = await provider.http.post("/v1/access-requests", json=body, headers=provider.ada)
+    assert made.status_code == 201, made.text
+    told = (await wait_until(lambda: provider.events("evs.access.requested")))[0]
+    provider.about = {name: told.data[name] for name in ("request", "user", "role", "nonce")}
+    provider.admin_id = (await provider.introspect((await provider.tokens("admin"))["access_token"]))["sub"]
+    return provider
+
+
+async def decide(provider, *, source="/app-svc", approved=True, by=None, about=None, **more):
+    data = ApprovalDecidedData(
+        approval="approval-1",
+        approved=approved,
+        by=by or provider.admin_id,
+        about=provider.about | (about or {}),
+        **more,
+    )
+    event = Event.of(ApprovalDecided, data, source=source)
+    await provider.service.database.transact(hear_decision, event)
+
+
+async def status(provider):
+    return (await provider.http.get("/v1/access-requests", headers=provider.ada)).json()["items"][0]
+
+
+async def roles(provider):
+    token = (await provider.tokens())["access_token"]
+    return (await provider.introspect(token))["roles"]
+
+
+async def audited(provider, what):
+    admin = {"authorization": f"Bearer {await provider.admin_token()}"}
+    lines = (await provider.http.get("/v1/admin/audit", headers=admin)).json()["items"]
+    return [line for line in lines if line["what"] == what]
+
+
+async def test_an_approval_by_an_admin_grants_the_role(asked):
+    await decide(asked)
+    assert (await status(asked))["status"] == "granted"
+    assert await roles(asked) == ["member", "operator"]
+    granted = (await wait_until(lambda: asked.events("evs.access.granted")))[0]
+    assert granted.data["request"] == asked.about["request"]
+    assert granted.data["by"] == asked.admin_id
+    assert await audited(asked, "access.granted")
+
+
+async def test_a_rejection_grants_nothing(asked):
+    await decide(asked, approved=False, comment="not this week")
+    shown = await status(asked)
+    assert (shown["status"], shown["why"]) == ("refused", "not this week")
+    assert await roles(asked) == ["member"]
+    assert await wait_until(lambda: asked.events("evs.access.refused"))
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"nonce": "guessed"},
+        {"role": "admin"},
+        {"role": "auditor"},
+        {"user": "somebody-else"},
+        {"request": "another"},
+    ],
+)
+async def test_a_forged_decision_grants_nothing_and_is_audited(asked, about):
+    await decide(asked, about=about)
+    assert (await status(asked))["status"] == "pending"
+    assert await roles(asked) == ["member"]
+    assert await audited(asked, "access.forged")
+    assert await wait_until(lambda: asked.events("evs.access.refused"))
+    await decide(asked)  # the true decision still counts
+    assert (await status(asked))["status"] == "granted"
+
+
+async def test_only_the_appservice_is_believed(asked):
+    await decide(asked, source="/auth-svc")
+    await decide(asked, source="/shop")
+    assert (await status(asked))["status"] == "pending"
+
+
+async def test_nobody_decides_about_themselves_or_without_the_role(asked):
+    await decide(asked, by=asked.about["user"])
+    assert (await status(asked))["status"] == "refused"
+    assert await roles(asked) == ["member"]
+
+
+async def test_an_admin_cannot_grant_their_own_request(provider):
+    await provider.add_user("boss", "admin")
+    headers = {"authorization": f"Bearer {(await provider.tokens('boss'))['access_token']}"}
+    made = await provider.http.post("/v1/access-requests", json={"role": "auditor", "reason": "x"}, headers=headers)
+    assert made.status_code == 201
+    provider.ada = headers
+    told = (await wait_until(lambda: provider.events("evs.access.requested")))[0]
+    provider.about = {name: told.data[name] for name in ("request", "user", "role", "nonce")}
+    await decide(provider, by=told.data["user"])
+    assert (await status(provider))["status"] == "refused"
+
+
+async def test_a_decision_counts_once(asked):
+    await decide(asked, approved=False)
+    await decide(asked)
+    assert (await status(asked))["status"] == "refused"
+    assert await roles(asked) == ["member"]
+
+
+@pytest.mark.parametrize(("role", "code"), [("admin", 422), ("No Role", 422), ("member", 409), ("operator", 409)])
+async def test_some_roles_cannot_be_asked_for(asked, role, code):
+    body = {"role": role, "reason": "please"}
+    refused = await asked.http.post("/v1/access-requests", json=body, headers=asked.ada)
+    assert refused.status_code == code
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
+async def test_one_sees_only_ones_own_requests_and_never_the_nonce(asked):
+    await asked.add_user("grace")
+    graces = {"authorization": f"Bearer {(await asked.tokens('grace'))['access_token']}"}
+    assert (await asked.http.get("/v1/access-requests", headers=graces)).json()["items"] == []
+    shown = await asked.http.get("/v1/access-requests", headers=asked.ada)
+    assert asked.about["nonce"] not in shown.text
+
+
+async def test_programs_cannot_ask(provider):
+    local = ("evs-local", provider.secret_of("evs-local"))
+    token = (await provider.token(local, grant_type="client_credentials")).json()["access_token"]
+    headers = {"authorization": f"Bearer {token}"}
+    refused = await provider.http.post("/v1/access-requests", json={"role": "auditor", "reason": "x"}, headers=headers)
+    assert refused.status_code == 403

@@ -1,0 +1,240 @@
+"""The authorization code flow: sign in, get a code, exchange it; and everything that must not work."""
+
+import asyncio
+import base64
+import json
+from urllib.parse import urlencode
+
+import pytest
+from joserfc import jws
+from joserfc.jwk import KeySet
+
+from lib_events.testing import wait_until
+
+
+def claims(token):
+    payload = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+
+
+async def test_a_person_signs_in_and_the_client_gets_its_tokens(provider_on_both):
+    provider = provider_on_both
+    answer = await provider.tokens()
+    assert answer["token_type"] == "Bearer"
+    assert answer["expires_in"] == 300
+    assert set(answer["scope"].split()) == {"openid", "profile", "workflows:read", "workflows:run"}
+    access = claims(answer["access_token"])
+    assert access["iss"] == "http://127.0.0.1:8001"
+    assert access["aud"] == "http://127.0.0.1:8002"
+    assert access["roles"] == ["member"]
+    assert {"sub", "client_id", "jti", "iat", "exp", "sid", "family"} <= access.keys()
+    assert {"refresh_token", "id_token"} <= answer.keys()
+
+
+async def test_tokens_name_a_published_key_and_their_type(provider):
+    answer = await provider.tokens()
+    keys = KeySet.import_key_set((await provider.http.get("/oauth2/jwks")).json())
+    for token, token_type in ((answer["access_token"], "at+jwt"), (answer["id_token"], "JWT")):
+        header = jws.deserialize_compact(token, keys, algorithms=["ES256"]).headers()
+        assert header == {"alg": "ES256", "typ": token_type, "kid": keys.keys[0].kid}
+
+
+async def test_the_id_token_says_who_signed_in_to_whom(provider):
+    identity = claims((await provider.tokens())["id_token"])
+    assert identity["aud"] == "evs-gui"
+    assert identity["nonce"] == "the nonce"
+    assert identity["preferred_username"] == "ada"
+    assert {"at_hash", "auth_time", "sid", "exp", "iat", "sub"} <= identity.keys()
+
+
+async def test_the_answer_names_the_issuer_and_repeats_the_state(provider):
+    browser = await provider.browser()
+    await provider.authorize(browser)
+    page = await browser.submit(username="ada", password="correct horse battery staple")
+    location = page.headers["location"]
+    assert location.startswith("http://127.0.0.1:8000/callback?")
+    assert "iss=http%3A%2F%2F127.0.0.1%3A8001" in location
+    assert "state=the+state" in location
+
+
+async def test_somebody_who_is_signed_in_is_not_asked_again(provider):
+    browser = await provider.browser()
+    await provider.sign_in_for_code(browser=browser)
+    again = await provider.authorize(browser)
+    assert again.headers["location"].startswith("http://127.0.0.1:8000/callback?code=")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"code_challenge": "", "code_challenge_method": ""}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"code_challenge_method": ""}, "invalid_request"),
+        ({"code_challenge": "short"}, "invalid_request"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_type": ""}, "invalid_request"),
+        ({"scope": "bogus"}, "invalid_scope"),
+        ({"prompt": "none"}, "login_required"),
+        ({"prompt": "none login"}, "invalid_request"),
+        ({"prompt": "dance"}, "invalid_request"),
+        ({"max_age": "soon"}, "invalid_request"),
+        ({"response_mode": "fragment"}, "invalid_request"),
+        ({"request": "eyJ"}, "request_not_supported"),
+        ({"request_uri": "https://client.test/request"}, "request_uri_not_supported"),
+        ({"resource": "https://elsewhere.test"}, "invalid_target"),
+    ],
+)
+async def test_a_wrong_request_goes_back_to_the_client_with_its_error(provider, changes, error):
+    page = await provider.authorize(await provider.browser(), **changes)
+    assert page.status_code == 303, page.text
+    location = page.headers["location"]
+    assert location.startswith("http://127.0.0.1:8000/callback?")
+    assert f"error={error}" in location
+    assert "state=the+state" in location
+    assert "iss=" in location
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"client_id": "nobody"},
+        {"client_id": ""},
+        {"redirect_uri": ""},
+        {"redirect_uri": "http://127.0.0.1:8000/callback/"},
+        {"redirect_uri": "http://127.0.0.1:8000/callback?extra=1"},
+        {"redirect_uri": "http://127.0.0.1:9999/callback"},
+        {"redirect_uri": "http://127.0.0.1:8000@evil.test/callback"},
+        {"redirect_uri": 'javascript:alert("1")'},
+        {"redirect_uri": "https://evil.test/ümlaut"},
+        {"client_id": 'a"b\\', "redirect_uri": "https://evil.test"},
+        {"response_type": 'co"de', "redirect_uri": "https://evil.test"},
+    ],
+)
+async def test_without_a_client_and_its_redirect_uri_nobody_is_sent_anywhere(provider, changes):
+    page = await provider.authorize(await provider.browser(), **changes)
+    assert page.status_code == 400
+    assert "location" not in page.headers
+    assert "text/html" in page.headers["content-type"]
+
+
+async def test_no_parameter_may_come_twice_but_resource(provider):
+    browser = await provider.browser()
+    base = urlencode(provider.request())
+    assert "error=invalid_request" in (await browser.open(f"/oauth2/authorize?{base}&state=2")).headers["location"]
+    assert "error=invalid_request" in (await browser.open(f"/oauth2/authorize?{base}&nonce=2")).headers["location"]
+    assert (await browser.open(f"/oauth2/authorize?{base}&client_id=evs-cli")).status_code == 400
+    both = urlencode([("resource", "http://127.0.0.1:8002"), ("resource", "http://127.0.0.1:8001/v1/admin")])
+    page = await browser.open(f"/oauth2/authorize?{base}&{both}")
+    assert "Sign in" in page.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"code_verifier": "x" * 43}, "invalid_grant"),
+        ({"code_verifier": ""}, "invalid_request"),
+        ({"code_verifier": "short"}, "invalid_request"),
+        ({"redirect_uri": "http://127.0.0.1:8000/other"}, "invalid_grant"),
+        ({"redirect_uri": ""}, "invalid_grant"),
+        ({"code": "made-up"}, "invalid_grant"),
+        ({"resource": "http://127.0.0.1:8001/v1/admin"}, "invalid_target"),
+    ],
+)
+async def test_a_code_is_worth_nothing_without_all_that_belongs_to_it(provider, changes, error):
+    code = await provider.sign_in_for_code()
+    refused = await provider.redeem(**({"code": code} | changes))
+    assert refused.status_code == 400
+    assert refused.json()["error"] == error
+    assert refused.headers["cache-control"] == "no-store"
+    assert (await provider.redeem(code)).status_code == 200  # a failed try does not use it up
+
+
+async def test_a_code_belongs_to_its_client(provider):
+    other = await provider.add_client(id="other", name="Other", redirect_uris=("https://other.test/cb",))
+    code = await provider.sign_in_for_code()
+    form = {"code": code, "redirect_uri": "http://127.0.0.1:8000/callback"}
+    refused = await provider.token(other, grant_type="authorization_code", **form)
+    assert refused.json()["error"] == "invalid_grant"
+
+
+async def test_a_confidential_client_must_prove_itself(provider):
+    code = await provider.sign_in_for_code()
+    form = {"code": code, "redirect_uri": "http://127.0.0.1:8000/callback", "grant_type": "authorization_code"}
+    for auth, more, status in (
+        (None, {"client_id": "evs-gui"}, 400),
+        (("evs-gui", "wrong"), {}, 401),
+        (None, {"client_id": "evs-gui", "client_secret": "wrong"}, 400),
+        (("nobody", "wrong"), {}, 401),
+    ):
+        refused = await provider.token(auth, **form, **more)
+        assert (refused.status_code, refused.json()["error"]) == (status, "invalid_client")
+        assert ("www-authenticate" in refused.headers) == (status == 401)
+        assert refused.json()["error_description"] == "Client authentication failed."
+
+
+async def test_using_a_code_twice_ends_everything_it_brought(provider_on_both):
+    provider = provider_on_both
+    code = await provider.sign_in_for_code()
+    tokens = (await provider.redeem(code)).json()
+    assert (await provider.introspect(tokens["access_token"]))["active"]
+    assert (await provider.redeem(code)).json()["error"] == "invalid_grant"
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+    assert (await provider.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+    assert await wait_until(lambda: provider.events("evs.token.revoked"))
+
+
+async def test_of_twenty_who_race_for_a_code_one_wins(provider_on_both):
+    provider = provider_on_both
+    code = await provider.sign_in_for_code()
+    answers = await asyncio.gather(*(provider.redeem(code) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
+    assert {answer.json()["error"] for answer in answers if answer.status_code == 400} == {"invalid_grant"}
+
+
+async def test_signing_out_between_code_and_token_wins(provider):
+    browser = await provider.browser()
+    code = await provider.sign_in_for_code(browser=browser)
+    await browser.open("/account")
+    await browser.submit(form=-1)
+    assert (await provider.redeem(code)).json()["error"] == "invalid_grant"
+
+
+async def test_a_token_is_for_one_resource_which_the_person_allowed(provider):
+    both = [("resource", "http://127.0.0.1:8002"), ("resource", "http://127.0.0.1:8001/v1/admin")]
+    pairs = [*(provider.request() | {"scope": "openid admin workflows:read"}).items(), *both]
+    browser = await provider.browser()
+    await browser.open(f"/oauth2/authorize?{urlencode(pairs)}")
+    page = await browser.submit(username="ada", password="correct horse battery staple")
+    code = dict(part.split("=") for part in page.headers["location"].split("?")[1].split("&"))["code"]
+    tokens = (await provider.redeem(code, resource="http://127.0.0.1:8001/v1/admin")).json()
+    assert claims(tokens["access_token"])["aud"] == "http://127.0.0.1:8001/v1/admin"
+    assert tokens["scope"] == "admin openid"
+    app = (await provider.refresh(tokens["refresh_token"], resource="http://127.0.0.1:8002")).json()
+    assert claims(app["access_token"])["aud"] == "http://127.0.0.1:8002"
+    assert app["scope"] == "openid workflows:read"
+
+
+async def test_max_age_and_prompt_ask_for_a_fresh_sign_in_once(provider):
+    browser = await provider.browser()
+    await provider.sign_in_for_code(browser=browser)
+    assert "Sign in" in (await provider.authorize(browser, prompt="login")).text
+    page = await browser.submit(username="ada", password="correct horse battery staple")
+    assert "code=" in page.headers["location"]
+    assert "Sign in" in (await provider.authorize(browser, max_age="0")).text
+    assert "code=" in (await provider.authorize(browser, max_age="3600")).headers["location"]
+
+
+async def test_a_hint_at_somebody_else_asks_for_a_sign_in(provider):
+    await provider.add_user("grace")
+    graces = (await provider.tokens("grace"))["id_token"]
+    browser = await provider.browser()
+    await provider.sign_in_for_code(browser=browser)
+    refused = await provider.authorize(browser, prompt="none", id_token_hint=graces)
+    assert "error=login_required" in refused.headers["location"]
+    assert "Sign in" in (await provider.authorize(browser, id_token_hint=graces)).text
+
+
+async def test_a_posted_authorization_request_is_as_good(provider):
+    answer = await provider.post("/oauth2/authorize", provider.request())
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/oauth2/authorize?response_type=code")

@@ -1,0 +1,95 @@
+"""Consent: asked where it must be, remembered where it may be, refused with the right error."""
+
+PASSWORD = "correct horse battery staple"
+CLI = {"client_id": "evs-cli", "redirect_uri": "http://127.0.0.1:45678/callback"}
+OTHER = {"client_id": "other", "redirect_uri": "https://other.test/cb", "scope": "openid workflows:read"}
+
+
+async def add_other(provider):
+    scopes = frozenset(("openid", "workflows:read", "workflows:run"))
+    return await provider.add_client(
+        id="other", name="Other <program>", redirect_uris=("https://other.test/cb",), scopes=scopes
+    )
+
+
+async def test_the_command_line_asks_every_time(provider):
+    browser = await provider.browser()
+    await provider.authorize(browser, **CLI)
+    page = await browser.submit(username="ada", password=PASSWORD)
+    assert "Allow access?" in page.text
+    assert page.headers["content-security-policy"].endswith("form-action 'self' http://127.0.0.1:45678")
+    answer = provider.answer(await browser.submit(decision="allow"))
+    assert {"code", "state", "iss"} == answer.keys()
+    assert "Allow access?" in (await provider.authorize(browser, **CLI)).text
+    assert "error=consent_required" in (await provider.authorize(browser, **CLI, prompt="none")).headers["location"]
+
+
+async def test_loopback_redirects_may_use_any_port_and_nothing_else(provider):
+    browser = await provider.browser()
+    for uri in ("http://127.0.0.1:1/callback", "http://[::1]:65000/callback", "http://127.0.0.1/callback"):
+        assert "Sign in" in (await provider.authorize(browser, client_id="evs-cli", redirect_uri=uri)).text
+    for uri in (
+        "http://localhost:1/callback",
+        "http://127.0.0.1:1/other",
+        "http://127.0.0.1:1/callback?x=1",
+        "http://127.0.0.1:1/callback#x",
+        "https://127.0.0.1:1/callback",
+        "http://127.0.0.1:x/callback",
+        "http://127.0.0.2:1/callback",
+        "http://user@127.0.0.1:1/callback",
+        "http://127.0.0.1:1@evil.test/callback",
+    ):
+        assert (await provider.authorize(browser, client_id="evs-cli", redirect_uri=uri)).status_code == 400
+
+
+async def test_a_refusal_goes_back_to_the_client(provider):
+    browser = await provider.browser()
+    await provider.authorize(browser, **CLI)
+    await browser.submit(username="ada", password=PASSWORD)
+    answer = provider.answer(await browser.submit(decision="deny"))
+    assert answer["error"] == "access_denied"
+    assert answer["state"] == "the state"
+
+
+async def test_consent_is_remembered_until_more_is_asked_for(provider_on_both):
+    provider = provider_on_both
+    await add_other(provider)
+    browser = await provider.browser()
+    await provider.authorize(browser, **OTHER)
+    page = await browser.submit(username="ada", password=PASSWORD)
+    assert "Other &lt;program&gt;" in page.text
+    await browser.submit(decision="allow")
+    assert "code=" in (await provider.authorize(browser, **OTHER)).headers["location"]
+    assert "Allow access?" in (await provider.authorize(browser, **OTHER, prompt="consent")).text
+    more = OTHER | {"scope": "openid workflows:read workflows:run"}
+    assert "Allow access?" in (await provider.authorize(browser, **more)).text
+
+
+async def test_a_consent_from_elsewhere_is_refused(provider):
+    await add_other(provider)
+    browser = await provider.browser()
+    await provider.authorize(browser, **OTHER)
+    await browser.submit(username="ada", password=PASSWORD)
+    assert (await browser.submit(origin="https://other.test", decision="allow")).status_code == 403
+    assert (await browser.http.get("/consent")).status_code == 405
+
+
+async def test_scopes_never_grow_beyond_the_client(provider):
+    client = await add_other(provider)
+    browser = await provider.browser()
+    await provider.authorize(browser, **(OTHER | {"scope": "openid workflows:read admin events:read"}))
+    page = await browser.submit(username="ada", password=PASSWORD)
+    assert "Administer" not in page.text
+    code = provider.answer(await browser.submit(decision="allow"))["code"]
+    answer = await provider.token(
+        client,
+        grant_type="authorization_code",
+        code=code,
+        redirect_uri="https://other.test/cb",
+        code_verifier=verifier(provider),
+    )
+    assert answer.json()["scope"] == "openid workflows:read"
+
+
+def verifier(provider):
+    return provider.verifier

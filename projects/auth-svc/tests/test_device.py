@@ -1,0 +1,149 @@
+"""The device grant: a code on a screen, a person who compares and decides, a device that waits its turn."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import update
+
+from auth_svc.protocol import DEVICE_SECONDS
+from auth_svc.tables import device_codes
+from lib_auth.client import DEVICE_GRANT
+
+PASSWORD = "correct horse battery staple"
+
+
+async def start(provider, **form):
+    answer = await provider.post(
+        "/oauth2/device_authorization", {"client_id": "evs-cli", "scope": "openid workflows:run"} | form
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def poll(provider, device, **changes):
+    form = {"grant_type": DEVICE_GRANT, "device_code": device["device_code"], "client_id": "evs-cli"} | changes
+    return await provider.token(None, **form)
+
+
+async def enter(provider, device, decision, username="ada"):
+    browser = await provider.browser()
+    await browser.open(device["verification_uri_complete"])
+    await browser.submit(username=username, password=PASSWORD)
+    page = await browser.submit()
+    assert device["user_code"] in page.text
+    assert "evs command line" in page.text
+    assert "Start workflows" in page.text
+    return await browser.submit(decision=decision)
+
+
+async def change(provider, **values):
+    await provider.service.database.transact(
+        lambda connection: connection.execute(update(device_codes).values(values)) and None
+    )
+
+
+async def test_a_device_signs_in_once_the_person_has_confirmed(provider_on_both):
+    provider = provider_on_both
+    device = await start(provider)
+    assert device["expires_in"] == DEVICE_SECONDS
+    assert device["interval"] == 5
+    assert (await poll(provider, device)).json()["error"] == "authorization_pending"
+    assert "Connected" in (await enter(provider, device, "allow")).text
+    answer = await poll(provider, device)
+    assert answer.status_code == 200, answer.text
+    told = await provider.introspect(answer.json()["access_token"])
+    assert told["username"] == "ada"
+    assert told["scope"] == "openid workflows:run"
+    assert {"refresh_token", "id_token"} <= answer.json().keys()
+    refreshed = await provider.token(
+        None, grant_type="refresh_token", client_id="evs-cli", refresh_token=answer.json()["refresh_token"]
+    )
+    assert refreshed.status_code == 200
+
+
+async def test_a_device_code_is_used_once(provider_on_both):
+    provider = provider_on_both
+    device = await start(provider)
+    await enter(provider, device, "allow")
+    answers = await asyncio.gather(*(poll(provider, device) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
+    assert (await poll(provider, device)).json()["error"] == "invalid_grant"
+
+
+async def test_a_refusal_ends_the_wait(provider):
+    device = await start(provider)
+    assert "Refused" in (await enter(provider, device, "deny")).text
+    assert (await poll(provider, device)).json()["error"] == "access_denied"
+
+
+async def test_a_code_runs_out(provider):
+    device = await start(provider)
+    await change(provider, expires_at=1)
+    assert (await poll(provider, device)).json()["error"] == "expired_token"
+    browser = await provider.browser()
+    await browser.open(device["verification_uri_complete"])
+    await browser.submit(username="ada", password=PASSWORD)
+    assert "No device is waiting" in (await browser.submit()).text
+
+
+async def test_a_device_that_polls_too_fast_is_slowed_down(provider_on_both):
+    provider = provider_on_both
+    device = await start(provider)
+    assert (await poll(provider, device)).json()["error"] == "authorization_pending"
+    assert (await poll(provider, device)).json()["error"] == "slow_down"
+    now = provider.service.clock.micros()
+    await change(provider, polled_at=now - 7_000_000)  # seven seconds are not enough any more: it is ten now
+    assert (await poll(provider, device)).json()["error"] == "slow_down"
+    await change(provider, polled_at=now - 60_000_000)
+    assert (await poll(provider, device)).json()["error"] == "authorization_pending"
+
+
+async def test_a_device_code_belongs_to_its_client_and_to_this_issuer(provider):
+    device = await start(provider)
+    other = await provider.add_client(id="other", name="Other", grant_types=(DEVICE_GRANT,))
+    form = {"grant_type": DEVICE_GRANT, "device_code": device["device_code"]}
+    assert (await provider.token(other, **form)).json()["error"] == "invalid_grant"
+    assert (await poll(provider, device, device_code="made-up")).json()["error"] == "invalid_grant"
+
+
+async def test_nothing_is_allowed_without_the_explicit_confirmation(provider):
+    device = await start(provider)
+    browser = await provider.browser()
+    await browser.open(device["verification_uri_complete"])
+    await browser.submit(username="ada", password=PASSWORD)
+    await browser.submit()  # the code is entered, the question is shown
+    assert (await poll(provider, device)).json()["error"] == "authorization_pending"
+
+
+@pytest.mark.parametrize("spelling", ["{0}", "{0}  ", "{1}", "{2}"])
+async def test_people_type_codes_in_many_ways(provider, spelling):
+    device = await start(provider)
+    code = device["user_code"]
+    typed = spelling.format(code, code.replace("-", " ").lower(), code.replace("-", ""))
+    browser = await provider.browser()
+    await browser.open("/device")
+    await browser.submit(username="ada", password=PASSWORD)
+    assert "Is this your device?" in (await browser.submit(user_code=typed)).text
+
+
+async def test_guessing_codes_is_slowed_down(provider):
+    browser = await provider.browser()
+    await browser.open("/device")
+    await browser.submit(username="ada", password=PASSWORD)
+    for _ in range(20):
+        assert (await browser.submit(user_code="BBBB-BBBB")).status_code == 404
+    assert (await browser.submit(user_code="BBBB-BBBB")).status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("form", "error"),
+    [
+        ({"client_id": "nobody"}, "invalid_client"),
+        ({"client_id": "evs-gui"}, "invalid_client"),
+        ({"scope": "bogus"}, "invalid_scope"),
+        ({"resource": "https://elsewhere.test"}, "invalid_target"),
+    ],
+)
+async def test_a_wrong_device_request_is_told_why(provider, form, error):
+    answer = await provider.post("/oauth2/device_authorization", {"client_id": "evs-cli"} | form)
+    assert (answer.status_code, answer.json()["error"]) == (400, error)

@@ -1,0 +1,223 @@
+"""Refresh, client credentials, revocation and introspection: what tokens become and how they end."""
+
+import asyncio
+
+import pytest
+
+from lib_events.testing import wait_until
+
+APP = "http://127.0.0.1:8002"
+ADMIN = "http://127.0.0.1:8001/v1/admin"
+
+
+async def test_a_refresh_token_brings_new_tokens_and_is_used_up(provider_on_both):
+    provider = provider_on_both
+    first = await provider.tokens()
+    second = (await provider.refresh(first["refresh_token"])).json()
+    assert second["refresh_token"] != first["refresh_token"]
+    assert second["access_token"] != first["access_token"]
+    assert second["scope"] == first["scope"]
+    assert "id_token" in second
+
+
+async def test_using_a_refresh_token_twice_ends_the_family(provider_on_both):
+    provider = provider_on_both
+    first = await provider.tokens()
+    second = (await provider.refresh(first["refresh_token"])).json()
+    assert (await provider.refresh(first["refresh_token"])).json()["error"] == "invalid_grant"
+    assert (await provider.refresh(second["refresh_token"])).json()["error"] == "invalid_grant"
+    assert not (await provider.introspect(second["access_token"]))["active"]
+
+
+async def test_of_twenty_who_race_for_a_refresh_token_one_wins(provider_on_both):
+    provider = provider_on_both
+    tokens = await provider.tokens()
+    answers = await asyncio.gather(*(provider.refresh(tokens["refresh_token"]) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
+    assert {answer.json()["error"] for answer in answers if answer.status_code == 400} == {"invalid_grant"}
+
+
+async def test_a_refresh_may_ask_for_less_and_never_for_more(provider):
+    tokens = await provider.tokens()
+    less = (await provider.refresh(tokens["refresh_token"], scope="workflows:read")).json()
+    assert less["scope"] == "workflows:read"
+    more = await provider.refresh(less["refresh_token"], scope="workflows:read workflows:manage")
+    assert more.json()["error"] == "invalid_scope"
+    whole = (await provider.refresh(less["refresh_token"])).json()  # narrower tokens do not narrow the grant
+    assert whole["scope"] == tokens["scope"]
+
+
+async def test_a_refresh_token_belongs_to_its_client(provider):
+    tokens = await provider.tokens()
+    other = await provider.add_client(id="other", name="Other", redirect_uris=("https://other.test/cb",))
+    refused = await provider.token(other, grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+    assert refused.json()["error"] == "invalid_grant"
+    assert (await provider.refresh(tokens["refresh_token"])).status_code == 200
+
+
+async def test_roles_are_counted_anew_at_each_refresh(provider):
+    tokens = await provider.tokens()
+    user = (await provider.introspect(tokens["access_token"]))["sub"]
+    admin = {"authorization": f"Bearer {await provider.admin_token()}"}
+    await provider.http.put(f"/v1/admin/users/{user}/roles", json={"roles": ["operator"]}, headers=admin)
+    tokens = (await provider.refresh(tokens["refresh_token"])).json()
+    assert (await provider.introspect(tokens["access_token"]))["roles"] == ["member", "operator"]
+    await provider.http.put(f"/v1/admin/users/{user}/roles", json={"roles": []}, headers=admin)
+    assert not (await provider.introspect(tokens["access_token"]))["active"]  # it says more than is true
+    tokens = (await provider.refresh(tokens["refresh_token"])).json()
+    assert (await provider.introspect(tokens["access_token"]))["roles"] == ["member"]
+
+
+async def test_a_program_gets_a_token_of_its_own(provider_on_both):
+    provider = provider_on_both
+    local = ("evs-local", provider.secret_of("evs-local"))
+    answer = (await provider.token(local, grant_type="client_credentials", scope="workflows:run events:read")).json()
+    told = await provider.introspect(answer["access_token"])
+    assert told["sub"] == told["client_id"] == "evs-local"
+    assert told["roles"] == ["member", "operator"]
+    assert told["scope"] == "events:read workflows:run"
+    assert "refresh_token" not in answer
+    issued = await wait_until(lambda: provider.events("evs.token.issued"))
+    assert issued[0].data["client"] == "evs-local"
+    assert answer["access_token"] not in issued[0].to_json().decode()
+
+
+async def test_the_local_client_can_neither_administer_nor_approve(provider):
+    local = ("evs-local", provider.secret_of("evs-local"))
+    answer = (await provider.token(local, grant_type="client_credentials")).json()
+    assert not {"admin", "approvals:decide"} & set(answer["scope"].split())
+    for scope in ("admin", "approvals:decide"):
+        refused = await provider.token(local, grant_type="client_credentials", scope=scope)
+        assert refused.json()["error"] == "invalid_scope"
+
+
+@pytest.mark.parametrize(
+    ("form", "error"),
+    [
+        ({}, "unsupported_grant_type"),
+        ({"grant_type": "password", "username": "ada", "password": "x"}, "unsupported_grant_type"),
+        ({"grant_type": "client_credentials", "resource": "https://elsewhere.test"}, "invalid_target"),
+        ({"grant_type": "refresh_token", "refresh_token": "x"}, "unauthorized_client"),
+        ({"grant_type": "authorization_code", "code": "x"}, "unauthorized_client"),
+    ],
+)
+async def test_a_wrong_token_request_is_told_why(provider, form, error):
+    local = ("evs-local", provider.secret_of("evs-local"))
+    refused = await provider.post("/oauth2/token", form, local)
+    assert (refused.status_code, refused.json()["error"]) == (400, error)
+
+
+async def test_the_token_endpoint_reads_strictly(provider):
+    local = ("evs-local", provider.secret_of("evs-local"))
+    grant = ("grant_type", "client_credentials")
+    assert (await provider.post("/oauth2/token", [grant, grant], local)).json()["error"] == "invalid_request"
+    resources = [grant, ("resource", APP), ("resource", ADMIN)]
+    assert (await provider.post("/oauth2/token", resources, local)).json()["error"] == "invalid_target"
+    assert (await provider.post("/oauth2/token", [grant, ("scope", "ümlaut")], local)).status_code == 400
+    twice = [grant, ("client_id", local[0]), ("client_secret", local[1])]
+    assert (await provider.post("/oauth2/token", twice, local)).json()["error"] == "invalid_request"
+    headers = {"authorization": "Basic garbage", "content-type": "application/x-www-form-urlencoded"}
+    refused = await provider.http.post("/oauth2/token", content="grant_type=client_credentials", headers=headers)
+    assert (refused.status_code, refused.json()["error"]) == (401, "invalid_client")
+    as_json = await provider.http.post("/oauth2/token", json={"grant_type": "client_credentials"}, auth=local)
+    assert as_json.status_code == 415
+    large = await provider.post("/oauth2/token", [grant, ("scope", "x" * 70_000)], local)
+    assert large.status_code == 413
+
+
+async def test_the_secret_may_come_in_the_body(provider):
+    form = {"client_id": "evs-local", "client_secret": provider.secret_of("evs-local")}
+    assert (await provider.token(None, grant_type="client_credentials", **form)).status_code == 200
+
+
+async def test_revoking_a_refresh_token_ends_the_family(provider_on_both):
+    provider = provider_on_both
+    tokens = await provider.tokens()
+    answer = await provider.post("/oauth2/revoke", {"token": tokens["refresh_token"]}, provider.gui())
+    assert answer.status_code == 200
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+    assert (await provider.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_revoking_an_access_token_ends_only_it(provider_on_both):
+    provider = provider_on_both
+    tokens = await provider.tokens()
+    for _ in range(2):  # again is as good
+        answer = await provider.post("/oauth2/revoke", {"token": tokens["access_token"]}, provider.gui())
+        assert answer.status_code == 200
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+    assert (await provider.refresh(tokens["refresh_token"])).status_code == 200
+
+
+async def test_nobody_revokes_or_sees_the_tokens_of_others(provider):
+    tokens = await provider.tokens()
+    other = await provider.add_client(id="other", name="Other", redirect_uris=("https://other.test/cb",))
+    for token in (tokens["access_token"], tokens["refresh_token"]):
+        assert (await provider.post("/oauth2/revoke", {"token": token}, other)).json()["error"] == "invalid_grant"
+        assert (await provider.post("/oauth2/introspect", {"token": token}, other)).json() == {"active": False}
+    assert (await provider.introspect(tokens["access_token"]))["active"]
+
+
+async def test_revoking_nonsense_is_fine_and_introspecting_it_says_nothing(provider):
+    assert (await provider.post("/oauth2/revoke", {"token": "nonsense"}, provider.gui())).status_code == 200
+    assert await provider.introspect("nonsense") == {"active": False}
+    assert (await provider.post("/oauth2/introspect", {}, provider.gui())).json()["error"] == "invalid_request"
+
+
+async def test_strangers_may_not_introspect(provider):
+    assert (await provider.post("/oauth2/introspect", {"token": "x"})).json()["error"] == "invalid_client"
+    public = {"token": "x", "client_id": "evs-cli"}
+    assert (await provider.post("/oauth2/introspect", public)).json()["error"] == "unauthorized_client"
+
+
+async def test_userinfo_tells_what_the_scopes_allow(provider):
+    tokens = await provider.tokens()
+    for request in (
+        provider.http.get("/oauth2/userinfo", headers={"authorization": f"Bearer {tokens['access_token']}"}),
+        provider.http.post("/oauth2/userinfo", headers={"authorization": f"Bearer {tokens['access_token']}"}),
+        provider.post("/oauth2/userinfo", {"access_token": tokens["access_token"]}),
+    ):
+        answer = await request
+        assert answer.json()["preferred_username"] == "ada"
+        assert "email" not in answer.json()
+        assert answer.headers["cache-control"] == "no-store"
+    without = await provider.http.get("/oauth2/userinfo")
+    assert (without.status_code, without.headers["www-authenticate"]) == (401, "Bearer")
+    garbled = await provider.http.get("/oauth2/userinfo", headers={"authorization": "Bearer garbled"})
+    assert 'error="invalid_token"' in garbled.headers["www-authenticate"]
+
+
+async def test_userinfo_needs_the_scope_openid(provider):
+    tokens = await provider.tokens(scope="workflows:read")
+    headers = {"authorization": f"Bearer {tokens['access_token']}"}
+    refused = await provider.http.get("/oauth2/userinfo", headers=headers)
+    assert refused.status_code == 403
+    assert 'error="insufficient_scope"' in refused.headers["www-authenticate"]
+    assert "id_token" not in tokens
+
+
+async def test_revocations_are_told_after_a_cursor(provider_on_both):
+    provider = provider_on_both
+    app = ("evs-app", provider.secret_of("evs-app"))
+    start = (await provider.http.get("/v1/revocations", auth=app)).json()
+    assert start["head"]
+    tokens = await provider.tokens()
+    waiting = asyncio.ensure_future(
+        provider.http.get("/v1/revocations", params={"after": start["next_cursor"], "wait": "10"}, auth=app)
+    )
+    await provider.post("/oauth2/revoke", {"token": tokens["refresh_token"]}, provider.gui())
+    page = (await asyncio.wait_for(waiting, 5)).json()
+    assert [item["kind"] for item in page["items"]] == ["family"]
+    rest = (await provider.http.get("/v1/revocations", params={"after": page["next_cursor"]}, auth=app)).json()
+    assert rest["items"] == []
+    everything = (await provider.http.get("/v1/revocations", auth=app)).json()
+    assert everything["items"] == page["items"]
+
+
+async def test_the_revocation_feed_is_for_resource_servers(provider):
+    assert (await provider.http.get("/v1/revocations")).status_code == 400
+    assert (await provider.http.get("/v1/revocations", auth=("evs-app", "wrong"))).status_code == 401
+    assert (await provider.http.get("/v1/revocations", auth=provider.gui())).status_code == 403
+    app = ("evs-app", provider.secret_of("evs-app"))
+    assert (await provider.http.get("/v1/revocations?after=9.1", auth=app)).status_code == 410
+    assert (await provider.http.get("/v1/revocations?after=x", auth=app)).status_code == 400
