@@ -2,18 +2,23 @@
 
 The text of the file is stored once, as the run's input. Steps get their part of it as a `SourceText`, which the
 history shows by its size only: on a replay the workflow cuts the same parts from the same input again. What a
-part's step returns, its typed rows, is in the history once, and once more in the batch's event.
+part's step returns, its typed rows, is in the history once, and once more in the batch's event. That event is
+published by a transaction under an id made of run and batch, so neither a crash nor a retry can publish it twice.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from sqlalchemy import select
 
 from app_svc.column_types import Value
 from app_svc.table_plan import Column, Fault, Part, TablePlan, make_plan, read_part
 from app_svc.table_profile import ColumnProfile, profile_columns
 from app_svc.table_text import TableMalformed
+from lib_events.database import Connection
+from lib_events.event import Cause, Event
+from lib_events.tables import events
 from lib_workflows import Context, EventType, step, workflow
 
 PARALLEL_PARTS = 8
@@ -78,6 +83,10 @@ class TableReport:
     rejects: list[Fault]
 
 
+type ShownByItsSize = Annotated[
+    RowBatch, PlainSerializer(lambda batch: f"(batch {batch.batch}: {len(batch.rows)} rows of an earlier step)")
+]
+
 RowsAccepted = EventType("table.rows.accepted", RowBatch)
 
 
@@ -100,6 +109,16 @@ def profile_table(columns: list[Column], rows: SourceRows) -> list[ColumnProfile
     return profile_columns(columns, rows)
 
 
+def publish_batch(connection: Connection, batch: ShownByItsSize, cause: Cause) -> str:
+    """Publish the rows of one part and return the event's id."""
+    identifier = f"{batch.run}:batch-{batch.batch}"
+    mine = (events.c.source == connection.source) & (events.c.id == identifier)
+    if connection.scalar(select(events.c.id).where(mine)) is None:
+        event = Event.of(RowsAccepted, batch, source=connection.source, subject=batch.run, cause=cause, id=identifier)
+        connection.publish(event)
+    return identifier
+
+
 @workflow(name="import-table", version=1, type="fan-out/fan-in", errors=(TableMalformed,))
 async def import_table(ctx: Context, table: TableInput) -> TableReport:
     """Import a CSV or JSON-lines file: infer column types, check rows in parallel, publish the good ones in batches.
@@ -110,6 +129,7 @@ async def import_table(ctx: Context, table: TableInput) -> TableReport:
     await ctx.set_view("columns", {column.name: column.type for column in plan.columns})
     # The parts' own business is not what their steps are told: the plan without the parts is small.
     part_plan = TablePlan(plan.format, plan.delimiter, plan.has_header, plan.columns, plan.rows, parts=[])
+    cause = ctx.run.cause()
     done = 0
 
     async def import_part(part: Part) -> CheckedPart:
@@ -117,7 +137,8 @@ async def import_table(ctx: Context, table: TableInput) -> TableReport:
         checked = await ctx.step(check_part, table.data[part.start : part.end], part.first_line, part_plan)
         if checked.rows:
             names = [column.name for column in plan.columns]
-            await ctx.publish(RowsAccepted, RowBatch(table.name, ctx.run_id, part.number, names, checked.rows))
+            batch = RowBatch(table.name, ctx.run_id, part.number, names, checked.rows)
+            await ctx.transaction(publish_batch, batch, cause)
         done += part.rows
         ctx.progress(done / plan.rows, f"{done} of {plan.rows} rows checked")
         return checked

@@ -1,0 +1,58 @@
+"""The HTTP application: every route in one place, behind limits, checks and telemetry."""
+
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from app_svc.approvals import approval_routes
+from app_svc.authorization import guarded_route
+from app_svc.catalogue import catalogue_routes
+from app_svc.dead_letters import dead_letter_routes
+from app_svc.discovery import discovery_routes, install_openapi
+from app_svc.events import event_routes
+from app_svc.runs import run_routes
+from app_svc.service import Service
+from lib_events.health import health_routes
+from lib_events.http_limits import BodyLimit, HostCheck
+from lib_events.problem import install_problem_handlers
+from lib_events.telemetry import RequestTelemetry
+
+REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Request-Id")
+ANSWER_HEADERS = ("Location", "Preference-Applied", "WWW-Authenticate", "X-Request-Id")
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the application over a running service."""
+    settings = service.settings
+    app = FastAPI(
+        title="AppService",
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        routes=[
+            *health_routes(service.checks()),
+            service.metrics.route(),
+            *discovery_routes(settings, service.event_types),
+        ],
+    )
+    route_class = guarded_route(service.guard)
+    app.include_router(catalogue_routes(service.workflows, route_class=route_class))
+    app.include_router(run_routes(service, route_class=route_class))
+    app.include_router(approval_routes(service.database, route_class=route_class))
+    app.include_router(event_routes(service, route_class=route_class))
+    app.include_router(dead_letter_routes(service.database, route_class=route_class))
+    install_openapi(app, settings)
+    install_problem_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=ANSWER_HEADERS,
+        )
+    app.add_middleware(HostCheck, hosts=[urlsplit(settings.app_url).netloc])
+    app.add_middleware(RequestTelemetry, metrics=service.metrics)
+    return app

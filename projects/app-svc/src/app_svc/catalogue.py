@@ -1,0 +1,31 @@
+"""The REST of the catalogue: which workflows there are, and what each takes and gives."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from fastapi.routing import APIRoute
+
+from app_svc.authorization import CallerOf
+from app_svc.documents import WorkflowDocument, describe_workflow
+from app_svc.page import Page
+from app_svc.run_start import find_workflow
+from lib_workflows import Registry
+
+
+def catalogue_routes(registry: Registry, *, route_class: type[APIRoute]) -> APIRouter:
+    """Return the routes under `/v1/workflows`."""
+    router = APIRouter(tags=["workflows"], route_class=route_class)
+    # The catalogue does not change while the process lives, and schemas take time to make.
+    documents = {workflow.name: describe_workflow(workflow) for workflow in registry.newest()}
+
+    @router.get("/v1/workflows")
+    async def get_workflows(_caller: CallerOf) -> Page[WorkflowDocument]:
+        """List the workflows, each in its newest version."""
+        return Page(items=list(documents.values()))
+
+    @router.get("/v1/workflows/{name}")
+    async def get_workflow(name: Annotated[str, Path(max_length=128)], _caller: CallerOf) -> WorkflowDocument:
+        """Show one workflow with the JSON Schema of its input and output."""
+        return documents[find_workflow(registry, name, status=404).name]
+
+    return router

@@ -1,0 +1,121 @@
+"""What anybody may read: where to sign in, which operations and events there are."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app_svc.asyncapi import describe_events
+from app_svc.permissions import RULES, Permission
+from app_svc.settings import SERVICE, AppSettings
+from lib_events.event import EventType
+
+VERSION = "1.0.0"
+SECURITY = "oauth"
+
+
+def discovery_routes(settings: AppSettings, event_types: Iterable[EventType[Any]]) -> list[Route]:
+    """Return the routes of the documents that are not OpenAPI."""
+    asyncapi = describe_events(event_types, service=SERVICE, version=VERSION)
+    scopes = sorted({permission.scope for permission in _permissions()})
+    # RFC 9728 section 2
+    resource = {
+        "resource": settings.app_url,
+        "authorization_servers": [settings.auth_url],
+        "scopes_supported": scopes,
+        "bearer_methods_supported": ["header"],
+        "resource_name": "AppService",
+    }
+
+    async def show_asyncapi(_request: Request) -> Response:
+        return JSONResponse(asyncapi)
+
+    async def show_resource(_request: Request) -> Response:
+        # Any origin may find out where to sign in.
+        return JSONResponse(resource, headers={"access-control-allow-origin": "*", "cache-control": "max-age=300"})
+
+    return [
+        Route("/asyncapi.json", show_asyncapi),
+        Route("/.well-known/oauth-protected-resource", show_resource),
+    ]
+
+
+def describe_api(app: FastAPI, settings: AppSettings) -> dict[str, Any]:
+    """Return the OpenAPI document with the scope and role that each operation takes."""
+    document = get_openapi(title="AppService", version=VERSION, routes=app.routes)
+    document["servers"] = [{"url": settings.app_url}]
+    document["components"].setdefault("securitySchemes", {})[SECURITY] = {
+        "type": "openIdConnect",
+        "openIdConnectUrl": f"{settings.auth_url}/.well-known/openid-configuration",
+    }
+    document["components"]["schemas"]["Problem"] = _problem_schema()
+    for (method, path), rule in RULES.items():
+        operation = document["paths"].get(path, {}).get(method.lower())
+        if operation is None:
+            continue
+        either = [rule.own] if rule.all is None else [rule.own, rule.all]
+        operation["security"] = [{SECURITY: [permission.scope]} for permission in either]
+        needs = " or ".join(f"scope `{permission.scope}` and role `{permission.role}`" for permission in either)
+        operation["description"] = f"{operation.get('description', '')}\n\nNeeds {needs}.".strip()
+        operation["responses"] |= _problems()
+    return document
+
+
+def install_openapi(app: FastAPI, settings: AppSettings) -> None:
+    """Let `app` answer with that document, made once."""
+    cached: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not cached:
+            cached.update(describe_api(app, settings))
+        return cached
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def guarded_routes(app: FastAPI) -> list[APIRoute]:
+    """The routes that take a token."""
+    return [route for route in app.routes if isinstance(route, APIRoute)]
+
+
+def _permissions() -> list[Permission]:
+    return [permission for rule in RULES.values() for permission in (rule.own, rule.all) if permission is not None]
+
+
+def _problem_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "RFC 9457",
+        "required": ["type", "title", "status", "detail", "instance"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "instance": {"type": "string"},
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+                },
+            },
+        },
+        "additionalProperties": True,
+    }
+
+
+def _problems() -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    told = {
+        "401": "No token, or none that is good here",
+        "403": "The token's scope or the person's role does not reach that far",
+        "422": "Something in the request is not valid; `errors` names it",
+        "503": "Nobody can say right now whether the token is good",
+    }
+    return {status: {"description": text, "content": content} for status, text in told.items()}

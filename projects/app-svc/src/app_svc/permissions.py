@@ -1,0 +1,78 @@
+"""Who may do what: for every operation the scope it takes of the client and the role it takes of the person.
+
+A route without an entry here cannot be made, so a forgotten entry is an error at the start, never an open door.
+"""
+
+from dataclasses import dataclass
+
+from lib_auth.principal import ADMIN, MEMBER, OPERATOR, Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A scope and a role; both must be held."""
+
+    scope: str
+    role: str
+
+    def held_by(self, principal: Principal) -> bool:
+        """Whether `principal` has both."""
+        return principal.has_scope(self.scope) and principal.has_role(self.role)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What an operation takes: `own` for one's own things, `all` for everybody's (None: there is no difference)."""
+
+    own: Permission
+    all: Permission | None = None
+
+
+READ = Permission("workflows:read", MEMBER)
+RUN = Permission("workflows:run", MEMBER)
+MANAGE = Permission("workflows:manage", OPERATOR)
+READ_EVENTS = Permission("events:read", MEMBER)
+READ_ALL_EVENTS = Permission("events:read", OPERATOR)
+READ_ACCOUNT_EVENTS = Permission("events:read", ADMIN)
+PUBLISH_EVENTS = Permission("events:publish", MEMBER)
+DECIDE = Permission("approvals:decide", MEMBER)  # and the approval must name the person or a role of theirs
+
+# These tell of people: who signed in when, and whose token was revoked.
+ACCOUNT_EVENTS = ("evs.user.*", "evs.session.*", "evs.token.*")
+
+RULES: dict[tuple[str, str], Rule] = {
+    ("GET", "/v1/workflows"): Rule(READ),
+    ("GET", "/v1/workflows/{name}"): Rule(READ),
+    ("POST", "/v1/runs"): Rule(RUN),
+    ("POST", "/v1/runs:batch"): Rule(RUN),
+    ("POST", "/v1/runs:cancel"): Rule(MANAGE),
+    ("POST", "/v1/runs:retry"): Rule(MANAGE),
+    ("GET", "/v1/runs"): Rule(READ, all=MANAGE),
+    ("GET", "/v1/runs/{run_id}"): Rule(READ, all=MANAGE),
+    ("GET", "/v1/runs/{run_id}/history"): Rule(READ, all=MANAGE),
+    ("GET", "/v1/runs/{run_id}/events"): Rule(READ, all=MANAGE),
+    ("GET", "/v1/runs/{run_id}/views/{name}"): Rule(READ, all=MANAGE),
+    ("POST", "/v1/runs/{run_id}/cancel"): Rule(RUN, all=MANAGE),
+    ("POST", "/v1/runs/{run_id}/retry"): Rule(RUN, all=MANAGE),
+    ("POST", "/v1/runs/{run_id}/fork"): Rule(RUN, all=MANAGE),
+    ("POST", "/v1/runs/{run_id}/signals/{name}"): Rule(RUN, all=MANAGE),
+    ("POST", "/v1/runs/{run_id}/updates/{name}"): Rule(RUN, all=MANAGE),
+    ("GET", "/v1/approvals"): Rule(READ, all=MANAGE),
+    ("GET", "/v1/approvals/{approval_id}"): Rule(READ, all=MANAGE),
+    ("POST", "/v1/approvals/{approval_id}/decision"): Rule(DECIDE),
+    ("GET", "/v1/events"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("POST", "/v1/events"): Rule(PUBLISH_EVENTS),
+    ("GET", "/v1/dead-letters"): Rule(MANAGE),
+}
+
+# Answered to anybody: they tell where to sign in, what there is to call, and whether this process works.
+PUBLIC = frozenset(
+    (
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/asyncapi.json",
+        "/.well-known/oauth-protected-resource",
+    )
+)

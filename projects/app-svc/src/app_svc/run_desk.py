@@ -1,0 +1,157 @@
+"""Commands on runs for a caller: what the caller may not see is as if it did not exist."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from app_svc.authorization import Caller
+from app_svc.documents import ProgressDocument, RunDocument
+from app_svc.run_bodies import BulkAnswer, BulkBody, ForkBody
+from app_svc.run_queries import find_owner, find_run, matching_ids
+from lib_events.database import Connection, Database
+from lib_events.problem import Problem
+from lib_workflows import Engine, commands
+from lib_workflows.commands import StartRequest
+from lib_workflows.errors import CommandRefused, RunConflict, RunNotFound
+
+BULK_LIMIT = 1_000
+
+
+class RunDesk:
+    """Starts, shows and changes runs for a caller."""
+
+    def __init__(self, database: Database, engine: Engine) -> None:
+        self._database = database
+        self._engine = engine
+
+    async def start(self, request: StartRequest, caller: Caller) -> str:
+        """Start one run and return its id; raises the `Problem` 409 for an id that means something else."""
+        try:
+            run_id = await self._engine.submit(request)
+        except RunConflict as conflict:
+            raise _taken(conflict.run_id, conflict.what) from conflict
+        if request.id is not None:
+            found = await self._database.read(find_owner, run_id)
+            if found is None or found[0] != caller.subject:
+                raise _taken(run_id, "id")  # somebody else's: nothing of it is told
+        return run_id
+
+    async def start_all(self, requests: list[StartRequest], caller: Caller) -> list[str]:
+        """Start runs in one commit and return their ids."""
+        if all(request.id is None for request in requests):
+            return await self._engine.submit_many(requests)
+        try:
+            return await self._database.transact(_start_all, requests, caller)
+        except RunConflict as conflict:
+            raise _taken(conflict.run_id, conflict.what) from conflict
+
+    async def wait_ended(self, run_id: str, seconds: float) -> bool:
+        """Wait at most `seconds` for the run's end; returns whether it has come."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._engine.results.wait(run_id)
+        except TimeoutError:
+            return False
+        return True
+
+    async def wait_answered(self, update_id: str, seconds: float) -> tuple[str, str | None]:
+        """Wait at most `seconds` for the answer to an update; returns its status and reply."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._engine.results.wait_update(update_id)
+        except TimeoutError:
+            return "pending", None
+
+    async def check_visible(self, run_id: str, caller: Caller) -> None:
+        """Raise the `Problem` 404 unless the caller may see the run."""
+        found = await self._database.read(find_owner, run_id)
+        if found is None or not caller.may_see(found[0]):
+            raise _not_found(run_id)
+
+    async def show(self, run_id: str, caller: Caller) -> RunDocument:
+        """Return the run, with its live progress where this process knows it."""
+        run = await self._database.read(find_run, run_id)
+        if run is None or not caller.may_see(run.principal.subject if run.principal else None):
+            raise _not_found(run_id)
+        fraction, text = self._engine.progress.get(run_id, (None, ""))
+        run.progress = None if fraction is None else ProgressDocument(fraction=fraction, text=text)
+        return run
+
+    async def command[*A, R](
+        self, run_id: str, caller: Caller, function: Callable[[Connection, str, *A], R], *args: *A
+    ) -> R:
+        """Run a command on a visible run; raises the `Problem` 404 or 409."""
+        try:
+            return await self._database.transact(_command, run_id, caller, function, *args)
+        except RunNotFound as missing:
+            raise _not_found(run_id) from missing
+        except CommandRefused as refused:
+            raise Problem(
+                409, "run-status", "The run cannot do that now", str(refused), status_of_run=refused.status
+            ) from refused
+        except RunConflict as conflict:
+            raise _taken(conflict.run_id, conflict.what) from conflict
+
+    async def fork(self, run_id: str, caller: Caller, body: ForkBody, text: str | None) -> str:
+        """Fork a visible run for the caller and return the new run's id."""
+
+        def fork(connection: Connection, source: str) -> str:
+            by = caller.as_run_principal()
+            return commands.fork(
+                connection, source, from_operation=body.from_step, input=text, new_id=body.id, principal=by
+            )
+
+        return await self.command(run_id, caller, fork)
+
+    async def update(self, run_id: str, caller: Caller, name: str, payload: str, update_id: str) -> None:
+        """Leave an update for a visible run."""
+
+        def send(connection: Connection, target: str) -> None:
+            commands.send_update(connection, target, name, payload, update_id=update_id, principal=caller.subject)
+
+        await self.command(run_id, caller, send)
+
+    async def bulk(self, body: BulkBody, caller: Caller, function: Callable[[Connection, str], Any]) -> BulkAnswer:
+        """Run a command on each run that matches, each in a transaction of its own."""
+        ids = await self._database.read(matching_ids, body.filter.as_filter(), BULK_LIMIT + 1)
+        answer = BulkAnswer(matched=min(len(ids), BULK_LIMIT), changed=[], refused={}, more=len(ids) > BULK_LIMIT)
+        for run_id in () if body.dry_run else ids[:BULK_LIMIT]:
+            try:
+                await self.command(run_id, caller, function)
+            except Problem as problem:
+                answer.refused[run_id] = problem.detail
+            else:
+                answer.changed.append(run_id)
+        if body.dry_run:
+            answer.changed = ids[:BULK_LIMIT]
+        return answer
+
+
+def _start_all(connection: Connection, requests: list[StartRequest], caller: Caller) -> list[str]:
+    started: list[str] = []
+    for request in requests:
+        run_id, is_new = commands.start(connection, request)
+        found = None if is_new else find_owner(connection, run_id)
+        if found is not None and found[0] != caller.subject:
+            raise RunConflict(run_id)  # it is somebody else's: nothing of it is told
+        started.append(run_id)
+    return started
+
+
+def _command[*A, R](
+    connection: Connection, run_id: str, caller: Caller, function: Callable[[Connection, str, *A], R], *args: *A
+) -> R:
+    """Look whose run it is and change it, in one transaction."""
+    found = find_owner(connection, run_id)
+    if found is None or not caller.may_see(found[0]):
+        raise RunNotFound(run_id)
+    return function(connection, run_id, *args)
+
+
+def _not_found(run_id: str) -> Problem:
+    return Problem(404, "run-not-found", "There is no such run", f"no run {run_id!r} is visible to you; list your runs")
+
+
+def _taken(run_id: str, what: str) -> Problem:
+    detail = f"{what} {run_id!r} is taken by another run or another input; choose a new one"
+    return Problem(409, "run-conflict", f"This {what} is taken", detail)

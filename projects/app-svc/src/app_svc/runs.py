@@ -1,0 +1,197 @@
+"""The REST of runs: start, list, show, follow, and the commands on them."""
+
+import uuid
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import AwareDatetime
+from pydantic_core import from_json
+
+from app_svc.authorization import CallerOf
+from app_svc.documents import HistoryDocument, RunDocument
+from app_svc.event_visibility import of_run
+from app_svc.page import CursorText, Limit, Page
+from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, UpdateAnswer
+from app_svc.run_desk import RunDesk
+from app_svc.run_queries import RunFilter, find_start, find_view, list_history, list_runs
+from app_svc.run_start import RUN_ID, StartBody, check_input, find_workflow, make_request, read_wait
+from app_svc.service import Service
+from lib_events.event_log import Cursor
+from lib_events.feed import Filter
+from lib_events.problem import Problem
+from lib_workflows import commands
+from lib_workflows.codec import encode_json
+
+UPDATE_WAIT_SECONDS = 10.0
+
+RunId = Annotated[str, Path(pattern=RUN_ID)]
+MessageName = Annotated[str, Path(min_length=1, max_length=128)]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+Prefer = Annotated[str | None, Header(max_length=500)]
+
+
+def run_routes(service: Service, *, route_class: type[APIRoute]) -> APIRouter:
+    """Return the routes under `/v1/runs`."""
+    router = APIRouter(tags=["runs"], route_class=route_class)
+    runs = RunRoutes(service)
+    stream: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    router.get("/v1/runs")(runs.list)
+    router.post("/v1/runs", status_code=202)(runs.start)
+    router.post("/v1/runs:batch", status_code=202)(runs.start_batch)
+    router.post("/v1/runs:cancel")(runs.cancel_matching)
+    router.post("/v1/runs:retry")(runs.retry_matching)
+    router.get("/v1/runs/{run_id}")(runs.show)
+    router.get("/v1/runs/{run_id}/history")(runs.history)
+    router.get("/v1/runs/{run_id}/events", response_class=Response, responses=stream)(runs.follow)
+    router.get("/v1/runs/{run_id}/views/{name}")(runs.view)
+    router.post("/v1/runs/{run_id}/cancel", status_code=202)(runs.cancel)
+    router.post("/v1/runs/{run_id}/retry", status_code=202)(runs.retry)
+    router.post("/v1/runs/{run_id}/fork", status_code=202)(runs.fork)
+    router.post("/v1/runs/{run_id}/signals/{name}", status_code=202)(runs.signal)
+    router.post("/v1/runs/{run_id}/updates/{name}")(runs.update)
+    return router
+
+
+class RunRoutes:
+    """One method for each route."""
+
+    def __init__(self, service: Service) -> None:
+        self._database = service.database
+        self._registry = service.workflows
+        self._streams = service.streams
+        self._progress = service.progress
+        self._desk = RunDesk(service.database, service.engine)
+
+    async def start(
+        self,
+        body: StartBody,
+        caller: CallerOf,
+        response: Response,
+        *,
+        idempotency_key: IdempotencyKey = None,
+        prefer: Prefer = None,
+    ) -> RunDocument:
+        """Start a run: 202 at once, or 200 with the ended run within `Prefer: wait=S`."""
+        request = make_request(self._registry, body, caller, idempotency_key=idempotency_key)
+        run_id = await self._desk.start(request, caller)
+        response.headers["location"] = f"/v1/runs/{run_id}"
+        seconds = read_wait(prefer)
+        if seconds is not None:
+            response.headers["preference-applied"] = f"wait={seconds:g}"
+            if await self._desk.wait_ended(run_id, seconds):
+                response.status_code = 200
+        return await self._desk.show(run_id, caller)
+
+    async def start_batch(self, body: BatchBody, caller: CallerOf) -> Page[RunDocument]:
+        """Start many runs in one commit: all of them, or none."""
+        requests = [
+            make_request(self._registry, start, caller, place=("runs", index)) for index, start in enumerate(body.runs)
+        ]
+        run_ids = await self._desk.start_all(requests, caller)
+        return Page(items=[await self._desk.show(run_id, caller) for run_id in run_ids])
+
+    async def list(
+        self,
+        caller: CallerOf,
+        *,
+        status: Annotated[list[RunStatus] | None, Query()] = None,
+        workflow: Annotated[str | None, Query(max_length=128)] = None,
+        tag: Annotated[str | None, Query(max_length=400, description="`name:value`, or `name`")] = None,
+        q: Annotated[str | None, Query(max_length=200, description="Text in id, workflow, person or error")] = None,
+        since: AwareDatetime | None = None,
+        mine: Annotated[bool, Query(description="Only my own runs, also where I may see everybody's")] = False,
+        cursor: CursorText = None,
+        limit: Limit = 50,
+    ) -> Page[RunDocument]:
+        """List runs, newest first."""
+        owner = caller.subject if mine or not caller.sees_all else None
+        wanted = RunFilter(owner=owner, statuses=status or (), workflow=workflow, tag=tag, text=q, since=since)
+        return await self._database.read(list_runs, wanted, cursor, limit)
+
+    async def show(self, run_id: RunId, caller: CallerOf) -> RunDocument:
+        """Show one run with its input, output and views."""
+        return await self._desk.show(run_id, caller)
+
+    async def history(
+        self, run_id: RunId, caller: CallerOf, *, cursor: CursorText = None, limit: Limit = 100
+    ) -> Page[HistoryDocument]:
+        """List what the run has done, in order."""
+        await self._desk.check_visible(run_id, caller)
+        return await self._database.read(list_history, run_id, cursor, limit)
+
+    async def follow(self, request: Request, run_id: RunId, caller: CallerOf) -> Response:
+        """Follow a run's events from its start, and its progress live (server-sent events)."""
+        await self._desk.check_visible(run_id, caller)
+        correlation_id, position = await self._database.read(find_start, run_id)
+        cursor = await self._streams.cursor(request, None)
+        if cursor is None:
+            cursor = Cursor((await self._streams.resolve(None)).epoch, position)
+        wanted = Filter(correlation=correlation_id, allowed=of_run(run_id, correlation_id))
+        return self._streams.open(request, cursor, wanted, partial(self._progress.watch, run_id))
+
+    async def view(self, run_id: RunId, name: MessageName, caller: CallerOf) -> Any:
+        """Read a view the workflow has set."""
+        await self._desk.check_visible(run_id, caller)
+        row = await self._database.read(find_view, run_id, name)
+        if row is None:
+            raise Problem(404, "view-not-found", detail=f"run {run_id} has set no view {name!r} so far")
+        return from_json(row.value)
+
+    async def cancel(self, run_id: RunId, caller: CallerOf, *, body: CancelBody | None = None) -> RunDocument:
+        """Cancel a run: it undoes what it did, then ends as cancelled."""
+        await self._desk.command(run_id, caller, commands.cancel, (body or CancelBody()).reason)
+        return await self._desk.show(run_id, caller)
+
+    async def retry(self, run_id: RunId, caller: CallerOf) -> RunDocument:
+        """Run a failed, cancelled or parked run again from where it failed."""
+        await self._desk.command(run_id, caller, commands.retry)
+        return await self._desk.show(run_id, caller)
+
+    async def fork(self, run_id: RunId, caller: CallerOf, body: ForkBody, response: Response) -> RunDocument:
+        """Start a new run that shares this one's history up to an operation."""
+        run = await self._desk.show(run_id, caller)
+        text = None
+        if body.input is not None:
+            text = check_input(find_workflow(self._registry, run.workflow, status=409), body.input)
+        forked = await self._desk.fork(run_id, caller, body, text)
+        response.headers["location"] = f"/v1/runs/{forked}"
+        # Whoever forks somebody else's run owns the new one.
+        return await self._desk.show(forked, caller)
+
+    async def signal(
+        self, run_id: RunId, name: MessageName, caller: CallerOf, *, payload: Annotated[Any, Body()] = None
+    ) -> RunDocument:
+        """Send a signal; it is kept until the run waits for it."""
+        await self._desk.command(run_id, caller, commands.send_signal, name, encode_json(payload))
+        return await self._desk.show(run_id, caller)
+
+    async def update(
+        self,
+        run_id: RunId,
+        name: MessageName,
+        caller: CallerOf,
+        response: Response,
+        *,
+        payload: Annotated[Any, Body()] = None,
+        prefer: Prefer = None,
+    ) -> UpdateAnswer:
+        """Send an update and return the run's answer, or 202 when it has not answered yet."""
+        update_id = uuid.uuid4().hex
+        await self._desk.update(run_id, caller, name, encode_json(payload), update_id)
+        seconds = read_wait(prefer)
+        wait_seconds = UPDATE_WAIT_SECONDS if seconds is None else seconds
+        status, reply = await self._desk.wait_answered(update_id, wait_seconds)
+        if status == "rejected":
+            raise Problem(409, "update-rejected", "The run rejected the update", str(reply), update=update_id)
+        response.status_code = 202 if status == "pending" else 200
+        return UpdateAnswer(id=update_id, status=status, reply=from_json(reply) if reply else None)
+
+    async def cancel_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
+        """Cancel every run that matches."""
+        return await self._desk.bulk(body, caller, commands.cancel)
+
+    async def retry_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
+        """Retry every run that matches."""
+        return await self._desk.bulk(body, caller, commands.retry)

@@ -1,0 +1,156 @@
+"""The composition root: opens the database, wires the parts, and keeps the loops running."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from sqlalchemy import text
+
+from app_svc import tables
+from app_svc.progress import RUN_PROGRESSED, Progress
+from app_svc.settings import CLIENT_ID, SERVICE, AppSettings
+from app_svc.streams import Streams
+from app_svc.workflow_loading import WorkflowsNotLoaded, load_workflows
+from lib_auth import events as account_events
+from lib_auth import tables as auth_tables
+from lib_auth.access_token import TokenVerifier
+from lib_auth.guard import Guard
+from lib_auth.jwks import RemoteKeys
+from lib_auth.revocations import Revocations, hear_revocations
+from lib_events import event_log
+from lib_events.broker import Broker
+from lib_events.database import Connection, Database, open_database
+from lib_events.event import EventRegistry, EventType
+from lib_events.feed import Feed
+from lib_events.health import Check
+from lib_events.importer import Importer
+from lib_events.lifecycle import Loop, running
+from lib_events.relay import Relay
+from lib_events.secret_file import read_secret
+from lib_events.subscriptions import Subscriptions
+from lib_events.telemetry import Metrics
+from lib_workflows import Engine, Registry
+from lib_workflows import tables as workflow_tables
+from lib_workflows.lifecycle_events import EVENT_TYPES
+
+SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
+IMPORTED_FROM = "auth-svc"
+IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.access.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The running parts, as the routes need them."""
+
+    settings: AppSettings
+    database: Database
+    workflows: Registry
+    event_registry: EventRegistry
+    engine: Engine
+    guard: Guard
+    streams: Streams
+    progress: Progress
+    metrics: Metrics
+    revocations: Revocations
+
+    @property
+    def event_types(self) -> list[EventType[Any]]:
+        """Every event type there is to read here."""
+        return [*self.event_registry, RUN_PROGRESSED]
+
+    def checks(self) -> dict[str, Check]:
+        """What must be well before requests can be answered. The broker is not among it: events wait in the log."""
+
+        async def check_database() -> str | None:
+            await self.database.read(_ping)
+            return None
+
+        return {"database": check_database, "revocations": self.revocations.check_ready}
+
+
+@asynccontextmanager
+async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
+    """Open everything and keep it running inside the block; on the way out the engine drains first."""
+    workflows, registry = _load(settings)
+    async with _open_database(settings) as database, httpx.AsyncClient() as http:
+        feed = Feed(database)
+        known_revocations = Revocations(
+            database,
+            issuer=settings.auth_url,
+            client_id=CLIENT_ID,
+            client_secret=lambda: read_secret(settings.secrets / f"{CLIENT_ID}.secret"),
+            http=http,
+        )
+        verifier = TokenVerifier(
+            issuer=settings.auth_url,
+            audience=settings.app_url,
+            keys=RemoteKeys(http, f"{settings.auth_url}/oauth2/jwks"),
+            revocations=known_revocations,
+        )
+        progress = Progress(database.source)
+        loops = [*_event_loops(settings, database, registry), feed, known_revocations]
+        async with (
+            running(*loops),
+            Engine(database, workflows, on_progress=progress.report, lease_seconds=settings.lease_seconds) as engine,
+        ):
+            yield Service(
+                settings=settings,
+                database=database,
+                workflows=workflows,
+                event_registry=registry,
+                engine=engine,
+                guard=Guard(verifier, resource_metadata=settings.resource_metadata),
+                streams=Streams(feed, verifier),
+                progress=progress,
+                metrics=Metrics(SERVICE),
+                revocations=known_revocations,
+            )
+
+
+@asynccontextmanager
+async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
+    """Run an engine and nothing that answers anybody; relay and importer wait to take the lead."""
+    workflows, registry = _load(settings)
+    async with (
+        _open_database(settings) as database,
+        running(*_event_loops(settings, database, registry)),
+        Engine(database, workflows, lease_seconds=settings.lease_seconds) as engine,
+    ):
+        yield engine
+
+
+def _load(settings: AppSettings) -> tuple[Registry, EventRegistry]:
+    workflows, event_types = load_workflows(settings.workflows)
+    try:
+        return workflows, EventRegistry(*account_events.ALL, *EVENT_TYPES, *event_types)
+    except ValueError as error:
+        raise WorkflowsNotLoaded(str(error)) from error
+
+
+@asynccontextmanager
+async def _open_database(settings: AppSettings) -> AsyncIterator[Database]:
+    database = await open_database(settings.database, service=SERVICE, schemas=SCHEMAS)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def _event_loops(settings: AppSettings, database: Database, registry: EventRegistry) -> list[Loop]:
+    """Relay, importer and subscriptions; without NATS events stay in the log, and revocations come from the feed."""
+    loops: list[Loop] = [Subscriptions(database, [hear_revocations])]
+    broker = None
+    if settings.nats_url is not None:
+        seed = settings.secrets / f"nats-{SERVICE}.nk"
+        broker = Broker(settings.nats_url, service=SERVICE, seed_file=seed if seed.exists() else None)
+        loops += [
+            broker,
+            Importer(database, broker, sources=[IMPORTED_FROM], types=list(IMPORTED_TYPES), registry=registry),
+        ]
+    return [*loops, Relay(database, broker)]
+
+
+def _ping(connection: Connection) -> None:
+    connection.execute(text("SELECT 1"))

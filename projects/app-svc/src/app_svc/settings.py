@@ -1,0 +1,44 @@
+"""What the AppService may be told beyond the settings of every member."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from lib_events.settings import Settings, SettingsRejected
+
+SERVICE: Final = "app-svc"
+CLIENT_ID: Final = "evs-app"  # how we call the AuthService
+
+
+class AppSettings(Settings):
+    """Settings of the AppService."""
+
+    body_limit_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    lease_seconds: float = Field(default=20.0, ge=1, le=3600)  # PostgreSQL: so long a dead engine keeps its runs
+    drain_seconds: float = Field(default=10.0, ge=0)  # what may end by itself, once we are told to stop
+
+    @property
+    def database(self) -> str:
+        """The URL of our database."""
+        return self.database_url_of(SERVICE)
+
+    @property
+    def resource_metadata(self) -> str:
+        """Where our 401 sends a client (RFC 9728)."""
+        return f"{self.app_url}/.well-known/oauth-protected-resource"
+
+    def check_worker(self) -> None:
+        """Raise `SettingsRejected` where a second engine process cannot work."""
+        if self.database.startswith("sqlite:"):
+            raise SettingsRejected(
+                "app-svc worker needs PostgreSQL: a SQLite file has one engine process, and that is app-svc serve; "
+                "set EVS_DATABASE_URL=postgresql://…, or run app-svc serve alone"
+            )
+
+    def check_urls(self) -> None:
+        """Raise `SettingsRejected` for a URL that tokens cannot be meant for."""
+        for name, url in (("EVS_APP_URL", self.app_url), ("EVS_AUTH_URL", self.auth_url)):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+                raise SettingsRejected(f"{name} must look like https://host or http://127.0.0.1:8002, got {url!r}")

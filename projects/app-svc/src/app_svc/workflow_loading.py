@@ -1,0 +1,107 @@
+"""Workflows from elsewhere: a file, a module, or the entry points `evs.workflows` of an installed package."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from app_svc.workflows import BUILT_IN
+from lib_events.event import EventType
+from lib_workflows import DefinitionError, Registry, Workflow
+
+ENTRY_POINT_GROUP = "evs.workflows"
+
+type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
+
+
+class WorkflowsNotLoaded(Exception):
+    """Workflows that were asked for cannot be loaded; the text says which, why and what to do."""
+
+
+def load_workflows(names: Sequence[str]) -> tuple[Registry, list[EventType[Any]]]:
+    """Load the built-in workflows, those of installed packages, and those of `names` (files or modules).
+
+    Returns the registry and the event types their modules declare. Raises `WorkflowsNotLoaded`.
+    """
+    modules = [sys.modules[workflow.function.__module__] for workflow in BUILT_IN]
+    found: list[AnyWorkflow] = list(BUILT_IN)
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        module, workflows = _load_entry_point(entry_point)
+        modules.append(module)
+        found += workflows
+    for name in names:
+        module = _load_module(name)
+        modules.append(module)
+        found += _require(_members(module, Workflow), name)
+    try:
+        return Registry.of(found), _members_of_all(modules)
+    except DefinitionError as error:
+        raise WorkflowsNotLoaded(f"workflows must not share a name and a version: {error}; rename one") from error
+
+
+def _load_entry_point(entry_point: EntryPoint) -> tuple[ModuleType, list[AnyWorkflow]]:
+    try:
+        value = entry_point.load()
+    except Exception as error:
+        raise WorkflowsNotLoaded(
+            f"entry point {entry_point.name!r} ({entry_point.value}) of {ENTRY_POINT_GROUP} must load, got "
+            f"{type(error).__name__}: {error}; fix the package or uninstall it"
+        ) from error
+    if isinstance(value, Workflow):
+        return sys.modules[value.function.__module__], [value]
+    if isinstance(value, ModuleType):
+        return value, _require(_members(value, Workflow), entry_point.value)
+    raise WorkflowsNotLoaded(
+        f"entry point {entry_point.name!r} of {ENTRY_POINT_GROUP} must name a workflow or a module, got {value!r}"
+    )
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        return _load_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
+    except WorkflowsNotLoaded:
+        raise
+    except ModuleNotFoundError as error:
+        raise WorkflowsNotLoaded(
+            f"--workflows must name a file ending in .py or an importable module, got {name!r}: {error}"
+        ) from error
+    except Exception as error:
+        raise WorkflowsNotLoaded(f"{name} must load without an error, got {type(error).__name__}: {error}") from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise WorkflowsNotLoaded(f"--workflows must name a file that exists, got {path}; the folder is {Path.cwd()}")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or specification.loader is None:
+        raise WorkflowsNotLoaded(f"{path} must be a Python file")
+    module = importlib.util.module_from_spec(specification)
+    # A declared error and a forward reference are found again through the module.
+    if sys.modules.setdefault(path.stem, module) is not module:
+        raise WorkflowsNotLoaded(f"{path} must not be named like the module {path.stem!r} that exists; rename the file")
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
+
+
+def _members[T](module: ModuleType, kind: type[T]) -> list[T]:
+    return [value for value in vars(module).values() if isinstance(value, kind)]
+
+
+def _require(workflows: list[AnyWorkflow], name: str) -> list[AnyWorkflow]:
+    if not workflows:
+        raise WorkflowsNotLoaded(
+            f"{name} must have a workflow in it, got none; decorate an async def with @workflow(…)"
+        )
+    return workflows
+
+
+def _members_of_all(modules: Iterable[ModuleType]) -> list[EventType[Any]]:
+    return [event_type for module in modules for event_type in _members(module, EventType)]

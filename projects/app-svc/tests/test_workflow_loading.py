@@ -1,0 +1,80 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from app_svc.workflow_loading import WorkflowsNotLoaded, load_workflows
+
+OWN = """
+from dataclasses import dataclass
+from lib_workflows import Context, EventType, workflow
+
+@dataclass
+class Bell:
+    tone: str
+
+Rang = EventType("house.bell.rang", Bell)
+
+@workflow(name="{name}", version={version})
+async def answer(ctx: Context, bell: Bell) -> str:
+    await ctx.publish(Rang, bell)
+    return bell.tone
+"""
+
+
+@pytest.fixture(autouse=True)
+def forget_modules() -> object:
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_built_in_workflows_are_each_of_another_type() -> None:
+    registry, event_types = load_workflows([])
+    assert [(workflow.name, workflow.type) for workflow in registry.newest()] == [
+        ("access-request", "human approval"),
+        ("import-table", "fan-out/fan-in"),
+        ("order", "orchestrated saga"),
+        ("welcome-user", "choreography"),
+    ]
+    names = {event_type.name for event_type in event_types}
+    assert {"table.rows.accepted", "order.payment.captured", "welcome.message.sent"} <= names
+
+
+def test_a_file_brings_its_workflows_and_its_event_types(tmp_path: Path) -> None:
+    registry, event_types = load_workflows([write(tmp_path, "doorbell_one.py", OWN.format(name="answer", version=1))])
+    assert registry.find("answer").type == "workflow"
+    assert "house.bell.rang" in {event_type.name for event_type in event_types}
+
+
+def test_a_module_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "doorbell_two.py", OWN.format(name="answer", version=1))
+    monkeypatch.syspath_prepend(tmp_path)
+    registry, _ = load_workflows(["doorbell_two"])
+    assert registry.find("answer").version == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("absent.py", None, "must name a file that exists"),
+        ("no_such_module_here", None, "importable module"),
+        ("broken_flow.py", "def (", "must load without an error, got SyntaxError"),
+        ("empty_flow.py", "x = 1\n", "must have a workflow in it, got none"),
+        ("json.py", OWN.format(name="answer", version=1), "must not be named like the module 'json'"),
+        ("twice_flow.py", OWN.format(name="order", version=1), "must not share a name and a version"),
+    ],
+)
+def test_what_cannot_be_loaded_is_an_error_that_says_what_to_do(
+    tmp_path: Path, name: str, text: str | None, problem: str
+) -> None:
+    given = name if text is None else write(tmp_path, name, text)
+    with pytest.raises(WorkflowsNotLoaded, match=problem):
+        load_workflows([given])
