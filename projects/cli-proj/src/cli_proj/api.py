@@ -1,0 +1,218 @@
+"""Calls the services of a product as somebody; every refusal becomes a clear failure with its exit code."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+# httpx offers a command line of its own if it finds click, pygments and rich: 150 ms for nothing we use.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+import httpx  # noqa: E402
+
+from cli_proj.exit_codes import ExitCode  # noqa: E402
+from cli_proj.failure import CommandFailed, not_allowed  # noqa: E402
+from cli_proj.identity import Identity  # noqa: E402
+from cli_proj.sse import ServerSentEvent, read_events  # noqa: E402
+
+TIMEOUT_SECONDS = 30.0
+SILENCE_SECONDS = 45.0  # a stream that says nothing, not even a heartbeat, for this long is dead
+OPENED = "cli.opened"
+RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+PROBLEM_CODES = {
+    400: ExitCode.USAGE,
+    401: ExitCode.NOT_ALLOWED,
+    403: ExitCode.NOT_ALLOWED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    410: ExitCode.NOT_FOUND,
+    412: ExitCode.CONFLICT,
+    413: ExitCode.USAGE,
+    415: ExitCode.USAGE,
+    422: ExitCode.USAGE,
+}
+
+type Value = str | int | list[str] | None
+type Query = Mapping[str, Value]
+
+
+class Service:
+    """One service of a product, called as `identity`."""
+
+    def __init__(self, name: str, url: str, identity: Identity, *, resource: str = "") -> None:
+        self.name = name
+        self.url = url.rstrip("/")
+        self._identity = identity
+        self._resource = resource
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT_SECONDS, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def get(self, path: str, **query: Value) -> Any:
+        """Return what is at `path`."""
+        return await self.call("GET", path, query=query)
+
+    async def post(self, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None) -> Any:
+        """Post `body` as JSON."""
+        return await self.call("POST", path, body=body, headers=headers)
+
+    async def put(self, path: str, body: Any) -> Any:
+        """Put `body` as JSON."""
+        return await self.call("PUT", path, body=body)
+
+    async def send_bytes(self, path: str, content: bytes, media_type: str) -> Any:
+        """Post a body that is already written."""
+        return await self.call("POST", path, content=content, headers={"content-type": media_type})
+
+    async def pages(self, path: str, *, limit: int, **query: Value) -> list[Any]:
+        """Return up to `limit` items of a list, asking for as many pages as that takes."""
+        items: list[Any] = []
+        cursor: str | None = None
+        while len(items) < limit:
+            page = await self.get(path, limit=min(limit - len(items), 100), cursor=cursor, **query)
+            items += page["items"]
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                break
+        return items[:limit]
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Any = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT_SECONDS,  # noqa: ASYNC109 - of one answer, handed to httpx
+    ) -> Any:
+        """Make one request, a second time with a fresh token if the first one is refused."""
+        request = self._http.build_request(
+            method, path, params=_given(query), json=body, content=content, headers=headers, timeout=timeout
+        )
+        token = await self._identity.access_token(self._resource)
+        answer = await self._send(request, token)
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            answer = await self._send(request, await self._identity.renew(token, self._resource))
+        if not answer.is_success:
+            raise failure_of(answer, service=self.name)
+        return answer.json() if answer.content else None
+
+    async def follow(
+        self, path: str, *, query: Query | None = None, after: str | None = None
+    ) -> AsyncGenerator[ServerSentEvent]:
+        """Yield the events of a stream for ever; a cut stream goes on after its last event (Last-Event-ID).
+
+        Each time the stream opens, an event of type `OPENED` comes first: what was missed can be asked for then.
+        """
+        failures = 0
+        while True:
+            try:
+                async for event in self._stream(path, query, after):
+                    failures = 0
+                    if event is not None:
+                        after = event.id or after
+                        yield event
+            except (httpx.TransportError, ServiceAway) as error:
+                if failures == len(RECONNECT_SECONDS):
+                    raise unreachable(self.name, self.url, error) from error
+            await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
+            failures += 1
+
+    async def _stream(self, path: str, query: Query | None, after: str | None) -> AsyncIterator[ServerSentEvent | None]:
+        headers = {"accept": "text/event-stream", "cache-control": "no-store"}
+        if after is not None:
+            headers["last-event-id"] = after
+        async with self._open(path, query, headers) as answer:
+            yield ServerSentEvent(after, OPENED, "")
+            async for event in read_events(answer.aiter_lines()):
+                yield event
+
+    @asynccontextmanager
+    async def _open(self, path: str, query: Query | None, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+        """Open a stream, with a fresh token if the first one is refused."""
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=SILENCE_SECONDS)
+        request = self._http.build_request("GET", path, params=_given(query), headers=headers, timeout=timeout)
+        token = await self._identity.access_token(self._resource)
+        answer = await self._send(request, token, stream=True)
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            await answer.aclose()
+            answer = await self._send(request, await self._identity.renew(token, self._resource), stream=True)
+        try:
+            if not answer.is_success:
+                await answer.aread()
+                if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                    raise ServiceAway(f"it answers {answer.status_code}")
+                raise failure_of(answer, service=self.name)
+            yield answer
+        finally:
+            await answer.aclose()
+
+    async def _send(self, request: httpx.Request, token: str, *, stream: bool = False) -> httpx.Response:
+        request.headers["authorization"] = f"Bearer {token}"
+        try:
+            return await self._http.send(request, stream=stream)
+        except httpx.TimeoutException as error:
+            text = f"the {self.name} did not answer within {TIMEOUT_SECONDS:g} s"
+            raise CommandFailed(text, hint="evs status", code=ExitCode.TIMEOUT) from error
+        except httpx.TransportError as error:
+            if stream:
+                raise
+            raise unreachable(self.name, self.url, error) from error
+
+
+class ServiceAway(Exception):
+    """The service answers that it cannot serve now."""
+
+
+def unreachable(name: str, url: str, error: Exception) -> CommandFailed:
+    """The failure for a service that does not answer."""
+    return CommandFailed(
+        f"the {name} at {url} does not answer: {str(error) or type(error).__name__}",
+        hint="evs status says what runs; evs up starts it; evs doctor looks for the reason",
+    )
+
+
+def failure_of(answer: httpx.Response, *, service: str) -> CommandFailed:
+    """Turn a refusal (RFC 9457, or whatever came) into a failure."""
+    problem = _problem_of(answer)
+    code = PROBLEM_CODES.get(answer.status_code, ExitCode.FAILED)
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        return not_allowed(f"the {service} refuses the token: {problem['detail']}", hint="evs auth login")
+    faults = [
+        f"\n  {fault.get('pointer') or 'input'}: {fault.get('detail')}"
+        for fault in problem.get("errors", [])
+        if isinstance(fault, dict)
+    ]
+    text = str(problem["detail"] or problem["title"])
+    if faults:
+        text = f"{problem['title']}:{''.join(faults)}"
+    return CommandFailed(text, hint=_hint(answer, problem), code=code)
+
+
+def _problem_of(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except (ValueError, UnicodeDecodeError):
+        body = None
+    problem = body if isinstance(body, dict) else {}
+    title = problem.get("title") or f"{answer.request.url} answered {answer.status_code}"
+    return problem | {"title": title, "detail": problem.get("detail") or problem.get("error_description") or title}
+
+
+def _hint(answer: httpx.Response, problem: Mapping[str, Any]) -> str | None:
+    if answer.status_code == httpx.codes.FORBIDDEN:
+        return "evs auth status says who you are; evs auth login signs in somebody else; evs auth request-role ROLE"
+    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        instance = problem.get("instance")
+        return f"the service's log has the reason under {instance}" if instance else "evs status"
+    return None
+
+
+def _given(query: Query | None) -> dict[str, str | int | list[str]]:
+    return {name: value for name, value in (query or {}).items() if value is not None}

@@ -1,0 +1,39 @@
+"""Every command of `evs` as a list: its name, where its code is, one line of help. Nothing heavy is imported here."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One noun or command; `target` is imported when it is used."""
+
+    name: str
+    target: str
+    help: str
+    group: str
+
+
+PRODUCT = "The product"
+WORK = "Work"
+ACCESS = "Access"
+
+COMMANDS = (
+#    Entry("demo", "cli_proj.demo.command:demo", "Show the whole product at work, with data of its own", PRODUCT),
+    Entry("up", "cli_proj.commands.up:up", "Start everything on this machine", PRODUCT),
+    Entry("down", "cli_proj.commands.down:down", "Stop what `evs up` started", PRODUCT),
+    Entry("status", "cli_proj.commands.status:status", "Say which services run, and how they are", PRODUCT),
+    Entry("doctor", "cli_proj.commands.doctor:doctor", "Look for what is wrong on this machine", PRODUCT),
+    Entry("workflow", "cli_proj.commands.workflow:app", "The workflows that can be started", WORK),
+    Entry("run", "cli_proj.commands.run:app", "Start runs, follow them, change their course", WORK),
+    Entry("approval", "cli_proj.commands.approval:app", "Decide what waits for a person", WORK),
+    Entry("event", "cli_proj.commands.event:app", "Read events, and publish your own", WORK),
+    Entry("auth", "cli_proj.commands.auth:app", "Sign in and out, ask for a role", ACCESS),
+    Entry("context", "cli_proj.commands.context:app", "Which product the commands talk to", ACCESS),
+    Entry("admin", "cli_proj.commands.admin:app", "Users", ACCESS),
+)
+
+EXAMPLES = (
+    ("evs up", "start the product"),
+    ("evs run start order --input @order.json --watch", "start a run and follow it"),
+    ("evs run list --status failed -o json", "for a script"),
+)

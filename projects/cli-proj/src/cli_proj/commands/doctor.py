@@ -1,0 +1,164 @@
+"""`evs doctor`: looks for what is wrong on this machine, and says what to do about it."""
+
+import asyncio
+import os
+import shutil
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Literal
+
+from cli_proj.context import Context, resolve_context
+from cli_proj.exit_codes import ExitCode
+from cli_proj.failure import CommandFailed
+from cli_proj.options import Options
+from cli_proj.output import Column, Output
+from cli_proj.supervise.control import ask_status
+from cli_proj.supervise.place import data_folder
+from cli_proj.supervise.plan import PORT_OPTIONS, UpOptions, read_settings
+from cli_proj.supervise.ports import is_free
+from cli_proj.supervise.probe import HttpProbe
+
+LEAST_DISK_BYTES = 1_000_000_000
+LEAST_FILES = 1_024
+TOLERATED_SKEW_SECONDS = 5.0
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, how it is, and what to do."""
+
+    check: str
+    status: Literal["ok", "warning", "failed"]
+    found: str
+    advice: str = ""
+
+
+COLUMNS = (
+    Column("check", lambda finding: finding["check"]),
+    Column("status", lambda finding: finding["status"], is_status=True),
+    Column("found", lambda finding: finding["found"]),
+    Column("what to do", lambda finding: finding["advice"], is_wide=True),
+)
+
+
+async def doctor(*, data: Path | None = None, options: Options = Options()) -> int:  # noqa: B008
+    """Check Python, keyring, disk, ports, clock and the services; exit code 1 when something is wrong.
+
+    Parameters
+    ----------
+    data
+        The data folder to look at (default: EVS_DATA, or .evs here or above).
+    """
+    folder = data_folder(data)
+    checks: list[Callable[[], Awaitable[list[Finding]]]] = [
+        _python,
+        _open_files,
+        _keyring,
+        lambda: _disk(folder),
+        lambda: _data_folder(folder),
+        lambda: _ports(folder),
+        lambda: _services(options),
+    ]
+    findings = [finding for check in checks for finding in await check()]
+    Output(options.output).items([asdict(finding) for finding in findings], COLUMNS, empty="")
+    return ExitCode.FAILED if any(finding.status == "failed" for finding in findings) else ExitCode.OK
+
+
+async def _python() -> list[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return [Finding("Python", "ok", f"{version} at {sys.executable}")]
+
+
+async def _open_files() -> list[Finding]:
+    import resource  # noqa: PLC0415 - POSIX only
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < LEAST_FILES:
+        return [Finding("open files", "warning", f"at most {soft}", "ulimit -n 4096 before evs up")]
+    return [Finding("open files", "ok", f"at most {soft}")]
+
+
+async def _keyring() -> list[Finding]:
+    import keyring  # noqa: PLC0415 - slow to import
+
+    from lib_auth.token_store import keyring_is_usable  # noqa: PLC0415
+
+    name = type(keyring.get_keyring()).__module__
+    if await asyncio.to_thread(keyring_is_usable):
+        return [Finding("keyring", "ok", name)]
+    advice = "evs auth login --insecure-storage keeps sign-ins in a file only you can read"
+    return [Finding("keyring", "warning", "there is none", advice)]
+
+
+async def _disk(folder: Path) -> list[Finding]:
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    found = f"{free // MEGABYTE:,} MB free for {folder}"
+    if free < LEAST_DISK_BYTES:
+        return [Finding("disk", "failed", found, "make space, or choose another folder with --data")]
+    return [Finding("disk", "ok", found)]
+
+
+async def _data_folder(folder: Path) -> list[Finding]:
+    if not folder.exists():
+        return [Finding("data folder", "ok", f"{folder} is not there yet: evs up makes it")]
+    mode = folder.stat().st_mode & 0o777
+    if folder.stat().st_uid != os.getuid():
+        return [Finding("data folder", "failed", f"{folder} belongs to somebody else", "choose another with --data")]
+    if mode & 0o077:
+        return [Finding("data folder", "warning", f"{folder} has mode {mode:o}", f"chmod 700 {folder}")]
+    if not os.access(folder, os.W_OK):
+        return [Finding("data folder", "failed", f"{folder} cannot be written", "choose another with --data")]
+    return [Finding("data folder", "ok", f"{folder}, private")]
+
+
+async def _ports(folder: Path) -> list[Finding]:
+    status = await ask_status(folder)
+    if status is not None:
+        return [Finding("product", "ok" if status["ready"] else "warning", f"runs on {folder}", "")]
+    settings = read_settings(UpOptions())
+    findings = []
+    for name, option in PORT_OPTIONS.items():
+        port = getattr(settings, name)
+        if is_free(settings.host, port):
+            findings.append(Finding(f"port {port}", "ok", "free"))
+        else:
+            findings.append(Finding(f"port {port}", "warning", "taken by another program", f"evs up {option} PORT"))
+    return findings
+
+
+async def _services(options: Options) -> list[Finding]:
+    try:
+        context = resolve_context(options.context)
+    except CommandFailed as failure:
+        return [Finding("context", "warning", failure.text, failure.hint or "")]
+    findings = [Finding("context", "ok", f"{context.name}: {context.app_url}")]
+    for name, url in (("AuthService", context.auth_url), ("AppService", context.app_url), ("GUI", context.gui_url)):
+        if url.startswith("http://"):
+            why = await HttpProbe(url).ask()
+            findings.append(
+                Finding(name, "failed" if why else "ok", why or f"ready at {url}", "evs status" if why else "")
+            )
+    return [*findings, *await _clock(context)]
+
+
+async def _clock(context: Context) -> list[Finding]:
+    """Compare with the AuthService's clock: tokens are good from and until a time."""
+    import httpx  # noqa: PLC0415 - slow to import
+
+    try:
+        async with httpx.AsyncClient(timeout=3, trust_env=False) as http:
+            answer = await http.get(f"{context.auth_url}/healthz")
+        skew = time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (httpx.HTTPError, KeyError, ValueError):
+        return []
+    if abs(skew) > TOLERATED_SKEW_SECONDS:
+        return [
+            Finding("clock", "failed", f"{skew:+.0f} s off the AuthService", "set the clock: timedatectl set-ntp true")
+        ]
+    return [Finding("clock", "ok", "agrees with the AuthService")]

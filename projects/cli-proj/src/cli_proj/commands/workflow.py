@@ -1,0 +1,86 @@
+"""`evs workflow`: the workflows that can be started."""
+
+from typing import Any
+
+from cyclopts import App
+
+from cli_proj.options import Options
+from cli_proj.output import Column, Item, print_fields, print_table
+from cli_proj.session import connected
+
+app = App(name="workflow")
+
+COLUMNS = (
+    Column("name", lambda workflow: workflow["name"]),
+    Column("type", lambda workflow: workflow["type"]),
+    Column("starts on", lambda workflow: workflow["on"]),
+    Column("description", lambda workflow: workflow["description"].partition("\n")[0], is_wide=True),
+)
+FIELD_COLUMNS = (
+    Column("input", lambda field: field["name"]),
+    Column("type", lambda field: field["type"]),
+    Column("default", lambda field: field["default"]),
+    Column("description", lambda field: field["description"], is_wide=True),
+)
+
+
+@app.command(name="list")
+async def list_workflows(*, options: Options = Options()) -> None:  # noqa: B008 - frozen
+    """List the workflows that can be started."""
+    async with connected(options) as session:
+        items = await session.app.pages("/v1/workflows", limit=10_000)
+        session.output.items(items, COLUMNS, empty="there are no workflows")
+
+
+@app.command
+async def show(name: str, /, *, options: Options = Options()) -> None:  # noqa: B008
+    """Show a workflow and what it takes.
+
+    Parameters
+    ----------
+    name
+        The workflow's name.
+    """
+    async with connected(options) as session:
+        session.output.item(await session.app.get(f"/v1/workflows/{name}"), _show)
+
+
+def _show(workflow: Item) -> None:
+    print_fields((name, workflow[name]) for name in ("name", "version", "type", "queue", "on", "description"))
+    fields = list_fields(workflow["input_schema"])
+    if fields:
+        print_table([{"name": "", "type": "", "default": "", "description": ""}], ())
+        print_table(fields, FIELD_COLUMNS)
+
+
+def list_fields(schema: Item | None) -> list[dict[str, Any]]:
+    """The fields of an input schema, as rows."""
+    properties: dict[str, Item] = (schema or {}).get("properties", {})
+    required = (schema or {}).get("required", [])
+    return [
+        {
+            "name": name + ("*" if name in required else ""),
+            "type": describe_type(resolve(field, schema or {})),
+            "default": field.get("default", ""),
+            "description": field.get("description", ""),
+        }
+        for name, field in properties.items()
+    ]
+
+
+def describe_type(field: Item) -> str:
+    """A JSON Schema's type in a word or two."""
+    if "enum" in field:
+        return " | ".join(str(value) for value in field["enum"])
+    if "anyOf" in field:
+        return " | ".join(describe_type(option) for option in field["anyOf"])
+    return str(field.get("type", "any"))
+
+
+def resolve(field: Item, schema: Item) -> Item:
+    """Follow a reference into the schema's definitions."""
+    reference = field.get("$ref", "")
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):
+        found: Item = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), field)
+        return found
+    return field

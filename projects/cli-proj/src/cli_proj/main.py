@@ -1,0 +1,73 @@
+"""Runs one command: finds it in the table, imports only that, and turns whatever goes wrong into text and a code."""
+
+import os
+import sys
+from difflib import get_close_matches
+
+from cyclopts import App, CycloptsError, Parameter
+
+from cli_proj.command_table import COMMANDS
+from cli_proj.exit_codes import ExitCode
+from cli_proj.failure import CommandFailed
+from cli_proj.messages import error_message
+
+
+def run(arguments: list[str]) -> int:
+    """Run `evs` with `arguments`; returns the exit code."""
+    try:
+        _check_command(arguments[0])
+        result = build_app()(arguments)
+        return result if isinstance(result, int) else ExitCode.OK
+    except CycloptsError as error:
+        error_message(str(error), _where_help_is(error))
+        return ExitCode.USAGE
+    except CommandFailed as failure:
+        error_message(failure.text, failure.hint)
+        return failure.code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        if os.environ.get("EVS_DEBUG"):
+            raise
+        error_message(
+            f"evs itself failed: {type(error).__name__}: {error}", "run it again with EVS_DEBUG=1 to see where"
+        )
+        return ExitCode.FAILED
+
+
+def build_app() -> App:
+    """Return the parser of all commands; a command's module is imported when the command is used."""
+    app = App(
+        name="evs",
+        version_flags=[],
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+        help_format="plaintext",
+        default_parameter=Parameter(negative="", show_default=False, consume_multiple=False),
+    )
+    for entry in COMMANDS:
+        app.command(entry.target, name=entry.name, help=entry.help)
+    return app
+
+
+def _check_command(name: str) -> None:
+    """Refuse an unknown command before the parser imports every module to suggest another."""
+    names = [entry.name for entry in COMMANDS]
+    if name in names or name.startswith("-"):
+        return
+    close = get_close_matches(name, names, n=1)
+    raise CommandFailed(
+        f"there is no command {name!r}",
+        hint=f"did you mean: evs {close[0]}" if close else "evs --help lists them",
+        code=ExitCode.USAGE,
+    )
+
+
+def _where_help_is(error: CycloptsError) -> str:
+    return " ".join(("evs", *(error.command_chain or ()), "--help"))

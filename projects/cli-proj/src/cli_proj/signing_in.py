@@ -1,0 +1,89 @@
+"""Signs a person in from a terminal: where the tokens go, which way, and what the person reads."""
+
+import asyncio
+import os
+import sys
+import webbrowser
+from typing import Literal
+
+from cli_proj.config import Storage, load_config, save_config
+from cli_proj.context import Context
+from cli_proj.failure import not_allowed
+from cli_proj.identity import CLI_CLIENT, PERSON_SCOPES, person, sign_in_name
+from cli_proj.messages import BOLD, CYAN, is_interactive, message, styled
+from lib_auth import device, loopback
+from lib_auth.client import DeviceAuthorization, OAuthClient
+from lib_auth.token_store import keyring_is_usable
+
+type Way = Literal["web", "device"]
+
+ADMIN_SCOPES = "openid profile offline_access admin"
+
+
+async def choose_storage(*, insecure: bool) -> Storage:
+    """Decide before anybody signs in where tokens will be kept; never plain files without being asked for."""
+    if insecure:
+        return "file"
+    if await asyncio.to_thread(keyring_is_usable):
+        return "keyring"
+    if "file" in load_config().sign_ins.values():
+        return "file"  # the person has agreed to it before
+    if is_interactive():
+        message("This machine has no keyring. The sign-in can be kept in a file that only you can read (0600).")
+        answer = await asyncio.to_thread(input, "Keep it in a file? [y/N] ")
+        if answer.strip().lower() in ("y", "yes"):
+            return "file"
+    raise not_allowed(
+        "there is no keyring to keep the sign-in in",
+        hint="evs auth login --insecure-storage keeps it in a file only you can read; "
+        "programs use EVS_TOKEN, or EVS_CLIENT_ID and EVS_CLIENT_SECRET",
+    )
+
+
+async def sign_in_person(context: Context, *, storage: Storage, way: Way | None = None, admin: bool = False) -> str:
+    """Sign in and keep the tokens; returns who it is."""
+    scope = ADMIN_SCOPES if admin else PERSON_SCOPES
+    resource = context.admin_resource if admin else context.app_url
+    async with OAuthClient(context.auth_url, CLI_CLIENT) as client:
+        if (way or default_way()) == "device":
+            tokens = await device.sign_in(client, scope=scope, show=_show_code, resources=[resource], resource=resource)
+        else:
+            tokens = await loopback.sign_in(
+                client, scope=scope, open_browser=_open_browser, resources=[resource], resource=resource
+            )
+        kept_as = resource if admin else ""
+        await person(context, admin=admin, storage=storage).keep(tokens, resource=kept_as)
+        save_config(load_config().with_sign_in(sign_in_name(context, admin=admin), storage))
+        return await _name_of(client, tokens.access_token)
+
+
+def default_way() -> Way:
+    """The browser, unless it would open on a machine where nobody sits."""
+    if os.environ.get("SSH_CONNECTION"):
+        return "device"
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "device"
+    return "web"
+
+
+async def _name_of(client: OAuthClient, access_token: str) -> str:
+    from lib_auth.oauth_error import OAuthError, ServerUnavailable  # noqa: PLC0415
+
+    try:
+        claims = await client.userinfo(access_token)
+    except (OAuthError, ServerUnavailable):
+        return "you"  # signed in all the same
+    return str(claims.get("preferred_username") or claims.get("sub"))
+
+
+def _open_browser(url: str) -> None:
+    message("Sign in with your browser. If it does not open, go to:")
+    message(f"  {styled(url, CYAN)}")
+    webbrowser.open(url)
+
+
+def _show_code(authorization: DeviceAuthorization) -> None:
+    message("On any device, go to")
+    message(f"  {styled(authorization.verification_uri_complete, CYAN)}")
+    message(f"and confirm that it shows this code:  {styled(authorization.user_code, BOLD)}")
+    message(f"Waiting; the code is good for {authorization.expires_in // 60} minutes.")
