@@ -1,0 +1,165 @@
+"""Which access tokens are accepted, and the many that are not."""
+
+import base64
+import hmac
+import json
+import time
+
+import pytest
+from joserfc.jwk import ECKey
+
+from lib_auth.access_token import MAX_TOKEN_LENGTH, TokenRejected
+
+
+def encode(value):
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+async def reason(issuer, token):
+    with pytest.raises(TokenRejected) as refused:
+        await issuer.verifier().verify(token)
+    return refused.value.reason
+
+
+async def test_a_good_token_becomes_its_principal(issuer):
+    principal = await issuer.verifier().verify(issuer.token())
+    assert str(principal) == "ada"
+    assert principal.scopes == {"workflows:read", "workflows:run"}
+    assert principal.client_id == "evs-gui"
+    assert principal.session_id == "session-1"
+    assert principal.family_id == "family-1"
+    assert not principal.is_service
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"iss": "http://evil.test"}, "issuer"),
+        ({"iss": ...}, "issuer"),
+        ({"aud": "http://127.0.0.1:9999"}, "audience"),
+        ({"aud": ["http://127.0.0.1:8002", "http://127.0.0.1:9999"]}, "audience"),
+        ({"aud": ...}, "audience"),
+        ({"exp": 1}, "expired"),
+        ({"exp": ...}, "claims"),
+        ({"exp": "tomorrow"}, "claims"),
+        ({"exp": True}, "claims"),
+        ({"iat": time.time() + 60}, "early"),
+        ({"nbf": time.time() + 60}, "early"),
+        ({"nbf": "later"}, "claims"),
+        ({"iat": ...}, "claims"),
+        ({"sub": ...}, "claims"),
+        ({"sub": ""}, "claims"),
+        ({"client_id": ...}, "claims"),
+        ({"jti": ...}, "claims"),
+        ({"roles": "admin"}, "claims"),
+        ({"roles": [1]}, "claims"),
+        ({"scope": ["workflows:read"]}, "claims"),
+    ],
+)
+async def test_wrong_claims_are_refused(issuer, changes, expected):
+    assert await reason(issuer, issuer.token(**changes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({"typ": "JWT"}, "type"),
+        ({"typ": ""}, "type"),
+        ({"kid": "another"}, "key"),
+        ({"kid": 7}, "key"),
+    ],
+)
+async def test_wrong_headers_are_refused(issuer, header, expected):
+    assert await reason(issuer, raw_token(issuer, header)) == expected
+
+
+def raw_token(issuer, header):
+    """Sign by hand what the library would refuse to sign."""
+    head = encode({"alg": "ES256", "typ": "at+jwt", "kid": issuer.key.kid} | header)
+    return f"{head}.{encode(issuer.claims())}.{encode(b'0' * 64)}"
+
+
+async def test_the_none_algorithm_is_refused(issuer):
+    for alg in ("none", "None", "NONE", ""):
+        head = encode({"alg": alg, "typ": "at+jwt", "kid": issuer.key.kid})
+        assert await reason(issuer, f"{head}.{encode(issuer.claims())}.") in ("algorithm", "malformed")
+
+
+async def test_the_public_key_is_no_shared_secret(issuer):
+    head = encode({"alg": "HS256", "typ": "at+jwt", "kid": issuer.key.kid})
+    body = f"{head}.{encode(issuer.claims())}"
+    mac = hmac.digest(issuer.key.as_pem(private=False), body.encode(), "sha256")
+    token = f"{body}.{encode(mac)}"
+    assert await reason(issuer, token) == "algorithm"
+
+
+async def test_a_key_inside_the_token_is_not_used(issuer):
+    own = ECKey.generate_key("P-256", private=True)
+    header = {"jwk": own.as_dict(private=False)}
+    assert await reason(issuer, issuer.token(header=header, key=own)) == "signature"
+
+
+async def test_a_token_of_a_foreign_key_is_refused(issuer):
+    assert await reason(issuer, issuer.token(key=ECKey.generate_key("P-256", private=True))) == "signature"
+
+
+async def test_a_changed_token_is_refused(issuer):
+    head, _, signature = issuer.token().split(".")
+    changed = encode(issuer.claims(roles=["admin"]))
+    assert await reason(issuer, f"{head}.{changed}.{signature}") == "signature"
+
+
+@pytest.mark.parametrize("token", ["", "garbled", "a.b", "a.b.c", "a.b.c.d", "é.ü.ß", "....", "e30.e30.e30"])
+async def test_what_is_no_token_is_refused(issuer, token):
+    assert await reason(issuer, token) in ("malformed", "algorithm")
+
+
+async def test_an_endless_token_is_refused_unread(issuer):
+    assert await reason(issuer, "a" * (MAX_TOKEN_LENGTH + 1)) == "malformed"
+
+
+async def test_a_verified_token_is_remembered_until_it_expires(issuer):
+    now = time.time()
+    verifier = issuer.verifier(clock=lambda: now)
+    token = issuer.token()
+    first = await verifier.verify(token)
+    assert await verifier.verify(token) is first
+    now += 301
+    with pytest.raises(TokenRejected) as refused:
+        await verifier.verify(token)
+    assert refused.value.reason == "expired"
+
+
+async def test_revocation_is_asked_every_time(issuer):
+    verifier, token = issuer.verifier(), issuer.token()
+    await verifier.verify(token)
+    await verifier.verify(token)
+    assert issuer.asked == 2
+    issuer.revoked = True
+    with pytest.raises(TokenRejected) as refused:
+        await verifier.verify(token)
+    assert refused.value.reason == "revoked"
+
+
+async def test_a_full_cache_forgets_the_oldest(issuer):
+    verifier = issuer.verifier()
+    verifier._cache_size = 3
+    for number in range(10):
+        await verifier.verify(issuer.token(jti=f"token-{number}"))
+    assert len(verifier._verified) == 3
+
+
+@pytest.mark.parametrize(
+    ("roles", "held", "missing"),
+    [
+        (["admin"], {"admin", "operator", "member"}, {"auditor"}),
+        (["operator"], {"operator", "member"}, {"admin"}),
+        (["member"], {"member"}, {"operator", "admin"}),
+        (["auditor"], {"auditor"}, {"member"}),
+    ],
+)
+async def test_a_role_includes_the_ones_before_it(issuer, roles, held, missing):
+    principal = await issuer.verifier().verify(issuer.token(roles=roles))
+    assert all(principal.has_role(role) for role in held)
+    assert not any(principal.has_role(role) for role in missing)

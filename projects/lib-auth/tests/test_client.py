@@ -1,0 +1,236 @@
+"""The OAuth client: what it sends, what it believes, and what it refuses."""
+
+import base64
+import hashlib
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import httpx
+import pytest
+
+from lib_auth import device
+from lib_auth.client import DeviceAuthorization, OAuthClient, check_answer
+from lib_auth.id_token import IdTokenRejected, verify_id_token
+from lib_auth.loopback import LoopbackListener, SignInTimeout, sign_in
+from lib_auth.oauth_error import OAuthError, ResponseForged, ServerUnavailable
+from lib_auth.protected_resource import fetch_resource_metadata, read_challenge
+
+ISSUER = "http://127.0.0.1:8001"
+
+
+class Server:
+    """Answers like an authorization server and remembers what it was asked."""
+
+    def __init__(self, *answers, issuer=ISSUER):
+        self.answers = list(answers)
+        self.requests = []
+        self.issuer = issuer
+
+    def client(self, client_id="evs-cli", secret=None):
+        http = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+        return OAuthClient(ISSUER, client_id, client_secret=secret, http=http)
+
+    def _answer(self, request):
+        if request.url.path == "/.well-known/openid-configuration":
+            names = ("authorization", "token", "device_authorization", "revocation", "end_session")
+            endpoints = {f"{name}_endpoint": f"{ISSUER}/oauth2/{name}" for name in names}
+            return httpx.Response(200, json={"issuer": self.issuer} | endpoints)
+        self.requests.append(request)
+        status, body = self.answers.pop(0) if self.answers else (200, TOKEN)
+        return httpx.Response(status, json=body)
+
+    def form(self, number=-1):
+        return dict(parse_qsl(self.requests[number].content.decode()))
+
+
+TOKEN = {"access_token": "a", "token_type": "Bearer", "expires_in": 300, "refresh_token": "r", "scope": "openid"}
+
+
+async def test_the_authorization_request_carries_a_fresh_s256_challenge():
+    client = Server().client()
+    first, second = [
+        await client.begin_authorization(redirect_uri="http://x/cb", scope="openid", resources=["http://a", "http://b"])
+        for _ in range(2)
+    ]
+    query = parse_qs(urlsplit(first.url).query)
+    expected = base64.urlsafe_b64encode(hashlib.sha256(first.verifier.encode()).digest()).rstrip(b"=").decode()
+    assert query["code_challenge"] == [expected]
+    assert query["code_challenge_method"] == ["S256"]
+    assert query["resource"] == ["http://a", "http://b"]
+    assert len({first.state, first.nonce, first.verifier, second.state, second.nonce, second.verifier}) == 6
+    assert first.verifier not in repr(first)
+
+
+async def test_an_answer_to_our_request_is_exchanged():
+    server = Server()
+    client = server.client("evs-gui", "s+c:t")
+    pending = await client.begin_authorization(redirect_uri="http://x/cb", scope="openid")
+    answer = {"code": "c", "state": pending.state, "iss": ISSUER}
+    assert (await client.finish_authorization(pending, answer, resource="http://a")).refresh_token == "r"
+    assert server.form() == {
+        "grant_type": "authorization_code",
+        "code": "c",
+        "redirect_uri": "http://x/cb",
+        "code_verifier": pending.verifier,
+        "resource": "http://a",
+    }
+    basic = server.requests[-1].headers["authorization"].removeprefix("Basic ")
+    assert base64.b64decode(basic) == b"evs-gui:s%2Bc%3At"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"state": "another"}, ResponseForged),
+        ({"state": ""}, ResponseForged),
+        ({"iss": "http://evil.test"}, ResponseForged),
+        ({"iss": ""}, ResponseForged),
+        ({"code": ""}, None),
+        ({"error": "access_denied"}, OAuthError),
+        ({"error": "access_denied", "iss": "http://evil.test"}, ResponseForged),
+    ],
+)
+def test_other_answers_are_not_believed(changes, error):
+    answer = {"code": "c", "state": "s", "iss": ISSUER} | changes
+    if error is None:
+        answer.pop("code")
+        error = ResponseForged
+    with pytest.raises(error):
+        check_answer(answer, state="s", issuer=ISSUER)
+
+
+async def test_metadata_that_names_another_issuer_is_refused():
+    with pytest.raises(ServerUnavailable, match="EVS_AUTH_URL"):
+        await Server(issuer="http://evil.test").client().metadata()
+
+
+async def test_a_refusal_carries_its_code():
+    client = Server((400, {"error": "invalid_grant", "error_description": "used"})).client()
+    with pytest.raises(OAuthError, match="invalid_grant: used") as refused:
+        await client.refresh("r")
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("answer", [(200, {}), (200, TOKEN | {"token_type": "mac"}), (502, {"detail": "x"}), (200, [])])
+async def test_what_is_no_token_answer_is_an_unavailable_server(answer):
+    with pytest.raises(ServerUnavailable):
+        await Server(answer).client().refresh("r")
+
+
+async def test_a_server_that_is_away_is_told_plainly():
+    def refuse(request):
+        raise httpx.ConnectError("refused")
+
+    client = OAuthClient(ISSUER, "evs-cli", http=httpx.AsyncClient(transport=httpx.MockTransport(refuse)))
+    with pytest.raises(ServerUnavailable, match="is it running"):
+        await client.metadata()
+
+
+DEVICE = {"device_code": "d", "user_code": "BCDF-GHJK", "verification_uri": f"{ISSUER}/device", "expires_in": 30}
+PENDING = (400, {"error": "authorization_pending"})
+
+
+async def test_a_device_waits_for_the_decision_and_slows_down_when_told(monkeypatch):
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr("lib_auth.client.asyncio.sleep", sleep)
+    server = Server((200, DEVICE | {"interval": 1}), PENDING, (400, {"error": "slow_down"}), PENDING)
+    shown = []
+    tokens = await device.sign_in(server.client(), scope="openid", show=shown.append)
+    assert tokens.access_token == "a"
+    assert pauses == [1, 1, 6, 6]
+    assert shown[0].user_code == "BCDF-GHJK"
+    assert server.form()["device_code"] == "d"
+
+
+@pytest.mark.parametrize("error", ["access_denied", "expired_token", "invalid_grant"])
+async def test_a_device_stops_when_it_is_over(error):
+    device_authorization = DeviceAuthorization("d", "u", "v", "v", 30, 0)
+    with pytest.raises(OAuthError, match=error):
+        await Server((400, {"error": error})).client().poll_device(device_authorization)
+
+
+async def test_a_browser_brings_the_answer_to_the_loopback_listener():
+    server = Server()
+    pages = []
+
+    def open_browser(url):
+        query = dict(parse_qsl(urlsplit(url).query))
+        assert urlsplit(query["redirect_uri"]).hostname == "127.0.0.1"
+
+        async def visit():
+            async with httpx.AsyncClient() as browser:
+                forged = {"code": "evil", "state": "guessed", "iss": ISSUER}
+                pages.append(await browser.get(query["redirect_uri"], params=forged))
+                pages.append(await browser.get(query["redirect_uri"].replace("/callback", "/favicon.ico")))
+                good = {"code": "c", "state": query["state"], "iss": ISSUER}
+                pages.append(await browser.get(query["redirect_uri"], params=good))
+
+        visits.append(asyncio.ensure_future(visit()))
+
+    import asyncio
+
+    visits = []
+    tokens = await sign_in(server.client(), scope="openid", open_browser=open_browser, within_seconds=10)
+    await asyncio.gather(*visits)
+    assert tokens.access_token == "a"
+    assert server.form()["code"] == "c"
+    assert [page.status_code for page in pages] == [400, 404, 200]
+    assert "You are signed in" in pages[-1].text
+    assert "default-src 'none'" in pages[-1].headers["content-security-policy"]
+
+
+async def test_nobody_waits_for_ever():
+    async with LoopbackListener() as listener:
+        with pytest.raises(SignInTimeout):
+            await listener.answer(within_seconds=0.05)
+
+
+async def test_an_id_token_is_checked_whole(issuer):
+    good = {"aud": "evs-gui", "nonce": "n"}
+
+    async def verify(token, nonce="n"):
+        return await verify_id_token(token, issuer=ISSUER, client_id="evs-gui", nonce=nonce, keys=issuer)
+
+    assert (await verify(issuer.token(**good)))["sub"] == "ada"
+    for changes in ({"aud": "other"}, {"iss": "http://evil.test"}, {"exp": 1}, {"nonce": "replayed"}, {"nonce": ...}):
+        with pytest.raises(IdTokenRejected):
+            await verify(issuer.token(**(good | changes)))
+    with pytest.raises(IdTokenRejected):
+        await verify("garbled")
+    with pytest.raises(IdTokenRejected):
+        await verify(issuer.token(**good, key=type(issuer)().key))
+
+
+def test_challenges_are_read_as_they_are_written():
+    header = 'Bearer resource_metadata="http://a/b?c=d,e", error="invalid_token", error_description="a \\"b\\"", max=1'
+    assert read_challenge(header) == {
+        "resource_metadata": "http://a/b?c=d,e",
+        "error": "invalid_token",
+        "error_description": 'a "b"',
+        "max": "1",
+    }
+    assert read_challenge("Basic realm=x") == {}
+    assert read_challenge("") == {}
+
+
+async def test_resource_metadata_must_be_about_the_resource():
+    document = {"resource": "http://a", "authorization_servers": [ISSUER]}
+    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda request: httpx.Response(200, json=document)))
+    assert await fetch_resource_metadata(http, "http://a/.well-known/x", resource="http://a") == document
+    with pytest.raises(ServerUnavailable, match="another resource"):
+        await fetch_resource_metadata(http, "http://a/.well-known/x", resource="http://b")
+
+
+def test_the_client_side_is_light():
+    """The command line and the GUI must not load a database or a web framework to sign in."""
+    import subprocess
+    import sys
+
+    modules = "client, device, loopback, principal, protected_resource, sign_in, token_store"
+    script = f"import sys; from lib_auth import {modules}; print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    for heavy in ("sqlalchemy", "fastapi", "joserfc", "keyring", "authlib", "nats"):
+        assert f"'{heavy}'" not in loaded

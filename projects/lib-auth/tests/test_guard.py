@@ -1,0 +1,88 @@
+"""Guards: 401 says where to sign in, 403 what is missing, 503 that nobody knows."""
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+
+from lib_auth.access_token import RevocationsUnknown
+from lib_auth.guard import Guard
+from lib_auth.protected_resource import read_challenge
+from lib_events.event import current_cause
+from lib_events.problem import install_problem_handlers
+
+METADATA = "http://127.0.0.1:8002/.well-known/oauth-protected-resource"
+
+
+@pytest.fixture
+def service(issuer):
+    """A service with one guarded route, as an httpx client."""
+    guard = Guard(issuer.verifier(), resource_metadata=METADATA)
+    app = FastAPI()
+    install_problem_handlers(app)
+    operator = guard.requires(scope="workflows:read", role="operator")
+
+    @app.get("/")
+    async def route(principal=Depends(operator)):  # noqa: B008
+        return {"who": str(principal), "cause": current_cause.get().principal}
+
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1:8002")
+
+
+async def get(service, token):
+    return await service.get("/", headers={"authorization": f"Bearer {token}"})
+
+
+async def test_who_may_gets_in_and_is_the_cause_of_what_follows(issuer, service):
+    answer = await get(service, issuer.token(roles=["admin"]))
+    assert answer.json() == {"who": "ada", "cause": "ada"}
+
+
+async def test_without_a_token_the_answer_says_where_to_sign_in(service):
+    answer = await service.get("/")
+    assert answer.status_code == 401
+    assert read_challenge(answer.headers["www-authenticate"]) == {"resource_metadata": METADATA}
+
+
+@pytest.mark.parametrize("header", ["Basic YTpi", "Bearer", "Bearer ", "nonsense"])
+async def test_what_is_no_bearer_token_is_none(service, header):
+    answer = await service.get("/", headers={"authorization": header})
+    assert answer.status_code == 401
+    assert "error" not in read_challenge(answer.headers["www-authenticate"])
+
+
+async def test_a_bad_token_is_called_invalid(issuer, service):
+    answer = await get(service, issuer.token(exp=1))
+    assert answer.status_code == 401
+    challenge = read_challenge(answer.headers["www-authenticate"])
+    assert challenge["error"] == "invalid_token"
+    assert challenge["error_description"] == "the access token has expired"
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_missing_scope_is_named(issuer, service):
+    answer = await get(service, issuer.token(scope="events:read", roles=["operator"]))
+    assert answer.status_code == 403
+    challenge = read_challenge(answer.headers["www-authenticate"])
+    assert (challenge["error"], challenge["scope"]) == ("insufficient_scope", "workflows:read")
+
+
+async def test_a_missing_role_is_named(issuer, service):
+    answer = await get(service, issuer.token())
+    assert answer.status_code == 403
+    assert answer.json()["role"] == "operator"
+
+
+async def test_two_authorization_headers_are_none(issuer, service):
+    token = issuer.token(roles=["operator"])
+    headers = [("authorization", f"Bearer {token}"), ("authorization", f"Bearer {token}")]
+    assert (await service.get("/", headers=headers)).status_code == 401
+
+
+async def test_when_nobody_can_say_whether_a_token_is_good_it_is_not_accepted(issuer, service, monkeypatch):
+    async def unknown(principal, token):
+        raise RevocationsUnknown("the issuer is away")
+
+    monkeypatch.setattr(issuer, "is_revoked", unknown)
+    answer = await get(service, issuer.token(roles=["operator"]))
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"

@@ -1,0 +1,78 @@
+"""Keys are fetched when they are needed, and no more often than that."""
+
+import httpx
+import pytest
+
+from lib_auth.jwks import KeysUnavailable, RemoteKeys, read_keys
+
+URL = "http://127.0.0.1:8001/oauth2/jwks"
+
+
+class Server:
+    """Serves a JWK set and counts."""
+
+    def __init__(self, document):
+        self.document = document
+        self.requests = 0
+        self.now = 0.0
+
+    def keys(self):
+        http = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+        return RemoteKeys(http, URL, clock=lambda: self.now)
+
+    def _answer(self, request):
+        self.requests += 1
+        return httpx.Response(503) if self.document is None else httpx.Response(200, json=self.document)
+
+
+async def test_a_known_key_is_fetched_once(issuer):
+    server = Server(issuer.document())
+    keys = server.keys()
+    for _ in range(3):
+        assert (await keys.find(issuer.key.kid)).thumbprint() == issuer.key.thumbprint()
+    assert server.requests == 1
+
+
+async def test_an_unknown_key_id_fetches_again_but_not_for_every_forgery(issuer):
+    server = Server(issuer.document())
+    keys = server.keys()
+    await keys.find(issuer.key.kid)
+    server.now = 10
+    for number in range(50):
+        assert await keys.find(f"forged-{number}") is None
+    assert server.requests == 2
+    server.now = 16
+    await keys.find("forged")
+    assert server.requests == 3
+
+
+async def test_a_new_key_is_found_and_an_old_one_goes(issuer):
+    server = Server({"keys": []})
+    keys = server.keys()
+    assert await keys.find(issuer.key.kid) is None
+    server.document, server.now = issuer.document(), 6
+    assert await keys.find(issuer.key.kid) is not None
+    server.document, server.now = {"keys": []}, 400
+    assert await keys.find(issuer.key.kid) is None
+
+
+async def test_without_the_issuer_known_keys_stay_and_unknown_ones_are_nobodys(issuer):
+    server = Server(issuer.document())
+    keys = server.keys()
+    await keys.find(issuer.key.kid)
+    server.document, server.now = None, 400
+    assert await keys.find(issuer.key.kid) is not None
+
+
+async def test_without_any_key_nothing_can_be_said(issuer):
+    with pytest.raises(KeysUnavailable):
+        await Server(None).keys().find(issuer.key.kid)
+
+
+def test_keys_of_other_kinds_are_ignored(issuer):
+    good = issuer.document()["keys"][0]
+    others = [{"kty": "RSA", "kid": "r"}, good | {"kid": "e", "use": "enc"}, good | {"kid": "x", "x": "!"}, "nonsense"]
+    assert list(read_keys({"keys": [good, *others]})) == [good["kid"]]
+    for nonsense in ([], {"keys": 1}, None):
+        with pytest.raises(KeysUnavailable):
+            read_keys(nonsense)

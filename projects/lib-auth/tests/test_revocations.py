@@ -1,0 +1,204 @@
+"""Revocations: learnt from the feed and from events, kept over a restart, and never failing open."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from lib_auth.access_token import RevocationsUnknown
+from lib_auth.events import (
+    SessionEnded,
+    SessionEndedData,
+    TokenRevoked,
+    TokenRevokedData,
+    UserChangedData,
+    UserDisabled,
+)
+from lib_auth.revocations import Revocation, RevocationList, Revocations, hear_revocations, revocations_of
+from lib_auth.tables import SCHEMA
+from lib_events import event_log
+from lib_events.database import open_database
+from lib_events.event import Event
+from lib_events.lifecycle import running
+from lib_events.testing import wait_until
+
+ISSUER = "http://127.0.0.1:8001"
+
+
+class AuthService:
+    """Answers like the feed and the introspection endpoint of an issuer."""
+
+    def __init__(self):
+        self.items = []
+        self.away = False
+        self.active = True
+        self.now = 0.0
+        self.gone = False
+
+    def http(self):
+        return httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+
+    async def _answer(self, request):
+        if self.away:
+            raise httpx.ConnectError("away")
+        if request.url.path == "/v1/revocations":
+            return await self._feed(request.url.params)
+        if request.url.path == "/oauth2/introspect":
+            return httpx.Response(200, json={"active": self.active})
+        names = ("token", "jwks", "introspection")
+        endpoints = {f"{name}_endpoint": f"{ISSUER}/oauth2/introspect" for name in names}
+        return httpx.Response(200, json={"issuer": ISSUER} | endpoints)
+
+    async def _feed(self, params):
+        epoch, _, position = params.get("after", "1.0").partition(".")
+        if self.gone and epoch == "1" and "after" in params:
+            return httpx.Response(410)
+        start = int(position)
+        for _ in range(100 if int(params["wait"]) else 0):
+            if len(self.items) > start or self.away:
+                break
+            await asyncio.sleep(0.01)
+        items = [item.to_dict() for item in self.items[start:]]
+        cursor = f"{2 if self.gone else 1}.{len(self.items)}"
+        return httpx.Response(200, json={"items": items, "next_cursor": cursor, "head": True})
+
+
+@pytest.fixture
+async def database(database_url):
+    opened = await open_database(database_url, service="app-svc", schemas=[event_log.SCHEMA, SCHEMA])
+    yield opened
+    await opened.close()
+
+
+def follow(database, issuing):
+    return Revocations(
+        database,
+        issuer=ISSUER,
+        client_id="evs-app",
+        client_secret=lambda: "secret",
+        http=issuing.http(),
+        clock=lambda: issuing.now,
+    )
+
+
+def revoke(kind, value, *, until=0):
+    return Revocation(kind, value, until, int(time.time()) + 300)
+
+
+async def test_a_revocation_is_heard_from_the_feed_and_kept(issuer, database):
+    issuing = AuthService()
+    revocations = follow(database, issuing)
+    principal = await issuer.verifier().verify(issuer.token())
+    async with running(revocations):
+        await wait_until(lambda: revocations.is_up_to_date)
+        assert not await revocations.is_revoked(principal, "")
+        issuing.items.append(revoke("family", "family-1"))
+        await wait_until(lambda: revocations.is_revoked(principal, ""))
+    issuing.away = True
+    again = follow(database, issuing)
+    async with running(again):
+        await wait_until(lambda: again.is_revoked(principal, "") if len(again._list) else None)
+
+
+async def test_an_event_wakes_before_the_feed_is_read(issuer, database):
+    issuing = AuthService()
+    revocations = follow(database, issuing)
+    principal = await issuer.verifier().verify(issuer.token())
+    async with running(revocations):
+        await wait_until(lambda: revocations.is_up_to_date)
+        data = SessionEndedData(session="session-1", user="ada", reason="signed out")
+        event = Event.of(SessionEnded, data, source="/auth-svc")
+        await database.transact(hear_revocations, event)
+        await wait_until(lambda: revocations.is_revoked(principal, ""))
+
+
+async def test_until_the_feed_was_read_and_after_silence_tokens_are_introspected(issuer, database):
+    issuing = AuthService()
+    revocations = follow(database, issuing)
+    principal = await issuer.verifier().verify(issuer.token())
+    assert await revocations.check_ready() is not None
+    assert not await revocations.is_revoked(principal, "token")
+    issuing.active = False
+    assert await revocations.is_revoked(principal, "token")
+    issuing.away = True
+    with pytest.raises(RevocationsUnknown):
+        await revocations.is_revoked(principal, "token")
+    issuing.away = False
+    async with running(revocations):
+        await wait_until(lambda: revocations.is_up_to_date)
+        assert await revocations.check_ready() is None
+    issuing.now, issuing.away = 11, True
+    assert await revocations.check_ready() is not None
+    with pytest.raises(RevocationsUnknown):
+        await revocations.is_revoked(principal, "token")
+
+
+async def test_what_is_known_to_be_revoked_needs_nobody_else(issuer, database):
+    issuing = AuthService()
+    issuing.items.append(revoke("token", "token-1"))
+    revocations = follow(database, issuing)
+    principal = await issuer.verifier().verify(issuer.token())
+    async with running(revocations):
+        await wait_until(lambda: revocations.is_up_to_date)
+    issuing.away, issuing.now = True, 1000
+    assert await revocations.is_revoked(principal, "token")
+
+
+async def test_a_restored_issuer_is_read_from_the_beginning(issuer, database):
+    issuing = AuthService()
+    revocations = follow(database, issuing)
+    principal = await issuer.verifier().verify(issuer.token())
+    async with running(revocations):
+        await wait_until(lambda: revocations.is_up_to_date)
+        issuing.gone = True
+        issuing.items.append(revoke("family", "family-1"))
+        await wait_until(lambda: revocations.is_revoked(principal, ""))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "refused"),
+    [
+        ("token", "token-1", True),
+        ("token", "token-2", False),
+        ("session", "session-1", True),
+        ("family", "family-1", True),
+        ("user", "ada", True),
+        ("user", "grace", False),
+        ("client", "evs-gui", True),
+    ],
+)
+async def test_a_token_is_refused_by_any_of_its_names(issuer, kind, value, refused):
+    principal = await issuer.verifier().verify(issuer.token())
+    known = RevocationList()
+    known.add([revoke(kind, value)])
+    assert known.refuses(principal) == refused
+
+
+async def test_what_is_issued_later_is_good_again(issuer):
+    known = RevocationList()
+    now = int(time.time())
+    known.add([revoke("user", "ada", until=now - 10)])
+    assert not known.refuses(await issuer.verifier().verify(issuer.token(iat=now)))
+    assert known.refuses(await issuer.verifier().verify(issuer.token(iat=now - 10)))
+    known.add([revoke("user", "ada", until=now - 20)])  # older news do not weaken newer ones
+    assert known.refuses(await issuer.verifier().verify(issuer.token(iat=now - 10)))
+
+
+def test_what_names_expired_tokens_only_is_forgotten():
+    known = RevocationList()
+    known.add([Revocation("user", "ada", 0, 100), Revocation("user", "grace", 0, 200)])
+    known.forget_expired(150)
+    assert len(known) == 1
+
+
+def test_three_kinds_of_events_revoke():
+    ended = Event.of(SessionEnded, SessionEndedData(session="s", user="u", reason="r"), source="/auth-svc")
+    disabled = Event.of(UserDisabled, UserChangedData(user="u", username="n"), source="/auth-svc")
+    revoked = Event.of(
+        TokenRevoked, TokenRevokedData(token="t", family="f", user="u", issued_until=5), source="/auth-svc"
+    )
+    assert [(each.kind, each.value) for each in revocations_of(ended)] == [("session", "s")]
+    assert [(each.kind, each.value) for each in revocations_of(disabled)] == [("user", "u")]
+    found = [(each.kind, each.value, each.issued_until) for each in revocations_of(revoked)]
+    assert found == [("token", "t", 0), ("family", "f", 0), ("user", "u", 5)]

@@ -1,0 +1,175 @@
+"""Tokens on a person's machine: private, whole, shared between processes, refreshed by one of them."""
+
+import asyncio
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lib_auth.oauth_error import OAuthError
+from lib_auth.sign_in import NotSignedIn, ServiceSignIn, SignIn
+from lib_auth.token_store import FileStore, StoredTokens, StoreUnavailable, locked
+from lib_auth.tokens import TokenSet
+
+ISSUER = "http://127.0.0.1:8001"
+
+
+def tokens(name, *, seconds=300, refresh_token="refresh-0"):
+    expires_at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return TokenSet(f"access-{name}", expires_at, frozenset(("openid",)), refresh_token)
+
+
+class Client:
+    """Refreshes as an issuer would: each refresh token works once."""
+
+    def __init__(self):
+        self.issuer, self.client_id = ISSUER, "evs-cli"
+        self.refreshed = 0
+        self.revoked = []
+
+    async def refresh(self, refresh_token, *, resource=None):
+        if refresh_token != f"refresh-{self.refreshed}":
+            raise OAuthError("invalid_grant")
+        await asyncio.sleep(0.01)
+        self.refreshed += 1
+        return tokens(f"{resource}-{self.refreshed}", refresh_token=f"refresh-{self.refreshed}")
+
+    async def client_credentials(self, *, scope, resource):
+        self.refreshed += 1
+        return tokens(self.refreshed, seconds=20 if self.refreshed == 1 else 300)
+
+    async def revoke(self, token):
+        self.revoked.append(token)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FileStore(tmp_path / "tokens")
+
+
+def sign_in(store, tmp_path, client=None):
+    return SignIn(client or Client(), store, context="local", locks=tmp_path / "locks")
+
+
+async def test_kept_tokens_come_back_whole(store, tmp_path):
+    await sign_in(store, tmp_path).keep(tokens("a"))
+    kept = store.load("local")
+    assert kept.refresh_token == "refresh-0"
+    assert kept.access[""].access_token == "access-a"
+    assert await sign_in(store, tmp_path).access_token() == "access-a"
+
+
+def test_files_are_for_their_owner_only(store, tmp_path):
+    store.save("local", StoredTokens(ISSUER, "evs-cli", "secret"))
+    path = tmp_path / "tokens" / "local.tokens.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [entry.name for entry in path.parent.iterdir()] == ["local.tokens.json"]
+    path.chmod(0o644)
+    with pytest.raises(StoreUnavailable, match="0600"):
+        store.load("local")
+
+
+def test_what_cannot_be_read_says_so(store, tmp_path):
+    store.save("local", StoredTokens(ISSUER, "evs-cli", "secret"))
+    (tmp_path / "tokens" / "local.tokens.json").write_text("{")
+    with pytest.raises(StoreUnavailable, match="sign in again"):
+        store.load("local")
+    assert store.load("another") is None
+    for name in ("../evil", "", "a/b", ".hidden"):
+        with pytest.raises(StoreUnavailable, match="context name"):
+            store.load(name)
+
+
+def test_tokens_do_not_show_in_their_text_form():
+    text = repr(tokens("a")) + repr(StoredTokens(ISSUER, "evs-cli", "refresh-0", "id-0", {"": tokens("a")}))
+    assert "access-a" not in text
+    assert "refresh-0" not in text
+    assert "id-0" not in text
+
+
+async def test_a_token_about_to_expire_is_refreshed_by_one_of_many(store, tmp_path):
+    client = Client()
+    await sign_in(store, tmp_path, client).keep(tokens("a", seconds=5))
+    found = await asyncio.gather(*(sign_in(store, tmp_path, client).access_token() for _ in range(10)))
+    assert set(found) == {"access-None-1"}
+    assert client.refreshed == 1
+    assert store.load("local").refresh_token == "refresh-1"
+
+
+async def test_a_rejected_token_is_renewed_once(store, tmp_path):
+    client = Client()
+    kept = sign_in(store, tmp_path, client)
+    await kept.keep(tokens("a"))
+    assert await kept.renew("access-a") == "access-None-1"
+    assert await kept.renew("access-a") == "access-None-1"  # somebody else has renewed it meanwhile
+    assert client.refreshed == 1
+
+
+async def test_each_resource_has_its_own_token(store, tmp_path):
+    kept = sign_in(store, tmp_path)
+    await kept.keep(tokens("a"))
+    assert await kept.access_token("http://admin") == "access-http://admin-1"
+    assert await kept.access_token() == "access-a"
+
+
+async def test_an_ended_sign_in_is_forgotten(store, tmp_path):
+    kept = sign_in(store, tmp_path)
+    await kept.keep(tokens("a", seconds=0, refresh_token="refresh-used"))
+    for _ in range(2):
+        with pytest.raises(NotSignedIn, match="evs auth login"):
+            await kept.access_token()
+    assert store.load("local") is None
+
+
+async def test_tokens_of_another_issuer_are_not_sent(store, tmp_path):
+    await sign_in(store, tmp_path).keep(tokens("a"))
+    elsewhere = Client()
+    elsewhere.issuer = "https://auth.example.org"
+    with pytest.raises(NotSignedIn):
+        await sign_in(store, tmp_path, elsewhere).access_token()
+
+
+async def test_signing_out_revokes_and_forgets(store, tmp_path):
+    client = Client()
+    kept = sign_in(store, tmp_path, client)
+    await kept.keep(tokens("a"))
+    await kept.sign_out()
+    assert client.revoked == ["refresh-0"]
+    assert store.load("local") is None
+
+
+async def test_a_programs_token_is_renewed_before_it_expires():
+    client = Client()
+    program = ServiceSignIn(client)
+    assert await program.access_token() == "access-1"
+    assert await program.access_token() == "access-1"
+    program._tokens[""] = tokens("old", seconds=10)
+    assert await program.access_token() == "access-2"
+
+
+HOLDER = """
+import asyncio, pathlib, sys
+from lib_auth.token_store import locked
+
+async def hold():
+    async with locked(pathlib.Path(sys.argv[1]), "local"):
+        print("held", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(hold())
+"""
+
+
+async def test_the_lock_holds_between_processes_and_goes_with_its_holder(tmp_path):
+    holding = [sys.executable, "-c", HOLDER, tmp_path]
+    with subprocess.Popen(holding, stdout=subprocess.PIPE, text=True) as holder:  # noqa: ASYNC220
+        assert await asyncio.to_thread(holder.stdout.readline) == "held\n"
+        with pytest.raises(StoreUnavailable, match="another process"):
+            async with locked(tmp_path, "local", within_seconds=0.1):
+                pass
+        holder.kill()
+        async with locked(tmp_path, "local", within_seconds=10):
+            pass
