@@ -237,3 +237,14 @@ async def test_another_process_is_woken_by_a_commit(postgresql_url):
 
 def test_appending_nothing_writes_nothing():
     assert append_writes([]) == []
+
+
+async def test_a_cancelled_caller_leaves_the_database_usable(database):
+    for pauses in range(60):
+        task = asyncio.create_task(database.transact(note, 1000 + pauses))
+        for _ in range(pauses % 20):  # each cancels at another await inside
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await database.read(lambda connection: count(connection) == count(connection, events))
+    assert await database.transact(note, 1) == 1

@@ -122,15 +122,25 @@ class PostgresqlDatabase(Database):
         raise AssertionError("unreachable")
 
     async def _transact_once[*A, R](self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None) -> R:
-        async with self._engine.connect() as core:
-            raw = await _driver(core)
-            async with raw.transaction():
-                connection, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
-                writes = [*connection.written, *append_writes(connection.published)]
-                if writes or fence:
-                    await _execute(raw, writes, fence)
+        async with self._pooled() as (core, raw), raw.transaction():
+            connection, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
+            writes = [*connection.written, *append_writes(connection.published)]
+            if writes or fence:
+                await _execute(raw, writes, fence)
         self._notify(connection.topics)
         return value
+
+    @asynccontextmanager
+    async def _pooled(self) -> AsyncIterator[tuple[AsyncConnection, asyncpg.Connection]]:
+        """Lend a connection of the pool; one that a cancellation or an error left in a bad state is dropped."""
+        async with self._engine.connect() as core:
+            raw = await _driver(core)
+            try:
+                yield core, raw
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) or raw.is_closed() or raw.is_in_transaction():
+                    await core.invalidate()
+                raise
 
     def _call[*A, R](
         self, core: CoreConnection, function: Callable[[Connection, *A], R], *args: *A
@@ -140,11 +150,9 @@ class PostgresqlDatabase(Database):
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
-        async with self._engine.connect() as core:
-            raw = await _driver(core)
-            async with raw.transaction(isolation="repeatable_read", readonly=True):
-                _, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
-                return value
+        async with self._pooled() as (core, raw), raw.transaction(isolation="repeatable_read", readonly=True):
+            _, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
+            return value
 
     def write(self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None) -> asyncio.Future[None]:
         """See `Database.write`."""
