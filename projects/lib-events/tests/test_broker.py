@@ -148,3 +148,9 @@ async def test_a_refused_key_is_tried_again_until_it_is_right(fresh_nats_server,
         await asyncio.wait_for(broker.wait_connected(), 15)
         await broker.ensure_stream()
         assert broker.connections == 1
+
+
+@pytest.mark.parametrize("subject", ["events.app-svc.a b", "events.app-svc.a\r\nPUB"])
+def test_a_message_cannot_break_out_of_its_place(subject):
+    with pytest.raises(ValueError, match="must have no spaces"):
+        Message(subject, "1.1", b"", "text/plain")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic_core import from_json
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, func, or_, select, text, update
 
 from lib_events.clock import to_micros
 from lib_events.database import Connection, Schema
@@ -18,6 +18,15 @@ SCHEMA = Schema("lib_events", metadata, "lib_events.migrations")
 PLACED_TOPIC = "placed"  # events got positions: whoever reads the log may read on
 SEGMENT_TYPE = "evs.run.segment"
 SEGMENT_LIMIT = 1_000  # events in one segment
+PLACE_LIMIT = 1_000  # rows placed in one transaction
+PLACE = text("""
+    WITH unplaced AS (
+        SELECT sequence, count FROM events WHERE last_position IS NULL ORDER BY sequence LIMIT :limit
+    ), placed AS (
+        SELECT sequence, CAST(:start AS BIGINT) + SUM(count) OVER (ORDER BY sequence) AS position FROM unplaced
+    )
+    UPDATE events SET last_position = placed.position FROM placed WHERE events.sequence = placed.sequence
+""")
 
 APPEND_EVENTS = Statement.load(
     "lib_events",
@@ -115,6 +124,19 @@ def check_cursor(cursor: Cursor, log_head: Cursor) -> int:
             "future", f"cursor must not be after {log_head}, got {cursor}; it belongs to another database"
         )
     return cursor.position
+
+
+def place(connection: Connection) -> int:
+    """Give positions to committed rows that have none, and return how many positions were given."""
+    if connection.scalar(select(events.c.sequence).where(events.c.last_position.is_(None)).limit(1)) is None:
+        return 0
+    # Whoever places holds this row: two leaders in the moment of a takeover take turns.
+    start: int = connection.scalar(select(event_log_state.c.placed_position).with_for_update())
+    connection.execute(PLACE, {"limit": PLACE_LIMIT, "start": start})
+    end: int = connection.scalar(select(func.max(events.c.last_position)))
+    connection.execute(update(event_log_state).values(placed_position=end))
+    connection.notify(PLACED_TOPIC)
+    return end - start
 
 
 def read_after(

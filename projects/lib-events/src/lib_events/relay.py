@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import Row, select, update
 
 from lib_events.broker import BROKER_ERRORS, Broker, Message, StreamState
 from lib_events.database import EVENTS_TOPIC, Connection, Database
-from lib_events.event_log import PLACED_TOPIC, SEGMENT_TYPE, Cursor, CursorRejected
+from lib_events.event import TYPE_PATTERN
+from lib_events.event_log import PLACE_LIMIT, PLACED_TOPIC, SEGMENT_TYPE, Cursor, CursorRejected, place
 from lib_events.lifecycle import Loop, running
 from lib_events.nats_permissions import subject_prefix
 from lib_events.tables import event_log_state, events
@@ -25,21 +26,11 @@ from lib_events.tables import event_log_state, events
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-PLACE_LIMIT = 1_000  # rows placed in one transaction
 BATCH_ROWS = 500
 BATCH_BYTES = 1024 * 1024
 HEADERS_BYTES = 1024  # of a message's payload limit, kept for its headers
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
-
-PLACE = text("""
-    WITH unplaced AS (
-        SELECT sequence, count FROM events WHERE last_position IS NULL ORDER BY sequence LIMIT :limit
-    ), placed AS (
-        SELECT sequence, CAST(:start AS BIGINT) + SUM(count) OVER (ORDER BY sequence) AS position FROM unplaced
-    )
-    UPDATE events SET last_position = placed.position FROM placed WHERE events.sequence = placed.sequence
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +63,10 @@ class Relay(Loop):
 
 
 class _Placer(Loop):
-    """Gives positions; woken by every commit that published."""
+    """Gives positions; woken by every commit that published.
+
+    On SQLite the only writer has placed its events in the same commit already: here that is one look.
+    """
 
     def __init__(self, database: Database) -> None:
         super().__init__(name="relay placer")
@@ -134,29 +128,17 @@ class _Publisher(Loop):
         messages: list[Message] = []
         for row in batch.rows:
             for position, body in _bodies(row, batch.after, limit):
-                if len(body) > limit:
+                message_id = f"{batch.epoch}.{position}"
+                if len(body) > limit or not TYPE_PATTERN.fullmatch(row.type):
                     logger.error(
-                        "event %s at %d.%d has %d bytes, NATS takes %d: other services will not see it",
-                        *(row.id, batch.epoch, position, len(body), limit),
+                        "event %s (%s, %d bytes) cannot go to NATS, which takes %d bytes and types like a.b: "
+                        "other services will not see it",
+                        *(message_id, row.type, len(body), limit),
                     )
                     continue
-                message = _message(self._broker.service, row.type, f"{batch.epoch}.{position}", body, previous_id)
-                messages.append(message)
-                previous_id = message.id
+                messages.append(_message(self._broker.service, row.type, message_id, body, previous_id))
+                previous_id = message_id
         return messages
-
-
-def place(connection: Connection) -> int:
-    """Give positions to committed rows that have none, and return how many positions were given."""
-    if connection.scalar(select(events.c.sequence).where(events.c.last_position.is_(None)).limit(1)) is None:
-        return 0
-    # Whoever places holds this row: two leaders in the moment of a takeover take turns.
-    start: int = connection.scalar(select(event_log_state.c.placed_position).with_for_update())
-    connection.execute(PLACE, {"limit": PLACE_LIMIT, "start": start})
-    end: int = connection.scalar(select(func.max(events.c.last_position)))
-    connection.execute(update(event_log_state).values(placed_position=end))
-    connection.notify(PLACED_TOPIC)
-    return end - start
 
 
 def align(connection: Connection, stream: StreamState) -> None:

@@ -34,7 +34,7 @@ from lib_events.database import (
     TransactionTooLong,
 )
 from lib_events.event import Event
-from lib_events.event_log import append_writes
+from lib_events.event_log import PLACE_LIMIT, append_writes, place
 from lib_events.migrate import migrate
 from lib_events.statement import Fence, Write, by_statement
 
@@ -201,7 +201,16 @@ class SqliteDatabase(Database):
             rows = []
             self._call(outcome, topics)
         self._write_rows(rows, topics)
+        if EVENTS_TOPIC in topics:
+            self._place(topics)
         return outcomes, topics
+
+    def _place(self, topics: set[str]) -> None:
+        """Place the group's events at once: with one writer, the order of insertion is the order of commits."""
+        connection = Connection(self._writer, source=self.source)
+        while place(connection) >= PLACE_LIMIT:
+            pass
+        topics |= connection.topics
 
     def _call(self, outcome: _Outcome, topics: set[str]) -> None:
         """Run one transaction function under its savepoint."""
