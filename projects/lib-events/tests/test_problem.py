@@ -94,6 +94,32 @@ async def test_a_large_body_is_refused_however_it_is_sent(client, chunked):
     assert check(await client.post("/orders", content=content), 413)["limit_bytes"] == 1000
 
 
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_refused_body_is_read_to_its_end_or_the_connections_reset_would_swallow_the_answer(announced):
+    unread = [{"type": "http.request", "body": b" " * 600, "more_body": part < 5} for part in range(1, 6)]
+    unread_at_answer = []
+
+    async def receive():
+        return unread.pop(0)
+
+    async def send(message):
+        unread_at_answer.append(len(unread))
+
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+
+    headers = [(b"content-length", b"3000")] if announced else []
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "query_string": b""}
+    if announced:
+        await BodyLimit(app, limit_bytes=1000)(scope, receive, send)
+        assert unread_at_answer == [0, 0]
+    else:
+        with pytest.raises(Problem):
+            await BodyLimit(app, limit_bytes=1000)(scope, receive, send)
+        assert unread == []
+
+
 async def test_a_body_at_the_limit_passes(client):
     content = b'{"amount": 1}'.ljust(1000)
     assert (

@@ -1,6 +1,8 @@
 """What a request may be before anybody reads it: bounded in size, and meant for this host."""
 
+import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -9,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lib_events.problem import REQUEST_PREFIX, Problem, problem_response, request_id
 
 MEBIBYTE = 1024 * 1024
+DISCARD_BYTES = 64 * MEBIBYTE
+DISCARD_SECONDS = 5.0
 PROBE_PATHS = frozenset(("/healthz", "/readyz", "/metrics"))  # asked by address, and they tell no secret
 
 
@@ -26,6 +30,8 @@ class BodyLimit:
             return
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdigit() and int(announced) > self._limit_bytes:
+            if "expect" not in Headers(scope=scope):  # who waits for 100 Continue has sent nothing yet
+                await _discard(receive)
             await _refuse(self._too_large(), scope, receive, send)
             return
         received = 0
@@ -35,6 +41,8 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit_bytes:
+                if message.get("more_body"):
+                    await _discard(receive)
                 # Raised where the application reads, so that its own handler answers.
                 raise self._too_large()
             return message
@@ -80,6 +88,21 @@ class HostCheck:
             # RFC 9110 section 15.5.20
             return Problem(421, "host-unknown", detail="Host must be a name of this service; use its configured URL")
         return None
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a while without keeping anything.
+
+    Closing a connection with unread data resets it, and the client would lose the answer that says why.
+    """
+    discarded = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while discarded < DISCARD_BYTES:
+                message = await receive()
+                discarded += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
 
 
 async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
