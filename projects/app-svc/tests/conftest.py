@@ -245,7 +245,7 @@ class AppUnderTest:
 
 
 @contextlib.asynccontextmanager
-async def run_app(settings: AppSettings, issuer: LocalIssuer) -> AsyncIterator[AppUnderTest]:
+async def serve_app(settings: AppSettings, issuer: LocalIssuer) -> AsyncIterator[AppUnderTest]:
     """Serve in this process."""
     async with serving(settings) as server, httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         issuer.audience = server.url
@@ -258,14 +258,20 @@ async def run_app(settings: AppSettings, issuer: LocalIssuer) -> AsyncIterator[A
 
 
 @pytest.fixture
+def run_app() -> Any:
+    """The way to run an AppService with settings of the test's own."""
+    return serve_app
+
+
+@pytest.fixture
 async def app(make_settings: Any, issuer: LocalIssuer) -> AsyncIterator[AppUnderTest]:
     """An AppService on SQLite."""
-    async with run_app(make_settings(), issuer) as running_app:
+    async with serve_app(make_settings(), issuer) as running_app:
         yield running_app
 
 
 @pytest.fixture
 async def any_app(make_settings: Any, issuer: LocalIssuer, database_url: str) -> AsyncIterator[AppUnderTest]:
     """An AppService, once on SQLite and once on PostgreSQL."""
-    async with run_app(make_settings(database_url), issuer) as running_app:
+    async with serve_app(make_settings(database_url), issuer) as running_app:
         yield running_app

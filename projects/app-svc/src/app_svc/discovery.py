@@ -5,7 +5,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -76,11 +75,6 @@ def install_openapi(app: FastAPI, settings: AppSettings) -> None:
         return cached
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-
-
-def guarded_routes(app: FastAPI) -> list[APIRoute]:
-    """The routes that take a token."""
-    return [route for route in app.routes if isinstance(route, APIRoute)]
 
 
 def _permissions() -> list[Permission]:

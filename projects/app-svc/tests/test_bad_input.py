@@ -1,0 +1,216 @@
+"""Bad input: each gives a clear, typed problem document with what to do next; nothing is lost and nothing hangs."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROBLEM = "application/problem+json"
+
+
+def problem_of(answer: Any, status: int, name: str) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == PROBLEM
+    body = answer.json()
+    assert body["type"] == f"urn:evs:problem:{name}", body
+    assert body["detail"]
+    assert body["instance"] == f"urn:evs:request:{answer.headers['x-request-id']}"
+    return body
+
+
+async def test_an_unknown_workflow_is_named_with_those_there_are(app: Any) -> None:
+    answer = await app.client().post("/v1/runs", {"workflow": "nonsense", "input": {}})
+    body = problem_of(answer, 422, "unknown-workflow")
+    assert "import-table, order" in body["detail"]
+    problem_of(await app.client().get("/v1/workflows/nonsense"), 404, "unknown-workflow")
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer"),
+    [
+        ({"quantity": 0}, "/input/quantity"),
+        ({"quantity": "many"}, "/input/quantity"),
+        ({"card": "4242424242424241"}, "/input/card"),
+        ({"hold_after": "lunch"}, "/input/hold_after"),
+        ({"extra": 1}, "/input/extra"),
+        ([], "/input"),
+        (None, "/input"),
+    ],
+)
+async def test_input_that_does_not_fit_its_schema_names_the_field(app: Any, value: Any, pointer: str) -> None:
+    body = problem_of(await app.client().post("/v1/runs", {"workflow": "order", "input": value}), 422, "invalid-input")
+    assert body["errors"][0]["pointer"] == pointer
+    assert pointer in body["detail"]
+
+
+async def test_every_field_at_fault_is_named_and_nothing_sent_is_repeated(app: Any) -> None:
+    value = {"quantity": -5, "card": "1234567890123"}
+    answer = await app.client().post("/v1/runs", {"workflow": "order", "input": value})
+    assert {error["pointer"] for error in answer.json()["errors"]} == {"/input/quantity", "/input/card"}
+    assert "1234567890123" not in answer.text
+
+
+async def test_the_place_in_a_batch_is_named_and_nothing_of_it_is_started(app: Any) -> None:
+    alice = app.client()
+    runs = [{"workflow": "order", "input": {}}, {"workflow": "order", "input": {"quantity": 0}}]
+    body = problem_of(await alice.post("/v1/runs:batch", {"runs": runs}), 422, "invalid-input")
+    assert body["errors"][0]["pointer"] == "/runs/1/input/quantity"
+    assert (await alice.get("/v1/runs")).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"workflow": "order", "input": {}, "id": "no spaces"}, "/id"),
+        ({"workflow": "order", "input": {}, "tags": {"a b": "x"}}, "/tags/a b/[key]"),
+        ({"workflow": "order", "input": {}, "deadline": "tomorrow"}, "/deadline"),
+        ({"workflow": "order", "input": {}, "delay_seconds": -1}, "/delay_seconds"),
+        ({"workflow": "order", "input": {}, "reply_to": "http://x"}, "/reply_to"),
+        ({"workflow": "order", "input": {}, "surprise": 1}, "/surprise"),
+        ({"input": {}}, "/workflow"),
+    ],
+)
+async def test_a_start_that_is_not_valid_names_the_field(app: Any, body: Any, pointer: str) -> None:
+    found = problem_of(await app.client().post("/v1/runs", body), 422, "invalid-input")
+    assert found["errors"][0]["pointer"] == pointer
+
+
+async def test_broken_json_is_a_problem_document(app: Any) -> None:
+    headers = {"content-type": "application/json"}
+    answer = await app.client().request("POST", "/v1/runs", content=b"{oops", headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, PROBLEM)
+
+
+async def test_a_body_of_ten_megabytes_is_too_large_announced_or_not(app: Any) -> None:
+    alice = app.client()
+    body = json.dumps({"workflow": "import-table", "input": {"name": "x", "data": "a" * 10_000_000}}).encode()
+    headers = {"content-type": "application/json"}
+    answer = await alice.request("POST", "/v1/runs", content=body, headers=headers)
+    assert problem_of(answer, 413, "body-too-large")["limit_bytes"] == 8 * 1024 * 1024
+
+    async def pieces() -> Any:
+        for start in range(0, len(body), 65_536):
+            yield body[start : start + 65_536]
+
+    answer = await alice.request("POST", "/v1/runs", content=pieces(), headers=headers)
+    problem_of(answer, 413, "body-too-large")
+
+
+async def test_an_input_that_no_history_can_hold_is_too_large(app: Any) -> None:
+    value = {"name": "x", "data": "a,b\n" + "1,2\n" * 1_200_000}
+    answer = await app.client().post("/v1/runs", {"workflow": "import-table", "input": value})
+    assert "4194304 bytes" in problem_of(answer, 413, "input-too-large")["detail"]
+
+
+async def test_what_does_not_exist_is_a_problem_document(app: Any) -> None:
+    alice = app.client()
+    problem_of(await alice.get("/v1/runs/none"), 404, "run-not-found")
+    problem_of(await alice.get("/v1/approvals/none"), 404, "approval-not-found")
+    run = await alice.run("order", {})
+    problem_of(await alice.get(f"/v1/runs/{run['id']}/views/none"), 404, "view-not-found")
+    for method, path in (("GET", "/v1/nothing"), ("DELETE", "/v1/runs"), ("GET", "/")):
+        answer = await alice.request(method, path)
+        assert (answer.status_code, answer.headers["content-type"]) in ((404, PROBLEM), (405, PROBLEM))
+
+
+async def test_a_cursor_of_another_list_is_refused(app: Any) -> None:
+    alice = app.client()
+    for path in ("/v1/runs", "/v1/approvals"):
+        problem_of(await alice.get(path, params={"cursor": "nonsense"}), 422, "invalid-cursor")
+    for cursor in ("nonsense", "9.1", "1.999999"):
+        problem_of(await alice.get("/v1/events", params={"after": cursor}), 422, "invalid-cursor")
+
+
+async def test_a_command_that_comes_too_late_says_what_the_run_is(app: Any) -> None:
+    alice = app.client()
+    run = await alice.run("order", {})
+    for command in ("cancel", "retry", "signals/x"):
+        body = problem_of(await alice.post(f"/v1/runs/{run['id']}/{command}"), 409, "run-status")
+        assert body["status_of_run"] == "completed"
+
+
+async def test_one_id_means_one_run(app: Any) -> None:
+    alice = app.client()
+    first = await alice.post("/v1/runs", {"workflow": "order", "input": {"quantity": 2}, "id": "same"})
+    again = await alice.post("/v1/runs", {"workflow": "order", "input": {"quantity": 2}, "id": "same"})
+    assert first.json()["id"] == again.json()["id"] == "same"
+    other = await alice.post("/v1/runs", {"workflow": "order", "input": {"quantity": 3}, "id": "same"})
+    problem_of(other, 409, "run-conflict")
+
+
+async def test_an_idempotency_key_is_everybodys_own(app: Any) -> None:
+    alice, bob = app.client("alice"), app.client("bob")
+    headers = {"idempotency-key": "k1"}
+    body = {"workflow": "order", "input": {}}
+    first = (await alice.post("/v1/runs", body, headers=headers)).json()["id"]
+    assert (await alice.post("/v1/runs", body, headers=headers)).json()["id"] == first
+    assert (await bob.post("/v1/runs", body, headers=headers)).json()["id"] != first
+    changed = {"workflow": "order", "input": {"quantity": 2}}
+    problem_of(await alice.post("/v1/runs", changed, headers=headers), 409, "run-conflict")
+
+
+async def test_a_request_for_another_host_is_misdirected(app: Any) -> None:
+    answer = await app.client().get("/v1/workflows", headers={"host": "evil.example"})
+    assert answer.status_code == 421
+
+
+async def test_only_named_origins_may_read_answers(run_app: Any, make_settings: Any, issuer: Any) -> None:
+    async with run_app(make_settings(cors_origins=["https://good.example"]), issuer) as app:
+        for origin, allowed in (("https://good.example", "https://good.example"), ("https://evil.example", None)):
+            answer = await app.client().get("/v1/workflows", headers={"origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == allowed
+            asked = {"origin": origin, "access-control-request-method": "POST"}
+            preflight = await app.http.options("/v1/runs", headers=asked)
+            assert preflight.headers.get("access-control-allow-origin") == allowed
+
+
+async def test_without_origins_there_is_no_cors(app: Any) -> None:
+    answer = await app.client().get("/v1/workflows", headers={"origin": "https://good.example"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+# Starting
+
+
+def start(*arguments: str, **environment: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "app_svc", *arguments]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("EVS_")}
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean | environment, check=False)
+    return found.returncode, found.stderr
+
+
+def test_a_worker_on_sqlite_is_refused_with_the_reason(tmp_path: Path) -> None:
+    code, said = start("worker", "--data", str(tmp_path / "d"))
+    assert code == 1
+    assert "app-svc worker needs PostgreSQL: a SQLite file has one engine process" in said
+
+
+def test_a_taken_port_names_the_option(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, said = start("--data", str(tmp_path / "d"), "--port", port)
+    assert (code, f"port {port} must be free" in said, "--port or EVS_APP_PORT" in said) == (1, True, True)
+
+
+def test_workflows_that_do_not_load_are_named(tmp_path: Path) -> None:
+    code, said = start("--data", str(tmp_path / "d"), "--port", "0", "--workflows", "absent_flow.py")
+    assert (code, "must name a file that exists, got absent_flow.py" in said) == (1, True)
+
+
+def test_a_data_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, said = start("--data", str(tmp_path / "file" / "d"), "--port", "0")
+    assert (code, "data folder must be writable" in said) == (1, True)
+
+
+async def test_a_second_service_on_the_same_data_is_refused(app: Any) -> None:
+    import asyncio
+
+    code, said = await asyncio.to_thread(start, "--data", str(app.service.settings.data), "--port", "0")
+    assert code == 1
+    assert "is in use by process" in said
