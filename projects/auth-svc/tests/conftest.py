@@ -13,7 +13,7 @@ import pytest
 
 from auth_svc import accounts, first_start, opaque
 from auth_svc.accounts import Account, NewAccount
-from auth_svc.app import create_app
+from auth_svc.app import create_app, open_service
 from auth_svc.audit import Actor
 from auth_svc.clients import Client
 from auth_svc.clients import register as register_client
@@ -193,16 +193,16 @@ VERIFIER = secrets.token_urlsafe(48)
 async def running_provider(tmp_path: Any, database_url: str, **settings: Any) -> AsyncIterator[Provider]:
     given: dict[str, Any] = {"data": tmp_path / "evs", "auth_database_url": database_url, "admin_password": PASSWORD}
     chosen = AuthSettings(**(given | settings))
-    app = create_app(chosen)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(app.router.lifespan_context(app))
+        service = await stack.enter_async_context(open_service(chosen))
+        app = create_app(service)
 
         async def open_client() -> httpx.AsyncClient:
             transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
             client = httpx.AsyncClient(transport=transport, base_url=chosen.auth_url, follow_redirects=False)
             return await stack.enter_async_context(client)
 
-        yield Provider(app, chosen, await open_client(), app.state.service, open_client)
+        yield Provider(app, chosen, await open_client(), service, open_client)
 
 
 @pytest.fixture

@@ -9,45 +9,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from auth_svc.settings import SERVICE, AuthSettings
 from lib_events.database import DatabaseError, DatabaseInUse
+from lib_events.secret_file import SecretFileExposed
 from lib_events.settings import SettingsRejected
-
-USAGE_EXIT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits 2 with a sentence when something must be changed first."""
+    """Run the command line; ends with a sentence when something must be changed first."""
     options = _parser().parse_args(arguments)
     try:
         settings = AuthSettings(**_given(options))
         options.command(settings, options)
-    except (SettingsRejected, DatabaseError) as error:
+    except (SettingsRejected, SecretFileExposed, DatabaseError) as error:
         sys.exit(f"auth-svc: {error}")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "EVS_" + "_".join(str(part) for part in first["loc"]).upper()
+        sys.exit(f"auth-svc: {name} is not right: {first['msg']}")
 
 
 def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
     """Serve until told to stop."""
-    import uvicorn  # noqa: PLC0415 - the offline commands need no server
-
-    from auth_svc.app import create_app  # noqa: PLC0415
+    from auth_svc import serving  # noqa: PLC0415 - the offline commands need no server
     from lib_events.parent_watch import watch_parent  # noqa: PLC0415
     from lib_events.telemetry import configure_logging  # noqa: PLC0415
 
     configure_logging(SERVICE)
     watch_parent()
-    settings.check_issuer()
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.auth_port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        lifespan="on",
-        timeout_graceful_shutdown=5,
-    )
+    try:
+        asyncio.run(serving.serve(settings), loop_factory=serving.new_event_loop)
+    except serving.PortTaken as error:
+        sys.exit(f"auth-svc: {error}")
 
 
 def reset_password(settings: AuthSettings, options: argparse.Namespace) -> None:

@@ -40,6 +40,7 @@ from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.problem import install_problem_handlers
 from lib_events.relay import Relay
+from lib_events.settings import SettingsRejected
 from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics, RequestTelemetry
 
@@ -52,9 +53,12 @@ SCHEMAS = (event_log.SCHEMA, SCHEMA)
 
 @asynccontextmanager
 async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
-    """Open the database and bring everything a first start needs into it."""
+    """Open everything and keep it running inside the block.
+
+    Raises `SettingsRejected` and `DatabaseError`.
+    """
     url = settings.check_issuer()
-    settings.prepare_data()
+    _prepare_data(settings)
     database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
     passwords = Passwords(threads=settings.hash_threads)
     try:
@@ -62,25 +66,29 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
         keys = await database.transact(signing_keys.publish_key, private, SystemClock().micros())
         issuer = Issuer(url, keys, Resources(url, settings.app_url))
         await _first_start(database, settings, issuer, passwords)
-        yield _wire(settings, database, issuer, passwords)
+        service = _wire(settings, database, issuer, passwords)
+        async with running(*_loops(service)):
+            yield service
     finally:
         passwords.close()
         await database.close()
 
 
-def create_app(settings: AuthSettings) -> FastAPI:
-    """Return the application; its lifespan opens and closes everything."""
+def _prepare_data(settings: AuthSettings) -> None:
+    try:
+        settings.prepare_data()
+    except OSError as error:
+        raise SettingsRejected(
+            f"data folder must be writable, got {settings.data}: {error.strerror}; choose another with --data"
+        ) from error
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_service(settings) as service:
-            app.state.service = service
-            async with running(*_loops(service)):
-                yield
 
-    app = FastAPI(title="AuthService", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, routes=routes())
+def create_app(service: AuthService) -> FastAPI:
+    """Return the application that answers for an open service."""
+    app = FastAPI(title="AuthService", version="1", docs_url=None, redoc_url=None, routes=routes())
+    app.state.service = service
     metrics = Metrics(SERVICE)
-    app.router.routes.extend([*health_routes({"database": _check_database(app)}), metrics.route()])
+    app.router.routes.extend([*health_routes({"database": _check_database(service.database)}), metrics.route()])
     app.include_router(admin_api.router)
     app.include_router(access_api.router)
     install_problem_handlers(app)
@@ -89,7 +97,7 @@ def create_app(settings: AuthSettings) -> FastAPI:
     app.add_exception_handler(ParametersRejected, protocol_refused)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES)
-    app.add_middleware(HostCheck, hosts=[urlsplit(settings.auth_url).netloc])
+    app.add_middleware(HostCheck, hosts=[urlsplit(service.issuer.url).netloc])
     app.add_middleware(RequestTelemetry, metrics=metrics)
     return app
 
@@ -144,9 +152,9 @@ async def _first_start(database: Database, settings: AuthSettings, issuer: Issue
     await database.transact(first_start.put_clients, first_start.prepare_clients(settings, issuer, now))
 
 
-def _check_database(app: FastAPI) -> Check:
+def _check_database(database: Database) -> Check:
     async def check() -> str | None:
-        await app.state.service.database.read(_ping)
+        await database.read(_ping)
         return None
 
     return check

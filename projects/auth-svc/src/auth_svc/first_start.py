@@ -14,13 +14,14 @@ from auth_svc.accounts import NewAccount
 from auth_svc.audit import Actor
 from auth_svc.clients import CODE, CREDENTIALS, DEVICE, REFRESH, Client
 from auth_svc.issuer import Issuer
-from auth_svc.passwords import Passwords
+from auth_svc.passwords import PasswordRejected, Passwords
 from auth_svc.resources import ADMIN_SCOPES, APP_SCOPES, OPENID
 from auth_svc.settings import AuthSettings
 from auth_svc.tables import users
 from lib_auth.principal import ADMIN, OPERATOR
 from lib_events.database import Connection
 from lib_events.secret_file import create_secret, write_secret
+from lib_events.settings import SettingsRejected
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,10 @@ def prepare_admin(settings: AuthSettings, passwords: Passwords) -> NewAccount:
     if password is None:
         password = create_secret(initial_password_file(settings), lambda: secrets.token_urlsafe(12))
         _announce(initial_password_file(settings), password)
-    return NewAccount(ADMIN_USERNAME, passwords.hash_now(password), roles=frozenset((ADMIN,)))
+    try:
+        return NewAccount(ADMIN_USERNAME, passwords.hash_now(password), roles=frozenset((ADMIN,)))
+    except PasswordRejected as error:
+        raise SettingsRejected(f"EVS_ADMIN_PASSWORD cannot be used: {error}") from error
 
 
 def has_users(connection: Connection) -> bool:

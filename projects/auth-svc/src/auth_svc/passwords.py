@@ -19,6 +19,8 @@ RETRY_AFTER_SECONDS = 2
 # NIST SP 800-63B section 3.1.1: length counts, composition does not.
 SHORTEST = 12
 LONGEST = 256
+# What an unknown user's password is compared with: nobody has it, and it costs what every other costs.
+DUMMY_HASH = f"$argon2id$v=19$m={MEMORY_KIB},t={TIME_COST},p={PARALLELISM}${'A' * 22}${'A' * 43}"
 
 
 class PasswordsBusy(Exception):
@@ -42,7 +44,6 @@ class Passwords:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="password")
         self._limit = workers * (1 + queue_per_thread)
         self._pending = 0
-        self._dummy: str | None = None
 
     async def verify(self, password: str, kept: str | None) -> bool:
         """Whether `password` is the one behind `kept`; without one, work as long as if there were."""
@@ -76,10 +77,8 @@ class Passwords:
             self._pending -= 1
 
     def _verify(self, password: str, kept: str | None) -> bool:
-        if kept is None:
-            self._dummy = self._dummy or self._hasher.hash("nobody has this password")
         try:
-            return self._hasher.verify(kept or self._dummy or "", password[: LONGEST + 1]) and kept is not None
+            return self._hasher.verify(kept or DUMMY_HASH, password[: LONGEST + 1]) and kept is not None
         except (VerificationError, InvalidHashError):
             return False
 

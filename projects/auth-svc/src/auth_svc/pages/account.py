@@ -37,7 +37,7 @@ def account_page(
         form(
             "/account/password",
             csrf,
-            h.input(type="hidden", name="username", value=username, autocomplete="username"),
+            h.input(type="text", name="username", value=username, autocomplete="username", readonly=True, hidden=True),
             field(
                 "Current password",
                 "current_password",
