@@ -2,17 +2,28 @@
 
 import asyncio
 import shutil
+import subprocess
 from contextlib import aclosing
 
 import pytest
 
 from lib_events.broker import Broker, BrokerAway, Message, NoStream, PublishFailed
-from lib_events.nats_server import NatsServer
+from lib_events.nats_server import NatsServer, server_binary
+from lib_events.parent_watch import dying_with_us
 from lib_events.testing import wait_until
 
 
 def connect(server, service="app-svc"):
     return Broker(server.url, service=service, seed_file=server.credentials(service))
+
+
+@pytest.fixture
+def open_nats(tmp_path, free_port):
+    """The URL of somebody else's server, where nobody has made streams for us and everybody may."""
+    command = [server_binary(), "-js", "-a", "127.0.0.1", "-p", str(free_port), "-sd", str(tmp_path / "open")]
+    with subprocess.Popen(dying_with_us(command), stderr=subprocess.DEVNULL) as process:
+        yield f"nats://127.0.0.1:{free_port}"
+        process.terminate()
 
 
 def messages(numbers, *, chained=False, event_type="shop.order.placed"):
@@ -64,17 +75,16 @@ async def test_a_gap_in_the_chain_is_refused(fresh_nats_server):
         assert (await broker.stream_state()).last_message_id == "1.1"
 
 
-async def test_publishing_without_a_stream_fails_at_once(fresh_nats_server):
-    async with connect(fresh_nats_server) as broker:
+async def test_publishing_without_a_stream_fails_at_once(open_nats):
+    async with Broker(open_nats, service="app-svc") as broker:
         await broker.wait_connected()
         with pytest.raises(PublishFailed, match="no stream"):
             await broker.publish_batch(messages([1]))
 
 
-async def test_changed_settings_reach_the_stream(fresh_nats_server):
+async def test_changed_settings_reach_the_stream(open_nats):
     for seconds in (3600.0, 7200.0):
-        options = {"service": "app-svc", "seed_file": fresh_nats_server.credentials("app-svc")}
-        async with Broker(fresh_nats_server.url, max_age_seconds=seconds, **options) as broker:
+        async with Broker(open_nats, service="app-svc", max_age_seconds=seconds) as broker:
             await broker.wait_connected()
             await broker.ensure_stream()
             info = await broker._jetstream().stream_info("events-app-svc")
@@ -130,8 +140,8 @@ async def test_only_the_asked_subjects_are_imported_and_unacknowledged_ones_come
     assert (first.data, again.data, again.metadata.num_delivered) == (b"2", b"2", 2)
 
 
-async def test_importing_from_a_service_that_was_never_here_says_so(fresh_nats_server):
-    async with connect(fresh_nats_server) as broker:
+async def test_importing_from_a_service_that_was_never_here_says_so(open_nats):
+    async with Broker(open_nats, service="app-svc") as broker:
         await broker.wait_connected()
         with pytest.raises(NoStream, match="auth-svc"):
             await imported(broker, "auth-svc", 1)
@@ -154,3 +164,13 @@ async def test_a_refused_key_is_tried_again_until_it_is_right(fresh_nats_server,
 def test_a_message_cannot_break_out_of_its_place(subject):
     with pytest.raises(ValueError, match="must have no spaces"):
         Message(subject, "1.1", b"", "text/plain")
+
+
+async def test_settings_a_service_may_not_change_stay_and_publishing_goes_on(fresh_nats_server, monkeypatch, caplog):
+    monkeypatch.setattr("lib_events.broker.ACKNOWLEDGE_SECONDS", 0.3)
+    seed_file = fresh_nats_server.credentials("app-svc")
+    async with Broker(fresh_nats_server.url, service="app-svc", seed_file=seed_file, max_age_seconds=60.0) as broker:
+        await broker.wait_connected()
+        await broker.ensure_stream()
+        await broker.publish_batch(messages([1]))
+    assert "keeps its settings" in caplog.text

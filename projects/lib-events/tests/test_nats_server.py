@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nats
 import pytest
+import pytest_asyncio
 from nats.js.api import ConsumerConfig
 
 from lib_events.broker import Broker, Message
@@ -20,6 +21,13 @@ from lib_events.testing import wait_until
 
 SERVE = [sys.executable, "-m", "lib_events.nats_server", "--data"]
 PARENT = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE); sys.stdin.read()"
+
+
+@pytest_asyncio.fixture
+async def three_services(tmp_path):
+    """A broker for three services."""
+    async with NatsServer(tmp_path / "three", services=("auth-svc", "app-svc", "gui-proj")) as server:
+        yield server
 
 
 def alive(pid):
@@ -62,17 +70,19 @@ async def refused(server, service, subject):
     return any("permissions violation" in complaint for complaint in complaints)
 
 
-async def test_a_service_publishes_its_own_events_and_nobody_elses(fresh_nats_server):
-    assert not await refused(fresh_nats_server, "app-svc", "events.app-svc.shop.order.placed")
-    assert await refused(fresh_nats_server, "app-svc", "events.auth-svc.evs.user.disabled")
-    assert await refused(fresh_nats_server, "gui-proj", "events.app-svc.evs.run.completed")
-    assert await refused(fresh_nats_server, "app-svc", "_INBOX_auth-svc.1")
+async def test_a_service_publishes_its_own_events_and_nobody_elses(three_services):
+    assert not await refused(three_services, "app-svc", "events.app-svc.shop.order.placed")
+    assert await refused(three_services, "app-svc", "events.auth-svc.evs.user.disabled")
+    assert await refused(three_services, "gui-proj", "events.app-svc.evs.run.completed")
+    assert await refused(three_services, "app-svc", "_INBOX_auth-svc.1")
 
 
 @pytest.mark.parametrize(
     "subject",
     [
         "$JS.API.STREAM.CREATE.events-auth-svc",
+        "$JS.API.STREAM.CREATE.events-app-svc",
+        "$JS.API.STREAM.UPDATE.events-app-svc",
         "$JS.API.STREAM.UPDATE.events-auth-svc",
         "$JS.API.STREAM.DELETE.events-auth-svc",
         "$JS.API.STREAM.PURGE.events-auth-svc",
@@ -84,17 +94,17 @@ async def test_a_service_publishes_its_own_events_and_nobody_elses(fresh_nats_se
         "$JS.API.STREAM.CREATE.other",
     ],
 )
-async def test_a_service_manages_its_own_stream_and_consumers_only(fresh_nats_server, subject):
-    assert await refused(fresh_nats_server, "app-svc", subject)
+async def test_a_service_shapes_no_stream_and_has_consumers_of_its_own_name_only(three_services, subject):
+    assert await refused(three_services, "app-svc", subject)
 
 
-async def test_a_service_cannot_listen_to_anything_but_its_inbox(fresh_nats_server):
+async def test_a_service_cannot_listen_to_anything_but_its_inbox(three_services):
     complaints = []
 
     async def heard(error):
         complaints.append(str(error).lower())
 
-    async with client_of(fresh_nats_server, "gui-proj", error_cb=heard) as client:
+    async with client_of(three_services, "gui-proj", error_cb=heard) as client:
         for subject in (">", "events.>", "_INBOX_app-svc.>"):
             await client.subscribe(subject)
         await client.flush()
@@ -107,7 +117,6 @@ async def test_a_service_imports_from_another_by_a_consumer_of_its_own_name(fres
         client_of(fresh_nats_server, "auth-svc") as auth,
         client_of(fresh_nats_server, "app-svc") as app,
     ):
-        await auth.jetstream().add_stream(name="events-auth-svc", subjects=["events.auth-svc.>"])
         await auth.jetstream().publish("events.auth-svc.evs.user.disabled", b"{}")
         config = ConsumerConfig(name="app-svc", durable_name="app-svc")
         await app.jetstream().add_consumer("events-auth-svc", config)
@@ -189,3 +198,8 @@ def test_an_unsupervised_server_does_not_need_a_standard_input(tmp_path):
         assert json.loads(process.stdout.readline())["event"] == "ready"
         assert process.poll() is None
         process.terminate()
+
+
+async def test_the_server_all_tests_of_a_process_share_answers(nats_server):
+    async with client_of(nats_server, "app-svc") as client:
+        assert (await client.jetstream().stream_info("events-app-svc")).config.max_age > 0

@@ -18,12 +18,12 @@ from typing import Any, Self
 import nats.errors
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from lib_events.lifecycle import Loop
-from lib_events.nats_permissions import inbox_prefix, stream_name, subject_prefix
+from lib_events.nats_permissions import MAX_AGE_SECONDS, inbox_prefix, stream_name, stream_settings
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,6 @@ MESSAGE_ID = "Nats-Msg-Id"
 PREVIOUS_MESSAGE_ID = "Nats-Expected-Last-Msg-Id"
 CONTENT_TYPE = "content-type"
 BATCH_LIMIT = 1_000
-DEDUPLICATION_SECONDS = 120.0
-MAX_AGE_SECONDS = 7 * 24 * 3600.0
 ACKNOWLEDGE_SECONDS = 10.0
 CONNECT_ROUND_SECONDS = 5.0
 FIRST_RECONNECT_SECONDS = 0.1
@@ -216,23 +214,18 @@ class Broker(Loop):
 
     async def ensure_stream(self) -> None:
         """Make the stream that captures what this service publishes, or give it our settings."""
-        jetstream = self._jetstream()
-        wanted = {
-            "subjects": [f"{subject_prefix(self.service)}.>"],
-            "storage": StorageType.FILE,
-            "discard": DiscardPolicy.OLD,
-            "max_age": self._max_age_seconds,
-            "duplicate_window": DEDUPLICATION_SECONDS,
-            "num_replicas": self._replicas,
-        }
+        jetstream, name = self._jetstream(), stream_name(self.service)
+        wanted = stream_settings(self.service, replicas=self._replicas, max_age_seconds=self._max_age_seconds)
         try:
-            found = (await self._ask(jetstream.stream_info(stream_name(self.service)))).config
+            found = (await self._ask(jetstream.stream_info(name))).config
         except NotFoundError:
-            config = StreamConfig(name=stream_name(self.service))
-            await self._ask(jetstream.add_stream(config.evolve(**wanted)))
+            await self._ask(jetstream.add_stream(StreamConfig(name=name).evolve(**wanted)))
             return
-        if any(getattr(found, name) != value for name, value in wanted.items()):
-            await self._ask(jetstream.update_stream(found.evolve(**wanted)))
+        if any(getattr(found, key) != value for key, value in wanted.items()):
+            try:
+                await self._ask(jetstream.update_stream(found.evolve(**wanted)))
+            except nats.errors.TimeoutError:  # the answer to whoever has no permission
+                logger.warning("the stream %s keeps its settings: we may not change them", name)
 
     async def publish_batch(self, messages: Sequence[Message]) -> None:
         """Publish `messages` without waiting between them; returns once every one is acknowledged.

@@ -1,7 +1,10 @@
-"""Which NATS subjects a service may use, as a table: its own events out, everybody's events in, nothing else."""
+"""How our events lie in NATS, and what a service may do there: its own out, everybody's in, nothing else."""
 
 from collections.abc import Iterable
 from typing import Any
+
+DEDUPLICATION_SECONDS = 120.0
+MAX_AGE_SECONDS = 7 * 24 * 3600.0
 
 
 def stream_name(service: str) -> str:
@@ -19,8 +22,23 @@ def inbox_prefix(service: str) -> str:
     return f"_INBOX_{service}"
 
 
+def stream_settings(service: str, *, replicas: int = 1, max_age_seconds: float = MAX_AGE_SECONDS) -> dict[str, Any]:
+    """What the stream of `service` must be like."""
+    return {
+        "subjects": [f"{subject_prefix(service)}.>"],
+        "storage": "file",
+        "discard": "old",
+        "max_age": max_age_seconds,
+        "duplicate_window": DEDUPLICATION_SECONDS,
+        "num_replicas": replicas,
+    }
+
+
 def permissions(service: str, services: Iterable[str]) -> dict[str, Any]:
     """The `permissions` of one user in the server's configuration.
+
+    A service may not shape its stream: whoever could give it a republish rule could speak for others. The
+    bundled server makes the streams itself.
 
     NATS wildcards stand for whole tokens, so a consumer is named exactly like the service it serves: one
     durable consumer per importing service and stream.
@@ -28,7 +46,7 @@ def permissions(service: str, services: Iterable[str]) -> dict[str, Any]:
     own = stream_name(service)
     publish = [
         f"{subject_prefix(service)}.>",
-        *(f"$JS.API.STREAM.{verb}.{own}" for verb in ("CREATE", "UPDATE", "PURGE", "MSG.GET")),
+        *(f"$JS.API.STREAM.{verb}.{own}" for verb in ("PURGE", "MSG.GET")),
         f"$JS.API.DIRECT.GET.{own}",
         "$JS.API.STREAM.INFO.*",
     ]

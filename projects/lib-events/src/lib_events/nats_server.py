@@ -22,10 +22,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import nacl.signing
+import nats
 import nkeys
+from nats.js.api import StreamConfig
+from nats.js.errors import BadRequestError
 
 from lib_events.lifecycle import Loop
-from lib_events.nats_permissions import permissions
+from lib_events.nats_permissions import inbox_prefix, permissions, stream_name, stream_settings
 from lib_events.parent_watch import dying_with_us, watch_parent
 from lib_events.secret_file import create_secret, write_secret
 from lib_events.telemetry import configure_logging
@@ -34,7 +37,12 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 MEBIBYTE = 1024 * 1024
-SERVICES = ("auth-svc", "app-svc", "gui-proj")
+SERVICES = ("auth-svc", "app-svc")  # who publishes or imports; the GUI speaks HTTP only
+KEEPER = "keeper"
+KEEPER_PERMISSIONS = {
+    "publish": {"allow": ["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*"]},
+    "subscribe": {"allow": [f"{inbox_prefix(KEEPER)}.>"]},
+}
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 USER_KEY_BYTE = nkeys.PREFIX_BYTE_USER
@@ -53,6 +61,7 @@ class NatsServer:
         self._name = f"evs-{secrets.token_hex(8)}"
         self._secrets = (data / "secrets").absolute()
         self._services = tuple(services)
+        self._keeper_seed = _new_seed()  # ours alone: makes the streams, never written down
         self._supervision: _Supervision | None = None
 
     @property
@@ -80,6 +89,7 @@ class NatsServer:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._answers()
+                await self._make_streams()
         except TimeoutError:
             await self.stop()
             raise NatsServerFailed(
@@ -105,24 +115,36 @@ class NatsServer:
     def _configure(self) -> Path:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         users = [
-            {"nkey": self._public_key(service), "permissions": permissions(service, self._services)}
+            {
+                "nkey": _public_key(create_secret(self.credentials(service), _new_seed)),
+                "permissions": permissions(service, self._services),
+            }
             for service in self._services
         ]
+        users.append({"nkey": _public_key(self._keeper_seed), "permissions": KEEPER_PERMISSIONS})
         # JSON is valid in nats-server's format, and it quotes every duration, which that format needs.
         content = json.dumps(_configuration(self._name, self.port, self.folder, users), indent=2)
         path = self.folder / "server.conf"
         write_secret(path, content)
         return path
 
-    def _public_key(self, service: str) -> str:
-        seed = create_secret(self.credentials(service), _new_seed)
-        key: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
-        return key.decode()
-
     async def _answers(self) -> None:
         """Wait for the greeting of our own child, not of a stranger on that port."""
         while await _greeting_name(self.port) != self._name:  # noqa: ASYNC110 - it has no event to set
             await asyncio.sleep(0.01)
+
+    async def _make_streams(self) -> None:
+        client = await nats.connect(self.url, nkeys_seed_str=self._keeper_seed, inbox_prefix=inbox_prefix(KEEPER))
+        try:
+            jetstream = client.jetstream()
+            for service in self._services:
+                config = StreamConfig(name=stream_name(service)).evolve(**stream_settings(service))
+                try:
+                    await jetstream.add_stream(config)
+                except BadRequestError:  # it is there, with other settings
+                    await jetstream.update_stream(config)
+        finally:
+            await client.close()
 
 
 class _Supervision(Loop):
@@ -170,6 +192,11 @@ def _configuration(name: str, port: int, folder: Path, users: list[dict[str, Any
 def _new_seed() -> str:
     seed: bytes = nkeys.encode_seed(bytes(nacl.signing.SigningKey.generate()), USER_KEY_BYTE)
     return seed.decode()
+
+
+def _public_key(seed: str) -> str:
+    key: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
+    return key.decode()
 
 
 def _free_port() -> int:
