@@ -1,6 +1,7 @@
 """Runs the GUI: `python -m gui_proj`, or `gui-proj`."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def main() -> None:
     """Reads the settings and serves until told to stop."""
     watch_parent()
     configure_logging("gui-proj")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every question to the AppService is noise
     try:
         settings = read_settings(sys.argv[1:])
         settings.check_address()
@@ -36,6 +38,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=3,
     )
 
@@ -46,7 +49,7 @@ def read_settings(arguments: list[str]) -> GuiSettings:
     parser.add_argument("--data", type=Path, help="folder with the secrets and the sessions (EVS_DATA)")
     parser.add_argument("--host", help="address to listen on (EVS_HOST)")
     parser.add_argument("--port", dest="gui_port", type=int, help="port to listen on (EVS_GUI_PORT)")
-    parser.add_argument("--gui-url", help="the address people use (EVS_GUI_URL)")
+    parser.add_argument("--url", dest="gui_url", help="the address people use (EVS_GUI_URL)")
     parser.add_argument("--auth-url", help="address of the AuthService (EVS_AUTH_URL)")
     parser.add_argument("--app-url", help="address of the AppService (EVS_APP_URL)")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}

@@ -56,9 +56,9 @@ class AppService:
     ) -> Any:
         return await self._json(session, "POST", path, json=body, headers=headers)
 
-    async def ask_issuer(self, session: Session, url: str, body: Any) -> Any:
+    async def ask_issuer(self, session: Session, method: str, url: str, body: Any = None) -> Any:
         """A request to the AuthService on behalf of the person, under the same rules."""
-        return await self._json(session, "POST", url, json=body)
+        return await self._json(session, method, url, json=body)
 
     async def _json(self, session: Session, method: str, path: str, **options: Any) -> Any:
         answer = await self._send(session, method, path, **options)

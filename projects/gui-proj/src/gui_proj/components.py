@@ -23,6 +23,8 @@ STATUS_ICONS: Final = {
     "approved": "check",
     "rejected": "cross",
     "expired": "timer",
+    "granted": "check",
+    "refused": "cross",
 }
 
 # The words of the workflows' types, each found by a part of its name.
@@ -57,6 +59,12 @@ def card(*content: h.Node, title: h.Node = None, action: h.Node = None, style: s
     """A bordered group; its title is a second-level heading."""
     head = title is not None and h.div(".card-head")[h.h2[title], action]
     return h.section(class_=["card", style])[head, content]
+
+
+def prose(text: str) -> h.Node:
+    """A sentence of an author's docstring: words in backticks are code."""
+    parts = text.split("`")
+    return [h.code[part] if number % 2 and number < len(parts) - 1 else part for number, part in enumerate(parts)]
 
 
 def empty(drawing: str, title: str, *hint: h.Node) -> h.Element:
@@ -121,13 +129,18 @@ def run_row(run: Run) -> h.Element:
     return h.tr(id=f"row-{run['id']}")[
         h.td[
             h.a(".row-link", href=link_to_run(run["id"]))[run["workflow"]],
-            h.div(".sub.mono", title=run["id"])[run["id"]],
+            h.div(".sub.mono", title=run["id"])[short_id(run["id"])],
         ],
         h.td[pill(run["status"]), run_note(run)],
         h.td(".wide")[asker(run)],
         h.td(".nowrap")[ago(run["created_at"])],
         h.td(".right.nowrap.num")[duration(run["started_at"], run["ended_at"]) or h.span(".muted")["—"]],
     ]
+
+
+def short_id(run_id: str) -> str:
+    """Ids we made are long and random: their beginning tells them apart, and the run's page has them whole."""
+    return f"{run_id[:10]}…" if len(run_id) == 32 and run_id.isalnum() else run_id
 
 
 def run_note(run: Run) -> h.Node:

@@ -63,7 +63,8 @@ def _label(asked: Field) -> h.Node:
 
 
 def _optional(asked: Field) -> h.Node:
-    return None if asked.required and not asked.nullable else h.span(".optional")["optional"]
+    must = asked.required and not asked.nullable
+    return None if must or asked.default not in (None, MISSING) else h.span(".optional")["optional"]
 
 
 def _hint(asked: Field) -> h.Node:
@@ -90,21 +91,24 @@ def _must_fill(asked: Field) -> bool:
 def _text(view: FormView, asked: Field, value: Json | Missing) -> h.Node:
     schema = asked.schema
     format_name = str(schema.get("format", ""))
-    examples = schema.get("examples") or [PLACEHOLDERS.get(format_name, "")]
+    examples = [_shown(each) for each in schema.get("examples") or [PLACEHOLDERS.get(format_name, "")]]
+    offers = f"{asked.name}-list" if len(examples) > 1 else None
     control = h.input(
         _described(
             view,
             asked,
             type=INPUT_TYPES.get(format_name, "text"),
             value=_shown(value),
-            placeholder=_shown(examples[0]) or None,
+            placeholder=examples[0] or None,
+            list=offers,
             required=_must_fill(asked),
             minlength=schema.get("minLength"),
             maxlength=schema.get("maxLength"),
             autocomplete="off",
         )
     )
-    return _row(view, asked, control)
+    choices = h.datalist(id=offers)[(h.option(value=each) for each in examples)] if offers else None
+    return _row(view, asked, [control, choices])
 
 
 def _number(view: FormView, asked: Field, value: Json | Missing) -> h.Node:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from gui_proj.app_service import AppService, AppServiceDown, AppServiceRefused
+from gui_proj.resources import Operation
 from gui_proj.session import AuthServiceDown, Session, SignedOut
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def topics_of(event: Mapping[str, Any]) -> list[str]:
         topics += [f"run:{payload['parent']}"] if payload.get("parent") else []
     elif name.startswith("evs.step."):
         topics.append(f"run:{subject}")
+    elif name.startswith("evs.access."):
+        topics.append("access")
     return topics
 
 
@@ -77,6 +80,33 @@ async def server_events(answer: httpx.Response) -> AsyncIterator[ServerEvent]:
 type Notice = dict[str, Any]
 
 
+class UnderWay:
+    """The operations of a run that have begun and not ended: they are in no history yet, only in its events."""
+
+    def __init__(self) -> None:
+        self.operations: dict[str, Operation] = {}
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        data = event.get("data")
+        if not isinstance(data, dict) or "operation" not in data:
+            return
+        operation = str(data["operation"])
+        if event.get("type") in {"evs.step.completed", "evs.step.failed"}:
+            self.operations.pop(operation, None)
+            return
+        known = self.operations.get(operation)
+        self.operations[operation] = {
+            "position": 0,
+            "operation": operation,
+            "kind": str(data.get("kind") or "step"),
+            "name": str(data.get("name") or ""),
+            "status": "running",
+            "attempt": int(data.get("attempt") or 1),
+            "started_at": known["started_at"] if known else event.get("time"),
+            "ended_at": None,
+        }
+
+
 @dataclass(eq=False, slots=True)
 class Listener:
     """One open `/live` connection of a browser."""
@@ -99,6 +129,7 @@ class LiveFeed:
         self.session = session
         self.listeners: set[Listener] = set()
         self.watched: dict[str, asyncio.Task[None]] = {}
+        self.under_way: dict[str, UnderWay] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -110,15 +141,19 @@ class LiveFeed:
             self.watched[run_id] = self.watched.pop(run_id)  # most recently seen last
             return
         if len(self.watched) >= MOST_WATCHED_RUNS:
-            self.watched.pop(next(iter(self.watched))).cancel()
+            oldest = next(iter(self.watched))
+            self.under_way.pop(oldest, None)
+            self.watched.pop(oldest).cancel()
         path = f"/v1/runs/{quote(run_id, safe='')}/events"
-        task = self._spawn(self._follow(path, once=True), f"live run {run_id}")
+        under_way = self.under_way[run_id] = UnderWay()
+        task = self._spawn(self._follow(path, under_way), f"live run {run_id}")
         self.watched[run_id] = task
         task.add_done_callback(lambda done: self._unwatch(run_id, done))
 
     def _unwatch(self, run_id: str, task: asyncio.Task[None]) -> None:
         if self.watched.get(run_id) is task:
             del self.watched[run_id]
+            self.under_way.pop(run_id, None)
 
     def offer(self, notice: Notice) -> None:
         for listener in self.listeners:
@@ -136,7 +171,7 @@ class LiveFeed:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _follow(self, path: str, *, once: bool = False) -> None:
+    async def _follow(self, path: str, under_way: UnderWay | None = None) -> None:
         """Reads the stream again and again: it ends with its token, and a service may be restarted."""
         last_seen = ""
         while True:
@@ -144,9 +179,9 @@ class LiveFeed:
             headers = {"Last-Event-ID": last_seen} if last_seen else {}
             try:
                 async with self.app.stream(self.session, path, **headers) as answer:
-                    if not once:
+                    if under_way is None:
                         self.offer({"topics": [EVERYTHING]})  # whatever was missed, pages catch up with it
-                    async with aclosing(self._hear(answer)) as heard:
+                    async with aclosing(self._hear(answer, under_way)) as heard:
                         async for identifier in heard:
                             last_seen = identifier or last_seen
                 pause = REOPEN_SECONDS
@@ -159,16 +194,18 @@ class LiveFeed:
                     return
             except (AppServiceDown, AuthServiceDown):
                 self.offer({"down": True})
-            if once:
+            if under_way is not None:
                 return  # a page that still shows the run asks again
             await asyncio.sleep(pause)
 
-    async def _hear(self, answer: httpx.Response) -> AsyncGenerator[str]:
+    async def _hear(self, answer: httpx.Response, under_way: UnderWay | None) -> AsyncGenerator[str]:
         with suppress(httpx.HTTPError):  # a stream that breaks is opened again by the caller
             async for event in server_events(answer):
                 with suppress(ValueError):
                     content = json.loads(event.data)
                     topics = topics_of(content)
+                    if under_way is not None:
+                        under_way.hear(content)
                     self.offer({"subject": content.get("subject"), "type": content.get("type"), "topics": topics})
                 yield event.id
 
@@ -185,6 +222,12 @@ class LiveFeeds:
         feed = self._feeds.get(session.digest)
         if feed is not None:
             feed.watch(run_id)
+
+    def under_way(self, session: Session, run_id: str) -> list[Operation]:
+        """What the run is doing right now, as far as somebody has been listening to it."""
+        feed = self._feeds.get(session.digest)
+        found = feed.under_way.get(run_id) if feed is not None else None
+        return list(found.operations.values()) if found is not None else []
 
     def end(self, session: Session) -> None:
         """The session is over: its pages are told, and show it."""

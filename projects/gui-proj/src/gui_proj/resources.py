@@ -60,8 +60,8 @@ class Run(TypedDict):
     progress: Progress | None
     views: dict[str, Any]
     principal: Asker | None
-    tags: Any
-    correlation_id: str | None
+    tags: dict[str, str]
+    correlation_id: str
     parent: str | None
     created_at: str
     started_at: str | None

@@ -170,10 +170,10 @@ class Sessions:
     async def _refresh_person(self, session: Session) -> None:
         """Roles may have been given or taken since; what is shown follows, what is allowed is not ours to say."""
         try:
-            claims = await self._client.userinfo(session.tokens.access_token)
+            claims = await self._client.introspect(session.tokens.access_token)
         except (OAuthError, ServerUnavailable):
             return
-        if claims.get("sub") == session.person.subject and "roles" in claims:
+        if claims.get("sub") == session.person.subject:
             session.person = Person.of({"preferred_username": session.person.username, **claims})
             self._save(session)
 

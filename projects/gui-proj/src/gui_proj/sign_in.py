@@ -19,8 +19,7 @@ from lib_auth.protected_resource import fetch_resource_metadata, read_challenge
 from lib_auth.tokens import TokenSet
 
 SCOPE: Final = (
-    "openid profile offline_access workflows:read workflows:run workflows:manage "
-    "events:read events:publish approvals:decide"
+    "openid profile workflows:read workflows:run workflows:manage events:read events:publish approvals:decide"
 )
 PENDING_SECONDS: Final = 600
 PURPOSE: Final = "evs-gui sign-in"
@@ -82,7 +81,7 @@ class SignIn:
                 nonce=pending.nonce,
                 keys=self.keys,
             )
-            person = Person.of({**await self.client.userinfo(tokens.access_token), **claims})
+            person = Person.of({**await self.client.introspect(tokens.access_token), **claims})
         except OAuthError as error:
             raise SignInFailed(refusal_words(error)) from error
         except (ResponseForged, IdTokenRejected) as error:

@@ -28,6 +28,8 @@ KIND_ICONS: Final = {
     "undo": "undo",
     "cancel": "ban",
     "race": "race",
+    "reply": "swap",
+    "timeout": "timer",
 }
 WAITS: Final = frozenset({"sleep", "wait_event", "wait_signal", "wait_update", "approval"})
 DEEPEST_INDENT: Final = 4
@@ -164,7 +166,8 @@ def _bar(scale: Scale, began: datetime, ended: datetime, style: str, *, open_end
 
 
 def _facts(run: Run, entry: Operation) -> Iterator[h.Node]:
-    words = [entry["kind"].replace("_", " "), entry["status"], f"operation {entry['operation']}"]
+    words = [entry["kind"].replace("_", " "), entry["status"]]
+    words += [f"operation {entry['operation']}"] if entry["position"] else []
     if (entry.get("attempt") or 1) > 1:
         words.append(f"attempt {entry['attempt']}")
     yield h.p(".muted")[" · ".join(words)]

@@ -1,20 +1,20 @@
 """Asking for a role: the AuthService keeps the question, a workflow brings it to whoever may decide."""
 
 import re
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import htpy as h
-import httpx
 from starlette.responses import Response
 
 from gui_proj.app_service import AppServiceRefused
-from gui_proj.components import card, csrf_field, notice
+from gui_proj.components import card, csrf_field, notice, pill
 from gui_proj.icons import icon
+from gui_proj.moments import ago
 from gui_proj.page import heading
-from gui_proj.session import AuthServiceDown
 from gui_proj.visit import Visit
 
-ROLE: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+ROLE: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 LONGEST_REASON: Final = 1000
 
 
@@ -27,17 +27,29 @@ async def ask(visit: Visit) -> Response:
     if problem := _problem(role, reason):
         return await _page(visit, role, reason, problem, status=422)
     try:
-        await visit.gui.app.ask_issuer(
-            visit.session, f"{visit.gui.settings.auth_url}/v1/access-requests", {"role": role, "reason": reason}
-        )
+        await visit.gui.app.ask_issuer(visit.session, "POST", _address(visit), {"role": role, "reason": reason})
     except AppServiceRefused as error:
         if error.status not in {400, 403, 409, 422, 429}:
             raise
         return await _page(visit, role, reason, f"{error.title}. {error.detail}", status=error.status)
-    except httpx.HTTPError as error:
-        raise AuthServiceDown(str(error)) from error
     visit.say(f"You have asked for the role {role}. Someone who may decide will see it; it reaches you by itself.")
-    return visit.redirect("/account")
+    return visit.redirect("/access")
+
+
+def _address(visit: Visit) -> str:
+    return f"{visit.gui.settings.auth_url}/v1/access-requests"
+
+
+def _requests(requests: Sequence[Mapping[str, Any]]) -> h.Element:
+    return h.ul(".rows", id="requests", data_live="access")[
+        (
+            h.li(id=f"request-{each['id']}")[
+                h.div(".setting")[h.b[each["role"]], pill(each["status"])],
+                h.div(".sub")[each["reason"], " · ", ago(each["created_at"]), each["why"] and f" · {each['why']}"],
+            ]
+            for each in requests
+        )
+    ]
 
 
 def _problem(role: str, reason: str) -> str:
@@ -51,6 +63,7 @@ def _problem(role: str, reason: str) -> str:
 
 
 async def _page(visit: Visit, role: str, reason: str, problem: str, *, status: int = 200) -> Response:
+    asked = await visit.gui.app.ask_issuer(visit.session, "GET", _address(visit))
     return await visit.page(
         "Ask for a role",
         heading(
@@ -86,5 +99,6 @@ async def _page(visit: Visit, role: str, reason: str, problem: str, *, status: i
             ],
             style="narrow",
         ),
+        card(_requests(asked["items"]), title="What you asked for", style="narrow") if asked["items"] else None,
         status=status,
     )

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import htpy as h
 from starlette.responses import Response
 
-from gui_proj.components import empty, query, type_badge
+from gui_proj.components import empty, prose, query, type_badge
 from gui_proj.icons import icon
 from gui_proj.page import heading
 from gui_proj.resources import Workflow
@@ -31,7 +31,11 @@ def _entry(workflow: Workflow) -> h.Element:
     address = f"/workflows/{quote(workflow['name'], safe='')}"
     return h.li(".card.entry")[
         h.div(".entry-head")[h.h2[h.a(href=address)[workflow["name"]]], type_badge(workflow["type"])],
-        h.p(".entry-text")[_first_paragraph(workflow["description"]) or h.span(".muted")["No description."]],
+        h.p(".entry-text")[
+            prose(_first_paragraph(workflow["description"]))
+            if workflow["description"]
+            else h.span(".muted")["No description."]
+        ],
         _triggers(workflow["on"]),
         h.div(".entry-foot")[
             h.span(".muted")[f"v{workflow['version']} · queue {workflow['queue']}"],

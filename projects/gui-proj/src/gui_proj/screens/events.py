@@ -1,5 +1,6 @@
 """Events as they happen: the newest first, by type and subject, each whole when opened."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import htpy as h
@@ -14,19 +15,21 @@ from gui_proj.page import heading
 from gui_proj.visit import Visit
 
 PAGE_SIZE: Final = 50
+NO_TYPE: Final = "evs.gui.no-such-type"
+LOOK_BACK: Final = (100, 1_000, 10_000)
+MOST_PAGES: Final = 50
 
 
 async def show(visit: Visit) -> Response:
     types, subject = visit.query("types"), visit.query("subject")
+    latest: list[dict[str, Any]] = []
+    refused = None
     try:
-        listing = await visit.get(
-            "/v1/events", types=types, subject=subject, order="desc", limit=PAGE_SIZE, after=visit.query("after")
-        )
-        refused = None
+        latest = await _latest(visit, types, subject)
     except AppServiceRefused as error:
-        if error.status not in {400, 422}:
+        if error.status not in {400, 403, 422}:
             raise
-        listing, refused = {"items": []}, error
+        refused = error
     return await visit.page(
         "Events",
         heading(
@@ -37,12 +40,40 @@ async def show(visit: Visit) -> Response:
         h.div("#events", data_live="events")[
             card(
                 h.p(".pad.bad-text")[refused.detail or refused.title] if refused else None,
-                h.ul(".events")[(_event(each) for each in listing["items"])]
-                if listing["items"]
+                h.ul(".events")[(_event(each) for each in latest)]
+                if latest
                 else empty("events", "No events", "None fits, or nothing has happened yet."),
             )
         ],
     )
+
+
+async def _latest(visit: Visit, types: str, subject: str) -> list[dict[str, Any]]:
+    """The newest events that fit, newest first.
+
+    The AppService reads its log forwards. A type nobody uses finds its end; from there we look back, in windows
+    that grow until a page is full or the log's beginning is reached.
+    """
+    end = await visit.get("/v1/events", types=NO_TYPE, limit=1)
+    epoch, _, position = str(end["cursor"]).partition(".")
+    for window in LOOK_BACK:
+        begin = max(int(position) - window, 0)
+        found = await _read(visit, f"{epoch}.{begin}", types, subject)
+        if len(found) >= PAGE_SIZE or begin == 0:
+            break
+    return found[-PAGE_SIZE:][::-1]
+
+
+async def _read(visit: Visit, after: str, types: str, subject: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor: str | None = after
+    for _ in range(MOST_PAGES):
+        page = await visit.get("/v1/events", types=types, subject=subject, after=cursor, limit=200)
+        found += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    return found
 
 
 def _filters(types: str, subject: str) -> h.Element:
@@ -55,6 +86,21 @@ def _filters(types: str, subject: str) -> h.Element:
     ]
 
 
+def event_words(event: Mapping[str, Any]) -> str:
+    """What an event says beyond its type, shortly: of our own the words that matter, of others the data."""
+    data = event.get("data")
+    if str(event["type"]).startswith(("evs.run.", "evs.step.", "evs.approval.")) and isinstance(data, dict):
+        error = data.get("error")
+        words = [data.get(name) for name in ("workflow", "kind", "name", "text")]
+        words.append(f"{error.get('type')}: {error.get('message')}" if isinstance(error, dict) else None)
+        return one_line(" · ".join(str(word) for word in words if word), longest=110)
+    if isinstance(data, dict):
+        return one_line(
+            ", ".join(f"{name}: {one_line(value, longest=40)}" for name, value in data.items()), longest=110
+        )
+    return one_line(data, longest=110)
+
+
 def _event(event: dict[str, Any]) -> h.Element:
     subject = str(event.get("subject") or "")
     position = str(event.get("position") or event["id"])
@@ -62,7 +108,7 @@ def _event(event: dict[str, Any]) -> h.Element:
         h.details(data_keep=True)[
             h.summary[
                 h.span(".event-type")[event["type"]],
-                h.span(".event-data.muted")[one_line(event.get("data"), longest=110)],
+                h.span(".event-data.muted")[event_words(event)],
                 h.span(".event-time")[ago(event.get("time"))],
             ],
             h.div(".op-body")[

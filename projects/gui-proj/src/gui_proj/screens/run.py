@@ -39,6 +39,7 @@ async def show(visit: Visit) -> Response:
     children = await _children(visit, run, listing["items"])
     if run["status"] not in ENDED:
         visit.gui.live.watch_run(visit.session, run["id"])
+    operations = listing["items"] + pending(run, listing["items"], visit.gui.live.under_way(visit.session, run["id"]))
     live = f"run:{run['id']}"
     every = None if run["status"] in ENDED else REFRESH_SECONDS
     return await visit.page(
@@ -47,7 +48,7 @@ async def show(visit: Visit) -> Response:
         h.div("#run-body", data_live=live)[
             _waiting(visit, run),
             card(
-                timeline(run, listing["items"]),
+                timeline(run, operations),
                 listing["next_cursor"] and h.p(".muted.pad")[f"The first {MOST_OPERATIONS} operations are shown."],
                 title="Timeline",
                 action=h.span(".muted")[_counted(listing["items"], more=bool(listing["next_cursor"]))],
@@ -59,14 +60,36 @@ async def show(visit: Visit) -> Response:
     )
 
 
+def pending(run: Run, history: Sequence[Operation], under_way: Sequence[Operation]) -> list[Operation]:
+    """What the run does now or waits for, in the shape of history it will have: nothing of it has ended."""
+    if run["status"] in ENDED:
+        return []
+    done = {entry["operation"] for entry in history}
+    found = [entry for entry in under_way if entry["operation"] not in done]
+    since = max((entry["ended_at"] or "" for entry in history), default="") or run["started_at"]
+    known = {(entry["kind"], entry["name"]) for entry in found}
+    for number, waiting in enumerate(run["waiting_for"]):
+        if (waiting["kind"], waiting["name"]) not in known:
+            found.append(
+                {
+                    "position": 0,
+                    "operation": f"waiting-{number}",
+                    "kind": waiting["kind"],
+                    "name": waiting["name"],
+                    "status": "waiting",
+                    "attempt": 1,
+                    "started_at": since,
+                    "ended_at": None,
+                }
+            )
+    return found
+
+
 async def _children(visit: Visit, run: Run, history: Sequence[Operation]) -> list[Run]:
     """The runs this one started; only asked for when its history says there are any."""
     if not any(entry["kind"] == "child" for entry in history):
         return []
-    try:
-        listing = await visit.get("/v1/runs", parent=run["id"], limit=20)
-    except AppServiceRefused:
-        return []
+    listing = await visit.get("/v1/runs", parent=run["id"], limit=200)
     return [each for each in listing["items"] if each.get("parent") == run["id"]]
 
 
@@ -179,20 +202,18 @@ def _value(run: Run, part: str) -> h.Node:
 
 
 def _facts_card(run: Run) -> h.Element:
-    tags = run["tags"]
     facts: list[tuple[str, h.Node]] = [
         ("Run", h.span(".mono")[run["id"]]),
         ("Workflow", f"{run['workflow']} v{run['version']}"),
         ("Created", ago(run["created_at"])),
         ("Started", ago(run["started_at"])),
         ("Ended", ago(run["ended_at"])),
-        ("Correlation", h.span(".mono")[run["correlation_id"] or "—"]),
+        ("Correlation", h.span(".mono")[run["correlation_id"]]),
     ]
     if run["parent"]:
         facts.append(("Parent", h.a(".mono", href=link_to_run(run["parent"]))[run["parent"]]))
-    if tags:
-        words = tags.items() if isinstance(tags, dict) else [(tag, "") for tag in tags]
-        facts.append(("Tags", [h.span(".badge")[f"{name}={value}" if value else name] for name, value in words]))
+    if tags := run["tags"].items():
+        facts.append(("Tags", [h.span(".badge")[f"{name}={value}" if value else name] for name, value in tags]))
     return card(
         h.dl(".facts")[((h.dt[name], h.dd[value]) for name, value in facts)],
         title="Details",
@@ -221,11 +242,14 @@ async def download(visit: Visit) -> Response:
 async def operation(visit: Visit) -> Response:
     """One entry of the history, whole."""
     run_id, position = visit.path("id"), int(visit.path("position"))
-    listing = await visit.get(f"/v1/runs/{quote(run_id, safe='')}/history", limit=1000)
-    entry = next((each for each in listing["items"] if each["position"] == position), None)
-    if entry is None:
-        raise HTTPException(404)
-    return JSONResponse(entry, headers={"Cache-Control": "no-store"})
+    cursor: str | None = ""
+    while cursor is not None:
+        listing = await visit.get(f"/v1/runs/{quote(run_id, safe='')}/history", limit=200, cursor=cursor)
+        entry = next((each for each in listing["items"] if each["position"] == position), None)
+        if entry is not None:
+            return JSONResponse(entry, headers={"Cache-Control": "no-store"})
+        cursor = listing["next_cursor"]
+    raise HTTPException(404)
 
 
 async def cancel(visit: Visit) -> Response:

@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from gui_proj.app_service import AppServiceRefused
-from gui_proj.components import card, csrf_field, link_to_run, notice, query, type_badge
+from gui_proj.components import card, csrf_field, link_to_run, notice, prose, query, type_badge
 from gui_proj.form_fields import FormView
 from gui_proj.form_input import FormInput, read_form
 from gui_proj.icons import icon
@@ -53,7 +53,7 @@ async def submit(visit: Visit) -> Response:
         return await _page(visit, workflow, draft, status=422)
     body: dict[str, Any] = {"workflow": workflow["name"], "input": None if draft.value is MISSING else draft.value}
     if draft.tags:
-        body["tags"] = [tag.strip() for tag in draft.tags.split(",") if tag.strip()]
+        body["tags"] = read_tags(draft.tags)
     try:
         run = await visit.post("/v1/runs", body, headers={"Idempotency-Key": draft.key})
     except AppServiceRefused as error:
@@ -61,6 +61,12 @@ async def submit(visit: Visit) -> Response:
             raise
         return await _page(visit, workflow, _refused(draft, asked, error), status=error.status)
     return visit.redirect(link_to_run(run["id"]))
+
+
+def read_tags(text: str) -> dict[str, str]:
+    """`team=blue, urgent` as names with values."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 async def _workflow(visit: Visit) -> Workflow:
@@ -193,7 +199,7 @@ async def _page(visit: Visit, workflow: Workflow, draft: Draft, *, status: int =
 
 def _description(text: str | None) -> h.Node:
     paragraphs = [" ".join(part.split()) for part in (text or "").split("\n\n") if part.strip()]
-    return h.div(".prose")[(h.p[each] for each in paragraphs)]
+    return h.div(".prose")[(h.p[prose(each)] for each in paragraphs)]
 
 
 def _form(visit: Visit, workflow: Workflow, asked: Field, draft: Draft) -> h.Element:
@@ -210,7 +216,7 @@ def _form(visit: Visit, workflow: Workflow, asked: Field, draft: Draft) -> h.Ele
             h.summary["Options"],
             h.div(".field")[
                 h.label(for_="_tags")["Tags"],
-                h.p(".hint", id="_tags-hint")["To find the run again; separated by commas."],
+                h.p(".hint", id="_tags-hint")["To find the run again: ", h.code["team=blue, urgent"]],
                 h.input(id="_tags", name="_tags", value=draft.tags, aria_describedby="_tags-hint", autocomplete="off"),
             ],
         ],

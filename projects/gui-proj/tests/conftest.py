@@ -1,0 +1,154 @@
+"""A real product without its GUI's test double: AuthService, AppService and GUI as processes on free ports."""
+
+import html
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lib_events.parent_watch import supervised
+
+PASSWORD = "a-password-for-tests"
+READY_SECONDS = 60
+
+
+def free_ports(count):
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+class Person(httpx.Client):
+    """A browser without JavaScript."""
+
+    def hidden(self, page):
+        """The hidden fields of a page's forms; later ones win."""
+        pairs = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page.text)
+        return {name: html.unescape(value) for name, value in pairs}
+
+    def sign_in(self, path, *, username="admin", password=PASSWORD):
+        """Open a page as somebody new and fill in the AuthService's form; returns the page one lands on."""
+        return self.fill_in(self.get(path, follow_redirects=True), username=username, password=password)
+
+    def fill_in(self, page, *, username="admin", password=PASSWORD):
+        """Press the button of the AuthService's sign-in page."""
+        form = self.hidden(page) | {"username": username, "password": password}
+        origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
+        return self.post(page.url.join("/login"), data=form, headers={"Origin": origin}, follow_redirects=True)
+
+    def submit(self, path, form, *, page=None):
+        """Press the button of a form on `page` (default: the path itself), with the token that is in it."""
+        return self.post(path, data={"_csrf": self.hidden(self.get(page or path))["_csrf"], **form})
+
+
+@dataclass
+class Product:
+    """The three services; each can be stopped and started again."""
+
+    data: Path
+    ports: dict[str, int]
+    access_seconds: int = 300
+    processes: dict[str, subprocess.Popen] = field(default_factory=dict)
+
+    @property
+    def gui_url(self):
+        return f"http://127.0.0.1:{self.ports['gui_proj']}"
+
+    @property
+    def auth_url(self):
+        return f"http://127.0.0.1:{self.ports['auth_svc']}"
+
+    @property
+    def app_url(self):
+        return f"http://127.0.0.1:{self.ports['app_svc']}"
+
+    @property
+    def cookie(self):
+        return f"evs-gui-{self.ports['gui_proj']}"
+
+    def start(self, name):
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("EVS_")} | {
+            "EVS_DATA": str(self.data),
+            "EVS_GUI_PORT": str(self.ports["gui_proj"]),
+            "EVS_AUTH_PORT": str(self.ports["auth_svc"]),
+            "EVS_APP_PORT": str(self.ports["app_svc"]),
+            "EVS_ADMIN_PASSWORD": PASSWORD,
+            "EVS_GUI_ACCESS_SECONDS": str(self.access_seconds),
+        }
+        with (self.data / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", name],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=supervised(environment),
+                cwd=self.data,
+            )
+        self.processes[name] = process
+        self.wait_ready(name)
+
+    def wait_ready(self, name):
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            assert self.processes[name].poll() is None, (self.data / f"{name}.log").read_text()[-3000:]
+            try:
+                if httpx.get(f"http://127.0.0.1:{self.ports[name]}/readyz").is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+        raise TimeoutError(f"{name} was not ready within {READY_SECONDS} s")
+
+    def stop(self, name):
+        process = self.processes.pop(name)
+        process.terminate()
+        process.wait(20)
+        process.stdin.close()
+
+    def person(self):
+        return Person(base_url=self.gui_url, headers={"Origin": self.gui_url}, timeout=20)
+
+    @contextmanager
+    def signed_in(self):
+        with self.person() as person:
+            page = person.sign_in("/")
+            assert page.status_code == 200, page.text
+            yield person
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory) -> Iterator[Product]:
+    """One product for all tests that change nothing of it but runs."""
+    yield from running_product(tmp_path_factory.mktemp("product"))
+
+
+@pytest.fixture
+def own_product(tmp_path) -> Iterator[Product]:
+    """A product for this test alone: it may stop services; tokens expire after two seconds."""
+    yield from running_product(tmp_path, access_seconds=2)
+
+
+def running_product(data, *, access_seconds=300):
+    (data / ".gitignore").write_text("*\n")
+    ports = dict(zip(("gui_proj", "auth_svc", "app_svc"), free_ports(3), strict=True))
+    running = Product(data, ports, access_seconds)
+    try:
+        for name in ("auth_svc", "app_svc", "gui_proj"):
+            running.start(name)
+        yield running
+    finally:
+        for name in list(running.processes):
+            running.stop(name)

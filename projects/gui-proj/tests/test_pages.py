@@ -1,0 +1,234 @@
+"""What pages carry, what they refuse, and that each screen works against the real AppService."""
+
+import re
+
+import pytest
+
+from gui_proj.web_guard import content_security_policy
+from lib_events.testing import wait_until
+
+SCREENS = ("/", "/workflows", "/workflows/order", "/runs", "/approvals", "/events", "/access", "/account")
+
+
+@pytest.fixture(scope="module")
+def person(product):
+    with product.signed_in() as client:
+        yield client
+
+
+async def ended(person, path):
+    """The page of a run, once it has ended."""
+
+    def look():
+        page = person.get(path)
+        return page if re.search(r'class="pill s-(completed|failed|cancelled)"', page.text) else None
+
+    return await wait_until(look, timeout=30)
+
+
+@pytest.mark.parametrize("path", [*SCREENS, "/about", "/nothing-here", "/runs/unknown"])
+def test_every_page_has_the_policy_one_heading_a_language_and_no_inline_code(person, product, path):
+    page = person.get(path)
+    assert page.headers["Content-Security-Policy"] == content_security_policy(issuer=product.auth_url)
+    assert "'unsafe" not in page.headers["Content-Security-Policy"]
+    assert page.headers["Referrer-Policy"] == "same-origin"
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    assert page.text.count("<h1") == 1
+    assert '<html lang="en"' in page.text
+    assert re.search(r"<[^>]+ (style|on[a-z]+)=", page.text) is None
+    assert "<script>" not in page.text
+    assert page.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", SCREENS)
+def test_every_page_fits_thirty_kilobytes_with_all_it_needs(person, path):
+    page = person.get(path, headers={"Accept-Encoding": "gzip"})
+    needed = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
+    assert len(needed) == 3
+    total = int(page.headers["Content-Length"])
+    for each in needed:
+        asset = person.get(each, headers={"Accept-Encoding": "gzip"})
+        assert "immutable" in asset.headers["Cache-Control"]
+        total += int(asset.headers["Content-Length"])
+    assert total < 30_000
+
+
+def test_a_fragment_is_the_screen_without_its_frame(person):
+    fragment = person.get("/runs", headers={"Evs-Fragment": "1"}).text
+    assert "<html" not in fragment
+    assert 'data-live="runs"' in fragment
+    assert 'id="waiting-approvals"' in fragment
+
+
+def test_an_unsafe_request_needs_the_exact_origin(person, product):
+    token = person.hidden(person.get("/account"))["_csrf"]
+    port = product.ports["gui_proj"]
+    for origin in ("null", "https://evil.example", f"http://localhost:{port}", f"http://127.0.0.1:{port + 1}"):
+        refused = person.post("/theme", data={"_csrf": token, "theme": "dark"}, headers={"Origin": origin})
+        assert refused.status_code == 403
+    del person.headers["Origin"]
+    try:
+        assert person.post("/theme", data={"_csrf": token, "theme": "dark"}).status_code == 403
+    finally:
+        person.headers["Origin"] = product.gui_url
+
+
+@pytest.mark.parametrize("token", ["", "x", "A" * 44, None])
+def test_an_unsafe_request_needs_the_sessions_token(person, token):
+    refused = person.post("/theme", data={"theme": "dark"} | ({} if token is None else {"_csrf": token}))
+    assert refused.status_code == 403
+    assert "another session" in refused.text
+
+
+def test_a_token_of_another_session_is_refused(person, product):
+    with product.signed_in() as other:
+        token = other.hidden(other.get("/account"))["_csrf"]
+    assert person.post("/theme", data={"_csrf": token, "theme": "dark"}).status_code == 403
+
+
+def test_a_strange_host_is_refused_and_localhost_sent_to_the_one_address(person, product):
+    assert person.get("/runs", headers={"Host": "evil.example"}).status_code == 421
+    port = product.ports["gui_proj"]
+    moved = person.get("/runs?q=a%20b", headers={"Host": f"localhost:{port}"})
+    assert moved.status_code == 308
+    assert moved.headers["Location"] == f"{product.gui_url}/runs?q=a%20b"
+
+
+def test_the_theme_is_in_the_first_byte_of_the_next_page(person):
+    answer = person.submit("/theme", {"theme": "dark"}, page="/account")
+    assert answer.status_code == 303
+    assert 'data-theme="dark"' in person.get("/").text
+    person.submit("/theme", {"theme": "<script>"}, page="/account")
+    assert 'data-theme="system"' in person.get("/").text
+
+
+async def test_a_started_order_is_seen_to_its_end(person):
+    form = {"_from": "form", "input/sku": "mug-blue", "input/quantity": "2", "input/card": "4242424242424242"}
+    form |= {"input/address": "1 Main Street", "input/hold_after": '"payment"', "_tags": "team=blue"}
+    started = person.submit("/workflows/order", form)
+    assert started.status_code == 303, started.text
+    page = await ended(person, started.headers["Location"])
+    assert "s-completed" in page.text
+    assert "reserve_stock" in page.text
+    assert "team=blue" in page.text
+    whole = person.get(started.headers["Location"] + "/output.json").json()
+    assert whole["quantity"] == 2
+    position = re.search(r'href="([^"]+/history/\d+)"', page.text)
+    assert position is None or person.get(position[1]).status_code == 200
+
+
+async def test_a_declined_order_shows_what_failed_and_what_was_undone(person):
+    started = person.submit("/workflows/order", {"_from": "json", "_json": '{"card": "4000000000000002"}'})
+    page = await ended(person, started.headers["Location"])
+    assert "CardDeclined" in page.text
+    assert "k-undo" in page.text
+    assert "Retry" in page.text
+    again = person.get(re.search(r'href="(/workflows/order\?like=[^"]+)"', page.text)[1])
+    assert "4000000000000002" in again.text
+
+
+def test_a_form_sent_twice_starts_one_run(person):
+    page = person.get("/workflows/order")
+    form = person.hidden(page) | {"_json": "{}", "_from": "json"}
+    first = person.post("/workflows/order", data=form)
+    second = person.post("/workflows/order", data=form)
+    assert first.headers["Location"] == second.headers["Location"]
+
+
+def test_what_the_appservice_refuses_stands_at_its_field(person):
+    refused = person.submit("/workflows/order", {"_from": "form", "input/card": "41", "input/sku": "<mug>"})
+    assert refused.status_code == 422
+    assert re.search(r'id="input/card-error">[^<]+</p>', refused.text)
+    assert 'value="&lt;mug&gt;"' in refused.text
+
+
+def test_json_that_is_none_is_refused_and_kept(person):
+    refused = person.submit("/workflows/order", {"_from": "json", "_json": '{"card": '})
+    assert refused.status_code == 422
+    assert "Must be JSON" in refused.text
+    assert "{&#34;card&#34;:" in refused.text
+
+
+def test_the_tabs_carry_what_was_typed_from_one_to_the_other(person):
+    page = person.submit("/workflows/order", {"_from": "form", "_tab": "json", "input/sku": "lamp"})
+    assert "&#34;sku&#34;: &#34;lamp&#34;" in page.text
+    page = person.submit("/workflows/order", {"_from": "json", "_tab": "form", "_json": '{"sku": "kettle"}'})
+    assert 'value="kettle"' in page.text
+
+
+async def test_a_table_is_imported_from_an_uploaded_file(person):
+    rows = "id,score\n" + "".join(f"{number},{number / 7:.3f}\n" for number in range(3_000))
+    token = person.hidden(person.get("/workflows/import-table"))["_csrf"]
+    started = person.post(
+        "/workflows/import-table",
+        data={"_csrf": token, "_from": "form", "input/name": "scores", "input/chunk_rows": "500"},
+        files={"input/data@file": ("scores.csv", rows.encode())},
+    )
+    assert started.status_code == 303, started.text
+    page = await ended(person, started.headers["Location"])
+    assert person.get(started.headers["Location"] + "/output.json").json()["accepted"] == 3_000
+    assert "check_part" in page.text
+
+
+def test_a_body_beyond_the_limit_is_refused_clearly(person):
+    token = person.hidden(person.get("/workflows/import-table"))["_csrf"]
+    refused = person.post(
+        "/workflows/import-table",
+        data={"_csrf": token, "_from": "form", "input/name": "big"},
+        files={"input/data@file": ("big.csv", b"a,b\n" * 2_600_000)},
+    )
+    assert refused.status_code == 413
+
+
+async def test_a_run_can_be_cancelled_and_what_it_did_is_undone(person):
+    started = person.submit("/workflows/order", {"_from": "json", "_json": '{"hold_seconds": 600}'})
+    path = started.headers["Location"]
+    await wait_until(lambda: "take_payment" in person.get(path).text)
+    assert person.submit(f"{path}/cancel", {}, page=path).status_code == 303
+    page = await ended(person, path)
+    assert "s-cancelled" in page.text
+    assert "k-undo" in page.text
+    refused = person.submit(f"{path}/cancel", {}, page=path)
+    assert refused.status_code == 303
+    assert 'class="notice bad"' in person.get(path).text
+
+
+@pytest.mark.parametrize("path", ["/runs/unknown", "/workflows/unknown", "/nothing", "/static/x/none.css"])
+def test_what_does_not_exist_is_said_with_a_way_out(person, path):
+    page = person.get(path)
+    assert page.status_code == 404
+    assert 'class="button primary"' in page.text
+    assert 'action="/sign-out"' in page.text
+
+
+def test_runs_are_filtered_by_address(person):
+    page = person.get("/runs?status=failed&status=nonsense&workflow=order")
+    assert page.status_code == 200
+    assert re.search(r'class="chip" href="/runs\?workflow=order" aria-current="true"', page.text)
+    assert person.get("/runs?cursor=nonsense").status_code == 400
+
+
+def test_events_are_shown_newest_first(person):
+    page = person.get("/events?types=evs.run.completed")
+    assert page.status_code == 200
+    assert person.get("/events?types=a b&subject=<x>").status_code == 200
+
+
+def test_a_role_is_asked_for_and_the_question_is_kept(person):
+    refused = person.submit("/access", {"role": "Not A Role", "reason": "x"})
+    assert refused.status_code == 422
+    asked = person.submit("/access", {"role": "auditor", "reason": "To read the books."})
+    assert asked.status_code in (303, 409), asked.text
+    page = person.get("/access")
+    assert "auditor" in page.text
+
+
+async def test_the_live_stream_tells_of_a_run_that_moves(person):
+    with person.stream("GET", "/live") as stream:
+        assert stream.headers["Content-Type"].startswith("text/event-stream")
+        lines = stream.iter_lines()
+        assert next(line for line in lines if line.startswith("data:")) == 'data: {"topics": ["*"]}'
+        started = person.submit("/workflows/order", {"_from": "json", "_json": "{}"})
+        run = started.headers["Location"].rpartition("/")[2]
+        told = next(line for line in lines if line.startswith("data:") and f"run:{run}" in line)
+        assert '"runs"' in told or "step" in told
