@@ -235,6 +235,13 @@ async def test_another_process_is_woken_by_a_commit(postgresql_url):
     await second.close()
 
 
+def test_packed_events_come_before_the_event_that_ends_their_story():
+    ticked = Event.of(Ticked, Note(number=1), source="/test-svc")
+    ended = Event.of(Noted, Note(number=2), source="/test-svc")
+    types = [write.row[2] for write in append_writes([ticked, ended])]
+    assert types == [SEGMENT_TYPE, "test.noted"]
+
+
 def test_appending_nothing_writes_nothing():
     assert append_writes([]) == []
 

@@ -93,11 +93,14 @@ class Page:
 
 
 def append_writes(new_events: Sequence[Event]) -> list[Write]:
-    """Return the hot rows that append `new_events`: a row each, and one segment for the packed ones."""
-    writes = [_row(event) for event in new_events if not event.packed]
+    """Return the hot rows that append `new_events`: one segment for the packed ones, and a row each for the others.
+
+    The segment comes first: whoever follows a run has heard of its last step when they hear of its end.
+    """
     packed = [event for event in new_events if event.packed]
     starts = range(0, len(packed), SEGMENT_LIMIT)
-    return writes + [_segment(packed[start : start + SEGMENT_LIMIT]) for start in starts]
+    segments = [_segment(packed[start : start + SEGMENT_LIMIT]) for start in starts]
+    return segments + [_row(event) for event in new_events if not event.packed]
 
 
 def imported_row(event: Event) -> dict[str, Any]:
