@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import ColumnElement, and_, cast, func, or_, select
+from sqlalchemy import ColumnElement, and_, cast, false, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app_svc.documents import HistoryDocument, RunDocument, describe_history, describe_run
@@ -48,11 +48,12 @@ class RunFilter:
 
 def _has_tag(tag: str, dialect: DialectName) -> ColumnElement[bool]:
     name, has_value, value = tag.partition(":")
+    if '"' in name:
+        return false()  # no tag is called that, and a JSON path has no escape for it
     if dialect == "postgresql":
         found: ColumnElement[Any] = cast(runs.c.tags, JSONB)[name].astext
     else:
-        quoted = name.replace('"', "")  # a JSON path has no escape for it, and a tag's name has no quotes
-        found = func.json_extract(runs.c.tags, f'$."{quoted}"')
+        found = func.json_extract(runs.c.tags, f'$."{name}"')
     return found == value if has_value else found.is_not(None)
 
 

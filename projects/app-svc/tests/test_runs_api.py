@@ -1,0 +1,375 @@
+"""Runs, events and streams over REST, as programs use them."""
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import jsonschema
+
+from lib_events.testing import wait_until
+
+
+async def test_a_start_is_accepted_with_its_place_and_waits_on_request(app: Any) -> None:
+    alice = app.client()
+    accepted = await alice.post("/v1/runs", {"workflow": "order", "input": {}, "tags": {"team": "a"}})
+    run = accepted.json()
+    assert (accepted.status_code, accepted.headers["location"]) == (202, f"/v1/runs/{run['id']}")
+    assert run["principal"] == {"subject": "alice", "username": "alice"}
+    assert run["tags"] == {"team": "a"}
+    waited = await alice.post("/v1/runs", {"workflow": "order", "input": {}}, headers={"prefer": "wait=99"})
+    assert (waited.status_code, waited.headers["preference-applied"]) == (200, "wait=60")
+    assert waited.json()["status"] == "completed"
+    late = {"workflow": "order", "input": {"hold_seconds": 60}}
+    early = await alice.post("/v1/runs", late, headers={"prefer": "wait=0"})
+    assert early.status_code == 202
+
+
+async def test_a_failed_run_is_answered_as_it_ended(app: Any) -> None:
+    run = await app.client().run("order", {"card": "4000000000000002"})
+    assert (run["status"], run["error"]["type"]) == ("failed", "CardDeclined")
+    assert run["ended_at"].endswith("Z")
+
+
+async def test_a_batch_starts_all_its_runs_in_one_commit(app: Any) -> None:
+    alice = app.client()
+    body = {"runs": [{"workflow": "order", "input": {"quantity": n}} for n in range(1, 21)]}
+    answer = await alice.post("/v1/runs:batch", body)
+    started = [item["id"] for item in answer.json()["items"]]
+    assert (answer.status_code, len(set(started))) == (202, 20)
+    named = {"runs": [{"workflow": "order", "input": {}, "id": f"n{n}"} for n in range(3)]}
+    again = [await alice.post("/v1/runs:batch", named) for _ in range(2)]
+    assert [[item["id"] for item in found.json()["items"]] for found in again] == [["n0", "n1", "n2"]] * 2
+    for run_id in [*started, "n0", "n1", "n2"]:
+        await alice.until(run_id, "completed")
+
+
+async def test_lists_are_filtered_and_come_in_pages_newest_first(any_app: Any) -> None:
+    alice = any_app.client()
+    ids = []
+    for number in range(7):
+        tags = {"team": "red" if number % 2 else "blue", "we.ird": "1"}
+        ids.append((await alice.run("order", {"sku": "mug-blue"}, tags=tags))["id"])
+    await alice.run("order", {"card": "4000000000000002"})
+    found, cursor = [], None
+    while True:
+        parameters = {"limit": 3} | ({"cursor": cursor} if cursor else {})
+        page = (await alice.get("/v1/runs", params=parameters)).json()
+        found += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert [run["id"] for run in found[1:]] == list(reversed(ids))
+
+    async def count(**filters: Any) -> int:
+        return len((await alice.get("/v1/runs", params=filters)).json()["items"])
+
+    assert await count(status="failed") == 1
+    assert await count(status=["failed", "completed"]) == 8
+    assert await count(workflow="import-table") == 0
+    assert await count(tag="team:red") == 3
+    assert await count(tag="team") == 7
+    assert await count(tag="we.ird:1") == 7
+    assert await count(tag='te"am:red') == 0
+    assert await count(q="DECLINED") == 1
+    assert await count(q="%") == 0
+    assert await count(since=found[0]["created_at"]) == 1
+
+
+async def test_history_comes_in_pages_in_order(app: Any) -> None:
+    alice = app.client()
+    run = await alice.run("order", {})
+    path = f"/v1/runs/{run['id']}/history"
+    whole = (await alice.get(path)).json()["items"]
+    first = (await alice.get(path, params={"limit": 2})).json()
+    second = (await alice.get(path, params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    assert first["items"] + second["items"] == whole[:4]
+    assert [entry["name"] for entry in whole][:1] == ["reserve_stock"]
+    assert (await alice.get(f"/v1/runs/{run['id']}/views/stage")).json() == run["views"]["stage"]
+
+
+async def test_many_runs_are_cancelled_by_a_filter(app: Any) -> None:
+    alice, operator = app.client(), app.operator()
+    held = {"workflow": "order", "input": {"hold_seconds": 600}, "tags": {"batch": "b"}}
+    ids = sorted([(await alice.post("/v1/runs", held)).json()["id"] for _ in range(3)])
+    for run_id in ids:
+        await alice.until(run_id, "waiting")
+    body = {"filter": {"tag": "batch:b", "status": ["waiting"]}, "dry_run": True}
+    dry = (await operator.post("/v1/runs:cancel", body)).json()
+    assert (dry["matched"], sorted(dry["changed"])) == (3, ids)
+    assert sorted((await operator.post("/v1/runs:cancel", body | {"dry_run": False})).json()["changed"]) == ids
+    for run_id in ids:
+        await alice.until(run_id, "cancelled")
+
+
+async def test_a_failed_run_is_forked_with_another_input(app: Any) -> None:
+    alice = app.client()
+    run = await alice.run("order", {"card": "4000000000000002"})
+    answer = await alice.post(f"/v1/runs/{run['id']}/fork", {"input": {"card": "4242424242424242"}})
+    forked = await alice.until(answer.json()["id"], "completed")
+    assert (forked["forked_from"], answer.status_code) == (run["id"], 202)
+
+
+async def test_own_workflows_take_signals_and_updates(
+    make_settings: Any, issuer: Any, run_app: Any, tmp_path: Any
+) -> None:
+    flow = tmp_path / f"conversation_{uuid.uuid4().hex[:8]}.py"
+    flow.write_text(
+        "from lib_workflows import Context, Signal, Update, workflow\n"
+        "hello = Signal('hello', str)\n"
+        "ask = Update('ask', int, int)\n"
+        "@workflow(name='conversation', version=1)\n"
+        "async def conversation(ctx: Context) -> str:\n"
+        "    call = await ctx.wait_update(ask)\n"
+        "    if call.value < 0:\n"
+        "        await call.reject('must not be negative')\n"
+        "        call = await ctx.wait_update(ask)\n"
+        "    await call.reply(call.value * 2)\n"
+        "    return await ctx.wait_signal(hello)\n"
+    )
+    async with run_app(make_settings(workflows=[str(flow)]), issuer) as app:
+        alice = app.client()
+        assert (await alice.get("/v1/workflows/conversation")).json()["input_schema"] is None
+        run_id = (await alice.post("/v1/runs", {"workflow": "conversation"})).json()["id"]
+        refused = await alice.post(f"/v1/runs/{run_id}/updates/ask", -1)
+        assert (refused.status_code, refused.json()["detail"]) == (409, "must not be negative")
+        answered = await alice.post(f"/v1/runs/{run_id}/updates/ask", 21)
+        assert (answered.status_code, answered.json()["reply"]) == (200, 42)
+        assert (await alice.post(f"/v1/runs/{run_id}/signals/hello", "there")).status_code == 202
+        assert (await alice.until(run_id, "completed"))["output"] == "there"
+
+
+async def test_the_catalogue_shows_schemas_a_form_can_be_made_of(app: Any) -> None:
+    found = {item["name"]: item for item in (await app.client().get("/v1/workflows")).json()["items"]}
+    assert set(found) == {"access-request", "import-table", "order", "welcome-user"}
+    table = found["import-table"]
+    assert table["input_schema"]["properties"]["data"]["contentMediaType"] == "text/csv"
+    assert found["access-request"]["on"] == ["evs.access.requested"]
+    for document in found.values():
+        for schema in (document["input_schema"], document["output_schema"]):
+            jsonschema.Draft202012Validator.check_schema(schema)
+
+
+async def test_a_run_is_followed_live_from_its_start_to_its_end(any_app: Any) -> None:
+    alice = any_app.client()
+    body = {"workflow": "order", "input": {"hold_seconds": 0.5}}
+    run_id = (await alice.post("/v1/runs", body)).json()["id"]
+    seen: list[str] = []
+    async with asyncio.timeout(20), alice.stream(f"/v1/runs/{run_id}/events") as messages:
+        async for identifier, name, data in messages:
+            assert identifier or name == "evs.run.progressed"
+            assert data["type"] == name
+            seen.append(name)
+            if name == "evs.run.completed":
+                break
+    assert seen[0] == "evs.run.started" or "evs.run.started" in seen
+    assert "order.payment.captured" in seen
+    assert "evs.step.completed" in seen
+
+
+async def test_progress_is_live(app: Any) -> None:
+    alice = app.client()
+    text = "n\n" + "".join(f"{n}\n" for n in range(20_000))
+    answer = await alice.post(
+        "/v1/runs", {"workflow": "import-table", "input": {"name": "n", "data": text, "chunk_rows": 200}}
+    )
+    run_id = answer.json()["id"]
+    fractions = []
+    async with asyncio.timeout(30), alice.stream(f"/v1/runs/{run_id}/events") as messages:
+        async for identifier, name, data in messages:
+            if name == "evs.run.progressed":
+                assert identifier is None
+                fractions.append(data["data"]["fraction"])
+            if name == "evs.run.completed":
+                break
+    assert fractions
+    assert fractions == sorted(fractions)
+
+
+async def test_a_stream_goes_on_after_the_last_event_that_was_seen(any_app: Any) -> None:
+    alice = any_app.client()
+    first = await alice.run("order", {})
+    page = await wait_until(lambda: _ended_event(alice, first["id"]))
+    cursor = page["position"]
+    second = await alice.run("order", {})
+    async with asyncio.timeout(10):
+        async with alice.stream("/v1/events", **{"last-event-id": cursor}) as messages:
+            async for _, name, data in messages:
+                assert data["subject"] == second["id"]
+                if name == "evs.run.completed":
+                    break
+        async with alice.stream(f"/v1/events?after={cursor}&types=order.*") as messages:
+            assert [name async for _, name, _ in _take(messages, 3)] == [
+                "order.stock.reserved",
+                "order.payment.captured",
+                "order.shipment.sent",
+            ]
+
+
+async def _take(messages: Any, count: int) -> Any:
+    for _ in range(count):
+        yield await anext(messages)
+
+
+async def _ended_event(client: Any, run_id: str) -> Any:
+    found = await client.get("/v1/events", params={"types": "evs.run.completed", "subject": run_id})
+    items = found.json()["items"]
+    return items[0] if items else None
+
+
+async def test_events_come_in_pages_without_gaps(app: Any) -> None:
+    alice = app.client()
+    run = await alice.run("order", {})
+    await wait_until(lambda: _ended_event(alice, run["id"]))
+    whole = (await alice.get("/v1/events", params={"limit": 200})).json()
+    assert whole["next_cursor"] is None
+    found, after = [], None
+    while True:
+        page = (await alice.get("/v1/events", params={"limit": 3} | ({"after": after} if after else {}))).json()
+        found += page["items"]
+        after = page["next_cursor"]
+        if after is None:
+            break
+    assert found == whole["items"]
+    assert len(found) > 6
+
+
+async def test_a_member_reads_the_events_of_their_own_runs_only(app: Any) -> None:
+    alice, bob, operator = app.client("alice"), app.client("bob"), app.operator()
+    run = await alice.run("order", {})
+    await wait_until(lambda: _ended_event(alice, run["id"]))
+    assert (await bob.get("/v1/events")).json()["items"] == []
+    assert (await operator.get("/v1/events")).json()["items"] != []
+
+
+async def test_events_of_accounts_are_for_admins(app: Any) -> None:
+    from lib_auth.events import SessionStarted, SessionStartedData
+    from lib_events.event import Event
+
+    payload = SessionStartedData(session="s", user="u")
+    event = Event.of(SessionStarted, payload, source="/auth-svc", subject="s")
+    await app.service.database.transact(lambda connection: connection.publish(event))
+    admin, operator = app.admin(), app.operator()
+
+    async def is_there() -> Any:
+        return (await admin.get("/v1/events", params={"types": "evs.session.*"})).json()["items"]
+
+    await wait_until(is_there)
+    assert (await operator.get("/v1/events")).json()["items"] == []
+    for types in ("evs.session.started", "evs.user.*", "order.*,evs.token.revoked"):
+        assert (await operator.get("/v1/events", params={"types": types})).status_code == 403
+
+
+# Publishing
+
+
+def cloud_event(**changes: Any) -> dict[str, Any]:
+    data = {"message": "m", "user": "u", "username": "n", "subject": "s"}
+    event = {"specversion": "1.0", "id": uuid.uuid4().hex, "source": "/shop", "type": "welcome.message.sent"}
+    return {key: value for key, value in (event | {"data": data} | changes).items() if value is not None}
+
+
+async def publish(client: Any, body: Any, content_type: str = "application/cloudevents+json") -> Any:
+    headers = {"content-type": content_type}
+    return await client.request("POST", "/v1/events", content=json.dumps(body).encode(), headers=headers)
+
+
+async def test_an_event_is_published_in_all_three_modes(any_app: Any) -> None:
+    alice = any_app.client()
+    structured = cloud_event(correlationid="story", principal="mallory")
+    assert (await publish(alice, structured)).status_code == 202
+    batch = [cloud_event(), cloud_event()]
+    assert len((await publish(alice, batch, "application/cloudevents-batch+json")).json()["accepted"]) == 2
+    headers = {"ce-specversion": "1.0", "ce-id": "b1", "ce-source": "/shop%20a", "ce-type": "welcome.message.sent"}
+    binary = await alice.post("/v1/events", cloud_event()["data"], headers=headers)
+    assert binary.json()["accepted"] == [{"id": "b1", "source": "/shop a", "type": "welcome.message.sent"}]
+
+    async def all_four() -> Any:
+        found = (await alice.get("/v1/events", params={"types": "welcome.*"})).json()["items"]
+        return found if len(found) == 4 else None
+
+    found = await wait_until(all_four)
+    assert (found[0]["correlationid"], found[0]["principal"]) == ("story", "alice")
+
+
+async def test_the_same_event_again_changes_nothing_and_another_under_its_id_is_refused(any_app: Any) -> None:
+    alice, bob = any_app.client(), any_app.client("bob")
+    event = cloud_event()
+    assert [(await publish(alice, event)).status_code for _ in range(3)] == [202, 202, 202]
+    changed = event | {"data": event["data"] | {"message": "other"}}
+    for client, body in ((alice, changed), (bob, event)):
+        answer = await publish(client, body)
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:evs:problem:event-conflict")
+    both = [cloud_event(id="twice"), cloud_event(id="twice")]
+    assert (await publish(alice, both, "application/cloudevents-batch+json")).status_code == 202
+
+
+async def test_events_that_may_not_come_in_are_refused_with_the_reason(app: Any) -> None:
+    alice = app.client()
+    cases = [
+        (cloud_event(type="evs.run.completed"), 403, "reserved-type", "/type"),
+        (cloud_event(type="evs.approval.decided"), 403, "reserved-type", "/type"),
+        (cloud_event(type="evs"), 422, "unknown-type", ""),
+        (cloud_event(type="nobody.knows"), 422, "unknown-type", ""),
+        (cloud_event(data={"message": 1}), 422, "invalid-data", "/data"),
+        (cloud_event(source="/auth-svc"), 400, "malformed", "/source"),
+        (cloud_event(source="auth-svc/x"), 400, "malformed", "/source"),
+        (cloud_event(specversion="0.3"), 400, "malformed", "/specversion"),
+        (cloud_event(id=None), 400, "malformed", "/id"),
+        (cloud_event(time="yesterday"), 400, "malformed", "/time"),
+        (cloud_event(Bad_Name="x"), 400, "malformed", "/Bad_Name"),
+        ([], 400, "malformed", ""),
+    ]
+    for body, status, name, pointer in cases:
+        answer = await publish(alice, body)
+        found = answer.json()
+        assert (answer.status_code, found["type"]) == (status, f"urn:evs:problem:event-{name}"), body
+        assert found["errors"][0]["pointer"].startswith(pointer), body
+    assert (await publish(alice, cloud_event(), "text/plain")).status_code == 415
+    broken = await alice.request(
+        "POST", "/v1/events", content=b"{", headers={"content-type": "application/cloudevents+json"}
+    )
+    assert broken.status_code == 400
+
+
+async def test_one_bad_event_of_a_batch_keeps_the_whole_batch_out_and_is_named(app: Any) -> None:
+    alice = app.client()
+    batch = [cloud_event(), cloud_event(type="nobody.knows")]
+    answer = await publish(alice, batch, "application/cloudevents-batch+json")
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/1")
+    assert (await alice.get("/v1/events", params={"types": "welcome.*"})).json()["items"] == []
+
+
+# What anybody may read
+
+
+async def test_the_openapi_document_names_scope_and_role_of_every_operation(app: Any) -> None:
+    document = (await app.http.get("/openapi.json")).json()
+    start = document["paths"]["/v1/runs"]["post"]
+    assert start["security"] == [{"oauth": ["workflows:run"]}]
+    assert "scope `workflows:run` and role `member`" in start["description"]
+    assert document["components"]["securitySchemes"]["oauth"]["openIdConnectUrl"].startswith(app.issuer.url)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["security"], path
+
+
+async def test_metrics_and_health_are_there(app: Any) -> None:
+    await app.client().get("/v1/workflows")
+    metrics = (await app.http.get("/metrics")).text
+    assert 'evs_http_requests_total{method="GET",route="/v1/workflows",status="200"}' in metrics
+    ready = (await app.http.get("/readyz")).json()
+    assert ready["checks"] == {"database": "ok", "revocations": "ok"}
+
+
+async def test_the_service_stops_while_streams_are_open_and_work_is_under_way(
+    make_settings: Any, issuer: Any, run_app: Any
+) -> None:
+    async with asyncio.timeout(20):
+        async with run_app(make_settings(), issuer) as app:
+            alice = app.client()
+            await alice.post("/v1/runs", {"workflow": "order", "input": {"hold_seconds": 60}})
+            async with alice.stream("/v1/events") as messages:
+                app.service.streams.close()
+                async for _ in messages:
+                    pass
