@@ -18,7 +18,7 @@ WORK = "Work"
 ACCESS = "Access"
 
 COMMANDS = (
-#    Entry("demo", "cli_proj.demo.command:demo", "Show the whole product at work, with data of its own", PRODUCT),
+    Entry("demo", "cli_proj.demo.command:demo", "Show the whole product at work, with data of its own", PRODUCT),
     Entry("up", "cli_proj.commands.up:up", "Start everything on this machine", PRODUCT),
     Entry("down", "cli_proj.commands.down:down", "Stop what `evs up` started", PRODUCT),
     Entry("status", "cli_proj.commands.status:status", "Say which services run, and how they are", PRODUCT),

@@ -43,12 +43,12 @@ class Operation:
     @property
     def label(self) -> str:
         """How it is called in a line."""
-        return self.name if self.kind in ("step", "transaction") else f"{self.kind} {self.name}".rstrip()
+        return operation_label(self.kind, self.name)
 
 
 @dataclass(slots=True)
 class Timeline:
-    """A run and its operations, in the order in which they began."""
+    """A run and its operations."""
 
     run: dict[str, Any]
     operations: dict[str, Operation] = field(default_factory=dict)
@@ -57,6 +57,11 @@ class Timeline:
     def status(self) -> str:
         """The run's status."""
         return str(self.run["status"])
+
+    @property
+    def in_order(self) -> list[Operation]:
+        """The operations in the order in which they began."""
+        return sorted(self.operations.values(), key=lambda operation: operation.started_at or "")
 
     @property
     def has_ended(self) -> bool:
@@ -117,6 +122,11 @@ class Timeline:
         )
 
 
+def operation_label(kind: str, name: str) -> str:
+    """What an operation is called: a step by its name, anything else with its kind."""
+    return name if kind in ("step", "transaction", name) else f"{kind} {name}".rstrip()
+
+
 def happened_before(earlier: str | None, later: str | None) -> bool:
     """Whether one RFC 3339 time is before another; an unknown one is before everything."""
     first, second = moments.parse(earlier), moments.parse(later)
@@ -129,7 +139,7 @@ def event_line(event: Mapping[str, Any]) -> str:
     what = str(event.get("type", "")).removeprefix("evs.").replace(".", " ")
     parts = [moments.clock(event.get("time")), f"{what:<16}"]
     if "operation" in data:
-        name = data["name"] if data["kind"] in ("step", "transaction") else f"{data['kind']} {data['name']}".rstrip()
+        name = operation_label(data["kind"], data["name"])
         parts.append(name + (f" (attempt {data['attempt']})" if data.get("attempt", 1) > 1 else ""))
     elif "fraction" in data:
         parts.append(f"{data['fraction']:.0%} {data.get('text') or ''}".rstrip())

@@ -58,7 +58,7 @@ def draw(timeline: Timeline, *, width: int, height: int = 10_000, now: datetime 
     """Return the picture of a run, at most `height` lines high."""
     now = now or datetime.now(UTC)
     parts: list[RenderableType] = [_headline(timeline, now)]
-    operations = list(timeline.operations.values())
+    operations = timeline.in_order
     shown = choose_operations(operations, max(height - 7, 3))
     if len(shown) < len(operations):
         done = sum(operation.status == "completed" for operation in operations)

@@ -7,7 +7,7 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Literal
 
@@ -116,6 +116,11 @@ class Child(Loop):
         """End the process, so that `run` starts it again."""
         await self._end()
         self.wake()
+
+    async def change(self, **environment: str) -> None:
+        """Restart the service with other settings."""
+        self.plan = replace(self.plan, environment=dict(self.plan.environment) | environment)
+        await self.restart()
 
     def kill(self) -> None:
         """Do not wait for a clean end."""

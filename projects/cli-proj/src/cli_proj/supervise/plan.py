@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,11 +85,6 @@ def read_settings(options: UpOptions) -> Settings:
             _fault(error), hint="evs up --help lists the options; EVS_* and settings.toml count, too"
         ) from error
     return settings.model_copy(update={"data": settings.data.absolute()})
-
-
-def with_environment(plan: ServicePlan, **variables: str) -> ServicePlan:
-    """Return a copy whose process gets more variables."""
-    return replace(plan, environment=dict(plan.environment) | variables)
 
 
 def _environment(settings: Settings, options: UpOptions) -> dict[str, str]:
