@@ -117,6 +117,7 @@ class Engine:
         self.residence.is_open = False
         await self._loops.aclose()
         await self._worker.end(release=False)
+        await self.residence.close()
 
     # Starting runs
 

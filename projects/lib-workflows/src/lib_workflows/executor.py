@@ -188,7 +188,7 @@ class Executor:
     @property
     def is_resting(self) -> bool:
         """Whether it only waits, and the database knows for what."""
-        at_rest = self.status == "waiting" and self._waiting is not None and not self.is_leaving
+        at_rest = self._waiting is not None and not self.is_leaving
         return at_rest and not self.running and not self._gated and self.ledger.is_durable
 
     def wake_at(self) -> int | None:

@@ -26,7 +26,7 @@ from lib_workflows.results import Ending, Results
 from lib_workflows.run_record import Child, RunRecord, Stored, load, refresh
 from lib_workflows.statements import INSERT_RUN, WAKE_RUN
 from lib_workflows.timers import Timers
-from lib_workflows.worker import Worker, claim, due_here, next_due_at
+from lib_workflows.worker import Worker, claim, look
 from lib_workflows.workflow import Registry, Workflow
 
 logger = logging.getLogger(__name__)
@@ -361,25 +361,33 @@ class Residence:
         """Tell runs in memory what came for them, and take runs that are due and in nobody's memory."""
         now = self.timers.clock.micros()
         owner = self._worker.owner
-        for run_id, wakes in await self.database.read(due_here, owner, now):
-            executor = self._executors.get(run_id)
-            if executor is not None and wakes > executor.seen and run_id not in self._refreshing:
-                self._refreshing.add(run_id)
-                self.spawn(self._refresh(executor))
-            elif executor is None and run_id not in self._loading:
-                self._reload(run_id)
-        while len(self._executors) < self._in_memory and not self.is_lost and not self.is_draining:
+        due = await self.database.read(look, owner, self._held, now)
+        for run_id, wakes in due.here:
+            self._tell_due(run_id, wakes)
+        more = due.free
+        while more and len(self._executors) < self._in_memory and not self.is_lost and not self.is_draining:
             found = await self.database.transact(self._claim, owner, now, fence=self.fence)
             if found:
                 await self._load(list(found), found)
-            if len(found) < CLAIM_LIMIT:
-                break
-        next_at = await self.database.read(next_due_at, now)
-        if next_at is not None:
-            self._scan_at(next_at)
+            more = len(found) == CLAIM_LIMIT
+        if due.next_at is not None:
+            self._scan_at(due.next_at)
+
+    def _tell_due(self, run_id: str, wakes: int) -> None:
+        executor = self._executors.get(run_id)
+        if executor is None:
+            self._reload(run_id)
+        elif wakes > executor.seen and run_id not in self._refreshing:
+            self._refreshing.add(run_id)
+            self.spawn(self._refresh(executor))
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether every run here rests, durably: nothing happens until a timer ends or somebody does something."""
+        return not self._tasks and not self._loading and all(entry.is_resting for entry in self._executors.values())
 
     def _claim(self, connection: Any, owner: str, now: int) -> dict[str, bool]:
-        return claim(connection, owner, self._held, now=now, limit=CLAIM_LIMIT) if self._held else {}
+        return claim(connection, owner, self._held, now=now, limit=CLAIM_LIMIT)
 
     def _scan_at(self, at: int) -> None:
         if self._next_scan_at is not None and self._next_scan_at <= at:

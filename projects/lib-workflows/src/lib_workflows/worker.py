@@ -9,9 +9,9 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import case, delete, literal, or_, select, text, tuple_, update
+from sqlalchemy import Select, case, delete, literal, or_, select, text, tuple_, update
 
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -143,17 +143,8 @@ def claim(
     connection: Connection, owner: str, held: Sequence[tuple[str, int]], *, now: int, limit: int
 ) -> dict[str, bool]:
     """Take runs that are due and that nobody has in memory; returns their ids, and whether each begins now."""
-    due = (
-        select(runs.c.id, runs.c.started_at)
-        .where(
-            runs.c.owner.is_(None),
-            runs.c.wake_at <= now,
-            runs.c.status != "nondeterministic",
-            tuple_(runs.c.workflow, runs.c.version).in_(held),
-        )
-        .order_by(runs.c.priority.desc(), runs.c.wake_at)
-        .limit(limit)
-    )
+    due = _claimable(held, select(runs.c.id, runs.c.started_at)).where(runs.c.wake_at <= now)
+    due = due.order_by(runs.c.priority.desc(), runs.c.wake_at).limit(limit)
     if connection.dialect_name == "postgresql":
         due = due.with_for_update(skip_locked=True)
     found = {row.id: row.started_at is None for row in connection.execute(due)}
@@ -165,14 +156,26 @@ def claim(
     return found
 
 
-def due_here(connection: Connection, owner: str, now: int) -> list[tuple[str, int]]:
-    """The runs of `owner` that somebody or a timer has made due, with their count of wakes."""
-    query = select(runs.c.id, runs.c.wakes).where(runs.c.owner == owner, runs.c.wake_at <= now)
-    return [(row.id, row.wakes) for row in connection.execute(query)]
+class Due(NamedTuple):
+    """What there is to do at some moment."""
+
+    here: list[tuple[str, int]]  # runs of this life that a message or a timer has made due, with their wakes
+    free: bool  # whether there are due runs that nobody has in memory
+    next_at: int | None  # when the next run is due that nobody has in memory
 
 
-def next_due_at(connection: Connection, now: int) -> int | None:
-    """When the next run that nobody has in memory is due."""
-    query = select(runs.c.wake_at).where(runs.c.owner.is_(None), runs.c.wake_at > now).order_by(runs.c.wake_at)
-    found: int | None = connection.scalar(query.limit(1))
-    return found
+def look(connection: Connection, owner: str, held: Sequence[tuple[str, int]], now: int) -> Due:
+    """Look what is due: reads only, so an idle engine writes nothing."""
+    mine = select(runs.c.id, runs.c.wakes).where(runs.c.owner == owner, runs.c.wake_at <= now)
+    here = [(row.id, row.wakes) for row in connection.execute(mine)]
+    free = _claimable(held, select(runs.c.wake_at)).where(runs.c.wake_at <= now).limit(1)
+    later = _claimable(held, select(runs.c.wake_at)).where(runs.c.wake_at > now).order_by(runs.c.wake_at).limit(1)
+    return Due(here, connection.scalar(free) is not None, connection.scalar(later))
+
+
+def _claimable(held: Sequence[tuple[str, int]], query: Select[Any]) -> Select[Any]:
+    return query.where(
+        runs.c.owner.is_(None),
+        runs.c.status != "nondeterministic",
+        tuple_(runs.c.workflow, runs.c.version).in_(held),
+    )

@@ -1,0 +1,287 @@
+"""For tests of workflows, in plain pytest: time that skips, crashes at the n-th commit, replay of a history.
+
+async def test_a_reminder_is_sent_after_three_days(tmp_path):
+    async with environment(f"sqlite:///{tmp_path}/test.db", workflows=[remind]) as env:
+        handle = await env.engine.start(remind, "anna")
+        assert await env.result(handle) == "reminded"          # three days pass at once
+
+async def test_it_survives_a_crash_at_every_commit(tmp_path):
+    async def scenario(engine):
+        return await (await engine.start(order, Order(), id="order-1")).result(10)
+
+    crashed, n = True, 0
+    while crashed:
+        n += 1
+        url = f"sqlite:///{tmp_path}/{n}.db"
+        result, crashed = await survive(url, [order], scenario, crash_at=n)
+        assert result == "shipped"
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from lib_events.clock import SystemClock, to_datetime
+from lib_events.database import Connection, Database, open_database
+from lib_events.event import Event
+from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
+from lib_events.lifecycle import running
+from lib_events.relay import Relay
+from lib_events.statement import Fence, Write
+from lib_workflows.context import Context
+from lib_workflows.driver import Driver
+from lib_workflows.engine import Engine
+from lib_workflows.errors import RunNotFound
+from lib_workflows.history import replay
+from lib_workflows.run_handle import RunHandle
+from lib_workflows.run_record import RunRecord, load
+from lib_workflows.statements import HistoryRow
+from lib_workflows.tables import SCHEMA
+from lib_workflows.workflow import Registry, Workflow
+
+POLL_SECONDS = 0.001
+RESULT_SECONDS = 30.0
+
+type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
+
+
+class SkippingClock:
+    """A clock that stands still until it is told to skip."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._micros = SystemClock().micros() if start is None else int(start.timestamp() * 1e6)
+
+    def micros(self) -> int:
+        """Microseconds since the epoch."""
+        self._micros += 1  # no two moments are the same
+        return self._micros
+
+    def skip_to(self, micros: int) -> None:
+        """Let it be `micros`, unless that has passed."""
+        self._micros = max(self._micros, micros)
+
+
+class Environment:
+    """An engine whose time skips: whenever every run rests, the clock goes to the next timer."""
+
+    def __init__(self, engine: Engine, clock: SkippingClock) -> None:
+        self.engine = engine
+        self.clock = clock
+
+    @property
+    def now(self) -> datetime:
+        """The environment's time."""
+        return to_datetime(self.clock.micros())
+
+    async def result[R](self, handle: RunHandle[R], *, timeout: float = RESULT_SECONDS) -> R:  # noqa: ASYNC109
+        """The run's result; time skips while everybody rests. `timeout` is in real seconds."""
+        waiting = asyncio.ensure_future(handle.result(timeout))
+        while not waiting.done():
+            await asyncio.wait([waiting], timeout=POLL_SECONDS)
+            if not waiting.done():
+                self._skip_if_quiet()
+        return waiting.result()
+
+    async def until_resting(self, *, timeout: float = RESULT_SECONDS) -> None:  # noqa: ASYNC109
+        """Wait, in real time, until every run rests or has ended."""
+        async with asyncio.timeout(timeout):
+            while not self.engine.residence.is_quiet:  # noqa: ASYNC110 - quiet is many things at once
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def skip(self, duration: timedelta) -> None:
+        """Let time pass, timer by timer."""
+        until = self.clock.micros() + round(duration.total_seconds() * 1e6)
+        timers = self.engine.residence.timers
+        while (at := timers.next_at()) is not None and at <= until:
+            self.clock.skip_to(at)
+            timers.fire_due()
+            await self.until_resting()
+        self.clock.skip_to(until)
+
+    def _skip_if_quiet(self) -> None:
+        residence = self.engine.residence
+        at = residence.timers.next_at()
+        if at is not None and residence.is_quiet:
+            self.clock.skip_to(at)
+            residence.timers.fire_due()
+
+
+@asynccontextmanager
+async def environment(
+    url: str, workflows: Sequence[AnyWorkflow], *, start: datetime | None = None, **options: Any
+) -> AsyncIterator[Environment]:
+    """Open an environment on a database."""
+    clock = SkippingClock(start)
+    async with Engine.open(url, workflows, clock=clock, **options) as engine:
+        yield Environment(engine, clock)
+
+
+class Crashed(Exception):
+    """The engine crashed, as it was told to."""
+
+
+class CrashingDatabase(Database):
+    """A database whose process dies at the n-th commit: before it, or after it but before anyone hears of it."""
+
+    def __init__(self, inner: Database, *, crash_at: int | None, after: bool = False) -> None:
+        super().__init__(service=inner.service)
+        self.inner = inner
+        self.dialect_name = inner.dialect_name
+        self.commits = 0
+        self.crashed = asyncio.Event()
+        self._crash_at = crash_at
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def transact[*A, R](
+        self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None = None
+    ) -> R:
+        """See `Database.transact`."""
+        if self._lives():
+            return await self.inner.transact(function, *args, fence=fence)
+        if self._is_last():
+            await self.inner.transact(function, *args, fence=fence)
+        await asyncio.Event().wait()  # for ever: the process is dead
+        raise Crashed
+
+    async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
+        """See `Database.read`."""
+        return await self.inner.read(function, *args)
+
+    def write(self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None) -> asyncio.Future[None]:
+        """See `Database.write`."""
+        if self._lives():
+            return self.inner.write(*writes, events=events, fence=fence)
+        if self._is_last():
+            self.inner.write(*writes, events=events, fence=fence)
+        return asyncio.get_running_loop().create_future()
+
+    def leading(self, role: str) -> Any:
+        """See `Database.leading`."""
+        return self.inner.leading(role)
+
+    def on_notify(self, topic: str, callback: Callable[[], None]) -> Callable[[], None]:
+        """See `Database.on_notify`."""
+        return self.inner.on_notify(topic, callback)
+
+    async def close(self) -> None:
+        """See `Database.close`."""
+        await self.inner.close()
+
+    def _lives(self) -> bool:
+        if self.crashed.is_set():
+            return False
+        self.commits += 1
+        if self.commits == self._crash_at:
+            self.crashed.set()
+            return False
+        return True
+
+    def _is_last(self) -> bool:
+        last = self._after and self.commits == self._crash_at
+        self._after = False
+        return last
+
+
+@asynccontextmanager
+async def crashing_engine(
+    url: str, workflows: Sequence[AnyWorkflow], *, crash_at: int | None, after: bool = False, **options: Any
+) -> AsyncIterator[tuple[Engine, CrashingDatabase]]:
+    """An engine that dies at its `crash_at`-th commit, counted from when it is ready; see `survive`."""
+    inner = await open_database(url, service="workflows", schemas=[EVENTS_SCHEMA, SCHEMA])
+    database = CrashingDatabase(inner, crash_at=None, after=after)
+    engine = Engine(database, Registry.of(list(workflows)), **options)
+    try:
+        async with running(Relay(inner, None)):
+            await engine.__aenter__()
+            database.commits, database._crash_at = 0, crash_at
+            try:
+                yield engine, database
+            finally:
+                if database.crashed.is_set():
+                    await engine.abandon()
+                else:
+                    database._crash_at = None  # it has survived
+                    await engine.__aexit__(None, None, None)
+    finally:
+        await inner.close()
+
+
+async def survive[R](
+    url: str,
+    workflows: Sequence[AnyWorkflow],
+    scenario: Callable[[Engine], Any],
+    *,
+    crash_at: int,
+    after: bool = False,
+    **options: Any,
+) -> tuple[R, bool]:
+    """Play `scenario(engine)` with a crash at the n-th commit, then again on a new engine over the same database.
+
+    The scenario must be one that may be played twice: start runs by id, ask before sending. Returns what it returned
+    and whether there was a crash: `crash_at` is past the end when there was none.
+    """
+    async with crashing_engine(url, workflows, crash_at=crash_at, after=after, **options) as (engine, database):
+        playing = asyncio.ensure_future(scenario(engine))
+        dying = asyncio.ensure_future(database.crashed.wait())
+        await asyncio.wait([playing, dying], return_when=asyncio.FIRST_COMPLETED)
+        dying.cancel()
+        if not database.crashed.is_set():
+            return await playing, False
+        playing.cancel()
+        await asyncio.wait([playing])
+    async with Engine.open(url, workflows, **options) as engine:
+        return await scenario(engine), True
+
+
+async def export_history(engine: Engine, run_id: str) -> dict[str, Any]:
+    """A run and its history as JSON-able data, for `replay_history`."""
+    loaded = await engine.database.read(load, [run_id])
+    if not loaded:
+        raise RunNotFound(run_id)
+    record, stored = loaded[0]
+    run = {name: getattr(record, name) for name in RunRecord.__slots__}
+    return {"run": run, "history": [row._asdict() for row in stored.history]}
+
+
+def replay_history(workflow: AnyWorkflow, exported: dict[str, Any]) -> Any:
+    """Replay an exported history against the code of today; raises `Nondeterministic` where they differ.
+
+    Returns what the workflow returned (or raises what it raised); None while it is not at its end.
+    """
+    record = RunRecord(**exported["run"])
+    rows = [HistoryRow(**row) for row in exported["history"]]
+    conductor = _OfflineConductor()
+    context = Context(record.info("/replay"), conductor)
+    driver = Driver(record.id, lambda: workflow.function(context, *workflow.decode_input(record.input)))
+    conductor.driver = driver
+    try:
+        driver.begin(record.started_at or record.created_at)
+        replay(driver, rows, run_id=record.id)
+        outcome = driver.outcome
+    finally:
+        driver.close()
+    if outcome is not None and outcome.error is not None:
+        raise outcome.error
+    return outcome.value if outcome is not None else None
+
+
+class _OfflineConductor:
+    """Drives a workflow without an engine."""
+
+    driver: Driver
+
+    def now_micros(self) -> int:
+        """See `Conductor`."""
+        return self.driver.now
+
+    def random_bytes(self) -> bytes:
+        """See `Conductor`."""
+        return self.driver.random_bytes()
+
+    def report_progress(self, fraction: float, text: str) -> None:
+        """See `Conductor`."""

@@ -1,0 +1,151 @@
+"""A crash at every commit: after reopening, the result is right and exactly-once is exactly once."""
+
+import asyncio
+import uuid
+
+import flows
+import pytest
+from flows import Order, address_changed, doubling, everything, forever
+from lib_events.testing import wait_until
+from lib_workflows import Engine, Principal, RunCancelled, commands, queries
+from lib_workflows.errors import ApprovalDecided, CommandRefused
+from lib_workflows.testing import survive
+
+WORKFLOWS = [doubling, everything, forever]
+MANAGER = Principal("u1", "mia", ("manager",))
+
+
+async def play_everything(engine, *, approved=True):
+    await engine.database.transact(flows.make_stock)
+    handle = await engine.start(everything, Order(id="o1", amount=7), id="the-run")
+    run = await engine.database.read(queries.get_run, handle.id)
+    if run.status not in ("completed", "failed"):
+        await _allow_for_the_end(handle.signal(address_changed, "Elm Street"))
+        approval = await wait_until(lambda: _asked(engine, handle.id))
+        await _allow_for_the_end(_decide(engine, approval, approved))
+    try:
+        return await handle.result(20)
+    except flows.CardDeclined as error:
+        return error.code
+
+
+async def _allow_for_the_end(command):
+    try:
+        await command
+    except (CommandRefused, ApprovalDecided):
+        pass  # it was done in the life before
+
+
+async def _decide(engine, approval, approved):
+    await engine.database.transact(lambda c: commands.decide(c, approval.id, approved=approved, by=MANAGER))
+
+
+async def _asked(engine, run_id):
+    page = await engine.database.read(lambda c: queries.list_approvals(c, run=run_id))
+    return page.items[0] if page.items else None
+
+
+async def look(engine):
+    stock = await engine.database.read(flows.stock_of, "the-run")
+    history = await engine.database.read(queries.get_history, "the-run")
+    run = await engine.database.read(queries.get_run, "the-run")
+    children = await engine.database.read(queries.list_runs, queries.RunFilter(workflow="doubling"))
+    return stock, history, run, children.items
+
+
+def urls_of(database_url, tmp_path):
+    """A database of its own for every crash point."""
+
+    def url(name):
+        if database_url.startswith("sqlite"):
+            return f"sqlite:///{tmp_path}/{name}.db"
+        return f"{database_url}_{uuid.uuid4().hex[:8]}"
+
+    return url
+
+
+async def uninterrupted(url, scenario):
+    async with Engine.open(url, WORKFLOWS) as engine:
+        result = await scenario(engine)
+        return result, await look(engine)
+
+
+def shape(history):
+    return sorted((e.operation, e.kind, e.name, e.status, str(e.output)) for e in history)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
+@pytest.mark.parametrize("approved", [True, False], ids=["completes", "is undone"])
+async def test_a_crash_at_every_commit_changes_nothing(database_url, tmp_path, after, approved):
+    url = urls_of(database_url, tmp_path)
+
+    async def scenario(engine):
+        return await play_everything(engine, approved=approved)
+
+    expected, (stock, history, _, children) = await uninterrupted(url("whole"), scenario)
+    number, crashed = 0, True
+    while crashed:
+        number += 1
+        place = url(f"{number}")
+        result, crashed = await survive(
+            place, WORKFLOWS, scenario, crash_at=number, after=after, lease_seconds=0.4
+        )
+        assert result == expected, f"crash at {number}"
+        async with Engine.open(place, WORKFLOWS) as engine:
+            found_stock, found_history, run, found_children = await look(engine)
+        assert found_stock == stock, f"crash at {number}: the transactions ran exactly once"
+        assert shape(found_history) == shape(history), f"crash at {number}"
+        assert run.status == ("completed" if approved else "failed")
+        assert [c.status for c in found_children] == ["completed"] * len(children)
+    assert number > 20
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
+async def test_a_crash_at_every_commit_of_a_cancellation_still_undoes(database_url, tmp_path, after):
+    url = urls_of(database_url, tmp_path)
+
+    async def scenario(engine):
+        await engine.database.transact(flows.make_stock)
+        handle = await engine.start(forever, id="the-run")
+        await wait_until(lambda: _is_held(engine))
+        await _allow_for_the_end(handle.cancel())
+        with pytest.raises(RunCancelled):
+            await handle.result(20)
+
+    number, crashed = 0, True
+    while crashed:
+        number += 1
+        place = url(f"{number}")
+        _, crashed = await survive(place, WORKFLOWS, scenario, crash_at=number, after=after, lease_seconds=0.4)
+        async with Engine.open(place, WORKFLOWS) as engine:
+            stock, history, run, _ = await look(engine)
+        assert run.status == "cancelled"
+        assert stock == [-1, 1], f"crash at {number}"
+        assert [e.operation for e in history] == ["1", "2", "cancel", "2/undo", "1/undo"]
+
+
+async def _is_held(engine):
+    return await engine.database.read(flows.stock_of, "the-run")
+
+
+async def test_an_interrupted_and_an_uninterrupted_run_have_the_same_history(database_url, tmp_path):
+    url = urls_of(database_url, tmp_path)
+    _, (_, whole, _, _) = await uninterrupted(url("whole"), play_everything)
+    place = url("interrupted")
+    async with Engine.open(place, WORKFLOWS) as engine:
+        await engine.database.transact(flows.make_stock)
+        handle = await engine.start(everything, Order(id="o1", amount=7), id="the-run")
+        await wait_until(lambda: _asked(engine, handle.id))
+    for _ in range(2):
+        async with Engine.open(place, WORKFLOWS) as engine:
+            await asyncio.wait_for(_loaded(engine), 10)
+    async with Engine.open(place, WORKFLOWS) as engine:
+        await play_everything(engine)
+        _, history, _, _ = await look(engine)
+    assert shape(history) == shape(whole)
+
+
+async def _loaded(engine):
+    assert (await engine.database.read(queries.get_run, "the-run")).status == "waiting"
