@@ -1,7 +1,12 @@
 """A whole AuthService per test, spoken to over HTTP, and a browser that reads its pages."""
 
+import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -225,3 +230,33 @@ async def provider_on_both(tmp_path: Any, database_url: str) -> AsyncIterator[Pr
 def run_provider() -> Any:
     """Starts and stops AuthServices within a test."""
     return running_provider
+
+
+@pytest.fixture
+def server(tmp_path: Any, sqlite_url: str) -> Iterator[AuthSettings]:
+    """A served AuthService: its settings."""
+    data = tmp_path / "evs"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    settings = AuthSettings(data=data, auth_database_url=sqlite_url, auth_port=port)
+    environment = dict(os.environ) | {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": sqlite_url}
+    command = [sys.executable, "-m", "auth_svc", "--data", str(data), "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_until_ready(process, settings.auth_url)
+        yield settings
+        process.terminate()
+        assert process.wait(20) == 0, process.returncode
+
+
+def wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
+    for line in process.stderr or ():
+        if "is ready at" in line:
+            break
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            continue
+    raise TimeoutError("the AuthService was not ready within 20 s")

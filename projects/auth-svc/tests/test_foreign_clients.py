@@ -1,57 +1,20 @@
 """Clients that others wrote, unmodified, against a real server on a real port."""
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
-import time
 from html.parser import HTMLParser
 
 import httpx
-import pytest
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from requests_oauthlib import OAuth2Session
 
-from auth_svc.settings import AuthSettings
 from lib_auth.client import OAuthClient
 from lib_auth.loopback import sign_in
 
 PASSWORD = "correct horse battery staple"
 CALLBACK = "http://127.0.0.1:8000/callback"
 SCOPE = ["openid", "profile", "workflows:read"]
-
-
-@pytest.fixture
-def server(tmp_path, sqlite_url):
-    """A served AuthService: its settings."""
-    data = tmp_path / "evs"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    settings = AuthSettings(data=data, auth_database_url=sqlite_url, auth_port=port)
-    environment = dict(os.environ) | {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": sqlite_url}
-    command = [sys.executable, "-m", "auth_svc", "--data", str(data), "--port", str(port)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        wait_until_ready(process, settings.auth_url)
-        yield settings
-        process.terminate()
-        assert process.wait(20) == 0, process.stderr.read()
-
-
-def wait_until_ready(process, url):
-    for line in process.stderr:
-        if "is ready at" in line:
-            break
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            continue
-    raise TimeoutError("the AuthService was not ready within 20 s")
 
 
 class Forms(HTMLParser):

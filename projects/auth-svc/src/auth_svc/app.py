@@ -118,6 +118,7 @@ def _wire(settings: AuthSettings, database: Database, issuer: Issuer, passwords:
         passwords=passwords,
         sign_in_limits=SignInLimits(),
         user_code_limits=Attempts(Limit(20, 300)),
+        device_limits=Attempts(Limit(60, 60)),
         verifier=verifier(app, admin),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
         app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA),

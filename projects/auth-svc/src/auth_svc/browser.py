@@ -104,6 +104,8 @@ def render(
     """Answer with a page; `form_targets` are the origins a form may lead to beside our own."""
     response = HTMLResponse(str(page), status)
     protect(response, form_targets=form_targets)
+    if service_of(request).issuer.secure:
+        response.headers["strict-transport-security"] = "max-age=31536000"
     if visitor is not None and visitor.account is None and visitor.cookie is not None:
         issuer = service_of(request).issuer
         _set(response, issuer, guest_cookie_name(issuer), visitor.cookie, GUEST_SECONDS)

@@ -25,6 +25,7 @@ class AuthService:
     passwords: Passwords
     sign_in_limits: SignInLimits
     user_code_limits: Attempts
+    device_limits: Attempts
     verifier: TokenVerifier  # of our own tokens, whatever they are for
     admin_guard: Guard
     app_guard: Guard

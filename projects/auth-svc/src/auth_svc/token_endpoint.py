@@ -10,8 +10,9 @@ from auth_svc.effects import Effect, TellIssued, issued_event
 from auth_svc.oauth_http import REPEATABLE, refusal, respond
 from auth_svc.parameters import named_client, read_form
 from auth_svc.protocol import Answer, Protocol, ProtocolRequest
+from auth_svc.rate_limits import TooManyAttempts
 from auth_svc.resources import TargetInvalid
-from auth_svc.service import AuthService, service_of
+from auth_svc.service import AuthService, address_of, service_of
 
 LOST_RACE = refusal("invalid_grant", "Another request used this first.")
 
@@ -29,6 +30,13 @@ async def device_authorization(request: Request) -> Response:
     """Begin a sign-in on another device (RFC 8628 section 3.1)."""
     service = service_of(request)
     pairs = await read_form(request, repeatable=REPEATABLE)
+    try:
+        # Anybody can be a public client, and each request keeps a row for ten minutes.
+        service.device_limits.begin(address_of(request))
+    except TooManyAttempts as error:
+        refused = respond(refusal("temporarily_unavailable", "Too many devices at once.", status=429))
+        refused.headers["retry-after"] = str(error.retry_after)
+        return refused
     protocol = await _load(service, request, dict(pairs))
     try:
         protocol.resources = service.issuer.resources.choose([value for name, value in pairs if name == "resource"])

@@ -79,4 +79,5 @@ def device_confirmation_page(
 
 def scope_list(scopes: Iterable[str]) -> h.Element:
     """What is asked for, in words."""
-    return h.ul(".scopes")[(h.li[icon("check"), DESCRIPTIONS.get(scope, scope)] for scope in sorted(scopes))]
+    wanted = frozenset(scopes)
+    return h.ul(".scopes")[(h.li[icon("check"), text] for scope, text in DESCRIPTIONS.items() if scope in wanted)]
