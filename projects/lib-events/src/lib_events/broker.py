@@ -270,7 +270,7 @@ class Broker(Loop):
     async def imports(self, service: str, subjects: Sequence[str]) -> AsyncGenerator[list[Msg]]:
         """Follow the stream of `service` by our durable consumer: batches to be acknowledged by the caller.
 
-        What is not acknowledged comes again. Ends with `BrokerAway` when the connection goes, and with
+        What is not acknowledged comes again. Raises one of `BROKER_ERRORS` when the connection goes,
         `NoStream` while that service has none.
         """
         jetstream, stream = self._jetstream(), stream_name(service)

@@ -123,13 +123,13 @@ class RunningNats:
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNats]:
     """The bundled broker, started once; for an empty store take `fresh_nats_server`."""
     data = tmp_path_factory.mktemp("nats")
-    with subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", "lib_events.nats_server", "--data", str(data)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=(data / "nats.log").open("wb"),
-        env=supervised(),
-    ) as process:
+    command = [sys.executable, "-m", "lib_events.nats_server", "--data", str(data)]
+    with (
+        (data / "nats.log").open("wb") as log,
+        subprocess.Popen(  # noqa: S603 - our own module
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=supervised()
+        ) as process,
+    ):
         assert process.stdout is not None  # noqa: S101 - for the type checker
         yield RunningNats(json.loads(process.stdout.readline())["url"], data)
         process.terminate()
