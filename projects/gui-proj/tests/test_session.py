@@ -1,11 +1,13 @@
 """Sessions at rest, and the doors that keep strangers out."""
 
+import socket
 import stat
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
+from gui_proj.__main__ import listen
 from gui_proj.live import EVERYTHING, Listener, UnderWay, server_events, topics_of
 from gui_proj.sealed import derived_key, from_text, seal, to_text, unseal
 from gui_proj.session import Person, Sessions
@@ -143,3 +145,9 @@ async def test_an_event_stream_is_read_as_the_standard_says():
         ("1.4", "a", "one\ntwo"),
         ("1.4", "message", "three"),
     ]
+
+
+def test_a_taken_port_is_an_error_that_names_the_option(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit):
+        listen(GuiSettings(gui_port=taken.getsockname()[1]))
+    assert "--port or EVS_GUI_PORT" in capsys.readouterr().err

@@ -2,13 +2,16 @@
 
 import argparse
 import logging
+import socket
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 
-from gui_proj.app import create_app
+from gui_proj.app import create_app, live_feeds
 from gui_proj.settings import CLIENT_ID, GuiSettings
+from gui_proj.web_guard import WebGuard
 from lib_events.parent_watch import watch_parent
 from lib_events.secret_file import SecretFileExposed, read_secret
 from lib_events.settings import SettingsRejected
@@ -31,16 +34,38 @@ def main() -> None:
         fail(f"{error.filename} must hold the secret of the client {CLIENT_ID}; start the AuthService first")
     except (SettingsRejected, SecretFileExposed, OSError) as error:
         fail(str(error))
-    uvicorn.run(
-        create_app(settings, secret),
-        host=settings.host,
-        port=settings.gui_port,
+    listener = listen(settings)
+    guarded = create_app(settings, secret)
+    config = uvicorn.Config(
+        guarded,
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=3,
     )
+    Server(config, guarded).run(sockets=[listener])
+
+
+def listen(settings: GuiSettings) -> socket.socket:
+    """Our port, or an end that says which option to change."""
+    try:
+        return socket.create_server((settings.host, settings.gui_port), backlog=512)
+    except OSError as error:
+        reason = f"cannot listen on {settings.host} port {settings.gui_port}: {error.strerror}"
+        fail(f"{reason}; choose another port with --port or EVS_GUI_PORT")
+
+
+class Server(uvicorn.Server):
+    """A server that ends its own streams first: otherwise it would wait for browsers that never leave."""
+
+    def __init__(self, config: uvicorn.Config, guarded: WebGuard) -> None:
+        super().__init__(config)
+        self._guarded = guarded
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await live_feeds(self._guarded).close()
+        await super().shutdown(sockets)
 
 
 def read_settings(arguments: list[str]) -> GuiSettings:
@@ -56,7 +81,7 @@ def read_settings(arguments: list[str]) -> GuiSettings:
     return GuiSettings(**given)
 
 
-def fail(words: str) -> None:
+def fail(words: str) -> NoReturn:
     sys.stderr.write(f"gui-proj: {words}\n")
     raise SystemExit(USAGE)
 

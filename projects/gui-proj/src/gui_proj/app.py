@@ -12,7 +12,6 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from gui_proj import entrance
 from gui_proj.app_service import AppService, AppServiceDown, AppServiceRefused
@@ -85,9 +84,16 @@ def screen(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-def create_app(settings: GuiSettings, client_secret: str) -> ASGIApp:
+def create_app(settings: GuiSettings, client_secret: str) -> WebGuard:
     """The whole GUI as an ASGI application; the guard is outermost, so that even a crash's page carries its policy."""
     return WebGuard(_starlette(settings, client_secret), gui_url=settings.gui_url, issuer=settings.auth_url)
+
+
+def live_feeds(guarded: WebGuard) -> LiveFeeds:
+    """The live streams of a running application."""
+    assert isinstance(guarded.app, Starlette)  # noqa: S101 - what create_app wraps
+    gui: Gui = guarded.app.state.gui
+    return gui.live
 
 
 def _starlette(settings: GuiSettings, client_secret: str) -> Starlette:

@@ -236,7 +236,9 @@ class LiveFeeds:
             feed.offer({"bye": True})
 
     async def close(self) -> None:
+        """End every stream, so that the server can stop; browsers come back by themselves."""
         for feed in list(self._feeds.values()):
+            feed.offer({"closing": True})
             await feed.stop()
 
     async def listen(self, session: Session) -> AsyncGenerator[bytes]:
@@ -254,6 +256,8 @@ class LiveFeeds:
                 if notice is None:
                     yield b": still here\n\n"
                     continue
+                if "closing" in notice:
+                    return
                 name = next((word for word in ("bye", "down") if word in notice), "change")
                 yield f"event: {name}\ndata: {json.dumps(notice)}\n\n".encode()
                 if name == "bye":

@@ -62,10 +62,12 @@ class SignIn:
         """Step 1: ask the AppService without a token and go where its 401 says."""
         await self._check_issuer()
         try:
+            # Its metadata is long known, but nobody should be sent to a server that does not answer.
+            await self.http.get(f"{self.client.issuer}/healthz")
             pending = await self.client.begin_authorization(
                 redirect_uri=f"{self.gui_url}/callback", scope=SCOPE, resources=[self.app_url]
             )
-        except ServerUnavailable as error:
+        except (ServerUnavailable, httpx.HTTPError) as error:
             raise AuthServiceDown(str(error)) from error
         return SignInBegun(pending.url, pending.state, self._remember(pending, return_to))
 
