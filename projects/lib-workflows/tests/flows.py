@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from lib_events.database import Connection
 from pydantic import BaseModel
 
+from lib_events.database import Connection
 from lib_workflows import Context, EventType, Signal, Update, step, workflow
 from lib_workflows.retry import Backoff
 
@@ -69,13 +69,17 @@ async def refund(receipt: Receipt | None, order: Order) -> None:
 
 
 def reserve(connection: Connection, run: str, amount: int) -> int:
-    connection.execute(sa.text("INSERT INTO stock (run, change) VALUES (:run, :change)"), {"run": run, "change": -amount})
+    connection.execute(
+        sa.text("INSERT INTO stock (run, change) VALUES (:run, :change)"), {"run": run, "change": -amount}
+    )
     return amount
 
 
 def release(connection: Connection, held: int | None, run: str, amount: int) -> None:
     assert held == amount
-    connection.execute(sa.text("INSERT INTO stock (run, change) VALUES (:run, :change)"), {"run": run, "change": amount})
+    connection.execute(
+        sa.text("INSERT INTO stock (run, change) VALUES (:run, :change)"), {"run": run, "change": amount}
+    )
 
 
 def make_stock(connection: Connection) -> None:

@@ -1,23 +1,22 @@
 """A crash at every commit: after reopening, the result is right and exactly-once is exactly once."""
 
-import asyncio
-import uuid
-
 import flows
 import pytest
 from flows import Order, address_changed, doubling, everything, forever
+
 from lib_events.testing import wait_until
 from lib_workflows import Engine, Principal, RunCancelled, commands, queries
 from lib_workflows.errors import ApprovalDecided, CommandRefused
 from lib_workflows.testing import survive
 
 WORKFLOWS = [doubling, everything, forever]
+LEASE_SECONDS = 0.2
 MANAGER = Principal("u1", "mia", ("manager",))
 
 
-async def play_everything(engine, *, approved=True):
+async def play_everything(engine, run_id="the-run", *, approved=True):
     await engine.database.transact(flows.make_stock)
-    handle = await engine.start(everything, Order(id="o1", amount=7), id="the-run")
+    handle = await engine.start(everything, Order(id="o1", amount=7), id=run_id)
     run = await engine.database.read(queries.get_run, handle.id)
     if run.status not in ("completed", "failed"):
         await _allow_for_the_end(handle.signal(address_changed, "Elm Street"))
@@ -45,29 +44,22 @@ async def _asked(engine, run_id):
     return page.items[0] if page.items else None
 
 
-async def look(engine):
-    stock = await engine.database.read(flows.stock_of, "the-run")
-    history = await engine.database.read(queries.get_history, "the-run")
-    run = await engine.database.read(queries.get_run, "the-run")
-    children = await engine.database.read(queries.list_runs, queries.RunFilter(workflow="doubling"))
+async def look(engine, run_id="the-run"):
+    stock = await engine.database.read(flows.stock_of, run_id)
+    history = await engine.database.read(queries.get_history, run_id)
+    run = await engine.database.read(queries.get_run, run_id)
+    children = await engine.database.read(queries.list_runs, queries.RunFilter(parent=run_id))
     return stock, history, run, children.items
-
-
-def urls_of(database_url, tmp_path):
-    """A database of its own for every crash point."""
-
-    def url(name):
-        if database_url.startswith("sqlite"):
-            return f"sqlite:///{tmp_path}/{name}.db"
-        return f"{database_url}_{uuid.uuid4().hex[:8]}"
-
-    return url
 
 
 async def uninterrupted(url, scenario):
     async with Engine.open(url, WORKFLOWS) as engine:
         result = await scenario(engine)
         return result, await look(engine)
+
+
+def without_uuid(result):
+    return {k: v for k, v in result.items() if k != "uuid"} if isinstance(result, dict) else result
 
 
 def shape(history):
@@ -77,23 +69,25 @@ def shape(history):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
 @pytest.mark.parametrize("approved", [True, False], ids=["completes", "is undone"])
-async def test_a_crash_at_every_commit_changes_nothing(database_url, tmp_path, after, approved):
-    url = urls_of(database_url, tmp_path)
-
-    async def scenario(engine):
-        return await play_everything(engine, approved=approved)
-
-    expected, (stock, history, _, children) = await uninterrupted(url("whole"), scenario)
+async def test_a_crash_at_every_commit_changes_nothing(database_url, after, approved):
+    expected, (stock, history, _, children) = await uninterrupted(
+        database_url, lambda engine: play_everything(engine, approved=approved)
+    )
     number, crashed = 0, True
     while crashed:
         number += 1
-        place = url(f"{number}")
+        run_id = f"crash-{number}"
         result, crashed = await survive(
-            place, WORKFLOWS, scenario, crash_at=number, after=after, lease_seconds=0.4
+            database_url,
+            WORKFLOWS,
+            lambda engine, run_id=run_id: play_everything(engine, run_id, approved=approved),
+            crash_at=number,
+            after=after,
+            lease_seconds=LEASE_SECONDS,
         )
-        assert result == expected, f"crash at {number}"
-        async with Engine.open(place, WORKFLOWS) as engine:
-            found_stock, found_history, run, found_children = await look(engine)
+        assert without_uuid(result) == without_uuid(expected), f"crash at {number}"
+        async with Engine.open(database_url, WORKFLOWS) as engine:
+            found_stock, found_history, run, found_children = await look(engine, run_id)
         assert found_stock == stock, f"crash at {number}: the transactions ran exactly once"
         assert shape(found_history) == shape(history), f"crash at {number}"
         assert run.status == ("completed" if approved else "failed")
@@ -103,49 +97,39 @@ async def test_a_crash_at_every_commit_changes_nothing(database_url, tmp_path, a
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
-async def test_a_crash_at_every_commit_of_a_cancellation_still_undoes(database_url, tmp_path, after):
-    url = urls_of(database_url, tmp_path)
-
-    async def scenario(engine):
-        await engine.database.transact(flows.make_stock)
-        handle = await engine.start(forever, id="the-run")
-        await wait_until(lambda: _is_held(engine))
-        await _allow_for_the_end(handle.cancel())
-        with pytest.raises(RunCancelled):
-            await handle.result(20)
-
+async def test_a_crash_at_every_commit_of_a_cancellation_still_undoes(database_url, after):
     number, crashed = 0, True
     while crashed:
         number += 1
-        place = url(f"{number}")
-        _, crashed = await survive(place, WORKFLOWS, scenario, crash_at=number, after=after, lease_seconds=0.4)
-        async with Engine.open(place, WORKFLOWS) as engine:
-            stock, history, run, _ = await look(engine)
+        run_id = f"crash-{number}"
+
+        async def scenario(engine, run_id=run_id):
+            await engine.database.transact(flows.make_stock)
+            handle = await engine.start(forever, id=run_id)
+            await wait_until(lambda: engine.database.read(flows.stock_of, run_id))
+            await _allow_for_the_end(handle.cancel())
+            with pytest.raises(RunCancelled):
+                await handle.result(20)
+
+        _, crashed = await survive(
+            database_url, WORKFLOWS, scenario, crash_at=number, after=after, lease_seconds=LEASE_SECONDS
+        )
+        async with Engine.open(database_url, WORKFLOWS) as engine:
+            stock, history, run, _ = await look(engine, run_id)
         assert run.status == "cancelled"
         assert stock == [-1, 1], f"crash at {number}"
         assert [e.operation for e in history] == ["1", "2", "cancel", "2/undo", "1/undo"]
 
 
-async def _is_held(engine):
-    return await engine.database.read(flows.stock_of, "the-run")
-
-
-async def test_an_interrupted_and_an_uninterrupted_run_have_the_same_history(database_url, tmp_path):
-    url = urls_of(database_url, tmp_path)
-    _, (_, whole, _, _) = await uninterrupted(url("whole"), play_everything)
-    place = url("interrupted")
-    async with Engine.open(place, WORKFLOWS) as engine:
-        await engine.database.transact(flows.make_stock)
-        handle = await engine.start(everything, Order(id="o1", amount=7), id="the-run")
+async def test_an_interrupted_and_an_uninterrupted_run_have_the_same_history(database_url):
+    _, (_, whole, _, _) = await uninterrupted(database_url, play_everything)
+    async with Engine.open(database_url, WORKFLOWS) as engine:
+        handle = await engine.start(everything, Order(id="o1", amount=7), id="interrupted")
         await wait_until(lambda: _asked(engine, handle.id))
     for _ in range(2):
-        async with Engine.open(place, WORKFLOWS) as engine:
-            await asyncio.wait_for(_loaded(engine), 10)
-    async with Engine.open(place, WORKFLOWS) as engine:
-        await play_everything(engine)
-        _, history, _, _ = await look(engine)
+        async with Engine.open(database_url, WORKFLOWS) as engine:
+            assert (await engine.database.read(queries.get_run, "interrupted")).status == "waiting"
+    async with Engine.open(database_url, WORKFLOWS) as engine:
+        await play_everything(engine, "interrupted")
+        _, history, _, _ = await look(engine, "interrupted")
     assert shape(history) == shape(whole)
-
-
-async def _loaded(engine):
-    assert (await engine.database.read(queries.get_run, "the-run")).status == "waiting"

@@ -3,6 +3,7 @@ import asyncio
 import flows
 import pytest
 from flows import Order, address_changed, change_quantity, doubling, everything, forever, on_order
+
 from lib_events.event import Event
 from lib_events.testing import wait_until
 from lib_workflows import (
