@@ -118,7 +118,12 @@ function lead(resign) {
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
 let leaving = false;
-function leave() { if (!leaving) { leaving = true; location.reload(); } }
+function leave() {
+  // A form that is on its way (signing out ends the stream, too) brings a page of its own: do not run over it.
+  if (leaving || document.querySelector("form[data-sent]")) return;
+  leaving = true;
+  location.reload();
+}
 
 /** @param {boolean} connected */
 function showConnection(connected) {
