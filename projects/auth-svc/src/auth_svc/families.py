@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Row, insert, select, update
 
 from auth_svc import listed
+from auth_svc.audit import Actor, record
 from auth_svc.tables import families
 from lib_auth.events import TokenRevoked, TokenRevokedData
 from lib_events.database import Connection
@@ -75,6 +76,7 @@ def revoke(connection: Connection, family_id: str, why: str, now: int) -> bool:
     """End one family and tell everybody who accepts its tokens; returns whether it was alive."""
     if not _mark(connection, families.c.id == family_id, why, now):
         return False
+    record(connection, Actor(now), "tokens.revoked", about=family_id, why=why)
     payload = TokenRevokedData(family=family_id, expires_at=last_expiry(now))
     connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=family_id))
     return True
