@@ -103,9 +103,9 @@ def _strip(runs: Sequence[Run]) -> h.Element:
     longest = max((seconds for _, seconds in shown), default=0.0) or 1.0
     width = 100 / max(len(shown), 24)
     return h.div(".strip")[
-        h.svg(width="100%", height="72", role="img", aria_label=f"Durations of the last {len(shown)} runs")[
+        h.svg(width="100%", height="72", aria_hidden="true")[
             (
-                h.a(href=link_to_run(run["id"]), tabindex="-1", aria_hidden="true")[
+                h.a(href=link_to_run(run["id"]), tabindex="-1")[
                     h.rect(
                         x=f"{number * width:.2f}%",
                         y=f"{72 - _height(seconds, longest):.1f}",
