@@ -13,6 +13,7 @@ from cli_proj.failure import CommandFailed, conflict
 from cli_proj.supervise.child import Child, ChildFailed, ServicePlan
 from cli_proj.supervise.control import Answer, Control, Request
 from cli_proj.supervise.data_lock import DataInUse, DataLock
+from cli_proj.supervise.databases import with_own_databases
 from cli_proj.supervise.local_context import leave_context, remove_context
 from cli_proj.supervise.plan import Plan
 from cli_proj.supervise.ports import check_ports
@@ -110,7 +111,7 @@ async def running_product(plan: Plan, *, say: Say) -> AsyncIterator[Supervisor]:
     lock = _prepare(plan)
     try:
         check_ports(plan.ports)
-        supervisor = Supervisor(plan, say=say)
+        supervisor = Supervisor(await with_own_databases(plan), say=say)
         try:
             await _start_or_stop(supervisor)
             yield supervisor
