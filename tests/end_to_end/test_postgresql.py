@@ -1,12 +1,12 @@
 """The same product on PostgreSQL: own schema and role per service, several workers, and one of them killed."""
 
-import json
 import os
 import signal
 import subprocess
 import uuid
 
 import asyncpg
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -28,31 +28,32 @@ async def installation(postgresql_server):
     await administrator.close()
 
 
-def test_runs_survive_the_death_of_the_process_that_drives_them(installation, tmp_path):
+def test_runs_survive_the_death_of_the_processes_that_drive_them(installation, tmp_path):
     with running_product(tmp_path, "--workers", "1", EVS_DATABASE_URL=installation, EVS_LEASE_SECONDS="1") as product:
-        started = [
-            product.evs_json("run", "start", "order", "-p", "hold_seconds=2", "--id", f"order-{number}")
-            for number in range(3)
-        ]
-
-        def all_hold():
-            runs = product.evs_json("run", "list")
-            return [run["status"] for run in runs if run["workflow"] == "order"] == ["waiting"] * 3
-
-        wait_for(all_hold)
-        for process in [product.pid(service) for service in ("app-svc", "worker-1")]:
-            os.kill(process, signal.SIGKILL)
-        for run in started:
-            ended = wait_for(lambda run=run: ended_run(product, run["id"]), seconds=60)
-            assert ended["status"] == "completed", ended
+        drivers = [product.pid(service) for service in ("app-svc", "worker-1")]
+        with httpx.Client(base_url=product.app_url, timeout=30) as http:
+            http.headers["Authorization"] = f"Bearer {product.evs('auth', 'token').stdout.strip()}"
+            order = {"workflow": "order", "input": {"hold_seconds": 3}}
+            started = [http.post("/v1/runs", json=order).json()["id"] for _ in range(6)]
+            wait_for(lambda: all(read_run(http, run)["status"] == "waiting" for run in started))
+            for process in drivers:
+                os.kill(process, signal.SIGKILL)
+            for run in started:
+                assert wait_for(lambda run=run: ended(http, run), seconds=60)["status"] == "completed"
 
 
-def ended_run(product, run_id):
-    result = product.evs("run", "show", run_id, "-o", "json", check=False)
-    if result.returncode:  # the AppService is on its way back
+def read_run(http, run_id):
+    """The run, or None while the AppService is on its way back."""
+    try:
+        answer = http.get(f"/v1/runs/{run_id}")
+    except httpx.TransportError:
         return None
-    run = json.loads(result.stdout)
-    return run if run["ended_at"] else None
+    return answer.json() if answer.is_success else None
+
+
+def ended(http, run_id):
+    run = read_run(http, run_id)
+    return run if run and run["ended_at"] else None
 
 
 def test_sqlite_refuses_more_workers_and_says_why(tmp_path):
