@@ -65,6 +65,16 @@ async def test_consent_is_remembered_until_more_is_asked_for(provider_on_both):
     assert "Allow access?" in (await provider.authorize(browser, **more)).text
 
 
+async def test_a_refusal_counts_although_consent_was_given_in_another_tab(provider):
+    await add_other(provider)
+    browser = await provider.browser()
+    await provider.authorize(browser, **OTHER)
+    page = await browser.submit(username="ada", password=PASSWORD)
+    await browser.submit(decision="allow")
+    browser.page = page
+    assert provider.answer(await browser.submit(decision="deny"))["error"] == "access_denied"
+
+
 async def test_a_consent_from_elsewhere_is_refused(provider):
     await add_other(provider)
     browser = await provider.browser()

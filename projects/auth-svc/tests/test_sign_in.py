@@ -44,6 +44,20 @@ async def test_an_unknown_user_costs_a_hash_like_a_known_one(provider, monkeypat
     assert dummy.rpartition("$")[0].rpartition("$")[0] == known.rpartition("$")[0].rpartition("$")[0]
 
 
+async def test_a_password_is_the_same_however_its_letters_are_composed(provider):
+    composed, decomposed = "caf\u00e9 au lait s'il vous plait", "cafe\u0301 au lait s'il vous plait"
+    kept = await provider.service.passwords.hash(composed)
+    assert await provider.service.passwords.verify(decomposed, kept)
+
+
+async def test_events_say_who_caused_them(provider):
+    tokens = await provider.tokens()
+    user = (await provider.introspect(tokens["access_token"]))["sub"]
+    issued = (await wait_until(lambda: provider.events("evs.token.issued")))[-1]
+    started = (await wait_until(lambda: provider.events("evs.session.started")))[-1]
+    assert issued.extensions["principal"] == started.extensions["principal"] == user
+
+
 async def test_a_disabled_user_cannot_sign_in_and_is_signed_out_everywhere(provider_on_both):
     provider = provider_on_both
     browser = await provider.browser()

@@ -118,9 +118,11 @@ def decide(
 def deny(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRows, now: int) -> Outcome:
     """The person said no (RFC 6749 section 4.1.2.1)."""
     outcome = decide(issuer, pairs, rows, now)
-    if not isinstance(outcome, ConsentNeeded):
+    would_be_allowed = isinstance(outcome, SendBack) and outcome.effects  # by a consent remembered meanwhile
+    if not isinstance(outcome, ConsentNeeded) and not would_be_allowed:
         return outcome
-    return _error(issuer, outcome.redirect_uri, dict(pairs).get("state"), "access_denied", "The person refused.")
+    request = ProtocolRequest("GET", pairs, {}).form
+    return _error(issuer, request["redirect_uri"], request.get("state"), "access_denied", "The person refused.")
 
 
 def origin_of(url: str) -> str:

@@ -15,7 +15,7 @@ from auth_svc import accounts, opaque, sessions
 from auth_svc.accounts import Account
 from auth_svc.issuer import Issuer
 from auth_svc.parameters import ParametersRejected, check_once, parse
-from auth_svc.service import service_of
+from auth_svc.service import act_as, service_of
 from auth_svc.sessions import LIFETIME_SECONDS, Session
 from lib_events.database import Connection
 
@@ -66,6 +66,7 @@ async def visitor_of(request: Request) -> Visitor:
     if cookie is not None:
         session, account = await service.database.read(_load, cookie)
         if session is not None and account is not None and session.is_alive(service.clock.micros()):
+            act_as(account.id)
             return Visitor(cookie, session, account)
     return Visitor(request.cookies.get(guest_cookie_name(service.issuer)) or opaque.new_secret())
 

@@ -5,6 +5,7 @@ A hash holds 19 MiB and a core for about 22 ms, so an unbounded queue would be a
 
 import asyncio
 import os
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,17 +48,17 @@ class Passwords:
 
     async def verify(self, password: str, kept: str | None) -> bool:
         """Whether `password` is the one behind `kept`; without one, work as long as if there were."""
-        return await self._run(self._verify, password, kept)
+        return await self._run(self._verify, _normalised(password), kept)
 
     async def hash(self, password: str) -> str:
         """Return the hash to keep; raises `PasswordRejected` by the policy."""
         check_policy(password)
-        return await self._run(self._hasher.hash, password)
+        return await self._run(self._hasher.hash, _normalised(password))
 
     def hash_now(self, password: str) -> str:
         """Return the hash to keep, blocking: for start-up and offline commands only."""
         check_policy(password)
-        return self._hasher.hash(password)
+        return self._hasher.hash(_normalised(password))
 
     def needs_rehash(self, kept: str) -> bool:
         """Whether `kept` was made with weaker parameters than today's."""
@@ -81,6 +82,11 @@ class Passwords:
             return self._hasher.verify(kept or DUMMY_HASH, password[: LONGEST + 1]) and kept is not None
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _normalised(password: str) -> str:
+    """RFC 8265 section 4.2: keyboards that compose letters differently type the same password."""
+    return unicodedata.normalize("NFC", password)
 
 
 def check_policy(password: str) -> None:

@@ -1,6 +1,6 @@
 """The parts every endpoint works with, wired once in `auth_svc.app`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 
@@ -13,6 +13,7 @@ from lib_auth.access_token import TokenVerifier
 from lib_auth.guard import Guard
 from lib_events.clock import Clock
 from lib_events.database import Database
+from lib_events.event import current_cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ def service_of(request: Request) -> AuthService:
     """The service that answers `request`."""
     service: AuthService = request.app.state.service
     return service
+
+
+def act_as(subject: str) -> None:
+    """Let every event that this request leads to carry who caused it."""
+    current_cause.set(replace(current_cause.get(), principal=subject))
 
 
 def address_of(request: Request) -> str:

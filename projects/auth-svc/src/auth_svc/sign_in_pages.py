@@ -24,7 +24,7 @@ from auth_svc.browser import (
 from auth_svc.pages.sign_in import registration_page, sign_in_page
 from auth_svc.passwords import SHORTEST, PasswordRejected, PasswordsBusy
 from auth_svc.rate_limits import TooManyAttempts
-from auth_svc.service import AuthService, address_of, service_of
+from auth_svc.service import AuthService, act_as, address_of, service_of
 from auth_svc.sessions import Session
 from lib_events.database import Connection
 
@@ -148,6 +148,7 @@ async def _start_session(request: Request, visitor: Visitor, account: Account, t
     """Replace whatever session the browser had: a sign-in never goes on with an old cookie."""
     service, cookie = service_of(request), opaque.new_secret()
     actor = service.actor(request, account.id)
+    act_as(account.id)
     if visitor.session is not None:
         await service.database.transact(sessions.end, visitor.session.id, "signed in again", actor.at)
     agent = request.headers.get("user-agent", "")

@@ -12,7 +12,7 @@ from auth_svc.parameters import named_client, read_form
 from auth_svc.protocol import Answer, Protocol, ProtocolRequest
 from auth_svc.rate_limits import TooManyAttempts
 from auth_svc.resources import TargetInvalid
-from auth_svc.service import AuthService, address_of, service_of
+from auth_svc.service import AuthService, act_as, address_of, service_of
 
 LOST_RACE = refusal("invalid_grant", "Another request used this first.")
 
@@ -55,6 +55,8 @@ async def _load(service: AuthService, request: Request, form: Mapping[str, str])
 async def _commit(service: AuthService, protocol: Protocol, answer: Answer) -> Answer:
     """Make the decision true, then let it out; a refusal keeps only its penalties."""
     wanted = protocol.effects if answer.status < 400 else protocol.penalties()
+    if answer.status < 400 and protocol.rows.client is not None:
+        act_as(protocol.rows.account.id if protocol.rows.account else protocol.rows.client.id)
     if not await commit(service, wanted, protocol.now):
         return LOST_RACE
     return answer
