@@ -1,6 +1,5 @@
 """The workflows the engine's tests run; one of them does everything a workflow can do."""
 
-import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,9 +12,6 @@ from lib_workflows import Context, EventType, Signal, Update, step, workflow
 from lib_workflows.retry import Backoff
 
 FAST = Backoff(initial=timedelta(milliseconds=1), maximum=timedelta(milliseconds=2))
-
-metadata = sa.MetaData()
-stock = sa.Table("stock", metadata, sa.Column("run", sa.Text), sa.Column("change", sa.Integer))
 
 
 class Order(BaseModel):
@@ -66,6 +62,11 @@ async def charge(order: Order) -> Receipt:
 
 async def refund(receipt: Receipt | None, order: Order) -> None:
     calls.append(("refund", receipt, order.id))
+
+
+def _change(connection: Connection, run: str, change: int) -> None:
+    statement = sa.text("INSERT INTO stock (run, change) VALUES (:run, :change)")
+    connection.execute(statement, {"run": run, "change": change})
 
 
 def reserve(connection: Connection, run: str, amount: int) -> int:
@@ -135,7 +136,3 @@ async def forever(ctx: Context) -> str:
     await ctx.step(charge, Order(id=ctx.run_id, amount=1), undo=refund)
     await ctx.transaction(reserve, ctx.run_id, 1, undo=release)
     return await ctx.wait_signal(address_changed)
-
-
-async def yield_to_others() -> None:
-    await asyncio.sleep(0)

@@ -1,0 +1,204 @@
+"""The driver alone: paths, gather, race, timeouts and the guard, without a database or an event loop."""
+
+import asyncio
+
+import pytest
+
+from lib_workflows import Context, WaitTimeout, step
+from lib_workflows.context import RunInfo
+from lib_workflows.driver import Driver, Outcome
+from lib_workflows.errors import Cancelled, Nondeterministic
+from lib_workflows.history import replay
+from lib_workflows.statements import HistoryRow
+
+
+class Play:
+    """Drives a workflow by hand."""
+
+    def __init__(self, function):
+        self.driver = Driver("run", lambda: function(Context(RunInfo("run", "w", 1, "/test"), self)))
+        self.driver.begin(0)
+
+    def now_micros(self):
+        return self.driver.now
+
+    def random_bytes(self):
+        return self.driver.random_bytes()
+
+    def report_progress(self, fraction, text):
+        pass
+
+    @property
+    def pending(self):
+        return {path: p.operation.kind for path, p in self.driver.pending.items()}
+
+    def end(self, path, value=None, error=None, **more):
+        self.driver.deliver(path, Outcome(value, error, **more), self.driver.now + 1)
+        return self
+
+    @property
+    def result(self):
+        outcome = self.driver.outcome
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+
+@step
+async def work(number: int) -> int:
+    return number
+
+
+async def twice(ctx, number):
+    return await ctx.step(work, await ctx.step(work, number))
+
+
+def test_operations_are_named_by_their_branch():
+    async def flow(ctx):
+        await ctx.step(work, 1)
+        return await ctx.gather(twice(ctx, 1), ctx.step(work, 2))
+
+    play = Play(flow)
+    assert play.pending == {"1": "step"}
+    play.end("1")
+    assert play.pending == {"2/1/1": "step", "2/2/1": "step"}
+    play.end("2/2/1", "b").end("2/1/1", "x")
+    assert play.pending == {"2/1/2": "step"}
+    assert play.end("2/1/2", "a").result == ["a", "b"]
+
+
+def test_gather_starts_no_more_than_its_limit():
+    async def flow(ctx):
+        return await ctx.gather(*(ctx.step(work, n) for n in range(4)), limit=2)
+
+    play = Play(flow)
+    assert list(play.pending) == ["1/1/1", "1/2/1"]
+    play.end("1/2/1", 2)
+    assert list(play.pending) == ["1/1/1", "1/3/1"]
+    play.end("1/1/1", 1).end("1/3/1", 3)
+    assert play.end("1/4/1", 4).result == [1, 2, 3, 4]
+
+
+def test_a_race_gives_the_first_and_cancels_the_others():
+    async def flow(ctx):
+        return await ctx.race(ctx.sleep(5), twice(ctx, 1))
+
+    play = Play(flow)
+    play.end("1/2/1", 7).end("1/2/2", 8)
+    assert play.pending == {"1/1/1": "sleep", "1": "race"}
+    assert play.end("1", 1).result == (1, 8)
+    assert [p.path for p in play.driver.withdrawn] == ["1/1/1"]
+
+
+def test_a_failing_branch_waits_for_a_running_sibling():
+    async def flow(ctx):
+        await ctx.gather(ctx.step(work, 1), ctx.step(work, 2), ctx.sleep(9), limit=2)
+
+    play = Play(flow)
+    play.end("1/1/1", error=ValueError("no"))
+    assert [p.path for p in play.driver.cancellations] == ["1/2/1"]
+    assert play.driver.outcome is None
+    with pytest.raises(ValueError, match="no"):
+        _ = play.end("1/2/1", error=Cancelled()).result
+
+
+def test_a_timeout_cancels_its_block_only():
+    async def flow(ctx):
+        try:
+            async with ctx.timeout(1):
+                await ctx.sleep(9)
+        except WaitTimeout:
+            return await ctx.step(work, 3)
+
+    play = Play(flow)
+    assert play.pending == {"1": "timeout", "2": "sleep"}
+    play.end("1")
+    assert play.pending == {"3": "step"}
+    assert play.end("3", "late").result == "late"
+
+
+def test_an_outer_timeout_passes_through_an_inner_one():
+    async def flow(ctx):
+        try:
+            async with ctx.timeout(1), ctx.timeout(5):
+                await ctx.sleep(9)
+        except WaitTimeout as error:
+            return error.what
+
+    assert Play(flow).end("1").result == "the end of a block of 1.0 s"
+
+
+def test_cleanup_after_a_cancellation_may_still_run_operations():
+    async def flow(ctx):
+        try:
+            await ctx.sleep(9)
+        finally:
+            await ctx.step(work, 1)
+
+    play = Play(flow)
+    play.driver.cancel("stop", 1)
+    assert play.pending == {"2": "step"}
+    with pytest.raises(Cancelled, match="stop"):
+        _ = play.end("2").result
+
+
+def test_chance_and_time_are_the_same_on_every_replay():
+    async def flow(ctx):
+        first = (ctx.random(), ctx.uuid(), ctx.now())
+        await ctx.step(work, 1)
+        return (*first, ctx.random(), ctx.uuid(), ctx.now())
+
+    results = {Play(flow).end("1").result for _ in range(2)}
+    assert len(results) == 1
+    assert len(set(results.pop())) == 6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "instead"),
+    [
+        (lambda: asyncio.sleep(1), "ctx.sleep"),
+        (lambda: asyncio.sleep(0), "ctx.sleep"),
+        (lambda: asyncio.timeout(1).__aenter__(), "ctx.timeout"),
+        (lambda: asyncio.to_thread(print), "def step"),
+    ],
+)
+def test_asyncio_is_refused_with_the_line_and_the_way_out(wrong, instead):
+    async def flow(ctx):
+        await wrong()
+
+    with pytest.raises(Exception, match=rf"test_driver.py:\d+ in .*; use .*{instead}"):
+        _ = Play(flow).result
+
+
+def test_asyncio_tasks_are_refused():
+    async def flow(ctx):
+        asyncio.create_task(twice(ctx, 1))  # noqa: RUF006
+
+    with pytest.raises(Exception, match=r"asyncio \(create_task\) at .*; use await ctx.gather"):
+        _ = Play(flow).result
+
+
+def row(position, operation, kind, name):
+    return HistoryRow("run", position, operation, kind, name, "completed", 1, 0, 0, output="1")
+
+
+def test_replay_says_what_differs():
+    async def flow(ctx):
+        await ctx.step(work, 1)
+        await ctx.sleep(1)
+
+    play = Play(flow)
+    history = [row(1, "1", "step", "work"), row(2, "2", "step", "other")]
+    with pytest.raises(Nondeterministic) as caught:
+        replay(play.driver, history, run_id="run")
+    assert (caught.value.position, caught.value.expected, caught.value.found) == (
+        2, "operation 2: step 'other' (completed)", "operation 2: sleep 'sleep'",
+    )  # fmt: skip
+
+
+def test_replay_notices_a_workflow_that_ended_too_early():
+    async def flow(ctx):
+        return None
+
+    with pytest.raises(Nondeterministic, match="the function has already ended"):
+        replay(Play(flow).driver, [row(1, "1", "step", "work")], run_id="run")
