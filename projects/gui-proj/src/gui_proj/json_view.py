@@ -9,6 +9,7 @@ import htpy as h
 
 LONGEST_SHOWN: Final = 6_000
 LONGEST_TEXT: Final = 240
+LONGEST_LIST: Final = 100
 
 TOKEN: Final = re.compile(
     r'(?P<key>"(?:[^"\\]|\\.)*"(?=\s*:))'
@@ -25,29 +26,32 @@ def json_text(value: Any) -> str:
 
 def json_view(value: Any, *, whole: str | None = None, longest: int = LONGEST_SHOWN) -> h.Element:
     """A block of JSON; `whole` is the address of everything, offered when the block had to be cut."""
-    text = json_text(value)
-    shown = text if len(text) <= longest else json_text(_shortened(value))
-    if len(shown) > longest:
+    short = _shortened(value)
+    shown = json_text(short)
+    if was_cut := len(shown) > longest:
         shown = shown[:longest].rpartition("\n")[0] or shown[:longest]
-    cut = len(text) - len(shown)
     return h.div(".json")[
         h.pre(tabindex="0")[h.code[tuple(_coloured(shown))]],
-        cut > 0
+        (was_cut or short != value)
         and h.p(".muted")[
-            f"… {cut:,} more characters. ",
+            "Shortened. ",
             whole and h.a(href=whole)["Show all"],
         ],
     ]
 
 
 def _shortened(value: Any) -> Any:
-    """The same value with its long texts cut, so that what is around them stays in sight."""
+    """The same value with long texts and lists cut, so that what is around them stays in sight.
+
+    It comes before the JSON is written: an input may be many megabytes, and a live page shows it again and again.
+    """
     if isinstance(value, str) and len(value) > LONGEST_TEXT:
-        return value[:LONGEST_TEXT] + "…"
+        return f"{value[:LONGEST_TEXT]}… ({len(value):,} characters)"
     if isinstance(value, dict):
         return {key: _shortened(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_shortened(each) for each in value]
+        cut = len(value) - LONGEST_LIST
+        return [_shortened(each) for each in value[:LONGEST_LIST]] + ([f"… ({cut:,} more)"] if cut > 0 else [])
     return value
 
 

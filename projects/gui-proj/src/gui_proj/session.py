@@ -23,6 +23,7 @@ from lib_auth.tokens import TokenSet
 
 LIFETIME_SECONDS: Final = 7 * 86400
 PURPOSE: Final = "evs-gui session"
+PASSING_ERRORS: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 
 SCHEMA: Final = """
 create table if not exists sessions (
@@ -157,6 +158,8 @@ class Sessions:
         try:
             new = await self._client.refresh(old.refresh_token, resource=self._resource)
         except OAuthError as error:
+            if error.error in PASSING_ERRORS or (error.status or 0) in {429, 503}:
+                raise AuthServiceDown from error
             self.end(session)
             raise SignedOut from error
         except ServerUnavailable as error:

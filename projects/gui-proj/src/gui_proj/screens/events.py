@@ -16,7 +16,7 @@ from gui_proj.visit import Visit
 
 PAGE_SIZE: Final = 50
 NO_TYPE: Final = "evs.gui.no-such-type"
-LOOK_BACK: Final = (100, 1_000, 10_000)
+LOOK_BACK: Final = (PAGE_SIZE + 10, 1_000, 10_000)
 MOST_PAGES: Final = 50
 
 

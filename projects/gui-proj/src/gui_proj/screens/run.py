@@ -31,6 +31,7 @@ from gui_proj.visit import Visit
 
 MOST_OPERATIONS: Final = 150
 REFRESH_SECONDS: Final = 2
+MOVING: Final = frozenset({"queued", "running", "cancelling"})  # its bars grow even while nothing is told
 
 
 async def show(visit: Visit) -> Response:
@@ -41,7 +42,7 @@ async def show(visit: Visit) -> Response:
         visit.gui.live.watch_run(visit.session, run["id"])
     operations = listing["items"] + pending(run, listing["items"], visit.gui.live.under_way(visit.session, run["id"]))
     live = f"run:{run['id']}"
-    every = None if run["status"] in ENDED else REFRESH_SECONDS
+    every = REFRESH_SECONDS if run["status"] in MOVING else None
     return await visit.page(
         f"{run['workflow']} · {run['status']}",
         h.div("#run-head", data_live=live, data_every=every)[_head(visit, run)],
