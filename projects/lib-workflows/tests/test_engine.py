@@ -1,14 +1,18 @@
 import asyncio
+import contextlib
 
 import flows
 import pytest
 from flows import Order, address_changed, change_quantity, doubling, everything, forever, on_order
+from sqlalchemy import update
 
 from lib_events.event import Event
+from lib_events.event_log import read_after
 from lib_events.testing import wait_until
 from lib_workflows import (
     Context,
     Engine,
+    EventType,
     Principal,
     RunCancelled,
     RunConflict,
@@ -21,6 +25,7 @@ from lib_workflows import (
     step,
     workflow,
 )
+from lib_workflows.tables import history
 
 ALL = [doubling, everything, forever, on_order]
 
@@ -438,6 +443,54 @@ async def test_retry_keeps_what_succeeded(database_url):
         forked = await engine.database.transact(lambda c: commands.fork(c, handle.id, from_operation="2"))
         assert await engine.handle(forked).result(10) == 3
         assert ran == ["first", "second", "second", "second"]
+
+
+async def test_what_a_retry_asks_for_again_is_new_outside_too(database_url):
+    said = EventType("test.said", int)
+    state = {"broken": True}
+
+    @workflow(name="fragile-child")
+    async def fragile_child(ctx: Context) -> int:
+        if state["broken"]:
+            raise RuntimeError("broken")
+        return 7
+
+    @step
+    async def fragile() -> int:
+        if state["broken"]:
+            raise RuntimeError("broken")
+        return 1
+
+    @workflow(name="asking")
+    async def asking(ctx: Context) -> int:
+        with contextlib.suppress(StepFailed):
+            await ctx.step(fragile)
+        await ctx.publish(said, 1)
+        await ctx.approval("go", text="Go on?", to="role:manager")
+        return await ctx.child(fragile_child)
+
+    async with Engine.open(database_url, [asking, fragile_child]) as engine:
+        handle = await engine.start(asking)
+        first = await pending_approval(engine, handle.id)
+        await decide(engine, first.id)
+        await wait_until(lambda: _has_status(engine, handle.id, "failed"))
+        state["broken"] = False
+        # The whole history goes, from the first failure on.
+        await engine.database.transact(_set_all_aside, handle.id)
+        await engine.database.transact(commands.retry, handle.id)
+        second = await pending_approval(engine, handle.id)
+        assert second.id != first.id
+        await decide(engine, second.id)
+        await wait_until(lambda: _has_status(engine, handle.id, "completed"))
+        page = await engine.database.read(lambda connection: read_after(connection, 0, types=["test.said"]))
+        assert len({placed.event.id for placed in page.events}) == 2
+        page = await engine.database.read(queries.list_runs)
+        assert sorted(run.status for run in page.items if run.parent == handle.id) == ["completed", "failed"]
+
+
+def _set_all_aside(connection, run_id):
+    mine = (history.c.run == run_id) & (history.c.voided == 0)
+    connection.execute(update(history).where(mine).values(voided=1))
 
 
 async def _has_status(engine, run_id, status):

@@ -1,6 +1,7 @@
 """How each kind of operation is begun, stopped and forgotten: the table of what a workflow can ask for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
@@ -26,7 +27,7 @@ from lib_workflows.operation import (
     WaitSignal,
     WaitUpdate,
 )
-from lib_workflows.run_record import Child
+from lib_workflows.run_record import Child, named_in_life
 from lib_workflows.statements import ANSWER_UPDATE, SET_VIEW
 from lib_workflows.step_effects import begin_step, begin_transaction, begin_undo, complete_cancelled
 from lib_workflows.wait_effects import (
@@ -120,9 +121,11 @@ def begin_publish(executor: "Executor", pending: Pending) -> None:
     """Append the event with the row."""
     operation = pending.operation
     assert isinstance(operation, Publish)  # noqa: S101 - the table says so
-    executor.ledger.tell(operation.event)
+    event, life = operation.event, executor.stored.life
+    # After a retry this may be said again, and then it is another event.
+    executor.ledger.tell(replace(event, id=named_in_life(event.id, life)) if life else event)
     completion = completed(pending, None)
-    completion.input = encode_json(operation.event.data)
+    completion.input = encode_json(event.data)
     executor.complete(completion)
 
 

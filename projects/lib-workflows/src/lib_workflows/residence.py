@@ -6,7 +6,6 @@ beneath.
 
 import asyncio
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from lib_workflows.errors import CommandRefused, RunNotFound
 from lib_workflows.executor import Executor
 from lib_workflows.messages import Principal
 from lib_workflows.results import Ending, Results
-from lib_workflows.run_record import Child, RunRecord, Stored, load, refresh
+from lib_workflows.run_record import Child, RunRecord, Stored, child_run_id, load, refresh
 from lib_workflows.statements import INSERT_RUN, WAKE_RUN
 from lib_workflows.timers import Timers
 from lib_workflows.worker import Worker, claim, look
@@ -194,7 +193,7 @@ class Residence:
             version=workflow.version,
             queue=workflow.queue,
             input=payload,
-            id=child_run_id(run.id, operation),
+            id=child_run_id(run.id, operation, parent.stored.life),
             principal=Principal(run.principal, run.principal_name) if run.principal else None,
             cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
             parent=run.id,
@@ -403,7 +402,9 @@ class Residence:
 
     async def _refresh(self, executor: Executor) -> None:
         try:
-            wakes, messages, children = await self.database.read(refresh, executor.run.id, executor.seen)
+            wakes, messages, children = await self.database.read(
+                refresh, executor.run.id, executor.seen, executor.stored.life
+            )
         finally:
             self._refreshing.discard(executor.run.id)
         if executor.ended or self._executors.get(executor.run.id) is not executor:
@@ -463,11 +464,6 @@ class Scanner(Loop):
                 await self.pause(POLL_SECONDS)
         finally:
             unsubscribe()
-
-
-def child_run_id(parent: str, operation: str) -> str:
-    """The id of the run an operation starts."""
-    return hashlib.blake2b(f"{parent}\0{operation}".encode(), digest_size=16).hexdigest()
 
 
 def owned(request: StartRequest, owner: str) -> StartRequest:

@@ -1,5 +1,6 @@
 """A run as it is loaded: its fixed facts, and what its database rows say of its past."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -101,6 +102,7 @@ class Stored:
     approvals: set[str] = field(default_factory=set)  # operations that have asked already
     last_position: int = 0  # also of rows set aside by a retry
     resumed: bool = False  # it has been in memory before
+    life: int = 0  # how often a retry has set a part of the history aside
 
 
 def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord, Stored]]:
@@ -111,23 +113,54 @@ def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord
     for run_id, found in read_messages(connection, run_ids).items():
         stored[run_id].messages = found
     for run_id, children in read_children(connection, run_ids).items():
-        stored[run_id].children = children
+        stored[run_id].children = children_of_life(run_id, children, stored[run_id].life)
     for row in connection.execute(select(attempts).where(attempts.c.run.in_(run_ids))):
         stored[row.run].attempts[row.operation] = row.attempt
-    for row in connection.execute(select(approvals.c.run, approvals.c.operation).where(approvals.c.run.in_(run_ids))):
-        stored[row.run].approvals.add(row.operation)
+    asked = select(approvals.c.id, approvals.c.run, approvals.c.operation).where(approvals.c.run.in_(run_ids))
+    for row in connection.execute(asked):
+        if row.id == approval_id(row.run, row.operation, stored[row.run].life):
+            stored[row.run].approvals.add(row.operation)
     return [(RunRecord.of(dict(row)), stored[row["id"]]) for row in records]
 
 
 def _load_history(connection: Connection, stored: Mapping[str, Stored]) -> None:
     query = select(*HISTORY_COLUMNS, history.c.voided).where(history.c.run.in_(list(stored)))
+    retries: dict[str, set[int]] = {}
     for found in connection.execute(query.order_by(history.c.run, history.c.position)):
         *values, voided = tuple(found)
         row = HistoryRow(*values)
         past = stored[row.run]
         past.last_position = row.position
-        if not voided:
+        if voided:
+            retries.setdefault(row.run, set()).add(voided)
+            past.life = len(retries[row.run])
+        else:
             past.history.append(row)
+
+
+def named_in_life(operation: str, life: int) -> str:
+    """What names outside the run are made of: an operation that a retry asks for again gets new ones."""
+    return f"{operation}~{life}" if life else operation
+
+
+def approval_id(run_id: str, operation: str, life: int = 0) -> str:
+    """The id of the approval that an operation asks for."""
+    return f"{run_id}.{named_in_life(operation, life).replace('/', '-')}"
+
+
+def child_run_id(parent: str, operation: str, life: int = 0) -> str:
+    """The id of the run that an operation starts."""
+    return hashlib.blake2b(f"{parent}\0{named_in_life(operation, life)}".encode(), digest_size=16).hexdigest()
+
+
+def children_of_life(run_id: str, children: Mapping[str, Sequence[Child]], life: int) -> dict[str, Child]:
+    """The children that the run has started since its last retry, by operation."""
+    return {
+        operation: child
+        for operation, started in children.items()
+        for child in started
+        if child.id == child_run_id(run_id, operation, life)
+    }
 
 
 def read_messages(connection: Connection, run_ids: Sequence[str], after: int = 0) -> dict[str, list[Message]]:
@@ -140,17 +173,18 @@ def read_messages(connection: Connection, run_ids: Sequence[str], after: int = 0
     return found
 
 
-def read_children(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, Child]]:
+def read_children(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, list[Child]]]:
     """The children of runs by the operation that started them."""
     query = select(runs.c.parent, runs.c.parent_operation, runs.c.id, runs.c.status, runs.c.output, runs.c.error)
-    found: dict[str, dict[str, Child]] = {}
+    found: dict[str, dict[str, list[Child]]] = {}
     for parent, operation, *values in map(tuple, connection.execute(query.where(runs.c.parent.in_(run_ids)))):
-        found.setdefault(parent, {})[operation] = Child(*values)
+        found.setdefault(parent, {}).setdefault(operation, []).append(Child(*values))
     return found
 
 
-def refresh(connection: Connection, run_id: str, after: int) -> tuple[int, list[Message], dict[str, Child]]:
+def refresh(connection: Connection, run_id: str, after: int, life: int) -> tuple[int, list[Message], dict[str, Child]]:
     """What came for a run in memory: its wakes, its new messages, its children."""
     wakes = connection.execute(select(runs.c.wakes).where(runs.c.id == run_id)).scalar_one()
     messages_of = read_messages(connection, [run_id], after).get(run_id, [])
-    return wakes, messages_of, read_children(connection, [run_id]).get(run_id, {})
+    children = read_children(connection, [run_id]).get(run_id, {})
+    return wakes, messages_of, children_of_life(run_id, children, life)

@@ -14,7 +14,7 @@ from lib_workflows.history import outcome_of
 from lib_workflows.ledger import is_infrastructure
 from lib_workflows.lifecycle_events import APPROVAL_REQUESTED, time_text
 from lib_workflows.operation import AskApproval, Deadline, Sleep, WaitEvent, WaitSignal, WaitUpdate
-from lib_workflows.run_record import Message
+from lib_workflows.run_record import Message, approval_id
 from lib_workflows.statements import DELETE_EVENT_WAIT, DELETE_MESSAGE, INSERT_APPROVAL, HistoryRow
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def begin_approval(executor: "Executor", pending: Pending) -> None:
 
 
 def _ask(executor: "Executor", pending: Pending, operation: AskApproval[Any], due_at: int | None) -> None:
-    approval = approval_id(executor.run.id, pending.path)
+    approval = approval_id(executor.run.id, pending.path, executor.stored.life)
     now = executor.clock_micros()
     about = encode_json(operation.about) if operation.about is not None else None
     run = executor.run
@@ -149,7 +149,7 @@ def _expire(executor: "Executor", pending: Pending) -> None:
     """Nobody decided in time, unless somebody does this very moment: the row of the approval decides."""
 
     async def settle() -> None:
-        approval = approval_id(executor.run.id, pending.path)
+        approval = approval_id(executor.run.id, pending.path, executor.stored.life)
         expired = await executor.home.database.transact(
             commands.expire, approval, executor.clock_micros(), fence=executor.home.fence
         )
@@ -167,7 +167,7 @@ def forget_event_wait(executor: "Executor", pending: Pending) -> None:
 
 def withdraw_approval(executor: "Executor", pending: Pending) -> None:
     """Nobody needs to decide any more."""
-    approval = approval_id(executor.run.id, pending.path)
+    approval = approval_id(executor.run.id, pending.path, executor.stored.life)
     database, fence, now = executor.home.database, executor.home.fence, executor.clock_micros()
 
     async def withdraw() -> None:
@@ -178,11 +178,6 @@ def withdraw_approval(executor: "Executor", pending: Pending) -> None:
 
 def _spawn(executor: "Executor", work: Coroutine[Any, Any, None]) -> None:
     executor.home.spawn(work)
-
-
-def approval_id(run_id: str, operation: str) -> str:
-    """The id of the approval that an operation asks for."""
-    return f"{run_id}.{operation.replace('/', '-')}"
 
 
 # Messages
