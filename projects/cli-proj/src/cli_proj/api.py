@@ -190,7 +190,7 @@ def failure_of(answer: httpx.Response, *, service: str) -> CommandFailed:
         if isinstance(fault, dict)
     ]
     text = str(problem["detail"] or problem["title"])
-    if faults:
+    if len(faults) > 1:
         text = f"{problem['title']}:{''.join(faults)}"
     return CommandFailed(text, hint=_hint(answer, problem), code=code)
 

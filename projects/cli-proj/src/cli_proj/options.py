@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 type Format = Literal["table", "json", "jsonl", "yaml"]
+OutputOption = Annotated[Literal["table", "json", "jsonl", "yaml"], Parameter(name=("--output", "-o"))]
 
 
 @Parameter(name="*")
@@ -13,7 +14,7 @@ type Format = Literal["table", "json", "jsonl", "yaml"]
 class Options:
     """How to answer, and which product to ask."""
 
-    output: Annotated[Literal["table", "json", "jsonl", "yaml"], Parameter(name=("--output", "-o"))] = "table"
+    output: OutputOption = "table"
     "How to print the answer."
     context: Annotated[str | None, Parameter(env_var="EVS_CONTEXT")] = None
     "Which product to talk to; see: evs context list."

@@ -3,9 +3,9 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from cli_proj.column import Column
 from cli_proj.messages import message, printable, shows_colour
 from cli_proj.options import Format
 
@@ -35,17 +35,6 @@ STATUS_STYLES = {
 type Item = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table: its heading and what it shows of an item."""
-
-    heading: str
-    value: Callable[[Item], object]
-    is_status: bool = False
-    is_wide: bool = False  # gets the space that is left, and is cut first
-    align_right: bool = False
-
-
 class Output:
     """Prints what a command found, in the format the person asked for."""
 
@@ -61,6 +50,8 @@ class Output:
         """Print a list; `empty` is said (not printed) when there is nothing to show a person."""
         if self.format == "table":
             if items:
+                from cli_proj.table import print_table  # noqa: PLC0415 - only people need tables
+
                 print_table(items, columns)
             else:
                 message(empty)
@@ -104,24 +95,6 @@ def console() -> Any:
     return Console(width=width, highlight=False, markup=False, emoji=False, no_color=not shows_colour(sys.stdout))
 
 
-def print_table(items: Iterable[Item], columns: Sequence[Column]) -> None:
-    """Print a table without lines, cut to the terminal's width."""
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(
-            column.heading.upper(),
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if column.is_wide and sys.stdout.isatty() else None,
-            justify="right" if column.align_right else "left",
-        )
-    for item in items:
-        table.add_row(*(_cell(column, item) for column in columns))
-    _print_renderable(table)
-
-
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     """Print one thing as names and values; what is None or empty is left out."""
     from rich.table import Table  # noqa: PLC0415
@@ -132,12 +105,12 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     table.add_column(overflow="fold")
     for name, value in fields:
         if value not in (None, "", [], {}):
-            shown = status_text(str(value)) if name == "status" else Text(printable(_plain(value)))
+            shown = status_text(str(value)) if name == "status" else Text(printable(plain(value)))
             table.add_row(name, shown)
-    _print_renderable(table)
+    print_renderable(table)
 
 
-def _print_renderable(renderable: Any) -> None:
+def print_renderable(renderable: Any) -> None:
     screen = console()
     if sys.stdout.isatty():
         screen.print(renderable)
@@ -155,17 +128,7 @@ def status_text(status: str) -> Any:
     return Text(f"{sign} {printable(status)}", style=style)
 
 
-def _cell(column: Column, item: Item) -> Any:
-    from rich.text import Text  # noqa: PLC0415
-
-    value = column.value(item)
-    if column.is_status:
-        return status_text(str(value))
-    # In a table a newline is a control character like any other.
-    return Text(printable(_plain(value)).replace("\n", "⏎").replace("\t", " "))
-
-
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):

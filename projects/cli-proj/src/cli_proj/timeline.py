@@ -154,4 +154,9 @@ def event_line(event: Mapping[str, Any]) -> str:
 
 def describe_waits(waits: Iterable[Mapping[str, Any]]) -> str:
     """What a run waits for, in a few words."""
-    return ", ".join(f"{wait.get('kind', '')} {wait.get('name') or ''}".strip() for wait in waits)
+    return ", ".join(_describe_wait(wait) for wait in waits)
+
+
+def _describe_wait(wait: Mapping[str, Any]) -> str:
+    label = operation_label(str(wait.get("kind", "")), str(wait.get("name") or ""))
+    return f"{label}, until {moments.clock(wait['until'])[:8]} at the latest" if wait.get("until") else label

@@ -90,7 +90,7 @@ def bar(start: float, end: float, width: int) -> str:
 def _headline(timeline: Timeline, now: datetime) -> Text:
     run = timeline.run
     took = moments.between(run.get("started_at") or run["created_at"], run.get("ended_at"), now=now)
-    line = Text("  ")
+    line = Text("  ", no_wrap=True, overflow="ellipsis")
     line.append_text(status_text(timeline.status))
     line.append(f"  {printable(run['workflow'])}", style="bold")
     line.append(f"  {printable(run['id'])}  {took}", style="dim")

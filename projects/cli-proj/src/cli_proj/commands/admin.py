@@ -13,13 +13,14 @@ from cyclopts import App
 
 from cli_proj import moments
 from cli_proj.api import Service
+from cli_proj.column import Column
 from cli_proj.context import resolve_context
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed, conflict
 from cli_proj.identity import identity_of, signed_in
 from cli_proj.messages import is_interactive, message, printable
 from cli_proj.options import Options
-from cli_proj.output import Column, Item, Output, print_fields, write
+from cli_proj.output import Item, Output, print_fields, write
 from cli_proj.session import signing_in_failures
 from cli_proj.signing_in import choose_storage, sign_in_person
 from cli_proj.supervise.data_lock import DataInUse, DataLock

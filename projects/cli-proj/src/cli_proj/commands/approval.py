@@ -3,10 +3,11 @@
 from cyclopts import App
 
 from cli_proj import moments
+from cli_proj.column import Column
 from cli_proj.failure import CommandFailed
 from cli_proj.messages import printable
 from cli_proj.options import Options
-from cli_proj.output import Column, Item, write
+from cli_proj.output import Item, write
 from cli_proj.session import Session, connected
 
 app = App(name="approval")
@@ -15,7 +16,7 @@ COLUMNS = (
     Column("id", lambda approval: approval["id"]),
     Column("status", lambda approval: approval["status"], is_status=True),
     Column("workflow", lambda approval: approval["workflow"]),
-    Column("to", lambda approval: approval["to"]),
+    Column("to", lambda approval: approval["to"], is_optional=True),
     Column("age", lambda approval: moments.age(approval["asked_at"]), align_right=True),
     Column("question", lambda approval: approval["text"], is_wide=True),
 )

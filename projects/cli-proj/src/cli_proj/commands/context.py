@@ -4,12 +4,13 @@ from dataclasses import replace
 
 from cyclopts import App
 
+from cli_proj.column import Column
 from cli_proj.config import Server, load_config, save_config
 from cli_proj.context import LOCAL, find_data, read_local_context, resolve_context
 from cli_proj.failure import CommandFailed, not_found, usage
 from cli_proj.messages import message
-from cli_proj.options import Format
-from cli_proj.output import Column, Output
+from cli_proj.options import OutputOption
+from cli_proj.output import Output
 
 app = App(name="context")
 
@@ -17,14 +18,14 @@ COLUMNS = (
     Column("", lambda context: "*" if context["current"] else ""),
     Column("name", lambda context: context["name"]),
     Column("appservice", lambda context: context["app_url"]),
-    Column("authservice", lambda context: context["auth_url"]),
-    Column("gui", lambda context: context["gui_url"]),
+    Column("authservice", lambda context: context["auth_url"], is_optional=True),
+    Column("gui", lambda context: context["gui_url"], is_optional=True),
     Column("", lambda context: context["remark"], is_wide=True),
 )
 
 
 @app.command(name="list")
-def list_contexts(*, output: Format = "table") -> None:
+def list_contexts(*, output: OutputOption = "table") -> None:
     """List the products that the commands can talk to; * is the current one.
 
     Parameters

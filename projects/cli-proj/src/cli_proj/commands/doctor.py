@@ -11,11 +11,12 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 
+from cli_proj.column import Column
 from cli_proj.context import Context, resolve_context
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed
 from cli_proj.options import Options
-from cli_proj.output import Column, Output
+from cli_proj.output import Output
 from cli_proj.supervise.control import ask_status
 from cli_proj.supervise.place import data_folder
 from cli_proj.supervise.plan import PORT_OPTIONS, UpOptions, read_settings

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from cli_proj import moments
+from cli_proj.column import Column
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import usage
 from cli_proj.messages import message, printable
 from cli_proj.options import Options
-from cli_proj.output import Column, Item, Output, print_fields, write
+from cli_proj.output import Item, Output, print_fields, write
 from cli_proj.run_input import from_parameters, read_value
 from cli_proj.session import Session, connected
 from cli_proj.timeline import Timeline, describe_waits, event_line
@@ -25,9 +26,9 @@ COLUMNS = (
     Column("id", lambda run: run["id"]),
     Column("workflow", lambda run: run["workflow"]),
     Column("status", lambda run: run["status"], is_status=True),
-    Column("by", lambda run: _person(run["principal"])),
+    Column("by", lambda run: _person(run["principal"]), is_optional=True),
     Column("age", lambda run: moments.age(run["created_at"]), align_right=True),
-    Column("took", lambda run: moments.between(run["started_at"], run["ended_at"]), align_right=True),
+    Column("took", lambda run: moments.between(run["started_at"], run["ended_at"]), align_right=True, is_optional=True),
     Column("", lambda run: _remark(run), is_wide=True),  # noqa: PLW0108 - it is defined below
 )
 

@@ -2,15 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from cli_proj import moments
+from cli_proj.column import Column
 from cli_proj.exit_codes import ExitCode
 from cli_proj.messages import DIM, message, styled
-from cli_proj.options import Format
-from cli_proj.output import Column, Item, Output, print_table
+from cli_proj.options import OutputOption
+from cli_proj.output import Item, Output
 from cli_proj.supervise.control import Answer, ask_status
 from cli_proj.supervise.place import data_folder
 
@@ -21,7 +19,7 @@ async def status(
     *,
     data: Path | None = None,
     json: bool = False,
-    output: Annotated[Format, Parameter(name=("--output", "-o"))] = "table",
+    output: OutputOption = "table",
 ) -> int:
     """Show the services of a data folder; exit code 3 when nothing runs, 1 when something is not ready.
 
@@ -49,13 +47,15 @@ COLUMNS = (
     Column("url", lambda service: service["url"]),
     Column("pid", lambda service: service["pid"], align_right=True),
     Column("up", lambda service: _age(service["started_at"]), align_right=True),
-    Column("restarts", lambda service: service["restarts"], align_right=True),
+    Column("restarts", lambda service: service["restarts"], align_right=True, is_optional=True),
     Column("memory", lambda service: _megabytes(service["memory_bytes"]), align_right=True),
     Column("", lambda service: service["why"] or "", is_wide=True),
 )
 
 
 def _show(answer: Item) -> None:
+    from cli_proj.table import print_table  # noqa: PLC0415 - only people need tables
+
     print_table(answer["services"], COLUMNS)
     message(styled(f"data {answer['data']} · up {_age(answer['started_at'])} · {_total(answer)} in all", DIM))
 

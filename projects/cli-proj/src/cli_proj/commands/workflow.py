@@ -4,8 +4,9 @@ from typing import Any
 
 from cyclopts import App
 
+from cli_proj.column import Column
 from cli_proj.options import Options
-from cli_proj.output import Column, Item, print_fields, print_table
+from cli_proj.output import Item, print_fields, write
 from cli_proj.session import connected
 
 app = App(name="workflow")
@@ -13,13 +14,13 @@ app = App(name="workflow")
 COLUMNS = (
     Column("name", lambda workflow: workflow["name"]),
     Column("type", lambda workflow: workflow["type"]),
-    Column("starts on", lambda workflow: workflow["on"]),
+    Column("starts on", lambda workflow: workflow["on"], is_optional=True),
     Column("description", lambda workflow: workflow["description"].partition("\n")[0], is_wide=True),
 )
 FIELD_COLUMNS = (
     Column("input", lambda field: field["name"]),
     Column("type", lambda field: field["type"]),
-    Column("default", lambda field: field["default"]),
+    Column("default", lambda field: field["default"], is_optional=True),
     Column("description", lambda field: field["description"], is_wide=True),
 )
 
@@ -49,7 +50,9 @@ def _show(workflow: Item) -> None:
     print_fields((name, workflow[name]) for name in ("name", "version", "type", "queue", "on", "description"))
     fields = list_fields(workflow["input_schema"])
     if fields:
-        print_table([{"name": "", "type": "", "default": "", "description": ""}], ())
+        write("\n")
+        from cli_proj.table import print_table  # noqa: PLC0415 - only people need tables
+
         print_table(fields, FIELD_COLUMNS)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from cli_proj import moments
 from cli_proj.api import Service
+from cli_proj.column import Column
 from cli_proj.messages import BOLD, DIM, GREEN, RED, printable, styled
-from cli_proj.output import Column, print_table, write
+from cli_proj.output import write
 from cli_proj.timeline import Timeline
 from cli_proj.watch import Event, follow_run
 
@@ -94,6 +95,8 @@ class Screen:
             for outcome in outcomes
         ]
         write("\n")
+        from cli_proj.table import print_table  # noqa: PLC0415 - only people need tables
+
         print_table(rows, columns)
 
     def _picture(self, timeline: Timeline) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,10 +30,11 @@ async def start_detached(plan: Plan, *, options: UpOptions, reload: bool) -> Non
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     with open_log(log) as output:
         start = output.tell()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli_proj", "up", *_arguments(plan, options, reload=reload)),
+        # Not asyncio's: its transport would kill the process when our loop closes.
+        process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own program; starting it takes a moment only
+            [sys.executable, "-m", "cli_proj", "up", *_arguments(plan, options, reload=reload)],
             env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -44,12 +46,12 @@ async def start_detached(plan: Plan, *, options: UpOptions, reload: bool) -> Non
         raise CommandFailed(f"not ready after {START_SECONDS:g} s", hint=f"evs status; its log: {log}") from None
 
 
-async def _until_ready(data: Path, process: asyncio.subprocess.Process, log: Path, start: int) -> None:
+async def _until_ready(data: Path, process: subprocess.Popen[bytes], log: Path, start: int) -> None:
     while True:
         status = await ask_status(data)
         if status is not None and status["ready"] and status["pid"] == process.pid:
             return
-        if process.returncode is not None:
+        if process.poll() is not None:
             raise _failure(log, start, process.returncode)
         await asyncio.sleep(POLL_SECONDS)
 

@@ -1,0 +1,147 @@
+"""A person at a command line: `evs` as a process with a home of its own, and a real product to talk to."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BOUND_SECONDS = 40.0
+FREE_PORTS = ("--gui-port", "0", "--auth-port", "0", "--app-port", "0")
+ADMIN_PASSWORD = "a very long administrator password"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs `evs` in a folder, with a home where nothing is configured."""
+
+    folder: Path
+    home: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "cli_proj", *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EVS_", "SSH_", "XDG_"))}
+        home = {"HOME": str(self.home), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring", "NO_COLOR": "1"}
+        return inherited | home | self.variables
+
+    def evs(self, *arguments: str, stdin: str = "") -> Answer:
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=BOUND_SECONDS,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @contextmanager
+    def running(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+        """Keep `evs up` running inside the block."""
+        (self.folder / ".evs" / "context.json").unlink(missing_ok=True)
+        process = self.start("up", *FREE_PORTS, *options)
+        try:
+            self.wait_for(lambda: process.poll() is not None or (self.folder / ".evs" / "context.json").exists())
+            assert process.poll() is None, process.communicate()
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=BOUND_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                raise
+
+    def services(self) -> dict[str, dict[str, Any]]:
+        """What `evs status` says, by service."""
+        return {service["service"]: service for service in self.evs("status", "--json").json["services"]}
+
+    @staticmethod
+    def wait_for(condition: Callable[[], object], timeout: float = BOUND_SECONDS) -> None:
+        """Wait until `condition` is true."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"must come true within {timeout} s: {condition}"
+            time.sleep(0.05)
+
+    @staticmethod
+    def is_alive(pid: int) -> bool:
+        """Whether a process runs; a zombie does not."""
+        try:
+            status = Path(f"/proc/{pid}/stat").read_text()
+        except FileNotFoundError:
+            return False
+        return status.rpartition(")")[2].split()[0] != "Z"
+
+    def with_variables(self, **variables: str) -> "Shell":
+        return Shell(self.folder, self.home, self.variables | variables)
+
+    def somebody_else(self, name: str) -> "Shell":
+        """Another person's home, in the same folder."""
+        home = self.home / name
+        home.mkdir(exist_ok=True)
+        return Shell(self.folder, home, self.variables)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    home = tmp_path / "home"
+    home.mkdir()
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return Shell(folder, home)
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A running product, one per test process; its tests change nothing that another one counts on."""
+    place = tmp_path_factory.mktemp("product")
+    (place / "home").mkdir()
+    shell = Shell(place, place / "home", {"EVS_REGISTRATION": "true", "EVS_ADMIN_PASSWORD": ADMIN_PASSWORD})
+    with shell.running():
+        yield shell
+
+
+@pytest.fixture
+def person(product: Shell, tmp_path: Path) -> Shell:
+    """Somebody new at the running product: nothing configured, nobody signed in."""
+    return Shell(product.folder, tmp_path, product.variables)

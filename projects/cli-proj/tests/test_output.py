@@ -1,0 +1,68 @@
+"""Data on standard output: the formats, and text that must not steer the terminal."""
+
+import json
+
+import pytest
+import yaml
+
+from cli_proj.column import Column
+from cli_proj.messages import printable
+from cli_proj.output import Output
+from cli_proj.table import fit
+
+ITEMS = [{"id": "a", "status": "completed", "name": "Zoë"}, {"id": "b", "status": "failed", "name": None}]
+COLUMNS = (
+    Column("id", lambda item: item["id"]),
+    Column("status", lambda item: item["status"], is_status=True),
+    Column("name", lambda item: item["name"], is_wide=True),
+)
+
+
+def test_json_is_one_array(capsys):
+    Output("json").items(ITEMS, COLUMNS, empty="")
+    assert json.loads(capsys.readouterr().out) == ITEMS
+
+
+def test_jsonl_is_one_object_a_line(capsys):
+    Output("jsonl").items(ITEMS, COLUMNS, empty="")
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == ITEMS
+
+
+def test_yaml_is_one_document(capsys):
+    Output("yaml").items(ITEMS, COLUMNS, empty="")
+    assert yaml.safe_load(capsys.readouterr().out) == ITEMS
+
+
+def test_a_table_has_headings_words_for_each_status_and_no_trailing_blanks(capsys):
+    Output("table").items(ITEMS, COLUMNS, empty="")
+    out = capsys.readouterr().out
+    assert out.splitlines() == ["ID  STATUS       NAME", "a   ✓ completed  Zoë", "b   ✗ failed"]
+
+
+def test_an_empty_table_is_said_on_standard_error_and_an_empty_list_is_printed_as_json(capsys):
+    Output("table").items([], COLUMNS, empty="there is nothing")
+    assert capsys.readouterr() == ("", "there is nothing\n")
+    Output("json").items([], COLUMNS, empty="there is nothing")
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.mark.parametrize("hostile", ["\033[2J", "\x9b31m", "\rroot", "\x07", "\u202eevil"])
+def test_control_characters_from_elsewhere_are_shown_not_obeyed(hostile):
+    shown = printable(f"name{hostile}")
+    assert shown.startswith("name\\x")
+    assert hostile[0] not in shown
+
+
+def test_a_table_shows_a_newline_in_a_value_on_one_line(capsys):
+    Output("table").items([ITEMS[0] | {"name": "a\nb"}], COLUMNS, empty="")
+    assert "a⏎b" in capsys.readouterr().out
+
+
+def test_on_a_narrow_terminal_the_wide_column_is_cut_then_optional_columns_go_and_identifiers_stay():
+    identifier, note = Column("id", str), Column("note", str, is_wide=True)
+    by = Column("by", str, is_optional=True)
+    widths = {identifier: 32, by: 10, note: 60}
+    assert fit(widths, None) == widths
+    assert fit(widths, 80) == {identifier: 32, by: 10, note: 34}
+    assert fit(widths, 46) == {identifier: 32, by: 10}
+    assert fit(widths, 40) == {identifier: 32}

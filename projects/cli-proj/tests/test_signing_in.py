@@ -1,0 +1,189 @@
+"""People sign in from a terminal, through the AuthService's real pages."""
+
+import asyncio
+import re
+import subprocess
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cli_proj.demo.browser import Browser
+
+ADMIN_PASSWORD = "a very long administrator password"  # of the fixture `product`
+PASSWORD = "correct horse battery staple"
+URL = re.compile(r"https?://\S+")
+
+
+@dataclass(frozen=True)
+class Visitor:
+    username: str
+    password: str
+
+
+def urls_of(shell) -> dict[str, str]:
+    return shell.evs("status", "--json").json["urls"]
+
+
+@pytest.fixture
+def visitor(product) -> Visitor:
+    somebody = Visitor(f"kim-{uuid.uuid4().hex[:8]}", PASSWORD)
+
+    async def register() -> None:
+        async with Browser() as browser:
+            page = await browser.open(urls_of(product)["auth"] + "/register")
+            values = {"username": somebody.username, "password": somebody.password}
+            page = await browser.submit(page, page.form("/register"), values)
+            assert somebody.username in page.text
+
+    asyncio.run(register())
+    return somebody
+
+
+def read_url(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := URL.search(line):
+            return found[0]
+    raise AssertionError(f"evs auth login must print a URL, ended with {process.wait()}")
+
+
+def allow_device(url: str, visitor: Visitor) -> None:
+    async def go() -> None:
+        async with Browser() as browser:
+            page = await browser.open(url)
+            values = {"username": visitor.username, "password": visitor.password}
+            page = await browser.submit(page, page.form("/login"), values)
+            while "decision" not in dict(page.form("/device").buttons):
+                page = await browser.submit(page, page.form("/device"), {})
+            await browser.submit(page, page.form("/device"), {"decision": "allow"})
+
+    asyncio.run(go())
+
+
+def sign_in(shell, visitor: Visitor, *options: str) -> None:
+    process = shell.start("auth", "login", "--device", "--insecure-storage", *options)
+    allow_device(read_url(process), visitor)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert visitor.username in err
+
+
+def test_a_person_signs_in_with_a_code_acts_and_signs_out(person, visitor):
+    sign_in(person, visitor)
+    status = person.evs("auth", "status", "-o", "json").json
+    assert (status["user"], status["client"], status["roles"]) == (visitor.username, "evs-cli", ["member"])
+    started = person.evs("run", "start", "order", "--wait", "-o", "json").json
+    assert started["principal"]["username"] == visitor.username
+    assert person.evs("auth", "logout").code == 0
+    assert person.evs("auth", "status", "-o", "json").json["client"] == "evs-local"
+
+
+def test_a_person_signs_in_with_the_browser_of_the_machine(person, visitor, tmp_path):
+    # What a desktop would open is written down by a browser of this test.
+    opened = tmp_path / "opened"
+    script = tmp_path / "open-browser"
+    script.write_text(f'#!/bin/sh\nprintf "%s" "$1" > {opened}.part && mv {opened}.part {opened}\n')
+    script.chmod(0o700)
+    at_desk = person.with_variables(BROWSER=f"{script} %s")
+    process = at_desk.start("auth", "login", "--web", "--insecure-storage")
+    person.wait_for(lambda: opened.exists() or process.poll() is not None)
+
+    async def go() -> None:
+        async with Browser() as browser:
+            page = await browser.open(opened.read_text())
+            values = {"username": visitor.username, "password": visitor.password}
+            page = await browser.submit(page, page.form("/login"), values)
+            page = await browser.submit(page, page.form("/consent"), {"decision": "allow"})
+            assert "You are signed in" in page.text
+
+    asyncio.run(go())
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert person.evs("auth", "status", "-o", "json").json["user"] == visitor.username
+
+
+def test_kept_tokens_are_private_and_no_token_is_in_the_configuration(person, visitor):
+    sign_in(person, visitor)
+    files = list(Path(person.home).rglob("*.tokens.json"))
+    assert [path.stat().st_mode & 0o777 for path in files] == [0o600]
+    token = person.evs("auth", "token").out.strip()
+    assert token.count(".") == 2
+    config = next(Path(person.home).rglob("config.json")).read_text()
+    assert token not in config
+
+
+def test_an_expired_token_is_renewed_without_a_word(person, visitor):
+    sign_in(person, visitor)
+    kept = next(Path(person.home).rglob("*.tokens.json"))
+    before = person.evs("auth", "token").out
+    kept.write_text(re.sub(r'"expires_at": "\d{4}', '"expires_at": "2000', kept.read_text()))
+    answer = person.evs("run", "list")
+    assert (answer.code, answer.err) in ((0, ""), (0, "there are no such runs\n"))
+    assert person.evs("auth", "token").out != before
+
+
+def test_without_a_keyring_nothing_is_kept_in_plain_files_unasked(person):
+    answer = person.evs("auth", "login", "--device")
+    assert answer.code == 4
+    assert "--insecure-storage" in answer.err
+    assert "EVS_TOKEN" in answer.err
+
+
+def test_web_and_device_together_are_a_usage_error(person):
+    assert person.evs("auth", "login", "--web", "--device").code == 2
+
+
+def test_a_role_is_asked_for_granted_by_an_administrator_and_in_the_next_token(person, visitor):
+    sign_in(person, visitor)
+    asked = person.evs("auth", "request-role", "operator", "--reason", "to help", "-o", "json")
+    assert asked.json["status"] == "pending", asked.err
+
+    admin = person.somebody_else("admin")
+    sign_in(admin, Visitor("admin", ADMIN_PASSWORD))
+
+    def question() -> list[dict[str, str]]:
+        items = admin.evs("approval", "list", "-o", "json").json
+        return [item for item in items if visitor.username in item["text"]]
+
+    person.wait_for(question)
+    approval = question()[0]["id"]
+    answer = admin.evs("approval", "approve", approval, "--comment", "welcome")
+    assert answer.code == 0, answer.err
+    assert admin.evs("approval", "approve", approval).code == 5, "only once"
+
+    def has_role() -> bool:
+        kept = next(path for path in Path(person.home).glob(".local/state/evs/*.tokens.json"))
+        kept.write_text(re.sub(r'"expires_at": "\d{4}', '"expires_at": "2000', kept.read_text()))
+        return "operator" in person.evs("auth", "status", "-o", "json").json["roles"]
+
+    person.wait_for(has_role)
+
+
+def test_an_administrator_makes_lists_and_resets_users(person):
+    admin = person.somebody_else("admin")
+    sign_in(admin, Visitor("admin", ADMIN_PASSWORD), "--admin")
+    name = f"lee-{uuid.uuid4().hex[:8]}"
+    made = admin.evs("admin", "user", "create", name, "--email", "lee@example.org", "--role", "operator", "-o", "json")
+    assert made.code == 0, made.err
+    assert made.json["password"]
+    assert name in admin.evs("admin", "user", "list").out
+    reset = admin.evs("admin", "user", "reset-password", name, "-o", "json")
+    assert reset.json["password"] not in ("", None, made.json["password"])
+    assert admin.evs("admin", "user", "create", name).code == 2
+    assert admin.evs("admin", "user", "reset-password", "nobody").code == 3
+
+
+def test_a_sign_in_for_work_does_not_administer(person):
+    admin = person.somebody_else("admin")
+    sign_in(admin, Visitor("admin", ADMIN_PASSWORD))
+    answer = admin.evs("admin", "user", "list")
+    assert answer.code == 4
+    assert "evs auth login --admin" in answer.err
+
+
+def test_a_password_is_reset_offline_but_not_while_the_product_runs(product):
+    answer = product.evs("admin", "user", "reset-password", "admin", "--data", str(product.folder / ".evs"))
+    assert answer.code == 5
+    assert "evs down" in answer.err
