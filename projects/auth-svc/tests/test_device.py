@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import update
 
-from auth_svc.protocol import DEVICE_SECONDS
+from auth_svc.grants import DEVICE_SECONDS
 from auth_svc.tables import device_codes
 from lib_auth.client import DEVICE_GRANT
 

@@ -14,7 +14,8 @@ from auth_svc.effects import Effect
 from auth_svc.families import MICROS
 from auth_svc.id_token_hint import read_id_token_hint
 from auth_svc.issuer import Issuer
-from auth_svc.protocol import Protocol, ProtocolRequest
+from auth_svc.protocol import Protocol
+from auth_svc.protocol_request import ProtocolRequest
 from auth_svc.resources import TargetInvalid
 from auth_svc.sessions import Session
 from auth_svc.token_rows import TokenRows

@@ -10,7 +10,7 @@ from auth_svc.audit import Actor
 from auth_svc.clients import Client
 from auth_svc.effects import StartFamily
 from auth_svc.families import Family
-from auth_svc.protocol import USER_CODE_LETTERS
+from auth_svc.grants import USER_CODE_LETTERS
 from auth_svc.sessions import Session
 from auth_svc.tables import device_codes
 from lib_events.database import Connection

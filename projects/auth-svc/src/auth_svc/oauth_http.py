@@ -9,8 +9,10 @@ from starlette.responses import JSONResponse, Response
 
 from auth_svc import token_rows
 from auth_svc.clients import Client
+from auth_svc.grants import ANY_CLIENT
 from auth_svc.parameters import ParametersRejected, named_client, read_form
-from auth_svc.protocol import ANY_CLIENT, Answer, Protocol, ProtocolRequest
+from auth_svc.protocol import Protocol
+from auth_svc.protocol_request import Answer, ProtocolRequest
 from auth_svc.service import AuthService, service_of
 from auth_svc.token_rows import TokenRows
 

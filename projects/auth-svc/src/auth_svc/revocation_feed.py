@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from auth_svc.families import MICROS
 from auth_svc.oauth_http import NO_STORE, authenticate, refusal, respond
-from auth_svc.protocol import ProtocolRequest
+from auth_svc.protocol_request import ProtocolRequest
 from auth_svc.service import AuthService, service_of
 from lib_auth.revocations import EVENT_TYPES, Revocation, revocations_of
 from lib_events.database import Connection

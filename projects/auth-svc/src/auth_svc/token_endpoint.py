@@ -9,7 +9,8 @@ from auth_svc import effects, token_rows
 from auth_svc.effects import Effect, TellIssued, issued_event
 from auth_svc.oauth_http import REPEATABLE, refusal, respond
 from auth_svc.parameters import named_client, read_form
-from auth_svc.protocol import Answer, Protocol, ProtocolRequest
+from auth_svc.protocol import Protocol
+from auth_svc.protocol_request import Answer, ProtocolRequest
 from auth_svc.rate_limits import TooManyAttempts
 from auth_svc.resources import TargetInvalid
 from auth_svc.service import AuthService, act_as, address_of, service_of

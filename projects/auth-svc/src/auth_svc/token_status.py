@@ -11,7 +11,7 @@ from auth_svc.clients import Client
 from auth_svc.effects import Effect, KillFamily, RevokeToken
 from auth_svc.families import MICROS
 from auth_svc.oauth_http import ClientRequest, ProtocolRefused, read_client_request, refusal, respond
-from auth_svc.protocol import Answer
+from auth_svc.protocol_request import Answer
 from auth_svc.service import AuthService
 from auth_svc.token_endpoint import commit
 from auth_svc.token_rows import RefreshToken

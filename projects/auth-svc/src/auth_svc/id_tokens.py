@@ -1,0 +1,59 @@
+"""ID tokens: who signed in, when, and to which client (OpenID Connect Core section 2)."""
+
+from typing import TYPE_CHECKING, Any
+
+from authlib.oidc.core.grants.code import OpenIDToken
+
+from auth_svc.accounts import Account
+from auth_svc.clients import Client
+from auth_svc.families import MICROS
+from auth_svc.issuer import ID_TOKEN_SECONDS
+from auth_svc.token_rows import Code
+from lib_auth.jwks import ALGORITHM
+
+if TYPE_CHECKING:
+    from auth_svc.protocol import Protocol
+
+
+class IdTokens(OpenIDToken):  # type: ignore[misc]
+    """OpenID Connect Core section 2: says who signed in, when, and to which client."""
+
+    def process_token(self, grant: Any, response: Any) -> Any:
+        """Add the ID token where the person allowed `openid`; the grant's request knows the rest."""
+        self.server: Protocol = grant.server
+        return super().process_token(grant, response)
+
+    def resolve_client_private_key(self, client: Client) -> Any:  # noqa: ARG002
+        """The active key."""
+        return self.server.issuer.keys.active
+
+    def get_client_algorithm(self, client: Client) -> str:  # noqa: ARG002
+        """ES256 for everybody."""
+        return ALGORITHM
+
+    def get_encode_header(self, client: Client) -> dict[str, str]:  # noqa: ARG002
+        """Name the key: clients keep more than one during a rotation."""
+        return {"alg": ALGORITHM, "typ": "JWT", "kid": self.server.issuer.keys.key_id}
+
+    def get_client_claims(self, client: Client) -> dict[str, Any]:
+        """What every ID token says."""
+        server, seconds = self.server, self.server.now // MICROS
+        claims: dict[str, Any] = {
+            "iss": server.issuer.url,
+            "aud": client.id,
+            "iat": seconds,
+            "exp": seconds + ID_TOKEN_SECONDS,
+        }
+        if server.family is not None:
+            claims["auth_time"] = server.family.authenticated_at // MICROS
+            if server.family.session_id is not None:
+                claims["sid"] = server.family.session_id
+        return claims
+
+    def get_authorization_code_claims(self, authorization_code: Code) -> dict[str, Any]:
+        """What ties it to one authorization request."""
+        return {"nonce": authorization_code.nonce} if authorization_code.nonce else {}
+
+    def generate_user_info(self, user: Account, scope: str) -> dict[str, Any]:
+        """Who it is."""
+        return self.server.issuer.userinfo(user, frozenset(scope.split()))

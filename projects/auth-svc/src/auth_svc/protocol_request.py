@@ -1,0 +1,57 @@
+"""A request and an answer as the protocol's decisions see them, free of any web framework."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from authlib.oauth2.rfc6749 import OAuth2Request
+from authlib.oauth2.rfc6749.requests import OAuth2Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back to the client; a redirect has its `location` and no body."""
+
+    status: int
+    body: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Payload(OAuth2Payload):  # type: ignore[misc]
+    """The parameters of a request, and each as often as it came."""
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._lists: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._lists.setdefault(name, []).append(value)
+        self._data = {name: values[0] for name, values in self._lists.items()}
+
+    @property
+    def data(self) -> dict[str, str]:
+        """The first value of each parameter."""
+        return self._data
+
+    @property
+    def datalist(self) -> dict[str, list[str]]:
+        """All values of each parameter."""
+        return self._lists
+
+
+class ProtocolRequest(OAuth2Request):  # type: ignore[misc]
+    """A request as Authlib sees it."""
+
+    def __init__(self, method: str, pairs: Sequence[tuple[str, str]], headers: Mapping[str, str]) -> None:
+        # Whether http is acceptable was decided at start-up; Authlib's switch for it is process-wide.
+        super().__init__(method, "https://issuer.invalid/", headers=headers)
+        self.payload = Payload(pairs)
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The parameters."""
+        data: dict[str, str] = self.payload.data
+        return data
+
+    @property
+    def args(self) -> dict[str, str]:
+        """The parameters."""
+        return self.form
