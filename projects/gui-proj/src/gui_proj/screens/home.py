@@ -22,11 +22,10 @@ LATEST_RUNS: Final = 8
 
 
 async def show(visit: Visit) -> Response:
-    listings = await asyncio.gather(
+    latest, approvals, *listings = await asyncio.gather(
+        visit.get("/v1/runs", limit=STRIP_RUNS),
+        visit.get("/v1/approvals", status="pending", limit=5),
         *(visit.get("/v1/runs", status=status, limit=COUNTED_AT_MOST) for status in COUNTED),
-    )
-    latest, approvals = await asyncio.gather(
-        visit.get("/v1/runs", limit=STRIP_RUNS), visit.get("/v1/approvals", status="pending", limit=5)
     )
     runs: list[Run] = latest["items"]
     return await visit.page(
