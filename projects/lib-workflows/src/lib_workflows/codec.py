@@ -17,6 +17,8 @@ from lib_workflows.errors import DefinitionError, PayloadInvalid, PayloadTooLarg
 LIMIT_BYTES = 4 * 1024 * 1024
 # Values of exactly these declared types are the same before and after the JSON: no need to decode them again.
 PLAIN_TYPES = (str, int, bool)
+BIG = 1 << 62
+NOTHING_TYPES = (None, type(None), Any)
 
 
 class Codec[T]:
@@ -38,8 +40,14 @@ class Codec[T]:
 
     def encode(self, value: T) -> str:
         """Return `value` as JSON text; raises `PayloadInvalid` or `PayloadTooLarge`."""
-        if value is None and self.declared in (None, type(None), Any):
+        kind = type(value)
+        if kind is self.declared and kind is int:
+            return str(value) if -BIG < value < BIG else self._dump(value)  # type: ignore[operator]
+        if value is None and self.declared in NOTHING_TYPES:
             return "null"
+        return self._dump(value)
+
+    def _dump(self, value: T) -> str:
         try:
             text = self.adapter.dump_json(value, warnings="error").decode()
         except (PydanticSerializationError, UnicodeDecodeError) as error:
@@ -48,7 +56,7 @@ class Codec[T]:
 
     def decode(self, text: str) -> T:
         """Read JSON text; raises `PayloadInvalid` naming the field."""
-        if text == "null" and self.declared in (None, type(None), Any):
+        if text == "null" and self.declared in NOTHING_TYPES:
             return typing.cast("T", None)
         try:
             return self.adapter.validate_json(text)

@@ -4,7 +4,6 @@ A command that concerns a run locks its row first, by updating it; whoever has t
 after the commit and asks the database what to do.
 """
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,11 +25,13 @@ from lib_workflows.errors import (
     RunNotFound,
 )
 from lib_workflows.failure import cancelled_record, encode_record
+from lib_workflows.identifiers import time_ordered_id
 from lib_workflows.lifecycle_events import (
     APPROVAL_DECIDED,
     APPROVAL_EXPIRED,
     RUN_CANCELLED,
     RUN_QUEUED,
+    RUN_STARTED,
     Teller,
 )
 from lib_workflows.messages import Principal
@@ -60,12 +61,6 @@ class StartRequest:
     parent: str | None = None
     parent_operation: str | None = None
     look_back_position: int | None = None  # None: the log's position now
-    owner: str | None = None  # the worker that runs it from the start; None: it is queued
-
-
-def new_run_id() -> str:
-    """A new id, unique everywhere."""
-    return uuid.uuid4().hex
 
 
 def teller_of(row: Any, source: str) -> Teller:
@@ -74,14 +69,16 @@ def teller_of(row: Any, source: str) -> Teller:
     return Teller.of(row.id, row.workflow, row.version, source, cause)
 
 
-def start(connection: Connection, request: StartRequest, now: int | None = None) -> tuple[str, bool]:
-    """Queue a run; returns its id and whether it is new.
+def start(
+    connection: Connection, request: StartRequest, now: int | None = None, owner: str | None = None
+) -> tuple[str, bool]:
+    """Queue a run, or begin it in the memory of the worker `owner`; returns its id and whether it is new.
 
     The same id (or idempotency key of the principal), workflow and input mean the same run, anything else under
     them raises `RunConflict`.
     """
     now = SystemClock().micros() if now is None else now
-    row = run_row(request, now)
+    row = run_row(request, now, owner)
     row["look_back_position"] = (
         head(connection).position if request.look_back_position is None else request.look_back_position
     )
@@ -89,11 +86,10 @@ def start(connection: Connection, request: StartRequest, now: int | None = None)
     if connection.execute(statement.values(**row).on_conflict_do_nothing()).rowcount == 0:
         return _existing(connection, request, row), False
     run_id: str = row["id"]
-    if request.owner is not None:
-        return run_id, True
     teller = Teller.of(run_id, request.workflow, request.version, connection.source, run_cause(request, run_id))
-    connection.publish(teller.tell(RUN_QUEUED, now))
-    connection.notify(RUNS_TOPIC)
+    connection.publish(teller.tell(RUN_STARTED if owner else RUN_QUEUED, now))
+    if owner is None:
+        connection.notify(RUNS_TOPIC)
     return run_id, True
 
 
@@ -104,9 +100,9 @@ def run_cause(request: StartRequest, run_id: str) -> Cause:
     return Cause(cause.correlation_id or run_id, cause.causation_id, principal, cause.traceparent)
 
 
-def run_row(request: StartRequest, now: int) -> dict[str, Any]:
-    """The row of a queued run."""
-    run_id = request.id or new_run_id()
+def run_row(request: StartRequest, now: int, owner: str | None = None) -> dict[str, Any]:
+    """The row of a queued run, or of one that `owner` begins at once."""
+    run_id = request.id or time_ordered_id(now)
     cause = run_cause(request, run_id)
     return {
         "id": run_id,
@@ -114,8 +110,8 @@ def run_row(request: StartRequest, now: int) -> dict[str, Any]:
         "version": request.version,
         "queue": request.queue,
         "priority": request.priority,
-        "status": "running" if request.owner else "queued",
-        "owner": request.owner,
+        "status": "running" if owner else "queued",
+        "owner": owner,
         "input": request.input,
         "principal": cause.principal,
         "principal_name": request.principal.username if request.principal else None,
@@ -127,10 +123,10 @@ def run_row(request: StartRequest, now: int) -> dict[str, Any]:
         "parent": request.parent,
         "parent_operation": request.parent_operation,
         "wakes": 0,
-        "wake_at": None if request.owner else now if request.run_at is None else request.run_at,
+        "wake_at": None if owner else now if request.run_at is None else request.run_at,
         "deadline_at": request.deadline_at,
         "created_at": now,
-        "started_at": now if request.owner else None,
+        "started_at": now if owner else None,
     }
 
 

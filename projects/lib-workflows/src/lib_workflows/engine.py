@@ -15,16 +15,14 @@ from lib_events.event import Cause, current_cause
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
-from lib_events.statement import Write
 from lib_workflows import commands
 from lib_workflows.commands import StartRequest, run_row
 from lib_workflows.errors import EngineStopped
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
-from lib_workflows.residence import INSERT_COLUMNS, AnyWorkflow, Limits, OnProgress, Residence, owned
+from lib_workflows.residence import AnyWorkflow, Limits, OnProgress, Residence
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.run_record import RunRecord
-from lib_workflows.statements import INSERT_RUN
 from lib_workflows.tables import SCHEMA
 from lib_workflows.worker import LEASE_SECONDS, Undertaker, Worker
 from lib_workflows.workflow import Registry, Workflow
@@ -198,14 +196,13 @@ class Engine:
         if request.id is None and request.idempotency_key is None:
             return (await self.submit_many([request]))[0]
         self._check_open()
-        here = self.residence.can_run(request)
-        if here:
-            request = owned(request, self._worker.owner)
+        owner = self._worker.owner if self.residence.can_run(request) else None
         now = self.clock.micros()
-        fence = self._worker.fence if here else None
-        run_id, created = await self.database.transact(commands.start, request, now, fence=fence)
-        if created and here and not self.residence.is_lost:
-            self.residence.run_now(RunRecord.of(_record(request, run_id, now)), None)
+        fence = self._worker.fence if owner else None
+        run_id, created = await self.database.transact(commands.start, request, now, owner, fence=fence)
+        if created and owner and not self.residence.is_lost:
+            record = RunRecord.begun({**run_row(request, now, owner), "id": run_id})
+            self.residence.run_now(record, None)
         return run_id
 
     async def submit_many(self, requests: Sequence[StartRequest]) -> list[str]:
@@ -213,15 +210,13 @@ class Engine:
         self._check_open()
         if not requests:
             return []
-        now = self.clock.micros()
-        worker, residence = self._worker, self.residence
-        placed = [owned(entry, worker.owner) if residence.can_run(entry) else entry for entry in requests]
-        rows = [run_row(request, now) for request in placed]
-        writes = [Write(INSERT_RUN, tuple(row[name] for name in INSERT_COLUMNS)) for row in rows]
-        saving = self.database.write(*writes, fence=self._worker.fence if self._works else None)
+        now, residence = self.clock.micros(), self.residence
+        owner = self._worker.owner
+        rows = [run_row(request, now, owner if residence.can_run(request) else None) for request in requests]
+        saving = residence.insert(rows)
         for row in rows:
             if row["owner"]:
-                self.residence.run_now(RunRecord.of({**row, "output": None, "error": None}), saving)
+                residence.run_now(RunRecord.begun(row), saving)
         await saving
         if any(not row["owner"] for row in rows):
             await self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC))
@@ -234,7 +229,3 @@ class Engine:
     def _check_open(self) -> None:
         if not self._is_open:
             raise EngineStopped("the engine must be running to start a run; use `async with`")
-
-
-def _record(request: StartRequest, run_id: str, now: int) -> dict[str, Any]:
-    return {**run_row(request, now), "id": run_id, "output": None, "error": None}

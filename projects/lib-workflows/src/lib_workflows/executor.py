@@ -162,7 +162,7 @@ class Executor:
         self._cancelled = any(row.kind == "cancel" for row in rows)
         self._cancel_reason = next((row.meta or "" for row in rows if row.kind == "cancel"), "")
         self.is_live = True
-        if not self.stored.resumed:
+        if self.stored.claimed:
             self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
         if run.deadline_at is not None and not self._cancelled:
             self.home.timers.add(run.deadline_at, lambda: self.request_cancel(DEADLINE_REASON))
@@ -175,7 +175,6 @@ class Executor:
     def close(self) -> None:
         """Drop everything in memory; the database knows the rest."""
         self.ended = True
-        self.ledger.closed = True
         self._gated.clear()
         self._inbox.clear()
         for running in list(self.running.values()):
@@ -184,6 +183,9 @@ class Executor:
                 running.stop()
         self.running.clear()
         self.driver.close()
+        # No cycles: what has ended is gone at once, without the garbage collector.
+        self.driver.start = _nothing
+        self.ledger.release()
 
     @property
     def is_resting(self) -> bool:
@@ -511,3 +513,7 @@ class Executor:
         self.running.pop(pending.path, None)
         self._inbox.appendleft(completion)
         self.turn()
+
+
+async def _nothing() -> None:
+    """What a driver that is closed would start."""

@@ -67,6 +67,11 @@ class Ledger:
         """Whether everything decided so far is on disk."""
         return self._last is None and not self._writes and self._state is None
 
+    def release(self) -> None:
+        """Let go of the run: nothing of it is saved or heard any more."""
+        self.closed = True
+        self._on_durable = self._on_ended = self._on_lost = _ignore
+
     def add(self, write: Write) -> None:
         """Save a row with the next flush."""
         self._writes.append(write)
@@ -135,3 +140,7 @@ def is_infrastructure(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return bool(error.connection_invalidated)
     return isinstance(error, DatabaseError | OSError)
+
+
+def _ignore(*_: object) -> None:
+    """A run that has left memory hears nothing."""

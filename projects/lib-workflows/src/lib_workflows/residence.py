@@ -7,7 +7,7 @@ beneath.
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +20,7 @@ from lib_workflows import commands
 from lib_workflows.commands import StartRequest, run_row
 from lib_workflows.errors import CommandRefused, RunNotFound
 from lib_workflows.executor import Executor
+from lib_workflows.lifecycle_events import RUN_QUEUED, RUN_STARTED, Teller
 from lib_workflows.messages import Principal
 from lib_workflows.results import Ending, Results
 from lib_workflows.run_record import Child, RunRecord, Stored, child_run_id, load, refresh
@@ -152,6 +153,16 @@ class Residence:
             and self.registry.holds(request.workflow, request.version)
         )
 
+    def insert(self, rows: Sequence[dict[str, Any]]) -> asyncio.Future[None]:
+        """Insert new runs, all in one commit, with the events that tell of them."""
+        writes, events = [], []
+        for row in rows:
+            writes.append(Write(INSERT_RUN, tuple([row[name] for name in INSERT_COLUMNS])))
+            cause = Cause(row["correlation_id"], row["causation_id"], row["principal"], row["traceparent"])
+            teller = Teller.of(row["id"], row["workflow"], row["version"], self.database.source, cause)
+            events.append(teller.tell(RUN_STARTED if row["owner"] else RUN_QUEUED, row["created_at"]))
+        return self.database.write(*writes, events=events, fence=self._worker.fence if self.is_open else None)
+
     def run_now(self, record: RunRecord, saving: asyncio.Future[None] | None) -> None:
         """Begin a run that is being inserted by `saving` (or has been)."""
         workflow = self.registry.find(record.workflow, record.version)
@@ -200,14 +211,12 @@ class Residence:
             parent_operation=operation,
         )
         now = self.timers.clock.micros()
-        if self.can_run(request):
-            request = owned(request, self._worker.owner)
-        row = run_row(request, now)
-        saving = self.database.write(Write(INSERT_RUN, tuple(row[name] for name in INSERT_COLUMNS)), fence=self.fence)
+        row = run_row(request, now, self._worker.owner if self.can_run(request) else None)
+        saving = self.insert([row])
         parent.children[operation] = Child(row["id"], row["status"], None, None)
         if row["owner"]:
             # Not within the parent's turn: children of children would nest without end.
-            record = RunRecord.of({**row, "output": None, "error": None})
+            record = RunRecord.begun(row)
             self._loading[record.id] = []
             asyncio.get_running_loop().call_soon(self._begin_child, record, saving)
         else:
@@ -282,6 +291,7 @@ class Residence:
             del self._executors[run.id]
         self._resting.pop(run.id, None)
         self.progress.pop(run.id, None)
+        executor.close()
         self.results.ended(run.id, Ending(run.status, run.output, run.error))
 
     def run_lost(self, executor: Executor, error: BaseException) -> None:
@@ -434,6 +444,7 @@ class Residence:
                 continue
             if current is not None:
                 self._drop(current)
+            stored.claimed = begins.get(record.id, False)
             stored.resumed = not begins.get(record.id, False) or bool(stored.history)
             stored.children |= dict(ended_children)
             self._resume(record, stored)
@@ -464,8 +475,3 @@ class Scanner(Loop):
                 await self.pause(POLL_SECONDS)
         finally:
             unsubscribe()
-
-
-def owned(request: StartRequest, owner: str) -> StartRequest:
-    """The request of a run that begins at once, in the memory of `owner`."""
-    return dataclasses.replace(request, owner=owner)

@@ -32,7 +32,7 @@ class Results:
     def __init__(self, database: Database, is_here: Callable[[str], bool]) -> None:
         self._database = database
         self._is_here = is_here
-        self._waiting: dict[str, asyncio.Future[Ending]] = {}
+        self._waiting: dict[str, list[asyncio.Future[Ending | None]]] = {}
         self._remembered: OrderedDict[str, Ending] = OrderedDict()
         self._changed: set[asyncio.Event] = set()
         self._unsubscribe = [
@@ -50,9 +50,7 @@ class Results:
         self._remembered[run_id] = ending
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
-        future = self._waiting.pop(run_id, None)
-        if future is not None and not future.done():
-            future.set_result(ending)
+        self._resolve(run_id, ending)
 
     def forget(self, run_id: str) -> None:
         """The run goes on (it is retried)."""
@@ -60,22 +58,22 @@ class Results:
 
     def gone(self, run_id: str) -> None:
         """The run left this process without ending: whoever waits for it must look elsewhere."""
-        future = self._waiting.pop(run_id, None)
-        if future is not None:
-            future.cancel()
+        self._resolve(run_id, None)
+
+    def _resolve(self, run_id: str, ending: Ending | None) -> None:
+        for future in self._waiting.pop(run_id, ()):
+            if not future.done():
+                future.set_result(ending)
 
     async def wait(self, run_id: str) -> Ending:
         """Wait until the run has ended; raises `RunNotFound`."""
         while True:
             if self._is_here(run_id):
-                future = self._waiting.get(run_id)
-                if future is None:
-                    future = self._waiting[run_id] = asyncio.get_running_loop().create_future()
-                try:
-                    return await asyncio.shield(future)
-                except asyncio.CancelledError:
-                    if not future.cancelled():
-                        raise
+                future = asyncio.get_running_loop().create_future()
+                self._waiting.setdefault(run_id, []).append(future)
+                ending: Ending | None = await future
+                if ending is not None:
+                    return ending
                 continue
             found = self._remembered.get(run_id)
             if found is not None:

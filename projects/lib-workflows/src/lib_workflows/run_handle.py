@@ -28,8 +28,11 @@ class RunHandle[R]:
         """Wait for the run's result, at most `timeout` seconds (`TimeoutError`). Raises the run's error,
         `RunCancelled`, or `Nondeterministic` for a parked run.
         """
-        async with asyncio.timeout(timeout):
+        if timeout is None:
             status, output, error = await self._engine.results.wait(self.id)
+        else:
+            async with asyncio.timeout(timeout):
+                status, output, error = await self._engine.results.wait(self.id)
         if status == "completed":
             text = output or "null"
             workflow = self._workflow

@@ -72,6 +72,11 @@ class RunRecord:
         """From a row of `runs`."""
         return cls(**{name: row[name] for name in RECORD_FIELDS})
 
+    @classmethod
+    def begun(cls, row: Mapping[str, Any]) -> "RunRecord":
+        """From the row of a run that begins."""
+        return cls(**{name: row[name] for name in NEW_FIELDS})
+
     def info(self, source: str) -> RunInfo:
         """What the workflow sees of it."""
         return RunInfo(
@@ -88,6 +93,7 @@ class RunRecord:
 
 
 RECORD_FIELDS = tuple(entry.name for entry in fields(RunRecord))
+NEW_FIELDS = tuple(name for name in RECORD_FIELDS if name not in ("output", "error"))
 
 
 @dataclass(slots=True)
@@ -102,6 +108,7 @@ class Stored:
     approvals: set[str] = field(default_factory=set)  # operations that have asked already
     last_position: int = 0  # also of rows set aside by a retry
     resumed: bool = False  # it has been in memory before
+    claimed: bool = False  # it was queued and begins now
     life: int = 0  # how often a retry has set a part of the history aside
 
 

@@ -82,10 +82,11 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
 
     attempt = Attempt(step, args, run, is_last=number > step.retries, on_end=ended)
     executor.running[path] = attempt
-    data = {"operation": path, "kind": pending.operation.kind, "name": step.name, "attempt": number}
-    executor.ledger.tell(executor.teller.tell(STEP_STARTED, started_at, **data))
     attempt.start(home.threads)
     if not attempt.reported:
+        # One that has ended already is told of by its end alone.
+        data = {"operation": path, "kind": pending.operation.kind, "name": step.name, "attempt": number}
+        executor.ledger.tell(executor.teller.tell(STEP_STARTED, started_at, **data))
         executor.ledger.flush()
 
 

@@ -50,7 +50,7 @@ runs = Table(
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
     _partial("runs_due", "wake_at IS NOT NULL", "owner", "wake_at"),
-    _partial("runs_alive", "ended_at IS NULL", "status", "owner"),
+    _partial("runs_owned", "ended_at IS NULL AND owner IS NOT NULL", "owner"),
     _partial("runs_parent", "parent IS NOT NULL", "parent"),
     _partial("runs_idempotency", "idempotency_key IS NOT NULL", "principal", "idempotency_key", unique=True),
     Index("runs_created", "created_at", "id"),

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Select, case, delete, literal, or_, select, text, tuple_, update
+from sqlalchemy import Select, and_, case, delete, literal, or_, select, text, true, tuple_, update
 
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -131,7 +131,7 @@ def release_runs(connection: Connection, owner: str | None) -> None:
     So is a run that waits for a child: the child's end may have been told in memory only.
     """
     under_way = or_(runs.c.status.in_(("running", "cancelling")), runs.c.waiting_for.like(CHILD_WAIT))
-    held = runs.c.owner == owner if owner is not None else runs.c.owner.is_not(None)
+    held = and_(runs.c.owner.is_not(None), runs.c.owner == owner if owner is not None else true())
     connection.execute(
         update(runs)
         .where(held, runs.c.ended_at.is_(None))

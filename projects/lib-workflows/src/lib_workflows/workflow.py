@@ -2,8 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from lib_events.event import EventType
@@ -82,16 +83,12 @@ class Workflow[*In, R]:
         """The JSON Schema of the result."""
         return self.signature.result.schema("serialization")
 
-    @property
+    @cached_property
     def _input(self) -> Codec[Any]:
-        if not hasattr(self, "_input_codec"):
-            self._input_codec = (
-                self.signature.argument(self.signature.parameters[0])
-                if self.signature.parameters
-                else Codec(None, f"input of {self.name}")
-            )
-            self._input_codec.what = "input"
-        return self._input_codec
+        parameters = self.signature.parameters
+        codec = self.signature.argument(parameters[0]) if parameters else Codec[Any](None, "")
+        codec.what = "input"
+        return codec
 
     def __repr__(self) -> str:
         return f"<workflow {self.name} version {self.version}>"
@@ -145,22 +142,25 @@ class Registry:
     """The workflows a process holds, by name and version."""
 
     workflows: tuple[Workflow[*tuple[Any, ...], Any], ...]
+    _held: Mapping[tuple[str, int | None], Workflow[*tuple[Any, ...], Any]]
 
     @classmethod
     def of(cls, workflows: Sequence[Workflow[*tuple[Any, ...], Any]]) -> "Registry":
         """Gather `workflows`; raises `DefinitionError` when two differ under one name and version."""
-        held: dict[tuple[str, int], Workflow[*tuple[Any, ...], Any]] = {}
+        held: dict[tuple[str, int | None], Workflow[*tuple[Any, ...], Any]] = {}
         for entry in workflows:
             if held.setdefault((entry.name, entry.version), entry) is not entry:
                 raise DefinitionError(f"workflow {entry.name} version {entry.version} must be registered once")
-        return cls(tuple(held.values()))
+        return cls(tuple(held.values()), held)
 
     def find(self, name: str, version: int | None = None) -> Workflow[*tuple[Any, ...], Any]:
         """The workflow of that name, by default its newest version; raises `UnknownWorkflow`."""
-        found = [w for w in self.workflows if w.name == name and version in (None, w.version)]
-        if not found:
+        if version is None:
+            version = max((w.version for w in self.workflows if w.name == name), default=None)
+        found = self._held.get((name, version))
+        if found is None:
             raise UnknownWorkflow(name, version, sorted({w.name for w in self.workflows}))
-        return max(found, key=lambda w: w.version)
+        return found
 
     def newest(self) -> list[Workflow[*tuple[Any, ...], Any]]:
         """The newest version of each name, by name."""
@@ -168,4 +168,4 @@ class Registry:
 
     def holds(self, name: str, version: int) -> bool:
         """Whether that version can run here."""
-        return any(w.name == name and w.version == version for w in self.workflows)
+        return (name, version) in self._held

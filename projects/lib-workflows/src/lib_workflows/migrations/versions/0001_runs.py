@@ -45,7 +45,7 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.BigInteger),
     )
     _partial("runs_due", "runs", ["owner", "wake_at"], "wake_at IS NOT NULL")
-    _partial("runs_alive", "runs", ["status", "owner"], "ended_at IS NULL")
+    _partial("runs_owned", "runs", ["owner"], "ended_at IS NULL AND owner IS NOT NULL")
     _partial("runs_parent", "runs", ["parent"], "parent IS NOT NULL")
     _partial("runs_idempotency", "runs", ["principal", "idempotency_key"], "idempotency_key IS NOT NULL", unique=True)
     op.create_index("runs_created", "runs", ["created_at", "id"])
