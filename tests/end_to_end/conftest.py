@@ -137,7 +137,7 @@ def product(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def administrator(product, browser):
     """The administrator's `evs`, signed in on loopback with a real browser; for administration, too."""
     for arguments in ((), ("--admin",)):
@@ -145,9 +145,9 @@ def administrator(product, browser):
     return product
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium) -> Iterator[Browser]:
-    """A real Chromium."""
+    """A real Chromium; it ends with its module, because while it lives no other event loop can run."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_ARGUMENTS))
         yield launched

@@ -284,7 +284,7 @@ class Broker(Loop):
             while True:
                 try:
                     yield await self._ask(pull.fetch(IMPORT_BATCH, timeout=IMPORT_WAIT_SECONDS))
-                except nats.errors.TimeoutError:
+                except TimeoutError:  # nats-py raises its own subclass, and now and then the built-in one
                     # Nothing came; a consumer that somebody deleted would be silent as well.
                     await self._ask(jetstream.consumer_info(stream, self.service))
         finally:
