@@ -174,6 +174,20 @@ async def test_without_origins_there_is_no_cors(app: Any) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
+async def test_a_full_disk_is_told_and_nothing_of_it_is_half_done(app: Any) -> None:
+    alice = app.client()
+    done = await alice.run("order", {})
+    raw = app.service.database._raw
+    (pages,) = raw.execute("PRAGMA page_count").fetchone()
+    raw.execute(f"PRAGMA max_page_count = {pages}")
+    value = {"name": "big", "data": "a,b\n" + "1,2\n" * 100_000}
+    answer = await alice.post("/v1/runs", {"workflow": "import-table", "input": value})
+    assert "full" in problem_of(answer, 503, "try-again")["detail"]
+    raw.execute("PRAGMA max_page_count = 1000000")
+    assert [run["id"] for run in (await alice.get("/v1/runs")).json()["items"]] == [done["id"]]
+    assert (await alice.run("order", {}))["status"] == "completed"
+
+
 # Starting
 
 

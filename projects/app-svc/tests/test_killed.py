@@ -21,8 +21,9 @@ from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.tables import events
 from lib_events.testing import wait_until
+from lib_workflows.tables import runs
 
-ROWS = 40_000
+ROWS = 20_000
 BATCH_ROWS = 250
 
 
@@ -40,6 +41,10 @@ class Process:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
+        self.process = await self.spawn("serve")
+        await wait_until(self._is_ready, timeout=30)
+
+    async def spawn(self, command: str) -> asyncio.subprocess.Process:
         settings = self.settings
         clean = {name: value for name, value in os.environ.items() if not name.startswith("EVS_")}
         environment = clean | {
@@ -49,10 +54,9 @@ class Process:
             "EVS_APP_DATABASE_URL": settings.database,
             "EVS_LEASE_SECONDS": "1",
         }
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app_svc", env=environment, stderr=asyncio.subprocess.DEVNULL
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app_svc", command, env=environment, stderr=asyncio.subprocess.DEVNULL
         )
-        await wait_until(self._is_ready, timeout=30)
 
     async def _is_ready(self) -> bool:
         assert self.process is not None
@@ -113,7 +117,7 @@ async def test_an_import_that_is_killed_again_and_again_publishes_every_batch_on
     table = {"name": "big", "data": a_table(), "chunk_rows": BATCH_ROWS}
     run_id = (await killable.send("POST", "/v1/runs", {"workflow": "import-table", "input": table}))["id"]
     killed_in_the_middle = 0
-    for target in (10, 70):
+    for target in (10, 40):
         await wait_until(lambda target=target: reaches(killable, run_id, target), timeout=60)
         killed_in_the_middle += (await killable.send("GET", f"/v1/runs/{run_id}"))["ended_at"] is None
         await killable.kill()
@@ -196,6 +200,31 @@ def an_order(run_id: str, chance: random.Random) -> dict[str, Any]:
 
 async def has_told(killable: Process, count: int) -> bool:
     return len((await killable.send("GET", "/v1/events?types=order.*&limit=200"))["items"]) >= count
+
+
+@pytest.mark.postgresql
+async def test_a_worker_finishes_what_a_killed_service_began(
+    make_settings: Any, issuer: Any, postgresql_url: str
+) -> None:
+    killable = Process(make_settings(postgresql_url), issuer)
+    await killable.start()
+    value = {"sku": "kettle", "hold_seconds": 1}
+    run_id = (await killable.send("POST", "/v1/runs", {"workflow": "order", "input": value}))["id"]
+    await wait_until(lambda: is_held(killable, run_id))
+    await killable.kill()
+    await killable.http.aclose()
+    worker = await killable.spawn("worker")
+    database = await open_database(postgresql_url, service="app-svc", schemas=SCHEMAS)
+
+    async def is_completed() -> bool:
+        query = select(runs.c.status).where(runs.c.id == run_id)
+        return await database.read(lambda connection: connection.scalar(query)) == "completed"
+
+    await wait_until(is_completed, timeout=40)
+    await database.close()
+    worker.terminate()
+    assert await asyncio.wait_for(worker.wait(), 30) == 0
+    await assert_consistent(killable.settings, completed={run_id})
 
 
 async def assert_consistent(settings: Any, *, completed: set[str]) -> None:

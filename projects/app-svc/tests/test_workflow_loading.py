@@ -78,3 +78,38 @@ def test_what_cannot_be_loaded_is_an_error_that_says_what_to_do(
     given = name if text is None else write(tmp_path, name, text)
     with pytest.raises(WorkflowsNotLoaded, match=problem):
         load_workflows([given])
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *, module: str, entry: str) -> None:
+    """A package as installing it would leave it: a module, and metadata that names its workflows."""
+    write(folder, f"{module}.py", OWN.format(name="answer", version=1))
+    metadata = folder / f"{module}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[evs.workflows]\ndoorbell = {entry}\n")
+    monkeypatch.syspath_prepend(folder)
+
+
+@pytest.mark.parametrize("entry", ["doorbell_installed", "doorbell_installed:answer"])
+def test_an_installed_package_brings_its_workflows_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    install(tmp_path, monkeypatch, module="doorbell_installed", entry=entry)
+    registry, event_types = load_workflows([])
+    assert registry.find("answer").name == "answer"
+    assert "house.bell.rang" in {event_type.name for event_type in event_types}
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("doorbell_gone", "must load, got ModuleNotFoundError"),
+        ("doorbell_broken:Bell", "must name a workflow or a module"),
+    ],
+)
+def test_an_installed_package_that_cannot_be_loaded_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, problem: str
+) -> None:
+    install(tmp_path, monkeypatch, module="doorbell_broken", entry=entry)
+    with pytest.raises(WorkflowsNotLoaded, match=f"'doorbell'.*{problem}"):
+        load_workflows([])

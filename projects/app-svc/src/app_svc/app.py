@@ -1,9 +1,12 @@
 """The HTTP application: every route in one place, behind limits, checks and telemetry."""
 
+import logging
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app_svc.approvals import approval_routes
 from app_svc.authorization import guarded_route
@@ -13,12 +16,19 @@ from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
 from app_svc.runs import run_routes
 from app_svc.service import Service
+from lib_events.committer import CommitQueueFull
+from lib_events.database import CommitFailed, Fenced
 from lib_events.health import health_routes
 from lib_events.http_limits import BodyLimit, HostCheck
-from lib_events.problem import install_problem_handlers
+from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
 from lib_events.telemetry import RequestTelemetry
+from lib_workflows.errors import EngineStopped
+
+logger = logging.getLogger(__name__)
 
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Request-Id")
+RETRY_AFTER_SECONDS = "2"
+UNAVAILABLE = (CommitFailed, CommitQueueFull, EngineStopped, Fenced)
 ANSWER_HEADERS = ("Location", "Preference-Applied", "WWW-Authenticate", "X-Request-Id")
 
 
@@ -43,6 +53,8 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(dead_letter_routes(service.database, route_class=route_class))
     install_openapi(app, settings)
     install_problem_handlers(app)
+    for kind in UNAVAILABLE:
+        app.add_exception_handler(kind, _unavailable)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
     if settings.cors_origins:
@@ -56,3 +68,10 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(HostCheck, hosts=[urlsplit(settings.app_url).netloc])
     app.add_middleware(RequestTelemetry, metrics=service.metrics)
     return app
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    """Nothing was stored, or nobody knows; the text of these errors is made for the client, too."""
+    logger.error("answering 503: %s", error)
+    problem = Problem(503, "try-again", "Not now", str(error), headers={"retry-after": RETRY_AFTER_SECONDS})
+    return problem_response(problem, REQUEST_PREFIX + request_id(request))

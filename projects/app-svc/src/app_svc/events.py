@@ -17,8 +17,8 @@ from lib_events.event import current_cause
 from lib_events.event_log import Cursor, Page, head, read_after
 from lib_events.feed import Filter
 
-READ_ROWS = 500  # of the log, in one go
-READ_ROUNDS = 20  # a page may come out short; its cursor goes on where the search stopped
+READ_ROWS = 200  # of the log, in one go
+READ_ROUNDS = 50  # a page may come out short; its cursor goes on where the search stopped
 EVENT_STREAM = "text/event-stream"
 
 PUBLISH_BODY = {

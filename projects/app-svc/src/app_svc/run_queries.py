@@ -15,6 +15,9 @@ from lib_events.clock import to_micros
 from lib_events.database import Connection, DialectName
 from lib_workflows.tables import history, runs, views
 
+# Inputs and outputs may be megabytes each: a list leaves them where they are.
+LISTED = [column for column in runs.columns if column.name not in ("input", "output")]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
@@ -59,7 +62,7 @@ def _has_tag(tag: str, dialect: DialectName) -> ColumnElement[bool]:
 
 def list_runs(connection: Connection, wanted: RunFilter, cursor: str | None, limit: int) -> Page[RunDocument]:
     """Runs that pass the filter, newest first."""
-    query = select(runs).where(*wanted.conditions(connection.dialect_name))
+    query = select(*LISTED).where(*wanted.conditions(connection.dialect_name))
     after = decode_cursor(cursor, int, str)
     if after is not None:
         older = and_(runs.c.created_at == after[0], runs.c.id < after[1])
@@ -83,6 +86,12 @@ def find_run(connection: Connection, run_id: str) -> RunDocument | None:
         return None
     seen = connection.execute(select(views.c.name, views.c.value).where(views.c.run == run_id)).all()
     return describe_run(row, whole=True, views={view.name: from_json(view.value) for view in seen})
+
+
+def find_runs(connection: Connection, run_ids: Sequence[str]) -> list[RunDocument]:
+    """The runs of these ids, in their order, as in a list."""
+    found = {row.id: describe_run(row) for row in connection.execute(select(*LISTED).where(runs.c.id.in_(run_ids)))}
+    return [found[run_id] for run_id in run_ids]
 
 
 def find_owner(connection: Connection, run_id: str) -> tuple[str | None, str] | None:

@@ -15,7 +15,7 @@ from app_svc.event_visibility import of_run
 from app_svc.page import CursorText, Limit, Page
 from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, UpdateAnswer
 from app_svc.run_desk import RunDesk
-from app_svc.run_queries import RunFilter, find_start, find_view, list_history, list_runs
+from app_svc.run_queries import RunFilter, find_runs, find_start, find_view, list_history, list_runs
 from app_svc.run_start import RUN_ID, StartBody, check_input, find_workflow, make_request, read_wait
 from app_svc.service import Service
 from lib_events.event_log import Cursor
@@ -90,7 +90,7 @@ class RunRoutes:
             make_request(self._registry, start, caller, place=("runs", index)) for index, start in enumerate(body.runs)
         ]
         run_ids = await self._desk.start_all(requests, caller)
-        return Page(items=[await self._desk.show(run_id, caller) for run_id in run_ids])
+        return Page(items=await self._database.read(find_runs, run_ids))
 
     async def list(
         self,
