@@ -11,6 +11,20 @@ import pytest
 from cli_proj.supervise.process_facts import children
 
 FREE_PORTS = ("--gui-port", "0", "--auth-port", "0", "--app-port", "0")
+MY_FLOWS = '''"""Mine."""
+
+from lib_workflows import Context, Update, workflow
+
+name_given = Update("name-given", str, str)
+
+
+@workflow(name="greet", version=1)
+async def greet(ctx: Context, name: str) -> str:
+    """Greet somebody whose other name comes later."""
+    call = await ctx.wait_update(name_given)
+    await call.reply("thanks")
+    return f"Hello {name} {call.value}"
+'''
 SERVICES = {"nats", "auth-svc", "app-svc", "gui-proj"}
 
 
@@ -141,15 +155,13 @@ def test_detach_hands_on_why_it_could_not_start(product):
 
 def test_own_workflows_are_loaded_and_reloaded_when_their_file_changes(shell):
     flows = shell.folder / "my_flows.py"
-    source = (
-        '"""Mine."""\nfrom lib_workflows import Context, workflow\n\n'
-        '@workflow(name="greet", version=1)\nasync def greet(ctx: Context, name: str) -> str:\n'
-        '    """Greet."""\n    return f"Hello {name}"\n'
-    )
+    source = MY_FLOWS
     flows.write_text(source)
     with shell.running("--workflows", "my_flows.py", "--reload"):
-        answer = shell.evs("run", "start", "greet", "--input", '"you"', "--wait", "-o", "json")
-        assert answer.json["output"] == "Hello you"
+        assert shell.evs("run", "start", "greet", "--input", '"Ada"', "--id", "g1").code == 0
+        assert shell.evs("run", "update", "g1", "name-given", "--input", '"Lovelace"').out == "thanks\n"
+        shell.evs("run", "watch", "g1")
+        assert shell.evs("run", "show", "g1", "-o", "json").json["output"] == "Hello Ada Lovelace"
         flows.write_text(source.replace('"greet"', '"greet-all"'))
         shell.wait_for(lambda: "greet-all" in shell.evs("workflow", "list", "-o", "json").out)
 

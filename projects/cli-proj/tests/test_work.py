@@ -143,6 +143,19 @@ def test_a_signal_is_sent(product):
     product.evs("run", "cancel", "listening")
 
 
+def test_a_view_of_a_run_is_printed_and_a_run_is_forked(product):
+    run = product.evs("run", "start", "order", "--wait", "-o", "json").json
+    assert product.evs("run", "view", run["id"], "stage").out.startswith("shipped as EVS-")
+    forked = product.evs("run", "fork", run["id"]).out.strip()
+    assert forked not in ("", run["id"])
+    assert product.evs("run", "watch", forked).code == 0
+
+
+def test_dead_letters_are_listed(product):
+    answer = product.evs("dead-letter", "list", "-o", "json")
+    assert (answer.code, answer.json) == (0, [])
+
+
 def test_runs_are_listed_with_filters(product):
     product.evs("run", "start", "order", "--id", "tagged", "--tag", "team=blue", "--wait")
     found = product.evs("run", "list", "--tag", "team=blue", "--status", "completed,failed", "-o", "jsonl").out

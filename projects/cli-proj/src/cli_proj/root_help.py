@@ -21,7 +21,7 @@ def root_help(*, styled: bool) -> str:
     lines += [f"  {command:<50} {meaning}" for command, meaning in EXAMPLES]
     for group, entries in groupby(COMMANDS, key=lambda entry: entry.group):
         lines += ["", bold(group)]
-        lines += [f"  {entry.name:<10} {entry.help}" for entry in entries]
+        lines += [f"  {entry.name:<11} {entry.help}" for entry in entries]
     lines += ["", "Each has more to say: evs COMMAND --help", f"Exit codes: {EXIT_CODES}"]
     return "\n".join(lines)
 

@@ -7,30 +7,23 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from cli_proj import moments
-from cli_proj.column import Column
+from cli_proj.commands import run_steer
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import usage
 from cli_proj.messages import message, printable
 from cli_proj.options import Options
-from cli_proj.output import Item, Output, print_fields, write
+from cli_proj.output import Output, write
 from cli_proj.run_input import from_parameters, read_value
+from cli_proj.run_view import COLUMNS, show_end, show_run
 from cli_proj.session import Session, connected
-from cli_proj.timeline import Timeline, describe_waits, event_line
+from cli_proj.timeline import Timeline, event_line
 from cli_proj.watch import Event, wait_for_run
 
 app = App(name="run")
+for steer in run_steer.COMMANDS:
+    app.command(steer)
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-COLUMNS = (
-    Column("id", lambda run: run["id"]),
-    Column("workflow", lambda run: run["workflow"]),
-    Column("status", lambda run: run["status"], is_status=True),
-    Column("by", lambda run: _person(run["principal"]), is_optional=True),
-    Column("age", lambda run: moments.age(run["created_at"]), align_right=True),
-    Column("took", lambda run: moments.between(run["started_at"], run["ended_at"]), align_right=True, is_optional=True),
-    Column("", lambda run: _remark(run), is_wide=True),  # noqa: PLW0108 - it is defined below
-)
 
 
 @app.command
@@ -179,61 +172,6 @@ async def watch(
         return await _follow(session, run, quiet=False, timeout=timeout)
 
 
-@app.command
-async def cancel(id: str, /, *, reason: str | None = None, options: Options = Options()) -> None:  # noqa: A002, B008
-    """Cancel a run: it undoes what it did, then ends as cancelled.
-
-    Parameters
-    ----------
-    id
-        The run's id.
-    reason
-        Why; kept with the run.
-    """
-    async with connected(options) as session:
-        run = await session.app.post(f"/v1/runs/{id}/cancel", {"reason": reason} if reason else None)
-        _show_change(session.output, run, "asked to cancel")
-
-
-@app.command
-async def retry(id: str, /, *, options: Options = Options()) -> None:  # noqa: A002, B008
-    """Run a failed, cancelled or parked run again, from where it failed.
-
-    Parameters
-    ----------
-    id
-        The run's id.
-    """
-    async with connected(options) as session:
-        _show_change(session.output, await session.app.post(f"/v1/runs/{id}/retry"), "started again")
-
-
-@app.command
-async def signal(
-    id: str,  # noqa: A002
-    name: str,
-    /,
-    *,
-    input: Annotated[str | None, Parameter(name=("--input", "-i"))] = None,  # noqa: A002
-    options: Options = Options(),  # noqa: B008
-) -> None:
-    """Send a run a signal; it is kept until the run waits for it.
-
-    Parameters
-    ----------
-    id
-        The run's id.
-    name
-        The signal's name.
-    input
-        What it says: JSON, @file, or @- for standard input.
-    """
-    payload = None if input is None else read_value(input, option="--input")
-    async with connected(options) as session:
-        run = await session.app.call("POST", f"/v1/runs/{id}/signals/{name}", body=payload)
-        _show_change(session.output, run, f"was sent {name}")
-
-
 async def _input(session: Session, workflow: str, given: str | None, parameters: Sequence[str]) -> Any:
     if given is not None and parameters:
         raise usage("--input and -p must not be used together; put everything into one of them")
@@ -260,7 +198,7 @@ async def _follow(session: Session, run: dict[str, Any], *, quiet: bool, timeout
         tell = _ignore if quiet else _line_teller(output)
         ended = await wait_for_run(session.app, run, tell, timeout=timeout, from_start=not quiet)
         if quiet or output.is_table:
-            output.item(ended, show_run if quiet else _show_end)
+            output.item(ended, show_run if quiet else show_end)
     return ExitCode.OK if ended["status"] == "completed" else ExitCode.FAILED
 
 
@@ -279,70 +217,6 @@ def _line_teller(output: Output) -> Any:
             output.record(event)
 
     return tell
-
-
-def _show_end(run: Item) -> None:
-    error = run.get("error")
-    what = f": {error['type']}: {error['message']}" if error else ""
-    took = moments.between(run["started_at"], run["ended_at"])
-    write(printable(f"{moments.clock(run['ended_at'])}  {run['status']} after {took}{what}") + "\n")
-
-
-def show_run(run: Item) -> None:
-    """Print a run for a person: facts, result, and its operations as a waterfall."""
-    from cli_proj.output import console  # noqa: PLC0415
-    from cli_proj.waterfall import draw  # noqa: PLC0415
-
-    error = run.get("error")
-    print_fields(
-        (
-            ("id", run["id"]),
-            ("workflow", f"{run['workflow']} version {run['version']}"),
-            ("status", run["status"]),
-            ("waits for", describe_waits(run.get("waiting_for") or [])),
-            ("by", _person(run["principal"])),
-            ("created", f"{run['created_at']} ({moments.age(run['created_at'])} ago)"),
-            ("took", moments.between(run["started_at"], run["ended_at"])),
-            ("parent", run.get("parent")),
-            ("tags", run.get("tags")),
-            ("input", _shorten(run.get("input"))),
-            ("output", _shorten(run.get("output"))),
-            ("error", f"{error['type']}: {error['message']}" if error else None),
-            ("views", run.get("views")),
-        )
-    )
-    if run.get("history"):
-        timeline = Timeline(dict(run))
-        timeline.take_snapshot(run, run["history"])
-        screen = console()
-        screen.print(draw(timeline, width=min(screen.width, 120)))
-
-
-def _shorten(value: Any) -> Any:
-    """Show the beginning of long texts: -o json shows them whole."""
-    if isinstance(value, str):
-        return value if len(value) <= 200 else f"{value[:160]}… ({len(value)} characters)"
-    if isinstance(value, dict):
-        return {name: _shorten(part) for name, part in value.items()}
-    if isinstance(value, list) and len(value) > 5:
-        return [*(_shorten(part) for part in value[:3]), f"… ({len(value)} in all)"]
-    return value
-
-
-def _show_change(output: Output, run: Item, what: str) -> None:
-    output.item(run, lambda changed: write(f"{printable(changed['id'])} {what}; it is {changed['status']}\n"))
-
-
-def _remark(run: Item) -> str:
-    if run.get("error"):
-        return str(run["error"]["message"])
-    if run.get("progress"):
-        return f"{run['progress']['fraction']:.0%} {run['progress']['text']}"
-    return describe_waits(run.get("waiting_for") or []) if run["status"] == "waiting" else ""
-
-
-def _person(principal: Item | None) -> str:
-    return (principal["username"] or principal["subject"]) if principal else ""
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

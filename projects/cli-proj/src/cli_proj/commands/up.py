@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from cli_proj.supervise.detach import start_detached
 from cli_proj.supervise.plan import Plan, UpOptions, make_plan
 from cli_proj.supervise.ready_block import ready_block
 from cli_proj.supervise.reload import Reload
-from cli_proj.supervise.supervisor import Supervisor, running_product
+from cli_proj.supervise.supervisor import running_product
 
 
 def up(
@@ -70,7 +69,6 @@ def up(
 async def _keep_up(plan: Plan, *, reload: bool) -> int:
     message(styled(f"starting on {plan.data}", DIM))
     async with running_product(plan, say=_say) as supervisor:
-        stop_on_signals(supervisor)
         print(ready_block(plan.settings, stream=sys.stdout), flush=True)  # noqa: T201 - what was asked for
         watcher = Reload(supervisor, say=_say)
         if reload:
@@ -82,13 +80,6 @@ async def _keep_up(plan: Plan, *, reload: bool) -> int:
         message("stopping")
     message("stopped")
     return ExitCode.OK
-
-
-def stop_on_signals(supervisor: Supervisor) -> None:
-    """Let Ctrl-C, SIGTERM and a closed terminal stop the product; a second time, at once."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, supervisor.ask_to_stop)
 
 
 def _say(text: str) -> None:

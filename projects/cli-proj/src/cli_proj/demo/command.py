@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 
 from cli_proj.api import Service
-from cli_proj.commands.up import stop_on_signals
 from cli_proj.context import LOCAL_CLIENT, read_local_context
 from cli_proj.demo.browser import Browser
 from cli_proj.demo.oauth_scene import register, show_oauth
@@ -55,7 +54,6 @@ async def _demonstrate(began: float) -> int:
     _fresh_data(plan.data)
     screen.chapter("The product starts")
     async with running_product(plan, say=screen.note) as supervisor:
-        stop_on_signals(supervisor)
         outcomes = await _unless_stopped(supervisor, _play(supervisor, screen, admin, person))
         if outcomes is None:
             return ExitCode.INTERRUPTED if supervisor.stopping.is_set() else ExitCode.FAILED
@@ -160,5 +158,6 @@ async def _stay(supervisor: Supervisor, admin: Person, person: Person) -> None:
     print(f"     sign in as {person.username}, password {person.password}")  # noqa: T201
     print(f"     or as      {admin.username}, password {admin.password}")  # noqa: T201
     print(styled(f"\nthe product stays up: EVS_DATA={FOLDER} evs run list   stop: Ctrl-C", DIM, stream=sys.stdout))  # noqa: T201
+    message(styled("the AuthService restarts: from now on tokens live as long as usual", DIM))
     await auth.change(EVS_GUI_ACCESS_SECONDS=str(USUAL_ACCESS_SECONDS))
     await supervisor.stopping.wait()

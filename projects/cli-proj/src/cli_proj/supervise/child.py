@@ -65,6 +65,7 @@ class Child(Loop):
         self._ended: asyncio.Future[str] | None = None
         self._stopping = False
         self._stop_now = False
+        self._restart_asked = False
 
     @property
     def pid(self) -> int | None:
@@ -84,6 +85,9 @@ class Child(Loop):
                     delay = FIRST_RESTART_SECONDS
                 self.state = "restarting"
                 self.restarts += 1
+                if self._restart_asked:
+                    self._restart_asked = False
+                    continue
                 self._announce(f"{self.name} {reason}; starting it again in {delay:g} s (its log: {self.log})")
                 await self.pause(delay)
                 delay = min(delay * 2, LAST_RESTART_SECONDS)
@@ -113,7 +117,8 @@ class Child(Loop):
         await super().stop()
 
     async def restart(self) -> None:
-        """End the process, so that `run` starts it again."""
+        """End the process, so that `run` starts it again; whoever asks says why."""
+        self._restart_asked = self.pid is not None
         await self._end()
         self.wake()
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -105,6 +106,13 @@ class Supervisor:
         }
 
 
+def _stop_on_signals(supervisor: Supervisor) -> None:
+    """Let Ctrl-C, SIGTERM and a closed terminal stop the product; a second time, at once."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, supervisor.ask_to_stop)
+
+
 @asynccontextmanager
 async def running_product(plan: Plan, *, say: Say) -> AsyncIterator[Supervisor]:
     """Keep the product of `plan` running inside the block; raises `CommandFailed` when it cannot be started."""
@@ -112,6 +120,7 @@ async def running_product(plan: Plan, *, say: Say) -> AsyncIterator[Supervisor]:
     try:
         check_ports(plan.ports)
         supervisor = Supervisor(await with_own_databases(plan), say=say)
+        _stop_on_signals(supervisor)
         try:
             await _start_or_stop(supervisor)
             yield supervisor

@@ -1,0 +1,82 @@
+"""How a run looks to a person: as a row, as a whole, as one last line."""
+
+from typing import Any
+
+from cli_proj import moments
+from cli_proj.column import Column
+from cli_proj.messages import printable
+from cli_proj.output import Item, print_fields, write
+from cli_proj.timeline import Timeline, describe_waits
+
+
+def show_run(run: Item) -> None:
+    """Print a run for a person: facts, result, and its operations as a waterfall."""
+    from cli_proj.output import console  # noqa: PLC0415
+    from cli_proj.waterfall import draw  # noqa: PLC0415
+
+    error = run.get("error")
+    print_fields(
+        (
+            ("id", run["id"]),
+            ("workflow", f"{run['workflow']} version {run['version']}"),
+            ("status", run["status"]),
+            ("waits for", describe_waits(run.get("waiting_for") or [])),
+            ("by", person_of(run["principal"])),
+            ("created", f"{run['created_at']} ({moments.age(run['created_at'])} ago)"),
+            ("took", moments.between(run["started_at"], run["ended_at"])),
+            ("parent", run.get("parent")),
+            ("tags", run.get("tags")),
+            ("input", _shorten(run.get("input"))),
+            ("output", _shorten(run.get("output"))),
+            ("error", f"{error['type']}: {error['message']}" if error else None),
+            ("views", run.get("views")),
+        )
+    )
+    if run.get("history"):
+        timeline = Timeline(dict(run))
+        timeline.take_snapshot(run, run["history"])
+        screen = console()
+        screen.print(draw(timeline, width=min(screen.width, 120)))
+
+
+def _shorten(value: Any) -> Any:
+    """Show the beginning of long texts: -o json shows them whole."""
+    if isinstance(value, str):
+        return value if len(value) <= 200 else f"{value[:160]}… ({len(value)} characters)"
+    if isinstance(value, dict):
+        return {name: _shorten(part) for name, part in value.items()}
+    if isinstance(value, list) and len(value) > 5:
+        return [*(_shorten(part) for part in value[:3]), f"… ({len(value)} in all)"]
+    return value
+
+
+def show_end(run: Item) -> None:
+    error = run.get("error")
+    what = f": {error['type']}: {error['message']}" if error else ""
+    took = moments.between(run["started_at"], run["ended_at"])
+    write(printable(f"{moments.clock(run['ended_at'])}  {run['status']} after {took}{what}") + "\n")
+
+
+def remark_on(run: Item) -> str:
+    """What is worth knowing of a run in a list."""
+    if run.get("error"):
+        return str(run["error"]["message"])
+    if run.get("progress"):
+        return f"{run['progress']['fraction']:.0%} {run['progress']['text']}"
+    return describe_waits(run.get("waiting_for") or []) if run["status"] == "waiting" else ""
+
+
+def person_of(principal: Item | None) -> str:
+    """Who started a run."""
+    return (principal["username"] or principal["subject"]) if principal else ""
+
+
+COLUMNS = (
+    Column("id", lambda run: run["id"]),
+    Column("workflow", lambda run: run["workflow"]),
+    Column("status", lambda run: run["status"], is_status=True),
+    Column("by", lambda run: person_of(run["principal"]), is_optional=True),
+    Column("age", lambda run: moments.age(run["created_at"]), align_right=True),
+    Column("took", lambda run: moments.between(run["started_at"], run["ended_at"]), align_right=True, is_optional=True),
+    Column("", remark_on, is_wide=True),
+)
