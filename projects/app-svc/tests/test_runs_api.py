@@ -76,6 +76,27 @@ async def test_lists_are_filtered_and_come_in_pages_newest_first(any_app: Any) -
     assert await count(since=found[0]["created_at"]) == 1
 
 
+async def test_the_runs_that_a_run_started_are_listed(
+    make_settings: Any, issuer: Any, run_app: Any, tmp_path: Any
+) -> None:
+    flow = tmp_path / f"family_{uuid.uuid4().hex[:8]}.py"
+    flow.write_text(
+        "from lib_workflows import Context, workflow\n"
+        "@workflow(name='grandchild')\n"
+        "async def grandchild(ctx: Context, number: int) -> int:\n"
+        "    return number\n"
+        "@workflow(name='family')\n"
+        "async def family(ctx: Context) -> int:\n"
+        "    return sum(await ctx.gather(*(ctx.child(grandchild, n) for n in range(3))))\n"
+    )
+    async with run_app(make_settings(workflows=[str(flow)]), issuer) as app:
+        alice = app.client()
+        run = await alice.run("family")
+        children = (await alice.get("/v1/runs", params={"parent": run["id"]})).json()["items"]
+        assert [(child["workflow"], child["parent"]) for child in children] == [("grandchild", run["id"])] * 3
+        assert len((await alice.get("/v1/runs")).json()["items"]) == 4
+
+
 async def test_history_comes_in_pages_in_order(app: Any) -> None:
     alice = app.client()
     run = await alice.run("order", {})

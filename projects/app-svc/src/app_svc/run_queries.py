@@ -29,6 +29,7 @@ class RunFilter:
     tag: str | None = None  # "name:value", or "name" for any value
     text: str | None = None
     since: datetime | None = None
+    parent: str | None = None
 
     def conditions(self, dialect: DialectName) -> list[ColumnElement[bool]]:
         """The filter in SQL."""
@@ -44,6 +45,8 @@ class RunFilter:
         if self.text:
             columns = (runs.c.id, runs.c.workflow, runs.c.principal_name, runs.c.error)
             found.append(or_(*(column.icontains(self.text, autoescape=True) for column in columns)))
+        if self.parent is not None:
+            found.append(runs.c.parent == self.parent)
         if self.since is not None:
             found.append(runs.c.created_at >= to_micros(self.since))
         return found

@@ -101,13 +101,16 @@ class RunRoutes:
         tag: Annotated[str | None, Query(max_length=400, description="`name:value`, or `name`")] = None,
         q: Annotated[str | None, Query(max_length=200, description="Text in id, workflow, person or error")] = None,
         since: AwareDatetime | None = None,
+        parent: Annotated[str | None, Query(max_length=128, description="Only runs that this run started")] = None,
         mine: Annotated[bool, Query(description="Only my own runs, also where I may see everybody's")] = False,
         cursor: CursorText = None,
         limit: Limit = 50,
     ) -> Page[RunDocument]:
         """List runs, newest first."""
         owner = caller.subject if mine or not caller.sees_all else None
-        wanted = RunFilter(owner=owner, statuses=status or (), workflow=workflow, tag=tag, text=q, since=since)
+        wanted = RunFilter(
+            owner=owner, statuses=status or (), workflow=workflow, tag=tag, text=q, since=since, parent=parent
+        )
         return await self._database.read(list_runs, wanted, cursor, limit)
 
     async def show(self, run_id: RunId, caller: CallerOf) -> RunDocument:
