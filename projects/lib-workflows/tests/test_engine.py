@@ -1,11 +1,13 @@
 import asyncio
 import contextlib
+from datetime import UTC, datetime, timedelta
 
 import flows
 import pytest
 from flows import Order, address_changed, change_quantity, doubling, everything, forever, on_order
 from sqlalchemy import update
 
+from lib_events.database import CommitFailed
 from lib_events.event import Event
 from lib_events.event_log import read_after
 from lib_events.testing import wait_until
@@ -25,6 +27,7 @@ from lib_workflows import (
     step,
     workflow,
 )
+from lib_workflows.errors import EngineStopped
 from lib_workflows.tables import history
 
 ALL = [doubling, everything, forever, on_order]
@@ -506,3 +509,76 @@ async def test_asyncio_in_a_workflow_fails_with_the_line_and_the_way_out(databas
         handle = await engine.start(wrong)
         with pytest.raises(Exception, match=r"asyncio \(sleep\) at .*test_engine.py:\d+ in wrong; use await ctx.sleep"):
             await handle.result(10)
+
+
+async def test_a_delayed_run_begins_when_its_time_has_come(database_url):
+    begun = []
+
+    @step
+    async def note() -> None:
+        begun.append(True)
+
+    @workflow(name="later")
+    async def later(ctx: Context) -> float:
+        await ctx.step(note)
+        return ctx.now().timestamp()
+
+    async with Engine.open(database_url, [later]) as engine:
+        handle = await engine.start(later, delay=timedelta(milliseconds=300))
+        assert await handle.status() == "queued"
+        assert not begun
+        created = (await engine.database.read(queries.get_run, handle.id)).created_at
+        assert await handle.result(10) - created / 1e6 >= 0.3
+
+
+async def test_a_run_that_misses_its_deadline_is_undone_and_fails(engine):
+    deadline = datetime.now(UTC) + timedelta(milliseconds=400)
+    handle = await engine.start(forever, deadline=deadline)
+    with pytest.raises(RunFailed, match="DeadlineExceeded"):
+        await handle.result(10)
+    assert await handle.status() == "failed"
+    assert await engine.database.read(flows.stock_of, handle.id) == [-1, 1]
+
+
+async def test_closing_the_engine_lets_a_running_step_end_and_begins_nothing_new(database_url):
+    ran, proceed = [], asyncio.Event()
+
+    @step
+    async def first() -> None:
+        ran.append("first")
+        await proceed.wait()
+
+    @step
+    async def second() -> None:
+        ran.append("second")
+
+    @workflow(name="drained")
+    async def drained(ctx: Context) -> str:
+        await ctx.step(first)
+        await ctx.step(second)
+        return "done"
+
+    async with Engine.open(database_url, [drained]) as engine:
+        await engine.start(drained, id="drained")
+        await wait_until(lambda: ran)
+        asyncio.get_running_loop().call_later(0.05, proceed.set)
+    assert ran == ["first"]
+    with pytest.raises(EngineStopped):
+        await engine.start(drained)
+    async with Engine.open(database_url, [drained]) as engine:
+        assert await engine.handle("drained", drained).result(10) == "done"
+    assert ran == ["first", "second"]
+
+
+async def test_a_run_whose_commit_failed_is_loaded_again_and_goes_on(database_url):
+    @workflow(name="unlucky")
+    async def unlucky(ctx: Context) -> str:
+        return await ctx.wait_signal(address_changed)
+
+    async with Engine.open(database_url, [unlucky]) as engine:
+        handle = await engine.start(unlucky)
+        await waiting_for(engine, handle, "wait_signal")
+        executor = engine.residence._executors[handle.id]
+        engine.residence.run_lost(executor, CommitFailed("the disk is full"))
+        await handle.signal(address_changed, "went on")
+        assert await handle.result(10) == "went on"

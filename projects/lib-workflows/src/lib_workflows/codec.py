@@ -93,6 +93,8 @@ class ArgumentsCodec:
     def encode(self, args: tuple[Any, ...]) -> str:
         """Return `args` as a JSON list."""
         codecs = self._codecs
+        if len(args) == len(codecs) == 1:
+            return f"[{codecs[0].encode(args[0])}]"
         if len(args) > len(codecs) and self._rest is not None:
             codecs = codecs + (self._rest,) * (len(args) - len(codecs))
         texts = [codec.encode(value) for codec, value in zip(codecs, args, strict=False)]

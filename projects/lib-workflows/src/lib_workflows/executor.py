@@ -99,6 +99,7 @@ class Executor:
     _cancelled: bool = False
     _cancel_reason: str = ""
     _waiting: tuple[int | None, str] | None = None  # what the row says of the rest
+    _row_is_stale: bool = False
     is_leaving: bool = False
     _on_left: Callable[[], None] | None = None
     driver: Driver = field(init=False)
@@ -231,8 +232,8 @@ class Executor:
 
     def hear(self, messages: Sequence[Message], wakes: int) -> None:
         """Take messages from the inbox; `wakes` is how many the run has had."""
+        self._row_is_stale = wakes > self.seen  # it has to be told that they are seen
         self.seen = max(self.seen, wakes)
-        self._waiting = None  # the row has to be told that they are seen
         for message in messages:
             wait_effects.take_message(self, message)
         self.turn()
@@ -393,14 +394,14 @@ class Executor:
     def _update_status(self) -> None:
         status = "cancelling" if self._cancelled else "running"
         if self.running or self._gated or self.transactions or self._inbox:
-            if self._waiting is not None:
+            if self._waiting is not None or self._row_is_stale:
                 self._waiting = None
                 event = self.teller.tell(RUN_RESUMED, self.clock_micros()) if self.status == "waiting" else None
                 self._set_state(status, event)
             self.status = status
             return
         rest = (self.wake_at(), encode_json(wait_effects.waiting_for(self)))
-        if rest == self._waiting:
+        if rest == self._waiting and not self._row_is_stale:
             return
         self._waiting = rest
         event = None
@@ -422,6 +423,7 @@ class Executor:
         owner: str | None = "",
     ) -> None:
         run = self.run
+        self._row_is_stale = False
         owner = self.home.worker_id if owner == "" else owner
         row = (status, owner, self.seen, wake_at, waiting_for, None, None, run.started_at, None, run.id)
         self.ledger.set_state(row, event)

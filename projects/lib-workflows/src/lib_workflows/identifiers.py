@@ -1,8 +1,25 @@
 """Ids that are unique everywhere and sort by time, so that indexes grow at their end."""
 
-from os import urandom
+import itertools
+import os
+
+_process = os.urandom(5).hex()
+_numbers = itertools.count()
 
 
 def time_ordered_id(micros: int) -> str:
-    """A new id of that time: 32 hexadecimal digits, half time, half chance."""
-    return f"{micros:016x}{urandom(8).hex()}"
+    """A new id of that time: 32 hexadecimal digits, half time, half chance. Nobody can guess it."""
+    return f"{micros:016x}{os.urandom(8).hex()}"
+
+
+def event_id(micros: int) -> str:
+    """A new id for one of many events: time, this process, and a number; unique, and cheaper than chance."""
+    return f"{micros:016x}{_process}{next(_numbers) & 0xFFFFFF:06x}"
+
+
+def _begin_process() -> None:
+    global _process  # noqa: PLW0603 - a fork must not go on with its parent's ids
+    _process = os.urandom(5).hex()
+
+
+os.register_at_fork(after_in_child=_begin_process)

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from lib_events.clock import to_datetime
 from lib_events.event import Cause, Event, EventType
-from lib_workflows.identifiers import time_ordered_id
+from lib_workflows.identifiers import event_id
 
 
 class RunEvent(BaseModel):
@@ -152,7 +152,7 @@ class Teller:
     def _event(self, event_type: EventType[Any], at: int, subject: str, data: dict[str, Any]) -> Event:
         # Not Event.of: validating what we just built would cost more than the rest of the event.
         return Event(
-            id=time_ordered_id(at),
+            id=event_id(at),
             source=self.source,
             type=event_type.name,
             time=to_datetime(at),

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lib_events.clock import Clock
-from lib_events.database import Database
+from lib_events.database import Database, Fenced
 from lib_events.event import Cause
 from lib_events.lifecycle import Loop
 from lib_events.statement import Fence, Write
@@ -300,6 +300,9 @@ class Residence:
         self._drop(executor)
         if not self.is_open or self.is_lost:
             return
+        if isinstance(error, Fenced):
+            self.fenced()
+            return
         logger.warning("run %s is loaded again: %s", run_id, error)
         at = self.timers.clock.micros() + int(RELOAD_SECONDS * 1e6)
         self.timers.add(at, lambda: self._reload(run_id))
@@ -450,9 +453,10 @@ class Residence:
             self._resume(record, stored)
 
     def _resume(self, record: RunRecord, stored: Stored) -> None:
-        if record.status not in ("running", "cancelling") or not self.registry.holds(record.workflow, record.version):
+        if record.status not in ("running", "waiting", "cancelling") or not self.registry.holds(
+            record.workflow, record.version
+        ):
             return
-        self.results.forget(record.id)
         executor = Executor(self, self.registry.find(record.workflow, record.version), record, stored)
         self._executors[record.id] = executor
         executor.begin()

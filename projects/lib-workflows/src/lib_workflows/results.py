@@ -47,14 +47,11 @@ class Results:
 
     def ended(self, run_id: str, ending: Ending) -> None:
         """A run of this process has ended, durably."""
-        self._remembered[run_id] = ending
+        if ending.status == "completed":  # every other ending may be retried
+            self._remembered[run_id] = ending
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
         self._resolve(run_id, ending)
-
-    def forget(self, run_id: str) -> None:
-        """The run goes on (it is retried)."""
-        self._remembered.pop(run_id, None)
 
     def gone(self, run_id: str) -> None:
         """The run left this process without ending: whoever waits for it must look elsewhere."""

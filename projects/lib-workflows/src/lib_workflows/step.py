@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -108,7 +107,7 @@ class StepRun:
     name: str
     attempt: int
     on_heartbeat: Callable[["StepRun", Any], None] = field(repr=False)
-    _cancelled: threading.Event = field(default_factory=threading.Event, repr=False)
+    _cancelled: bool = field(default=False, repr=False)  # set from the loop, read from a thread
 
     @property
     def idempotency_key(self) -> str:
@@ -118,7 +117,7 @@ class StepRun:
     @property
     def cancelled(self) -> bool:
         """Whether this attempt should stop: the run is cancelled, or the attempt ran out of time."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def heartbeat(self, progress: Any = None) -> None:
         """Tell that this attempt is alive, with its progress (any JSON-able value); live only."""
@@ -131,7 +130,7 @@ class StepRun:
 
     def cancel(self) -> None:
         """Ask this attempt to stop."""
-        self._cancelled.set()
+        self._cancelled = True
 
 
 running_step: ContextVar[StepRun] = ContextVar("running_step")
