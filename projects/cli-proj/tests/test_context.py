@@ -122,3 +122,13 @@ def test_two_products_on_one_machine_keep_their_sign_ins_apart(tmp_path):
 )
 def test_loopback_is_an_address_not_a_look_alike(url, expected):
     assert is_loopback(url) is expected
+
+
+@pytest.mark.parametrize(
+    "url", ["http://app.example.org", "ftp://127.0.0.1", "app.example.org", "http://127.0.0.1.evil.org"]
+)
+def test_tokens_are_not_sent_where_they_could_be_read_on_the_way(url, monkeypatch):
+    monkeypatch.setenv("EVS_APP_URL", url)
+    with pytest.raises(CommandFailed, match="EVS_APP_URL must be https") as raised:
+        resolve_context()
+    assert raised.value.code == 2

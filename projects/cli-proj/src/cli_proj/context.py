@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cli_proj.config import Config, load_config
-from cli_proj.failure import CommandFailed, not_allowed, not_found
+from cli_proj.failure import CommandFailed, not_allowed, not_found, usage
 from lib_events.secret_file import SecretFileExposed, read_secret
 
 LOCAL = "local"
@@ -95,6 +95,14 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def check_url(name: str, url: str) -> str:
+    """Return `url` if tokens can be sent there without being read on the way."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)):
+        return url.rstrip("/")
+    raise usage(f"{name} must be https, or http on a loopback address, got {url!r}")
+
+
 def _local_context() -> Context:
     data = find_data()
     if data is None:
@@ -127,7 +135,8 @@ def _named_context(config: Config, name: str) -> Context:
 
 def _environment_context() -> Context:
     urls = {
-        part: os.environ.get(f"EVS_{part.upper()}_URL", default).rstrip("/") for part, default in DEFAULT_URLS.items()
+        part: check_url(f"EVS_{part.upper()}_URL", os.environ.get(f"EVS_{part.upper()}_URL", default))
+        for part, default in DEFAULT_URLS.items()
     }
     return Context(name=ENVIRONMENT, auth_url=urls["auth"], app_url=urls["app"], gui_url=urls["gui"])
 

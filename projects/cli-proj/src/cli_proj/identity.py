@@ -71,7 +71,8 @@ class Program:
         return kept.access.get(resource) if kept and kept.issuer == self._client.issuer else None
 
     async def _fetch(self, resource: str) -> TokenSet:
-        tokens = await self._client.client_credentials(scope=APP_SCOPES, resource=resource or None)
+        scope = "admin" if resource else APP_SCOPES  # the admin API is the only resource that is ever named
+        tokens = await self._client.client_credentials(scope=scope, resource=resource or None)
         self._tokens[resource] = tokens
         if self._store is not None:
             kept = StoredTokens(self._client.issuer, self._client.client_id, refresh_token=None)

@@ -159,4 +159,4 @@ def describe_waits(waits: Iterable[Mapping[str, Any]]) -> str:
 
 def _describe_wait(wait: Mapping[str, Any]) -> str:
     label = operation_label(str(wait.get("kind", "")), str(wait.get("name") or ""))
-    return f"{label}, until {moments.clock(wait['until'])[:8]} at the latest" if wait.get("until") else label
+    return f"{label} until {moments.clock(wait['until'])[:8]}" if wait.get("until") else label

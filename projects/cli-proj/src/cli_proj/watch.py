@@ -9,7 +9,6 @@ from typing import Any
 from cli_proj.api import OPENED, Service
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed
-from cli_proj.messages import message
 from cli_proj.timeline import RUN_ENDED, Timeline, happened_before
 
 HISTORY_ROWS = 1_000
@@ -48,17 +47,18 @@ async def wait_for_run(
     timeout: float | None = None,  # noqa: ASYNC109 - the person's option
     from_start: bool = False,
 ) -> dict[str, Any]:
-    """Follow a run, at most `timeout` seconds; leaving early says how to come back. The run itself goes on."""
-    resume = f"evs run watch {run['id']}"
+    """Follow a run, at most `timeout` seconds; the run itself goes on."""
     try:
         async with asyncio.timeout(timeout):
             return await follow_run(app, run, on_change, from_start=from_start)
     except TimeoutError:
         text = f"run {run['id']} has not ended within {timeout:g} s; it goes on"
-        raise CommandFailed(text, hint=resume, code=ExitCode.TIMEOUT) from None
-    except asyncio.CancelledError:
-        message(f"\ndetached; the run goes on. To follow it again: {resume}")
-        raise
+        raise CommandFailed(text, hint=resume_command(run), code=ExitCode.TIMEOUT) from None
+
+
+def resume_command(run: dict[str, Any]) -> str:
+    """What follows the run again."""
+    return f"evs run watch {run['id']}"
 
 
 async def _refresh(app: Service, timeline: Timeline) -> None:

@@ -6,7 +6,7 @@ from cyclopts import App
 
 from cli_proj.column import Column
 from cli_proj.config import Server, load_config, save_config
-from cli_proj.context import LOCAL, find_data, read_local_context, resolve_context
+from cli_proj.context import LOCAL, check_url, find_data, read_local_context, resolve_context
 from cli_proj.failure import CommandFailed, not_found, usage
 from cli_proj.messages import message
 from cli_proj.options import OutputOption
@@ -77,10 +77,11 @@ def add(name: str, /, *, app_url: str, auth_url: str, gui_url: str | None = None
     """
     if name in (LOCAL, "environment"):
         raise usage(f"the name {name!r} is taken by evs itself; choose another")
-    for option, url in (("--app-url", app_url), ("--auth-url", auth_url), ("--gui-url", gui_url or app_url)):
-        if not url.startswith(("http://", "https://")):
-            raise usage(f"{option} must begin with https:// or http://, got {url!r}")
-    server = Server(auth_url.rstrip("/"), app_url.rstrip("/"), (gui_url or "").rstrip("/"))
+    server = Server(
+        auth_url=check_url("--auth-url", auth_url),
+        app_url=check_url("--app-url", app_url),
+        gui_url=check_url("--gui-url", gui_url) if gui_url else "",
+    )
     save_config(load_config().with_server(name, server))
     message(f"added {name}; use it with: evs context use {name}")
 

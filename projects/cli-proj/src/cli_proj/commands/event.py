@@ -1,6 +1,7 @@
 """`evs event`: read events, and publish your own."""
 
 import json
+import shutil
 import sys
 import uuid
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from cli_proj.session import Session, connected
 app = App(name="event")
 
 LONGEST_DATA = 400
+TYPE_WIDTH = 24
 LAGGED = "evs.feed.lagged"
 
 
@@ -130,17 +132,23 @@ async def show(position: str, /, *, options: Options = Options()) -> None:  # no
 
 
 def _print(output: Output, event: Item) -> None:
-    if not output.is_table:
+    if output.is_table:
+        write(event_row(event, width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None) + "\n")
+        sys.stdout.flush()
+    else:
         output.record(event)
-        return
+
+
+def event_row(event: Item, *, width: int | None) -> str:
+    """One event in one line; a terminal of `width` gets as much of its data as there is room for."""
     data = json.dumps(event.get("data"), ensure_ascii=False) if event.get("data") is not None else ""
-    if len(data) > LONGEST_DATA:
-        data = data[:LONGEST_DATA] + "…"
-    time = styled(moments.clock(event.get("time")), DIM, stream=sys.stdout)
-    kind = styled(f"{printable(event['type']):<24}", CYAN, stream=sys.stdout)
-    subject = printable(event.get("subject") or "")
-    write(f"{time}  {kind}  {subject}  {styled(printable(data), DIM, stream=sys.stdout)}\n")
-    sys.stdout.flush()
+    time, kind = moments.clock(event.get("time")), printable(f"{event['type']:<{TYPE_WIDTH}}")
+    subject, data = printable(event.get("subject") or ""), printable(data)
+    room = LONGEST_DATA if width is None else max(width - len(f"{time}  {kind}  {subject}  "), 0)
+    if len(data) > room:
+        data = data[: room - 1] + "…" if room > 1 else ""
+    styles = ((time, DIM), (kind, CYAN), (subject, 0), (data, DIM))
+    return "  ".join(styled(text, style, stream=sys.stdout) for text, style in styles if text).rstrip()
 
 
 def _show(event: Item) -> None:

@@ -1,5 +1,6 @@
 """`evs run`: start runs, follow them, change their course."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from cli_proj.run_input import from_parameters, read_value
 from cli_proj.run_view import COLUMNS, show_end, show_run
 from cli_proj.session import Session, connected
 from cli_proj.timeline import Timeline, event_line
-from cli_proj.watch import Event, wait_for_run
+from cli_proj.watch import Event, resume_command, wait_for_run
 
 app = App(name="run")
 for steer in run_steer.COMMANDS:
@@ -188,18 +189,29 @@ async def _schema(session: Session, workflow: str) -> dict[str, Any] | None:
 
 
 async def _follow(session: Session, run: dict[str, Any], *, quiet: bool, timeout: float | None) -> int:  # noqa: ASYNC109
+    """Follow a run as the output asks for; Ctrl-C leaves it alone and says how to come back."""
     output = session.output
-    if not quiet and output.is_table and sys.stdout.isatty():
-        from cli_proj.waterfall import LiveWaterfall  # noqa: PLC0415 - only a terminal needs it
-
-        with LiveWaterfall() as picture:
-            ended = await wait_for_run(session.app, run, picture.change, timeout=timeout)
-    else:
-        tell = _ignore if quiet else _line_teller(output)
-        ended = await wait_for_run(session.app, run, tell, timeout=timeout, from_start=not quiet)
-        if quiet or output.is_table:
-            output.item(ended, show_run if quiet else show_end)
+    try:
+        if quiet:
+            ended = await wait_for_run(session.app, run, _ignore, timeout=timeout)
+            output.item(ended, show_run)
+        elif output.is_table and sys.stdout.isatty():
+            ended = await _picture(session, run, timeout)
+        else:
+            ended = await wait_for_run(session.app, run, _line_teller(output), timeout=timeout, from_start=True)
+            if output.is_table:
+                show_end(ended)
+    except asyncio.CancelledError:
+        message(f"\ndetached; the run goes on. To follow it again: {resume_command(run)}")
+        raise
     return ExitCode.OK if ended["status"] == "completed" else ExitCode.FAILED
+
+
+async def _picture(session: Session, run: dict[str, Any], timeout: float | None) -> dict[str, Any]:  # noqa: ASYNC109
+    from cli_proj.waterfall import LiveWaterfall  # noqa: PLC0415 - only a terminal needs it
+
+    with LiveWaterfall() as picture:
+        return await wait_for_run(session.app, run, picture.change, timeout=timeout)
 
 
 def _ignore(_timeline: Timeline, _event: Event | None) -> None:
