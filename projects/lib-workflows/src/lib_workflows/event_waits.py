@@ -22,6 +22,7 @@ from lib_workflows.messages import Principal
 from lib_workflows.tables import event_waits, runs, triggers
 
 MATCHER = "workflow-matcher"
+WAITS_TOPIC = "event-waits"  # somebody waits for an event who did not before
 BATCH = 200
 
 
@@ -51,6 +52,7 @@ def register_event_wait(  # noqa: PLR0917 - a transaction function
         "after_position": reached,
     }
     connection.execute(insert(event_waits).values(**row))
+    connection.notify(WAITS_TOPIC)
     return None
 
 

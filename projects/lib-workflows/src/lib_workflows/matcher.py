@@ -1,9 +1,10 @@
 """Reads the event log for whoever waits: starts the runs events trigger, hands events to the runs that wait."""
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, union, update
+from sqlalchemy import delete, insert, select, text, union, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -11,12 +12,19 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
 from lib_events.event_log import PLACED_TOPIC, head
 from lib_events.lifecycle import Loop
-from lib_events.tables import events, subscription_cursors
-from lib_workflows.event_waits import BATCH, MATCHER, events_of_types, lock_matcher, match_event
+from lib_events.tables import subscription_cursors
+from lib_workflows.event_waits import BATCH, MATCHER, WAITS_TOPIC, events_of_types, lock_matcher, match_event
 from lib_workflows.tables import event_waits, triggers
 from lib_workflows.workflow import Workflow
 
 POLL_SECONDS = 5.0
+LOOK = text("""
+    SELECT EXISTS (SELECT 1 FROM triggers) AS triggered, EXISTS (SELECT 1 FROM event_waits) AS waited, EXISTS (
+        SELECT 1 FROM events
+        WHERE type IN (SELECT event_type FROM triggers UNION SELECT type FROM event_waits)
+            AND last_position > (SELECT position FROM subscription_cursors WHERE durable = :durable)
+    ) AS came
+""")
 
 
 class Matcher(Loop):
@@ -25,22 +33,44 @@ class Matcher(Loop):
     def __init__(self, database: Database) -> None:
         super().__init__(name="workflow matcher")
         self._database = database
+        self._work = Work.NOTHING_CAME
 
     async def run(self) -> None:
         """Match whatever is placed, until stopped."""
-        unsubscribe = self._database.on_notify(PLACED_TOPIC, self.wake)
+        database = self._database
+        unsubscribe = [
+            database.on_notify(PLACED_TOPIC, self._placed),
+            database.on_notify(WAITS_TOPIC, self.wake),
+        ]
         try:
             while True:
-                while await self._database.read(anything_to_match):
-                    await self._database.transact(match_batch)
+                self._work = await database.read(what_to_match)
+                while self._work is Work.MATCHES:
+                    await database.transact(match_batch)
+                    self._work = await database.read(what_to_match)
                 await self.pause(POLL_SECONDS)
         finally:
-            unsubscribe()
+            for stop in unsubscribe:
+                stop()
+
+    def _placed(self) -> None:
+        # While nobody waits for anything, commits are none of our business: a new wait will wake us.
+        if self._work is not Work.NOBODY_WAITS:
+            self.wake()
+
+
+class Work(Enum):
+    """What there is to do for the matcher."""
+
+    NOBODY_WAITS = 0
+    NOTHING_CAME = 1
+    MATCHES = 2
 
 
 def declare_triggers(connection: Connection, workflows: Iterable[Workflow[*tuple[Any, ...], Any]]) -> None:
     """Make the triggers in the database those of `workflows`; a new one begins with the next event."""
     _make_cursor(connection)
+    connection.notify(WAITS_TOPIC)
     lock_matcher(connection)
     position = head(connection).position
     for workflow in workflows:
@@ -66,13 +96,12 @@ def _wanted_types(connection: Connection) -> list[str]:
     return list(connection.scalars(union(waited, select(triggers.c.event_type))))
 
 
-def anything_to_match(connection: Connection) -> bool:
+def what_to_match(connection: Connection) -> Work:
     """Whether an event that somebody wants came after the cursor: the cheap question asked first."""
-    types = _wanted_types(connection)
-    cursor = select(subscription_cursors.c.position).where(subscription_cursors.c.durable == MATCHER)
-    after = connection.scalar(cursor)
-    newest = select(func.max(events.c.last_position)).where(events.c.type.in_(types), events.c.last_position > after)
-    return bool(types) and connection.scalar(newest) is not None
+    found = connection.execute(LOOK, {"durable": MATCHER}).one()
+    if not (found.triggered or found.waited):
+        return Work.NOBODY_WAITS
+    return Work.MATCHES if found.came else Work.NOTHING_CAME
 
 
 def match_batch(connection: Connection) -> None:
