@@ -48,21 +48,26 @@ def test_watching_as_json_lines_prints_cloud_events(product):
 
 
 def test_a_watched_run_goes_on_when_the_watcher_leaves_and_the_way_back_is_printed(product):
-    process = product.start("run", "start", "order", "-p", "hold_seconds=2", "--id", "left-alone", "--watch")
+    process = product.start("run", "start", "order", "-p", "hold_seconds=600", "--id", "left-alone", "--watch")
     assert process.stdout is not None
     assert "run started" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "evs run watch left-alone" in err
-    assert product.evs("run", "watch", "left-alone").code == 0
+    assert product.evs("run", "show", "left-alone", "-o", "json").json["status"] in ("running", "waiting")
+    product.evs("run", "cancel", "left-alone")
+    assert product.evs("run", "watch", "left-alone").out.splitlines()[-1].split()[1] == "cancelled"
 
 
 def test_a_timeout_exits_with_124_and_the_run_goes_on(product):
-    answer = product.evs("run", "start", "order", "-p", "hold_seconds=2", "--id", "slow", "--wait", "--timeout", "0.5")
+    answer = product.evs(
+        "run", "start", "order", "-p", "hold_seconds=600", "--id", "slow", "--wait", "--timeout", "0.5"
+    )
     assert answer.code == 124
     assert "evs run watch slow" in answer.err
     assert product.evs("run", "show", "slow", "-o", "json").json["status"] in ("running", "waiting")
+    product.evs("run", "cancel", "slow")
 
 
 def test_the_same_idempotency_key_is_the_same_run(product):

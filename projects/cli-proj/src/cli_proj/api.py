@@ -1,21 +1,18 @@
 """Calls the services of a product as somebody; every refusal becomes a clear failure with its exit code."""
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
-# httpx offers a command line of its own if it finds click, pygments and rich: 150 ms for nothing we use.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
-import httpx  # noqa: E402
+import httpx
 
-from cli_proj.exit_codes import ExitCode  # noqa: E402
-from cli_proj.failure import CommandFailed, not_allowed  # noqa: E402
-from cli_proj.identity import Identity  # noqa: E402
-from cli_proj.sse import ServerSentEvent, read_events  # noqa: E402
+from cli_proj.exit_codes import ExitCode
+from cli_proj.failure import CommandFailed, not_allowed
+from cli_proj.http_client import TIMEOUT_SECONDS
+from cli_proj.identity import Identity
+from cli_proj.sse import ServerSentEvent, read_events
 
-TIMEOUT_SECONDS = 30.0
 SILENCE_SECONDS = 45.0  # a stream that says nothing, not even a heartbeat, for this long is dead
 OPENED = "cli.opened"
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -39,18 +36,12 @@ type Query = Mapping[str, Value]
 class Service:
     """One service of a product, called as `identity`."""
 
-    def __init__(self, name: str, url: str, identity: Identity, *, resource: str = "") -> None:
+    def __init__(self, name: str, url: str, *, http: httpx.AsyncClient, identity: Identity, resource: str = "") -> None:
         self.name = name
         self.url = url.rstrip("/")
+        self._http = http
         self._identity = identity
         self._resource = resource
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT_SECONDS, trust_env=False)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
 
     async def get(self, path: str, **query: Value) -> Any:
         """Return what is at `path`."""
@@ -93,7 +84,7 @@ class Service:
     ) -> Any:
         """Make one request, a second time with a fresh token if the first one is refused."""
         request = self._http.build_request(
-            method, path, params=_given(query), json=body, content=content, headers=headers, timeout=timeout
+            method, self.url + path, params=_given(query), json=body, content=content, headers=headers, timeout=timeout
         )
         token = await self._identity.access_token(self._resource)
         answer = await self._send(request, token)
@@ -137,7 +128,9 @@ class Service:
     async def _open(self, path: str, query: Query | None, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
         """Open a stream, with a fresh token if the first one is refused."""
         timeout = httpx.Timeout(TIMEOUT_SECONDS, read=SILENCE_SECONDS)
-        request = self._http.build_request("GET", path, params=_given(query), headers=headers, timeout=timeout)
+        request = self._http.build_request(
+            "GET", self.url + path, params=_given(query), headers=headers, timeout=timeout
+        )
         token = await self._identity.access_token(self._resource)
         answer = await self._send(request, token, stream=True)
         if answer.status_code == httpx.codes.UNAUTHORIZED:

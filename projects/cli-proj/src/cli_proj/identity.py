@@ -4,6 +4,8 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Protocol
 
+import httpx
+
 from cli_proj.config import Storage, load_config, state_folder
 from cli_proj.context import LOCAL_CLIENT, Context
 from lib_auth.client import OAuthClient
@@ -80,16 +82,16 @@ class Program:
         return tokens
 
 
-def identity_of(context: Context, *, admin: bool = False) -> Identity:
+def identity_of(context: Context, http: httpx.AsyncClient, *, admin: bool = False) -> Identity:
     """Choose who acts in `context`; raises `NotSignedIn`. A sign-in for administration is kept apart."""
     if context.token is not None:
         return GivenToken(context.token)
     if context.client_id is not None and context.client_id != LOCAL_CLIENT:
-        return Program(_program_client(context))
+        return Program(_program_client(context, http))
     if signed_in(context, admin=admin):
-        return person(context, admin=admin)
+        return person(context, http, admin=admin)
     if context.client_id is not None and context.data is not None and not admin:
-        return Program(_program_client(context), store=local_tokens(context.data))
+        return Program(_program_client(context, http), store=local_tokens(context.data))
     command = "evs auth login --admin" if admin else "evs auth login"
     raise NotSignedIn(f"nobody is signed in to {context.auth_url}; run: {command}")
 
@@ -99,11 +101,11 @@ def signed_in(context: Context, *, admin: bool = False) -> bool:
     return sign_in_name(context, admin=admin) in load_config().sign_ins
 
 
-def person(context: Context, *, admin: bool = False, storage: Storage | None = None) -> SignIn:
+def person(context: Context, http: httpx.AsyncClient, *, admin: bool = False, storage: Storage | None = None) -> SignIn:
     """The person's sign-in, kept in `storage` (default: where it is)."""
     name = sign_in_name(context, admin=admin)
     kept_in = storage or load_config().sign_ins.get(name, "file")
-    client = OAuthClient(context.auth_url, CLI_CLIENT)
+    client = OAuthClient(context.auth_url, CLI_CLIENT, http=http)
     return SignIn(client, token_store(kept_in), context=name, locks=state_folder() / "locks")
 
 
@@ -122,6 +124,6 @@ def local_tokens(data: Path) -> TokenStore:
     return FileStore(data / "secrets")
 
 
-def _program_client(context: Context) -> OAuthClient:
+def _program_client(context: Context, http: httpx.AsyncClient) -> OAuthClient:
     assert context.client_id is not None  # noqa: S101 - for the type checker
-    return OAuthClient(context.auth_url, context.client_id, client_secret=context.client_secret)
+    return OAuthClient(context.auth_url, context.client_id, client_secret=context.client_secret, http=http)

@@ -1,13 +1,16 @@
 """What a command with a network needs: the context, somebody to act as, the services, the output."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+
+import httpx
 
 from cli_proj.api import Service
 from cli_proj.context import Context, resolve_context
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed, not_allowed
+from cli_proj.http_client import new_http
 from cli_proj.identity import Identity, identity_of
 from cli_proj.options import Options
 from cli_proj.output import Output
@@ -22,22 +25,36 @@ class Session:
     """One command's view of a product."""
 
     context: Context
-    identity: Identity
     app: Service
     auth: Service
     output: Output
 
 
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """Somebody in a context, without any service yet."""
+
+    context: Context
+    http: httpx.AsyncClient
+    identity: Identity
+
+
 @asynccontextmanager
-async def connected(options: Options) -> AsyncIterator[Session]:
-    """Open a session as whoever acts in the context; what goes wrong with signing in becomes exit code 4."""
+async def acting(options: Options, *, admin: bool = False) -> AsyncIterator[Acting]:
+    """Find out who acts in the context; what goes wrong with signing in becomes exit code 4."""
     with signing_in_failures():
         context = resolve_context(options.context)
-        async with AsyncExitStack() as stack:
-            identity = identity_of(context)
-            app = await stack.enter_async_context(Service("AppService", context.app_url, identity))
-            auth = await stack.enter_async_context(Service("AuthService", context.auth_url, identity))
-            yield Session(context, identity, app, auth, Output(options.output))
+        async with new_http(context) as http:
+            yield Acting(context, http, identity_of(context, http, admin=admin))
+
+
+@asynccontextmanager
+async def connected(options: Options) -> AsyncIterator[Session]:
+    """Open a session as whoever acts in the context."""
+    async with acting(options) as who:
+        app = Service("AppService", who.context.app_url, http=who.http, identity=who.identity)
+        auth = Service("AuthService", who.context.auth_url, http=who.http, identity=who.identity)
+        yield Session(who.context, app, auth, Output(options.output))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Literal
 from cli_proj.config import Storage, load_config, save_config
 from cli_proj.context import Context
 from cli_proj.failure import not_allowed
+from cli_proj.http_client import new_http
 from cli_proj.identity import CLI_CLIENT, PERSON_SCOPES, person, sign_in_name
 from cli_proj.messages import BOLD, CYAN, is_interactive, message, styled
 from lib_auth import device, loopback
@@ -44,7 +45,8 @@ async def sign_in_person(context: Context, *, storage: Storage, way: Way | None 
     """Sign in and keep the tokens; returns who it is."""
     scope = ADMIN_SCOPES if admin else PERSON_SCOPES
     resource = context.admin_resource if admin else context.app_url
-    async with OAuthClient(context.auth_url, CLI_CLIENT) as client:
+    async with new_http(context) as http:
+        client = OAuthClient(context.auth_url, CLI_CLIENT, http=http)
         if (way or default_way()) == "device":
             tokens = await device.sign_in(client, scope=scope, show=_show_code, resources=[resource], resource=resource)
         else:
@@ -52,7 +54,7 @@ async def sign_in_person(context: Context, *, storage: Storage, way: Way | None 
                 client, scope=scope, open_browser=_open_browser, resources=[resource], resource=resource
             )
         kept_as = resource if admin else ""
-        await person(context, admin=admin, storage=storage).keep(tokens, resource=kept_as)
+        await person(context, http, admin=admin, storage=storage).keep(tokens, resource=kept_as)
         save_config(load_config().with_sign_in(sign_in_name(context, admin=admin), storage))
         return await _name_of(client, tokens.access_token)
 

@@ -17,11 +17,11 @@ from cli_proj.column import Column
 from cli_proj.context import resolve_context
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed, conflict
-from cli_proj.identity import identity_of, signed_in
+from cli_proj.identity import signed_in
 from cli_proj.messages import is_interactive, message, printable
 from cli_proj.options import Options
 from cli_proj.output import Item, Output, print_fields, write
-from cli_proj.session import signing_in_failures
+from cli_proj.session import acting, signing_in_failures
 from cli_proj.signing_in import choose_storage, sign_in_person
 from cli_proj.supervise.data_lock import DataInUse, DataLock
 
@@ -56,9 +56,10 @@ async def administering(options: Options) -> AsyncIterator[AdminSession]:
             message("Administration needs a sign-in of its own.")
             storage = await choose_storage(insecure=False)
             await sign_in_person(context, storage=storage, admin=True)
-        identity = identity_of(context, admin=True)
-        async with Service("AuthService", context.auth_url, identity, resource=context.admin_resource) as auth:
-            yield AdminSession(auth, Output(options.output))
+    async with acting(options, admin=True) as who:
+        resource = context.admin_resource
+        auth = Service("AuthService", context.auth_url, http=who.http, identity=who.identity, resource=resource)
+        yield AdminSession(auth, Output(options.output))
 
 
 @user.command

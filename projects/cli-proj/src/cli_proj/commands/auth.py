@@ -14,11 +14,12 @@ from cli_proj.config import load_config, save_config
 from cli_proj.context import LOCAL_CLIENT, Context, resolve_context
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import usage
-from cli_proj.identity import identity_of, person, sign_in_name, signed_in
+from cli_proj.http_client import new_http
+from cli_proj.identity import person, sign_in_name, signed_in
 from cli_proj.messages import message, printable
 from cli_proj.options import Options
 from cli_proj.output import Item, Output, print_fields, write
-from cli_proj.session import connected, signing_in_failures
+from cli_proj.session import acting, connected, signing_in_failures
 from cli_proj.signing_in import Way, choose_storage, sign_in_person
 from lib_auth.oauth_error import OAuthError, ServerUnavailable
 
@@ -60,10 +61,9 @@ async def login(
 @app.command
 async def status(*, options: Options = Options()) -> int:  # noqa: B008
     """Say who you are for the services; exit code 4 when nobody is signed in."""
-    with signing_in_failures():
-        context = resolve_context(options.context)
-        token = await identity_of(context).access_token()
-    Output(options.output).item(_describe(context, claims_of(token)), _show_status)
+    async with acting(options) as who:
+        token = await who.identity.access_token()
+        Output(options.output).item(_describe(who.context, claims_of(token)), _show_status)
     return ExitCode.OK
 
 
@@ -80,10 +80,9 @@ async def token(
     admin
         One for the admin API instead of the AppService.
     """
-    with signing_in_failures():
-        context = resolve_context(options.context)
-        resource = context.admin_resource if admin else ""
-        write(await identity_of(context, admin=admin).access_token(resource) + "\n")
+    async with acting(options, admin=admin) as who:
+        resource = who.context.admin_resource if admin else ""
+        write(await who.identity.access_token(resource) + "\n")
 
 
 @app.command
@@ -116,12 +115,13 @@ async def request_role(role: str, /, *, reason: str | None = None, options: Opti
 
 
 async def _sign_out(context: Context, *, admin: bool) -> None:
-    save_config(load_config().with_sign_in(sign_in_name(context, admin=admin), None))
-    try:
-        with signing_in_failures():
-            await person(context, admin=admin).sign_out()
-    except (OAuthError, ServerUnavailable) as error:
-        message(f"forgotten here, but the AuthService could not be told: {error}")
+    async with new_http(context) as http:
+        kept = person(context, http, admin=admin)
+        save_config(load_config().with_sign_in(sign_in_name(context, admin=admin), None))
+        try:
+            await kept.sign_out()
+        except (OAuthError, ServerUnavailable) as error:
+            message(f"forgotten here, but the AuthService could not be told: {error}")
 
 
 def claims_of(token: str) -> dict[str, Any]:

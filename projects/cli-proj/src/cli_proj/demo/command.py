@@ -20,6 +20,7 @@ from cli_proj.demo.stage import DemoFailed, Person, Stage, make_person
 from cli_proj.demo.workflow_scenes import SCENES
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed, conflict
+from cli_proj.http_client import new_http
 from cli_proj.identity import Program
 from cli_proj.messages import BOLD, CYAN, DIM, error_message, message, styled
 from cli_proj.supervise.data_lock import DataInUse, DataLock
@@ -84,17 +85,16 @@ async def _play(supervisor: Supervisor, screen: Screen, admin: Person, person: P
 async def _stage(settings: Settings, screen: Screen, admin: Person, person: Person) -> AsyncIterator[Stage]:
     context = read_local_context(settings.data)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(
-            OAuthClient(settings.auth_url, LOCAL_CLIENT, client_secret=context.client_secret)
-        )
+        http = await stack.enter_async_context(new_http(context))
+        client = OAuthClient(settings.auth_url, LOCAL_CLIENT, client_secret=context.client_secret, http=http)
         yield Stage(
             gui_url=settings.gui_url,
             auth_url=settings.auth_url,
             app_url=settings.app_url,
             data=settings.data,
             screen=screen,
-            app=await stack.enter_async_context(Service("AppService", settings.app_url, Program(client))),
-            http=await stack.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False)),
+            app=Service("AppService", settings.app_url, http=http, identity=Program(client)),
+            http=http,
             admin=admin,
             person=person,
             browser=await stack.enter_async_context(Browser()),
