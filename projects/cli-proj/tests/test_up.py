@@ -99,13 +99,19 @@ def test_a_read_only_folder_is_named(shell):
     assert "must be writable" in answer.err
 
 
-def test_a_service_that_is_killed_is_started_again_and_ctrl_c_stops_everything(shell):
+def test_killed_services_are_started_again_watched_runs_go_on_and_ctrl_c_stops_everything(shell):
     remote = shell.with_variables(SSH_CONNECTION="203.0.113.9 50000 198.51.100.7 22", USER="kim")
     with remote.running() as process:
         before = shell.services()["gui-proj"]
         os.kill(before["pid"], signal.SIGKILL)
         shell.wait_for(lambda: shell.services()["gui-proj"]["restarts"] == 1)
         shell.wait_for(lambda: shell.services()["gui-proj"]["status"] == "ready")
+        watcher = shell.start("run", "start", "order", "-p", "hold_seconds=3", "--watch")
+        assert watcher.stdout is not None
+        assert "run started" in watcher.stdout.readline()
+        os.kill(shell.services()["app-svc"]["pid"], signal.SIGKILL)
+        out, err = watcher.communicate(timeout=60)
+        assert (watcher.returncode, "completed after" in out) == (0, True), err
         services = shell.services()
         assert services["gui-proj"]["pid"] != before["pid"]
         assert services["gui-proj"]["url"] == before["url"]

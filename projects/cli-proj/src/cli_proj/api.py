@@ -12,10 +12,11 @@ from cli_proj.failure import CommandFailed, not_allowed
 from cli_proj.http_client import TIMEOUT_SECONDS
 from cli_proj.identity import Identity
 from cli_proj.sse import ServerSentEvent, read_events
+from lib_auth.oauth_error import ServerUnavailable
 
 SILENCE_SECONDS = 45.0  # a stream that says nothing, not even a heartbeat, for this long is dead
 OPENED = "cli.opened"
-RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 10.0)
 PROBLEM_CODES = {
     400: ExitCode.USAGE,
     401: ExitCode.NOT_ALLOWED,
@@ -109,7 +110,7 @@ class Service:
                     if event is not None:
                         after = event.id or after
                         yield event
-            except (httpx.TransportError, ServiceAway) as error:
+            except (httpx.TransportError, Unavailable, ServerUnavailable) as error:
                 if failures == len(RECONNECT_SECONDS):
                     raise unreachable(self.name, self.url, error) from error
             await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
@@ -140,7 +141,7 @@ class Service:
             if not answer.is_success:
                 await answer.aread()
                 if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-                    raise ServiceAway(f"it answers {answer.status_code}")
+                    raise _unavailable(answer, self.name)
                 raise failure_of(answer, service=self.name)
             yield answer
         finally:
@@ -159,13 +160,13 @@ class Service:
             raise unreachable(self.name, self.url, error) from error
 
 
-class ServiceAway(Exception):
-    """The service answers that it cannot serve now."""
+class Unavailable(CommandFailed):
+    """The service does not answer, or says that it cannot serve now: later it may."""
 
 
-def unreachable(name: str, url: str, error: Exception) -> CommandFailed:
+def unreachable(name: str, url: str, error: Exception) -> Unavailable:
     """The failure for a service that does not answer."""
-    return CommandFailed(
+    return Unavailable(
         f"the {name} at {url} does not answer: {str(error) or type(error).__name__}",
         hint="evs status says what runs; evs up starts it; evs doctor looks for the reason",
     )
@@ -173,6 +174,8 @@ def unreachable(name: str, url: str, error: Exception) -> CommandFailed:
 
 def failure_of(answer: httpx.Response, *, service: str) -> CommandFailed:
     """Turn a refusal (RFC 9457, or whatever came) into a failure."""
+    if answer.status_code in (502, 503, 504):
+        return _unavailable(answer, service)
     problem = _problem_of(answer)
     code = PROBLEM_CODES.get(answer.status_code, ExitCode.FAILED)
     if answer.status_code == httpx.codes.UNAUTHORIZED:
@@ -186,6 +189,10 @@ def failure_of(answer: httpx.Response, *, service: str) -> CommandFailed:
     if len(faults) > 1:
         text = f"{problem['title']}:{''.join(faults)}"
     return CommandFailed(text, hint=_hint(answer, problem), code=code)
+
+
+def _unavailable(answer: httpx.Response, service: str) -> Unavailable:
+    return Unavailable(f"the {service} cannot serve now: {_problem_of(answer)['detail']}", hint="evs status; try again")
 
 
 def _problem_of(answer: httpx.Response) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from cli_proj.api import OPENED, Service
+from cli_proj.api import OPENED, RECONNECT_SECONDS, Service, Unavailable
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed
 from cli_proj.timeline import RUN_ENDED, Timeline, happened_before
@@ -62,6 +62,16 @@ def resume_command(run: dict[str, Any]) -> str:
 
 
 async def _refresh(app: Service, timeline: Timeline) -> None:
+    """Take a snapshot; a service that is just being started again is waited for."""
+    for seconds in RECONNECT_SECONDS:
+        try:
+            return await _take_snapshot(app, timeline)
+        except Unavailable:
+            await asyncio.sleep(seconds)
+    return await _take_snapshot(app, timeline)
+
+
+async def _take_snapshot(app: Service, timeline: Timeline) -> None:
     run_id = timeline.run["id"]
     run = await app.get(f"/v1/runs/{run_id}")
     timeline.take_snapshot(run, await app.pages(f"/v1/runs/{run_id}/history", limit=HISTORY_ROWS))

@@ -110,7 +110,8 @@ def _stop_on_signals(supervisor: Supervisor) -> None:
     """Let Ctrl-C, SIGTERM and a closed terminal stop the product; a second time, at once."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, supervisor.ask_to_stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            loop.add_signal_handler(number, supervisor.ask_to_stop)
 
 
 @asynccontextmanager
