@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+
+from app_svc.page import encode_cursor
 
 PROBLEM = "application/problem+json"
 
@@ -186,6 +189,64 @@ async def test_a_full_disk_is_told_and_nothing_of_it_is_half_done(app: Any) -> N
     raw.execute("PRAGMA max_page_count = 1000000")
     assert [run["id"] for run in (await alice.get("/v1/runs")).json()["items"]] == [done["id"]]
     assert (await alice.run("order", {}))["status"] == "completed"
+
+
+NASTY = ["\0", "a\0b", "%", "'", '"', "\\", "😀", "x" * 300, "../..", "é\u202e", "null", "1e999", "-1", ";--"]
+
+
+async def test_no_text_in_a_path_or_query_makes_the_service_fail(any_app: Any) -> None:
+    operator = any_app.operator()
+    run = await operator.run("order", {}, tags={"team": "a"})
+    parameters = {
+        "/v1/runs": ["status", "workflow", "tag", "q", "since", "mine", "cursor", "limit", "parent"],
+        f"/v1/runs/{run['id']}/history": ["cursor", "limit"],
+        "/v1/approvals": ["status", "run", "cursor", "limit"],
+        "/v1/events": ["types", "subject", "correlation", "after", "limit"],
+        "/v1/dead-letters": ["cursor", "limit"],
+    }
+    cursors = [encode_cursor(2**70), encode_cursor(2**70, "x"), encode_cursor(1, "\0"), encode_cursor(1)]
+    for path, names in parameters.items():
+        for name in names:
+            for value in NASTY + (cursors if name == "cursor" else []):
+                answer = await operator.get(path, params={name: value})
+                assert answer.status_code < 500, (path, name, value)
+    templates = ["/v1/workflows/{}", "/v1/runs/{}", f"/v1/runs/{run['id']}/views/{{}}", "/v1/approvals/{}"]
+    for template in templates:
+        for value in NASTY:
+            answer = await operator.get(template.format(quote(value, safe="")))
+            assert answer.status_code < 500, (template, value)
+
+
+async def test_no_text_in_a_body_makes_the_service_fail(any_app: Any) -> None:
+    operator, admin = any_app.operator(), any_app.admin()
+    held = await operator.post("/v1/runs", {"workflow": "order", "input": {"hold_seconds": 600}})
+    run_id = held.json()["id"]
+    for value in [*NASTY, "\ud800"]:
+        order = {"workflow": "order", "input": {"address": value}}
+        bodies = [
+            ("/v1/runs", order),
+            ("/v1/runs", order | {"tags": {"a": value}}),
+            ("/v1/runs", order | {"queue": value}),
+            ("/v1/runs", order | {"workflow": value}),
+            ("/v1/runs:batch", {"runs": [order]}),
+            ("/v1/runs:cancel", {"filter": {"q": value}, "dry_run": True}),
+            (f"/v1/runs/{run_id}/signals/x", {"a": value}),
+            (f"/v1/runs/{run_id}/fork", {"from_step": value}),
+            ("/v1/approvals/none/decision", {"approved": True, "comment": value, "form": {"a": value}}),
+        ]
+        for path, body in bodies:
+            content = json.dumps(body).encode()
+            headers = {"content-type": "application/json"}
+            answer = await admin.request("POST", path, content=content, headers=headers)
+            assert answer.status_code < 500, (path, body, answer.text)
+        data = {"message": value, "user": "u", "username": "n", "subject": "s"}
+        event = {"specversion": "1.0", "id": "i", "source": "/s", "type": "welcome.message.sent", "data": data}
+        for changed in (event, event | {"id": value}, event | {"subject": value}, event | {"correlationid": value}):
+            headers = {"content-type": "application/cloudevents+json"}
+            answer = await admin.request("POST", "/v1/events", content=json.dumps(changed).encode(), headers=headers)
+            assert answer.status_code < 500, (changed, answer.text)
+    listed = await admin.get("/v1/runs", params={"tag": "a:x"})
+    assert listed.status_code == 200
 
 
 # Starting

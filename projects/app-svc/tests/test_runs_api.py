@@ -325,6 +325,20 @@ async def test_the_same_event_again_changes_nothing_and_another_under_its_id_is_
     assert (await publish(alice, both, "application/cloudevents-batch+json")).status_code == 202
 
 
+async def test_the_same_event_published_by_many_at_once_is_stored_once(any_app: Any) -> None:
+    alice = any_app.client()
+    for _ in range(5):
+        event = cloud_event()
+        answers = await asyncio.gather(*(publish(alice, event) for _ in range(12)))
+        assert {answer.status_code for answer in answers} == {202}
+
+    async def all_five() -> Any:
+        found = (await alice.get("/v1/events", params={"types": "welcome.*"})).json()["items"]
+        return len(found) == 5
+
+    await wait_until(all_five)
+
+
 async def test_events_that_may_not_come_in_are_refused_with_the_reason(app: Any) -> None:
     alice = app.client()
     cases = [

@@ -4,6 +4,7 @@ import logging
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
+from pydantic_core import PydanticSerializationError
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -55,6 +56,7 @@ def create_app(service: Service) -> FastAPI:
     install_problem_handlers(app)
     for kind in UNAVAILABLE:
         app.add_exception_handler(kind, _unavailable)
+    app.add_exception_handler(PydanticSerializationError, _unencodable)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
     if settings.cors_origins:
@@ -74,4 +76,12 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     """Nothing was stored, or nobody knows; the text of these errors is made for the client, too."""
     logger.error("answering 503: %s", error)
     problem = Problem(503, "try-again", "Not now", str(error), headers={"retry-after": RETRY_AFTER_SECONDS})
+    return problem_response(problem, REQUEST_PREFIX + request_id(request))
+
+
+async def _unencodable(request: Request, _error: Exception) -> Response:
+    """JSON can name characters that no text can have, such as half of a surrogate pair."""
+    problem = Problem(
+        422, "invalid-input", detail="texts must be Unicode without lone surrogates; encode them properly"
+    )
     return problem_response(problem, REQUEST_PREFIX + request_id(request))

@@ -11,7 +11,7 @@ from sqlalchemy import and_, or_, select
 
 from app_svc.authorization import Caller, CallerOf
 from app_svc.documents import ApprovalDocument, describe_approval
-from app_svc.page import CursorText, Limit, Page, cut, decode_cursor, encode_cursor
+from app_svc.page import STORABLE, CursorText, Limit, Page, cut, decode_cursor, encode_cursor
 from lib_auth.principal import with_included
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem
@@ -20,7 +20,7 @@ from lib_workflows.errors import ApprovalDecided, ApprovalNotFound, CommandRefus
 from lib_workflows.tables import approvals
 
 type ApprovalStatus = Literal["pending", "approved", "rejected", "expired"]
-ApprovalId = Annotated[str, Path(min_length=1, max_length=200)]
+ApprovalId = Annotated[str, Path(min_length=1, max_length=200, pattern=STORABLE)]
 
 
 class DecisionBody(BaseModel):
@@ -29,7 +29,7 @@ class DecisionBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     approved: bool = Field(strict=True)
-    comment: str | None = Field(default=None, max_length=2_000)
+    comment: str | None = Field(default=None, max_length=2_000, pattern=STORABLE)
     form: dict[str, Any] | None = Field(default=None, max_length=100)
 
 
@@ -42,7 +42,7 @@ def approval_routes(database: Database, *, route_class: type[APIRoute]) -> APIRo
         caller: CallerOf,
         *,
         status: Annotated[list[ApprovalStatus] | None, Query()] = None,
-        run: Annotated[str | None, Query(max_length=128)] = None,
+        run: Annotated[str | None, Query(max_length=128, pattern=STORABLE)] = None,
         cursor: CursorText = None,
         limit: Limit = 50,
     ) -> Page[ApprovalDocument]:

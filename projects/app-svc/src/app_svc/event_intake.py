@@ -7,7 +7,6 @@ from urllib.parse import unquote
 
 from pydantic_core import from_json
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from starlette.requests import Request
 
 from lib_auth.principal import Principal
@@ -21,6 +20,7 @@ BATCH = "application/cloudevents-batch+json"
 BATCH_LIMIT = 500
 EVENT_LIMIT_BYTES = 512 * 1024
 ID_LIMIT = 200
+UNIQUE_VIOLATION = "23505"  # PostgreSQL; on SQLite one writer looks and stores
 # Only the services themselves speak under these names.
 SERVICES = frozenset(("app-svc", "auth-svc", "gui-proj", "cli-proj"))
 # We say who published and why; whoever publishes may only continue a story, not invent its actors.
@@ -92,9 +92,11 @@ class EventIntake:
                 raise refusal(rejected, index if len(offered) > 1 else None) from rejected
         try:
             await self._database.transact(_append, accepted)
-        except IntegrityError as error:
-            # Somebody stored the same id in the same moment.
-            raise _taken(accepted[0]) from error
+        except Exception as error:
+            if not _is_duplicate(error):
+                raise
+            # Somebody stored the same id in the same moment; now it can be seen what it is.
+            await self._database.transact(_append, accepted)
         return accepted
 
     def _admit(self, event: Event, principal: Principal, correlation_id: str | None) -> Event:
@@ -110,6 +112,8 @@ class EventIntake:
                 f"source must be your own and, like id, at most {ID_LIMIT} characters long, got {event.source[:80]!r}"
             )
             raise EventRejected("malformed", detail, field="source")
+        if any("\0" in text for text in (event.id, event.source, event.subject or "", *event.extensions.values())):
+            raise EventRejected("malformed", "attributes must not have the character U+0000", event_type=event.type)
         self._registry.check(event)
         extensions = {name: value for name, value in event.extensions.items() if name not in OWN_EXTENSIONS}
         extensions.setdefault("correlationid", correlation_id or event.id)
@@ -132,6 +136,11 @@ def _append(connection: Connection, accepted: Sequence[Event]) -> None:
         elif not _is_same(known, event):
             raise _taken(event)
     connection.publish(*new.values())
+
+
+def _is_duplicate(error: Exception) -> bool:
+    """Whether a row of that key was there already; hot rows raise the driver's own exception."""
+    return getattr(getattr(error, "orig", None) or error, "sqlstate", None) == UNIQUE_VIOLATION
 
 
 def _is_same(known: Event, event: Event) -> bool:

@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app_svc.authorization import CallerOf
 from app_svc.event_intake import BATCH, STRUCTURED, EventIntake, read_events
 from app_svc.event_visibility import check_types, visible_to
-from app_svc.page import Limit
+from app_svc.page import STORABLE, Limit
 from app_svc.service import Service
 from app_svc.streams import Streams
 from lib_events.database import Connection, Database
@@ -31,7 +31,10 @@ PUBLISH_BODY = {
         },
     }
 }
-Texts = Annotated[list[str] | None, Query(description="Names, or patterns such as `order.*`; also comma-separated")]
+Texts = Annotated[
+    list[Annotated[str, Field(max_length=2_000, pattern=STORABLE)]] | None,
+    Query(description="Names, or patterns such as `order.*`; also comma-separated"),
+]
 
 
 class EventPage(BaseModel):
@@ -72,8 +75,8 @@ class EventRoutes:
         caller: CallerOf,
         *,
         types: Texts = None,
-        subject: Annotated[str | None, Query(max_length=256)] = None,
-        correlation: Annotated[str | None, Query(max_length=256)] = None,
+        subject: Annotated[str | None, Query(max_length=256, pattern=STORABLE)] = None,
+        correlation: Annotated[str | None, Query(max_length=256, pattern=STORABLE)] = None,
         after: Annotated[str | None, Query(max_length=40, description="A cursor; default: the beginning")] = None,
         limit: Limit = 50,
     ) -> Any:

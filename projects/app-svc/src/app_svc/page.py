@@ -10,6 +10,10 @@ from pydantic_core import from_json, to_json
 
 from lib_events.problem import Problem
 
+# PostgreSQL stores no NUL character; a cursor holds numbers of 64 bits.
+STORABLE = r"^[^\x00]*$"
+INTEGER_LIMIT = 2**63
+
 Limit = Annotated[int, Query(ge=1, le=200, description="Items in a page, at most")]
 CursorText = Annotated[str | None, Query(max_length=500, description="The `next_cursor` of the page before")]
 
@@ -34,13 +38,17 @@ def decode_cursor(text: str | None, *kinds: type) -> tuple[Any, ...] | None:
         parts = from_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except ValueError:
         parts = None
-    if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds):
+    if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds) or not all(map(_fits, parts)):
         raise Problem(
             422,
             "invalid-cursor",
             detail="cursor must be the next_cursor of an earlier page of the same list, got another",
         )
     return tuple(parts)
+
+
+def _fits(part: int | str) -> bool:
+    return "\0" not in part if isinstance(part, str) else abs(part) < INTEGER_LIMIT
 
 
 def cut[T](rows: Sequence[T], limit: int) -> tuple[Sequence[T], T | None]:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from app_svc.page import STORABLE
 from app_svc.run_queries import RunFilter
 from app_svc.run_start import RUN_ID, StartBody
 
@@ -28,9 +29,9 @@ class FilterBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: list[RunStatus] = Field(default_factory=list)
-    workflow: str | None = None
-    tag: str | None = None
-    q: str | None = None
+    workflow: str | None = Field(default=None, max_length=128, pattern=STORABLE)
+    tag: str | None = Field(default=None, max_length=400, pattern=STORABLE)
+    q: str | None = Field(default=None, max_length=200, pattern=STORABLE)
     since: AwareDatetime | None = None
 
     def as_filter(self) -> RunFilter:
@@ -67,7 +68,9 @@ class ForkBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    from_step: str | None = Field(default=None, max_length=200, description="An operation of the history, such as 3")
+    from_step: str | None = Field(
+        default=None, max_length=200, pattern=STORABLE, description="An operation of the history, such as 3"
+    )
     input: Any = None
     id: str | None = Field(default=None, pattern=RUN_ID)
 

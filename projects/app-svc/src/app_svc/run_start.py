@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from app_svc.authorization import Caller
+from app_svc.page import STORABLE
 from lib_events.clock import to_micros
 from lib_events.event import current_cause
 from lib_events.problem import Problem, invalid_input
@@ -32,12 +33,12 @@ class StartBody(BaseModel):
     id: str | None = Field(
         default=None, pattern=RUN_ID, description="The same id, workflow and input mean the same run"
     )
-    queue: str | None = Field(default=None, min_length=1, max_length=128)
+    queue: str | None = Field(default=None, min_length=1, max_length=128, pattern=STORABLE)
     priority: int = Field(default=0, ge=-1_000, le=1_000, description="Higher runs earlier")
     delay_seconds: float = Field(default=0, ge=0, le=366 * 86_400)
     deadline: AwareDatetime | None = Field(default=None, description="After it the run is cancelled")
-    tags: dict[Annotated[str, Field(pattern=TAG_NAME)], Annotated[str, Field(max_length=256)]] = Field(
-        default_factory=dict, max_length=20
+    tags: dict[Annotated[str, Field(pattern=TAG_NAME)], Annotated[str, Field(max_length=256, pattern=STORABLE)]] = (
+        Field(default_factory=dict, max_length=20)
     )
     reply_to: str | None = Field(default=None, description="Not offered yet: follow the run's events instead")
 

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from app_svc.authorization import CallerOf
 from app_svc.documents import HistoryDocument, RunDocument
 from app_svc.event_visibility import of_run
-from app_svc.page import CursorText, Limit, Page
+from app_svc.page import STORABLE, CursorText, Limit, Page
 from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, UpdateAnswer
 from app_svc.run_desk import RunDesk
 from app_svc.run_queries import RunFilter, find_runs, find_start, find_view, list_history, list_runs
@@ -27,7 +27,7 @@ from lib_workflows.codec import encode_json
 UPDATE_WAIT_SECONDS = 10.0
 
 RunId = Annotated[str, Path(pattern=RUN_ID)]
-MessageName = Annotated[str, Path(min_length=1, max_length=128)]
+MessageName = Annotated[str, Path(min_length=1, max_length=128, pattern=STORABLE)]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 Prefer = Annotated[str | None, Header(max_length=500)]
 
@@ -97,11 +97,17 @@ class RunRoutes:
         caller: CallerOf,
         *,
         status: Annotated[list[RunStatus] | None, Query()] = None,
-        workflow: Annotated[str | None, Query(max_length=128)] = None,
-        tag: Annotated[str | None, Query(max_length=400, description="`name:value`, or `name`")] = None,
-        q: Annotated[str | None, Query(max_length=200, description="Text in id, workflow, person or error")] = None,
+        workflow: Annotated[str | None, Query(pattern=STORABLE, max_length=128)] = None,
+        tag: Annotated[
+            str | None, Query(pattern=STORABLE, max_length=400, description="`name:value`, or `name`")
+        ] = None,
+        q: Annotated[
+            str | None, Query(pattern=STORABLE, max_length=200, description="Text in id, workflow, person or error")
+        ] = None,
         since: AwareDatetime | None = None,
-        parent: Annotated[str | None, Query(max_length=128, description="Only runs that this run started")] = None,
+        parent: Annotated[
+            str | None, Query(pattern=STORABLE, max_length=128, description="Only runs that this run started")
+        ] = None,
         mine: Annotated[bool, Query(description="Only my own runs, also where I may see everybody's")] = False,
         cursor: CursorText = None,
         limit: Limit = 50,

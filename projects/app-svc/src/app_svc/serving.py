@@ -128,7 +128,7 @@ class Server(uvicorn.Server):
 def listen(settings: AppSettings) -> socket.socket:
     """Take the port, so that a taken one is found before anything else begins."""
     try:
-        return socket.create_server((settings.host, settings.app_port), backlog=2048)
+        listener = socket.create_server((settings.host, settings.app_port), backlog=2048)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(
@@ -139,6 +139,10 @@ def listen(settings: AppSettings) -> socket.socket:
             f"EVS_HOST and EVS_APP_PORT must name an address of this machine, got {settings.host}:{settings.app_port}: "
             f"{error.strerror}"
         ) from error
+    # Connections inherit it. asyncio sets it only where the socket names its protocol, which one made so does not,
+    # and then every answer waits 40 ms for the client's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _with_port(settings: AppSettings, port: int) -> AppSettings:

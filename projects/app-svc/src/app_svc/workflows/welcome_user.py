@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from app_svc.tables import outgoing_messages
 from lib_auth.events import UserRegistered, UserRegisteredData
@@ -34,17 +34,17 @@ def write_welcome(connection: Connection, user: str, username: str, email: str |
     """Write the message; a user who was welcomed before gets no second one."""
     identifier = f"welcome-{user}"
     welcome = Welcome(identifier, user, username, SUBJECT.format(username=username))
-    known = select(outgoing_messages.c.id).where(outgoing_messages.c.id == identifier)
-    if connection.scalar(known) is None:
-        row = {
-            "id": identifier,
-            "recipient": user,
-            "email": email,
-            "subject": welcome.subject,
-            "body": BODY.format(username=username),
-            "written_at": SystemClock().micros(),
-        }
-        connection.execute(insert(outgoing_messages).values(row))
+    row = {
+        "id": identifier,
+        "recipient": user,
+        "email": email,
+        "subject": welcome.subject,
+        "body": BODY.format(username=username),
+        "written_at": SystemClock().micros(),
+    }
+    # Two runs may welcome the same user at once: the database decides which of them writes.
+    insert = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
+    connection.execute(insert(outgoing_messages).values(row).on_conflict_do_nothing())
     return welcome
 
 
