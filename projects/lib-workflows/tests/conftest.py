@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 # The workflows under test, importable by name also in the processes that tests start.
-_spec = importlib.util.spec_from_file_location("flows", Path(__file__).with_name("flows.py"))
-flows = importlib.util.module_from_spec(_spec)
-sys.modules["flows"] = flows
-_spec.loader.exec_module(flows)
+for _name in ("flows", "scenarios"):
+    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
+    sys.modules[_name] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
+flows = sys.modules["flows"]
 
 
 @pytest.fixture(autouse=True)

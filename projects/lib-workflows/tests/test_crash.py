@@ -1,47 +1,15 @@
 """A crash at every commit: after reopening, the result is right and exactly-once is exactly once."""
 
-import contextlib
-
 import flows
 import pytest
-from flows import Order, address_changed, doubling, everything, forever
+from flows import Order, everything, forever
+from scenarios import WORKFLOWS, allow_for_the_end, asked, play_everything
 
 from lib_events.testing import wait_until
-from lib_workflows import Engine, Principal, RunCancelled, commands, queries
-from lib_workflows.errors import ApprovalDecided, CommandRefused
+from lib_workflows import Engine, RunCancelled, queries
 from lib_workflows.testing import survive
 
-WORKFLOWS = [doubling, everything, forever]
 LEASE_SECONDS = 0.2
-MANAGER = Principal("u1", "mia", ("manager",))
-
-
-async def play_everything(engine, run_id="the-run", *, approved=True):
-    await engine.database.transact(flows.make_stock)
-    handle = await engine.start(everything, Order(id="o1", amount=7), id=run_id)
-    run = await engine.database.read(queries.get_run, handle.id)
-    if run.status not in ("completed", "failed"):
-        await _allow_for_the_end(handle.signal(address_changed, "Elm Street"))
-        approval = await wait_until(lambda: _asked(engine, handle.id))
-        await _allow_for_the_end(_decide(engine, approval, approved))
-    try:
-        return await handle.result(20)
-    except flows.CardDeclined as error:
-        return error.code
-
-
-async def _allow_for_the_end(command):
-    with contextlib.suppress(CommandRefused, ApprovalDecided):  # it was done in the life before
-        await command
-
-
-async def _decide(engine, approval, approved):
-    await engine.database.transact(lambda c: commands.decide(c, approval.id, approved=approved, by=MANAGER))
-
-
-async def _asked(engine, run_id):
-    page = await engine.database.read(lambda c: queries.list_approvals(c, run=run_id))
-    return page.items[0] if page.items else None
 
 
 async def look(engine, run_id="the-run"):
@@ -107,7 +75,7 @@ async def test_a_crash_at_every_commit_of_a_cancellation_still_undoes(database_u
             await engine.database.transact(flows.make_stock)
             handle = await engine.start(forever, id=run_id)
             await wait_until(lambda: engine.database.read(flows.stock_of, run_id))
-            await _allow_for_the_end(handle.cancel())
+            await allow_for_the_end(handle.cancel())
             with pytest.raises(RunCancelled):
                 await handle.result(20)
 
@@ -125,7 +93,7 @@ async def test_an_interrupted_and_an_uninterrupted_run_have_the_same_history(dat
     _, (_, whole, _, _) = await uninterrupted(database_url, play_everything)
     async with Engine.open(database_url, WORKFLOWS) as engine:
         handle = await engine.start(everything, Order(id="o1", amount=7), id="interrupted")
-        await wait_until(lambda: _asked(engine, handle.id))
+        await wait_until(lambda: asked(engine, handle.id))
     for _ in range(2):
         async with Engine.open(database_url, WORKFLOWS) as engine:
             assert (await engine.database.read(queries.get_run, "interrupted")).status == "waiting"

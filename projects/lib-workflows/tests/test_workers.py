@@ -10,11 +10,14 @@ from pathlib import Path
 import flows
 import pytest
 from flows import address_changed, forever
+from scenarios import WORKFLOWS, play_everything
+from sqlalchemy import update
 
 from lib_events.database import Fenced
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, Registry, Signal, commands, queries, step, workflow
 from lib_workflows.errors import Nondeterministic
+from lib_workflows.tables import workers
 from lib_workflows.testing import environment, export_history, replay_history
 from lib_workflows.worker import take_over
 
@@ -202,3 +205,28 @@ async def test_an_exported_history_is_replayed_against_todays_code(sqlite_url):
     exported["history"][0]["name"] = "triple"
     with pytest.raises(Nondeterministic):
         replay_history(flows.doubling, exported)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 6, 9])
+async def test_a_worker_taken_for_dead_begins_again(postgresql_url, rows):
+    """The worst moment to be paused: everything it does is refused, and everything is done once all the same."""
+
+    def end_life(connection, worker_id, epoch):
+        mine = workers.c.id == worker_id
+        connection.execute(update(workers).where(mine).values(lease_until_at=0))
+        assert take_over(connection, worker_id, epoch)
+
+    async with Engine.open(postgresql_url, WORKFLOWS) as engine:
+        playing = asyncio.ensure_future(play_everything(engine))
+
+        async def far_enough():
+            return playing.done() or len(await engine.database.read(queries.get_history, "the-run")) >= rows
+
+        await wait_until(far_enough)
+        await engine.database.transact(end_life, engine._worker.id, engine._worker.epoch)
+        result = await asyncio.wait_for(playing, 30)
+        assert result["children"] == [0, 2, 4]
+        assert await engine.database.read(flows.stock_of, "the-run") == [-7]
+        # Still a worker, in another life.
+        assert await (await engine.start(flows.doubling, 3)).result(30) == 6

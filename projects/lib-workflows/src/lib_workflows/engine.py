@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lib_events.clock import Clock, SystemClock, to_micros
-from lib_events.database import Database, open_database
+from lib_events.database import Database, Fenced, open_database
 from lib_events.event import Cause, current_cause
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import Loop, running
@@ -196,11 +196,17 @@ class Engine:
         if request.id is None and request.idempotency_key is None:
             return (await self.submit_many([request]))[0]
         self._check_open()
-        owner = self._worker.owner if self.residence.can_run(request) else None
         now = self.clock.micros()
-        fence = self._worker.fence if owner else None
-        run_id, created = await self.database.transact(commands.start, request, now, owner, fence=fence)
-        if created and owner and not self.residence.is_lost:
+        owner = self._worker.owner if self.residence.can_run(request) else None
+        try:
+            fence = self._worker.fence if owner else None
+            run_id, created = await self.database.transact(commands.start, request, now, owner, fence=fence)
+        except Fenced:
+            # This worker was taken for dead: the run is for whoever lives.
+            self.residence.fenced(owner or "")
+            run_id, _ = await self.database.transact(commands.start, request, now)
+            return run_id
+        if created and owner and owner == self._worker.owner:
             record = RunRecord.begun({**run_row(request, now, owner), "id": run_id})
             self.residence.run_now(record, None)
         return run_id
@@ -217,7 +223,13 @@ class Engine:
         for row in rows:
             if row["owner"]:
                 residence.run_now(RunRecord.begun(row), saving)
-        await saving
+        try:
+            await saving
+        except Fenced:
+            # This worker was taken for dead: the runs are for whoever lives.
+            residence.fenced(owner)
+            rows = [{**row, "owner": None, "status": "queued", "wake_at": now, "started_at": None} for row in rows]
+            await residence.insert(rows)
         if any(not row["owner"] for row in rows):
             await self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC))
         return [row["id"] for row in rows]

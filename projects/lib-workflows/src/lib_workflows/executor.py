@@ -105,8 +105,11 @@ class Executor:
     driver: Driver = field(init=False)
     ledger: Ledger = field(init=False)
     teller: Teller = field(init=False)
+    owner: str = field(init=False)  # the life it belongs to, and what guards its commits
+    fence: Fence | None = field(init=False)
 
     def __post_init__(self) -> None:
+        self.owner, self.fence = self.home.worker_id, self.home.fence
         run = self.run
         context = Context(run.info(self.home.database.source), self)
         self.driver = Driver(
@@ -117,7 +120,7 @@ class Executor:
         self.teller = Teller.of(run.id, run.workflow, run.version, self.home.database.source, context.run.cause())
         self.ledger = Ledger(
             self.home.database,
-            self.home.fence,
+            self.fence,
             on_durable=self._on_durable,
             on_ended=self._on_ended,
             on_lost=self._on_lost,
@@ -214,7 +217,7 @@ class Executor:
         assert self._waiting is not None  # noqa: S101 - it rests
         self.is_leaving = True
         self._on_left = then
-        self._set_state("waiting", None, wake_at=self._waiting[0], waiting_for=self._waiting[1], owner=None)
+        self._set_state("waiting", None, wake_at=self._waiting[0], waiting_for=self._waiting[1], keeps=False)
         self.ledger.flush()
 
     def when_left(self, then: Callable[[], None]) -> None:
@@ -420,12 +423,22 @@ class Executor:
         *,
         wake_at: int | None = None,
         waiting_for: str | None = None,
-        owner: str | None = "",
+        keeps: bool = True,
     ) -> None:
         run = self.run
         self._row_is_stale = False
-        owner = self.home.worker_id if owner == "" else owner
-        row = (status, owner, self.seen, wake_at, waiting_for, None, None, run.started_at, None, run.id)
+        row = (
+            status,
+            self.owner if keeps else None,
+            self.seen,
+            wake_at,
+            waiting_for,
+            None,
+            None,
+            run.started_at,
+            None,
+            run.id,
+        )
         self.ledger.set_state(row, event)
 
     def _finish(self, outcome: Outcome) -> None:
@@ -490,6 +503,8 @@ class Executor:
 
     async def transact(self, pending: Pending, call: Callable[[Connection], Completion]) -> None:
         """Run a transaction function and its row in one transaction; no other row of the run comes between."""
+        if self.ledger.closed:
+            return
         started_at = self.clock_micros()
         self.transaction = pending.path
         self.position += 1
@@ -502,7 +517,7 @@ class Executor:
             return completion
 
         try:
-            completion = await self.home.database.transact(function, fence=self.home.fence)
+            completion = await self.home.database.transact(function, fence=self.fence)
         except Exception as error:  # noqa: BLE001 - what the function raises is its result
             if is_infrastructure(error):
                 self.home.run_lost(self, error)

@@ -125,9 +125,9 @@ class Residence:
         self.progress.pop(run_id, None)
         self.results.gone(run_id)
 
-    def fenced(self) -> None:
-        """Somebody took over: nothing in memory may be believed any more. Begin a new life."""
-        if self.is_lost or not self.is_open:
+    def fenced(self, owner: str) -> None:
+        """Somebody took over from the life `owner`: nothing of it in memory may be believed. Begin a new one."""
+        if owner != self._worker.owner or self.is_lost or not self.is_open:
             return
         self.is_lost = True
         logger.error("this worker was taken for dead and its runs are elsewhere; beginning again")
@@ -161,7 +161,8 @@ class Residence:
             cause = Cause(row["correlation_id"], row["causation_id"], row["principal"], row["traceparent"])
             teller = Teller.of(row["id"], row["workflow"], row["version"], self.database.source, cause)
             events.append(teller.tell(RUN_STARTED if row["owner"] else RUN_QUEUED, row["created_at"]))
-        return self.database.write(*writes, events=events, fence=self._worker.fence if self.is_open else None)
+        owned = any(row["owner"] for row in rows)
+        return self.database.write(*writes, events=events, fence=self._worker.fence if owned else None)
 
     def run_now(self, record: RunRecord, saving: asyncio.Future[None] | None) -> None:
         """Begin a run that is being inserted by `saving` (or has been)."""
@@ -224,7 +225,7 @@ class Residence:
 
     def _begin_child(self, record: RunRecord, saving: asyncio.Future[None]) -> None:
         self._loading.pop(record.id, None)
-        if self.is_open and not self.is_lost:
+        if self.is_open and record.owner == self._worker.owner:
             self.run_now(record, saving)
 
     def cancel_child(self, parent: Executor, operation: str) -> None:
@@ -301,7 +302,7 @@ class Residence:
         if not self.is_open or self.is_lost:
             return
         if isinstance(error, Fenced):
-            self.fenced()
+            self.fenced(executor.owner)
             return
         logger.warning("run %s is loaded again: %s", run_id, error)
         at = self.timers.clock.micros() + int(RELOAD_SECONDS * 1e6)
@@ -371,6 +372,8 @@ class Residence:
 
     async def scan(self) -> None:
         """Tell runs in memory what came for them, and take runs that are due and in nobody's memory."""
+        if self.is_lost:
+            return
         now = self.timers.clock.micros()
         owner = self._worker.owner
         due = await self.database.read(look, owner, self._held, now)
@@ -442,8 +445,10 @@ class Residence:
             raise
         for record, stored in loaded:
             ended_children = self._loading.pop(record.id, [])
+            if record.owner != self._worker.owner or not self.is_open or self.is_lost:
+                continue  # it was another life that took it
             current = self._executors.get(record.id)
-            if (current is not None and not current.is_leaving) or not self.is_open or self.is_lost:
+            if current is not None and not current.is_leaving:
                 continue
             if current is not None:
                 self._drop(current)
@@ -474,7 +479,11 @@ class Scanner(Loop):
         unsubscribe = self._residence.database.on_notify(commands.RUNS_TOPIC, self.wake)
         try:
             while True:
-                await self._residence.scan()
+                owner = self._residence.worker_id
+                try:
+                    await self._residence.scan()
+                except Fenced:
+                    self._residence.fenced(owner)
                 self._residence.evict_idle()
                 await self.pause(POLL_SECONDS)
         finally:

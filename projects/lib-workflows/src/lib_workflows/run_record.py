@@ -52,6 +52,7 @@ class RunRecord:
     queue: str
     status: str
     created_at: int
+    owner: str | None = None
     input: str | None = None
     output: str | None = None
     error: str | None = None

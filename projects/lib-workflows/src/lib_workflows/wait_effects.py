@@ -85,7 +85,7 @@ def begin_wait_event(executor: "Executor", pending: Pending) -> None:
 async def _register(executor: "Executor", pending: Pending, operation: WaitEvent[Any]) -> None:
     match = canonical_match(operation.match)
     after = executor.received.get((operation.name, match))
-    database, fence = executor.home.database, executor.home.fence
+    database, fence = executor.home.database, executor.fence
     try:
         found = await database.transact(
             register_event_wait, executor.run.id, pending.path, operation.name, match, after, fence=fence
@@ -151,7 +151,7 @@ def _expire(executor: "Executor", pending: Pending) -> None:
     async def settle() -> None:
         approval = approval_id(executor.run.id, pending.path, executor.stored.life)
         expired = await executor.home.database.transact(
-            commands.expire, approval, executor.clock_micros(), fence=executor.home.fence
+            commands.expire, approval, executor.clock_micros(), fence=executor.fence
         )
         if expired and not executor.ended:
             executor.complete(failed(pending, WaitTimeout(f"approval {pending.operation.name}")))
@@ -168,7 +168,7 @@ def forget_event_wait(executor: "Executor", pending: Pending) -> None:
 def withdraw_approval(executor: "Executor", pending: Pending) -> None:
     """Nobody needs to decide any more."""
     approval = approval_id(executor.run.id, pending.path, executor.stored.life)
-    database, fence, now = executor.home.database, executor.home.fence, executor.clock_micros()
+    database, fence, now = executor.home.database, executor.fence, executor.clock_micros()
 
     async def withdraw() -> None:
         await database.transact(commands.expire, approval, now, fence=fence)

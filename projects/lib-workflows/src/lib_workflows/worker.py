@@ -9,6 +9,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Select, and_, case, delete, literal, or_, select, text, true, tuple_, update
@@ -51,16 +52,20 @@ class Worker:
             return None
         return Fence(FENCE, (self.id, self.epoch))
 
-    async def begin(self, on_lost: Callable[[], None]) -> None:
-        """Begin a life; on SQLite everything an earlier process held is set free at once."""
-        self.epoch += 1
+    async def begin(self, on_lost: Callable[[str], None]) -> None:
+        """Begin a life; `on_lost(owner)` hears when others have ended it.
+
+        On SQLite everything an earlier process held is set free at once.
+        """
+        before, self.epoch = self.owner, self.epoch + 1
         if self._database.dialect_name == "sqlite":
             await self._database.transact(release_runs, None)
             return
         await self._database.transact(_register, self.id, self.epoch, self.lease_seconds)
+        await self._database.transact(release_runs, before)
         from lib_workflows.lease import Renewal  # noqa: PLC0415 - brings a driver that SQLite does not need
 
-        self._renewal = Renewal(self._database, self.id, self.epoch, self.lease_seconds, on_lost)
+        self._renewal = Renewal(self._database, self.id, self.epoch, self.lease_seconds, partial(on_lost, self.owner))
         self._renewal.start()
 
     async def end(self, *, release: bool = True) -> None:
