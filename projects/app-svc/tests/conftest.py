@@ -24,8 +24,6 @@ from app_svc.settings import AppSettings
 from lib_events.secret_file import write_secret
 from lib_events.testing import wait_until
 
-pytest_plugins = ["lib_events.testing"]
-
 ALL_SCOPES = "workflows:read workflows:run workflows:manage events:read events:publish approvals:decide"
 
 

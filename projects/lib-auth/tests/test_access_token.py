@@ -44,8 +44,6 @@ async def test_a_good_token_becomes_its_principal(issuer):
         ({"exp": ...}, "claims"),
         ({"exp": "tomorrow"}, "claims"),
         ({"exp": True}, "claims"),
-        ({"iat": time.time() + 60}, "early"),
-        ({"nbf": time.time() + 60}, "early"),
         ({"nbf": "later"}, "claims"),
         ({"iat": ...}, "claims"),
         ({"sub": ...}, "claims"),
@@ -59,6 +57,11 @@ async def test_a_good_token_becomes_its_principal(issuer):
 )
 async def test_wrong_claims_are_refused(issuer, changes, expected):
     assert await reason(issuer, issuer.token(**changes)) == expected
+
+
+@pytest.mark.parametrize("claim", ["iat", "nbf"])
+async def test_a_token_from_the_future_is_refused(issuer, claim):
+    assert await reason(issuer, issuer.token(**{claim: time.time() + 60})) == "early"
 
 
 @pytest.mark.parametrize(

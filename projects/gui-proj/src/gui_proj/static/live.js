@@ -130,7 +130,7 @@ function leave() {
 /** @param {boolean} connected */
 function showConnection(connected) {
   clearTimeout(showConnection.timer);
-  if (connected) banner.hidden = true;
+  if (connected && navigator.onLine) banner.hidden = true;
   else showConnection.timer = setTimeout(() => { banner.hidden = false; }, 800); // a blink is not worth a word
 }
 
@@ -163,6 +163,7 @@ setInterval(() => {
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refreshSoon(); });
 addEventListener("online", refreshSoon);
 addEventListener("offline", () => showConnection(false));
+if (!navigator.onLine) showConnection(false);
 
 // A second press of a button that already sends must not send twice.
 document.addEventListener("submit", (event) => {
