@@ -31,7 +31,7 @@ Other = EventType("other.thing", Note)
 async def database(database_url):
     opened = await open_database(database_url, service="app-svc", schemas=[SCHEMA])
     await opened.transact(
-        lambda connection: connection.execute(text("CREATE TABLE handled (number INTEGER, who TEXT)"))
+        lambda connection: connection.execute(text("CREATE TABLE handled (number INTEGER, who TEXT, turn INTEGER)"))
     )
     async with running(Relay(opened, None)):
         yield opened
@@ -52,12 +52,13 @@ async def publish(database, numbers, event_type=Noted):
 
 
 def record(connection, event, who="a"):
-    connection.execute(text("INSERT INTO handled VALUES (:n, :w)"), {"n": event.data["number"], "w": who})
+    turn = "(SELECT count(*) FROM handled WHERE who = :w)"  # a table by itself keeps no order
+    connection.execute(text(f"INSERT INTO handled VALUES (:n, :w, {turn})"), {"n": event.data["number"], "w": who})
 
 
 async def handled(database, who="a"):
     def read(connection):
-        return list(connection.scalars(text("SELECT number FROM handled WHERE who = :w"), {"w": who}))
+        return list(connection.scalars(text("SELECT number FROM handled WHERE who = :w ORDER BY turn"), {"w": who}))
 
     return await database.read(read)
 
@@ -144,7 +145,7 @@ async def handled_all(database):
 @pytest.mark.postgresql
 async def test_several_processes_share_a_subscription_and_handle_each_event_once(postgresql_url):
     first, second = [await open_database(postgresql_url, service="app-svc", schemas=[SCHEMA]) for _ in range(2)]
-    await first.transact(lambda connection: connection.execute(text("CREATE TABLE handled (number INTEGER, who TEXT)")))
+    await first.transact(lambda connection: connection.execute(text("CREATE TABLE handled (number INTEGER, who TEXT, turn INTEGER)")))
 
     @subscribe(Noted, durable="shared")
     def shared(connection, event):
