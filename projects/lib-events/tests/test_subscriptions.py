@@ -145,7 +145,9 @@ async def handled_all(database):
 @pytest.mark.postgresql
 async def test_several_processes_share_a_subscription_and_handle_each_event_once(postgresql_url):
     first, second = [await open_database(postgresql_url, service="app-svc", schemas=[SCHEMA]) for _ in range(2)]
-    await first.transact(lambda connection: connection.execute(text("CREATE TABLE handled (number INTEGER, who TEXT, turn INTEGER)")))
+    await first.transact(
+        lambda connection: connection.execute(text("CREATE TABLE handled (number INTEGER, who TEXT, turn INTEGER)"))
+    )
 
     @subscribe(Noted, durable="shared")
     def shared(connection, event):
