@@ -55,14 +55,22 @@ async def _follow(service: AuthService, after: Cursor | None, wait: float) -> di
             placed.clear()
             now = service.clock.micros() // MICROS
             found, after, at_head = await service.database.read(_read, after, now)
-            if found or not at_head or loop.time() >= deadline:
+            if found or not at_head or loop.time() >= deadline or service.stopping.is_set():
                 return {"items": [item.to_dict() for item in found], "next_cursor": str(after), "head": at_head}
-            try:
-                await asyncio.wait_for(placed.wait(), deadline - loop.time())
-            except TimeoutError:
-                continue  # read once more: the answer says what is known when it is sent
+            # Then read once more: the answer says what is known when it is sent.
+            await _first_of(placed, service.stopping, seconds=deadline - loop.time())
     finally:
         unsubscribe()
+
+
+async def _first_of(*events: asyncio.Event, seconds: float) -> None:
+    """Wait until one of `events` is set, at most `seconds`."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 def _read(connection: Connection, after: Cursor | None, now: int) -> tuple[Sequence[Revocation], Cursor, bool]:

@@ -1,6 +1,7 @@
 """The parts every endpoint works with, wired once in `auth_svc.app`."""
 
-from dataclasses import dataclass, replace
+import asyncio
+from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
 
@@ -31,6 +32,7 @@ class AuthService:
     admin_guard: Guard
     app_guard: Guard
     clock: Clock
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # whoever holds an answer back gives it now
 
     def actor(self, request: Request, who: str | None = None) -> Actor:
         """Who acts in `request`, now."""

@@ -56,8 +56,13 @@ async def serve(settings: AuthSettings) -> None:
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             )
             server = Server(config)
+
+            def stop() -> None:
+                service.stopping.set()
+                server.stop()
+
             for number in STOP_SIGNALS:
-                asyncio.get_running_loop().add_signal_handler(number, server.stop)
+                asyncio.get_running_loop().add_signal_handler(number, stop)
             logger.info("%s is ready at %s", SERVICE, settings.auth_url)
             await server.serve(sockets=[listener])
 
