@@ -126,6 +126,12 @@ async def test_more_than_there_is_cannot_be_ordered(any_app: Any) -> None:
     )
 
 
+async def test_an_article_there_is_not_is_refused_naming_those_there_are(any_app: Any) -> None:
+    run = await any_app.client().run("order", {"sku": "tea"})
+    assert run["error"]["type"] == "UnknownArticle"
+    assert "tea-green" in run["error"]["message"]
+
+
 async def test_a_cancelled_order_undoes_everything_it_did_in_reverse(any_app: Any) -> None:
     alice = any_app.client()
     body = {"workflow": "order", "input": {"sku": "kettle", "hold_seconds": 600, "hold_after": "shipment"}}

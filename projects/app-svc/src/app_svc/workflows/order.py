@@ -71,6 +71,18 @@ class OutOfStock(Exception):
         return f"quantity of {self.sku!r} must be at most {self.available}, got {self.wanted}; order less"
 
 
+class UnknownArticle(Exception):
+    """There is no such article."""
+
+    def __init__(self, sku: str, known: list[str]) -> None:
+        super().__init__(sku, known)
+        self.sku = sku
+        self.known = known
+
+    def __str__(self) -> str:
+        return f"sku must be one of {', '.join(self.known)}, got {self.sku!r}; choose one of them"
+
+
 class CardDeclined(Exception):
     """The card cannot pay this."""
 
@@ -140,13 +152,15 @@ ShipmentRecalled = EventType("order.shipment.recalled", Shipment)
 
 
 def reserve_stock(connection: Connection, purchase: Purchase, sku: str, quantity: int) -> Reservation:
-    """Take the goods out of the stock; raises `OutOfStock`."""
+    """Take the goods out of the stock; raises `OutOfStock` and `UnknownArticle`."""
     enough = (stock.c.sku == sku) & (stock.c.available >= quantity)
     taken = update(stock).where(enough).values(available=stock.c.available - quantity).returning(stock.c.price_cents)
     price_cents = connection.scalar(taken)
     if price_cents is None:
         available = connection.scalar(select(stock.c.available).where(stock.c.sku == sku))
-        raise OutOfStock(sku, quantity, available or 0)
+        if available is None:
+            raise UnknownArticle(sku, list(connection.scalars(select(stock.c.sku).order_by(stock.c.sku))))
+        raise OutOfStock(sku, quantity, available)
     row = {"sku": sku, "quantity": quantity, "status": "reserved", "reserved_at": _now(), "released_at": None}
     _put(connection, stock_reservations, purchase, row)
     reservation = Reservation(purchase.order, sku, quantity, price_cents * quantity)
@@ -233,7 +247,7 @@ def recall_shipment(
         _publish(connection, purchase, ShipmentRecalled, Shipment(purchase.order, tracking_number, address))
 
 
-@workflow(name="order", version=1, type="orchestrated saga", errors=(OutOfStock, CardDeclined))
+@workflow(name="order", version=1, type="orchestrated saga", errors=(OutOfStock, UnknownArticle, CardDeclined))
 async def order(ctx: Context, order: OrderInput) -> OrderResult:
     """Reserve stock, take payment, ship. A declined card or a cancel undoes, in reverse, what was done."""
     purchase = Purchase(ctx.run_id, ctx.run.cause())
