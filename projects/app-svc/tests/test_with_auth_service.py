@@ -1,7 +1,6 @@
 """The AppService beside the real AuthService and broker: sign-in, choreography, an approval across services."""
 
 import asyncio
-import importlib.util
 import json
 import os
 import secrets
@@ -21,7 +20,7 @@ from app_svc.serving import serving
 from app_svc.settings import AppSettings
 from lib_auth.client import code_challenge
 from lib_events.secret_file import read_secret
-from lib_events.testing import missing, wait_until
+from lib_events.testing import needs_members, wait_until
 
 PASSWORD = "correct horse battery staple"
 SCOPE = "openid profile workflows:read workflows:run events:read events:publish approvals:decide"
@@ -139,8 +138,7 @@ async def process(*arguments: str, environment: dict[str, str]) -> AsyncIterator
 
 @pytest.fixture
 async def installation(tmp_path: Path) -> AsyncIterator[Installation]:
-    if importlib.util.find_spec("auth_svc") is None:
-        missing("auth-svc: install the whole workspace")
+    needs_members("auth_svc")
     made = Installation(tmp_path / "evs")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(made.http)

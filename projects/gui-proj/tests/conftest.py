@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from lib_events.parent_watch import supervised
+from lib_events.testing import needs_members
 
 PASSWORD = "a-password-for-tests"
 READY_SECONDS = 60
@@ -142,6 +143,7 @@ def own_product(tmp_path) -> Iterator[Product]:
 
 
 def running_product(data, *, access_seconds=300):
+    needs_members("auth_svc", "app_svc")
     (data / ".gitignore").write_text("*\n")
     ports = dict(zip(("gui_proj", "auth_svc", "app_svc"), free_ports(3), strict=True))
     running = Product(data, ports, access_seconds)

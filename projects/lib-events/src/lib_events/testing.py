@@ -1,6 +1,7 @@
 """For tests of services built on the event log: real databases and brokers, bounded waiting. A pytest plugin."""
 
 import asyncio
+import importlib.util
 import inspect
 import json
 import os
@@ -58,6 +59,13 @@ def missing(what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI must provide {what}")
     pytest.skip(f"needs {what}")
+
+
+def needs_members(*packages: str) -> None:
+    """Skip the test where a member runs without its neighbours; the tests of the whole workspace have them all."""
+    absent = [package for package in packages if importlib.util.find_spec(package) is None]
+    if absent:
+        pytest.skip(f"needs {', '.join(absent)}: run it in the whole workspace")
 
 
 @pytest.fixture(scope="session")
