@@ -1,6 +1,11 @@
 """Fixtures every member's tests share: databases, brokers, bounded waiting."""
 
 import os
+import signal
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["lib_events.testing"]
 
