@@ -3,22 +3,18 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 
-import pytest
 import pytest_asyncio
 from pydantic import BaseModel
-from starlette.requests import Request
 
 from lib_events import event_stream
 from lib_events import feed as feed_module
 from lib_events.database import open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, head
-from lib_events.event_stream import sse_response
-from lib_events.feed import Feed
+from lib_events.event_stream import EventStream
+from lib_events.feed import Feed, Filter
 from lib_events.lifecycle import running
-from lib_events.problem import Problem
 from lib_events.relay import Relay
 from lib_events.testing import wait_until
 
@@ -47,11 +43,6 @@ async def feed(database):
 
 def publish(database, number):
     return database.write(events=[Event.of(Noted, Note(number=number), source="/app-svc")])
-
-
-def request(*, last_event_id=None, query=b""):
-    headers = [(b"last-event-id", last_event_id.encode())] if last_event_id else []
-    return Request({"type": "http", "method": "GET", "path": "/", "query_string": query, "headers": headers})
 
 
 class Client:
@@ -94,10 +85,17 @@ class Client:
         return self.frames
 
 
+async def always():
+    return True
+
+
+EVERYTHING = Filter()
+
+
 @asynccontextmanager
-async def streaming(feed, sent=None, **options):
+async def streaming(feed, after=None, *, wanted=EVERYTHING, authorised=always, unlogged=None):
     client = Client()
-    response = await sse_response(sent or request(), feed, **options)
+    response = EventStream(feed, await feed.resolve(after), wanted, authorised=authorised, unlogged=unlogged)
     serving = asyncio.create_task(response({"type": "http"}, client.receive, client.send))
     await wait_until(lambda: "retry" in client.text)
     try:
@@ -117,20 +115,40 @@ async def test_events_arrive_with_their_cursor_and_type(database, feed):
     assert "content-length" not in client.headers
 
 
-@pytest.mark.parametrize("sent", [{"last_event_id": "1.2"}, {"query": b"after=1.2"}])
-async def test_a_stream_resumes_after_the_last_event(database, feed, sent):
+async def test_a_stream_resumes_after_the_last_event(database, feed):
     for number in range(1, 5):
         await publish(database, number)
     await wait_until(lambda: database.read(lambda connection: head(connection).position == 4))
-    async with streaming(feed, request(**sent)) as (client, _):
+    async with streaming(feed, "1.2") as (client, _):
         assert [cursor for cursor, _, _ in await client.until(2)] == ["1.3", "1.4"]
 
 
-@pytest.mark.parametrize(("cursor", "status"), [("x", 400), ("1.99", 400), ("9.1", 410)])
-async def test_a_cursor_that_cannot_be_resumed_is_a_problem(feed, cursor, status):
-    with pytest.raises(Problem) as raised:
-        await sse_response(request(last_event_id=cursor), feed)
-    assert raised.value.status == status
+async def test_clients_with_the_same_filter_share_one_encoding(database, feed):
+    odd = Filter(allowed=lambda event: event.data["number"] % 2 == 1)
+    async with (
+        streaming(feed, wanted=odd) as (first, _),
+        streaming(feed, wanted=odd) as (second, _),
+        streaming(feed) as (third, _),
+    ):
+        await wait_until(lambda: len(feed._followers) == 3)
+        await asyncio.gather(*(publish(database, number) for number in range(1, 5)))
+        assert [data["data"]["number"] for _, _, data in await third.until(4)] == [1, 2, 3, 4]
+        assert [data["data"]["number"] for _, _, data in await first.until(2)] == [1, 3]
+        assert await second.until(2) == first.frames
+
+
+async def test_what_is_in_no_log_is_told_without_an_id(feed):
+    told = []
+
+    def unlogged(hear):
+        told.append(hear)
+        return told.clear
+
+    async with streaming(feed, unlogged=unlogged) as (client, _):
+        told[0](Event.of(Noted, Note(number=7), source="/app-svc"))
+        ((cursor, kind, data),) = await client.until(1)
+    assert (cursor, kind, data["data"]) == (None, "test.noted", {"number": 7})
+    assert not told
 
 
 async def test_a_quiet_stream_has_a_heartbeat(feed, monkeypatch):
@@ -140,26 +158,24 @@ async def test_a_quiet_stream_has_a_heartbeat(feed, monkeypatch):
         await wait_until(lambda: client.text.count(": heartbeat") >= 2)
 
 
-async def test_a_stream_ends_with_its_token(feed):
-    async with streaming(feed, expires_at=datetime.now(UTC) + timedelta(seconds=0.2)) as (client, serving):
+async def test_a_stream_ends_with_what_authorised_it(feed, monkeypatch):
+    monkeypatch.setattr(event_stream, "CHECK_SECONDS", 0.02)
+    good = [True]
+
+    async def authorised():
+        return bool(good)
+
+    async with streaming(feed, authorised=authorised) as (client, serving):
+        good.clear()
         await asyncio.wait_for(serving, 5)
-    assert client.frames[-1][1:] == ("end", {"reason": "expired"})
     assert client.ended
-
-
-async def test_a_stream_ends_when_it_is_closed(feed):
-    revoked = []
-    async with streaming(feed, closed=lambda: bool(revoked)) as (client, serving):
-        revoked.append("session")
-        await asyncio.wait_for(serving, 5)
-    assert client.frames[-1][1:] == ("end", {"reason": "closed"})
 
 
 async def test_a_stream_ends_at_once_when_the_service_stops(feed):
     async with streaming(feed) as (client, serving):
         feed.close()
         await asyncio.wait_for(serving, 0.5)
-    assert client.frames[-1][1:] == ("end", {"reason": "stopping"})
+    assert client.ended
 
 
 async def test_a_client_that_goes_frees_its_place_at_once(feed):
@@ -178,10 +194,10 @@ async def test_a_client_that_reads_nothing_is_dropped(database, feed, monkeypatc
         await asyncio.wait_for(serving, 5)
 
 
-async def test_a_client_too_far_behind_is_told_to_resync_and_goes_on(database, feed, monkeypatch):
+async def test_a_client_too_far_behind_is_told_so_and_comes_back_at_the_end(database, feed, monkeypatch):
     monkeypatch.setattr(feed_module, "QUEUE_LIMIT", 5)
     monkeypatch.setattr(feed_module, "LAG_LIMIT", 10)
-    async with streaming(feed) as (client, _):
+    async with streaming(feed) as (client, serving):
         await wait_until(lambda: len(feed._followers) == 1)
         client.reading.clear()
         await publish(database, 0)
@@ -190,8 +206,7 @@ async def test_a_client_too_far_behind_is_told_to_resync_and_goes_on(database, f
         await wait_until(lambda: not feed._followers)
         await wait_until(lambda: database.read(lambda connection: head(connection).position == 50))
         client.reading.set()
-        await wait_until(lambda: "event: resync" in client.text)
-        await publish(database, 50)
-        await wait_until(lambda: client.frames[-1][0] == "1.51")
-        cursor, _, data = next(frame for frame in client.frames if frame[1] == "resync")
-        assert (cursor, data) == ("1.50", {"after": "1.50"})
+        await asyncio.wait_for(serving, 5)
+    cursor, kind, data = client.frames[-1]
+    assert (cursor, kind, data) == ("1.50", "evs.feed.lagged", {"after": "1.50"})
+    assert client.ended

@@ -1,6 +1,7 @@
 """Which events a caller may read: those of their own runs, everybody's, and, admins only, those of accounts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from app_svc.authorization import Caller
 from app_svc.permissions import ACCOUNT_EVENTS, READ_ACCOUNT_EVENTS
@@ -9,17 +10,24 @@ from lib_events.event_log import type_matches
 from lib_events.problem import Problem
 
 
-def visible_to(caller: Caller) -> Callable[[Event], bool]:
-    """Return the test that an event passes if `caller` may read it."""
-    reads_accounts = READ_ACCOUNT_EVENTS.held_by(caller.principal)
+@dataclass(frozen=True, slots=True)
+class VisibleTo:
+    """The test that an event passes if a caller may read it; callers who may read the same have equal ones."""
 
-    def is_visible(event: Event) -> bool:
-        if not reads_accounts and is_of_account(event.type):
+    reads_accounts: bool
+    principal: str | None  # None: everybody's
+
+    @classmethod
+    def of(cls, caller: Caller) -> "VisibleTo":
+        """Return the test for `caller`."""
+        return cls(READ_ACCOUNT_EVENTS.held_by(caller.principal), None if caller.sees_all else caller.subject)
+
+    def __call__(self, event: Event) -> bool:
+        """Whether `event` may be read."""
+        if not self.reads_accounts and is_of_account(event.type):
             return False
         # Every event of a run carries the principal it runs for, and every published one who published it.
-        return caller.sees_all or event.extensions.get("principal") == caller.subject
-
-    return is_visible
+        return self.principal is None or event.extensions.get("principal") == self.principal
 
 
 def check_types(caller: Caller, types: Sequence[str]) -> None:
@@ -42,15 +50,18 @@ def is_of_account(name: str) -> bool:
     return any(type_matches(name, pattern) for pattern in ACCOUNT_EVENTS)
 
 
-def of_run(run_id: str, correlation_id: str) -> Callable[[Event], bool]:
-    """Return the test that an event passes if it belongs to the run."""
+@dataclass(frozen=True, slots=True)
+class OfRun:
+    """The test that an event passes if it belongs to a run."""
 
-    def belongs(event: Event) -> bool:
+    run_id: str
+    correlation_id: str
+
+    def __call__(self, event: Event) -> bool:
+        """Whether `event` belongs to the run."""
         told = event.data.get("run") if isinstance(event.data, dict) else None
-        if run_id in (event.subject, told):
+        if self.run_id in (event.subject, told):
             return True
         # What the workflow published about something else; other runs of the same story say whose they are.
         own_type = not event.type.startswith("evs.")
-        return own_type and told is None and event.extensions.get("correlationid") == correlation_id
-
-    return belongs
+        return own_type and told is None and event.extensions.get("correlationid") == self.correlation_id

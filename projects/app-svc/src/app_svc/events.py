@@ -8,13 +8,14 @@ from pydantic import BaseModel, Field
 
 from app_svc.authorization import CallerOf
 from app_svc.event_intake import BATCH, STRUCTURED, EventIntake, read_events
-from app_svc.event_visibility import check_types, visible_to
+from app_svc.event_visibility import VisibleTo, check_types
 from app_svc.page import STORABLE, Limit
 from app_svc.service import Service
 from app_svc.streams import Streams
 from lib_events.database import Connection, Database
 from lib_events.event import current_cause
-from lib_events.event_log import Cursor, Page, head, read_after
+from lib_events.event_log import Cursor, read_after
+from lib_events.event_log import Page as LogPage
 from lib_events.feed import Filter
 
 READ_ROWS = 200  # of the log, in one go
@@ -81,9 +82,9 @@ class EventRoutes:
         limit: Limit = 50,
     ) -> Any:
         """Read events after a cursor; with `Accept: text/event-stream` as a stream that goes on (default: from now)."""
-        names = [name.strip() for text in types or () for name in text.split(",") if name.strip()]
+        names = tuple(name.strip() for text in types or () for name in text.split(",") if name.strip())
         check_types(caller, names)
-        wanted = Filter(types=names, subject=subject, correlation=correlation, allowed=visible_to(caller))
+        wanted = Filter(types=names, subject=subject, correlation=correlation, allowed=VisibleTo.of(caller))
         if EVENT_STREAM in request.headers.get("accept", ""):
             cursor = await self._streams.cursor(request, after) or await self._streams.resolve(None)
             return self._streams.open(request, cursor, wanted)
@@ -100,22 +101,23 @@ class EventRoutes:
         items: list[dict[str, Any]] = []
         position = begin.position if begin is not None else 0
         for _ in range(READ_ROUNDS):
-            log_head, page = await self._database.read(_read, position, wanted)
+            page = await self._database.read(_read, position, wanted)
+            epoch = page.head.epoch
             for placed in page.events:
                 if wanted.allowed is not None and not wanted.allowed(placed.event):
                     continue
                 if len(items) == limit:
-                    return _event_page(items, log_head.epoch, position, is_end=False)
+                    return _event_page(items, epoch, position, is_end=False)
                 position = placed.position
-                items.append(placed.event.to_dict() | {"position": str(Cursor(log_head.epoch, position))})
+                items.append(placed.event.to_dict() | {"position": str(Cursor(epoch, position))})
             position = page.position
-            if position >= log_head.position:
-                return _event_page(items, log_head.epoch, position, is_end=True)
-        return _event_page(items, log_head.epoch, position, is_end=False)
+            if position >= page.head.position:
+                return _event_page(items, epoch, position, is_end=True)
+        return _event_page(items, epoch, position, is_end=False)
 
 
-def _read(connection: Connection, position: int, wanted: Filter) -> tuple[Cursor, Page]:
-    page = read_after(
+def _read(connection: Connection, position: int, wanted: Filter) -> LogPage:
+    return read_after(
         connection,
         position,
         types=wanted.types,
@@ -123,7 +125,6 @@ def _read(connection: Connection, position: int, wanted: Filter) -> tuple[Cursor
         correlation=wanted.correlation,
         limit=READ_ROWS,
     )
-    return head(connection), page
 
 
 def _event_page(items: list[dict[str, Any]], epoch: int, position: int, *, is_end: bool) -> EventPage:

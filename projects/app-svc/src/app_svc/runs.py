@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from app_svc.authorization import CallerOf
 from app_svc.documents import HistoryDocument, RunDocument
-from app_svc.event_visibility import of_run
+from app_svc.event_visibility import OfRun
 from app_svc.page import STORABLE, CursorText, Limit, Page
 from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, UpdateAnswer
 from app_svc.run_desk import RunDesk
@@ -137,7 +137,7 @@ class RunRoutes:
         cursor = await self._streams.cursor(request, None)
         if cursor is None:
             cursor = Cursor((await self._streams.resolve(None)).epoch, position)
-        wanted = Filter(correlation=correlation_id, allowed=of_run(run_id, correlation_id))
+        wanted = Filter(correlation=correlation_id, allowed=OfRun(run_id, correlation_id))
         return self._streams.open(request, cursor, wanted, partial(self._progress.watch, run_id))
 
     async def view(self, run_id: RunId, name: MessageName, caller: CallerOf) -> Any:

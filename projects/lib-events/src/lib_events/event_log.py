@@ -86,10 +86,11 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Events in order, and how far the log was searched for them (resume from `position`)."""
+    """Events in order, how far the log was searched for them (resume from `position`), and where it ended then."""
 
     events: Sequence[Placed]
     position: int
+    head: Cursor
 
 
 def append_writes(new_events: Sequence[Event]) -> list[Write]:
@@ -157,7 +158,7 @@ def read_after(
     `types` are exact names or patterns ending in `.*`; segments are opened and their events filtered too.
     """
     # The head comes first: what is placed while we read must not be skipped.
-    log_head = head(connection).position
+    log_head = head(connection)
     query = select(events.c.last_position, events.c.count.label("size"), events.c.imported, events.c.body)
     query = query.where(events.c.last_position > position).order_by(events.c.last_position).limit(limit)
     rows = connection.execute(_narrow(query, types, subject, correlation, own_only=own_only)).all()
@@ -168,7 +169,7 @@ def read_after(
         if placed.position > position and matches(placed.event, types, subject, correlation)
     ]
     reached = rows[-1].last_position if rows else position
-    return Page(found, reached if len(rows) == limit else max(reached, log_head))
+    return Page(found, reached if len(rows) == limit else max(reached, log_head.position), log_head)
 
 
 def matches(event: Event, types: Sequence[str], subject: str | None = None, correlation: str | None = None) -> bool:

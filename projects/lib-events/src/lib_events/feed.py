@@ -22,10 +22,11 @@ POLL_SECONDS = 1.0
 PAGE_ROWS = 500
 QUEUE_LIMIT = 2_000  # entries a follower may have waiting
 LAG_LIMIT = 20_000  # positions a follower that was live may fall behind
-CROWD = 200  # followers from which on the reader gathers events for a moment
-CROWD_SECONDS = 0.05
+# Each follower costs a wake-up: the more there are, the longer the reader gathers events for all of them.
+TICK_SECONDS_PER_FOLLOWER = 0.0001
+LONGEST_TICK_SECONDS = 0.1
 
-type Allowed = Callable[[Event], bool]
+type Allowed = Callable[[Event], bool]  # followers with equal ones share their work: make it a frozen dataclass
 
 
 class FeedLagged(Exception):
@@ -61,7 +62,7 @@ class Entry:
 class Filter:
     """What a follower wants to see, and may."""
 
-    types: Sequence[str] = ()
+    types: tuple[str, ...] = ()
     subject: str | None = None
     correlation: str | None = None
     allowed: Allowed | None = None
@@ -70,6 +71,41 @@ class Filter:
         """Whether `event` is to be delivered."""
         wanted = matches(event, self.types, self.subject, self.correlation)
         return wanted and (self.allowed is None or self.allowed(event))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Events that pass one filter, and their form on the wire."""
+
+    entries: Sequence[Entry]
+
+    @cached_property
+    def frames(self) -> bytes:
+        """All of them as server-sent events."""
+        return b"".join(entry.frame for entry in self.entries)
+
+
+class Stretch:
+    """A part of the log, read once; what passes a filter is selected once for all followers that have it."""
+
+    def __init__(self, page: Page) -> None:
+        epoch = page.head.epoch
+        self.end = Cursor(epoch, page.position)
+        self._entries = [Entry(Cursor(epoch, placed.position), placed.event) for placed in page.events]
+        self._selections: dict[Filter, Selection] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def select(self, wanted: Filter, after: Cursor) -> Selection:
+        """Return what passes `wanted` and comes after a place, usually before the stretch."""
+        if self._entries and self._entries[0].cursor <= after:
+            return Selection([entry for entry in self._entries if entry.cursor > after and wanted.passes(entry.event)])
+        found = self._selections.get(wanted)
+        if found is None:
+            found = Selection([entry for entry in self._entries if wanted.passes(entry.event)])
+            self._selections[wanted] = found
+        return found
 
 
 class Feed(Loop):
@@ -89,8 +125,7 @@ class Feed(Loop):
             while True:
                 if not (self._followers and await self._read_on()):
                     await self.pause(POLL_SECONDS)
-                if len(self._followers) > CROWD:
-                    await asyncio.sleep(CROWD_SECONDS)
+                await asyncio.sleep(min(len(self._followers) * TICK_SECONDS_PER_FOLLOWER, LONGEST_TICK_SECONDS))
         finally:
             unsubscribe()
 
@@ -117,11 +152,12 @@ class Feed(Loop):
         allowed: Allowed | None = None,
     ) -> AsyncIterator[tuple[Cursor, Event]]:
         """Yield events after `cursor` (None: from now on) for ever; raises `FeedLagged` and `FeedClosed`."""
-        wanted = Filter(types=types, subject=subject, correlation=correlation, allowed=allowed)
+        wanted = Filter(types=tuple(types), subject=subject, correlation=correlation, allowed=allowed)
         with self.follower(cursor or await self.resolve(None), wanted) as follower:
             while True:
-                for entry in await follower.take(POLL_SECONDS):
-                    yield entry.cursor, entry.event
+                for selection in await follower.take(POLL_SECONDS):
+                    for entry in selection.entries:
+                        yield entry.cursor, entry.event
 
     def close(self) -> None:
         """End every follower now: open streams would hold up the server's shutdown."""
@@ -144,12 +180,12 @@ class Feed(Loop):
         self._followers.discard(follower)
 
     async def _read_on(self) -> bool:
-        log_head, page = await self._database.read(_read_page, self._end, Filter())
-        self._end = page.position
-        if entries := _entries(log_head.epoch, page):
+        stretch = Stretch(await self._database.read(_read_page, self._end, Filter()))
+        self._end = stretch.end.position
+        if stretch:
             for follower in tuple(self._followers):
-                follower.give(entries)
-        return bool(entries)
+                follower.give(stretch)
+        return bool(stretch)
 
 
 class Follower:
@@ -163,8 +199,8 @@ class Follower:
         self._wanted = wanted
         self._live = False
         self._fell_back = False
-        self._pages: deque[Sequence[Entry]] = deque()
-        self._waiting = 0  # entries in the pages
+        self._stretches: deque[Stretch] = deque()
+        self._waiting = 0  # entries in the stretches
 
     def __enter__(self) -> Self:
         return self
@@ -172,52 +208,54 @@ class Follower:
     def __exit__(self, *_details: object) -> None:
         self._feed.leave(self)
 
-    def give(self, entries: Sequence[Entry]) -> None:
+    def give(self, stretch: Stretch) -> None:
         """Queue what the feed has read; a full queue is dropped, for the log holds it all anyway."""
-        self._pages.append(entries)
-        self._waiting += len(entries)
+        self._stretches.append(stretch)
+        self._waiting += len(stretch)
         self.woken.set()
         if self._waiting > QUEUE_LIMIT:
             self._feed.leave(self)
             self._live, self._fell_back = False, True
-            self._pages.clear()
+            self._stretches.clear()
             self._waiting = 0
 
-    async def take(self, seconds: float) -> list[Entry]:
+    async def take(self, seconds: float) -> list[Selection]:
         """Return the next events, or none within `seconds`; raises `FeedLagged` and `FeedClosed`."""
         if self._feed.closed:
             raise FeedClosed
         if not self._live:
             return await self._read()
-        if not self._pages:
+        if not self._stretches:
             self.woken.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self.woken.wait()
         return self._drain()
 
-    async def _read(self) -> list[Entry]:
-        log_head, page = await self._database.read(_read_page, self.cursor.position, self._wanted)
-        if self._fell_back and log_head.position - self.cursor.position > LAG_LIMIT:
-            self.cursor, self._fell_back = log_head, False
-            raise FeedLagged(log_head)
-        self.cursor = Cursor(log_head.epoch, page.position)
+    async def _read(self) -> list[Selection]:
+        page = await self._database.read(_read_page, self.cursor.position, self._wanted)
+        if self._fell_back and page.head.position - self.cursor.position > LAG_LIMIT:
+            self.cursor, self._fell_back = page.head, False
+            raise FeedLagged(page.head)
+        stretch = Stretch(page)
+        after, self.cursor = self.cursor, stretch.end
         self._live = self._feed.join(self)
         self._fell_back = self._fell_back and not self._live
-        return [entry for entry in _entries(log_head.epoch, page) if self._wanted.passes(entry.event)]
+        selection = stretch.select(self._wanted, after)
+        return [selection] if selection.entries else []
 
-    def _drain(self) -> list[Entry]:
-        found: list[Entry] = []
-        while self._pages:
-            entries = self._pages.popleft()
-            self._waiting -= len(entries)
-            after, self.cursor = self.cursor, max(self.cursor, entries[-1].cursor)
-            found += [entry for entry in entries if entry.cursor > after and self._wanted.passes(entry.event)]
-        return found
+    def _drain(self) -> list[Selection]:
+        found: list[Selection] = []
+        while self._stretches:
+            stretch = self._stretches.popleft()
+            self._waiting -= len(stretch)
+            found.append(stretch.select(self._wanted, self.cursor))
+            self.cursor = max(self.cursor, stretch.end)
+        return [selection for selection in found if selection.entries]
 
 
-def _read_page(connection: Connection, position: int, wanted: Filter) -> tuple[Cursor, Page]:
-    page = read_after(
+def _read_page(connection: Connection, position: int, wanted: Filter) -> Page:
+    return read_after(
         connection,
         position,
         types=wanted.types,
@@ -225,8 +263,3 @@ def _read_page(connection: Connection, position: int, wanted: Filter) -> tuple[C
         correlation=wanted.correlation,
         limit=PAGE_ROWS,
     )
-    return head(connection), page
-
-
-def _entries(epoch: int, page: Page) -> list[Entry]:
-    return [Entry(Cursor(epoch, placed.position), placed.event) for placed in page.events]
