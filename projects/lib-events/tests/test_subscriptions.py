@@ -7,13 +7,14 @@ import pytest_asyncio
 from pydantic import BaseModel
 from sqlalchemy import select, text
 
-from lib_events import subscriptions as module
+from lib_events import consumer, retries
 from lib_events.database import open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, append_writes, read_after
 from lib_events.lifecycle import running
 from lib_events.relay import Relay
-from lib_events.subscriptions import Subscriptions, subscribe
+from lib_events.subscription import subscribe
+from lib_events.subscriptions import Subscriptions
 from lib_events.tables import dead_letters, subscription_cursors
 from lib_events.testing import wait_until
 
@@ -40,7 +41,7 @@ async def database(database_url):
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch):
-    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "FIRST_RETRY_SECONDS", 0.01)
 
 
 def noted(number, event_type=Noted):
@@ -89,7 +90,7 @@ async def test_every_subscription_gets_its_types_in_order_from_the_beginning(dat
 
 
 async def test_a_new_subscription_may_begin_at_the_end(database):
-    @subscribe(Noted, durable="new", only_new=True)
+    @subscribe(Noted, durable="new", start="now")
     def new(connection, event):
         record(connection, event)
 
@@ -219,7 +220,7 @@ async def test_rows_refused_after_the_handler_are_its_failure_too(database):
 
 
 async def test_the_cursor_moves_over_long_stretches_without_an_event_for_us(database, monkeypatch):
-    monkeypatch.setattr(module, "SKIP_LIMIT", 10)
+    monkeypatch.setattr(consumer, "SKIP_LIMIT", 10)
 
     @subscribe(Noted, durable="rare")
     def rare(connection, event):

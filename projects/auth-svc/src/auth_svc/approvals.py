@@ -10,7 +10,7 @@ from auth_svc.audit import Actor, record
 from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_events.event import Event, EventType
-from lib_events.subscriptions import subscribe
+from lib_events.subscription import subscribe
 
 APP_SOURCE = "/app-svc"
 

@@ -25,7 +25,7 @@ from lib_events.clock import to_micros
 from lib_events.database import Connection, Database
 from lib_events.event import Event
 from lib_events.lifecycle import Loop
-from lib_events.subscriptions import subscribe
+from lib_events.subscription import subscribe
 
 logger = logging.getLogger(__name__)
 

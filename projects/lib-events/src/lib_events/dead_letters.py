@@ -1,28 +1,148 @@
-"""Events that could not be handled: put aside with the reason, so that they hold nothing else up."""
+"""Events that could not be handled: put aside with the reason, so that they hold nothing else up.
+
+A dead letter rests until somebody has the event handled again (`redrive`, as it is or with other data) or lets it go
+(`discard`). Handled with success it is gone; failing again, it rests again with the new reason.
+"""
 
 import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from pydantic import BaseModel
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lib_events.clock import SystemClock
 from lib_events.database import Connection
+from lib_events.event import Event, EventRejected, EventType
 from lib_events.tables import dead_letters
 
 STACK_LIMIT = 20_000  # characters kept of a stack
+REDRIVE_TOPIC = "redrive"
+OWN_TYPES = "evs.dead-letter."
 
 
-def bury(
-    connection: Connection, durable: str, position: int, event_id: str, error: Exception, *, attempts: int
-) -> None:
-    """Put an event aside; burying it again changes nothing."""
+class DeadLetterTold(BaseModel):
+    """Which event, of which subscription, and what was wrong with it."""
+
+    durable: str
+    event_id: str
+    event_type: str | None
+    error: str
+
+
+DEAD_LETTER_BURIED = EventType("evs.dead-letter.buried", DeadLetterTold)
+DEAD_LETTER_REDRIVEN = EventType("evs.dead-letter.redriven", DeadLetterTold)
+DEAD_LETTER_DISCARDED = EventType("evs.dead-letter.discarded", DeadLetterTold)
+EVENT_TYPES = (DEAD_LETTER_BURIED, DEAD_LETTER_REDRIVEN, DEAD_LETTER_DISCARDED)
+
+
+class DeadLetterRefused(Exception):
+    """The dead letter cannot be treated that way; the text says what to do."""
+
+    def __init__(self, reason: Literal["unknown", "under_way", "no_event"], detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """What to put aside: `body` is what can be handled again, None where what came was no event."""
+
+    durable: str
+    position: int
+    event_id: str
+    event_type: str | None
+    body: bytes | None
+    attempts: int
+
+    @classmethod
+    def of(cls, event: Event, *, durable: str, position: int, attempts: int) -> "Burial":
+        """Put aside an event of the log."""
+        return cls(durable, position, event.id, event.type, event.to_json(), attempts)
+
+
+def bury(connection: Connection, burial: Burial, error: Exception) -> None:
+    """Transaction function: put an event aside and tell of it; burying it again changes nothing."""
     insert = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
     row = {
-        "durable": durable,
-        "position": position,
-        "event_id": event_id,
-        "error": f"{type(error).__name__}: {error}",
+        "durable": burial.durable,
+        "position": burial.position,
+        "event_id": burial.event_id,
+        "type": burial.event_type,
+        "body": burial.body,
+        "attempts": burial.attempts,
+        **_told_of(error),
+    }
+    buried = connection.execute(insert(dead_letters).values(row).on_conflict_do_nothing())
+    # A subscription to everything must not be told of its own failure to be told.
+    if buried.rowcount and not (burial.event_type or "").startswith(OWN_TYPES):
+        told = DeadLetterTold(
+            durable=burial.durable, event_id=burial.event_id, event_type=burial.event_type, error=row["error"]
+        )
+        _publish(connection, DEAD_LETTER_BURIED, told)
+
+
+def redrive(connection: Connection, letter_id: int, edit: Callable[[Event], Event] | None = None) -> None:
+    """Transaction function: have the event handled again, or what `edit` makes of it; raises `DeadLetterRefused`."""
+    letter = _find(connection, letter_id)
+    if letter.body is None:
+        raise DeadLetterRefused("no_event", f"dead letter {letter_id} holds no event to handle again; discard it")
+    body = letter.body if edit is None else edit(Event.from_json(letter.body)).to_json()
+    values = {"body": body, "redriven_at": SystemClock().micros()}
+    connection.execute(update(dead_letters).where(dead_letters.c.id == letter_id).values(values))
+    connection.notify(REDRIVE_TOPIC)
+    _publish(connection, DEAD_LETTER_REDRIVEN, _told_by(letter))
+
+
+def discard(connection: Connection, letter_id: int) -> None:
+    """Transaction function: let the event go; raises `DeadLetterRefused`."""
+    letter = _find(connection, letter_id)
+    connection.execute(delete(dead_letters).where(dead_letters.c.id == letter_id))
+    _publish(connection, DEAD_LETTER_DISCARDED, _told_by(letter))
+
+
+def redriven(connection: Connection, durable: str) -> Sequence[Row[Any]]:
+    """What waits to be handled again by a subscription, oldest first."""
+    wanted = (dead_letters.c.durable == durable, dead_letters.c.redriven_at.is_not(None))
+    return connection.execute(select(dead_letters).where(*wanted).order_by(dead_letters.c.id).limit(100)).all()
+
+
+def settle(connection: Connection, letter_id: int) -> bool:
+    """Transaction function: the event is handled; returns False when somebody else was first."""
+    wanted = (dead_letters.c.id == letter_id, dead_letters.c.redriven_at.is_not(None))
+    return connection.execute(delete(dead_letters).where(*wanted)).rowcount == 1
+
+
+def bury_again(connection: Connection, letter_id: int, error: Exception, attempts: int) -> None:
+    """Transaction function: it failed again, after so many more attempts."""
+    values = _told_of(error) | {"attempts": dead_letters.c.attempts + attempts, "redriven_at": None}
+    connection.execute(update(dead_letters).where(dead_letters.c.id == letter_id).values(values))
+
+
+def _find(connection: Connection, letter_id: int) -> Row[Any]:
+    letter = connection.execute(select(dead_letters).where(dead_letters.c.id == letter_id).with_for_update()).first()
+    if letter is None:
+        raise DeadLetterRefused("unknown", f"there is no dead letter {letter_id}; it may have been handled meanwhile")
+    if letter.redriven_at is not None:
+        raise DeadLetterRefused("under_way", f"dead letter {letter_id} is being handled again; look again shortly")
+    return letter
+
+
+def _told_by(letter: Row[Any]) -> DeadLetterTold:
+    return DeadLetterTold(durable=letter.durable, event_id=letter.event_id, event_type=letter.type, error=letter.error)
+
+
+def _told_of(error: Exception) -> dict[str, Any]:
+    detail = error.detail if isinstance(error, EventRejected) else str(error)
+    return {
+        "error": f"{type(error).__name__}: {detail}",
         "stack": "".join(traceback.format_exception(error))[-STACK_LIMIT:],
-        "attempts": attempts,
         "dead_at": SystemClock().micros(),
     }
-    connection.execute(insert(dead_letters).values(row).on_conflict_do_nothing())
+
+
+def _publish(connection: Connection, event_type: EventType[DeadLetterTold], told: DeadLetterTold) -> None:
+    connection.publish(Event.of(event_type, told, source=connection.source, subject=told.event_id))

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from lib_events.broker import BROKER_ERRORS, Broker, NoStream
 from lib_events.database import EVENTS_TOPIC, Connection, Database
-from lib_events.dead_letters import bury
+from lib_events.dead_letters import Burial, bury
 from lib_events.event import Event, EventRegistry, EventRejected
 from lib_events.event_log import APPEND_EVENTS, SEGMENT_TYPE, imported_row
 from lib_events.lifecycle import Loop, running
@@ -120,7 +120,8 @@ class _SourceImport(Loop):
             logger.error("refused an event of %s: %s", self._source, error)
             sequence = message.metadata.sequence.stream
             message_id = (message.headers or {}).get("Nats-Msg-Id", "")
-            bury(connection, self.name, sequence, message_id, error, attempts=1)
+            burial = Burial(self.name, sequence, message_id, error.event_type, message.data, attempts=1)
+            bury(connection, burial, error)
 
 
 def subjects_of(service: str, types: Sequence[str]) -> list[str]:

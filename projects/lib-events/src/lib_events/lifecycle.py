@@ -17,7 +17,8 @@ class Loop(ABC):
     """Work that goes on in the background: subclasses write `run`.
 
     A `run` that raises is logged and started again, later each time; a `run` that returns is done.
-    Stopping cancels `run` and waits until it has ended, so `run` cleans up in `finally`.
+    Stopping cancels `run` and waits until it has ended, so `run` cleans up in `finally`. A loop that has something to
+    finish first says in `told_to_stop` how long it may take, and then ends by itself.
     """
 
     def __init__(self, *, name: str | None = None) -> None:
@@ -36,6 +37,10 @@ class Loop(ABC):
         """Whether the loop has been started and has not ended."""
         return self._task is not None and not self._task.done()
 
+    def told_to_stop(self) -> float:
+        """Begin nothing new; returns for how many seconds to wait for what is under way."""
+        return 0.0
+
     def start(self) -> None:
         """Begin in a task of its own; starting a running loop changes nothing."""
         if not self.running:
@@ -48,6 +53,8 @@ class Loop(ABC):
         if task is None:
             return
         self._stopping = True
+        if seconds := self.told_to_stop():
+            await asyncio.wait([task], timeout=seconds)
         # A cancellation that meets the very moment an await completes can be lost: ask until it is heard.
         while not task.done():
             task.cancel()
@@ -97,3 +104,13 @@ async def running(*loops: Loop) -> AsyncIterator[None]:
     finally:
         for loop in reversed(loops):
             await loop.stop()
+
+
+async def first_of(*events: asyncio.Event, seconds: float | None = None) -> None:
+    """Wait until one of `events` is set, at most `seconds`."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -28,12 +28,12 @@ from lib_events.database import (
 from lib_events.event import Event
 from lib_events.event_log import append_writes
 from lib_events.migrate import migrate
+from lib_events.postgresql_leads import Leads
 from lib_events.statement import Fence, Write, compose_postgresql
 
 logger = logging.getLogger(__name__)
 
 POOL_SIZE = 10
-LEAD_POLL_SECONDS = 0.5  # a dead leader is replaced this late
 ATTEMPTS = 5  # a deadlock or serialization failure is PostgreSQL asking to be asked again
 RETRYABLE = ("40001", "40P01")
 NOTIFY = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
@@ -68,6 +68,7 @@ class PostgresqlDatabase(Database):
             isolation_level="AUTOCOMMIT",  # transactions are ours: hot statements share them
         )
         self._committer = GroupCommitter(self._commit)
+        self._leads = Leads(self._connect)
         self._hot: asyncpg.Connection | None = None
         self._listener: asyncpg.Connection | None = None
         self._channel = f"evs_{self.schema}"
@@ -122,7 +123,8 @@ class PostgresqlDatabase(Database):
         raise AssertionError("unreachable")
 
     async def _transact_once[*A, R](self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None) -> R:
-        async with self._pooled() as (core, raw), raw.transaction():
+        lost = CommitFailed("the connection to PostgreSQL was lost; it may or may not be saved")
+        async with self._pooled(lost) as (core, raw), raw.transaction():
             connection, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
             writes = [*connection.written, *append_writes(connection.published)]
             if writes or fence:
@@ -131,15 +133,21 @@ class PostgresqlDatabase(Database):
         return value
 
     @asynccontextmanager
-    async def _pooled(self) -> AsyncIterator[tuple[AsyncConnection, asyncpg.Connection]]:
-        """Lend a connection of the pool; one that a cancellation or an error left in a bad state is dropped."""
+    async def _pooled(self, lost: Exception) -> AsyncIterator[tuple[AsyncConnection, asyncpg.Connection]]:
+        """Lend a connection of the pool; raises `lost` when it breaks. One left in a bad state is dropped."""
         async with self._engine.connect() as core:
             raw = await _driver(core)
             try:
                 yield core, raw
             except BaseException as error:
-                if isinstance(error, asyncio.CancelledError) or raw.is_closed() or raw.is_in_transaction():
+                is_closed = raw.is_closed()
+                if isinstance(error, asyncio.CancelledError) or is_closed or raw.is_in_transaction():
                     await core.invalidate()
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():  # ending the transaction may have hidden it
+                    raise asyncio.CancelledError from error
+                if is_closed and isinstance(error, Exception):
+                    raise lost from error
                 raise
 
     def _call[*A, R](
@@ -150,7 +158,8 @@ class PostgresqlDatabase(Database):
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
-        async with self._pooled() as (core, raw), raw.transaction(isolation="repeatable_read", readonly=True):
+        lost = DatabaseUnavailable("the connection to PostgreSQL was lost while reading; try again")
+        async with self._pooled(lost) as (core, raw), raw.transaction(isolation="repeatable_read", readonly=True):
             _, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
             return value
 
@@ -233,18 +242,9 @@ class PostgresqlDatabase(Database):
 
     @asynccontextmanager
     async def leading(self, role: str) -> AsyncIterator[asyncio.Event]:
-        """See `Database.leading`: the lead is an advisory lock, which PostgreSQL frees with its connection."""
-        lost = asyncio.Event()
-        connection = await self._connect()
-        try:
-            connection.add_termination_listener(lambda _connection: lost.set())
-            key = zlib.crc32(f"{self._channel}:{role}".encode())
-            # Asked again and again: the waiting form's open snapshot would keep VACUUM from cleaning.
-            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", key):  # noqa: ASYNC110
-                await asyncio.sleep(LEAD_POLL_SECONDS)
+        """See `Database.leading`."""
+        async with self._leads.hold(zlib.crc32(f"{self._channel}:{role}".encode())) as lost:
             yield lost
-        finally:
-            await connection.close(timeout=5)
 
     async def close(self) -> None:
         """See `Database.close`."""
@@ -254,6 +254,7 @@ class PostgresqlDatabase(Database):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+        await self._leads.close()
         for connection in (self._hot, self._listener):
             if connection is not None and not connection.is_closed():
                 await connection.close(timeout=5)

@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 UNPLACED = text("last_position IS NULL")
+REDRIVEN = text("redriven_at IS NOT NULL")
 
 # SQLite numbers rows by itself only for INTEGER; PostgreSQL needs 64 bits.
 Sequence = BigInteger().with_variant(Integer, "sqlite")
@@ -64,16 +65,28 @@ subscription_cursors = Table(
     Column("updated_at", BigInteger, nullable=False),
 )
 
+# Events that a subscription has handled out of order; gone once its cursor has passed them.
+handled_events = Table(
+    "handled_events",
+    metadata,
+    Column("durable", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,
     Column("id", Sequence, primary_key=True, autoincrement=True),
     Column("durable", Text, nullable=False),
-    Column("position", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),  # in the log; of an event that was not let in, in its stream
     Column("event_id", Text, nullable=False),
+    Column("type", Text),  # NULL where what came was no event
+    Column("body", LargeBinary),  # what is handled again: CloudEvents JSON, kept when the log has forgotten it
     Column("error", Text, nullable=False),
     Column("stack", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("dead_at", BigInteger, nullable=False),
+    Column("redriven_at", BigInteger),  # NULL while it rests; else it waits to be handled again
     UniqueConstraint("durable", "position", name="dead_letters_durable_position"),
+    Index("dead_letters_redriven", "durable", sqlite_where=REDRIVEN, postgresql_where=REDRIVEN),
 )

@@ -1,0 +1,30 @@
+"""What a subscription handled out of order; dead letters keep their event and can be redriven."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+REDRIVEN = sa.text("redriven_at IS NOT NULL")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "handled_events",
+        sa.Column("durable", sa.Text, primary_key=True),
+        sa.Column("position", sa.BigInteger, primary_key=True),
+    )
+    op.add_column("dead_letters", sa.Column("type", sa.Text))
+    op.add_column("dead_letters", sa.Column("body", sa.LargeBinary))
+    op.add_column("dead_letters", sa.Column("redriven_at", sa.BigInteger))
+    op.create_index(
+        "dead_letters_redriven", "dead_letters", ["durable"], sqlite_where=REDRIVEN, postgresql_where=REDRIVEN
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("dead_letters_redriven", "dead_letters")
+    for column in ("redriven_at", "body", "type"):
+        op.drop_column("dead_letters", column)
+    op.drop_table("handled_events")

@@ -1,0 +1,92 @@
+"""Who leads on PostgreSQL: advisory locks of one connection per process, which PostgreSQL frees when it ends."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from lib_events.lifecycle import first_of
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5  # a dead leader is replaced this late
+# Asked again and again: the waiting form's open snapshot would keep VACUUM from cleaning.
+TRY = "SELECT key FROM unnest($1::bigint[]) AS key WHERE pg_try_advisory_lock(key)"
+FREE = "SELECT pg_advisory_unlock($1)"
+
+
+class Leads:
+    """The roles this process leads in, or waits to; of all processes, and within this one, one leads in each."""
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+        self._connect = connect
+        self._connection: asyncpg.Connection | None = None
+        self._lost = asyncio.Event()  # of the present connection
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._waiting: dict[int, asyncio.Future[asyncio.Event]] = {}
+        self._asked = asyncio.Event()
+        self._seeking: asyncio.Task[None] | None = None
+        self._asking = asyncio.Lock()  # a connection answers one question at a time
+
+    @asynccontextmanager
+    async def hold(self, key: int) -> AsyncIterator[asyncio.Event]:
+        """Wait to lead in the role of that key, then run the block; the event is set when the lead is lost."""
+        async with self._turns[key]:
+            lost = await self._wait(key)
+            try:
+                yield lost
+            finally:
+                await self._free(key, lost)
+
+    async def close(self) -> None:
+        """Free everything."""
+        if self._seeking is not None:
+            self._seeking.cancel()
+        if self._connection is not None:
+            await self._connection.close(timeout=5)
+
+    async def _wait(self, key: int) -> asyncio.Event:
+        waiting: asyncio.Future[asyncio.Event] = asyncio.get_running_loop().create_future()
+        self._waiting[key] = waiting
+        self._asked.set()
+        if self._seeking is None or self._seeking.done():
+            self._seeking = asyncio.create_task(self._seek(), name="postgresql-leads")
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled():  # won in the moment we gave up
+                await self._free(key, waiting.result())
+            raise
+        finally:
+            self._waiting.pop(key, None)
+
+    async def _seek(self) -> None:
+        while self._waiting:
+            self._asked.clear()
+            try:
+                await self._try_all()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                logger.warning("nobody can lead while PostgreSQL is away: %s", error)
+            if self._waiting:
+                await first_of(self._asked, seconds=POLL_SECONDS)
+
+    async def _try_all(self) -> None:
+        async with self._asking:
+            if self._connection is None or self._connection.is_closed():
+                self._lost = lost = asyncio.Event()
+                self._connection = await self._connect()
+                self._connection.add_termination_listener(lambda _connection: lost.set())
+            for row in await self._connection.fetch(TRY, list(self._waiting)):
+                waiting = self._waiting.pop(row["key"], None)
+                if waiting is None or waiting.cancelled():
+                    await self._connection.execute(FREE, row["key"])
+                else:
+                    waiting.set_result(self._lost)
+
+    async def _free(self, key: int, lost: asyncio.Event) -> None:
+        async with self._asking:
+            if self._connection is not None and lost is self._lost and not self._connection.is_closed():
+                await self._connection.execute(FREE, key)

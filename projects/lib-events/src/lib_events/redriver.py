@@ -1,0 +1,77 @@
+"""Handles again what somebody redrives of a subscription's dead letters, beside the events of the log."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+from sqlalchemy import Row
+
+from lib_events.database import Connection, Database
+from lib_events.dead_letters import REDRIVE_TOPIC, bury_again, redriven, settle
+from lib_events.event import Event
+from lib_events.lifecycle import first_of
+from lib_events.retries import Retries, Stopping, is_the_databases
+from lib_events.subscription import Subscription
+
+POLL_SECONDS = 30.0  # only for what a lost notification would have told
+
+
+class Redriver:
+    """Redrives for one subscription."""
+
+    def __init__(
+        self,
+        database: Database,
+        subscription: Subscription,
+        threads: ThreadPoolExecutor,
+        retries: Retries,
+        *,
+        stop: asyncio.Event,
+    ) -> None:
+        self._database = database
+        self._subscription = subscription
+        self._threads = threads
+        self._retries = retries
+        self._stop = stop
+
+    async def run(self) -> None:
+        """Handle what is redriven until told to stop."""
+        asked = asyncio.Event()
+        unsubscribe = self._database.on_notify(REDRIVE_TOPIC, asked.set)
+        try:
+            with suppress(Stopping):
+                while not self._stop.is_set():
+                    asked.clear()
+                    for letter in await self._database.read(redriven, self._subscription.durable):
+                        await self._handle(letter)
+                        asked.set()  # there may be more of them
+                    await first_of(asked, self._stop, seconds=POLL_SECONDS)
+        finally:
+            unsubscribe()
+
+    async def _handle(self, letter: Row[Any]) -> None:
+        event = Event.from_json(letter.body)
+        for attempt in count(1):
+            try:
+                await self._attempt(letter.id, event, attempt)
+            except Exception as error:
+                if is_the_databases(error):
+                    raise
+                if self._retries.may_retry(error, attempt):
+                    await self._retries.wait(event, error, attempt)
+                    continue
+                await self._database.transact(bury_again, letter.id, error, attempt)
+            return
+
+    async def _attempt(self, letter_id: int, event: Event, attempt: int) -> None:
+        if self._subscription.kind == "transaction":
+            await self._database.transact(self._handle_in, letter_id, event, attempt)
+        else:
+            await self._subscription.handle([event], self._threads, attempt=attempt)
+            await self._database.transact(settle, letter_id)
+
+    def _handle_in(self, connection: Connection, letter_id: int, event: Event, attempt: int) -> None:
+        if settle(connection, letter_id):
+            self._subscription.handle_in(connection, [event], attempt=attempt)

@@ -1,0 +1,89 @@
+"""Where a subscription stands in the log: everything up to a position is handled, and beyond it some single events."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lib_events.clock import SystemClock, to_micros
+from lib_events.database import Connection
+from lib_events.event_log import Cursor, check_cursor, head
+from lib_events.statement import Statement, Write
+from lib_events.subscription import Start
+from lib_events.tables import events, handled_events, subscription_cursors
+
+MARK_HANDLED = Statement.load("lib_events", "mark_handled", {"durable": "text", "position": "bigint"})
+
+
+class PlaceLost(Exception):
+    """Another process has gone on from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of one subscription; its methods are transaction functions."""
+
+    durable: str
+    start: Start
+
+    def begin(self, connection: Connection) -> tuple[int, set[int]]:
+        """Return the position up to which all is handled, and those handled beyond it; the first time, make it."""
+        query = select(subscription_cursors.c.position).where(self._mine)
+        position: int | None = connection.scalar(query)
+        if position is None:
+            row = {"durable": self.durable, "position": self._first(connection), "updated_at": SystemClock().micros()}
+            connection.execute(_insert(connection)(subscription_cursors).values(row).on_conflict_do_nothing())
+            position = int(connection.scalar(query))
+        beyond = select(handled_events.c.position).where(handled_events.c.durable == self.durable)
+        return position, set(connection.scalars(beyond.where(handled_events.c.position > position)))
+
+    def move(self, connection: Connection, before: int, after: int) -> None:
+        """Say that all is handled up to `after`; the row's lock keeps others out. Raises `PlaceLost`."""
+        mine = (self._mine, subscription_cursors.c.position == before)
+        values = {"position": after, "updated_at": SystemClock().micros()}
+        if connection.execute(update(subscription_cursors).where(*mine).values(values)).rowcount != 1:
+            raise PlaceLost
+        mine_up_to = (handled_events.c.durable == self.durable, handled_events.c.position <= after)
+        connection.execute(delete(handled_events).where(*mine_up_to))
+
+    def mark(self, connection: Connection, positions: Sequence[int]) -> None:
+        """Say that single events beyond the place are handled, each once; raises `PlaceLost`."""
+        place = select(subscription_cursors.c.position).where(self._mine)
+        if connection.dialect_name == "postgresql":
+            place = place.with_for_update(read=True)
+        if int(connection.scalar(place)) >= min(positions):
+            raise PlaceLost
+        rows = [{"durable": self.durable, "position": position} for position in positions]
+        marked = connection.execute(_insert(connection)(handled_events).values(rows).on_conflict_do_nothing())
+        if marked.rowcount != len(rows):
+            raise PlaceLost
+
+    def marks(self, positions: Sequence[int]) -> list[Write]:
+        """The hot rows that say so; saying it again changes nothing."""
+        return [Write(MARK_HANDLED, (self.durable, position)) for position in positions]
+
+    @property
+    def _mine(self) -> ColumnElement[bool]:
+        return subscription_cursors.c.durable == self.durable
+
+    def _first(self, connection: Connection) -> int:
+        """The position after which a new subscription begins."""
+        log_head = head(connection)
+        match self.start:
+            case "beginning":
+                return 0
+            case "now":
+                return log_head.position
+            case Cursor() as cursor:
+                return check_cursor(cursor, log_head)
+            case datetime() as moment:
+                earlier = select(func.min(events.c.last_position - events.c.count))
+                found: int | None = connection.scalar(earlier.where(events.c.time >= to_micros(moment)))
+                return log_head.position if found is None else found
+
+
+def _insert(connection: Connection) -> Any:
+    return sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert

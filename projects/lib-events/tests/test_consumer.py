@@ -1,0 +1,429 @@
+"""Handlers of every kind: typed, in batches, side by side, in order by key; tried again, put aside, redriven."""
+
+import asyncio
+import threading
+from collections import defaultdict
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import pytest_asyncio
+from pydantic import BaseModel
+from sqlalchemy import select, text
+
+from lib_events import consumer_window, retries
+from lib_events.database import Connection, open_database
+from lib_events.dead_letters import DeadLetterRefused, discard, redrive
+from lib_events.event import Event, EventType, current_cause
+from lib_events.event_log import SCHEMA, Cursor, read_after
+from lib_events.lifecycle import running
+from lib_events.relay import Relay
+from lib_events.subscription import GiveUp, current_delivery, subscribe
+from lib_events.subscriptions import Subscriptions
+from lib_events.tables import dead_letters, handled_events, subscription_cursors
+from lib_events.testing import wait_until
+
+
+class Note(BaseModel):
+    number: int
+
+
+Noted = EventType("test.noted", Note)
+
+
+@pytest_asyncio.fixture
+async def database(database_url):
+    opened = await open_database(database_url, service="app-svc", schemas=[SCHEMA])
+    await opened.transact(lambda connection: connection.execute(text("CREATE TABLE done (number INTEGER)")))
+    async with running(Relay(opened, None)):
+        yield opened
+    await opened.close()
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch):
+    monkeypatch.setattr(retries, "FIRST_RETRY_SECONDS", 0.001)
+
+
+def noted(number, subject=None):
+    return Event.of(Noted, Note(number=number), source="/app-svc", subject=subject)
+
+
+async def publish(database, numbers):
+    await database.write(events=[noted(number) for number in numbers])
+
+
+async def letters(database):
+    return await database.read(lambda c: c.execute(select(dead_letters).order_by(dead_letters.c.position)).all())
+
+
+async def place(database):
+    return await database.read(lambda connection: connection.scalar(select(subscription_cursors.c.position)))
+
+
+async def until_placed(database, position):
+    async def there():
+        return await place(database) == position
+
+    await wait_until(there)
+
+
+def write_down(connection, number):
+    connection.execute(text("INSERT INTO done VALUES (:number)"), {"number": number})
+
+
+async def done(database):
+    return await database.read(lambda c: list(c.scalars(text("SELECT number FROM done ORDER BY number"))))
+
+
+async def test_a_handler_may_take_the_payload_its_type_promises(database):
+    seen = []
+
+    @subscribe(Noted, durable="typed")
+    def typed(connection: Connection, note: Note) -> None:
+        write_down(connection, note.number)
+
+    @subscribe(Noted, durable="typed-async")
+    async def typed_async(note: Note) -> None:
+        seen.append((note, current_cause.get().causation_id, current_delivery()))
+
+    @subscribe(Noted, durable="typed-thread")
+    def typed_thread(note: Note) -> None:
+        seen.append((note, current_cause.get().causation_id, threading.current_thread().name))
+
+    event = noted(3)
+    await database.write(events=[event])
+    async with running(Subscriptions(database, [typed, typed_async, typed_thread])):
+        await wait_until(lambda: len(seen) == 2)
+        await wait_until(lambda: done(database))
+    assert await done(database) == [3]
+    assert {(note.number, cause) for note, cause, _ in seen} == {(3, event.id)}
+    by_kind = {type(how): how for _, _, how in seen}
+    assert by_kind[str].startswith("typed-thread")
+    (delivery,) = (how for how in by_kind.values() if not isinstance(how, str))
+    assert (delivery.attempt, delivery.idempotency_key) == (1, f"typed-async:/app-svc:{event.id}")
+
+
+async def test_a_batch_handler_gets_many_events_at_once(database):
+    sizes = defaultdict(list)
+
+    @subscribe(Noted, durable="in-transaction", batch=10)
+    def in_transaction(connection: Connection, notes: list[Note]) -> None:
+        sizes["transaction"].append(len(notes))
+        for note in notes:
+            write_down(connection, note.number)
+
+    @subscribe("test.*", durable="outside", batch=10)
+    async def outside(events: list[Event]) -> None:
+        sizes["outside"].append(len(events))
+
+    await publish(database, range(35))
+    async with running(Subscriptions(database, [in_transaction, outside])):
+        await wait_until(lambda: sum(sizes["outside"]) == 35)
+        await wait_until(lambda: sum(sizes["transaction"]) == 35)
+    assert sizes["transaction"] == [10, 10, 10, 5]
+    assert max(sizes["outside"]) == 10
+
+
+async def test_a_poison_event_in_a_batch_is_found_and_the_others_are_handled(database):
+    @subscribe(Noted, durable="batch", batch=16, attempts=2)
+    def batch(connection: Connection, notes: list[Note]) -> None:
+        for note in notes:
+            write_down(connection, note.number)
+        if any(note.number in {5, 40} for note in notes):
+            raise ValueError("poison")
+
+    await publish(database, range(50))
+    async with running(Subscriptions(database, [batch])):
+        await until_placed(database, 50)
+    assert await done(database) == [number for number in range(50) if number not in {5, 40}]
+    assert [letter.position for letter in await letters(database)] == [6, 41]
+
+
+async def test_events_are_handled_side_by_side_and_in_order_by_key(database):
+    under_way, most, order = 0, 0, defaultdict(list)
+
+    @subscribe(Noted, durable="keyed", concurrency=4, key=lambda event: event.subject)
+    async def keyed(event: Event) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.001)
+        order[event.subject].append(event.data["number"])
+        under_way -= 1
+
+    await database.write(events=[noted(number, subject=f"s{number % 8}") for number in range(80)])
+    async with running(Subscriptions(database, [keyed])):
+        await wait_until(lambda: sum(map(len, order.values())) == 80)
+        await until_placed(database, 80)
+    assert 1 < most <= 4
+    assert all(numbers == sorted(numbers) for numbers in order.values())
+
+
+async def test_side_by_side_each_event_is_still_handled_once_however_often_the_loop_is_killed(database):
+    @subscribe(Noted, durable="once", concurrency=8)
+    def once(connection: Connection, note: Note) -> None:
+        write_down(connection, note.number)
+
+    async def more():
+        return len(await done(database)) > before
+
+    await publish(database, range(400))
+    before = 0
+    while before < 400:
+        loop = Subscriptions(database, [once])
+        loop.start()
+        await wait_until(more)
+        before = len(await done(database))
+        for consumer in loop._consumers:
+            consumer._task.cancel()  # no draining: as if killed, wherever this meets it
+        await loop.stop()
+    assert await done(database) == list(range(400))
+    async with running(Subscriptions(database, [once])):
+        await until_placed(database, 400)
+    assert await database.read(lambda connection: connection.execute(select(handled_events)).all()) == []
+
+
+async def test_what_was_handled_beyond_a_slow_event_is_not_handled_again_by_the_next_process(database):
+    seen, release = [], asyncio.Event()
+
+    @subscribe(Noted, durable="slow", concurrency=2, timeout=timedelta(minutes=1))
+    async def slow(note: Note) -> None:
+        if note.number == 0:
+            await release.wait()
+        seen.append(note.number)
+
+    await publish(database, range(20))
+    loop = Subscriptions(database, [slow])
+    loop.start()
+    await wait_until(lambda: len(seen) == 19)
+
+    async def marked():
+        return len(await database.read(lambda c: c.execute(select(handled_events)).all())) == 19
+
+    await wait_until(marked)
+    loop._consumers[0]._task.cancel()
+    await loop.stop()
+    release.set()
+    async with running(Subscriptions(database, [slow])):
+        await until_placed(database, 20)
+    assert sorted(seen) == list(range(20))
+
+
+async def test_a_slow_handler_holds_the_reader_back(database, monkeypatch):
+    monkeypatch.setattr(consumer_window, "WINDOW", 10)
+    release = asyncio.Event()
+
+    @subscribe(Noted, durable="held")
+    async def held(_note: Note) -> None:
+        await release.wait()
+
+    await publish(database, range(100))
+    loop = Subscriptions(database, [held])
+    async with running(loop):
+        (consumer,) = loop._consumers
+        await wait_until(lambda: len(consumer._window._unfinished) == 10)
+        release.set()
+        await until_placed(database, 100)
+
+
+async def test_what_runs_when_we_stop_is_finished_first(database):
+    seen, begun = [], asyncio.Event()
+
+    @subscribe(Noted, durable="draining")
+    async def draining(note: Note) -> None:
+        begun.set()
+        await asyncio.sleep(0.2)
+        seen.append(note.number)
+
+    await publish(database, range(5))
+    loop = Subscriptions(database, [draining])
+    loop.start()
+    await begun.wait()
+    await loop.stop()
+    assert seen == [0]
+    assert await place(database) == 1
+
+
+async def test_a_handler_that_hangs_is_stopped_tried_again_and_put_aside(database):
+    calls = []
+
+    @subscribe(Noted, durable="hanging", attempts=2, timeout=timedelta(seconds=0.05))
+    async def hanging(note: Note) -> None:
+        calls.append(note.number)
+        if note.number == 1:
+            await asyncio.Event().wait()
+
+    await publish(database, range(3))
+    async with running(Subscriptions(database, [hanging])):
+        await until_placed(database, 3)
+    assert calls == [0, 1, 1, 2]
+    (letter,) = await letters(database)
+    assert (letter.position, letter.attempts, letter.error) == (2, 2, "TimeoutError: ")
+
+
+@pytest.mark.parametrize("error", [GiveUp("never mind"), "wrong data"])
+async def test_what_cannot_succeed_is_not_tried_again(database, error):
+    calls = []
+
+    @subscribe(Noted, durable="hopeless", attempts=50)
+    def hopeless(_connection: Connection, note: Note) -> None:
+        calls.append(note)
+        raise error
+
+    event = noted(1)
+    await database.write(events=[replace(event, data={"number": "x"}) if isinstance(error, str) else event])
+    async with running(Subscriptions(database, [hopeless])):
+        await wait_until(lambda: letters(database))
+    (letter,) = await letters(database)
+    assert letter.attempts == 1
+    assert len(calls) == (0 if isinstance(error, str) else 1)
+
+
+async def test_events_that_are_too_old_are_passed_over(database):
+    seen = []
+
+    @subscribe(Noted, durable="fresh", max_age=timedelta(hours=1))
+    async def fresh(note: Note) -> None:
+        seen.append(note.number)
+
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    await database.write(events=[replace(noted(1), time=long_ago), noted(2)])
+    async with running(Subscriptions(database, [fresh])):
+        await until_placed(database, 2)
+    assert seen == [2]
+
+
+@pytest.mark.parametrize("start", ["now", "cursor", "time"])
+async def test_a_new_subscription_begins_where_it_says(database, start):
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    await database.write(events=[replace(noted(number), time=long_ago) for number in range(3)])
+    await database.write(events=[noted(3), noted(4)])
+    await wait_until(lambda: database.read(lambda connection: read_after(connection, 0).position == 5))
+    starts = {"now": "now", "cursor": Cursor(1, 2), "time": datetime.now(UTC) - timedelta(hours=1)}
+    seen = []
+
+    @subscribe(Noted, durable="replay", start=starts[start])
+    async def replay(note: Note) -> None:
+        seen.append(note.number)
+
+    async with running(Subscriptions(database, [replay])):
+        await wait_until(lambda: place(database))
+        await publish(database, [5])
+        await until_placed(database, 6)
+    assert seen == {"now": [5], "cursor": [2, 3, 4, 5], "time": [3, 4, 5]}[start]
+
+
+@pytest.mark.parametrize("kind", ["transaction", "async"])
+async def test_a_dead_letter_is_redriven_edited_or_discarded(database, kind):
+    broken, seen = [True], []
+
+    def handle(number):
+        if (broken and number < 3) or number < 0:
+            raise ValueError(f"cannot take {number}")
+        seen.append(number)
+
+    if kind == "transaction":
+
+        @subscribe(Noted, durable="repaired", attempts=1)
+        def repaired(_connection: Connection, note: Note) -> None:
+            handle(note.number)
+    else:
+
+        @subscribe(Noted, durable="repaired", attempts=1)
+        async def repaired(note: Note) -> None:
+            handle(note.number)
+
+    async def those():
+        return [(letter.position, letter.attempts) for letter in await letters(database)]
+
+    await publish(database, [-1, 1, 2, 3])
+    async with running(Subscriptions(database, [repaired])):
+        await until_placed_of(database, "repaired", 4)
+        found = await letters(database)
+        assert [letter.position for letter in found] == [1, 2, 3]
+        assert found[0].error == "ValueError: cannot take -1"
+        broken.clear()
+        await database.transact(redrive, found[0].id)  # still wrong: it rests again
+        await database.transact(redrive, found[1].id)
+        await wait_until(lambda: seen == [3, 1])
+
+        async def rests_again():
+            return await those() == [(1, 2), (3, 1)]
+
+        await wait_until(rests_again)
+        await database.transact(redrive, found[0].id, lambda event: replace(event, data={"number": 10}))
+        await wait_until(lambda: seen == [3, 1, 10])
+        await database.transact(discard, found[2].id)
+
+        async def none_left():
+            return not await those()
+
+        await wait_until(none_left)
+        with pytest.raises(DeadLetterRefused, match="there is no dead letter"):
+            await database.transact(redrive, found[0].id)
+
+    async def told():
+        page = await database.read(lambda c: read_after(c, 0, types=["evs.dead-letter.*"]))
+        events = [placed.event for placed in page.events]
+        return len(events) == 7 and [(event.type.rpartition(".")[2], event.data["event_id"]) for event in events]
+
+    ids = [letter.event_id for letter in found]
+    assert await wait_until(told) == [
+        *(("buried", event_id) for event_id in ids),
+        ("redriven", ids[0]),
+        ("redriven", ids[1]),
+        ("redriven", ids[0]),
+        ("discarded", ids[2]),
+    ]
+
+
+async def until_placed_of(database, durable, position):
+    query = select(subscription_cursors.c.position).where(subscription_cursors.c.durable == durable)
+
+    async def there():
+        return await database.read(lambda connection: (connection.scalar(query) or 0) >= position)
+
+    await wait_until(there)
+
+
+async def test_a_subscription_to_everything_does_not_feed_on_its_own_failures(database):
+    @subscribe("*", durable="everything", attempts=1)
+    def everything(_connection: Connection, _event: Event) -> None:
+        raise ValueError("always")
+
+    await publish(database, [1])
+    async with running(Subscriptions(database, [everything])):
+        await until_placed_of(database, "everything", 2)
+    assert [letter.type for letter in await letters(database)] == ["test.noted", "evs.dead-letter.buried"]
+
+
+async def test_a_key_function_that_fails_puts_the_event_aside(database):
+    seen = []
+
+    @subscribe(Noted, durable="keyless", concurrency=2, key=lambda event: {0: "a"}[event.data["number"]])
+    async def keyless(note: Note) -> None:
+        seen.append(note.number)
+
+    await publish(database, [0, 1, 0])
+    async with running(Subscriptions(database, [keyless])):
+        await until_placed_of(database, "keyless", 3)
+    assert seen == [0, 0]
+    assert [letter.error for letter in await letters(database)] == ["KeyError: 1"]
+
+
+def test_a_handler_that_cannot_be_called_right_is_refused_at_once():
+    async def wrong(_connection: Connection, _event: Event) -> None: ...
+
+    def payload(_connection: Connection, _note: Note) -> None: ...
+
+    def one(_connection: Connection, _note: Event) -> None: ...
+
+    with pytest.raises(TypeError, match="must be def f\\(connection, event\\)"):
+        subscribe(Noted, durable="wrong")(wrong)
+    with pytest.raises(TypeError, match="promise no payload"):
+        subscribe("test.*", durable="payload")(payload)
+    with pytest.raises(TypeError, match="must take a list"):
+        subscribe(Noted, durable="one", batch=10)(one)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        subscribe(Noted, durable="none", concurrency=0)
