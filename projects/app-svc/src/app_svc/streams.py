@@ -34,7 +34,8 @@ class Streams:
         try:
             return await self._feed.resolve(text)
         except CursorRejected as rejected:
-            status, kind = (410, "cursor-gone") if rejected.reason == "other_epoch" else (422, "invalid-cursor")
+            is_gone = rejected.reason in {"other_epoch", "pruned"}
+            status, kind = (410, "cursor-gone") if is_gone else (422, "invalid-cursor")
             raise Problem(status, kind, "Reading cannot go on from there", rejected.detail) from rejected
 
     def open(self, request: Request, cursor: Cursor, wanted: Filter, unlogged: Unlogged | None = None) -> Response:

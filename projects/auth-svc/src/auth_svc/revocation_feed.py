@@ -12,7 +12,7 @@ from auth_svc.protocol_request import ProtocolRequest
 from auth_svc.service import AuthService, service_of
 from lib_auth.revocations import EVENT_TYPES, Revocation, revocations_of
 from lib_events.database import Connection
-from lib_events.event_log import PLACED_TOPIC, Cursor, CursorRejected, check_cursor, head, read_after
+from lib_events.event_log import PLACED_TOPIC, Cursor, CursorRejected, check_cursor, read_after
 from lib_events.problem import Problem
 
 PAGE = 500
@@ -75,8 +75,7 @@ async def _first_of(*events: asyncio.Event, seconds: float) -> None:
 
 def _read(connection: Connection, after: Cursor | None, now: int) -> tuple[Sequence[Revocation], Cursor, bool]:
     """Return a page, where it ends and whether that is the head; expired revocations are left out."""
-    log_head = head(connection)
-    position = check_cursor(after, log_head) if after else 0
+    position = check_cursor(connection, after) if after else 0
     page = read_after(connection, position, types=TYPES, own_only=True, limit=PAGE)
     found = [item for placed in page.events for item in revocations_of(placed.event) if item.expires_at > now]
-    return found, Cursor(log_head.epoch, page.position), page.position >= log_head.position
+    return found, Cursor(page.head.epoch, page.position), page.position >= page.head.position

@@ -48,7 +48,7 @@ APPEND_EVENTS = Statement.load(
 class CursorRejected(Exception):
     """A cursor cannot be resumed from; the text says why and what to do."""
 
-    def __init__(self, reason: Literal["malformed", "other_epoch", "future"], detail: str) -> None:
+    def __init__(self, reason: Literal["malformed", "other_epoch", "future", "pruned"], detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
@@ -116,16 +116,25 @@ def head(connection: Connection) -> Cursor:
     return Cursor(row.epoch, row.placed_position)
 
 
-def check_cursor(cursor: Cursor, log_head: Cursor) -> int:
-    """Return the position to read after; raises `CursorRejected` for another epoch or the future."""
-    if cursor.epoch != log_head.epoch:
+def check_cursor(connection: Connection, cursor: Cursor) -> int:
+    """Return the position to read after; raises `CursorRejected`: of another epoch, from the future, or pruned."""
+    state = connection.execute(select(event_log_state)).one()
+    if cursor.epoch != state.epoch:
         raise CursorRejected(
             "other_epoch",
-            f"cursor must be of epoch {log_head.epoch}, got {cursor}; the log was restored, start without one",
+            f"cursor must be of epoch {state.epoch}, got {cursor}; the log was restored, start without one",
         )
-    if cursor.position > log_head.position:
+    if cursor.position > state.placed_position:
         raise CursorRejected(
-            "future", f"cursor must not be after {log_head}, got {cursor}; it belongs to another database"
+            "future",
+            f"cursor must not be after {state.epoch}.{state.placed_position}, got {cursor}; "
+            "it belongs to another database",
+        )
+    if cursor.position < state.pruned_position:
+        raise CursorRejected(
+            "pruned",
+            f"cursor must not be before {state.epoch}.{state.pruned_position}, got {cursor}; "
+            "older events are no longer kept, start without one",
         )
     return cursor.position
 

@@ -131,11 +131,10 @@ class Feed(Loop):
 
     async def resolve(self, cursor: str | None) -> Cursor:
         """Read a cursor's text (None: the end of the log); raises `CursorRejected`."""
-        log_head = await self._database.read(head)
         if cursor is None:
-            return log_head
+            return await self._database.read(head)
         parsed = Cursor.parse(cursor)
-        check_cursor(parsed, log_head)
+        await self._database.read(check_cursor, parsed)
         return parsed
 
     def follower(self, cursor: Cursor, wanted: Filter) -> "Follower":

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     auth_database_url: str | None = Field(default=None, repr=False)
     app_database_url: str | None = Field(default=None, repr=False)
     nats_url: str | None = Field(default=None, repr=False)  # None: the bundled server
+    event_retention_days: float = Field(default=30, ge=8)  # a stream keeps a week: an event must not come again
+    event_retention_count: int | None = Field(default=None, ge=100_000)
     workflows: Names = []
     cors_origins: Names = []
 

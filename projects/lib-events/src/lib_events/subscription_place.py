@@ -71,18 +71,17 @@ class Place:
 
     def _first(self, connection: Connection) -> int:
         """The position after which a new subscription begins."""
-        log_head = head(connection)
         match self.start:
             case "beginning":
                 return 0
             case "now":
-                return log_head.position
+                return head(connection).position
             case Cursor() as cursor:
-                return check_cursor(cursor, log_head)
+                return check_cursor(connection, cursor)
             case datetime() as moment:
                 earlier = select(func.min(events.c.last_position - events.c.count))
                 found: int | None = connection.scalar(earlier.where(events.c.time >= to_micros(moment)))
-                return log_head.position if found is None else found
+                return head(connection).position if found is None else found
 
 
 def _insert(connection: Connection) -> Any:

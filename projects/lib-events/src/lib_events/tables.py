@@ -55,6 +55,7 @@ event_log_state = Table(
     Column("placed_position", BigInteger, nullable=False),  # the last position given
     Column("published_position", BigInteger, nullable=False),  # acknowledged by the broker up to here
     Column("batch_end", BigInteger),  # the batch in flight ends here; NULL when none is
+    Column("pruned_position", BigInteger, nullable=False),  # events up to here are no longer kept
 )
 
 subscription_cursors = Table(

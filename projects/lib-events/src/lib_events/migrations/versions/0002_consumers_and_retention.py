@@ -1,4 +1,4 @@
-"""What a subscription handled out of order; dead letters keep their event and can be redriven."""
+"""What a subscription handled out of order; dead letters that are redriven; how far the log is pruned."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,6 +15,8 @@ def upgrade() -> None:
         sa.Column("durable", sa.Text, primary_key=True),
         sa.Column("position", sa.BigInteger, primary_key=True),
     )
+    pruned = sa.Column("pruned_position", sa.BigInteger, nullable=False, server_default="0")
+    op.add_column("event_log_state", pruned)
     op.add_column("dead_letters", sa.Column("type", sa.Text))
     op.add_column("dead_letters", sa.Column("body", sa.LargeBinary))
     op.add_column("dead_letters", sa.Column("redriven_at", sa.BigInteger))
@@ -27,4 +29,5 @@ def downgrade() -> None:
     op.drop_index("dead_letters_redriven", "dead_letters")
     for column in ("redriven_at", "body", "type"):
         op.drop_column("dead_letters", column)
+    op.drop_column("event_log_state", "pruned_position")
     op.drop_table("handled_events")
