@@ -2,6 +2,7 @@
 
 import pytest
 
+from auth_svc.access_requests import MAX_WAITING
 from auth_svc.approvals import ApprovalDecided, ApprovalDecidedData, hear_decision
 from lib_events.event import Event
 from lib_events.testing import wait_until
@@ -139,3 +140,25 @@ async def test_programs_cannot_ask(provider):
     headers = {"authorization": f"Bearer {token}"}
     refused = await provider.http.post("/v1/access-requests", json={"role": "auditor", "reason": "x"}, headers=headers)
     assert refused.status_code == 403
+
+
+async def test_nobody_floods_the_approvers(provider_on_both):
+    provider = provider_on_both
+    headers = {"authorization": f"Bearer {(await provider.tokens())['access_token']}"}
+    for number in range(MAX_WAITING):
+        body = {"role": f"role-{number}", "reason": "x"}
+        assert (await provider.http.post("/v1/access-requests", json=body, headers=headers)).status_code == 201
+    body = {"role": "one-more", "reason": "x"}
+    refused = await provider.http.post("/v1/access-requests", json=body, headers=headers)
+    assert refused.status_code == 409
+    assert f"{MAX_WAITING} of your requests wait" in refused.json()["detail"]
+
+
+async def test_a_client_needs_the_scope_to_ask_and_to_look(provider):
+    for scope, asking, looking in (("openid", 403, 403), ("workflows:read", 403, 200), ("workflows:run", 201, 403)):
+        token = (await provider.tokens(scope=scope))["access_token"]
+        headers = {"authorization": f"Bearer {token}"}
+        body = {"role": "operator", "reason": "x"}
+        asked = await provider.http.post("/v1/access-requests", json=body, headers=headers)
+        looked = await provider.http.get("/v1/access-requests", headers=headers)
+        assert (asked.status_code, looked.status_code) == (asking, looking), scope

@@ -42,6 +42,18 @@ async def test_loopback_redirects_may_use_any_port_and_nothing_else(provider):
         assert (await provider.authorize(browser, client_id="evs-cli", redirect_uri=uri)).status_code == 400
 
 
+async def test_a_public_client_on_loopback_asks_every_time(provider):
+    callback = "http://127.0.0.1:45678/callback"
+    scopes = frozenset(("openid",))
+    await provider.add_client(id="tool", name="Tool", secret_digest=None, redirect_uris=(callback,), scopes=scopes)
+    request = {"client_id": "tool", "redirect_uri": callback, "scope": "openid"}
+    browser = await provider.browser()
+    await provider.authorize(browser, **request)
+    await browser.submit(username="ada", password=PASSWORD)
+    provider.answer(await browser.submit(decision="allow"))
+    assert "Allow access?" in (await provider.authorize(browser, **request)).text
+
+
 async def test_a_refusal_goes_back_to_the_client(provider):
     browser = await provider.browser()
     await provider.authorize(browser, **CLI)

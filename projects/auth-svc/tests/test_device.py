@@ -5,6 +5,8 @@ import asyncio
 import pytest
 from sqlalchemy import update
 
+from auth_svc import accounts, sessions
+from auth_svc import device_codes as device_codes_module
 from auth_svc.grants import DEVICE_SECONDS
 from auth_svc.tables import device_codes
 from lib_auth.client import DEVICE_GRANT
@@ -115,6 +117,13 @@ async def test_nothing_is_allowed_without_the_explicit_confirmation(provider):
     assert (await poll(provider, device)).json()["error"] == "authorization_pending"
 
 
+async def test_half_a_code_is_shown_as_it_was_typed(provider):
+    browser = await provider.browser()
+    await browser.open("/device")
+    await browser.submit(username="ada", password=PASSWORD)
+    assert 'value="BBBB"' in (await browser.submit(user_code="bbbb")).text
+
+
 @pytest.mark.parametrize("spelling", ["{0}", "{0}  ", "{1}", "{2}"])
 async def test_people_type_codes_in_many_ways(provider, spelling):
     device = await start(provider)
@@ -126,13 +135,32 @@ async def test_people_type_codes_in_many_ways(provider, spelling):
     assert "Is this your device?" in (await browser.submit(user_code=typed)).text
 
 
-async def test_guessing_codes_is_slowed_down(provider):
+@pytest.mark.parametrize(("decision", "status"), [("", 404), ("allow", 409), ("deny", 409)])
+async def test_guessing_codes_is_slowed_down_whatever_is_to_be_done_with_them(provider, decision, status):
     browser = await provider.browser()
     await browser.open("/device")
     await browser.submit(username="ada", password=PASSWORD)
     for _ in range(20):
-        assert (await browser.submit(user_code="BBBB-BBBB")).status_code == 404
-    assert (await browser.submit(user_code="BBBB-BBBB")).status_code == 429
+        await browser.open("/device")
+        assert (await browser.submit(user_code="BBBB-BBBB", decision=decision)).status_code == status
+    await browser.open("/device")
+    refused = await browser.submit(user_code="BBBB-BBBB", decision=decision)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
+
+
+async def test_a_device_waits_on_when_the_person_was_signed_out_meanwhile(provider_on_both):
+    provider = provider_on_both
+    device = await start(provider)
+    browser = await provider.browser()
+    await browser.sign_in("ada")
+    database, now = provider.service.database, provider.service.clock.micros()
+    ada = await database.read(accounts.find_by_username, "ada")
+    (session,) = await database.read(sessions.alive_of_user, ada.id, now)
+    await database.transact(sessions.end, session.id, "test", now)
+    approved = await database.transact(device_codes_module.approve, device["user_code"], ada, session, provider.actor())
+    assert not approved
+    assert (await poll(provider, device)).json()["error"] == "authorization_pending"
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,8 @@ async def test_a_lost_password_is_reset_offline(tmp_path, sqlite_url, run_provid
     assert (done.returncode, done.stdout) == (0, "The password of admin is set.\n")
     unknown = command(settings, "reset-password", "nobody")
     assert (unknown.returncode, unknown.stderr) == (1, "auth-svc: there is no user 'nobody'\n")
+    short = command(settings, "reset-password", "admin", EVS_NEW_PASSWORD="short")
+    assert (short.returncode, short.stderr) == (1, "auth-svc: The password must have at least 12 characters.\n")
     async with run_provider(tmp_path, sqlite_url) as provider:
         assert (await (await provider.browser()).sign_in("admin")).status_code == 401
         assert "Your account" in (await (await provider.browser()).sign_in("admin", "a whole new password")).text

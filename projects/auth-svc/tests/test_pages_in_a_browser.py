@@ -1,5 +1,6 @@
 """The pages in a real browser: policies that hold, focus, labels, both themes, a narrow screen."""
 
+import re
 import shutil
 from urllib.parse import urlencode
 
@@ -28,17 +29,29 @@ async def chromium():
         await browser.close()
 
 
-def cli_request(issuer):
+@pytest.fixture
+def open_registration(monkeypatch):
+    """Lets people make themselves an account; named before `server`, which takes over the environment."""
+    monkeypatch.setenv("EVS_REGISTRATION", "true")
+
+
+def request_of(issuer, client_id, redirect_uri):
     query = {
         "response_type": "code",
-        "client_id": "evs-cli",
-        "redirect_uri": "http://127.0.0.1:45678/callback",
+        "client_id": client_id,
+        "redirect_uri": redirect_uri,
         "scope": "openid workflows:read",
         "state": "s",
         "code_challenge": code_challenge("v" * 50),
         "code_challenge_method": "S256",
     }
     return f"{issuer}/oauth2/authorize?{urlencode(query)}"
+
+
+async def sign_in(page):
+    await page.fill("#username", "admin")
+    await page.fill("#password", PASSWORD)
+    await page.click("button")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -52,10 +65,11 @@ async def test_a_person_gets_from_the_sign_in_to_the_client(server, chromium, th
     async def check():
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         assert await page.evaluate(UNLABELLED) == []
+        assert await page.locator("[hidden] >> visible=true").count() == 0
         assert await page.title()
         assert await page.locator("h1").count() == 1
 
-    await page.goto(cli_request(server.auth_url))
+    await page.goto(request_of(server.auth_url, "evs-cli", "http://127.0.0.1:45678/callback"))
     await check()
     assert await page.evaluate("document.activeElement.name") == "username"
     assert await page.get_attribute("#password", "autocomplete") == "current-password"
@@ -73,3 +87,26 @@ async def test_a_person_gets_from_the_sign_in_to_the_client(server, chromium, th
     await check()
     assert violations == []
     await context.close()
+
+
+async def test_making_an_account_leads_on_to_the_client(open_registration, server, chromium):
+    page = await chromium.new_page()
+    await page.route(f"{server.gui_url}/**", lambda route: route.fulfill(body="the client"))
+    await page.goto(request_of(server.auth_url, "evs-gui", f"{server.gui_url}/callback"))
+    await page.click("text=Make one")
+    await page.fill("#username", "grace")
+    await page.fill("#password", "too short")
+    await page.evaluate("document.querySelector('#password').removeAttribute('minlength')")
+    await page.click("button")
+    await page.fill("#password", PASSWORD)
+    await page.click("button")
+    await page.wait_for_url(f"{server.gui_url}/callback*", timeout=10_000)
+
+
+async def test_a_consent_leads_on_to_an_ipv6_address(server, chromium):
+    page = await chromium.new_page()
+    await page.route(re.compile(r"http://\[::1]:45678/"), lambda route: route.fulfill(body="the client"))
+    await page.goto(request_of(server.auth_url, "evs-cli", "http://[::1]:45678/callback"))
+    await sign_in(page)
+    await page.click("button[value=allow]")
+    await page.wait_for_url(re.compile(r"http://\[::1]:45678/callback"), timeout=10_000)

@@ -2,9 +2,11 @@
 
 import asyncio
 
+import httpx
 import pytest
 
-from auth_svc.rate_limits import Limit, SignInLimits
+from auth_svc import accounts, sessions
+from auth_svc.rate_limits import Limit, SignInLimits, network_of
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
@@ -56,6 +58,9 @@ async def test_events_say_who_caused_them(provider):
     issued = (await wait_until(lambda: provider.events("evs.token.issued")))[-1]
     started = (await wait_until(lambda: provider.events("evs.session.started")))[-1]
     assert issued.extensions["principal"] == started.extensions["principal"] == user
+    await provider.post("/oauth2/revoke", {"token": tokens["access_token"]}, provider.gui())
+    revoked = (await wait_until(lambda: provider.events("evs.token.revoked")))[-1]
+    assert revoked.extensions["principal"] == "evs-gui"
 
 
 async def test_a_disabled_user_cannot_sign_in_and_is_signed_out_everywhere(provider_on_both):
@@ -105,6 +110,87 @@ def test_attempts_are_kept_in_bounded_memory():
     for number in range(1000):
         attempts.begin(str(number))
     assert len(attempts._recent) == 100
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_a_guesser_with_an_ipv6_network_is_one_guesser(address, network):
+    assert network_of(address) == network
+
+
+async def test_a_password_that_was_replaced_while_it_was_checked_signs_nobody_in(provider_on_both, monkeypatch):
+    provider = provider_on_both
+    service = provider.service
+    browser, ada = await provider.browser(), await service.database.read(accounts.find_by_username, "ada")
+    fresh = await service.passwords.hash("a long enough password")
+    verify = service.passwords.verify
+
+    async def verify_while_it_is_replaced(password, kept):
+        right = await verify(password, kept)
+        await service.database.transact(accounts.set_password, ada.id, fresh, provider.actor())
+        return right
+
+    await browser.open("/login")
+    with monkeypatch.context() as patched:
+        patched.setattr(service.passwords, "verify", verify_while_it_is_replaced)
+        assert (await browser.submit(username="ada", password=PASSWORD)).status_code == 403
+    assert "Sign in" in (await browser.open("/account")).text
+    assert "Your account" in (await browser.sign_in("ada", "a long enough password")).text
+
+
+async def test_a_session_that_ended_meanwhile_sets_no_password(provider_on_both, monkeypatch):
+    provider = provider_on_both
+    service = provider.service
+    browser = await provider.browser()
+    await browser.sign_in("ada")
+    ada = await service.database.read(accounts.find_by_username, "ada")
+    hashed = service.passwords.hash
+
+    async def hash_while_signed_out(password):
+        await service.database.transact(sessions.end_all_of_user, ada.id, "test", service.clock.micros())
+        return await hashed(password)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.passwords, "hash", hash_while_signed_out)
+        page = await browser.submit(form=-2, current_password=PASSWORD, new_password="a long enough password")
+    assert "Sign in" in page.text
+    assert "Your account" in (await browser.sign_in("ada")).text
+
+
+async def test_a_new_password_that_is_too_short_is_no_wrong_guess(provider):
+    browser = await provider.browser()
+    await browser.sign_in("ada")
+    for _ in range(10):
+        await browser.open("/account")
+        page = await browser.submit(form=-2, current_password=PASSWORD, new_password="short")
+        assert page.status_code == 422
+
+
+def test_a_trusted_proxy_says_where_a_request_comes_from(monkeypatch, request):
+    monkeypatch.setenv("EVS_TRUSTED_PROXIES", "127.0.0.1")
+    issuer = request.getfixturevalue("server").auth_url
+    with httpx.Client(base_url=issuer, headers={"x-forwarded-for": "203.0.113.9", "origin": issuer}) as http:
+        csrf = http.get("/login").text.split('name="csrf" value="')[1].split('"')[0]
+        http.post("/login", data={"username": "admin", "password": PASSWORD, "csrf": csrf})
+        assert "203.0.113.9" in http.get("/account").text
+
+
+def test_nobody_else_says_where_a_request_comes_from(server):
+    with httpx.Client(base_url=server.auth_url, headers={"x-forwarded-for": "203.0.113.9"}) as http:
+        csrf = http.get("/login").text.split('name="csrf" value="')[1].split('"')[0]
+        http.post(
+            "/login",
+            data={"username": "admin", "password": PASSWORD, "csrf": csrf},
+            headers={"origin": server.auth_url},
+        )
+        assert "127.0.0.1" in http.get("/account").text
 
 
 async def test_when_the_hashing_pool_is_full_the_answer_is_503_with_retry_after(provider):

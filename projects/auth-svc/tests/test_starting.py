@@ -41,6 +41,7 @@ async def test_a_data_folder_in_use_says_by_whom(tmp_path, sqlite_url, run_provi
     [
         ({"EVS_ADMIN_PASSWORD": "short"}, "EVS_ADMIN_PASSWORD cannot be used"),
         ({"EVS_AUTH_URL": "http://auth.example.org"}, "EVS_AUTH_URL must be https"),
+        ({"EVS_AUTH_URL": "https://example.org/auth"}, "EVS_AUTH_URL must be scheme, host and port alone"),
         ({"EVS_AUTH_PORT": "99999"}, "EVS_AUTH_PORT is not right"),
         ({"EVS_AUTH_DATABASE_URL": "mysql://x"}, "database URL must start with sqlite:/// or postgresql://"),
     ],

@@ -3,7 +3,10 @@
 import asyncio
 
 import pytest
+from sqlalchemy import update
 
+from auth_svc import accounts
+from auth_svc.tables import sessions
 from lib_events.testing import wait_until
 
 APP = "http://127.0.0.1:8002"
@@ -94,7 +97,7 @@ async def test_the_local_client_can_neither_administer_nor_approve(provider):
 @pytest.mark.parametrize(
     ("form", "error"),
     [
-        ({}, "unsupported_grant_type"),
+        ({}, "invalid_request"),
         ({"grant_type": "password", "username": "ada", "password": "x"}, "unsupported_grant_type"),
         ({"grant_type": "client_credentials", "resource": "https://elsewhere.test"}, "invalid_target"),
         ({"grant_type": "refresh_token", "refresh_token": "x"}, "unauthorized_client"),
@@ -221,3 +224,35 @@ async def test_the_revocation_feed_is_for_resource_servers(provider):
     app = ("evs-app", provider.secret_of("evs-app"))
     assert (await provider.http.get("/v1/revocations?after=9.1", auth=app)).status_code == 410
     assert (await provider.http.get("/v1/revocations?after=x", auth=app)).status_code == 400
+
+
+async def test_what_was_allowed_in_a_session_ends_with_it_but_offline_access_goes_on(provider_on_both):
+    provider = provider_on_both
+    tokens = await provider.tokens()
+    callback = "https://other.test/cb"
+    scopes = frozenset(("openid", "offline_access"))
+    other = await provider.add_client(id="other", name="O", redirect_uris=(callback,), scopes=scopes, consent="never")
+    request = {"client_id": "other", "redirect_uri": callback, "scope": "openid offline_access"}
+    code = await provider.sign_in_for_code(**request)
+    form = {"code": code, "redirect_uri": callback, "code_verifier": provider.verifier}
+    lasting = (await provider.token(other, grant_type="authorization_code", **form)).json()
+    await provider.service.database.transact(
+        lambda connection: connection.execute(update(sessions).values(expires_at=1)) and None
+    )
+    assert not (await provider.introspect(tokens["refresh_token"]))["active"]
+    assert (await provider.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+    renewed = await provider.token(other, grant_type="refresh_token", refresh_token=lasting["refresh_token"])
+    assert renewed.status_code == 200
+
+
+async def test_of_two_changes_of_roles_within_a_second_the_second_counts_too(provider_on_both):
+    provider = provider_on_both
+    ada = await provider.add_user("grace", "operator", "auditor")
+    transact, actor = provider.service.database.transact, provider.actor()
+    await transact(accounts.set_roles, ada.id, frozenset(("operator",)), actor)
+    tokens = await provider.tokens("grace")
+    assert (await provider.introspect(tokens["access_token"]))["roles"] == ["member", "operator"]
+    await transact(accounts.set_roles, ada.id, frozenset(("member",)), actor)
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+    renewed = (await provider.refresh(tokens["refresh_token"])).json()
+    assert (await provider.introspect(renewed["access_token"]))["roles"] == ["member"]

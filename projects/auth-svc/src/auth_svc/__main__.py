@@ -48,6 +48,7 @@ def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
 def reset_password(settings: AuthSettings, options: argparse.Namespace) -> None:
     """Set a user's password while the service is down."""
     from auth_svc.offline import reset  # noqa: PLC0415
+    from auth_svc.passwords import PasswordRejected  # noqa: PLC0415
 
     password = os.environ.get("EVS_NEW_PASSWORD") or _ask_password()
     try:
@@ -58,7 +59,7 @@ def reset_password(settings: AuthSettings, options: argparse.Namespace) -> None:
             f"  POST {settings.auth_url}/v1/admin/users/{options.username}/reset-password\n"
             f"  evs admin user reset-password {options.username}"
         )
-    except LookupError as error:
+    except (LookupError, PasswordRejected) as error:
         sys.exit(f"auth-svc: {error}")
     print(shown)  # noqa: T201 - the command's answer
 

@@ -1,25 +1,25 @@
 """`/v1/access-requests`: a person asks for a role and sees what became of it."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from auth_svc import access_requests
 from auth_svc.access_requests import AccessRequest, AccessRequestRejected
+from auth_svc.admin_views import WITHOUT_NUL, Body
 from auth_svc.service import service_of
 from lib_auth.principal import MEMBER, Principal
 from lib_events.clock import to_datetime
 from lib_events.problem import Problem
 
 
-class AccessRequestBody(BaseModel):
+class AccessRequestBody(Body):
     """Which role, and why."""
 
-    model_config = ConfigDict(extra="forbid")
-
     role: str = Field(min_length=1, max_length=40)
-    reason: str = Field(min_length=1, max_length=1000)
+    reason: str = Field(min_length=1, max_length=1000, pattern=WITHOUT_NUL)
 
 
 class AccessRequestView(BaseModel):
@@ -54,15 +54,21 @@ class AccessRequestList(BaseModel):
     next_cursor: str | None = None
 
 
-async def asker(request: Request) -> Principal:
-    """Let in every member who is signed in to the AppService."""
-    guard = service_of(request).app_guard
-    principal = await guard.authenticate(request)
-    guard.authorise(principal, role=MEMBER)
-    return principal
+def asker(scope: str) -> Callable[[Request], Awaitable[Principal]]:
+    """Let in every member, by a client that may act for them in the AppService."""
+
+    async def check(request: Request) -> Principal:
+        guard = service_of(request).app_guard
+        principal = await guard.authenticate(request)
+        guard.authorise(principal, scope=scope, role=MEMBER)
+        return principal
+
+    return check
 
 
-Asker = Annotated[Principal, Depends(asker)]
+# Asking starts a workflow there; looking at what one has asked for is looking at that.
+Asker = Annotated[Principal, Depends(asker("workflows:run"))]
+Reader = Annotated[Principal, Depends(asker("workflows:read"))]
 router = APIRouter(prefix="/v1/access-requests", tags=["access requests"])
 
 
@@ -79,7 +85,7 @@ async def ask(request: Request, body: AccessRequestBody, principal: Asker) -> Ac
 
 
 @router.get("")
-async def own(request: Request, principal: Asker) -> AccessRequestList:
+async def own(request: Request, principal: Reader) -> AccessRequestList:
     """Show one's own requests, newest first."""
     rows = await service_of(request).database.read(access_requests.of_user, principal.subject)
     return AccessRequestList(items=[AccessRequestView.of(row) for row in rows])

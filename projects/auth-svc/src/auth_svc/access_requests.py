@@ -26,6 +26,7 @@ from lib_events.event import Event
 
 # The approval's own deadline is a week; after it the person may ask again.
 WAITING_MICROS = 8 * 24 * 3600 * 1_000_000
+MAX_WAITING = 10  # each is a row here and a run there that asks somebody
 
 
 class AccessRequestRejected(Exception):
@@ -75,12 +76,11 @@ def ask(connection: Connection, user_id: str, role: str, reason: str, actor: Act
         raise AccessRequestRejected(422, f"role must be one that can be asked for, got {role!r}; admin never is")
     if role in with_included(account.roles):
         raise AccessRequestRejected(409, f"you hold the role {role} already; sign in again to use it")
-    mine = (access_requests.c.user_id == user_id) & (access_requests.c.role == role)
-    pending = select(access_requests.c.id).where(
-        mine & (access_requests.c.status == "pending") & (access_requests.c.created_at > actor.at - WAITING_MICROS)
-    )
-    if (waiting := connection.scalar(pending)) is not None:
-        raise AccessRequestRejected(409, f"your request {waiting} for {role} is still waiting for its decision")
+    waiting = _waiting(connection, user_id, actor.at)
+    if role in waiting:
+        raise AccessRequestRejected(409, f"your request {waiting[role]} for {role} is still waiting for its decision")
+    if len(waiting) >= MAX_WAITING:
+        raise AccessRequestRejected(409, f"{MAX_WAITING} of your requests wait for their decision; wait with them")
     row = AccessRequest(new_id(), user_id, role, reason, secrets.token_urlsafe(16), "pending", actor.at, None, None)
     names = ("id", "user_id", "role", "reason", "nonce", "status", "created_at")
     connection.execute(insert(access_requests).values({name: getattr(row, name) for name in names}))
@@ -114,6 +114,14 @@ def decide(connection: Connection, decision: Decision, actor: Actor) -> None:
         _refuse(connection, _request(row), decision, actor, why)
 
 
+def _waiting(connection: Connection, user_id: str, now: int) -> dict[str, str]:
+    """Return the person's undecided requests: role and id."""
+    pending = (access_requests.c.user_id == user_id) & (access_requests.c.status == "pending")
+    recent = access_requests.c.created_at > now - WAITING_MICROS
+    query = select(access_requests.c.role, access_requests.c.id).where(pending & recent)
+    return {row.role: row.id for row in connection.execute(query)}
+
+
 def _forgery(row: Row[Any] | None, decision: Decision) -> str | None:
     """Say why the decision is not about the row, if it is not."""
     if row is None:
@@ -141,7 +149,7 @@ def _objection(connection: Connection, decision: Decision) -> str | None:
 
 def _grant(connection: Connection, row: AccessRequest, decision: Decision, actor: Actor) -> None:
     _close(connection, row, "granted", decision, actor, why=None)
-    account = accounts.find(connection, row.user_id)
+    account = accounts.lock(connection, row.user_id)
     if account is not None:
         accounts.set_roles(connection, row.user_id, account.roles | {row.role}, actor)
     payload = AccessGrantedData(

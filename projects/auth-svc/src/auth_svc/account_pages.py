@@ -8,11 +8,10 @@ from starlette.responses import Response
 from auth_svc import accounts, audit, sessions
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
-from auth_svc.browser import PageRefused, Visitor, read_page_form, redirect, render, sign_out_browser, visitor_of
+from auth_svc.browser import Visitor, read_page_form, redirect, render, sign_out_browser, visitor_of
 from auth_svc.pages.account import account_page
 from auth_svc.pages.notices import signed_out_page
-from auth_svc.passwords import SHORTEST, PasswordRejected, PasswordsBusy
-from auth_svc.rate_limits import TooManyAttempts
+from auth_svc.passwords import SHORTEST, PasswordRejected
 from auth_svc.service import address_of, service_of
 from auth_svc.sessions import Session
 from lib_events.clock import to_datetime
@@ -35,18 +34,17 @@ async def change_password(request: Request) -> Response:
         return redirect(SIGN_IN)
     form = await read_page_form(request, visitor)
     key, address = visitor.account.id, address_of(request)
+    service.sign_in_limits.begin(key, address)
+    if not await service.passwords.verify(form.get("current_password", ""), visitor.account.password_hash):
+        return await _show(request, visitor, visitor.account, error="The current password is wrong.", status=422)
+    service.sign_in_limits.succeeded(key, address)
     try:
-        service.sign_in_limits.begin(key, address)
-        if not await service.passwords.verify(form.get("current_password", ""), visitor.account.password_hash):
-            return await _show(request, visitor, visitor.account, error="The current password is wrong.", status=422)
         fresh = await service.passwords.hash(form.get("new_password", ""))
     except PasswordRejected as error:
         return await _show(request, visitor, visitor.account, error=str(error), status=422)
-    except (PasswordsBusy, TooManyAttempts) as error:
-        raise PageRefused(429, "Too much at once", "Try again later.", retry_after=error.retry_after) from error
-    service.sign_in_limits.succeeded(key, address)
     actor = service.actor(request, visitor.account.id)
-    await service.database.transact(accounts.set_password, visitor.account.id, fresh, actor, visitor.session.id)
+    if not await service.database.transact(_set_own_password, visitor.account.id, visitor.session.id, fresh, actor):
+        return redirect(SIGN_IN)
     return await _show(request, visitor, visitor.account, done="The password is changed.")
 
 
@@ -78,6 +76,15 @@ def end_and_record(connection: Connection, session_id: str, actor: Actor) -> Non
     """End a session because its owner wants it."""
     if sessions.end(connection, session_id, "signed out", actor.at):
         audit.record(connection, actor, "session.ended", about=session_id)
+
+
+def _set_own_password(connection: Connection, user_id: str, session_id: str, fresh: str, actor: Actor) -> bool:
+    """Set a password unless the sign-in that does so has ended meanwhile; returns whether it is set."""
+    accounts.lock(connection, user_id)  # first the person, then their sessions: whoever ends them does the same
+    if not sessions.touch(connection, session_id):
+        return False
+    accounts.set_password(connection, user_id, fresh, actor, session_id)
+    return True
 
 
 def _end_own(connection: Connection, session_id: str, user_id: str, actor: Actor) -> None:

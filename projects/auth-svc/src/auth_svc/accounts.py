@@ -10,7 +10,7 @@ from sqlalchemy import Row, insert, select, update
 
 from auth_svc import listed
 from auth_svc.audit import Actor, record
-from auth_svc.families import revoke_access_tokens, revoke_all_of_user
+from auth_svc.families import MICROS, revoke_access_tokens, revoke_all_of_user
 from auth_svc.opaque import new_id
 from auth_svc.sessions import end_all_of_user
 from auth_svc.tables import users
@@ -183,8 +183,10 @@ def set_roles(connection: Connection, user_id: str, roles: frozenset[str], actor
         return account
     values: dict[str, Any] = {"roles": listed.to_text(sorted(wanted))}
     if not with_included(account.roles) <= with_included(wanted):
-        values["tokens_valid_after"] = actor.at
-        revoke_access_tokens(connection, user_id, actor.at)
+        # Tokens say whole seconds: of two changes within one, the second must reach what was issued after the first.
+        until = max(actor.at, account.tokens_valid_after + MICROS)
+        values["tokens_valid_after"] = until
+        revoke_access_tokens(connection, user_id, until)
     connection.execute(update(users).where(users.c.id == user_id).values(values))
     payload = UserRolesChangedData(user=user_id, username=account.username, by=actor.who, roles=sorted(wanted))
     connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=user_id))
@@ -208,7 +210,7 @@ def _existing(connection: Connection, user_id: str) -> Account:
 def _check(username: str, email: str | None, roles: frozenset[str]) -> None:
     if not USERNAME.fullmatch(username):
         raise AccountRejected(
-            "username", "A user name has 1 to 64 letters, digits and . _ @ + -, a letter or digit first."
+            "username", "A user name is 1 to 64 letters, digits or any of ._@+- and begins with a letter or digit."
         )
     if email is not None and not EMAIL.fullmatch(email):
         raise AccountRejected("email", "That is not an e-mail address.")

@@ -4,12 +4,22 @@ import json
 import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import SecretStr
 
 from auth_svc import accounts, audit, clients, opaque
 from auth_svc.accounts import Account, AccountRejected, NewAccount
-from auth_svc.admin_views import AuditLine, ClientBody, ClientView, Page, PasswordBody, RolesBody, UserBody, UserView
+from auth_svc.admin_views import (
+    WITHOUT_NUL,
+    AuditLine,
+    ClientBody,
+    ClientView,
+    Page,
+    PasswordBody,
+    RolesBody,
+    UserBody,
+    UserView,
+)
 from auth_svc.clients import Client, ClientRejected
 from auth_svc.passwords import PasswordRejected, PasswordsBusy
 from auth_svc.service import AuthService, service_of
@@ -29,12 +39,15 @@ async def administrator(request: Request) -> Principal:
 
 
 Limit = Annotated[int, Query(ge=1, le=500)]
+Named = Annotated[str, Path(pattern=WITHOUT_NUL)]
+Cursor = Annotated[str | None, Query(pattern=WITHOUT_NUL)]
+Line = Annotated[int, Query(ge=1, lt=2**63)]
 Administrator = Annotated[Principal, Depends(administrator)]
 router = APIRouter(prefix="/v1/admin", tags=["administration"], dependencies=[Depends(administrator)])
 
 
 @router.get("/users")
-async def list_users(request: Request, cursor: str | None = None, limit: Limit = PAGE) -> Page[UserView]:
+async def list_users(request: Request, cursor: Cursor = None, limit: Limit = PAGE) -> Page[UserView]:
     """List users by user name."""
     found = await service_of(request).database.read(accounts.page, cursor, limit)
     more = accounts.username_key(found[-1].username) if len(found) == limit else None
@@ -56,13 +69,13 @@ async def create_user(request: Request, body: UserBody, by: Administrator) -> Us
 
 
 @router.get("/users/{user}")
-async def show_user(request: Request, user: str) -> UserView:
+async def show_user(request: Request, user: Named) -> UserView:
     """Show a user, by id or user name."""
     return UserView.of(await _find(service_of(request), user))
 
 
 @router.post("/users/{user}/reset-password")
-async def reset_password(request: Request, user: str, body: PasswordBody, by: Administrator) -> UserView:
+async def reset_password(request: Request, user: Named, body: PasswordBody, by: Administrator) -> UserView:
     """Set a new password; everything the user was signed in to ends."""
     service = service_of(request)
     account = await _find(service, user)
@@ -73,7 +86,7 @@ async def reset_password(request: Request, user: str, body: PasswordBody, by: Ad
 
 
 @router.post("/users/{user}/disable")
-async def disable_user(request: Request, user: str, by: Administrator) -> UserView:
+async def disable_user(request: Request, user: Named, by: Administrator) -> UserView:
     """Stop a user from signing in and end everything they are signed in to."""
     service = service_of(request)
     account = await _find(service, user)
@@ -85,7 +98,7 @@ async def disable_user(request: Request, user: str, by: Administrator) -> UserVi
 
 
 @router.post("/users/{user}/enable")
-async def enable_user(request: Request, user: str, by: Administrator) -> UserView:
+async def enable_user(request: Request, user: Named, by: Administrator) -> UserView:
     """Let a disabled user sign in again."""
     service = service_of(request)
     account = await _find(service, user)
@@ -93,7 +106,7 @@ async def enable_user(request: Request, user: str, by: Administrator) -> UserVie
 
 
 @router.put("/users/{user}/roles")
-async def set_roles(request: Request, user: str, body: RolesBody, by: Administrator) -> UserView:
+async def set_roles(request: Request, user: Named, body: RolesBody, by: Administrator) -> UserView:
     """Set what a user may do; what is taken away ends at once."""
     service = service_of(request)
     account = await _find(service, user)
@@ -108,7 +121,7 @@ async def set_roles(request: Request, user: str, body: RolesBody, by: Administra
 
 
 @router.get("/clients")
-async def list_clients(request: Request, cursor: str | None = None, limit: Limit = PAGE) -> Page[ClientView]:
+async def list_clients(request: Request, cursor: Cursor = None, limit: Limit = PAGE) -> Page[ClientView]:
     """List clients by id."""
     found = await service_of(request).database.read(clients.page, cursor, limit)
     more = found[-1].id if len(found) == limit else None
@@ -140,7 +153,7 @@ async def create_client(request: Request, body: ClientBody, by: Administrator) -
 
 
 @router.get("/audit")
-async def list_audit(request: Request, cursor: int | None = None, limit: Limit = PAGE) -> Page[AuditLine]:
+async def list_audit(request: Request, cursor: Line | None = None, limit: Limit = PAGE) -> Page[AuditLine]:
     """Show what happened, newest first."""
     rows = await service_of(request).database.read(audit.page, cursor, limit)
     lines = [

@@ -11,6 +11,8 @@ from auth_svc.passwords import LONGEST
 from lib_auth.principal import MEMBER
 from lib_events.clock import to_datetime
 
+WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL keeps no such texts
+
 
 class Body(BaseModel):
     """A request body: unknown members are mistakes."""
@@ -43,7 +45,7 @@ class ClientBody(Body):
     """A new client."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,63}$")
-    name: str = Field(min_length=1, max_length=80)
+    name: str = Field(min_length=1, max_length=80, pattern=WITHOUT_NUL)
     public: bool = False
     redirect_uris: list[str] = Field(default=[], max_length=20)
     post_logout_redirect_uris: list[str] = Field(default=[], max_length=20)

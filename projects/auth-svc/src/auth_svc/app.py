@@ -19,9 +19,9 @@ from auth_svc.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.own_tokens import OwnRevocations
 from auth_svc.pages.notices import error_page
 from auth_svc.parameters import ParametersRejected
-from auth_svc.passwords import Passwords
+from auth_svc.passwords import Passwords, PasswordsBusy
 from auth_svc.pruner import Pruner
-from auth_svc.rate_limits import Attempts, Limit, SignInLimits
+from auth_svc.rate_limits import Attempts, Limit, SignInLimits, TooManyAttempts
 from auth_svc.resources import Resources
 from auth_svc.routes import routes
 from auth_svc.service import AuthService
@@ -93,6 +93,8 @@ def create_app(service: AuthService) -> FastAPI:
     app.include_router(access_api.router)
     install_problem_handlers(app)
     app.add_exception_handler(PageRefused, _page_refused)
+    app.add_exception_handler(PasswordsBusy, _passwords_busy)
+    app.add_exception_handler(TooManyAttempts, _too_many_attempts)
     app.add_exception_handler(ProtocolRefused, protocol_refused)
     app.add_exception_handler(ParametersRejected, protocol_refused)
     # The last one added is the outermost.
@@ -165,9 +167,21 @@ def _ping(connection: Connection) -> None:
     connection.execute(text("SELECT 1"))
 
 
+async def _passwords_busy(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PasswordsBusy)  # noqa: S101 - registered for it
+    busy = PageRefused(503, "Too many sign-ins at once", "Try again in a moment.", retry_after=error.retry_after)
+    return await _page_refused(request, busy)
+
+
+async def _too_many_attempts(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TooManyAttempts)  # noqa: S101 - registered for it
+    slower = PageRefused(429, "Too many attempts", f"Wait {error.wait} and try again.", retry_after=error.retry_after)
+    return await _page_refused(request, slower)
+
+
 async def _page_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, PageRefused)  # noqa: S101 - registered for it
-    response = render(request, error_page(error.title, error.text), status=error.status)
+    response = render(request, error_page(error.title, error.text, code=error.code), status=error.status)
     if error.retry_after is not None:
         response.headers["retry-after"] = str(error.retry_after)
     return response

@@ -14,6 +14,7 @@ from auth_svc.effects import Effect
 from auth_svc.families import MICROS
 from auth_svc.id_token_hint import read_id_token_hint
 from auth_svc.issuer import Issuer
+from auth_svc.parameters import SECONDS
 from auth_svc.protocol import Protocol
 from auth_svc.protocol_request import ProtocolRequest
 from auth_svc.resources import TargetInvalid
@@ -84,6 +85,7 @@ class _Request:
     request: ProtocolRequest
     redirect_uri: str
     prompts: frozenset[str] = frozenset()
+    hinted: str | None = None  # whom the client expects
     resources: tuple[str, ...] = ()
 
     @property
@@ -126,12 +128,6 @@ def deny(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRo
     return _error(issuer, request["redirect_uri"], request.get("state"), "access_denied", "The person refused.")
 
 
-def origin_of(url: str) -> str:
-    """The origin of a redirect URI, for `form-action`."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
 def _check_once(request: _Request) -> Outcome | None:
     """RFC 6749 section 3.1: no parameter twice, but for `resource` (RFC 8707 section 2)."""
     for name, values in request.request.payload.datalist.items():
@@ -158,9 +154,26 @@ def _check_prompt(request: _Request) -> Outcome | None:
     """OpenID Connect Core section 3.1.2.1: `none` stands alone."""
     request.prompts = frozenset(request.data.get("prompt", "").split())
     if not request.prompts <= PROMPTS or ("none" in request.prompts and len(request.prompts) > 1):
-        return _refuse(request, "invalid_request", "The parameter prompt must be none, or login and consent.")
-    if not request.data.get("max_age", "0").isdecimal():
+        wanted = "The parameter prompt must be none alone, or of login, consent and select_account."
+        return _refuse(request, "invalid_request", wanted)
+    return None
+
+
+def _check_max_age(request: _Request) -> Outcome | None:
+    if not SECONDS.fullmatch(request.data.get("max_age", "0")):
         return _refuse(request, "invalid_request", "The parameter max_age must be a number of seconds.")
+    return None
+
+
+def _check_hint(request: _Request) -> Outcome | None:
+    """OpenID Connect Core section 3.1.2.1: with a hint, only that person will do; a bad one fits nobody, ever."""
+    hint = request.data.get("id_token_hint")
+    if hint is None:
+        return None
+    claims = read_id_token_hint(request.issuer, hint)
+    if claims is None:
+        return _refuse(request, "invalid_request", "The parameter id_token_hint must be an ID token from here.")
+    request.hinted = claims.get("sub")
     return None
 
 
@@ -200,6 +213,8 @@ CHECKS: tuple[Callable[[_Request], Outcome | None], ...] = (
     _check_request_object,
     _check_response_mode,
     _check_prompt,
+    _check_max_age,
+    _check_hint,
     _check_resources,
     _check_signed_in,
     _check_consent,
@@ -215,21 +230,14 @@ def _is_signed_in(request: _Request) -> bool:
     max_age = request.data.get("max_age")
     if max_age is not None and request.now - session.authenticated_at > int(max_age) * MICROS:
         return False
-    return _fits_hint(request, account)
-
-
-def _fits_hint(request: _Request, account: Account) -> bool:
-    """OpenID Connect Core section 3.1.2.1: with a hint, only that person will do."""
-    hint = request.data.get("id_token_hint")
-    if hint is None:
-        return True
-    claims = read_id_token_hint(request.issuer, hint)
-    return claims is not None and claims.get("sub") == account.id
+    return request.hinted in (None, account.id)
 
 
 def _must_ask(request: _Request, client: Client) -> bool:
     if "consent" in request.prompts or client.consent == "always":
         return True
+    if client.is_public and request.redirect_uri.startswith("http://"):
+        return True  # RFC 8252 section 8.6: any program on the machine can be this client
     remembered = request.rows.consent
     return client.consent == "once" and not (remembered and remembered.covers(request.scopes, request.resources))
 

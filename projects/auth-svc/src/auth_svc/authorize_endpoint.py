@@ -7,12 +7,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc import authorization, consents, effects
-from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded, origin_of
-from auth_svc.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of
+from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded
+from auth_svc.browser import PageRefused, Visitor, read_page_form, read_pairs, redirect, render, visitor_of
 from auth_svc.consents import Consent
 from auth_svc.effects import Effect
+from auth_svc.oauth_http import REPEATABLE
 from auth_svc.pages.consent import consent_page
-from auth_svc.parameters import ParametersRejected, parse, read_form
+from auth_svc.parameters import read_form
 from auth_svc.service import AuthService, service_of
 from auth_svc.token_rows import usable_client
 from lib_events.database import Connection
@@ -27,11 +28,11 @@ async def authorize(request: Request) -> Response:
     """Send the browser back with a code, or ask the person first (RFC 6749 section 3.1)."""
     if request.method == "POST":
         # OpenID Connect Core section 3.1.2.1 allows POST; a cross-site one comes without our cookie, a GET with it.
-        return redirect(f"{PATH}?{urlencode(await read_form(request, repeatable=frozenset(('resource',))))}")
+        return redirect(f"{PATH}?{urlencode(await read_form(request, repeatable=REPEATABLE))}")
     query = request.url.query
     if len(query) > MAX_QUERY:
         raise PageRefused(414, "That request is too long", "Tell the developer of the application you came from.")
-    service, visitor, pairs = service_of(request), await visitor_of(request), _parse(query)
+    service, visitor, pairs = service_of(request), await visitor_of(request), read_pairs(query)
     rows = await load(service, pairs, visitor)
     outcome = authorization.decide(service.issuer, pairs, rows, _now(request))
     return await _act(request, query, visitor, outcome)
@@ -42,7 +43,7 @@ async def consent(request: Request) -> Response:
     service, visitor = service_of(request), await visitor_of(request)
     form = await read_page_form(request, visitor)
     query = form.get("request", "")
-    pairs, now = _parse(query), _now(request)
+    pairs, now = read_pairs(query), _now(request)
     rows = await load(service, pairs, visitor)
     if form.get("decision") != "allow":
         return await _act(request, query, visitor, authorization.deny(service.issuer, pairs, rows, now))
@@ -58,15 +59,17 @@ async def load(service: AuthService, pairs: Pairs, visitor: Visitor) -> Authoriz
     return await service.database.read(_load, client_id, visitor, service.issuer.is_loopback)
 
 
-async def redirect_origins(service: AuthService, path: str, pairs: Pairs) -> tuple[tuple[str, ...], str | None]:
-    """Where a sign-in on the way to `path` may lead (for `form-action`), and the name of the client behind it."""
+async def client_behind(service: AuthService, way_on: str) -> tuple[str | None, tuple[str, ...]]:
+    """The name of the client that a sign-in on the way to `way_on` is for, and where it may lead then."""
+    path, _, query = way_on.partition("?")
     if path != PATH:
-        return (), None
+        return None, ()
+    pairs = read_pairs(query)
     rows = await load(service, pairs, Visitor(None))
     outcome = authorization.decide(service.issuer, pairs, rows, service.clock.micros())
     if not isinstance(outcome, SignInNeeded) or rows.client is None:
-        return (), None
-    return (origin_of(outcome.redirect_uri),), rows.client.name
+        return None, ()
+    return rows.client.name, (outcome.redirect_uri,)
 
 
 async def _act(
@@ -75,14 +78,14 @@ async def _act(
     match outcome:
         case Refused(error, description):
             text = f"{description} Tell the developer of the application you came from."
-            raise PageRefused(400, "That request is not right", f"{text} ({error})")
+            raise PageRefused(400, "That request is not right", text, code=error)
         case SignInNeeded(wanted, _):
             return redirect(f"/login?next={quote(f'{PATH}?{wanted}', safe='')}")
         case ConsentNeeded(client, account, scopes, _, redirect_uri):
             page = consent_page(
                 csrf=visitor.csrf, query=query, client=client.name, username=account.username, scopes=scopes
             )
-            return render(request, page, visitor=visitor, form_targets=(origin_of(redirect_uri),))
+            return render(request, page, visitor=visitor, form_targets=(redirect_uri,))
         case SendBack(location, wanted_effects):
             return await _send_back(request, location, wanted_effects, allowed)
 
@@ -116,13 +119,6 @@ def _load(
     if client is not None and visitor.account is not None:
         remembered = consents.find(connection, visitor.account.id, client.id)
     return AuthorizationRows(client, visitor.session, visitor.account, remembered)
-
-
-def _parse(query: str) -> Pairs:
-    try:
-        return parse(query)
-    except ParametersRejected as error:
-        raise PageRefused(400, "That request cannot be read", error.description) from error
 
 
 def _now(request: Request) -> int:

@@ -4,8 +4,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import htpy as h
 from starlette.requests import Request
@@ -24,13 +24,16 @@ GUEST_SECONDS = 3600
 
 
 class PageRefused(Exception):
-    """A page cannot be shown or a form not be taken; the person reads `title` and `text`."""
+    """A page cannot be shown or a form not be taken; the person reads `title` and `text`, a developer `code`."""
 
-    def __init__(self, status: int, title: str, text: str, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self, status: int, title: str, text: str, *, code: str | None = None, retry_after: int | None = None
+    ) -> None:
         super().__init__(title)
         self.status = status
         self.title = title
         self.text = text
+        self.code = code
         self.retry_after = retry_after
 
 
@@ -38,7 +41,7 @@ class PageRefused(Exception):
 class Visitor:
     """Who looks at a page; signed in when there is an account."""
 
-    cookie: str | None  # of the session, or of a guest
+    cookie: str | None = field(repr=False)  # of the session, or of a guest
     session: Session | None = None
     account: Account | None = None
 
@@ -73,24 +76,36 @@ async def visitor_of(request: Request) -> Visitor:
 
 async def read_page_form(request: Request, visitor: Visitor) -> dict[str, str]:
     """Return a form that this browser sent from one of our own pages; raises `PageRefused`."""
-    service = service_of(request)
     # The exact origin: null, missing and same-site ones are not ours (RFC 6454 section 7.3).
-    if request.headers.getlist("origin") != [origin_of(service.issuer)]:
+    if request.headers.getlist("origin") != [origin_of(service_of(request).issuer.url)]:
         raise PageRefused(403, "That form did not come from here", "Go back, reload the page and try again.")
-    try:
-        pairs = parse(await request.body())
-        check_once(pairs)
-    except ParametersRejected as error:
-        raise PageRefused(400, "That form cannot be read", error.description) from error
-    form = dict(pairs)
+    form = read_once(await request.body())
     if not hmac.compare_digest(form.get(CSRF_FIELD, "").encode(), visitor.csrf.encode()):
         raise PageRefused(403, "That form is out of date", "Go back, reload the page and try again.")
     return form
 
 
-def origin_of(issuer: Issuer) -> str:
-    """The origin of our own pages."""
-    parts = urlsplit(issuer.url)
+def read_pairs(encoded: bytes | str) -> list[tuple[str, str]]:
+    """Return parameters that a browser brings; raises `PageRefused`."""
+    try:
+        return parse(encoded)
+    except ParametersRejected as error:
+        raise PageRefused(400, "That request cannot be read", error.description) from error
+
+
+def read_once(encoded: bytes | str) -> dict[str, str]:
+    """Return parameters of which none comes twice; raises `PageRefused`."""
+    pairs = read_pairs(encoded)
+    try:
+        check_once(pairs)
+    except ParametersRejected as error:
+        raise PageRefused(400, "That request cannot be read", error.description) from error
+    return dict(pairs)
+
+
+def origin_of(url: str) -> str:
+    """The origin of a page."""
+    parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
@@ -102,34 +117,14 @@ def render(
     status: int = 200,
     form_targets: Iterable[str] = (),
 ) -> Response:
-    """Answer with a page; `form_targets` are the origins a form may lead to beside our own."""
-    response = HTMLResponse(str(page), status)
-    protect(response, form_targets=form_targets)
-    if service_of(request).issuer.secure:
+    """Answer with a page; `form_targets` are the URLs its forms may lead to beyond our own pages."""
+    issuer, response = service_of(request).issuer, HTMLResponse(str(page), status)
+    _protect(response, form_targets)
+    if issuer.secure:
         response.headers["strict-transport-security"] = "max-age=31536000"
     if visitor is not None and visitor.account is None and visitor.cookie is not None:
-        issuer = service_of(request).issuer
         _set(response, issuer, guest_cookie_name(issuer), visitor.cookie, GUEST_SECONDS)
     return response
-
-
-def protect(response: Response, *, form_targets: Iterable[str] = ()) -> None:
-    """Set the headers of every page."""
-    policy = (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'; "
-        f"form-action {' '.join(("'self'", *form_targets))}"
-    )
-    response.headers.update(
-        {
-            "content-security-policy": policy,
-            "referrer-policy": "same-origin",
-            "x-content-type-options": "nosniff",
-            "x-frame-options": "DENY",
-            "cross-origin-opener-policy": "same-origin",
-            "cache-control": "no-store",
-        }
-    )
 
 
 def redirect(location: str) -> Response:
@@ -152,20 +147,43 @@ def sign_out_browser(response: Response, issuer: Issuer) -> None:
 
 def way_on(wanted: str | None) -> str:
     """Return where to go after a sign-in: one of our own pages, whatever was asked for."""
-    parts = urlsplit(wanted or "")
+    try:
+        parts = urlsplit(wanted or "")
+    except ValueError:
+        return "/account"
     if not parts.scheme and not parts.netloc and parts.path in ("/oauth2/authorize", "/device", "/account"):
         return parts.path + (f"?{parts.query}" if parts.query else "")
     return "/account"
 
 
-def query_of(path: str) -> list[tuple[str, str]]:
-    """The parameters of a path of ours."""
-    return parse_qsl(urlsplit(path).query)
-
-
 def _load(connection: Connection, cookie: str) -> tuple[Session | None, Account | None]:
     session = sessions.find_by_cookie(connection, cookie)
     return session, accounts.find(connection, session.user_id) if session else None
+
+
+def _protect(response: Response, form_targets: Iterable[str]) -> None:
+    """Set the headers of every page."""
+    policy = (
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'; "
+        f"form-action {' '.join(("'self'", *map(_form_source, form_targets)))}"
+    )
+    response.headers.update(
+        {
+            "content-security-policy": policy,
+            "referrer-policy": "same-origin",
+            "x-content-type-options": "nosniff",
+            "x-frame-options": "DENY",
+            "cross-origin-opener-policy": "same-origin",
+            "cache-control": "no-store",
+        }
+    )
+
+
+def _form_source(url: str) -> str:
+    """The origin; but a policy has no words for IPv6 addresses (CSP3 section 2.3.1), so for those all of the scheme."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}:" if "[" in parts.netloc else origin_of(url)
 
 
 def _set(response: Response, issuer: Issuer, name: str, value: str, seconds: int) -> None:

@@ -1,6 +1,7 @@
 """Clients: the programs that may ask for tokens, what each may ask for, and those of the first start."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,6 +24,9 @@ CREDENTIALS = "client_credentials"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 GRANT_TYPES = (CODE, REFRESH, CREDENTIALS, DEVICE)
 DEFAULT_SCOPE = "openid profile"
+
+# RFC 6749 section 3.1.2: absolute, without a fragment. Its origin becomes a source in a policy: nothing in it ends one.
+REDIRECT_URI = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][\x21\x22\x24-\x7e]*)?")
 
 type Consent = Literal["never", "once", "always"]
 
@@ -129,10 +133,10 @@ def put(connection: Connection, client: Client) -> None:
 
 def check(client: Client) -> None:
     """Raise `ClientRejected` naming the field that breaks a rule."""
-    for uri in (*client.redirect_uris, *client.post_logout_redirect_uris):
-        parts = urlsplit(uri)
-        if parts.fragment or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))):
-            raise ClientRejected("redirect_uris", f"a redirect URI must be https, or http on loopback, got {uri!r}")
+    for name in ("redirect_uris", "post_logout_redirect_uris"):
+        for uri in getattr(client, name):
+            if not _may_be_redirect(uri):
+                raise ClientRejected(name, f"a redirect URI must be https, or http on loopback, got {uri!r}")
     if unknown := client.scopes - ALL_SCOPES:
         raise ClientRejected("scopes", f"scopes must be known, got {', '.join(sorted(unknown))}")
     if unknown_grants := set(client.grant_types) - set(GRANT_TYPES):
@@ -190,6 +194,16 @@ def _columns(client: Client) -> dict[str, Any]:
         "created_at": client.created_at,
         "disabled_at": client.disabled_at,
     }
+
+
+def _may_be_redirect(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        parts.port  # noqa: B018 - raises for one that is no port
+    except ValueError:
+        return False
+    secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
+    return secure and REDIRECT_URI.fullmatch(uri) is not None
 
 
 def _same_redirect(registered: str, requested: str) -> bool:

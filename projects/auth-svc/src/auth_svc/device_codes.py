@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import select, update
 
-from auth_svc import audit, clients, effects, listed, opaque
+from auth_svc import audit, clients, families, listed, sessions
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
 from auth_svc.clients import Client
-from auth_svc.effects import StartFamily
-from auth_svc.families import Family
 from auth_svc.grants import USER_CODE_LETTERS
 from auth_svc.sessions import Session
 from auth_svc.tables import device_codes
@@ -28,8 +26,8 @@ class WaitingDevice:
 
 def normalise(typed: str) -> str:
     """Read a user code as people type it: any case, spaces or dashes anywhere (RFC 8628 section 6.1)."""
-    letters = [letter for letter in typed.upper() if letter in USER_CODE_LETTERS]
-    return "".join(letters[:4]) + "-" + "".join(letters[4:])
+    letters = "".join(letter for letter in typed.upper() if letter in USER_CODE_LETTERS)
+    return f"{letters[:4]}-{letters[4:]}" if len(letters) > 4 else letters
 
 
 def find_waiting(connection: Connection, user_code: str, now: int) -> WaitingDevice | None:
@@ -49,22 +47,18 @@ def find_waiting(connection: Connection, user_code: str, now: int) -> WaitingDev
 def approve(connection: Connection, user_code: str, account: Account, session: Session, actor: Actor) -> bool:
     """Let the device in; False when it no longer waits or the person is signed out."""
     device = find_waiting(connection, user_code, actor.at)
-    if device is None or not _decide(connection, user_code, "approved"):
+    if device is None or not sessions.touch(connection, session.id) or not _decide(connection, user_code, "approved"):
         return False
-    offline = "offline_access" in device.scopes
-    family = Family(
-        id=opaque.new_id(),
+    family = families.opened(
         user_id=account.id,
         client_id=device.client.id,
-        session_id=None if offline else session.id,
         scope=listed.scope_text(device.scopes),
         resources=device.resources,
+        session_id=session.id,
         authenticated_at=session.authenticated_at,
-        created_at=actor.at,
+        now=actor.at,
     )
-    if not effects.commit(connection, [StartFamily(family, session.id)], actor.at):
-        _decide(connection, user_code, "denied", before="approved")
-        return False
+    families.start(connection, family)
     belongs = update(device_codes).where(device_codes.c.user_code == user_code)
     connection.execute(belongs.values(family_id=family.id))
     audit.record(connection, actor, "device.approved", about=device.client.id, scope=family.scope)
@@ -79,6 +73,6 @@ def deny(connection: Connection, user_code: str, actor: Actor) -> bool:
     return denied
 
 
-def _decide(connection: Connection, user_code: str, status: str, *, before: str = "pending") -> bool:
-    waiting = (device_codes.c.user_code == user_code) & (device_codes.c.status == before)
+def _decide(connection: Connection, user_code: str, status: str) -> bool:
+    waiting = (device_codes.c.user_code == user_code) & (device_codes.c.status == "pending")
     return bool(connection.execute(update(device_codes).where(waiting).values(status=status)).rowcount)

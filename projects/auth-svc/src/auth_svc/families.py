@@ -1,6 +1,5 @@
 """Token families: what one person allowed one client, and all that came from it; they end as one."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +7,7 @@ from sqlalchemy import Row, insert, select, update
 
 from auth_svc import listed
 from auth_svc.audit import Actor, record
+from auth_svc.opaque import new_id
 from auth_svc.tables import families
 from lib_auth.events import TokenRevoked, TokenRevokedData
 from lib_events.database import Connection
@@ -59,10 +59,34 @@ def start(connection: Connection, family: Family) -> None:
     )
 
 
+def opened(
+    *,
+    user_id: str,
+    client_id: str,
+    scope: str,
+    resources: tuple[str, ...],
+    session_id: str,
+    authenticated_at: int,
+    now: int,
+) -> Family:
+    """What a person allows now, in a session of theirs; with `offline_access` it outlives that session."""
+    lasting = "offline_access" in scope.split()
+    return Family(
+        id=new_id(),
+        user_id=user_id,
+        client_id=client_id,
+        session_id=None if lasting else session_id,
+        scope=scope,
+        resources=resources,
+        authenticated_at=authenticated_at,
+        created_at=now,
+    )
+
+
 def find(connection: Connection, family_id: str) -> Family | None:
     """Return the family with that id."""
     row = connection.execute(select(families).where(families.c.id == family_id)).one_or_none()
-    return None if row is None else read_family(row)
+    return None if row is None else _family(row)
 
 
 def touch(connection: Connection, family_id: str) -> bool:
@@ -105,14 +129,7 @@ def revoke_access_tokens(connection: Connection, user_id: str, now: int) -> None
     connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=user_id))
 
 
-def alive_of_user(connection: Connection, user_id: str) -> Sequence[Family]:
-    """Return what a person allows now."""
-    alive = (families.c.user_id == user_id) & families.c.revoked_at.is_(None)
-    return [read_family(row) for row in connection.execute(select(families).where(alive))]
-
-
-def read_family(row: Row[Any]) -> Family:
-    """Make a family of its row."""
+def _family(row: Row[Any]) -> Family:
     return Family(
         id=row.id,
         user_id=row.user_id,

@@ -2,7 +2,8 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from authlib.oauth2.rfc6749 import (
     InvalidGrantError,
@@ -14,9 +15,10 @@ from authlib.oauth2.rfc6749 import (
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE, DeviceAuthorizationEndpoint, DeviceCodeGrant
 
-from auth_svc import opaque
+from auth_svc import families, opaque
 from auth_svc.accounts import Account
 from auth_svc.clients import Client
+from auth_svc.decision import Decision
 from auth_svc.effects import (
     DevicePolled,
     KillFamily,
@@ -27,12 +29,9 @@ from auth_svc.effects import (
     UseDeviceCode,
     UseRefreshToken,
 )
-from auth_svc.families import MICROS, Family
+from auth_svc.families import MICROS
 from auth_svc.protocol_request import ProtocolRequest
 from auth_svc.token_rows import Code, DeviceCode, RefreshToken
-
-if TYPE_CHECKING:
-    from auth_svc.protocol import Protocol
 
 CODE_SECONDS = 60
 DEVICE_SECONDS = 600
@@ -63,7 +62,7 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
     """RFC 6749 section 4.1."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ANY_CLIENT
-    server: "Protocol"
+    server: Decision
 
     @staticmethod
     def validate_authorization_redirect_uri(request: ProtocolRequest, client: Client) -> str:
@@ -87,16 +86,14 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
     def save_authorization_code(self, code: str, request: ProtocolRequest) -> None:
         """List the code and the family it opens."""
         server, data = self.server, request.payload.data
-        scope: str = request.scope
-        family = Family(
-            id=opaque.new_id(),
+        family = families.opened(
             user_id=request.user.id,
             client_id=request.client.id,
-            session_id=None if "offline_access" in scope.split() else server.session_id,
-            scope=scope,
+            scope=request.scope,
             resources=server.resources,
+            session_id=server.session_id,
             authenticated_at=server.authenticated_at,
-            created_at=server.now,
+            now=server.now,
         )
         server.effects.append(StartFamily(family, server.session_id))
         server.effects.append(
@@ -121,6 +118,8 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
             return None
         if self.server.now >= row.expires_at or row.family.revoked_at is not None:
             return None
+        if "redirect_uri" not in self.request.form:
+            return replace(row, redirect_uri="")  # OAuth 2.1 section 10.2: the challenge does its work
         return row
 
     def authenticate_user(self, authorization_code: Code) -> Account | None:
@@ -138,7 +137,7 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
 
     TOKEN_ENDPOINT_AUTH_METHODS = ANY_CLIENT
     INCLUDE_NEW_REFRESH_TOKEN = True
-    server: "Protocol"
+    server: Decision
 
     def authenticate_refresh_token(self, refresh_token: str) -> RefreshToken | None:  # noqa: ARG002
         """The refresh token, if it may be used now."""
@@ -151,7 +150,7 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
         if self.server.now >= row.expires_at or row.family.revoked_at is not None:
             return None
         if enabled(self.server.rows.account) is None:
-            return None
+            return None  # `authenticate_user` would make it an `invalid_request`
         self.server.family = row.family
         return row
 
@@ -168,7 +167,7 @@ class ClientCredentialsGrant(grants.ClientCredentialsGrant):  # type: ignore[mis
     """RFC 6749 section 4.4."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = CONFIDENTIAL
-    server: "Protocol"
+    server: Decision
 
     def validate_token_request(self) -> None:
         """No scope means all the client has; asking for none of it is an error."""
@@ -184,7 +183,7 @@ class DeviceGrant(DeviceCodeGrant):  # type: ignore[misc]
     """RFC 8628 section 3.4."""
 
     TOKEN_ENDPOINT_AUTH_METHODS = ANY_CLIENT
-    server: "Protocol"
+    server: Decision
 
     def query_device_credential(self, device_code: str) -> "_PolledDevice":  # noqa: ARG002
         """The device code, if this client may ask for it."""
@@ -219,7 +218,7 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]
     CLIENT_AUTH_METHODS = ANY_CLIENT
     EXPIRES_IN = DEVICE_SECONDS
     INTERVAL = DEVICE_INTERVAL_SECONDS
-    server: "Protocol"
+    server: Decision
 
     def authenticate_client(self, request: ProtocolRequest) -> Client:
         """The client, which must be one that may use this grant."""
@@ -243,7 +242,7 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]
 
     def save_device_credential(self, client_id: str, scope: str | None, data: Mapping[str, Any]) -> None:
         """List the device code."""
-        client = self.server.query_client(client_id)
+        client = self.server.rows.client
         allowed = client.get_allowed_scope(scope) if client else None
         if allowed is None:
             raise InvalidScopeError

@@ -1,18 +1,16 @@
 """ID tokens: who signed in, when, and to which client (OpenID Connect Core section 2)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from authlib.oidc.core.grants.code import OpenIDToken
 
 from auth_svc.accounts import Account
 from auth_svc.clients import Client
+from auth_svc.decision import Decision
 from auth_svc.families import MICROS
 from auth_svc.issuer import ID_TOKEN_SECONDS
 from auth_svc.token_rows import Code
 from lib_auth.jwks import ALGORITHM
-
-if TYPE_CHECKING:
-    from auth_svc.protocol import Protocol
 
 
 class IdTokens(OpenIDToken):  # type: ignore[misc]
@@ -20,7 +18,7 @@ class IdTokens(OpenIDToken):  # type: ignore[misc]
 
     def process_token(self, grant: Any, response: Any) -> Any:
         """Add the ID token where the person allowed `openid`; the grant's request knows the rest."""
-        self.server: Protocol = grant.server
+        self.server: Decision = grant.server
         return super().process_token(grant, response)
 
     def resolve_client_private_key(self, client: Client) -> Any:  # noqa: ARG002

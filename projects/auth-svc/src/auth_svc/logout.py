@@ -1,17 +1,17 @@
 """`/oauth2/logout`: RP-initiated logout, with a question wherever the request proves nothing."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc.account_pages import end_and_record
-from auth_svc.authorization import origin_of
 from auth_svc.browser import (
     CSRF_FIELD,
     PageRefused,
     Visitor,
+    read_once,
     read_page_form,
     redirect,
     render,
@@ -21,7 +21,6 @@ from auth_svc.browser import (
 from auth_svc.clients import Client
 from auth_svc.id_token_hint import read_id_token_hint
 from auth_svc.pages.notices import sign_out_page, signed_out_page
-from auth_svc.parameters import ParametersRejected, check_once, parse
 from auth_svc.service import AuthService, service_of
 from auth_svc.token_rows import usable_client
 
@@ -31,7 +30,7 @@ class _Logout:
     """A logout request that was understood."""
 
     subject: str | None = None  # whom the hint names
-    redirect_uri: str | None = field(default=None)
+    redirect_uri: str | None = None
 
 
 async def logout(request: Request) -> Response:
@@ -39,15 +38,15 @@ async def logout(request: Request) -> Response:
     service, visitor = service_of(request), await visitor_of(request)
     query, confirmed = request.url.query, False
     if request.method == "POST":
-        form = dict(_parse(await request.body()))
+        form = read_once(await request.body())
         if CSRF_FIELD not in form:
             return redirect(f"/oauth2/logout?{urlencode(form)}")  # a client's own form: begin like everybody else
         query, confirmed = (await read_page_form(request, visitor)).get("request", ""), True
-    wanted = await _understand(service, dict(_parse(query)))
+    wanted = await _understand(service, read_once(query))
     if visitor.account is not None and not confirmed and wanted.subject != visitor.account.id:
         # Section 6: without a hint that names this person, anybody's link could sign them out.
         page = sign_out_page(csrf=visitor.csrf, query=query, username=visitor.account.username)
-        targets = (origin_of(wanted.redirect_uri),) if wanted.redirect_uri else ()
+        targets = (wanted.redirect_uri,) if wanted.redirect_uri else ()
         return render(request, page, visitor=visitor, form_targets=targets)
     return await _sign_out(request, visitor, wanted)
 
@@ -85,12 +84,3 @@ def _way_on(client: Client | None, form: dict[str, str]) -> str | None:
     if "state" not in form:
         return uri
     return f"{uri}{'&' if urlsplit(uri).query else '?'}{urlencode({'state': form['state']})}"
-
-
-def _parse(encoded: bytes | str) -> list[tuple[str, str]]:
-    try:
-        pairs = parse(encoded)
-        check_once(pairs)
-    except ParametersRejected as error:
-        raise PageRefused(400, "That request cannot be read", error.description) from error
-    return pairs

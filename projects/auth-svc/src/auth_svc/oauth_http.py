@@ -1,7 +1,7 @@
 """Answers of the protocol endpoints, and the client authentication they share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from authlib.oauth2.rfc6749 import OAuth2Error
 from starlette.requests import Request
@@ -12,8 +12,8 @@ from auth_svc.clients import Client
 from auth_svc.grants import ANY_CLIENT
 from auth_svc.parameters import ParametersRejected, named_client, read_form
 from auth_svc.protocol import Protocol
-from auth_svc.protocol_request import Answer, ProtocolRequest
-from auth_svc.service import AuthService, service_of
+from auth_svc.protocol_request import BASIC_CHALLENGE, Answer, ProtocolRequest
+from auth_svc.service import AuthService, act_as, service_of
 from auth_svc.token_rows import TokenRows
 
 # RFC 6749 section 5.1: answers with tokens, and errors of such requests, are never stored.
@@ -35,7 +35,7 @@ class ClientRequest:
 
     service: AuthService
     client: Client
-    form: Mapping[str, str]
+    form: Mapping[str, str] = field(repr=False)
 
 
 def respond(answer: Answer) -> Response:
@@ -46,7 +46,7 @@ def respond(answer: Answer) -> Response:
 
 def refusal(error: str, description: str, *, status: int = 400) -> Answer:
     """An error answer (RFC 6749 section 5.2)."""
-    headers = {"www-authenticate": 'Basic realm="event-based-svcs"'} if status == 401 else {}
+    headers = {"www-authenticate": BASIC_CHALLENGE} if status == 401 else {}
     return Answer(status, {"error": error, "error_description": description}, headers)
 
 
@@ -70,6 +70,7 @@ async def read_client_request(request: Request) -> ClientRequest:
     pairs = await read_form(request)
     form = dict(pairs)
     client = await authenticate(service, request, ProtocolRequest("POST", pairs, request.headers))
+    act_as(client.id)
     return ClientRequest(service, client, form)
 
 

@@ -16,7 +16,7 @@ OFFLINE = "offline command"
 
 
 async def reset(settings: AuthSettings, username: str, password: str | None) -> str:
-    """Set the password and return what to tell; raises `LookupError` for an unknown user."""
+    """Set the password and return what to tell; raises `LookupError` for an unknown user, or `PasswordRejected`."""
     passwords = Passwords(threads=1)
     chosen = password or secrets.token_urlsafe(12)
     kept = passwords.hash_now(chosen)

@@ -12,6 +12,7 @@ FORM = "application/x-www-form-urlencoded"
 MAX_PARAMETERS = 60
 # RFC 6749 appendix A: protocol parameters are printable ASCII; nothing of ours needs more.
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
+SECONDS = re.compile(r"[0-9]{1,9}")  # int() refuses thousands of digits, and reads those of every script
 
 
 class ParametersRejected(Exception):
@@ -39,11 +40,14 @@ def parse(encoded: bytes | str) -> list[tuple[str, str]]:
     """Decode form-encoded parameters; raises `ParametersRejected`."""
     try:
         text = encoded.decode("ascii") if isinstance(encoded, bytes) else encoded
-        return parse_qsl(
+        pairs = parse_qsl(
             text, keep_blank_values=False, errors="strict", encoding="utf-8", max_num_fields=MAX_PARAMETERS
         )  # RFC 6749 section 3.1: a parameter without a value counts as left out
     except ValueError as error:
         raise ParametersRejected("The parameters must be form-encoded UTF-8.") from error
+    if any("\0" in name + value for name, value in pairs):
+        raise ParametersRejected("Parameters must not contain NUL.")  # PostgreSQL keeps no such texts
+    return pairs
 
 
 def check_once(pairs: Sequence[tuple[str, str]], *, repeatable: frozenset[str] = frozenset()) -> None:
@@ -71,7 +75,9 @@ def _basic_client(header: str) -> str | None:
     if scheme.lower() != "basic":
         return None
     try:
-        pair = base64.b64decode(encoded.strip(), validate=True).decode()
+        client_id = unquote_plus(base64.b64decode(encoded.strip(), validate=True).decode().partition(":")[0])
     except (binascii.Error, ValueError) as error:
         raise ParametersRejected("The Authorization header must be HTTP Basic in UTF-8.", status=401) from error
-    return unquote_plus(pair.partition(":")[0])
+    if not PRINTABLE.fullmatch(client_id):
+        raise ParametersRejected("The client's id must be printable ASCII.", status=401)  # RFC 6749 appendix A.1
+    return client_id

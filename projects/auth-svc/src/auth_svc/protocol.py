@@ -5,10 +5,10 @@ save or revoke is appended to `effects`, and `auth_svc.effects.commit` does all 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from authlib.oauth2.rfc6749 import (
-    AuthorizationServer,
     InvalidClientError,
     InvalidRequestError,
     OAuth2Error,
@@ -18,8 +18,9 @@ from authlib.oauth2.rfc6749 import (
 from auth_svc import opaque
 from auth_svc.accounts import Account
 from auth_svc.clients import Client
+from auth_svc.decision import Decision
 from auth_svc.effects import DevicePolled, Effect, KillFamily, SaveRefreshToken, TellIssued
-from auth_svc.families import MICROS, Family
+from auth_svc.families import MICROS
 from auth_svc.grants import (
     ClientCredentialsGrant,
     CodeGrant,
@@ -30,7 +31,7 @@ from auth_svc.grants import (
 )
 from auth_svc.id_tokens import IdTokens
 from auth_svc.issuer import AccessToken, Issuer
-from auth_svc.protocol_request import Answer, ProtocolRequest
+from auth_svc.protocol_request import BASIC_CHALLENGE, Answer, ProtocolRequest
 from auth_svc.resources import TargetInvalid
 from auth_svc.token_rows import TokenRows
 from lib_auth.events import TokenIssuedData
@@ -44,19 +45,11 @@ class TargetInvalidError(OAuth2Error):  # type: ignore[misc]
     error = "invalid_target"
 
 
-class Protocol(AuthorizationServer):  # type: ignore[misc]
-    """Authlib's server over the rows of one request."""
+class Protocol(Decision):
+    """A decision by the grants of this service."""
 
     def __init__(self, issuer: Issuer, rows: TokenRows, now: int) -> None:
-        super().__init__()
-        self.issuer = issuer
-        self.rows = rows
-        self.now = now
-        self.effects: list[Effect] = []
-        self.family: Family | None = None  # whose tokens this request is about, once that is certain
-        self.resources: tuple[str, ...] = ()  # what a person is allowing right now
-        self.session_id = ""
-        self.authenticated_at = 0
+        super().__init__(issuer, rows, now)
         self.register_grant(CodeGrant, [RequiredChallenge(), IdTokens()])
         self.register_grant(RefreshGrant, [IdTokens()])
         self.register_grant(DeviceGrant, [IdTokens()])
@@ -91,7 +84,9 @@ class Protocol(AuthorizationServer):  # type: ignore[misc]
         if isinstance(error, InvalidClientError):
             basic = request.headers.get("authorization", "").lower().startswith("basic")
             error = InvalidClientError("Client authentication failed.", status_code=401 if basic else 400)
-        answer: Answer = self.handle_response(*error(None))
+        answer = self.handle_response(*error(None))
+        if answer.status == 401:
+            return replace(answer, headers={"www-authenticate": BASIC_CHALLENGE})
         return answer
 
     def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
@@ -157,6 +152,8 @@ class Protocol(AuthorizationServer):  # type: ignore[misc]
     def token(self, request: ProtocolRequest) -> Answer:
         """Decide a token request."""
         self.request = request
+        if "grant_type" not in request.form:
+            return self.handle_error_response(request, InvalidRequestError("Missing 'grant_type' in request."))
         answer: Answer = self.create_token_response(request)
         return answer
 

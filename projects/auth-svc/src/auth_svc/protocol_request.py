@@ -7,6 +7,8 @@ from typing import Any
 from authlib.oauth2.rfc6749 import OAuth2Request
 from authlib.oauth2.rfc6749.requests import OAuth2Payload
 
+BASIC_CHALLENGE = 'Basic realm="event-based-svcs"'  # RFC 7617 section 2: a challenge names its realm
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

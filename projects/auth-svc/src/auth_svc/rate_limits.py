@@ -1,5 +1,6 @@
 """Counts failures per key in a sliding window, in bounded memory; asked before anything expensive happens."""
 
+import ipaddress
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -14,6 +15,12 @@ class TooManyAttempts(Exception):
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"too many attempts, wait {retry_after} s")
         self.retry_after = retry_after
+
+    @property
+    def wait(self) -> str:
+        """How long, in words for a person."""
+        minutes = -(-self.retry_after // 60)
+        return "a minute" if minutes == 1 else f"{minutes} minutes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +77,23 @@ class SignInLimits:
 
     def begin(self, username: str, address: str) -> None:
         """Count an attempt; raises `TooManyAttempts`."""
-        self._pair.begin(f"{address} {username}")
-        self._address.begin(address)
+        network = network_of(address)
+        self._pair.begin(f"{network} {username}")
+        self._address.begin(network)
 
     def succeeded(self, username: str, address: str) -> None:
         """The password was right: nothing of this counts."""
-        self._pair.forget(f"{address} {username}")
-        self._address.forgive(address)
+        network = network_of(address)
+        self._pair.forget(f"{network} {username}")
+        self._address.forgive(network)
+
+
+def network_of(address: str) -> str:
+    """What one subscriber has: an IPv4 address, or the 64 bits of an IPv6 network with addresses without number."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4 or parsed.ipv4_mapped:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False))

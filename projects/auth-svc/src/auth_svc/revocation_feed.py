@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from auth_svc.families import MICROS
 from auth_svc.oauth_http import NO_STORE, authenticate, refusal, respond
+from auth_svc.parameters import SECONDS
 from auth_svc.protocol_request import ProtocolRequest
 from auth_svc.service import AuthService, service_of
 from lib_auth.revocations import EVENT_TYPES, Revocation, revocations_of
@@ -40,7 +41,7 @@ def _read_query(request: Request) -> tuple[Cursor | None, float]:
         cursor = Cursor.parse(after) if after else None
     except CursorRejected as error:
         raise Problem(400, "cursor-invalid", "The cursor is not one", str(error)) from error
-    if not wait.isdecimal():
+    if not SECONDS.fullmatch(wait):
         raise Problem(400, "wait-invalid", detail="wait must be a number of seconds")
     return cursor, min(int(wait), LONGEST_WAIT_SECONDS)
 

@@ -51,7 +51,8 @@ async def serve(settings: AuthSettings) -> None:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=settings.trusted_proxies,
                 lifespan="off",
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             )

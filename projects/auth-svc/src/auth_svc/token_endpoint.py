@@ -11,7 +11,7 @@ from auth_svc.oauth_http import REPEATABLE, refusal, respond
 from auth_svc.parameters import named_client, read_form
 from auth_svc.protocol import Protocol
 from auth_svc.protocol_request import Answer, ProtocolRequest
-from auth_svc.rate_limits import TooManyAttempts
+from auth_svc.rate_limits import TooManyAttempts, network_of
 from auth_svc.resources import TargetInvalid
 from auth_svc.service import AuthService, act_as, address_of, service_of
 
@@ -33,7 +33,7 @@ async def device_authorization(request: Request) -> Response:
     pairs = await read_form(request, repeatable=REPEATABLE)
     try:
         # Anybody can be a public client, and each request keeps a row for ten minutes.
-        service.device_limits.begin(address_of(request))
+        service.device_limits.begin(network_of(address_of(request)))
     except TooManyAttempts as error:
         refused = respond(refusal("temporarily_unavailable", "Too many devices at once.", status=429))
         refused.headers["retry-after"] = str(error.retry_after)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from auth_svc import accounts, clients, families, listed
+from auth_svc import accounts, clients, families, listed, sessions
 from auth_svc.accounts import Account
 from auth_svc.clients import Client
 from auth_svc.families import Family
@@ -128,7 +128,13 @@ def find_refresh_token(connection: Connection, token: str) -> RefreshToken | Non
     family = families.find(connection, row.family_id) if row else None
     if row is None or family is None:
         return None
-    return RefreshToken(row.digest, family, row.expires_at, row.used_at)
+    return RefreshToken(row.digest, family, _last_moment(connection, family, row.expires_at), row.used_at)
+
+
+def _last_moment(connection: Connection, family: Family, expires_at: int) -> int:
+    """Without `offline_access` nothing outlives the sign-in it came from (OpenID Connect Core section 11)."""
+    session = sessions.find(connection, family.session_id) if family.session_id else None
+    return min(expires_at, session.expires_at) if session else expires_at
 
 
 def _find_code(connection: Connection, code: str) -> Code | None:

@@ -1,5 +1,6 @@
 """The pages on which people sign in and make themselves an account."""
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import htpy as h
@@ -58,7 +59,7 @@ def registration_page(
     way_on: str,
     username: str = "",
     email: str = "",
-    field_errors: dict[str, str] | None = None,
+    field_errors: Mapping[str, str] | None = None,
     shortest: int,
 ) -> h.Element:
     """Ask for what an account needs."""

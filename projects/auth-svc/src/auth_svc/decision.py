@@ -1,0 +1,23 @@
+"""What a decision about one request may look at, and the effects it lists; the grants know no more than this."""
+
+from authlib.oauth2.rfc6749 import AuthorizationServer
+
+from auth_svc.effects import Effect
+from auth_svc.families import Family
+from auth_svc.issuer import Issuer
+from auth_svc.token_rows import TokenRows
+
+
+class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no types
+    """Authlib's server over the rows of one request: nothing is looked up, saved or revoked while it decides."""
+
+    def __init__(self, issuer: Issuer, rows: TokenRows, now: int) -> None:
+        super().__init__()
+        self.issuer = issuer
+        self.rows = rows
+        self.now = now
+        self.effects: list[Effect] = []
+        self.family: Family | None = None  # whose tokens this request is about, once that is certain
+        self.resources: tuple[str, ...] = ()  # what a person is allowing right now
+        self.session_id = ""
+        self.authenticated_at = 0
