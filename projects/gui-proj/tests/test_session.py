@@ -1,7 +1,9 @@
 """Sessions at rest, and the doors that keep strangers out."""
 
+import asyncio
 import socket
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -10,12 +12,13 @@ import pytest
 from gui_proj.__main__ import listen
 from gui_proj.live import EVERYTHING, Listener, UnderWay, server_events, topics_of
 from gui_proj.sealed import derived_key, from_text, seal, to_text, unseal
-from gui_proj.session import Person, Sessions
+from gui_proj.session import Person, Sessions, SignedOut
 from gui_proj.settings import GuiSettings
 from gui_proj.sign_in import local_path
 from lib_auth.client import OAuthClient
 from lib_auth.tokens import TokenSet
 from lib_events.settings import SettingsRejected
+from lib_events.testing import wait_until
 
 
 @pytest.fixture
@@ -61,6 +64,57 @@ def test_a_guessed_or_ended_session_is_none(open_sessions):
     assert sessions.find("guessed") is None
     assert sessions.find("") is None
     sessions.end(session)
+    assert sessions.find(session.cookie) is None
+    assert open_sessions().find(session.cookie) is None
+
+
+class Issuer:
+    """Exchanges each refresh token once, and only when told to answer."""
+
+    def __init__(self):
+        self.may_answer = asyncio.Event()
+        self.refreshes = []
+
+    async def refresh(self, refresh_token, *, resource):
+        self.refreshes.append(refresh_token)
+        await self.may_answer.wait()
+        number = len(self.refreshes)
+        return replace(tokens(), access_token=f"access-{number}", refresh_token=f"refresh-{number}")
+
+    async def introspect(self, access_token):
+        return {"active": True, "sub": PERSON.subject, "roles": ["operator"]}
+
+
+@pytest.fixture
+def issued(tmp_path):
+    issuer = Issuer()
+    sessions = Sessions(tmp_path / "gui.db", issuer, resource="")
+    yield issuer, sessions, sessions.begin(PERSON, tokens())
+    sessions.close()
+
+
+async def test_a_refresh_whose_page_was_left_is_not_done_twice(issued):
+    issuer, sessions, session = issued
+    left = asyncio.create_task(sessions.renew(session, "secret-access"))
+    await wait_until(lambda: issuer.refreshes)
+    left.cancel()
+    await asyncio.wait([left])
+    following = asyncio.create_task(sessions.renew(session, "secret-access"))
+    issuer.may_answer.set()
+    await following
+    # A second use of the same refresh token would have ended the whole family.
+    assert issuer.refreshes == ["secret-refresh"]
+    assert sessions.find(session.cookie).tokens.refresh_token == "refresh-1"
+
+
+async def test_a_refresh_that_comes_back_after_signing_out_brings_no_session_back(issued, open_sessions):
+    issuer, sessions, session = issued
+    late = asyncio.create_task(sessions.renew(session, "secret-access"))
+    await wait_until(lambda: issuer.refreshes)
+    sessions.end(session)
+    issuer.may_answer.set()
+    with pytest.raises(SignedOut):
+        await late
     assert sessions.find(session.cookie) is None
     assert open_sessions().find(session.cookie) is None
 
