@@ -1,12 +1,14 @@
 """What pages carry, what they refuse, and that each screen works against the real AppService."""
 
 import re
+from contextlib import ExitStack
 
 import pytest
 
 from gui_proj.web_guard import content_security_policy
 from lib_events.testing import wait_until
 
+EVERYTHING_CHANGED = 'data: {"topics": ["*"]}'
 SCREENS = ("/", "/workflows", "/workflows/order", "/runs", "/approvals", "/events", "/access", "/account")
 
 
@@ -227,8 +229,31 @@ async def test_the_live_stream_tells_of_a_run_that_moves(person):
     with person.stream("GET", "/live") as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
         lines = stream.iter_lines()
-        assert next(line for line in lines if line.startswith("data:")) == 'data: {"topics": ["*"]}'
+        assert next(line for line in lines if line.startswith("data:")) == EVERYTHING_CHANGED
         started = person.submit("/workflows/order", {"_from": "json", "_json": "{}"})
         run = started.headers["Location"].rpartition("/")[2]
         told = next(line for line in lines if line.startswith("data:") and f"run:{run}" in line)
         assert '"runs"' in told or "step" in told
+
+
+def test_whoever_listens_later_is_also_told_to_look_at_everything(person):
+    with person.stream("GET", "/live") as first, ExitStack() as later:
+        told = [first.iter_lines()]  # letting go of the lines would close the stream
+        assert next(line for line in told[0] if line.startswith("data:")) == EVERYTHING_CHANGED
+        told.append(later.enter_context(person.stream("GET", "/live")).iter_lines())
+        assert next(line for line in told[1] if line.startswith("data:")) == EVERYTHING_CHANGED
+
+
+def test_pages_stay_live_when_the_appservices_log_was_replaced(own_product):
+    with own_product.signed_in() as person, person.stream("GET", "/live") as stream:
+        lines = stream.iter_lines()
+        person.submit("/workflows/order", {"_from": "json", "_json": "{}"})
+        next(line for line in lines if "run:" in line)  # a place in the log that will be gone
+        own_product.stop("app_svc")
+        next(line for line in lines if line == "event: down")
+        for file in own_product.data.glob("app.db*"):
+            file.unlink()
+        own_product.start("app_svc")
+        assert next(line for line in lines if "topics" in line) == EVERYTHING_CHANGED
+        person.submit("/workflows/order", {"_from": "json", "_json": "{}"})
+        assert next(line for line in lines if "run:" in line)

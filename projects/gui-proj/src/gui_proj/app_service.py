@@ -92,7 +92,7 @@ class AppService:
             raise AppServiceDown(str(error)) from error
 
     @asynccontextmanager
-    async def stream(self, session: Session, path: str, **headers: str) -> AsyncGenerator[httpx.Response]:
+    async def stream(self, session: Session, path: str) -> AsyncGenerator[httpx.Response]:
         """An event stream; it ends with its token, and whoever follows it opens the next one."""
         for attempt in (1, 2):
             token = session.tokens.access_token
@@ -100,7 +100,7 @@ class AppService:
                 async with self.http.stream(
                     "GET",
                     self.url + path,
-                    headers={**_bearer(session), "Accept": "text/event-stream", **headers},
+                    headers={**_bearer(session), "Accept": "text/event-stream"},
                     timeout=STREAM_TIMEOUT,
                 ) as answer:
                     if answer.is_success:
