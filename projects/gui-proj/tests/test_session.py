@@ -145,7 +145,8 @@ def test_what_is_sealed_opens_only_with_its_key_and_for_its_purpose():
 
 
 @pytest.mark.parametrize(
-    "address", ["https://x.example", "//x.example", "/\\x.example", "runs", "/a\nb", "javascript:x"]
+    "address",
+    ["https://x.example", "//x.example", "/\\x.example", "runs", "/a\nb", "javascript:x", "//[", "/\t/x.example", ""],
 )
 def test_only_a_path_of_ours_is_returned_to(address):
     assert local_path(address) == "/"
