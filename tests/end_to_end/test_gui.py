@@ -82,6 +82,18 @@ def test_the_leading_tab_may_close_and_another_takes_over(product, signed_in):
     expect(follower.locator(f'[id="row-{run}"] .pill')).to_have_text("completed", timeout=20_000)
 
 
+def test_a_tab_that_listens_late_misses_nothing(product, signed_in):
+    signed_in.goto(f"{product.gui_url}/runs")
+    late, held = signed_in.context.new_page(), []
+    late.route("**/live.js", lambda route: held.append(route))  # noqa: PLW0108 - playwright marks the function
+    late.goto(f"{product.gui_url}/runs", wait_until="commit")
+    expect(late.locator("#runs")).to_be_visible()
+    run = start_order(product, signed_in.context.new_page())
+    expect(signed_in.locator(f'[id="row-{run}"] .pill')).to_have_text("completed", timeout=20_000)
+    held[0].continue_()
+    expect(late.locator(f'[id="row-{run}"] .pill')).to_have_text("completed")
+
+
 def test_a_table_is_imported_from_a_file_with_its_progress(product, signed_in, tmp_path):
     rows = "id,score\n" + "".join(f"{number},{number / 7:.3f}\n" for number in range(3_500)) + "oops,none\n"
     (tmp_path / "scores.csv").write_text(rows)

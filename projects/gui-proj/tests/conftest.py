@@ -7,14 +7,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from gui_proj.app import create_app
+from gui_proj.session import Person as GuiPerson
+from gui_proj.settings import GuiSettings
+from gui_proj.web_guard import WebGuard
+from lib_auth.tokens import TokenSet
 from lib_events.parent_watch import supervised
 from lib_events.testing import needs_members
 
@@ -128,6 +134,33 @@ class Product:
             page = person.sign_in("/")
             assert page.status_code == 200, page.text
             yield person
+
+
+@pytest.fixture
+async def gui(tmp_path) -> AsyncIterator[WebGuard]:
+    """The GUI alone, in this process: nobody answers where its services should be."""
+    guarded = create_app(GuiSettings(data=tmp_path, gui_port=8123, auth_port=1, app_port=1), "a-secret-for-tests")
+    async with guarded.app.router.lifespan_context(guarded.app):
+        yield guarded
+
+
+@pytest.fixture
+async def stranger(gui) -> AsyncIterator[httpx.AsyncClient]:
+    """Somebody who has not signed in to the GUI alone."""
+    transport = httpx.ASGITransport(gui)
+    async with httpx.AsyncClient(transport=transport, base_url=gui.gui_url, headers={"Origin": gui.gui_url}) as client:
+        yield client
+
+
+@pytest.fixture
+async def resident(gui, stranger) -> httpx.AsyncClient:
+    """Somebody with a session of the GUI alone; its tokens are good for nothing."""
+    parts = gui.app.state.gui
+    tokens = TokenSet("access", datetime.now(UTC) + timedelta(minutes=5), refresh_token="refresh")
+    session = parts.sessions.begin(GuiPerson("u1", "ada"), tokens)
+    stranger.cookies.set(parts.settings.cookie, session.cookie)
+    stranger.csrf_token = session.csrf_token
+    return stranger
 
 
 @pytest.fixture(scope="session")

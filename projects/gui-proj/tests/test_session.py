@@ -1,21 +1,24 @@
 """Sessions at rest, and the doors that keep strangers out."""
 
+import asyncio
 import socket
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
 from gui_proj.__main__ import listen
-from gui_proj.live import EVERYTHING, Listener, UnderWay, server_events, topics_of
+from gui_proj.live import EVERYTHING, Listener, UnderWay, event_data, topics_of
 from gui_proj.sealed import derived_key, from_text, seal, to_text, unseal
-from gui_proj.session import Person, Sessions
+from gui_proj.session import Person, Sessions, SignedOut
 from gui_proj.settings import GuiSettings
 from gui_proj.sign_in import local_path
 from lib_auth.client import OAuthClient
 from lib_auth.tokens import TokenSet
 from lib_events.settings import SettingsRejected
+from lib_events.testing import wait_until
 
 
 @pytest.fixture
@@ -65,6 +68,57 @@ def test_a_guessed_or_ended_session_is_none(open_sessions):
     assert open_sessions().find(session.cookie) is None
 
 
+class Issuer:
+    """Exchanges each refresh token once, and only when told to answer."""
+
+    def __init__(self):
+        self.may_answer = asyncio.Event()
+        self.refreshes = []
+
+    async def refresh(self, refresh_token, *, resource):
+        self.refreshes.append(refresh_token)
+        await self.may_answer.wait()
+        number = len(self.refreshes)
+        return replace(tokens(), access_token=f"access-{number}", refresh_token=f"refresh-{number}")
+
+    async def introspect(self, access_token):
+        return {"active": True, "sub": PERSON.subject, "roles": ["operator"]}
+
+
+@pytest.fixture
+def issued(tmp_path):
+    issuer = Issuer()
+    sessions = Sessions(tmp_path / "gui.db", issuer, resource="")
+    yield issuer, sessions, sessions.begin(PERSON, tokens())
+    sessions.close()
+
+
+async def test_a_refresh_whose_page_was_left_is_not_done_twice(issued):
+    issuer, sessions, session = issued
+    left = asyncio.create_task(sessions.renew(session, "secret-access"))
+    await wait_until(lambda: issuer.refreshes)
+    left.cancel()
+    await asyncio.wait([left])
+    following = asyncio.create_task(sessions.renew(session, "secret-access"))
+    issuer.may_answer.set()
+    await following
+    # A second use of the same refresh token would have ended the whole family.
+    assert issuer.refreshes == ["secret-refresh"]
+    assert sessions.find(session.cookie).tokens.refresh_token == "refresh-1"
+
+
+async def test_a_refresh_that_comes_back_after_signing_out_brings_no_session_back(issued, open_sessions):
+    issuer, sessions, session = issued
+    late = asyncio.create_task(sessions.renew(session, "secret-access"))
+    await wait_until(lambda: issuer.refreshes)
+    sessions.end(session)
+    issuer.may_answer.set()
+    with pytest.raises(SignedOut):
+        await late
+    assert sessions.find(session.cookie) is None
+    assert open_sessions().find(session.cookie) is None
+
+
 def test_every_session_has_a_name_of_its_own(open_sessions):
     sessions = open_sessions()
     assert sessions.begin(PERSON, tokens()).cookie != sessions.begin(PERSON, tokens()).cookie
@@ -91,7 +145,8 @@ def test_what_is_sealed_opens_only_with_its_key_and_for_its_purpose():
 
 
 @pytest.mark.parametrize(
-    "address", ["https://x.example", "//x.example", "/\\x.example", "runs", "/a\nb", "javascript:x"]
+    "address",
+    ["https://x.example", "//x.example", "/\\x.example", "runs", "/a\nb", "javascript:x", "//[", "/\t/x.example", ""],
 )
 def test_only_a_path_of_ours_is_returned_to(address):
     assert local_path(address) == "/"
@@ -138,13 +193,9 @@ def test_operations_are_under_way_until_they_end():
 
 
 async def test_an_event_stream_is_read_as_the_standard_says():
-    text = ": hello\n\nid: 1.4\nevent: a\ndata: one\ndata: two\n\ndata:three\n\nid: 1.5\n\n"
+    text = ": hello\n\nid: 1.4\nevent: a\ndata: one\ndata: two\n\nretry: 5\n\ndata:three\n\nid: 1.5\n\n"
     answer = httpx.Response(200, content=text.encode())
-    found = [event async for event in server_events(answer)]
-    assert [(event.id, event.name, event.data) for event in found] == [
-        ("1.4", "a", "one\ntwo"),
-        ("1.4", "message", "three"),
-    ]
+    assert [data async for data in event_data(answer)] == ["one\ntwo", "three"]
 
 
 def test_a_taken_port_is_an_error_that_names_the_option(capsys):

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from gui_proj.components import waiting_words
 from gui_proj.json_view import json_view
 from gui_proj.moments import distance_words, seconds_words
 from gui_proj.timeline import Scale, bar_class, scale_of, ticks, timeline
@@ -111,6 +112,18 @@ def test_long_json_is_cut_and_the_rest_offered():
     assert len(html) < 2_000
     assert "after" in html
     assert 'href="/runs/r1/input.json"' in html
+
+
+def test_long_lists_and_objects_are_cut_before_they_are_written():
+    for value in (list(range(5_000)), {str(number): number for number in range(5_000)}):
+        html = str(json_view(value, whole="/runs/r1/input.json"))
+        assert "4,900 more" in html
+        assert "Show all" in html
+
+
+def test_what_a_run_waits_for_is_said_once():
+    waiting = [{"kind": "sleep", "name": "sleep"}, {"kind": "wait_event", "name": "order.paid"}]
+    assert waiting_words(waiting) == "sleep, event order.paid"
 
 
 def test_json_is_escaped_and_coloured():

@@ -1,5 +1,6 @@
 """The OAuth client: what it sends, what it believes, and what it refuses."""
 
+import asyncio
 import base64
 import hashlib
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -152,6 +153,15 @@ async def test_a_device_stops_when_it_is_over(error):
         await Server((400, {"error": error})).client().poll_device(device_authorization)
 
 
+@pytest.mark.parametrize("request_line", ["GET http://[ HTTP/1.1", "GET", "POST /callback HTTP/1.1", ""])
+async def test_what_is_no_request_for_the_listener_finds_nothing_there(request_line):
+    async with LoopbackListener() as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(listener.redirect_uri).port)
+        writer.write(f"{request_line}\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 404 ")
+        writer.close()
+
+
 async def test_a_browser_brings_the_answer_to_the_loopback_listener():
     server = Server()
     pages = []
@@ -169,8 +179,6 @@ async def test_a_browser_brings_the_answer_to_the_loopback_listener():
                 pages.append(await browser.get(query["redirect_uri"], params=good))
 
         visits.append(asyncio.ensure_future(visit()))
-
-    import asyncio
 
     visits = []
     tokens = await sign_in(server.client(), scope="openid", open_browser=open_browser, within_seconds=10)

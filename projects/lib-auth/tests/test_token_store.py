@@ -53,6 +53,16 @@ def sign_in(store, tmp_path, client=None):
     return SignIn(client or Client(), store, context="local", locks=tmp_path / "locks")
 
 
+@pytest.mark.parametrize("kept", [b"", b"\xff", b"[]", b'{"issuer": 1}'])
+def test_what_is_no_token_file_says_to_sign_in_again(store, tmp_path, kept):
+    (tmp_path / "tokens").mkdir()
+    path = tmp_path / "tokens" / "local.tokens.json"
+    path.touch(mode=0o600)
+    path.write_bytes(kept)
+    with pytest.raises(StoreUnavailable, match="sign in again"):
+        store.load("local")
+
+
 async def test_kept_tokens_come_back_whole(store, tmp_path):
     await sign_in(store, tmp_path).keep(tokens("a"))
     kept = store.load("local")

@@ -3,11 +3,10 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
-from urllib.parse import urljoin
 
 import httpx
 
-from gui_proj.session import Session, Sessions, SignedOut
+from gui_proj.session import AuthServiceDown, Session, Sessions, SignedOut
 
 TIMEOUT: Final = httpx.Timeout(20.0, connect=3.0)
 STREAM_TIMEOUT: Final = httpx.Timeout(60.0, connect=3.0)  # the feed's heartbeats come more often
@@ -49,41 +48,44 @@ class AppService:
 
     async def get(self, session: Session, path: str, **parameters: Any) -> Any:
         given = {name: value for name, value in parameters.items() if value not in (None, "", [])}
-        return await self._json(session, "GET", path, params=given)
+        return await self._json(session, "GET", self.url + path, params=given)
 
     async def post(
         self, session: Session, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
     ) -> Any:
-        return await self._json(session, "POST", path, json=body, headers=headers)
+        return await self._json(session, "POST", self.url + path, json=body, headers=headers)
 
     async def ask_issuer(self, session: Session, method: str, url: str, body: Any = None) -> Any:
         """A request to the AuthService on behalf of the person, under the same rules."""
-        return await self._json(session, method, url, json=body)
+        try:
+            return await self._json(session, method, url, json=body)
+        except AppServiceDown as error:
+            raise AuthServiceDown(str(error)) from error
 
-    async def _json(self, session: Session, method: str, path: str, **options: Any) -> Any:
-        answer = await self._send(session, method, path, **options)
+    async def _json(self, session: Session, method: str, url: str, **options: Any) -> Any:
+        answer = await self._send(session, method, url, **options)
         if answer.is_success:
             return answer.json() if answer.content else None
         raise _refusal(answer)
 
-    async def _send(self, session: Session, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _send(self, session: Session, method: str, url: str, **options: Any) -> httpx.Response:
         """The OAuth workflow's steps 4 and 5: with the token; on a 401 exactly one refresh and one retry."""
-        answer = await self._once(session, method, path, **options)
+        answer = await self._once(session, method, url, **options)
         if answer.status_code == 401:
             await self.sessions.renew(session, _token_of(answer.request))
-            answer = await self._once(session, method, path, **options)
+            answer = await self._once(session, method, url, **options)
         if answer.status_code == 401:
             self.sessions.end(session)
             raise SignedOut
         return answer
 
     async def _once(
-        self, session: Session, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
+        self, session: Session, method: str, url: str, *, headers: Mapping[str, str] | None = None, **options: Any
     ) -> httpx.Response:
         try:
             return await self.http.request(
                 method,
-                urljoin(self.url, path),
+                url,
                 headers={**_bearer(session), **(headers or {})},
                 timeout=TIMEOUT,
                 **options,
@@ -92,7 +94,7 @@ class AppService:
             raise AppServiceDown(str(error)) from error
 
     @asynccontextmanager
-    async def stream(self, session: Session, path: str, **headers: str) -> AsyncGenerator[httpx.Response]:
+    async def stream(self, session: Session, path: str) -> AsyncGenerator[httpx.Response]:
         """An event stream; it ends with its token, and whoever follows it opens the next one."""
         for attempt in (1, 2):
             token = session.tokens.access_token
@@ -100,7 +102,7 @@ class AppService:
                 async with self.http.stream(
                     "GET",
                     self.url + path,
-                    headers={**_bearer(session), "Accept": "text/event-stream", **headers},
+                    headers={**_bearer(session), "Accept": "text/event-stream"},
                     timeout=STREAM_TIMEOUT,
                 ) as answer:
                     if answer.is_success:

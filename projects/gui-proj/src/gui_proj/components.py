@@ -156,7 +156,8 @@ def run_note(run: Run) -> h.Node:
 
 
 def waiting_words(waiting: Iterable[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{each['kind'].replace('_', ' ').removeprefix('wait ')} {each['name']}" for each in waiting)
+    kinds = [(each["kind"].removeprefix("wait_"), each["name"]) for each in waiting]
+    return ", ".join(kind if kind == name else f"{kind} {name}" for kind, name in kinds)
 
 
 def asker(run: Run) -> h.Node:

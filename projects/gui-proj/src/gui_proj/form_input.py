@@ -122,7 +122,7 @@ class _FormReader:
 
     def _json(self, asked: Field, text: str) -> Json:
         try:
-            return json.loads(text)
+            return read_json(text)
         except ValueError as error:
             self.errors[asked.pointer] = f"Must be JSON: {error}."
             return text
@@ -147,6 +147,16 @@ SCALARS: Final[dict[Kind, ReadScalar]] = {
     Kind.CHOICE: _FormReader._choice,
     Kind.JSON: _FormReader._json,
 }
+
+
+def read_json(text: str) -> Json:
+    """What a person wrote as JSON; raises ValueError also for what could not be sent on (NaN, half a character)."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return value
 
 
 def as_number(text: str) -> int | float | None:

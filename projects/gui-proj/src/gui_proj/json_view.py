@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 import htpy as h
@@ -47,12 +48,13 @@ def _shortened(value: Any) -> Any:
     """
     if isinstance(value, str) and len(value) > LONGEST_TEXT:
         return f"{value[:LONGEST_TEXT]}… ({len(value):,} characters)"
+    if not isinstance(value, dict | list):
+        return value
+    cut = f"{len(value) - LONGEST_LIST:,} more" if len(value) > LONGEST_LIST else ""
     if isinstance(value, dict):
-        return {key: _shortened(each) for key, each in value.items()}
-    if isinstance(value, list):
-        cut = len(value) - LONGEST_LIST
-        return [_shortened(each) for each in value[:LONGEST_LIST]] + ([f"… ({cut:,} more)"] if cut > 0 else [])
-    return value
+        shown = {key: _shortened(each) for key, each in islice(value.items(), LONGEST_LIST)}
+        return shown | ({"…": cut} if cut else {})
+    return [_shortened(each) for each in value[:LONGEST_LIST]] + ([f"… ({cut})"] if cut else [])
 
 
 def _coloured(text: str) -> Iterator[h.Node]:

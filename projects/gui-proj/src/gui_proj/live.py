@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
@@ -48,33 +48,15 @@ def topics_of(event: Mapping[str, Any]) -> list[str]:
     return topics
 
 
-@dataclass(frozen=True, slots=True)
-class ServerEvent:
-    """One event of an event stream (HTML, section 9.2)."""
-
-    id: str
-    name: str
-    data: str
-
-
-async def server_events(answer: httpx.Response) -> AsyncIterator[ServerEvent]:
-    """Reads an event stream line by line; comments are heartbeats and say nothing."""
-    identifier, name = "", "message"
+async def event_data(answer: httpx.Response) -> AsyncIterator[str]:
+    """The data of each event of an event stream (HTML, section 9.2); comments are heartbeats and say nothing."""
     data: list[str] = []
     async for line in answer.aiter_lines():
-        if line == "":
-            if data:
-                yield ServerEvent(identifier, name, "\n".join(data))
-            name, data = "message", []
-            continue
-        key, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if key == "id":
-            identifier = value
-        elif key == "event":
-            name = value
-        elif key == "data":
-            data.append(value)
+        if line.startswith("data:"):
+            data.append(line.removeprefix("data:").removeprefix(" "))
+        elif not line and data:
+            yield "\n".join(data)
+            data = []
 
 
 type Notice = dict[str, Any]
@@ -172,18 +154,18 @@ class LiveFeed:
         return task
 
     async def _follow(self, path: str, under_way: UnderWay | None = None) -> None:
-        """Reads the stream again and again: it ends with its token, and a service may be restarted."""
-        last_seen = ""
+        """Reads the stream again and again: it ends with its token, and a service may be restarted.
+
+        Each time it reads from now on. Whatever was missed, pages catch up with it; a place to go on from would be
+        refused for ever once the AppService's log was restored.
+        """
         while True:
             pause = RETRY_SECONDS
-            headers = {"Last-Event-ID": last_seen} if last_seen else {}
             try:
-                async with self.app.stream(self.session, path, **headers) as answer:
+                async with self.app.stream(self.session, path) as answer:
                     if under_way is None:
-                        self.offer({"topics": [EVERYTHING]})  # whatever was missed, pages catch up with it
-                    async with aclosing(self._hear(answer, under_way)) as heard:
-                        async for identifier in heard:
-                            last_seen = identifier or last_seen
+                        self.offer({"topics": [EVERYTHING]})
+                    await self._hear(answer, under_way)
                 pause = REOPEN_SECONDS
             except SignedOut:
                 self.offer({"bye": True})
@@ -198,16 +180,13 @@ class LiveFeed:
                 return  # a page that still shows the run asks again
             await asyncio.sleep(pause)
 
-    async def _hear(self, answer: httpx.Response, under_way: UnderWay | None) -> AsyncGenerator[str]:
+    async def _hear(self, answer: httpx.Response, under_way: UnderWay | None) -> None:
         with suppress(httpx.HTTPError):  # a stream that breaks is opened again by the caller
-            async for event in server_events(answer):
-                with suppress(ValueError):
-                    content = json.loads(event.data)
-                    topics = topics_of(content)
-                    if under_way is not None:
-                        under_way.hear(content)
-                    self.offer({"subject": content.get("subject"), "type": content.get("type"), "topics": topics})
-                yield event.id
+            async for data in event_data(answer):
+                event = json.loads(data)
+                if under_way is not None:
+                    under_way.hear(event)
+                self.offer({"topics": topics_of(event)})
 
 
 class LiveFeeds:
@@ -243,11 +222,13 @@ class LiveFeeds:
 
     async def listen(self, session: Session) -> AsyncGenerator[bytes]:
         """The body of one `/live` answer."""
+        listener = Listener()
         feed = self._feeds.get(session.digest)
         if feed is None:
             feed = self._feeds[session.digest] = LiveFeed(self.app, session)
             feed.start()
-        listener = Listener()
+        else:
+            listener.offer({"topics": [EVERYTHING]})  # its page may be older than its listening
         feed.listeners.add(listener)
         try:
             yield b"retry: 1000\n\n"

@@ -55,9 +55,6 @@ class Person:
         username = claims.get("preferred_username") or claims.get("name") or claims["sub"]
         return cls(str(claims["sub"]), str(username), tuple(sorted(claims.get("roles") or ())))
 
-    def has_role(self, role: str) -> bool:
-        return role in self.roles or "admin" in self.roles
-
 
 @dataclass(slots=True)
 class Session:
@@ -142,13 +139,16 @@ class Sessions:
 
         Raises SignedOut when the AuthService refuses, AuthServiceDown when it does not answer.
         """
+        # A refresh token is used up by being sent: its successor is kept even if whoever asked has gone, and until
+        # then nobody else may send it again, so the lock belongs to the refresh and not to who asked for it.
+        await asyncio.shield(asyncio.ensure_future(self._renew(session, rejected)))
+
+    async def _renew(self, session: Session, rejected: str) -> None:
         async with session.renewing:
             if session.ended:
                 raise SignedOut
-            if session.tokens.access_token != rejected:
-                return  # somebody who waited for the same lock brought new ones
-            # A refresh token is used up by being sent, so its successor is kept even if the browser has gone.
-            await asyncio.shield(asyncio.ensure_future(self._refresh(session)))
+            if session.tokens.access_token == rejected:  # else somebody who held the lock before brought new ones
+                await self._refresh(session)
 
     async def _refresh(self, session: Session) -> None:
         old = session.tokens
@@ -164,6 +164,8 @@ class Sessions:
             raise SignedOut from error
         except ServerUnavailable as error:
             raise AuthServiceDown from error
+        if session.ended:  # signed out meanwhile: what came too late is not kept
+            raise SignedOut
         session.tokens = replace(
             new, refresh_token=new.refresh_token or old.refresh_token, id_token=new.id_token or old.id_token
         )
@@ -176,7 +178,7 @@ class Sessions:
             claims = await self._client.introspect(session.tokens.access_token)
         except (OAuthError, ServerUnavailable):
             return
-        if claims.get("sub") == session.person.subject:
+        if claims.get("sub") == session.person.subject and not session.ended:
             session.person = Person.of({"preferred_username": session.person.username, **claims})
             self._save(session)
 

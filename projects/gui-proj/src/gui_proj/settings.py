@@ -17,10 +17,6 @@ class GuiSettings(Settings):
         return urlsplit(self.gui_url).scheme == "https"
 
     @property
-    def host_name(self) -> str:
-        return urlsplit(self.gui_url).netloc.lower()
-
-    @property
     def cookie(self) -> str:
         """Cookies ignore ports, so the name carries it; https earns the strictest prefix."""
         return "__Host-evs-gui" if self.is_https else f"evs-gui-{urlsplit(self.gui_url).port or 80}"

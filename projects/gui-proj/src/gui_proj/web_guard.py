@@ -21,7 +21,7 @@ def content_security_policy(*, issuer: str) -> str:
             "script-src 'self'",
             "style-src 'self'",
             "connect-src 'self'",
-            "img-src 'self' data:",
+            "img-src 'self'",
             f"form-action 'self' {issuer}",
             "frame-ancestors 'none'",
             "base-uri 'none'",

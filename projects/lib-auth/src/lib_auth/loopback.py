@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from typing import Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from lib_auth.client import OAuthClient, PendingAuthorization
 from lib_auth.tokens import TokenSet
@@ -70,10 +70,10 @@ class LoopbackListener:
 
     def _respond(self, request: bytes) -> bytes:
         method, _, rest = request.decode("latin-1").partition(" ")
-        target = urlsplit(rest.partition(" ")[0])
-        if method != "GET" or target.path != CALLBACK_PATH:
+        path, _, query = rest.partition(" ")[0].partition("?")
+        if method != "GET" or path != CALLBACK_PATH:
             return _page("404 Not Found", "Nothing here", "This address only waits for a sign-in to complete.")
-        answer = dict(parse_qsl(target.query))
+        answer = dict(parse_qsl(query))
         if self._expected_state is None or answer.get("state") != self._expected_state:
             return _page("400 Bad Request", "Not our sign-in", "This answer belongs to another request.")
         if not self._answer.done():

@@ -8,7 +8,7 @@ from lib_auth.oauth_error import OAuthError
 from lib_auth.token_store import DEFAULT_RESOURCE, StoredTokens, TokenStore, locked
 from lib_auth.tokens import TokenSet
 
-# A token that expires on the way to the service is no use; short lifetimes keep half of their time.
+# A token that expires on the way to the service is no use.
 RENEW_SECONDS = 15.0
 
 

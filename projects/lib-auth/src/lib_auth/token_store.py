@@ -59,7 +59,7 @@ class StoredTokens:
         )
 
     @classmethod
-    def from_json(cls, text: str) -> "StoredTokens":
+    def from_json(cls, text: str | bytes) -> "StoredTokens":
         """Read what `to_json` made; raises `StoreUnavailable` when it is something else."""
         try:
             kept: dict[str, Any] = json.loads(text)
@@ -100,7 +100,7 @@ class FileStore:
         """Return what is kept; a file others can read is refused, not repaired."""
         path = self._path(context)
         try:
-            with path.open(encoding="utf-8") as file:
+            with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 if stat.S_IMODE(status.st_mode) & 0o077 or status.st_uid != os.getuid():
                     raise StoreUnavailable(f"{path} must belong to you alone (0600); delete it and sign in again")

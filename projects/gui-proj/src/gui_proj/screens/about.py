@@ -23,11 +23,11 @@ async def show(request: Request) -> Response:
     body = [
         heading("About"),
         card(
-            h.p["event-based-svcs runs event-driven workflows and shows them while they happen."],
+            h.p(".pad")["event-based-svcs runs event-driven workflows and shows them while they happen."],
             h.dl(".facts")[
                 ((h.dt[name], h.dd[h.code[address], h.span(".muted")[" ", note]]) for name, address, note in facts)
             ],
-            h.p[h.a(".button.primary", href="/")["Open"]],
+            h.p(".card-foot")[h.a(".button.primary", href="/")["Open"]],
         ),
     ]
     return html_response(document(frame, *body))

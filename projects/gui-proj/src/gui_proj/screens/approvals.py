@@ -4,6 +4,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import htpy as h
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from gui_proj.app_service import AppServiceRefused
@@ -103,7 +104,10 @@ def _decision(approval: Approval) -> h.Node:
 
 
 async def decide(visit: Visit) -> Response:
-    approved = visit.field("decision") == "approve"
+    decision = visit.field("decision")
+    if decision not in {"approve", "reject"}:
+        raise HTTPException(400, f"A decision must be approve or reject, got “{decision[:40]}”.")
+    approved = decision == "approve"
     body = {"approved": approved, "comment": visit.field("comment") or None}
     try:
         await visit.post(f"/v1/approvals/{quote(visit.path('id'), safe='')}/decision", body)

@@ -64,22 +64,30 @@ async def service_down(request: Request, error: Exception) -> Response:
 def _unavailable(request: Request, headline: str) -> Response:
     if FRAGMENT_HEADER in request.headers:
         return PlainTextResponse(headline, status_code=503)
-    safe = request.method == "GET"
-    here = str(request.url.path) + (f"?{request.url.query}" if request.url.query else "")
-    is_callback = request.url.path == "/callback"  # a code cannot be sent twice
+    words, action, repeats = _what_next(request)
     answer = alone(
         request,
         "Not available",
         headline,
         "It may be starting, or it may be stopped. ",
-        "This page tries again every few seconds." if safe and not is_callback else "Nothing was changed.",
-        action=("Try again", "/" if is_callback or not safe else here),
+        words,
+        action=action,
         status=503,
         drawing="cloud-off",
-        retry_seconds=RETRY_SECONDS if safe and not is_callback else None,
+        retry_seconds=RETRY_SECONDS if repeats else None,
     )
     answer.headers["Retry-After"] = str(RETRY_SECONDS)
     return answer
+
+
+def _what_next(request: Request) -> tuple[str, tuple[str, str], bool]:
+    """What to say, where to go, and whether the page may ask again by itself."""
+    if request.url.path == "/callback":  # a code cannot be sent twice
+        return "Nobody has been signed in.", ("Sign in again", "/sign-in"), False
+    if request.method != "GET":  # it may have been done although no answer came
+        return "Look whether it was done before you repeat it.", _out(request), False
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return "This page tries again every few seconds.", ("Try again", here), True
 
 
 async def sign_in_failed(request: Request, error: Exception) -> Response:

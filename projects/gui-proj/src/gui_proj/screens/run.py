@@ -1,7 +1,6 @@
 """One run: how far it is, what it did and when, what it waits for, and what one can do about it."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,9 +17,11 @@ from gui_proj.components import (
     link_to_run,
     pill,
     progress_bar,
+    query,
     runs_table,
     waiting_words,
 )
+from gui_proj.form_input import read_json
 from gui_proj.icons import icon
 from gui_proj.json_view import json_view
 from gui_proj.moments import ago, duration
@@ -36,7 +37,10 @@ MOVING: Final = frozenset({"queued", "running", "cancelling"})  # its bars grow 
 
 async def show(visit: Visit) -> Response:
     path = f"/v1/runs/{quote(visit.path('id'), safe='')}"
-    run, listing = await asyncio.gather(visit.get(path), visit.get(f"{path}/history", limit=MOST_OPERATIONS))
+    cursor = visit.query("cursor")
+    run, listing = await asyncio.gather(
+        visit.get(path), visit.get(f"{path}/history", limit=MOST_OPERATIONS, cursor=cursor)
+    )
     children = await _children(visit, run, listing["items"])
     if run["status"] not in ENDED:
         visit.gui.live.watch_run(visit.session, run["id"])
@@ -50,7 +54,7 @@ async def show(visit: Visit) -> Response:
             _waiting(visit, run),
             card(
                 timeline(run, operations),
-                listing["next_cursor"] and h.p(".muted.pad")[f"The first {MOST_OPERATIONS} operations are shown."],
+                _pages(run, cursor, listing["next_cursor"]),
                 title="Timeline",
                 action=h.span(".muted")[_counted(listing["items"], more=bool(listing["next_cursor"]))],
             ),
@@ -84,6 +88,17 @@ def pending(run: Run, history: Sequence[Operation], under_way: Sequence[Operatio
                 }
             )
     return found
+
+
+def _pages(run: Run, cursor: str, following: str | None) -> h.Node:
+    """The way through a history too long for one page."""
+    if not cursor and not following:
+        return None
+    address = link_to_run(run["id"])
+    return h.nav(".pages", aria_label="Pages of the history")[
+        cursor and h.a(".button.small", href=address)["From the start"],
+        following and h.a(".button.small", href=query(address, cursor=following))["Later operations"],
+    ]
 
 
 async def _children(visit: Visit, run: Run, history: Sequence[Operation]) -> list[Run]:
@@ -148,7 +163,7 @@ def _waiting(visit: Visit, run: Run) -> h.Node:
     waiting = run["waiting_for"]
     if not waiting or run["status"] in ENDED:
         return None
-    signals = [each["name"] for each in waiting if each["kind"].removeprefix("wait_") == "signal"]
+    signals = dict.fromkeys(each["name"] for each in waiting if each["kind"].removeprefix("wait_") == "signal")
     return card(
         h.div(".pad")[
             h.p[
@@ -214,12 +229,19 @@ def _facts_card(run: Run) -> h.Element:
     if run["parent"]:
         facts.append(("Parent", h.a(".mono", href=link_to_run(run["parent"]))[run["parent"]]))
     if tags := run["tags"].items():
-        facts.append(("Tags", [h.span(".badge")[f"{name}={value}" if value else name] for name, value in tags]))
+        facts.append(("Tags", [_tag(name, value) for name, value in tags]))
     return card(
         h.dl(".facts")[((h.dt[name], h.dd[value]) for name, value in facts)],
         title="Details",
         action=h.a(href=f"/events?subject={quote(run['id'], safe='')}")["Its events"],
     )
+
+
+def _tag(name: str, value: str) -> h.Element:
+    """A tag, and the way to every run that has it."""
+    return h.a(".badge", href=query("/runs", tag=f"{name}:{value}" if value else name))[
+        f"{name}={value}" if value else name
+    ]
 
 
 def _counted(history: Sequence[Operation], *, more: bool) -> str:
@@ -263,7 +285,7 @@ async def retry(visit: Visit) -> Response:
 
 async def signal(visit: Visit) -> Response:
     try:
-        payload = json.loads(visit.field("payload") or "null")
+        payload = read_json(visit.field("payload") or "null")
     except ValueError as error:
         visit.say(f"The signal must be JSON: {error}.", tone="bad")
         return visit.redirect(link_to_run(visit.path("id")))

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gui_proj.app_service import AppServiceRefused
 from gui_proj.components import card, csrf_field, link_to_run, notice, prose, query, type_badge
 from gui_proj.form_fields import FormView
-from gui_proj.form_input import FormInput, read_form
+from gui_proj.form_input import FormInput, read_form, read_json
 from gui_proj.icons import icon
 from gui_proj.json_view import json_text
 from gui_proj.page import heading
@@ -105,7 +105,7 @@ async def _read(visit: Visit, asked: Field) -> tuple[Draft, bool]:
 
 def _read_json(text: str) -> FormInput:
     try:
-        return FormInput(json.loads(text) if text else MISSING)
+        return FormInput(read_json(text) if text else MISSING)
     except ValueError as error:
         return FormInput(MISSING, {"": f"Must be JSON: {error}."})
 

@@ -98,9 +98,16 @@ function hear(notice) {
 
 channel.onmessage = (message) => hear(message.data);
 
+const LOCK = `evs-live-${session}`;
+
 navigator.locks
-  ? navigator.locks.request(`evs-live-${session}`, () => new Promise(lead))
+  ? navigator.locks.request(LOCK, { ifAvailable: true }, (lock) => lock ? new Promise(lead) : follow())
   : lead(() => {});
+
+function follow() {
+  refreshSoon(); // what was told before this page could listen
+  navigator.locks.request(LOCK, () => new Promise(lead));
+}
 
 function lead(resign) {
   const stream = new EventSource("/live");
