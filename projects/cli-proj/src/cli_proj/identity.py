@@ -96,6 +96,11 @@ def identity_of(context: Context, http: httpx.AsyncClient, *, admin: bool = Fals
     raise NotSignedIn(f"nobody is signed in to {context.auth_url}; run: {command}")
 
 
+def acts_as_program(context: Context) -> bool:
+    """Whether no person acts in `context`, but a program: a given one, or this machine's own client."""
+    return context.client_id is not None and (context.client_id != LOCAL_CLIENT or not signed_in(context))
+
+
 def signed_in(context: Context, *, admin: bool = False) -> bool:
     """Whether a person has signed in from here."""
     return sign_in_name(context, admin=admin) in load_config().sign_ins
