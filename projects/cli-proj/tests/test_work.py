@@ -152,6 +152,16 @@ def test_a_terminal_that_cannot_show_a_character_gets_its_number(product):
     assert "\\u2713 completed" in answer.out
 
 
+def test_a_folder_in_which_no_token_can_be_kept_keeps_nobody_from_looking(product):
+    kept = product.folder / ".evs" / "secrets" / "evs-local.tokens.json"
+    kept.unlink(missing_ok=True)
+    kept.mkdir()
+    try:
+        assert product.evs("run", "list").code == 0
+    finally:
+        kept.rmdir()
+
+
 def test_a_garbled_token_is_not_signed_in(product):
     answer = product.with_variables(EVS_TOKEN="garbled").evs("run", "list")
     assert answer.code == 4

@@ -1,6 +1,7 @@
 """As whom a command acts: a given token, a program's credentials, a person who signed in, this machine's user."""
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -78,7 +79,8 @@ class Program:
         self._tokens[resource] = tokens
         if self._store is not None:
             kept = StoredTokens(self._client.issuer, self._client.client_id, refresh_token=None)
-            self._store.save(LOCAL_CLIENT, kept.with_tokens(tokens, resource=resource))
+            with suppress(StoreUnavailable):  # a full disk must not keep anybody from looking what is wrong
+                self._store.save(LOCAL_CLIENT, kept.with_tokens(tokens, resource=resource))
         return tokens
 
 
