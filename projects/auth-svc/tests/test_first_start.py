@@ -96,7 +96,7 @@ async def test_a_lost_password_is_reset_offline(tmp_path, sqlite_url, run_provid
     done = command(settings, "reset-password", "admin", EVS_NEW_PASSWORD="a whole new password")
     assert (done.returncode, done.stdout) == (0, "The password of admin is set.\n")
     unknown = command(settings, "reset-password", "nobody")
-    assert (unknown.returncode, unknown.stderr) == (1, "auth-svc: there is no user 'nobody'\n")
+    assert (unknown.returncode, unknown.stderr) == (3, "auth-svc: there is no user 'nobody'\n")
     short = command(settings, "reset-password", "admin", EVS_NEW_PASSWORD="short")
     assert (short.returncode, short.stderr) == (1, "auth-svc: The password must have at least 12 characters.\n")
     async with run_provider(tmp_path, sqlite_url) as provider:

@@ -7,6 +7,7 @@ import pytest
 from cli_proj.config import Config, Server, load_config, save_config
 from cli_proj.context import Context, find_data, is_loopback, resolve_context
 from cli_proj.failure import CommandFailed
+from cli_proj.identity import acts_as_program
 from lib_events.secret_file import write_secret
 
 URLS = {"auth_url": "http://127.0.0.1:1", "app_url": "http://127.0.0.1:2", "gui_url": "http://127.0.0.1:3"}
@@ -109,6 +110,17 @@ def test_two_products_on_one_machine_keep_their_sign_ins_apart(tmp_path):
     assert one.sign_in_name != other.sign_in_name
 
 
+def test_this_machines_client_acts_until_a_person_has_signed_in_and_a_given_program_acts_always(monkeypatch, tmp_path):
+    leave(tmp_path / ".evs")
+    context = resolve_context()
+    assert acts_as_program(context)
+    save_config(Config().with_sign_in(context.sign_in_name, "file"))
+    assert not acts_as_program(context)
+    monkeypatch.setenv("EVS_CLIENT_ID", "robot")
+    monkeypatch.setenv("EVS_CLIENT_SECRET", "s3cret")
+    assert acts_as_program(resolve_context())
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
@@ -125,7 +137,16 @@ def test_loopback_is_an_address_not_a_look_alike(url, expected):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://app.example.org", "ftp://127.0.0.1", "app.example.org", "http://127.0.0.1.evil.org"]
+    "url",
+    [
+        "http://app.example.org",
+        "ftp://127.0.0.1",
+        "app.example.org",
+        "http://127.0.0.1.evil.org",
+        "http://[::1",
+        "http://[::1]:x",
+        "https://",
+    ],
 )
 def test_tokens_are_not_sent_where_they_could_be_read_on_the_way(url, monkeypatch):
     monkeypatch.setenv("EVS_APP_URL", url)

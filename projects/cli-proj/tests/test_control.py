@@ -1,9 +1,12 @@
 """The supervisor's socket."""
 
+import asyncio
 import stat
 
 import pytest
 
+from cli_proj.exit_codes import ExitCode
+from cli_proj.failure import CommandFailed
 from cli_proj.supervise.control import SOCKET, Control, NobodyListens, ask
 
 
@@ -42,6 +45,18 @@ async def test_a_socket_that_a_killed_supervisor_left_behind_is_replaced(tmp_pat
     control = Control(tmp_path, answer)
     await control.start()
     assert await ask(tmp_path, "status") == {"asked": "status"}
+    await control.stop()
+
+
+async def test_a_supervisor_that_is_there_and_says_nothing_is_no_absent_one(tmp_path):
+    async def never(_request):
+        await asyncio.Event().wait()
+
+    control = Control(tmp_path, never)
+    await control.start()
+    with pytest.raises(CommandFailed, match="has not answered within") as raised:
+        await ask(tmp_path, "status", timeout=0.1)
+    assert raised.value.code == ExitCode.TIMEOUT
     await control.stop()
 
 

@@ -23,6 +23,17 @@ def test_help_lists_every_command_on_standard_output(shell, arguments):
     assert "\033[" not in answer.out
 
 
+def test_help_may_be_asked_for_as_a_command(shell):
+    assert shell.evs("help", "run", "start").out == shell.evs("run", "start", "--help").out != ""
+
+
+def test_a_reader_who_leaves_before_the_help_is_printed_is_no_error(shell):
+    command = " ".join(shell.command("--help"))
+    script = f"({command}) > >(exec true); exit $?"
+    done = subprocess.run(["bash", "-c", script], env=shell.environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
 def test_every_command_of_the_table_has_help(shell, entry):
     answer = shell.evs(entry.name, "--help")

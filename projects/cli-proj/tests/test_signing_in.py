@@ -1,7 +1,10 @@
 """People sign in from a terminal, through the AuthService's real pages."""
 
 import asyncio
+import os
+import pty
 import re
+import signal
 import subprocess
 import uuid
 from dataclasses import dataclass
@@ -131,6 +134,29 @@ def test_without_a_keyring_nothing_is_kept_in_plain_files_unasked(person):
     assert "EVS_TOKEN" in answer.err
 
 
+@pytest.mark.parametrize(("key", "code"), [("Ctrl-C", 130), ("Ctrl-D", 4)])
+def test_the_question_where_to_keep_a_sign_in_can_be_left(shell, key, code):
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        shell.command("auth", "login"),
+        env=shell.with_variables(EVS_AUTH_URL="http://127.0.0.1:9").environment,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while b"[y/N]" not in shown:
+        shown += os.read(terminal, 1024)
+    if key == "Ctrl-C":
+        process.send_signal(signal.SIGINT)
+    else:
+        os.write(terminal, b"\x04")
+    out, _ = process.communicate(timeout=30)
+    os.close(terminal)
+    assert (process.returncode, out) == (code, b""), shown
+
+
 def test_web_and_device_together_are_a_usage_error(person):
     assert person.evs("auth", "login", "--web", "--device").code == 2
 
@@ -149,6 +175,7 @@ def test_a_role_is_asked_for_granted_by_an_administrator_and_in_the_next_token(p
 
     person.wait_for(question)
     approval = question()[0]["id"]
+    assert person.evs("approval", "approve", approval).code == 3, "it names administrators only"
     answer = admin.evs("approval", "approve", approval, "--comment", "welcome")
     assert answer.code == 0, answer.err
     assert admin.evs("approval", "approve", approval).code == 5, "only once"
@@ -175,6 +202,18 @@ def test_an_administrator_makes_lists_and_resets_users(person):
     assert admin.evs("admin", "user", "reset-password", "nobody").code == 3
 
 
+def test_a_token_that_cannot_be_read_tells_nobody_who_you_are(person):
+    answer = person.with_variables(EVS_TOKEN="garbled").evs("auth", "status")
+    assert (answer.code, answer.out) == (4, "")
+    assert "EVS_TOKEN" in answer.err
+
+
+def test_a_given_token_is_said_not_to_be_renewed(person):
+    token = person.evs("auth", "token").out.strip()
+    assert "renewed by itself" in person.evs("auth", "status").out
+    assert "not renewed" in person.with_variables(EVS_TOKEN=token).evs("auth", "status").out
+
+
 def test_a_sign_in_for_work_does_not_administer(person):
     admin = person.somebody_else("admin")
     sign_in(admin, Visitor("admin", ADMIN_PASSWORD))
@@ -187,3 +226,11 @@ def test_a_password_is_reset_offline_but_not_while_the_product_runs(product):
     answer = product.evs("admin", "user", "reset-password", "admin", "--data", str(product.folder / ".evs"))
     assert answer.code == 5
     assert "evs down" in answer.err
+
+
+def test_offline_the_password_of_nobody_is_not_found(shell):
+    (shell.folder / "data").mkdir()
+    (shell.folder / "data" / ".gitignore").write_text("*\n")
+    answer = shell.evs("admin", "user", "reset-password", "nobody", "--data", "data")
+    assert (answer.code, answer.out) == (3, "")
+    assert "nobody" in answer.err

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import pytest
 from rich.console import Console
 
 from cli_proj.timeline import Timeline, event_line
@@ -61,6 +62,12 @@ def test_progress_and_waits_are_kept():
 def test_an_event_is_one_line():
     line = event_line(step("failed", "1", 1, error={"type": "CardDeclined", "message": "no"}))
     assert line.endswith("step failed       charge  CardDeclined: no")
+
+
+@pytest.mark.parametrize("data", ["operation", ["fraction"], {"operation": 1, "fraction": "half", "error": "none"}])
+def test_the_data_of_somebody_elses_event_is_not_taken_for_ours(data):
+    event = {"type": "shop.order.placed", "time": "2026-01-01T00:00:01Z", "data": data}
+    assert event_line(event).endswith("shop order placed")
 
 
 def test_a_bar_covers_its_part_of_the_time_to_an_eighth_of_a_cell():

@@ -91,6 +91,14 @@ def test_somebody_elses_folder_is_not_taken_for_data(shell):
     assert "thesis.txt" in answer.err
 
 
+def test_commands_without_a_product_leave_somebody_elses_folder_alone(shell):
+    strange = shell.folder / "strange"
+    strange.mkdir()
+    assert shell.evs("down", "--data", "strange").code == 0
+    assert shell.evs("admin", "user", "reset-password", "admin", "--data", "strange").code == 3
+    assert list(strange.iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_named(shell):
     shell.folder.chmod(0o500)
@@ -147,10 +155,20 @@ def test_detach_returns_when_everything_is_ready_and_down_finds_it(shell):
     try:
         assert answer.code == 0, answer.err
         assert "evs down" in answer.err
+        assert shell.services()["gui-proj"]["url"] in answer.out
         assert shell.evs("status").code == 0
     finally:
         assert shell.evs("down").code == 0
     assert shell.evs("status").code == 3
+
+
+def test_a_detached_start_that_is_interrupted_leaves_nothing_behind(shell):
+    process = shell.start("up", "--detach", *FREE_PORTS)
+    shell.wait_for(lambda: shell.evs("status").code != 3)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    shell.wait_for(lambda: shell.evs("status").code == 3)
 
 
 def test_detach_hands_on_why_it_could_not_start(product):
@@ -180,3 +198,18 @@ def test_doctor_finds_a_running_product_healthy_and_names_the_missing_keyring(pr
     assert findings["clock"]["status"] == "ok"
     assert findings["keyring"]["status"] == "warning"
     assert "--insecure-storage" in findings["keyring"]["advice"]
+
+
+def test_doctor_looks_at_the_product_of_the_given_data_folder_only(product):
+    answer = product.evs("doctor", "--data", "elsewhere", "-o", "json")
+    findings = {finding["check"]: finding for finding in answer.json}
+    assert "AppService" not in findings
+    assert "evs up --data" in findings["context"]["advice"]
+
+
+def test_doctor_says_when_the_services_of_a_context_do_not_answer(product):
+    nowhere = product.with_variables(EVS_APP_URL="https://127.0.0.1:9", EVS_AUTH_URL="https://127.0.0.1:9")
+    answer = nowhere.evs("doctor", "-o", "json")
+    findings = {finding["check"]: finding for finding in answer.json}
+    assert answer.code == 1
+    assert findings["AppService"]["found"] == "does not answer at https://127.0.0.1:9"

@@ -108,6 +108,17 @@ def test_input_comes_from_a_file_and_from_standard_input(product, tmp_path):
         (("run", "start", "order", "--input", "{}", "-p", "quantity=1"), 2, "must not be used together"),
         (("run", "show", "nope"), 3, "nope"),
         (("run", "cancel", "nope"), 3, "nope"),
+        (("run", "show", ""), 2, "must not be empty"),
+        (("run", "show", "left?right=1"), 2, "run_id"),
+        (("run", "show", "../workflows"), 3, "Not Found"),
+        (("run", "show", "\udcff"), 2, "run_id"),
+        (("run", "start", "order", "--input", "NaN"), 2, "cannot be sent"),
+        (("run", "start", "order", "--input", '"\\ud800"'), 2, "cannot be sent"),
+        (("run", "start", "order", "--idempotency-key", "ключ"), 2, "cannot be sent"),
+        (("run", "start", "order", "--idempotency-key", "a\nb"), 2, "cannot be sent"),
+        (("run", "start", "order", "--timeout", "3"), 2, "--wait or --watch"),
+        (("run", "list", "--limit", "0"), 2, "--limit"),
+        (("run", "list", "--since", "99999999999d"), 2, "--since"),
         (("run", "list", "--since", "yesterday"), 2, "--since"),
         (("run", "list", "--status", "happy"), 2, "status"),
         (("event", "publish", "evs.user.registered"), 4, "evs."),
@@ -118,12 +129,37 @@ def test_input_comes_from_a_file_and_from_standard_input(product, tmp_path):
         (("admin", "user", "list"), 4, "evs auth login --admin"),
         (("workflow", "show", "nope"), 3, "nope"),
         (("context", "use", "nope"), 3, "nope"),
+        (("context", "add", "a b", "--app-url", "https://a.example", "--auth-url", "https://b.example"), 2, "'a b'"),
     ],
 )
 def test_bad_input_says_what_to_do_and_exits_with_its_code(product, arguments, code, words):
     answer = product.evs(*arguments)
     assert (answer.code, answer.out) == (code, ""), answer.err
     assert words in answer.err
+
+
+def test_an_answer_that_is_no_json_names_the_address_that_gave_it(product):
+    page = product.evs("status", "--json").json["urls"]["auth"] + "/login?"
+    answer = product.with_variables(EVS_APP_URL=page, EVS_TOKEN="t").evs("run", "list")
+    assert answer.code == 1
+    assert "in JSON, got text/html" in answer.err
+
+
+def test_a_terminal_that_cannot_show_a_character_gets_its_number(product):
+    product.evs("run", "start", "order", "--wait")
+    answer = product.with_variables(PYTHONIOENCODING="ascii").evs("run", "list")
+    assert answer.code == 0, answer.err
+    assert "\\u2713 completed" in answer.out
+
+
+def test_a_folder_in_which_no_token_can_be_kept_keeps_nobody_from_looking(product):
+    kept = product.folder / ".evs" / "secrets" / "evs-local.tokens.json"
+    kept.unlink(missing_ok=True)
+    kept.mkdir()
+    try:
+        assert product.evs("run", "list").code == 0
+    finally:
+        kept.rmdir()
 
 
 def test_a_garbled_token_is_not_signed_in(product):

@@ -1,6 +1,6 @@
 import pytest
 
-from lib_events.settings import Settings, SettingsRejected
+from lib_events.settings import Settings, SettingsRejected, is_data_folder
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,11 @@ def test_the_data_folder_is_private_and_invisible_to_git(tmp_path):
     assert (settings.data / ".gitignore").read_text() == "*\n"
 
 
-def test_somebody_elses_folder_is_refused_as_data(tmp_path):
+@pytest.mark.parametrize("ignored", [None, "*.pyc\n"], ids=["a folder", "a repository"])
+def test_somebody_elses_folder_is_refused_as_data(tmp_path, ignored):
     (tmp_path / "thesis.txt").write_text("precious")
+    if ignored:
+        (tmp_path / ".gitignore").write_text(ignored)
     with pytest.raises(SettingsRejected, match=r"thesis\.txt"):
         Settings(data=tmp_path).prepare_data()
+    assert not is_data_folder(tmp_path)

@@ -16,6 +16,8 @@ from lib_events.database import DatabaseError, DatabaseInUse
 from lib_events.secret_file import SecretFileExposed
 from lib_events.settings import SettingsRejected
 
+NOT_FOUND = 3  # as of evs, which hands it on
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends with a sentence when something must be changed first."""
@@ -59,8 +61,11 @@ def reset_password(settings: AuthSettings, options: argparse.Namespace) -> None:
             f"  POST {settings.auth_url}/v1/admin/users/{options.username}/reset-password\n"
             f"  evs admin user reset-password {options.username}"
         )
-    except (LookupError, PasswordRejected) as error:
+    except PasswordRejected as error:
         sys.exit(f"auth-svc: {error}")
+    except LookupError as error:
+        print(f"auth-svc: {error}", file=sys.stderr)  # noqa: T201 - as sys.exit does, which has no other code for a text
+        sys.exit(NOT_FOUND)
     print(shown)  # noqa: T201 - the command's answer
 
 

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
 from cli_proj.exit_codes import ExitCode
-from cli_proj.failure import CommandFailed, not_allowed
+from cli_proj.failure import CommandFailed, not_allowed, usage
 from cli_proj.http_client import TIMEOUT_SECONDS
 from cli_proj.identity import Identity
 from cli_proj.sse import ServerSentEvent, read_events
@@ -52,16 +53,14 @@ class Service:
         """Post `body` as JSON."""
         return await self.call("POST", path, body=body, headers=headers)
 
-    async def put(self, path: str, body: Any) -> Any:
-        """Put `body` as JSON."""
-        return await self.call("PUT", path, body=body)
-
     async def send_bytes(self, path: str, content: bytes, media_type: str) -> Any:
         """Post a body that is already written."""
         return await self.call("POST", path, content=content, headers={"content-type": media_type})
 
     async def pages(self, path: str, *, limit: int, **query: Value) -> list[Any]:
         """Return up to `limit` items of a list, asking for as many pages as that takes."""
+        if limit < 1:
+            raise usage(f"--limit must be 1 or more, got {limit}")
         items: list[Any] = []
         cursor: str | None = None
         while len(items) < limit:
@@ -81,19 +80,16 @@ class Service:
         body: Any = None,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float = TIMEOUT_SECONDS,  # noqa: ASYNC109 - of one answer, handed to httpx
     ) -> Any:
         """Make one request, a second time with a fresh token if the first one is refused."""
-        request = self._http.build_request(
-            method, self.url + path, params=_given(query), json=body, content=content, headers=headers, timeout=timeout
-        )
+        request = self._build(method, path, params=_given(query), json=body, content=content, headers=headers)
         token = await self._identity.access_token(self._resource)
         answer = await self._send(request, token)
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             answer = await self._send(request, await self._identity.renew(token, self._resource))
         if not answer.is_success:
             raise failure_of(answer, service=self.name)
-        return answer.json() if answer.content else None
+        return _content_of(answer, self.name)
 
     async def follow(
         self, path: str, *, query: Query | None = None, after: str | None = None
@@ -129,9 +125,7 @@ class Service:
     async def _open(self, path: str, query: Query | None, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
         """Open a stream, with a fresh token if the first one is refused."""
         timeout = httpx.Timeout(TIMEOUT_SECONDS, read=SILENCE_SECONDS)
-        request = self._http.build_request(
-            "GET", self.url + path, params=_given(query), headers=headers, timeout=timeout
-        )
+        request = self._build("GET", path, params=_given(query), headers=headers, timeout=timeout)
         token = await self._identity.access_token(self._resource)
         answer = await self._send(request, token, stream=True)
         if answer.status_code == httpx.codes.UNAUTHORIZED:
@@ -147,6 +141,12 @@ class Service:
         finally:
             await answer.aclose()
 
+    def _build(self, method: str, path: str, **parts: Any) -> httpx.Request:
+        try:
+            return self._http.build_request(method, self.url + path, **parts)
+        except ValueError as error:  # NaN, half a character, a header with more than ASCII
+            raise _cannot_be_sent(error) from error
+
     async def _send(self, request: httpx.Request, token: str, *, stream: bool = False) -> httpx.Response:
         request.headers["authorization"] = f"Bearer {token}"
         try:
@@ -154,6 +154,8 @@ class Service:
         except httpx.TimeoutException as error:
             text = f"the {self.name} did not answer within {TIMEOUT_SECONDS:g} s"
             raise CommandFailed(text, hint="evs status", code=ExitCode.TIMEOUT) from error
+        except httpx.LocalProtocolError as error:
+            raise _cannot_be_sent(error) from error
         except httpx.TransportError as error:
             if stream:
                 raise
@@ -189,6 +191,26 @@ def failure_of(answer: httpx.Response, *, service: str) -> CommandFailed:
     if len(faults) > 1:
         text = f"{problem['title']}:{''.join(faults)}"
     return CommandFailed(text, hint=_hint(answer, problem), code=code)
+
+
+def path_of(*names: str) -> str:
+    """Return the path of something; whatever a name contains, it stays one segment."""
+    if "" in names:
+        raise usage("a name or id must not be empty")
+    return "/v1/" + "/".join(quote(name, safe="", errors="surrogateescape") for name in names)
+
+
+def _content_of(answer: httpx.Response, service: str) -> Any:
+    try:
+        return answer.json() if answer.content else None
+    except ValueError as error:
+        kind = answer.headers.get("content-type", "something else")
+        text = f"{answer.request.url} must answer as the {service} does, in JSON, got {kind}"
+        raise CommandFailed(text, hint="evs context list shows which product the commands talk to") from error
+
+
+def _cannot_be_sent(error: Exception) -> CommandFailed:
+    return usage(f"this cannot be sent: {error}", hint="correct what was given on the command line or in EVS_*")
 
 
 def _unavailable(answer: httpx.Response, service: str) -> Unavailable:

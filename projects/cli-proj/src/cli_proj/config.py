@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,10 +64,7 @@ def load_config() -> Config:
 
 def save_config(config: Config) -> None:
     """Replace the configuration."""
-    servers = {
-        name: {"auth_url": server.auth_url, "app_url": server.app_url, "gui_url": server.gui_url}
-        for name, server in config.servers.items()
-    }
+    servers = {name: asdict(server) for name, server in config.servers.items()}
     content = {"current": config.current, "contexts": servers, "sign_ins": config.sign_ins}
     try:
         write_secret(config_file(), json.dumps(content, indent=2) + "\n")

@@ -97,8 +97,12 @@ def is_loopback(url: str) -> bool:
 
 def check_url(name: str, url: str) -> str:
     """Return `url` if tokens can be sent there without being read on the way."""
-    parts = urlsplit(url)
-    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)):
+    try:
+        parts = urlsplit(url)
+        is_address = parts.hostname is not None and parts.port != 0
+    except ValueError:
+        is_address = False
+    if is_address and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url))):
         return url.rstrip("/")
     raise usage(f"{name} must be https, or http on a loopback address, got {url!r}")
 

@@ -1,6 +1,7 @@
 """As whom a command acts: a given token, a program's credentials, a person who signed in, this machine's user."""
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -78,7 +79,8 @@ class Program:
         self._tokens[resource] = tokens
         if self._store is not None:
             kept = StoredTokens(self._client.issuer, self._client.client_id, refresh_token=None)
-            self._store.save(LOCAL_CLIENT, kept.with_tokens(tokens, resource=resource))
+            with suppress(StoreUnavailable):  # a full disk must not keep anybody from looking what is wrong
+                self._store.save(LOCAL_CLIENT, kept.with_tokens(tokens, resource=resource))
         return tokens
 
 
@@ -94,6 +96,11 @@ def identity_of(context: Context, http: httpx.AsyncClient, *, admin: bool = Fals
         return Program(_program_client(context, http), store=local_tokens(context.data))
     command = "evs auth login --admin" if admin else "evs auth login"
     raise NotSignedIn(f"nobody is signed in to {context.auth_url}; run: {command}")
+
+
+def acts_as_program(context: Context) -> bool:
+    """Whether no person acts in `context`, but a program: a given one, or this machine's own client."""
+    return context.client_id is not None and (context.client_id != LOCAL_CLIENT or not signed_in(context))
 
 
 def signed_in(context: Context, *, admin: bool = False) -> bool:

@@ -3,6 +3,7 @@
 import os
 import sys
 from difflib import get_close_matches
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -16,10 +17,13 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 
 def run(arguments: list[str]) -> int:
-    """Run `evs` with `arguments`; returns the exit code."""
+    """Run `evs` with `arguments`; returns the exit code. Ctrl-C and a reader who has left are the caller's."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # in JSON, that is how such a character is written anyway
     try:
         _check_command(arguments[0])
         result = build_app()(arguments)
+        sys.stdout.flush()
         return result if isinstance(result, int) else ExitCode.OK
     except CycloptsError as error:
         error_message(str(error), _where_help_is(error))
@@ -27,12 +31,8 @@ def run(arguments: list[str]) -> int:
     except CommandFailed as failure:
         error_message(failure.text, failure.hint)
         return failure.code
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
+        raise
     except Exception as error:
         if os.environ.get("EVS_DEBUG"):
             raise

@@ -2,7 +2,9 @@
 
 import os
 import re
+import signal
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 # C0 and C1 controls but newline and tab: text from elsewhere must not steer the terminal.
@@ -29,8 +31,23 @@ def shows_colour(stream: TextIO) -> bool:
 
 
 def message(text: str = "") -> None:
-    """Tell the person something; `text` may carry styles of ours."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where messages are printed
+    """Tell the person something; `text` may carry styles of ours. That nobody listens any more stops nothing."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where messages are printed
+
+
+def ask(question: str) -> str:
+    """Return what the person answers; Ctrl-D is no answer, and Ctrl-C ends the command at once."""
+    # asyncio's own handler would tell its loop, which cannot hear while we wait here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print(question, end=" ", file=sys.stderr, flush=True)  # noqa: T201 - input() would ask on standard output
+        return input().strip()
+    except EOFError:
+        message()
+        return ""
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def error_message(text: str, hint: str | None = None) -> None:

@@ -42,10 +42,10 @@ def brief(seconds: float) -> str:
 def precise(seconds: float) -> str:
     """A duration with about three digits."""
     seconds = max(seconds, 0)
-    if seconds < 1:
+    if round(seconds, 3) < 1:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < MINUTE:
+    if round(seconds, 1) < MINUTE:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(seconds, MINUTE)
+    minutes, rest = divmod(round(seconds), MINUTE)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:.0f} h {minutes:.0f} min" if hours else f"{minutes:.0f} min {rest:.0f} s"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 type Format = Literal["table", "json", "jsonl", "yaml"]
-OutputOption = Annotated[Literal["table", "json", "jsonl", "yaml"], Parameter(name=("--output", "-o"))]
+OutputOption = Annotated[Format, Parameter(name=("--output", "-o"))]
 
 
 @Parameter(name="*")

@@ -1,7 +1,5 @@
 """The first page of help, written from the command table without importing the parser."""
 
-import os
-import sys
 from itertools import groupby
 
 from cli_proj.command_table import COMMANDS, EXAMPLES
@@ -24,8 +22,3 @@ def root_help(*, styled: bool) -> str:
         lines += [f"  {entry.name:<11} {entry.help}" for entry in entries]
     lines += ["", "Each has more to say: evs COMMAND --help", f"Exit codes: {EXIT_CODES}"]
     return "\n".join(lines)
-
-
-def wants_style() -> bool:
-    """Whether standard output is a terminal that should show colours (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -3,16 +3,17 @@
 from typing import Any
 
 from cli_proj import moments
-from cli_proj.column import Column
+from cli_proj.column import Column, Item
 from cli_proj.messages import printable
-from cli_proj.output import Item, print_fields, write
+from cli_proj.printing import console, print_fields, print_renderable, write
 from cli_proj.timeline import Timeline, describe_waits
+
+WIDEST = 120  # a longer bar says nothing more
 
 
 def show_run(run: Item) -> None:
     """Print a run for a person: facts, result, and its operations as a waterfall."""
-    from cli_proj.output import console  # noqa: PLC0415
-    from cli_proj.waterfall import draw  # noqa: PLC0415
+    from cli_proj.waterfall import draw  # noqa: PLC0415 - imports rich
 
     error = run.get("error")
     print_fields(
@@ -35,8 +36,7 @@ def show_run(run: Item) -> None:
     if run.get("history"):
         timeline = Timeline(dict(run))
         timeline.take_snapshot(run, run["history"])
-        screen = console()
-        screen.print(draw(timeline, width=min(screen.width, 120)))
+        print_renderable(draw(timeline, width=min(console().width, WIDEST)))
 
 
 def _shorten(value: Any) -> Any:
@@ -51,6 +51,7 @@ def _shorten(value: Any) -> Any:
 
 
 def show_end(run: Item) -> None:
+    """Print how a run that was followed has ended."""
     error = run.get("error")
     what = f": {error['type']}: {error['message']}" if error else ""
     took = moments.between(run["started_at"], run["ended_at"])

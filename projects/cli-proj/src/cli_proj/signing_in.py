@@ -11,7 +11,7 @@ from cli_proj.context import Context
 from cli_proj.failure import not_allowed
 from cli_proj.http_client import new_http
 from cli_proj.identity import CLI_CLIENT, PERSON_SCOPES, person, sign_in_name
-from cli_proj.messages import BOLD, CYAN, is_interactive, message, styled
+from cli_proj.messages import BOLD, CYAN, ask, is_interactive, message, styled
 from lib_auth import device, loopback
 from lib_auth.client import DeviceAuthorization, OAuthClient
 from lib_auth.token_store import keyring_is_usable
@@ -31,8 +31,7 @@ async def choose_storage(*, insecure: bool) -> Storage:
         return "file"  # the person has agreed to it before
     if is_interactive():
         message("This machine has no keyring. The sign-in can be kept in a file that only you can read (0600).")
-        answer = input("Keep it in a file? [y/N] ")  # noqa: ASYNC250 - nothing else goes on
-        if answer.strip().lower() in ("y", "yes"):
+        if ask("Keep it in a file? [y/N]").lower() in ("y", "yes"):
             return "file"
     raise not_allowed(
         "there is no keyring to keep the sign-in in",

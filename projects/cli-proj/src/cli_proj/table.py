@@ -8,9 +8,9 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from cli_proj.column import Column
+from cli_proj.column import Column, Item
 from cli_proj.messages import printable
-from cli_proj.output import Item, console, plain, print_renderable, status_text
+from cli_proj.printing import console, plain, print_renderable, status_text
 
 GAP = 2
 LEAST_WIDE = 12  # a wide column with less room than this says nothing

@@ -135,8 +135,9 @@ def happened_before(earlier: str | None, later: str | None) -> bool:
 
 def event_line(event: Mapping[str, Any]) -> str:
     """One line about one event, for a pipe or a log."""
-    data = event.get("data") or {}
-    what = str(event.get("type", "")).removeprefix("evs.").replace(".", " ")
+    kind = str(event.get("type"))
+    data = (event.get("data") or {}) if kind.startswith("evs.") else {}  # what others put into theirs, only they know
+    what = kind.removeprefix("evs.").replace(".", " ")
     parts = [moments.clock(event.get("time")), f"{what:<16}"]
     if "operation" in data:
         name = operation_label(data["kind"], data["name"])
@@ -149,7 +150,7 @@ def event_line(event: Mapping[str, Any]) -> str:
         parts.append(describe_waits(data["waiting_for"]))
     if error := data.get("error"):
         parts.append(f"{error.get('type')}: {error.get('message')}")
-    return "  ".join(part for part in parts if part)
+    return "  ".join(part for part in parts if part).rstrip()
 
 
 def describe_waits(waits: Iterable[Mapping[str, Any]]) -> str:

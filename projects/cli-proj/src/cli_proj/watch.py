@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from cli_proj.api import OPENED, RECONNECT_SECONDS, Service, Unavailable
+from cli_proj.api import OPENED, RECONNECT_SECONDS, Service, Unavailable, path_of
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed
 from cli_proj.timeline import RUN_ENDED, Timeline, happened_before
@@ -26,7 +26,7 @@ async def follow_run(
     a run that has ended is told from its first event, too.
     """
     timeline = Timeline(dict(run))
-    async with aclosing(app.follow(f"/v1/runs/{run['id']}/events")) as stream:
+    async with aclosing(app.follow(path_of("runs", run["id"], "events"))) as stream:
         async for event in stream:
             told = None if event.type == OPENED else _decode(event.data)
             if told is None or _tells_of_end(told, timeline):
@@ -73,8 +73,8 @@ async def _refresh(app: Service, timeline: Timeline) -> None:
 
 async def _take_snapshot(app: Service, timeline: Timeline) -> None:
     run_id = timeline.run["id"]
-    run = await app.get(f"/v1/runs/{run_id}")
-    timeline.take_snapshot(run, await app.pages(f"/v1/runs/{run_id}/history", limit=HISTORY_ROWS))
+    run = await app.get(path_of("runs", run_id))
+    timeline.take_snapshot(run, await app.pages(path_of("runs", run_id, "history"), limit=HISTORY_ROWS))
 
 
 def _decode(text: str) -> Event | None:

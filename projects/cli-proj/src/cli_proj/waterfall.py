@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cli_proj import moments
 from cli_proj.messages import printable
-from cli_proj.output import STATUS_STYLES, status_text
+from cli_proj.printing import STATUS_STYLES, status_text
 from cli_proj.timeline import Operation, Timeline, describe_waits
 from cli_proj.watch import Event
 

@@ -17,7 +17,8 @@ from pydantic_settings import (
 type ServiceName = Literal["auth-svc", "app-svc"]
 
 LOOPBACK = "127.0.0.1"
-STRANGERS_ALLOWED = frozenset(("lost+found",))  # what a fresh volume may already hold
+IGNORE = ".gitignore"
+STRANGERS_ALLOWED = frozenset(("lost+found", IGNORE))  # what a fresh folder may already hold
 
 
 class SettingsRejected(Exception):
@@ -94,8 +95,7 @@ class Settings(BaseSettings):
 
     def prepare_data(self) -> Path:
         """Make DATA private (0700) and invisible to git; raises `SettingsRejected` for somebody else's folder."""
-        ignore = self.data / ".gitignore"
-        if self.data.exists() and not ignore.exists():
+        if self.data.exists() and not is_data_folder(self.data):
             strangers = {entry.name for entry in self.data.iterdir()} - STRANGERS_ALLOWED
             if strangers:
                 raise SettingsRejected(
@@ -104,10 +104,18 @@ class Settings(BaseSettings):
                 )
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.data.chmod(0o700)
-        if not ignore.exists():
-            ignore.write_text("*\n")
+        if not is_data_folder(self.data):
+            (self.data / IGNORE).write_text("*\n")
         self.secrets.mkdir(mode=0o700, exist_ok=True)
         return self.data
+
+
+def is_data_folder(folder: Path) -> bool:
+    """Whether evs made `folder`: it ignores everything in itself, which nobody else's folder does."""
+    try:
+        return (folder / IGNORE).read_text(encoding="utf-8").startswith("*\n")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def settings_file(data: Path) -> Path:

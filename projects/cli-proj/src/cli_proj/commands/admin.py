@@ -12,18 +12,20 @@ from pathlib import Path
 from cyclopts import App
 
 from cli_proj import moments
-from cli_proj.api import Service
-from cli_proj.column import Column
+from cli_proj.api import Service, path_of
+from cli_proj.column import Column, Item
 from cli_proj.context import resolve_context
 from cli_proj.exit_codes import ExitCode
-from cli_proj.failure import CommandFailed, conflict
+from cli_proj.failure import conflict, not_found
 from cli_proj.identity import signed_in
 from cli_proj.messages import is_interactive, message, printable
 from cli_proj.options import Options
-from cli_proj.output import Item, Output, print_fields, write
+from cli_proj.output import Output
+from cli_proj.printing import print_fields, write
 from cli_proj.session import acting, signing_in_failures
 from cli_proj.signing_in import choose_storage, sign_in_person
 from cli_proj.supervise.data_lock import DataInUse, DataLock
+from lib_events.settings import is_data_folder
 
 app = App(name="admin")
 user = App(name="user", help="People who can sign in.")
@@ -123,15 +125,15 @@ async def reset_password(username: str, /, *, data: Path | None = None, options:
     password = os.environ.get("EVS_NEW_PASSWORD")
     async with administering(options) as session:
         body = {"password": password} if password else {}
-        changed = await session.auth.post(f"/v1/admin/users/{username}/reset-password", body)
+        changed = await session.auth.post(path_of("admin", "users", username, "reset-password"), body)
         session.output.item(changed, _show_password)
     return ExitCode.OK
 
 
 def _reset_offline(username: str, data: Path) -> int:
     """Let the AuthService's own code do it, while nobody else has the data folder."""
-    if not data.is_dir():
-        raise CommandFailed(f"there is no data folder {data}", code=ExitCode.NOT_FOUND)
+    if not is_data_folder(data):
+        raise not_found(f"{data} must be a data folder that evs made, and is not")
     lock = DataLock(data)
     try:
         lock.take()
@@ -139,7 +141,7 @@ def _reset_offline(username: str, data: Path) -> int:
         raise conflict(f"a product runs on {data}", hint=f"evs down --data {data}, or leave --data out") from error
     try:
         command = [sys.executable, "-m", "auth_svc", "reset-password", username, "--data", str(data)]
-        return ExitCode.OK if subprocess.run(command, check=False).returncode == 0 else ExitCode.FAILED  # noqa: S603
+        return subprocess.run(command, check=False).returncode  # noqa: S603
     finally:
         lock.release()
 

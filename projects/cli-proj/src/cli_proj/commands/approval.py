@@ -3,11 +3,14 @@
 from cyclopts import App
 
 from cli_proj import moments
-from cli_proj.column import Column
+from cli_proj.api import path_of
+from cli_proj.column import Column, Item
+from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed
+from cli_proj.identity import acts_as_program
 from cli_proj.messages import printable
 from cli_proj.options import Options
-from cli_proj.output import Item, write
+from cli_proj.printing import write
 from cli_proj.session import Session, connected
 
 app = App(name="approval")
@@ -79,15 +82,15 @@ async def _decide(approval: str, *, approved: bool, comment: str | None, options
     async with connected(options) as session:
         body = {"approved": approved} | ({"comment": comment} if comment else {})
         try:
-            decided = await session.app.post(f"/v1/approvals/{approval}/decision", body)
+            decided = await session.app.post(path_of("approvals", approval, "decision"), body)
         except CommandFailed as failure:
             raise _explain(session, failure) from failure
         session.output.item(decided, _show)
 
 
 def _explain(session: Session, failure: CommandFailed) -> CommandFailed:
-    """This machine's own client never decides in somebody's name: say who can."""
-    if session.context.client_id and failure.code == 4:
+    """A program never decides in somebody's name: say who can."""
+    if acts_as_program(session.context) and failure.code == ExitCode.NOT_ALLOWED:
         hint = "evs auth login: a decision needs a person"
         return CommandFailed(failure.text, hint=hint, code=failure.code)
     return failure

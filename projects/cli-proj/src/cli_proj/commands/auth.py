@@ -10,15 +10,17 @@ from typing import Any
 from cyclopts import App
 
 from cli_proj import moments
+from cli_proj.column import Item
 from cli_proj.config import load_config, save_config
 from cli_proj.context import LOCAL_CLIENT, Context, resolve_context
 from cli_proj.exit_codes import ExitCode
-from cli_proj.failure import usage
+from cli_proj.failure import not_allowed, usage
 from cli_proj.http_client import new_http
 from cli_proj.identity import person, sign_in_name, signed_in
 from cli_proj.messages import message, printable
 from cli_proj.options import Options
-from cli_proj.output import Item, Output, print_fields, write
+from cli_proj.output import Output
+from cli_proj.printing import print_fields, write
 from cli_proj.session import acting, connected, signing_in_failures
 from cli_proj.signing_in import Way, choose_storage, sign_in_person
 from lib_auth.oauth_error import OAuthError, ServerUnavailable
@@ -62,8 +64,10 @@ async def login(
 async def status(*, options: Options = Options()) -> int:  # noqa: B008
     """Say who you are for the services; exit code 4 when nobody is signed in."""
     async with acting(options) as who:
-        token = await who.identity.access_token()
-        Output(options.output).item(_describe(who.context, claims_of(token)), _show_status)
+        claims = claims_of(await who.identity.access_token())
+        if not claims:
+            raise not_allowed("the token in EVS_TOKEN must be a JWT of the AuthService, got something else")
+        Output(options.output).item(_describe(who.context, claims), _show_status)
     return ExitCode.OK
 
 
@@ -90,10 +94,11 @@ async def logout(*, options: Options = Options()) -> None:  # noqa: B008
     """End the sign-in, here and at the AuthService."""
     context = resolve_context(options.context)
     ended = False
-    for admin in (False, True):
-        if signed_in(context, admin=admin):
-            await _sign_out(context, admin=admin)
-            ended = True
+    with signing_in_failures():
+        for admin in (False, True):
+            if signed_in(context, admin=admin):
+                await _sign_out(context, admin=admin)
+                ended = True
     message(f"signed out of {context.auth_url}" if ended else f"nobody was signed in to {context.auth_url}")
 
 
@@ -143,6 +148,7 @@ def _describe(context: Context, claims: Mapping[str, Any]) -> Item:
         "roles": claims.get("roles", []),
         "scopes": str(claims.get("scope", "")).split(),
         "expires_at": claims.get("exp"),
+        "renewable": context.token is None,
     }
 
 
@@ -150,16 +156,22 @@ def _show_status(status: Item) -> None:
     name = printable(status["user"])
     if status["client"] == LOCAL_CLIENT:
         name = f"{LOCAL_CLIENT}, this machine's own client (evs auth login signs in a person)"
-    left = moments.brief(status["expires_at"] - time()) if status["expires_at"] else ""
     print_fields(
         (
             ("context", f"{status['context']} ({status['issuer']})"),
             ("you are", name),
             ("roles", status["roles"]),
             ("scopes", status["scopes"]),
-            ("token", f"valid for {left}, renewed by itself"),
+            ("token", _lifetime(status["expires_at"], renewable=status["renewable"])),
         )
     )
+
+
+def _lifetime(expires_at: float | None, *, renewable: bool) -> str:
+    left = (expires_at or 0) - time()
+    if left <= 0:
+        return "has expired"
+    return f"valid for {moments.brief(left)}, {'renewed by itself' if renewable else 'not renewed: it is given'}"
 
 
 def _show_request(request: Item) -> None:

@@ -1,16 +1,17 @@
 """`evs context`: which product the commands talk to."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from cyclopts import App
 
 from cli_proj.column import Column
 from cli_proj.config import Server, load_config, save_config
-from cli_proj.context import LOCAL, check_url, find_data, read_local_context, resolve_context
+from cli_proj.context import ENVIRONMENT, LOCAL, check_url, find_data, read_local_context, resolve_context
 from cli_proj.failure import CommandFailed, not_found, usage
 from cli_proj.messages import message
 from cli_proj.options import OutputOption
 from cli_proj.output import Output
+from lib_auth.token_store import CONTEXT_NAME
 
 app = App(name="context")
 
@@ -36,16 +37,13 @@ def list_contexts(*, output: OutputOption = "table") -> None:
     config = load_config()
     current = _current_name()
     rows = [_local_row()]
-    rows += [
-        {"name": name, "app_url": server.app_url, "auth_url": server.auth_url, "gui_url": server.gui_url, "remark": ""}
-        for name, server in sorted(config.servers.items())
-    ]
+    rows += [{"name": name, **asdict(server), "remark": ""} for name, server in sorted(config.servers.items())]
     items = [row | {"current": row["name"] == current} for row in rows]
     Output(output).items(items, COLUMNS, empty="")
 
 
 @app.command
-def use(name: str) -> None:
+def use(name: str, /) -> None:
     """Make a context the current one.
 
     Parameters
@@ -75,8 +73,10 @@ def add(name: str, /, *, app_url: str, auth_url: str, gui_url: str | None = None
     gui_url
         Where its GUI is.
     """
-    if name in (LOCAL, "environment"):
+    if name in (LOCAL, ENVIRONMENT):
         raise usage(f"the name {name!r} is taken by evs itself; choose another")
+    if not CONTEXT_NAME.fullmatch(name):
+        raise usage(f"a context's name must match {CONTEXT_NAME.pattern}, got {name!r}; choose another")
     server = Server(
         auth_url=check_url("--auth-url", auth_url),
         app_url=check_url("--app-url", app_url),

@@ -11,17 +11,20 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 
+import httpx
+
 from cli_proj.column import Column
-from cli_proj.context import Context, resolve_context
+from cli_proj.context import Context, read_local_context, resolve_context
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed
+from cli_proj.http_client import new_http
 from cli_proj.options import Options
 from cli_proj.output import Output
 from cli_proj.supervise.control import ask_status
 from cli_proj.supervise.place import data_folder
 from cli_proj.supervise.plan import PORT_OPTIONS, UpOptions, read_settings
 from cli_proj.supervise.ports import is_free
-from cli_proj.supervise.probe import HttpProbe
+from cli_proj.supervise.probe import ANSWER_SECONDS, why_not_ready
 
 LEAST_DISK_BYTES = 1_000_000_000
 LEAST_FILES = 1_024
@@ -56,6 +59,10 @@ async def doctor(*, data: Path | None = None, options: Options = Options()) -> i
         The data folder to look at (default: EVS_DATA, or .evs here or above).
     """
     folder = data_folder(data)
+
+    def find_context() -> Context:
+        return resolve_context(options.context) if data is None else read_local_context(folder)
+
     checks: list[Callable[[], Awaitable[list[Finding]]]] = [
         _python,
         _open_files,
@@ -63,7 +70,7 @@ async def doctor(*, data: Path | None = None, options: Options = Options()) -> i
         lambda: _disk(folder),
         lambda: _data_folder(folder),
         lambda: _ports(folder),
-        lambda: _services(options),
+        lambda: _services(find_context),
     ]
     findings = [finding for check in checks for finding in await check()]
     Output(options.output).items([asdict(finding) for finding in findings], COLUMNS, empty="")
@@ -119,47 +126,50 @@ async def _data_folder(folder: Path) -> list[Finding]:
 
 
 async def _ports(folder: Path) -> list[Finding]:
-    status = await ask_status(folder)
+    try:
+        status = await ask_status(folder)
+    except CommandFailed as failure:
+        return [Finding("product", "failed", failure.text, failure.hint or "")]
     if status is not None:
         return [Finding("product", "ok" if status["ready"] else "warning", f"runs on {folder}", "")]
-    settings = read_settings(UpOptions())
-    findings = []
-    for name, option in PORT_OPTIONS.items():
-        port = getattr(settings, name)
-        if is_free(settings.host, port):
-            findings.append(Finding(f"port {port}", "ok", "free"))
-        else:
-            findings.append(Finding(f"port {port}", "warning", "taken by another program", f"evs up {option} PORT"))
-    return findings
+    settings = read_settings(UpOptions(data=folder))
+    return [_port(settings.host, getattr(settings, name), option) for name, option in PORT_OPTIONS.items()]
 
 
-async def _services(options: Options) -> list[Finding]:
+def _port(host: str, port: int, option: str) -> Finding:
+    if is_free(host, port):
+        return Finding(f"port {port}", "ok", "free")
+    return Finding(f"port {port}", "warning", "taken by another program", f"evs up {option} PORT")
+
+
+async def _services(find_context: Callable[[], Context]) -> list[Finding]:
     try:
-        context = resolve_context(options.context)
+        context = find_context()
     except CommandFailed as failure:
         return [Finding("context", "warning", failure.text, failure.hint or "")]
-    findings = [Finding("context", "ok", f"{context.name}: {context.app_url}")]
-    for name, url in (("AuthService", context.auth_url), ("AppService", context.app_url), ("GUI", context.gui_url)):
-        if url.startswith("http://"):
-            why = await HttpProbe(url).ask()
-            findings.append(
-                Finding(name, "failed" if why else "ok", why or f"ready at {url}", "evs status" if why else "")
-            )
-    return [*findings, *await _clock(context)]
+    urls = (("AuthService", context.auth_url), ("AppService", context.app_url), ("GUI", context.gui_url))
+    async with new_http(context) as http:
+        services = [await _service(http, name, url) for name, url in urls if url]
+        return [Finding("context", "ok", f"{context.name}: {context.app_url}"), *services, *await _clock(http, context)]
 
 
-async def _clock(context: Context) -> list[Finding]:
-    """Compare with the AuthService's clock: tokens are good from and until a time."""
-    import httpx  # noqa: PLC0415 - slow to import
-
+async def _service(http: httpx.AsyncClient, name: str, url: str) -> Finding:
     try:
-        async with httpx.AsyncClient(timeout=3, trust_env=False) as http:
-            answer = await http.get(f"{context.auth_url}/healthz")
+        answer = await http.get(f"{url}/readyz", timeout=ANSWER_SECONDS)
+    except httpx.HTTPError:
+        return Finding(name, "failed", f"does not answer at {url}", "evs status")
+    why = why_not_ready(answer.status_code, answer.content)
+    return Finding(name, "failed", why, "evs status") if why else Finding(name, "ok", f"ready at {url}")
+
+
+async def _clock(http: httpx.AsyncClient, context: Context) -> list[Finding]:
+    """Compare with the AuthService's clock: tokens are good from and until a time."""
+    try:
+        answer = await http.get(f"{context.auth_url}/healthz", timeout=ANSWER_SECONDS)
         skew = time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (httpx.HTTPError, KeyError, ValueError):
         return []
     if abs(skew) > TOLERATED_SKEW_SECONDS:
-        return [
-            Finding("clock", "failed", f"{skew:+.0f} s off the AuthService", "set the clock: timedatectl set-ntp true")
-        ]
+        found = f"{skew:+.0f} s off the AuthService"
+        return [Finding("clock", "failed", found, "set the clock: timedatectl set-ntp true")]
     return [Finding("clock", "ok", "agrees with the AuthService")]

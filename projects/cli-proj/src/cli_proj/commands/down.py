@@ -8,7 +8,7 @@ from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed
 from cli_proj.messages import message
 from cli_proj.supervise.control import NobodyListens, ask
-from cli_proj.supervise.data_lock import DataInUse, DataLock
+from cli_proj.supervise.data_lock import LOCK, DataInUse, DataLock
 from cli_proj.supervise.local_context import remove_context
 from cli_proj.supervise.place import data_folder
 
@@ -35,7 +35,7 @@ async def down(*, data: Path | None = None) -> int:
 
 async def _clear(folder: Path) -> int:
     """Nobody listens: take away what a killed supervisor may have left."""
-    if folder.is_dir():
+    if (folder / LOCK).exists():
         lock = DataLock(folder)
         try:
             lock.take()

@@ -10,10 +10,12 @@ from cyclopts import App, Parameter
 
 from cli_proj import moments
 from cli_proj.api import OPENED
+from cli_proj.column import Item
 from cli_proj.failure import not_found, usage
 from cli_proj.messages import CYAN, DIM, message, printable, styled
 from cli_proj.options import Options
-from cli_proj.output import Item, Output, print_fields, write
+from cli_proj.output import Output
+from cli_proj.printing import print_fields, write
 from cli_proj.run_input import read_value
 from cli_proj.session import Session, connected
 

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from cli_proj.api import path_of
 from cli_proj.commands import run_steer
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import usage
 from cli_proj.messages import message, printable
 from cli_proj.options import Options
-from cli_proj.output import Output, write
+from cli_proj.output import Output
+from cli_proj.printing import write
 from cli_proj.run_input import from_parameters, read_value
 from cli_proj.run_view import COLUMNS, show_end, show_run
 from cli_proj.session import Session, connected
@@ -68,6 +70,8 @@ async def start(
     delay
         Start so many seconds from now.
     """
+    if timeout is not None and not (wait or watch):
+        raise usage("--timeout must be used with --wait or --watch: without them nothing is waited for")
     async with connected(options) as session:
         body: dict[str, Any] = {"workflow": workflow}
         if (given := await _input(session, workflow, input, parameter)) is not None:
@@ -144,8 +148,8 @@ async def show(id: str, /, *, options: Options = Options()) -> None:  # noqa: A0
         The run's id.
     """
     async with connected(options) as session:
-        run = await session.app.get(f"/v1/runs/{id}")
-        history = await session.app.pages(f"/v1/runs/{id}/history", limit=1_000)
+        run = await session.app.get(path_of("runs", id))
+        history = await session.app.pages(path_of("runs", id, "history"), limit=1_000)
         session.output.item(run | {"history": history}, show_run)
 
 
@@ -169,7 +173,7 @@ async def watch(
         Stop watching after so many seconds (exit code 124).
     """
     async with connected(options) as session:
-        run = await session.app.get(f"/v1/runs/{id}")
+        run = await session.app.get(path_of("runs", id))
         return await _follow(session, run, quiet=False, timeout=timeout)
 
 
@@ -178,14 +182,8 @@ async def _input(session: Session, workflow: str, given: str | None, parameters:
         raise usage("--input and -p must not be used together; put everything into one of them")
     if given is not None:
         return read_value(given, option="--input")
-    if not parameters:
-        return {} if (await _schema(session, workflow)) is not None else None
-    return from_parameters(parameters, await _schema(session, workflow))
-
-
-async def _schema(session: Session, workflow: str) -> dict[str, Any] | None:
-    schema: dict[str, Any] | None = (await session.app.get(f"/v1/workflows/{workflow}"))["input_schema"]
-    return schema
+    schema = (await session.app.get(path_of("workflows", workflow)))["input_schema"]
+    return None if schema is None and not parameters else from_parameters(parameters, schema)
 
 
 async def _follow(session: Session, run: dict[str, Any], *, quiet: bool, timeout: float | None) -> int:  # noqa: ASYNC109
@@ -242,10 +240,10 @@ def _moment(text: str | None) -> str | None:
     """Read `30m` or an RFC 3339 time."""
     if text is None:
         return None
-    if text[-1:] in UNITS and text[:-1].isdigit():
-        return (datetime.now(UTC) - timedelta(seconds=int(text[:-1]) * UNITS[text[-1]])).isoformat()
     try:
+        if text[-1:] in UNITS and text[:-1].isdecimal():
+            return (datetime.now(UTC) - timedelta(seconds=int(text[:-1]) * UNITS[text[-1]])).isoformat()
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.astimezone()).isoformat()
+    except (ValueError, OverflowError):
         raise usage(f"--since must be 30m, 2h, 1d or a time such as 2026-01-31T12:00:00Z, got {text!r}") from None
-    return (moment if moment.tzinfo else moment.astimezone()).isoformat()

@@ -4,9 +4,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cli_proj.messages import printable
+from cli_proj.api import path_of
+from cli_proj.column import Item
+from cli_proj.exit_codes import ExitCode
+from cli_proj.messages import message, printable
 from cli_proj.options import Options
-from cli_proj.output import Item, Output, plain, write
+from cli_proj.output import Output
+from cli_proj.printing import plain, write
 from cli_proj.run_input import read_value
 from cli_proj.session import connected
 
@@ -24,7 +28,7 @@ async def cancel(id: str, /, *, reason: str | None = None, options: Options = Op
         Why; kept with the run.
     """
     async with connected(options) as session:
-        run = await session.app.post(f"/v1/runs/{id}/cancel", {"reason": reason} if reason else None)
+        run = await session.app.post(path_of("runs", id, "cancel"), {"reason": reason} if reason else None)
         _show_change(session.output, run, "was asked to cancel")
 
 
@@ -37,7 +41,7 @@ async def retry(id: str, /, *, options: Options = Options()) -> None:  # noqa: A
         The run's id.
     """
     async with connected(options) as session:
-        _show_change(session.output, await session.app.post(f"/v1/runs/{id}/retry"), "was started again")
+        _show_change(session.output, await session.app.post(path_of("runs", id, "retry")), "was started again")
 
 
 async def fork(
@@ -62,7 +66,7 @@ async def fork(
     body = {"from_step": from_step, "input": None if input is None else read_value(input, option="--input")}
     given = {name: value for name, value in body.items() if value is not None}
     async with connected(options) as session:
-        run = await session.app.post(f"/v1/runs/{id}/fork", given)
+        run = await session.app.post(path_of("runs", id, "fork"), given)
         session.output.item(run, lambda forked: write(f"{printable(forked['id'])}\n"))
 
 
@@ -87,7 +91,7 @@ async def signal(
     """
     payload = None if input is None else read_value(input, option="--input")
     async with connected(options) as session:
-        run = await session.app.post(f"/v1/runs/{id}/signals/{name}", payload)
+        run = await session.app.post(path_of("runs", id, "signals", name), payload)
         _show_change(session.output, run, f"was sent {name}")
 
 
@@ -98,8 +102,8 @@ async def update(
     *,
     input: InputOption = None,  # noqa: A002
     options: Options = Options(),  # noqa: B008
-) -> None:
-    """Send a run an update and print its answer.
+) -> int:
+    """Send a run an update and print its answer; exit code 124 when the run has not answered in time.
 
     Parameters
     ----------
@@ -112,8 +116,9 @@ async def update(
     """
     payload = None if input is None else read_value(input, option="--input")
     async with connected(options) as session:
-        answer = await session.app.post(f"/v1/runs/{id}/updates/{name}", payload)
+        answer = await session.app.post(path_of("runs", id, "updates", name), payload)
         session.output.item(answer, _show_reply)
+    return ExitCode.TIMEOUT if answer["status"] == "pending" else ExitCode.OK
 
 
 async def view(id: str, name: str, /, *, options: Options = Options()) -> None:  # noqa: A002, B008
@@ -127,7 +132,7 @@ async def view(id: str, name: str, /, *, options: Options = Options()) -> None: 
         The view's name.
     """
     async with connected(options) as session:
-        found = await session.app.get(f"/v1/runs/{id}/views/{name}")
+        found = await session.app.get(path_of("runs", id, "views", name))
         session.output.item(found, lambda value: write(printable(plain(value)) + "\n"))
 
 
@@ -140,6 +145,6 @@ def _show_change(output: Output, run: Item, what: str) -> None:
 
 def _show_reply(answer: Item) -> None:
     if answer["status"] == "pending":
-        write("the run has not answered yet\n")
+        message("the run has not answered yet; it keeps the update until it asks for it")
     else:
         write(printable(plain(answer["reply"])) + "\n")

@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 
 from cli_proj import moments
-from cli_proj.column import Column
+from cli_proj.column import Column, Item
 from cli_proj.exit_codes import ExitCode
 from cli_proj.messages import DIM, message, styled
 from cli_proj.options import OutputOption
-from cli_proj.output import Item, Output
+from cli_proj.output import Output
 from cli_proj.supervise.control import Answer, ask_status
 from cli_proj.supervise.place import data_folder
 

@@ -61,7 +61,9 @@ def up(
     plan = make_plan(options)
     if detach:
         asyncio.run(start_detached(plan, reload=reload, options=options))
-        message(f"it runs on in the background; stop it with: evs down{_data_option(plan)}")
+        stop = f"evs down{_data_option(plan)}"
+        print(ready_block(plan.settings, stream=sys.stdout, stop=stop))  # noqa: T201 - what was asked for
+        message(f"it runs on in the background; stop it with: {stop}")
         return ExitCode.OK
     return asyncio.run(_keep_up(plan, reload=reload))
 
@@ -69,7 +71,7 @@ def up(
 async def _keep_up(plan: Plan, *, reload: bool) -> int:
     message(styled(f"starting on {plan.data}", DIM))
     async with running_product(plan, say=_say) as supervisor:
-        print(ready_block(plan.settings, stream=sys.stdout), flush=True)  # noqa: T201 - what was asked for
+        print(ready_block(plan.settings, stream=sys.stdout, stop="Ctrl-C"), flush=True)  # noqa: T201 - what was asked for
         watcher = Reload(supervisor, say=_say)
         if reload:
             watcher.start()

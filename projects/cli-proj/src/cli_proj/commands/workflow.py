@@ -4,9 +4,10 @@ from typing import Any
 
 from cyclopts import App
 
-from cli_proj.column import Column
+from cli_proj.api import path_of
+from cli_proj.column import Column, Item
 from cli_proj.options import Options
-from cli_proj.output import Item, print_fields, write
+from cli_proj.printing import print_fields, write
 from cli_proj.session import connected
 
 app = App(name="workflow")
@@ -43,7 +44,7 @@ async def show(name: str, /, *, options: Options = Options()) -> None:  # noqa: 
         The workflow's name.
     """
     async with connected(options) as session:
-        session.output.item(await session.app.get(f"/v1/workflows/{name}"), _show)
+        session.output.item(await session.app.get(path_of("workflows", name)), _show)
 
 
 def _show(workflow: Item) -> None:

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cli_proj import moments
 from cli_proj.api import Service
 from cli_proj.column import Column
 from cli_proj.messages import BOLD, DIM, GREEN, RED, printable, styled
-from cli_proj.output import write
+from cli_proj.printing import write
 from cli_proj.timeline import Timeline
 from cli_proj.watch import Event, follow_run
 
@@ -84,20 +84,10 @@ class Screen:
             Column("duration", lambda item: moments.precise(item["seconds"]), align_right=True),
             Column("events", lambda item: item["events"], align_right=True),
         )
-        rows = [
-            {
-                "workflow": outcome.workflow,
-                "type": outcome.type,
-                "result": outcome.result,
-                "seconds": outcome.seconds,
-                "events": outcome.events,
-            }
-            for outcome in outcomes
-        ]
-        write("\n")
-        from cli_proj.table import print_table  # noqa: PLC0415 - only people need tables
+        from cli_proj.table import print_table  # noqa: PLC0415 - imports rich
 
-        print_table(rows, columns)
+        write("\n")
+        print_table([asdict(outcome) for outcome in outcomes], columns)
 
     def _picture(self, timeline: Timeline) -> None:
         from rich.console import Console  # noqa: PLC0415

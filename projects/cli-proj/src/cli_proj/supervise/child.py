@@ -118,9 +118,11 @@ class Child(Loop):
 
     async def restart(self) -> None:
         """End the process, so that `run` starts it again; whoever asks says why."""
-        self._restart_asked = self.pid is not None
-        await self._end()
-        self.wake()
+        if self.pid is None:
+            self.wake()  # it rests before its next start
+        else:
+            self._restart_asked = True
+            await self._end()
 
     async def change(self, **environment: str) -> None:
         """Restart the service with other settings."""

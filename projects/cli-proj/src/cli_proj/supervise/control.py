@@ -10,6 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from cli_proj.exit_codes import ExitCode
+from cli_proj.failure import CommandFailed
+from cli_proj.supervise.data_lock import LOCK
+
 SOCKET = "up.sock"
 LONGEST_PATH = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 ANSWER_SECONDS = 10.0
@@ -74,7 +78,7 @@ class Control:
 
 
 async def ask(data: Path, request: Request, *, timeout: float = ANSWER_SECONDS) -> Answer:  # noqa: ASYNC109 - a bound
-    """Return the supervisor's answer; raises `NobodyListens`."""
+    """Return the supervisor's answer; raises `NobodyListens`, and `CommandFailed` for one that is there and silent."""
     path = data / SOCKET
     if path.is_symlink():
         path = path.readlink()
@@ -88,7 +92,10 @@ async def ask(data: Path, request: Request, *, timeout: float = ANSWER_SECONDS) 
                 writer.close()
                 with suppress(OSError):
                     await writer.wait_closed()
-    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+    except TimeoutError as error:
+        text = f"the supervisor of {data} has not answered within {timeout:g} s"
+        raise CommandFailed(text, hint=f"its process is in {data / LOCK}", code=ExitCode.TIMEOUT) from error
+    except (OSError, ValueError) as error:
         raise NobodyListens(str(data)) from error
     return answer
 

@@ -42,6 +42,9 @@ async def start_detached(plan: Plan, *, options: UpOptions, reload: bool) -> Non
     try:
         async with asyncio.timeout(START_SECONDS):
             await _until_ready(plan.data, process, log, start)
+    except asyncio.CancelledError:
+        process.terminate()  # with Ctrl-C nobody wants it any more
+        raise
     except TimeoutError:
         raise CommandFailed(f"not ready after {START_SECONDS:g} s", hint=f"evs status; its log: {log}") from None
 

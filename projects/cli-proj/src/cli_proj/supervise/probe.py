@@ -36,7 +36,7 @@ class HttpProbe:
                 status, body = await _get(self.url, "/readyz")
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
             return "it does not answer"
-        return None if status == 200 else _reason(body) or f"/readyz answers {status}"
+        return why_not_ready(status, body)
 
     def forget(self) -> None:
         """See `Probe`: HTTP leaves nothing."""
@@ -81,6 +81,11 @@ async def _get(url: str, path: str) -> tuple[int, bytes]:
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
+
+
+def why_not_ready(status: int, body: bytes) -> str | None:
+    """Read an answer of `/readyz`: None when it says ready, else the reason in a few words."""
+    return None if status == 200 else _reason(body) or f"/readyz answers {status}"
 
 
 def _reason(body: bytes) -> str | None:

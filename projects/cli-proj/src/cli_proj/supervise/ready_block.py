@@ -13,8 +13,8 @@ from lib_events.settings import Settings
 PASSWORD_FILE = "initial-admin-password"  # noqa: S105 - a file name
 
 
-def ready_block(settings: Settings, *, stream: TextIO) -> str:
-    """Return the text; the administrator's first password only for a terminal."""
+def ready_block(settings: Settings, *, stream: TextIO, stop: str) -> str:
+    """Return the text; `stop` says how it ends, and the administrator's first password is for a terminal only."""
 
     def style(text: str, *styles: int) -> str:
         return styled(text, *styles, stream=stream)
@@ -30,7 +30,7 @@ def ready_block(settings: Settings, *, stream: TextIO) -> str:
     lines += _first_password(settings.data, is_terminal=stream.isatty())
     if tunnel := ssh_tunnel(settings):
         lines += ["", "  You are here over SSH. On your own machine:", f"    {style(tunnel, BOLD)}"]
-    lines += ["", style(f"  try: {_prefix(settings.data)}evs run start order --watch   stop: Ctrl-C", DIM), ""]
+    lines += ["", style(f"  try: {_prefix(settings.data)}evs run start order --watch   stop: {stop}", DIM), ""]
     return "\n".join(lines)
 
 
