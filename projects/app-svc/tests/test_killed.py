@@ -209,14 +209,14 @@ async def test_orders_that_are_killed_at_any_moment_end_right_and_money_and_stoc
     started = await killable.send("POST", "/v1/runs:batch", {"runs": orders})
     runs = [await killable.until_ended(run["id"]) for run in started["items"]]
     assert [run["status"] for run in runs] == [
-        "failed" if order["input"]["card"] == "4000000000000002" else "completed" for order in orders
+        "failed" if order["input"]["card"] == "tok_declined" else "completed" for order in orders
     ]
     await killable.stop()
     await assert_consistent(killable.settings, completed={run["id"] for run in runs if run["status"] == "completed"})
 
 
 def an_order(run_id: str, chance: random.Random) -> dict[str, Any]:
-    card = chance.choice(["4242424242424242", "4242424242424242", "4000000000000002"])
+    card = chance.choice(["tok_visa", "tok_visa", "tok_declined"])
     value = {"sku": "mug-white", "quantity": chance.randint(1, 3), "card": card, "hold_seconds": chance.choice([0, 1])}
     return {"workflow": "order", "input": value, "id": run_id}
 

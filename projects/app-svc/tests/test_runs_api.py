@@ -26,7 +26,7 @@ async def test_a_start_is_accepted_with_its_place_and_waits_on_request(app: Any)
 
 
 async def test_a_failed_run_is_answered_as_it_ended(app: Any) -> None:
-    run = await app.client().run("order", {"card": "4000000000000002"})
+    run = await app.client().run("order", {"card": "tok_declined"})
     assert (run["status"], run["error"]["type"]) == ("failed", "CardDeclined")
     assert run["ended_at"].endswith("Z")
 
@@ -50,7 +50,7 @@ async def test_lists_are_filtered_and_come_in_pages_newest_first(any_app: Any) -
     for number in range(7):
         tags = {"team": "red" if number % 2 else "blue", "we.ird": "1"}
         ids.append((await alice.run("order", {"sku": "mug-blue"}, tags=tags))["id"])
-    await alice.run("order", {"card": "4000000000000002"})
+    await alice.run("order", {"card": "tok_declined"})
     found, cursor = [], None
     while True:
         parameters = {"limit": 3} | ({"cursor": cursor} if cursor else {})
@@ -125,8 +125,8 @@ async def test_many_runs_are_cancelled_by_a_filter(app: Any) -> None:
 
 async def test_a_failed_run_is_forked_with_another_input(app: Any) -> None:
     alice = app.client()
-    run = await alice.run("order", {"card": "4000000000000002"})
-    answer = await alice.post(f"/v1/runs/{run['id']}/fork", {"input": {"card": "4242424242424242"}})
+    run = await alice.run("order", {"card": "tok_declined"})
+    answer = await alice.post(f"/v1/runs/{run['id']}/fork", {"input": {"card": "tok_visa"}})
     forked = await alice.until(answer.json()["id"], "completed")
     assert (forked["forked_from"], answer.status_code) == (run["id"], 202)
 
