@@ -24,6 +24,7 @@ from lib_events.http_limits import BodyLimit, HostCheck
 from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
 from lib_events.telemetry import RequestTelemetry
 from lib_workflows.errors import EngineStopped
+from lib_workflows.queries import PageCursorInvalid
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def create_app(service: Service) -> FastAPI:
     install_problem_handlers(app)
     for kind in UNAVAILABLE:
         app.add_exception_handler(kind, _unavailable)
+    app.add_exception_handler(PageCursorInvalid, _invalid_cursor)
     app.add_exception_handler(PydanticSerializationError, _unencodable)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
@@ -76,6 +78,11 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     """Nothing was stored, or nobody knows; the text of these errors is made for the client, too."""
     logger.error("answering 503: %s", error)
     problem = Problem(503, "try-again", "Not now", str(error), headers={"retry-after": RETRY_AFTER_SECONDS})
+    return problem_response(problem, REQUEST_PREFIX + request_id(request))
+
+
+async def _invalid_cursor(request: Request, error: Exception) -> Response:
+    problem = Problem(422, "invalid-cursor", "The list cannot go on from there", str(error))
     return problem_response(problem, REQUEST_PREFIX + request_id(request))
 
 

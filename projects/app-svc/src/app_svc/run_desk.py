@@ -7,12 +7,12 @@ from typing import Any
 from app_svc.authorization import Caller
 from app_svc.documents import ProgressDocument, RunDocument
 from app_svc.run_bodies import BulkAnswer, BulkBody, ForkBody
-from app_svc.run_queries import find_owner, find_run, matching_ids
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem
-from lib_workflows import Engine, commands
+from lib_workflows import Engine, commands, queries
 from lib_workflows.commands import StartRequest
 from lib_workflows.errors import CommandRefused, RunConflict, RunNotFound
+from lib_workflows.queries import RunView
 
 BULK_LIMIT = 1_000
 
@@ -31,8 +31,8 @@ class RunDesk:
         except RunConflict as conflict:
             raise _taken(conflict.run_id, conflict.what) from conflict
         if request.id is not None:
-            found = await self._database.read(find_owner, run_id)
-            if found is None or found[0] != caller.subject:
+            run = (await self._database.read(queries.get_runs, [run_id])).get(run_id)
+            if run is None or not caller.owns(run):
                 raise _taken(run_id, "id")  # somebody else's: nothing of it is told
         return run_id
 
@@ -62,20 +62,22 @@ class RunDesk:
         except TimeoutError:
             return "pending", None
 
-    async def check_visible(self, run_id: str, caller: Caller) -> None:
-        """Raise the `Problem` 404 unless the caller may see the run."""
-        found = await self._database.read(find_owner, run_id)
-        if found is None or not caller.may_see(found[0]):
-            raise _not_found(run_id)
+    async def find(self, run_id: str, caller: Caller) -> RunView:
+        """Return a run, as in a list; raises the `Problem` 404 unless the caller may see it."""
+        try:
+            return await self._database.read(_find, run_id, caller)
+        except RunNotFound as missing:
+            raise _not_found(run_id) from missing
 
     async def show(self, run_id: str, caller: Caller) -> RunDocument:
-        """Return the run, with its live progress where this process knows it."""
-        run = await self._database.read(find_run, run_id)
-        if run is None or not caller.may_see(run.principal.subject if run.principal else None):
+        """Return the whole run, with its live progress where this process knows it."""
+        run = await self._database.read(queries.get_run, run_id)
+        if run is None or not caller.may_see(run):
             raise _not_found(run_id)
+        document = RunDocument.model_validate(run)
         fraction, text = self._engine.progress.get(run_id, (None, ""))
-        run.progress = None if fraction is None else ProgressDocument(fraction=fraction, text=text)
-        return run
+        document.progress = None if fraction is None else ProgressDocument(fraction=fraction, text=text)
+        return document
 
     async def command[*A, R](
         self, run_id: str, caller: Caller, function: Callable[[Connection, str, *A], R], *args: *A
@@ -113,7 +115,7 @@ class RunDesk:
 
     async def bulk(self, body: BulkBody, caller: Caller, function: Callable[[Connection, str], Any]) -> BulkAnswer:
         """Run a command on each run that matches, each in a transaction of its own."""
-        ids = await self._database.read(matching_ids, body.filter.as_filter(), BULK_LIMIT + 1)
+        ids = await self._database.read(queries.list_run_ids, body.filter.as_filter(), BULK_LIMIT + 1)
         answer = BulkAnswer(matched=min(len(ids), BULK_LIMIT), changed=[], refused={}, more=len(ids) > BULK_LIMIT)
         for run_id in () if body.dry_run else ids[:BULK_LIMIT]:
             try:
@@ -131,8 +133,7 @@ def _start_all(connection: Connection, requests: list[StartRequest], caller: Cal
     started: list[str] = []
     for request in requests:
         run_id, is_new = commands.start(connection, request)
-        found = None if is_new else find_owner(connection, run_id)
-        if found is not None and found[0] != caller.subject:
+        if not is_new and not caller.owns(queries.get_runs(connection, [run_id])[run_id]):
             raise RunConflict(run_id)  # it is somebody else's: nothing of it is told
         started.append(run_id)
     return started
@@ -142,10 +143,15 @@ def _command[*A, R](
     connection: Connection, run_id: str, caller: Caller, function: Callable[[Connection, str, *A], R], *args: *A
 ) -> R:
     """Look whose run it is and change it, in one transaction."""
-    found = find_owner(connection, run_id)
-    if found is None or not caller.may_see(found[0]):
-        raise RunNotFound(run_id)
+    _find(connection, run_id, caller)
     return function(connection, run_id, *args)
+
+
+def _find(connection: Connection, run_id: str, caller: Caller) -> RunView:
+    run = queries.get_runs(connection, [run_id]).get(run_id)
+    if run is None or not caller.may_see(run):
+        raise RunNotFound(run_id)
+    return run
 
 
 def _not_found(run_id: str) -> Problem:
