@@ -16,7 +16,7 @@ from app_svc.dead_letters import dead_letter_routes
 from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
 from app_svc.runs import run_routes
-from app_svc.service import Service
+from app_svc.service import SOURCES_OF_IMPORTED, Service
 from lib_events.committer import CommitQueueFull
 from lib_events.database import CommitFailed, Fenced
 from lib_events.health import health_routes
@@ -44,7 +44,7 @@ def create_app(service: Service) -> FastAPI:
         routes=[
             *health_routes(service.checks()),
             service.metrics.route(),
-            *discovery_routes(settings, service.event_types),
+            *discovery_routes(settings, service.event_types, SOURCES_OF_IMPORTED),
         ],
     )
     route_class = guarded_route(service.guard)
