@@ -188,6 +188,22 @@ async def test_a_run_is_followed_live_from_its_start_to_its_end(any_app: Any) ->
     assert "evs.step.completed" in seen
 
 
+async def test_who_takes_over_a_correlation_id_does_not_read_others_events(app: Any) -> None:
+    alice, mallory = app.client("alice"), app.client("mallory")
+    story = {"x-request-id": "story"}
+    run = (await alice.post("/v1/runs", {"workflow": "order", "input": {}}, headers=story)).json()
+    await wait_until(lambda: _ended_event(alice, run["id"]))
+    own = (await mallory.post("/v1/runs", {"workflow": "order", "input": {}}, headers=story)).json()
+    seen = []
+    async with asyncio.timeout(10), mallory.stream(f"/v1/runs/{own['id']}/events", **{"last-event-id": "1.0"}) as told:
+        async for identifier, name, data in told:
+            if identifier is not None:
+                seen.append(data["principal"])
+            if name == "evs.run.completed":
+                break
+    assert set(seen) == {"mallory"}
+
+
 async def test_progress_is_live(app: Any) -> None:
     alice = app.client()
     text = "n\n" + "".join(f"{n}\n" for n in range(20_000))

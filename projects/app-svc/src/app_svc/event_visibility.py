@@ -7,6 +7,7 @@ from app_svc.permissions import ACCOUNT_EVENTS, READ_ACCOUNT_EVENTS
 from lib_events.event import Event
 from lib_events.event_log import type_matches
 from lib_events.problem import Problem
+from lib_workflows.queries import RunView
 
 
 def visible_to(caller: Caller) -> Callable[[Event], bool]:
@@ -42,15 +43,18 @@ def is_of_account(name: str) -> bool:
     return any(type_matches(name, pattern) for pattern in ACCOUNT_EVENTS)
 
 
-def of_run(run_id: str, correlation_id: str) -> Callable[[Event], bool]:
-    """Return the test that an event passes if it belongs to the run."""
+def of_run(run: RunView, caller: Caller) -> Callable[[Event], bool]:
+    """Return the test that an event passes if it belongs to the run and `caller` may read it."""
+    # A client chooses its correlation id: it may well be the one of somebody else's story.
+    is_visible = visible_to(caller)
 
     def belongs(event: Event) -> bool:
         told = event.data.get("run") if isinstance(event.data, dict) else None
-        if run_id in (event.subject, told):
-            return True
+        if run.id in (event.subject, told):
+            return is_visible(event)
         # What the workflow published about something else; other runs of the same story say whose they are.
         own_type = not event.type.startswith("evs.")
-        return own_type and told is None and event.extensions.get("correlationid") == correlation_id
+        of_story = event.extensions.get("correlationid") == run.correlation_id
+        return own_type and told is None and of_story and is_visible(event)
 
     return belongs

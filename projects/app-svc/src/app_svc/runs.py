@@ -138,7 +138,7 @@ class RunRoutes:
         cursor = await self._streams.cursor(request, None)
         if cursor is None:
             cursor = Cursor((await self._streams.resolve(None)).epoch, run.look_back_position)
-        wanted = Filter(correlation=run.correlation_id, allowed=of_run(run_id, run.correlation_id))
+        wanted = Filter(correlation=run.correlation_id, allowed=of_run(run, caller))
         return self._streams.open(request, cursor, wanted, partial(self._progress.watch, run_id))
 
     async def view(self, run_id: RunId, name: MessageName, caller: CallerOf) -> Any:
