@@ -63,6 +63,9 @@ async def test_the_place_in_a_batch_is_named_and_nothing_of_it_is_started(app: A
     runs = [{"workflow": "order", "input": {}}, {"workflow": "order", "input": {"quantity": 0}}]
     body = problem_of(await alice.post("/v1/runs:batch", {"runs": runs}), 422, "invalid-input")
     assert body["errors"][0]["pointer"] == "/runs/1/input/quantity"
+    runs[1] = {"workflow": "nonsense"}
+    body = problem_of(await alice.post("/v1/runs:batch", {"runs": runs}), 422, "unknown-workflow")
+    assert body["errors"][0]["pointer"] == "/runs/1/workflow"
     assert (await alice.get("/v1/runs")).json()["items"] == []
 
 
@@ -83,10 +86,32 @@ async def test_a_start_that_is_not_valid_names_the_field(app: Any, body: Any, po
     assert found["errors"][0]["pointer"] == pointer
 
 
-async def test_broken_json_is_a_problem_document(app: Any) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"{oops", "line 1 column 2"),
+        (b'{"workflow": "order", "input": {"hold_seconds": NaN}}', "line 1 column 4"),
+        (b'{"workflow": "order", "input": "\\ud800"}', "hex escape"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"workflow": "\xff"}', "unicode"),
+    ],
+)
+async def test_a_body_that_is_no_json_is_told_why(app: Any, content: bytes, why: str) -> None:
     headers = {"content-type": "application/json"}
-    answer = await app.client().request("POST", "/v1/runs", content=b"{oops", headers=headers)
-    assert (answer.status_code, answer.headers["content-type"]) == (422, PROBLEM)
+    answer = await app.client().request("POST", "/v1/runs", content=content, headers=headers)
+    body = problem_of(answer, 422, "invalid-input")
+    assert body["detail"].startswith("body must be JSON (RFC 8259): ")
+    assert why in body["detail"]
+
+
+async def test_a_body_of_another_media_type_is_told_which_to_send(app: Any) -> None:
+    alice = app.client()
+    content = b'{"workflow": "order", "input": {}}'
+    for sent in ("text/plain", "application/x-www-form-urlencoded", ""):
+        answer = await alice.request("POST", "/v1/runs", content=content, headers={"content-type": sent})
+        assert "application/json" in problem_of(answer, 415, "not-json")["detail"]
+    headers = {"content-type": "application/json; charset=utf-8"}
+    assert (await alice.request("POST", "/v1/runs", content=content, headers=headers)).status_code == 202
 
 
 async def test_a_body_of_ten_megabytes_is_too_large_announced_or_not(app: Any) -> None:

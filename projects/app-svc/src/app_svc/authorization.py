@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from app_svc.json_request import JsonRequest
 from app_svc.permissions import MANAGE, RULES, Rule
 from lib_auth.guard import Guard, cause_principal
 from lib_auth.principal import Principal, with_included
@@ -74,7 +75,10 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
                 principal = await guard.authenticate(request)
                 request.state.caller = admit(guard, principal, self.rules[request.method])
                 cause_principal(principal)
-                return await handle(request)
+                strict = JsonRequest(request.scope, request.receive)
+                if self.body_field is not None:
+                    strict.check_media_type()
+                return await handle(strict)
 
             return check_then_handle
 
