@@ -135,6 +135,16 @@ async def test_an_input_that_no_history_can_hold_is_too_large(app: Any) -> None:
     assert "4194304 bytes" in problem_of(answer, 413, "input-too-large")["detail"]
 
 
+async def test_a_message_that_no_history_can_hold_is_too_large(app: Any) -> None:
+    alice, admin = app.client(), app.admin()
+    run_id = (await alice.post("/v1/runs", {"workflow": "order", "input": {"hold_seconds": 600}})).json()["id"]
+    large = "x" * 5_000_000
+    for path in (f"/v1/runs/{run_id}/signals/s", f"/v1/runs/{run_id}/updates/u"):
+        problem_of(await alice.post(path, large), 413, "payload-too-large")
+    decision = {"approved": True, "form": {"a": "x" * 100_000}}
+    problem_of(await admin.post("/v1/approvals/none/decision", decision), 413, "form-too-large")
+
+
 async def test_what_does_not_exist_is_a_problem_document(app: Any) -> None:
     alice = app.client()
     problem_of(await alice.get("/v1/runs/none"), 404, "run-not-found")
@@ -169,6 +179,27 @@ async def test_one_id_means_one_run(app: Any) -> None:
     assert first.json()["id"] == again.json()["id"] == "same"
     other = await alice.post("/v1/runs", {"workflow": "order", "input": {"quantity": 3}, "id": "same"})
     problem_of(other, 409, "run-conflict")
+
+
+async def test_an_idempotency_key_that_stands_for_another_id_is_taken(app: Any) -> None:
+    alice = app.client()
+    headers = {"idempotency-key": "k1"}
+    body = {"workflow": "order", "input": {}}
+    await alice.post("/v1/runs", body | {"id": "one"}, headers=headers)
+    assert (await alice.post("/v1/runs", body | {"id": "one"}, headers=headers)).json()["id"] == "one"
+    answer = await alice.post("/v1/runs", body | {"id": "two"}, headers=headers)
+    assert "idempotency key 'k1' is taken" in problem_of(answer, 409, "run-conflict")["detail"]
+
+
+async def test_a_fork_under_the_id_of_another_run_is_refused_without_its_content(app: Any) -> None:
+    alice, bob, operator = app.client("alice"), app.client("bob"), app.operator()
+    await alice.run("order", {}, id="source")
+    await alice.run("order", {}, id="mine")
+    await bob.run("order", {}, id="bobs")
+    for client, taken in ((alice, "mine"), (alice, "bobs"), (operator, "bobs")):
+        problem_of(await client.post("/v1/runs/source/fork", {"id": taken}), 409, "run-conflict")
+    again = [await alice.post("/v1/runs/source/fork", {"id": "new"}) for _ in range(2)]
+    assert [answer.json()["forked_from"] for answer in again] == ["source", "source"]
 
 
 async def test_an_idempotency_key_is_everybodys_own(app: Any) -> None:

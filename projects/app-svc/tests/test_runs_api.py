@@ -6,7 +6,9 @@ import uuid
 from typing import Any
 
 import jsonschema
+import pytest
 
+from app_svc import run_desk
 from lib_events.testing import wait_until
 
 
@@ -121,6 +123,21 @@ async def test_many_runs_are_cancelled_by_a_filter(app: Any) -> None:
     assert sorted((await operator.post("/v1/runs:cancel", body | {"dry_run": False})).json()["changed"]) == ids
     for run_id in ids:
         await alice.until(run_id, "cancelled")
+
+
+async def test_a_bulk_command_passes_over_runs_it_cannot_change(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_desk, "BULK_LIMIT", 2)
+    alice, operator = app.client(), app.operator()
+    for _ in range(3):
+        await alice.run("order", {})
+    held = (await alice.post("/v1/runs", {"workflow": "order", "input": {"hold_seconds": 600}})).json()["id"]
+    await alice.until(held, "waiting")
+    answer = (await operator.post("/v1/runs:cancel", {"filter": {"workflow": "order"}})).json()
+    assert answer == {"matched": 1, "changed": [held], "refused": {}, "more": False}
+    await alice.until(held, "cancelled")
+    assert (await operator.post("/v1/runs:retry", {"filter": {}})).json()["changed"] == [held]
+    asked = {"filter": {"status": ["completed"]}}
+    assert len((await operator.post("/v1/runs:cancel", asked)).json()["refused"]) == 2
 
 
 async def test_a_failed_run_is_forked_with_another_input(app: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from app_svc.authorization import Caller, CallerOf
 from app_svc.documents import ApprovalDocument
@@ -13,7 +14,9 @@ from app_svc.page import STORABLE, CursorText, Limit, Page
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem
 from lib_workflows import commands, queries
-from lib_workflows.errors import ApprovalDecided, ApprovalNotFound, CommandRefused
+from lib_workflows.errors import ApprovalDecided, ApprovalNotFound, CommandRefused, PayloadTooLarge
+
+FORM_LIMIT_BYTES = 64 * 1024  # it travels in the decision's event
 
 type ApprovalStatus = Literal["pending", "approved", "rejected", "expired"]
 ApprovalId = Annotated[str, Path(min_length=1, max_length=200, pattern=STORABLE)]
@@ -57,6 +60,8 @@ def approval_routes(database: Database, *, route_class: type[APIRoute]) -> APIRo
     @router.post("/v1/approvals/{approval_id}/decision")
     async def decide(approval_id: ApprovalId, body: DecisionBody, caller: CallerOf) -> ApprovalDocument:
         """Decide; only who the approval names may, and only once."""
+        if (size := len(to_json(body.form))) > FORM_LIMIT_BYTES:
+            raise PayloadTooLarge("form", size, FORM_LIMIT_BYTES)
         try:
             return await database.transact(_decide, approval_id, body, caller)
         except ApprovalNotFound as missing:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from app_svc.authorization import Caller
@@ -13,6 +14,7 @@ from lib_workflows import Engine, commands, queries
 from lib_workflows.commands import StartRequest
 from lib_workflows.errors import CommandRefused, RunConflict, RunNotFound
 from lib_workflows.queries import RunView
+from lib_workflows.run_state import TRANSITIONS, Move
 
 BULK_LIMIT = 1_000
 
@@ -30,10 +32,13 @@ class RunDesk:
             run_id = await self._engine.submit(request)
         except RunConflict as conflict:
             raise _taken(conflict.run_id, conflict.what) from conflict
-        if request.id is not None:
-            run = (await self._database.read(queries.get_runs, [run_id])).get(run_id)
-            if run is None or not caller.owns(run):
-                raise _taken(run_id, "id")  # somebody else's: nothing of it is told
+        if request.id is None:
+            return run_id
+        if run_id != request.id:
+            raise _taken(str(request.idempotency_key), "idempotency key")
+        run = (await self._database.read(queries.get_runs, [run_id])).get(run_id)
+        if run is None or not caller.owns(run):
+            raise _taken(run_id, "id")  # somebody else's: nothing of it is told
         return run_id
 
     async def start_all(self, requests: list[StartRequest], caller: Caller) -> list[str]:
@@ -99,9 +104,13 @@ class RunDesk:
 
         def fork(connection: Connection, source: str) -> str:
             by = caller.as_run_principal()
-            return commands.fork(
+            forked = commands.fork(
                 connection, source, from_operation=body.from_step, input=text, new_id=body.id, principal=by
             )
+            run = queries.get_runs(connection, [forked])[forked]
+            if run.forked_from != source or not caller.owns(run):
+                raise RunConflict(forked)  # there was a run of that id and input already, and it is no such fork
+            return forked
 
         return await self.command(run_id, caller, fork)
 
@@ -113,9 +122,14 @@ class RunDesk:
 
         await self.command(run_id, caller, send)
 
-    async def bulk(self, body: BulkBody, caller: Caller, function: Callable[[Connection, str], Any]) -> BulkAnswer:
+    async def bulk(
+        self, body: BulkBody, caller: Caller, move: Move, function: Callable[[Connection, str], Any]
+    ) -> BulkAnswer:
         """Run a command on each run that matches, each in a transaction of its own."""
-        ids = await self._database.read(queries.list_run_ids, body.filter.as_filter(), BULK_LIMIT + 1)
+        # Where no status is asked for: those the command can change, else runs of long ago would fill every answer.
+        possible = [status for status, found in TRANSITIONS if found == move]
+        wanted = replace(body.filter.as_filter(), statuses=body.filter.status or possible)
+        ids = await self._database.read(queries.list_run_ids, wanted, BULK_LIMIT + 1)
         answer = BulkAnswer(matched=min(len(ids), BULK_LIMIT), changed=[], refused={}, more=len(ids) > BULK_LIMIT)
         for run_id in () if body.dry_run else ids[:BULK_LIMIT]:
             try:

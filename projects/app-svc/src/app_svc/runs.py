@@ -21,7 +21,7 @@ from lib_events.event_log import Cursor
 from lib_events.feed import Filter
 from lib_events.problem import Problem
 from lib_workflows import commands, queries
-from lib_workflows.codec import encode_json
+from lib_workflows.codec import encode_json, within_limit
 from lib_workflows.queries import RunFilter
 
 UPDATE_WAIT_SECONDS = 10.0
@@ -164,7 +164,8 @@ class RunRoutes:
         run = await self._desk.show(run_id, caller)
         text = None
         if body.input is not None:
-            text = check_input(find_workflow(self._registry, run.workflow, status=409), body.input)
+            workflow = find_workflow(self._registry, run.workflow, run.version, status=409)
+            text = check_input(workflow, body.input)
         forked = await self._desk.fork(run_id, caller, body, text)
         response.headers["location"] = f"/v1/runs/{forked}"
         # Whoever forks somebody else's run owns the new one.
@@ -174,7 +175,7 @@ class RunRoutes:
         self, run_id: RunId, name: MessageName, caller: CallerOf, *, payload: Annotated[Any, Body()] = None
     ) -> RunDocument:
         """Send a signal; it is kept until the run waits for it."""
-        await self._desk.command(run_id, caller, commands.send_signal, name, encode_json(payload))
+        await self._desk.command(run_id, caller, commands.send_signal, name, _payload_text(payload))
         return await self._desk.show(run_id, caller)
 
     async def update(
@@ -189,7 +190,7 @@ class RunRoutes:
     ) -> UpdateAnswer:
         """Send an update and return the run's answer, or 202 when it has not answered yet."""
         update_id = uuid.uuid4().hex
-        await self._desk.update(run_id, caller, name, encode_json(payload), update_id)
+        await self._desk.update(run_id, caller, name, _payload_text(payload), update_id)
         seconds = read_wait(prefer)
         wait_seconds = UPDATE_WAIT_SECONDS if seconds is None else seconds
         status, reply = await self._desk.wait_answered(update_id, wait_seconds)
@@ -200,8 +201,12 @@ class RunRoutes:
 
     async def cancel_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
         """Cancel every run that matches."""
-        return await self._desk.bulk(body, caller, commands.cancel)
+        return await self._desk.bulk(body, caller, "cancel", commands.cancel)
 
     async def retry_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
         """Retry every run that matches."""
-        return await self._desk.bulk(body, caller, commands.retry)
+        return await self._desk.bulk(body, caller, "retry", commands.retry)
+
+
+def _payload_text(payload: Any) -> str:
+    return within_limit(encode_json(payload), "payload")
