@@ -62,7 +62,7 @@ class Process:
         )
 
     async def until_ready(self) -> None:
-        await wait_until(self._is_ready, timeout=30)
+        await wait_until(self._is_ready, timeout=60)
 
     async def _is_ready(self) -> bool:
         assert self.process is not None
@@ -171,7 +171,7 @@ async def reaches(count: Callable[[], Awaitable[int]], wanted: int) -> bool:
 async def test_orders_that_are_killed_at_every_stage_end_right_once(killable: Process) -> None:
     await killable.start()
     stages = ("stock", "payment", "shipment")
-    held = [await hold(killable, stage, seconds=1) for stage in stages]
+    held = [await hold(killable, stage, seconds=3) for stage in stages]
     cancelled = await hold(killable, "shipment", seconds=600)
     for run_id in (*held, cancelled):
         await wait_until(lambda run_id=run_id: is_held(killable, run_id))
