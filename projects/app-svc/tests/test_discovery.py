@@ -5,6 +5,7 @@ import jsonschema
 import pytest
 
 from app_svc.asyncapi import describe_events
+from app_svc.service import SOURCES_OF_IMPORTED as IMPORTED
 from app_svc.workflow_loading import load_workflows
 from lib_auth import events as account_events
 from lib_events.event import Event, EventType
@@ -23,7 +24,7 @@ class Outer:
 
 def document() -> dict[str, Any]:
     _, own = load_workflows([])
-    return describe_events([*own, *EVENT_TYPES, *account_events.ALL], service="app-svc", version="1")
+    return describe_events([*own, *EVENT_TYPES, *account_events.ALL], imported=IMPORTED, service="app-svc", version="1")
 
 
 def resolve(document: dict[str, Any], pointer: str) -> Any:
@@ -49,14 +50,17 @@ def test_every_reference_of_the_event_document_leads_somewhere() -> None:
 
 def test_every_event_type_has_a_channel_on_its_nats_subject() -> None:
     found = document()
-    for name in ("table.rows.accepted", "evs.run.completed", "evs.user.registered"):
+    for name in ("table.rows.accepted", "evs.run.completed"):
         assert found["channels"][name]["address"] == f"events.app-svc.{name}"
         assert found["operations"][f"publish.{name}"]["action"] == "send"
+    # What is imported is not published again: who wants it listens where it comes from.
+    assert found["channels"]["evs.user.registered"]["address"] == "events.auth-svc.evs.user.registered"
+    assert found["operations"]["import.evs.user.registered"]["action"] == "receive"
 
 
 def test_a_messages_schema_accepts_its_events_and_no_others() -> None:
     nested = EventType("house.box.packed", Outer)
-    found = describe_events([nested], service="app-svc", version="1")
+    found = describe_events([nested], imported={}, service="app-svc", version="1")
     schema = found["components"]["messages"]["house.box.packed"]["payload"] | {"components": found["components"]}
     event = Event.of(nested, Outer(Inner(3)), source="/app-svc").to_dict()
     jsonschema.validate(event, schema)

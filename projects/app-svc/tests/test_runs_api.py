@@ -6,7 +6,9 @@ import uuid
 from typing import Any
 
 import jsonschema
+import pytest
 
+from app_svc import run_desk
 from lib_events.testing import wait_until
 
 
@@ -26,7 +28,7 @@ async def test_a_start_is_accepted_with_its_place_and_waits_on_request(app: Any)
 
 
 async def test_a_failed_run_is_answered_as_it_ended(app: Any) -> None:
-    run = await app.client().run("order", {"card": "4000000000000002"})
+    run = await app.client().run("order", {"card": "tok_declined"})
     assert (run["status"], run["error"]["type"]) == ("failed", "CardDeclined")
     assert run["ended_at"].endswith("Z")
 
@@ -50,7 +52,7 @@ async def test_lists_are_filtered_and_come_in_pages_newest_first(any_app: Any) -
     for number in range(7):
         tags = {"team": "red" if number % 2 else "blue", "we.ird": "1"}
         ids.append((await alice.run("order", {"sku": "mug-blue"}, tags=tags))["id"])
-    await alice.run("order", {"card": "4000000000000002"})
+    await alice.run("order", {"card": "tok_declined"})
     found, cursor = [], None
     while True:
         parameters = {"limit": 3} | ({"cursor": cursor} if cursor else {})
@@ -123,10 +125,25 @@ async def test_many_runs_are_cancelled_by_a_filter(app: Any) -> None:
         await alice.until(run_id, "cancelled")
 
 
+async def test_a_bulk_command_passes_over_runs_it_cannot_change(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_desk, "BULK_LIMIT", 2)
+    alice, operator = app.client(), app.operator()
+    for _ in range(3):
+        await alice.run("order", {})
+    held = (await alice.post("/v1/runs", {"workflow": "order", "input": {"hold_seconds": 600}})).json()["id"]
+    await alice.until(held, "waiting")
+    answer = (await operator.post("/v1/runs:cancel", {"filter": {"workflow": "order"}})).json()
+    assert answer == {"matched": 1, "changed": [held], "refused": {}, "more": False}
+    await alice.until(held, "cancelled")
+    assert (await operator.post("/v1/runs:retry", {"filter": {}})).json()["changed"] == [held]
+    asked = {"filter": {"status": ["completed"]}}
+    assert len((await operator.post("/v1/runs:cancel", asked)).json()["refused"]) == 2
+
+
 async def test_a_failed_run_is_forked_with_another_input(app: Any) -> None:
     alice = app.client()
-    run = await alice.run("order", {"card": "4000000000000002"})
-    answer = await alice.post(f"/v1/runs/{run['id']}/fork", {"input": {"card": "4242424242424242"}})
+    run = await alice.run("order", {"card": "tok_declined"})
+    answer = await alice.post(f"/v1/runs/{run['id']}/fork", {"input": {"card": "tok_visa"}})
     forked = await alice.until(answer.json()["id"], "completed")
     assert (forked["forked_from"], answer.status_code) == (run["id"], 202)
 
@@ -186,6 +203,22 @@ async def test_a_run_is_followed_live_from_its_start_to_its_end(any_app: Any) ->
     assert seen[0] == "evs.run.started" or "evs.run.started" in seen
     assert "order.payment.captured" in seen
     assert "evs.step.completed" in seen
+
+
+async def test_who_takes_over_a_correlation_id_does_not_read_others_events(app: Any) -> None:
+    alice, mallory = app.client("alice"), app.client("mallory")
+    story = {"x-request-id": "story"}
+    run = (await alice.post("/v1/runs", {"workflow": "order", "input": {}}, headers=story)).json()
+    await wait_until(lambda: _ended_event(alice, run["id"]))
+    own = (await mallory.post("/v1/runs", {"workflow": "order", "input": {}}, headers=story)).json()
+    seen = []
+    async with asyncio.timeout(10), mallory.stream(f"/v1/runs/{own['id']}/events", **{"last-event-id": "1.0"}) as told:
+        async for identifier, name, data in told:
+            if identifier is not None:
+                seen.append(data["principal"])
+            if name == "evs.run.completed":
+                break
+    assert set(seen) == {"mallory"}
 
 
 async def test_progress_is_live(app: Any) -> None:

@@ -114,6 +114,7 @@ def test_json_lines_are_read_with_their_own_types() -> None:
         ("\ufeff \n\n", 1, "must not be empty"),
         ("a,b\n", 1, "only a header line"),
         ('a,b\n1,2\n3,"four\n5,6\n', 3, "must end with a quote"),
+        ("a,b\n1,2\n3," + "x" * 140_000 + "\n", 3, "must be at most 131072 characters long"),
         ("a\0\0b\0\0\n", 1, "UTF-16"),
         ('[{"a": 1}]', 1, "one object per line"),
         ("x,x\n1,2\n", 1, "column names must differ"),
@@ -133,6 +134,13 @@ def test_parts_stay_small_whatever_the_rows_are() -> None:
     plan = plan_of(text, part_rows=5_000)
     assert max(part.end - part.start for part in plan.parts) <= 128 * 1024
     assert sum(part.rows for part in plan.parts) == 1_000
+
+
+def test_a_table_that_would_make_too_many_parts_is_refused() -> None:
+    text = "n\n" + "1\n" * 10_001
+    with pytest.raises(TableMalformed, match=r"at most 10000 batches, got 10001 of 1 rows; raise chunk_rows"):
+        plan_of(text, part_rows=1)
+    assert len(plan_of(text, part_rows=2).parts) == 5_001
 
 
 @given(

@@ -66,7 +66,13 @@ def test_a_module_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("absent.py", None, "must name a file that exists"),
         ("no_such_module_here", None, "importable module"),
+        ("app_svc.no_such_module_here", None, "importable module"),
         ("broken_flow.py", "def (", "must load without an error, got SyntaxError"),
+        (
+            "needs_flow.py",
+            "import not_installed\n",
+            "needs_flow.py must load without an error, got ModuleNotFoundError",
+        ),
         ("empty_flow.py", "x = 1\n", "must have a workflow in it, got none"),
         ("json.py", OWN.format(name="answer", version=1), "must not be named like the module 'json'"),
         ("twice_flow.py", OWN.format(name="order", version=1), "must not share a name and a version"),

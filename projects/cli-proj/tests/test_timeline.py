@@ -87,12 +87,12 @@ def test_the_picture_of_many_operations_fits_the_screen_and_keeps_what_failed():
 
 
 def test_the_picture_names_the_run_its_operations_and_its_error():
-    failed = RUN | {"status": "failed", "error": {"type": "CardDeclined", "message": "card …0002\033[2J"}}
+    failed = RUN | {"status": "failed", "error": {"type": "CardDeclined", "message": "card tok_declined\033[2J"}}
     timeline = Timeline(failed)
     timeline.apply(step("failed", "1", 1))
     console = Console(width=80, record=True, file=None)
     with console.capture() as captured:
         console.print(draw(timeline, width=80, now=datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)))
     text = captured.get()
-    assert all(word in text for word in ("failed", "order", "charge", "CardDeclined: card …0002\\x1b[2J"))
+    assert all(word in text for word in ("failed", "order", "charge", "CardDeclined: card tok_declined\\x1b[2J"))
     assert max(len(line) for line in text.splitlines()) <= 80

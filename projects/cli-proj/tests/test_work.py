@@ -27,7 +27,7 @@ def test_waiting_for_a_run_prints_its_result_and_exits_with_zero(product):
 
 
 def test_waiting_for_a_run_that_fails_exits_with_one(product):
-    answer = product.evs("run", "start", "order", "-p", "card=4000000000000002", "--wait", "-o", "json")
+    answer = product.evs("run", "start", "order", "-p", "card=tok_declined", "--wait", "-o", "json")
     assert answer.code == 1
     assert answer.json["error"]["type"] == "CardDeclined"
 

@@ -4,7 +4,6 @@ import logging
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from pydantic_core import PydanticSerializationError
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,14 +15,15 @@ from app_svc.dead_letters import dead_letter_routes
 from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
 from app_svc.runs import run_routes
-from app_svc.service import Service
+from app_svc.service import SOURCES_OF_IMPORTED, Service
 from lib_events.committer import CommitQueueFull
 from lib_events.database import CommitFailed, Fenced
 from lib_events.health import health_routes
 from lib_events.http_limits import BodyLimit, HostCheck
 from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
 from lib_events.telemetry import RequestTelemetry
-from lib_workflows.errors import EngineStopped
+from lib_workflows.errors import EngineStopped, PayloadTooLarge
+from lib_workflows.queries import PageCursorInvalid
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def create_app(service: Service) -> FastAPI:
         routes=[
             *health_routes(service.checks()),
             service.metrics.route(),
-            *discovery_routes(settings, service.event_types),
+            *discovery_routes(settings, service.event_types, SOURCES_OF_IMPORTED),
         ],
     )
     route_class = guarded_route(service.guard)
@@ -56,7 +56,8 @@ def create_app(service: Service) -> FastAPI:
     install_problem_handlers(app)
     for kind in UNAVAILABLE:
         app.add_exception_handler(kind, _unavailable)
-    app.add_exception_handler(PydanticSerializationError, _unencodable)
+    app.add_exception_handler(PageCursorInvalid, _invalid_cursor)
+    app.add_exception_handler(PayloadTooLarge, _too_large)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
     if settings.cors_origins:
@@ -79,9 +80,12 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     return problem_response(problem, REQUEST_PREFIX + request_id(request))
 
 
-async def _unencodable(request: Request, _error: Exception) -> Response:
-    """JSON can name characters that no text can have, such as half of a surrogate pair."""
-    problem = Problem(
-        422, "invalid-input", detail="texts must be Unicode without lone surrogates; encode them properly"
-    )
+async def _invalid_cursor(request: Request, error: Exception) -> Response:
+    problem = Problem(422, "invalid-cursor", "The list cannot go on from there", str(error))
+    return problem_response(problem, REQUEST_PREFIX + request_id(request))
+
+
+async def _too_large(request: Request, error: Exception) -> Response:
+    what = getattr(error, "what", "payload")
+    problem = Problem(413, f"{what}-too-large", f"The {what} is too large", str(error))
     return problem_response(problem, REQUEST_PREFIX + request_id(request))

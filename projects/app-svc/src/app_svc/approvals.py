@@ -1,23 +1,22 @@
 """The REST of approvals: what waits for a person, and their decision in one transaction with its event."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import and_, or_, select
+from pydantic_core import to_json
 
 from app_svc.authorization import Caller, CallerOf
-from app_svc.documents import ApprovalDocument, describe_approval
-from app_svc.page import STORABLE, CursorText, Limit, Page, cut, decode_cursor, encode_cursor
-from lib_auth.principal import with_included
+from app_svc.documents import ApprovalDocument
+from app_svc.page import STORABLE, CursorText, Limit, Page
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem
-from lib_workflows import commands
-from lib_workflows.errors import ApprovalDecided, ApprovalNotFound, CommandRefused
-from lib_workflows.tables import approvals
+from lib_workflows import commands, queries
+from lib_workflows.errors import ApprovalDecided, ApprovalNotFound, CommandRefused, PayloadTooLarge
+
+FORM_LIMIT_BYTES = 64 * 1024  # it travels in the decision's event
 
 type ApprovalStatus = Literal["pending", "approved", "rejected", "expired"]
 ApprovalId = Annotated[str, Path(min_length=1, max_length=200, pattern=STORABLE)]
@@ -47,7 +46,11 @@ def approval_routes(database: Database, *, route_class: type[APIRoute]) -> APIRo
         limit: Limit = 50,
     ) -> Page[ApprovalDocument]:
         """List the approvals that name me (an operator with `workflows:manage` sees all), newest first."""
-        return await database.read(_list, caller, _Filter(status or (), run), cursor, limit)
+        named = None if caller.sees_all else caller.addressees
+        asked = partial(
+            queries.list_approvals, addressees=named, statuses=status or (), run=run, cursor=cursor, limit=limit
+        )
+        return Page[ApprovalDocument].model_validate(await database.read(asked))
 
     @router.get("/v1/approvals/{approval_id}")
     async def get_approval(approval_id: ApprovalId, caller: CallerOf) -> ApprovalDocument:
@@ -57,6 +60,8 @@ def approval_routes(database: Database, *, route_class: type[APIRoute]) -> APIRo
     @router.post("/v1/approvals/{approval_id}/decision")
     async def decide(approval_id: ApprovalId, body: DecisionBody, caller: CallerOf) -> ApprovalDocument:
         """Decide; only who the approval names may, and only once."""
+        if (size := len(to_json(body.form))) > FORM_LIMIT_BYTES:
+            raise PayloadTooLarge("form", size, FORM_LIMIT_BYTES)
         try:
             return await database.transact(_decide, approval_id, body, caller)
         except ApprovalNotFound as missing:
@@ -70,38 +75,11 @@ def approval_routes(database: Database, *, route_class: type[APIRoute]) -> APIRo
     return router
 
 
-@dataclass(frozen=True, slots=True)
-class _Filter:
-    statuses: Sequence[str]
-    run: str | None
-
-
-def _list(
-    connection: Connection, caller: Caller, wanted: _Filter, cursor: str | None, limit: int
-) -> Page[ApprovalDocument]:
-    query = select(approvals)
-    if not caller.sees_all:
-        roles = with_included(caller.principal.roles)
-        query = query.where(approvals.c.addressee.in_([f"user:{caller.subject}", *(f"role:{role}" for role in roles)]))
-    if wanted.statuses:
-        query = query.where(approvals.c.status.in_(wanted.statuses))
-    if wanted.run is not None:
-        query = query.where(approvals.c.run == wanted.run)
-    after = decode_cursor(cursor, int, str)
-    if after is not None:
-        older = and_(approvals.c.asked_at == after[0], approvals.c.id < after[1])
-        query = query.where(or_(approvals.c.asked_at < after[0], older))
-    query = query.order_by(approvals.c.asked_at.desc(), approvals.c.id.desc()).limit(limit + 1)
-    rows, last = cut(connection.execute(query).all(), limit)
-    next_cursor = encode_cursor(last.asked_at, last.id) if last is not None else None
-    return Page(items=[describe_approval(row) for row in rows], next_cursor=next_cursor)
-
-
 def _find(connection: Connection, approval_id: str, caller: Caller) -> ApprovalDocument:
-    row = connection.execute(select(approvals).where(approvals.c.id == approval_id)).one_or_none()
-    if row is None or not (caller.sees_all or caller.is_addressed(row.addressee)):
+    approval = queries.get_approval(connection, approval_id)
+    if approval is None or not (caller.sees_all or approval.to in caller.addressees):
         raise _not_found(approval_id)
-    return describe_approval(row)
+    return ApprovalDocument.model_validate(approval)
 
 
 def _decide(connection: Connection, approval_id: str, body: DecisionBody, caller: Caller) -> ApprovalDocument:

@@ -1,6 +1,6 @@
 """The AsyncAPI 3.0 document: which events there are, what they carry, and on which NATS subject they go."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lib_events.event import EventType
@@ -9,20 +9,24 @@ from lib_events.nats_permissions import subject_prefix
 ENVELOPE = "cloudEvent"
 
 
-def describe_events(event_types: Iterable[EventType[Any]], *, service: str, version: str) -> dict[str, Any]:
-    """Return the document for `event_types`, which `service` publishes or imports."""
+def describe_events(
+    event_types: Iterable[EventType[Any]], *, imported: Mapping[str, str], service: str, version: str
+) -> dict[str, Any]:
+    """Return the document for `event_types`; `service` publishes them, except those `imported` from the one named."""
     channels: dict[str, Any] = {}
     messages: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     schemas: dict[str, Any] = {ENVELOPE: _envelope()}
     for event_type in sorted(event_types, key=lambda found: found.name):
         name = event_type.name
+        source = imported.get(name, service)
         schemas |= _schemas_of(event_type)
         messages[name] = _message(name)
-        address = f"{subject_prefix(service)}.{name}"
+        address = f"{subject_prefix(source)}.{name}"
         channels[name] = {"address": address, "messages": {name: {"$ref": f"#/components/messages/{name}"}}}
-        operations[f"publish.{name}"] = {
-            "action": "send",
+        verb, action = ("publish", "send") if name not in imported else ("import", "receive")
+        operations[f"{verb}.{name}"] = {
+            "action": action,
             "channel": {"$ref": f"#/channels/{name}"},
             "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}],
         }

@@ -8,11 +8,13 @@ from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from app_svc.json_request import JsonRequest
 from app_svc.permissions import MANAGE, RULES, Rule
 from lib_auth.guard import Guard, cause_principal
-from lib_auth.principal import Principal
+from lib_auth.principal import Principal, with_included
 from lib_events.problem import Problem
 from lib_workflows import Principal as RunPrincipal
+from lib_workflows.queries import RunView
 
 type Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -29,14 +31,18 @@ class Caller:
         """The subject of the token: whose runs are one's own."""
         return self.principal.subject
 
-    def may_see(self, owner: str | None) -> bool:
-        """Whether a thing of `owner` is visible."""
-        return self.sees_all or owner == self.subject
+    def owns(self, run: RunView) -> bool:
+        """Whether it is the caller's own run."""
+        return run.principal is not None and run.principal.subject == self.subject
 
-    def is_addressed(self, addressee: str) -> bool:
-        """Whether `user:<subject>` or `role:<name>` names the caller."""
-        kind, _, name = addressee.partition(":")
-        return name == self.subject if kind == "user" else kind == "role" and self.principal.has_role(name)
+    def may_see(self, run: RunView) -> bool:
+        """Whether the run is visible to the caller."""
+        return self.sees_all or self.owns(run)
+
+    @property
+    def addressees(self) -> list[str]:
+        """What an approval may name to mean the caller."""
+        return [f"user:{self.subject}", *(f"role:{role}" for role in with_included(self.principal.roles))]
 
     def as_run_principal(self) -> RunPrincipal:
         """The caller as runs and decisions remember them."""
@@ -69,7 +75,10 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
                 principal = await guard.authenticate(request)
                 request.state.caller = admit(guard, principal, self.rules[request.method])
                 cause_principal(principal)
-                return await handle(request)
+                strict = JsonRequest(request.scope, request.receive)
+                if self.body_field is not None:
+                    strict.check_media_type()
+                return await handle(strict)
 
             return check_then_handle
 

@@ -1,6 +1,6 @@
 """What anybody may read: where to sign in, which operations and events there are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,9 +18,11 @@ VERSION = "1.0.0"
 SECURITY = "oauth"
 
 
-def discovery_routes(settings: AppSettings, event_types: Iterable[EventType[Any]]) -> list[Route]:
+def discovery_routes(
+    settings: AppSettings, event_types: Iterable[EventType[Any]], imported: Mapping[str, str]
+) -> list[Route]:
     """Return the routes of the documents that are not OpenAPI."""
-    asyncapi = describe_events(event_types, service=SERVICE, version=VERSION)
+    asyncapi = describe_events(event_types, imported=imported, service=SERVICE, version=VERSION)
     scopes = sorted({permission.scope for permission in _permissions()})
     # RFC 9728 section 2
     resource = {

@@ -1,13 +1,18 @@
-"""The documents the REST API shows: workflows, runs, histories, approvals; made from the rows that hold them."""
+"""The documents the REST API shows, made of what the read side of the library says: `Document.model_validate(view)`."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
-from pydantic_core import from_json
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lib_events.clock import to_datetime
 from lib_workflows import Workflow
+
+
+class Document(BaseModel):
+    """Made of an object with the same attributes."""
+
+    model_config = ConfigDict(from_attributes=True)
 
 
 class WorkflowDocument(BaseModel):
@@ -23,19 +28,19 @@ class WorkflowDocument(BaseModel):
     output_schema: dict[str, Any] | None
 
 
-class PrincipalDocument(BaseModel):
+class PrincipalDocument(Document):
     """Who started a run."""
 
     subject: str
     username: str | None
 
 
-class ErrorDocument(BaseModel):
+class ErrorDocument(Document):
     """Why something failed."""
 
     type: str
     message: str
-    stack: str | None = None
+    stack: Annotated[str | None, BeforeValidator(lambda stack: stack or None)] = None
 
 
 class ProgressDocument(BaseModel):
@@ -45,7 +50,7 @@ class ProgressDocument(BaseModel):
     text: str
 
 
-class RunDocument(BaseModel):
+class RunDocument(Document):
     """A run. In lists `input`, `output` and `views` are left out (null, null, {}): ask for the run itself."""
 
     id: str
@@ -69,7 +74,7 @@ class RunDocument(BaseModel):
     waiting_for: list[dict[str, Any]]
 
 
-class HistoryDocument(BaseModel):
+class HistoryDocument(Document):
     """One row of a run's history."""
 
     position: int
@@ -85,7 +90,7 @@ class HistoryDocument(BaseModel):
     error: ErrorDocument | None = None
 
 
-class ApprovalDocument(BaseModel):
+class ApprovalDocument(Document):
     """A question to a person, and what became of it."""
 
     id: str
@@ -129,67 +134,6 @@ def describe_workflow(workflow: Workflow[*tuple[Any, ...], Any]) -> WorkflowDocu
     )
 
 
-def describe_run(row: Any, *, whole: bool = False, views: dict[str, Any] | None = None) -> RunDocument:
-    """The document of a row of `runs`; `whole` with its input and output."""
-    return RunDocument(
-        id=row.id,
-        workflow=row.workflow,
-        version=row.version,
-        status=row.status,
-        input=_decode(row.input) if whole else None,
-        output=_decode(row.output) if whole else None,
-        error=_describe_error(row.error),
-        views=views or {},
-        principal=PrincipalDocument(subject=row.principal, username=row.principal_name) if row.principal else None,
-        queue=row.queue,
-        tags=_decode(row.tags) or {},
-        correlation_id=row.correlation_id,
-        parent=row.parent,
-        forked_from=row.forked_from,
-        created_at=to_datetime(row.created_at),
-        started_at=_moment(row.started_at),
-        ended_at=_moment(row.ended_at),
-        waiting_for=_decode(row.waiting_for) or [],
-    )
-
-
-def describe_history(row: Any) -> HistoryDocument:
-    """The document of a row of `history`."""
-    return HistoryDocument(
-        position=row.position,
-        operation=row.operation,
-        kind=row.kind,
-        name=row.name,
-        status=row.status,
-        attempt=row.attempt,
-        started_at=to_datetime(row.started_at),
-        ended_at=_moment(row.ended_at),
-        input=_decode(row.input),
-        output=_decode(row.output),
-        error=_describe_error(row.error),
-    )
-
-
-def describe_approval(row: Any) -> ApprovalDocument:
-    """The document of a row of `approvals`."""
-    decider = PrincipalDocument(subject=row.decided_by, username=row.decided_by_name) if row.decided_by else None
-    return ApprovalDocument(
-        id=row.id,
-        run=row.run,
-        workflow=row.workflow,
-        name=row.name,
-        text=row.text,
-        to=row.addressee,
-        status=row.status,
-        asked_at=to_datetime(row.asked_at),
-        due_at=_moment(row.due_at),
-        decided_at=_moment(row.decided_at),
-        decided_by=decider,
-        comment=row.comment,
-        about=_decode(row.about),
-    )
-
-
 def describe_dead_letter(row: Any) -> DeadLetterDocument:
     """The document of a row of `dead_letters`."""
     return DeadLetterDocument(
@@ -201,18 +145,3 @@ def describe_dead_letter(row: Any) -> DeadLetterDocument:
         attempts=row.attempts,
         dead_at=to_datetime(row.dead_at),
     )
-
-
-def _decode(text: str | None) -> Any:
-    return None if text is None else from_json(text)
-
-
-def _moment(micros: int | None) -> datetime | None:
-    return None if micros is None else to_datetime(micros)
-
-
-def _describe_error(text: str | None) -> ErrorDocument | None:
-    record = _decode(text)
-    if record is None:
-        return None
-    return ErrorDocument(type=record["type"], message=record["message"], stack=record.get("stack") or None)

@@ -8,6 +8,7 @@ from app_svc.permissions import ACCOUNT_EVENTS, READ_ACCOUNT_EVENTS
 from lib_events.event import Event
 from lib_events.event_log import type_matches
 from lib_events.problem import Problem
+from lib_workflows.queries import RunView
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,22 @@ def is_of_account(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OfRun:
-    """The test that an event passes if it belongs to a run."""
+    """The test that an event passes if it belongs to a run and a caller may read it."""
 
     run_id: str
     correlation_id: str
+    is_visible: VisibleTo  # a client chooses its correlation id: it may well be the one of somebody else's story
+
+    @classmethod
+    def of(cls, run: RunView, caller: Caller) -> "OfRun":
+        """Return the test for the events of `run` that `caller` may read."""
+        return cls(run.id, run.correlation_id, VisibleTo.of(caller))
 
     def __call__(self, event: Event) -> bool:
-        """Whether `event` belongs to the run."""
+        """Whether `event` belongs to the run and may be read."""
+        return self._belongs(event) and self.is_visible(event)
+
+    def _belongs(self, event: Event) -> bool:
         told = event.data.get("run") if isinstance(event.data, dict) else None
         if self.run_id in (event.subject, told):
             return True

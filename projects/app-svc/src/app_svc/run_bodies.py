@@ -5,8 +5,8 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app_svc.page import STORABLE
-from app_svc.run_queries import RunFilter
 from app_svc.run_start import RUN_ID, StartBody
+from lib_workflows.queries import RunFilter
 
 BATCH_LIMIT = 500
 

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from app_svc.authorization import Caller
 from app_svc.documents import ProgressDocument, RunDocument
 from app_svc.run_bodies import BulkAnswer, BulkBody, ForkBody
-from app_svc.run_queries import find_owner, find_run, matching_ids
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem
-from lib_workflows import Engine, commands
+from lib_workflows import Engine, commands, queries
 from lib_workflows.commands import StartRequest
 from lib_workflows.errors import CommandRefused, RunConflict, RunNotFound
+from lib_workflows.queries import RunView
+from lib_workflows.run_state import TRANSITIONS, Move
 
 BULK_LIMIT = 1_000
 
@@ -30,10 +32,13 @@ class RunDesk:
             run_id = await self._engine.submit(request)
         except RunConflict as conflict:
             raise _taken(conflict.run_id, conflict.what) from conflict
-        if request.id is not None:
-            found = await self._database.read(find_owner, run_id)
-            if found is None or found[0] != caller.subject:
-                raise _taken(run_id, "id")  # somebody else's: nothing of it is told
+        if request.id is None:
+            return run_id
+        if run_id != request.id:
+            raise _taken(str(request.idempotency_key), "idempotency key")
+        run = (await self._database.read(queries.get_runs, [run_id])).get(run_id)
+        if run is None or not caller.owns(run):
+            raise _taken(run_id, "id")  # somebody else's: nothing of it is told
         return run_id
 
     async def start_all(self, requests: list[StartRequest], caller: Caller) -> list[str]:
@@ -62,20 +67,22 @@ class RunDesk:
         except TimeoutError:
             return "pending", None
 
-    async def check_visible(self, run_id: str, caller: Caller) -> None:
-        """Raise the `Problem` 404 unless the caller may see the run."""
-        found = await self._database.read(find_owner, run_id)
-        if found is None or not caller.may_see(found[0]):
-            raise _not_found(run_id)
+    async def find(self, run_id: str, caller: Caller) -> RunView:
+        """Return a run, as in a list; raises the `Problem` 404 unless the caller may see it."""
+        try:
+            return await self._database.read(_find, run_id, caller)
+        except RunNotFound as missing:
+            raise _not_found(run_id) from missing
 
     async def show(self, run_id: str, caller: Caller) -> RunDocument:
-        """Return the run, with its live progress where this process knows it."""
-        run = await self._database.read(find_run, run_id)
-        if run is None or not caller.may_see(run.principal.subject if run.principal else None):
+        """Return the whole run, with its live progress where this process knows it."""
+        run = await self._database.read(queries.get_run, run_id)
+        if run is None or not caller.may_see(run):
             raise _not_found(run_id)
+        document = RunDocument.model_validate(run)
         fraction, text = self._engine.progress.get(run_id, (None, ""))
-        run.progress = None if fraction is None else ProgressDocument(fraction=fraction, text=text)
-        return run
+        document.progress = None if fraction is None else ProgressDocument(fraction=fraction, text=text)
+        return document
 
     async def command[*A, R](
         self, run_id: str, caller: Caller, function: Callable[[Connection, str, *A], R], *args: *A
@@ -97,9 +104,13 @@ class RunDesk:
 
         def fork(connection: Connection, source: str) -> str:
             by = caller.as_run_principal()
-            return commands.fork(
+            forked = commands.fork(
                 connection, source, from_operation=body.from_step, input=text, new_id=body.id, principal=by
             )
+            run = queries.get_runs(connection, [forked])[forked]
+            if run.forked_from != source or not caller.owns(run):
+                raise RunConflict(forked)  # there was a run of that id and input already, and it is no such fork
+            return forked
 
         return await self.command(run_id, caller, fork)
 
@@ -111,9 +122,14 @@ class RunDesk:
 
         await self.command(run_id, caller, send)
 
-    async def bulk(self, body: BulkBody, caller: Caller, function: Callable[[Connection, str], Any]) -> BulkAnswer:
+    async def bulk(
+        self, body: BulkBody, caller: Caller, move: Move, function: Callable[[Connection, str], Any]
+    ) -> BulkAnswer:
         """Run a command on each run that matches, each in a transaction of its own."""
-        ids = await self._database.read(matching_ids, body.filter.as_filter(), BULK_LIMIT + 1)
+        # Where no status is asked for: those the command can change, else runs of long ago would fill every answer.
+        possible = [status for status, found in TRANSITIONS if found == move]
+        wanted = replace(body.filter.as_filter(), statuses=body.filter.status or possible)
+        ids = await self._database.read(queries.list_run_ids, wanted, BULK_LIMIT + 1)
         answer = BulkAnswer(matched=min(len(ids), BULK_LIMIT), changed=[], refused={}, more=len(ids) > BULK_LIMIT)
         for run_id in () if body.dry_run else ids[:BULK_LIMIT]:
             try:
@@ -131,8 +147,7 @@ def _start_all(connection: Connection, requests: list[StartRequest], caller: Cal
     started: list[str] = []
     for request in requests:
         run_id, is_new = commands.start(connection, request)
-        found = None if is_new else find_owner(connection, run_id)
-        if found is not None and found[0] != caller.subject:
+        if not is_new and not caller.owns(queries.get_runs(connection, [run_id])[run_id]):
             raise RunConflict(run_id)  # it is somebody else's: nothing of it is told
         started.append(run_id)
     return started
@@ -142,10 +157,15 @@ def _command[*A, R](
     connection: Connection, run_id: str, caller: Caller, function: Callable[[Connection, str, *A], R], *args: *A
 ) -> R:
     """Look whose run it is and change it, in one transaction."""
-    found = find_owner(connection, run_id)
-    if found is None or not caller.may_see(found[0]):
-        raise RunNotFound(run_id)
+    _find(connection, run_id, caller)
     return function(connection, run_id, *args)
+
+
+def _find(connection: Connection, run_id: str, caller: Caller) -> RunView:
+    run = queries.get_runs(connection, [run_id]).get(run_id)
+    if run is None or not caller.may_see(run):
+        raise RunNotFound(run_id)
+    return run
 
 
 def _not_found(run_id: str) -> Problem:

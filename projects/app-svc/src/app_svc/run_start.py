@@ -12,9 +12,8 @@ from lib_events.clock import to_micros
 from lib_events.event import current_cause
 from lib_events.problem import Problem, invalid_input
 from lib_workflows import Registry, Workflow
-from lib_workflows.codec import within_limit
 from lib_workflows.commands import StartRequest
-from lib_workflows.errors import PayloadTooLarge, UnknownWorkflow
+from lib_workflows.errors import PayloadInvalid, UnknownWorkflow
 
 RUN_ID = r"^[A-Za-z0-9._~-]{1,128}$"
 TAG_NAME = r"^[A-Za-z0-9._-]{1,64}$"
@@ -43,10 +42,12 @@ class StartBody(BaseModel):
     reply_to: str | None = Field(default=None, description="Not offered yet: follow the run's events instead")
 
 
-def find_workflow(registry: Registry, name: str, *, status: int) -> Workflow[*tuple[Any, ...], Any]:
-    """Return the newest version of a workflow; raises the `Problem` `status`."""
+def find_workflow(
+    registry: Registry, name: str, version: int | None = None, *, status: int, place: Place = ()
+) -> Workflow[*tuple[Any, ...], Any]:
+    """Return a workflow, by default its newest version; raises the `Problem` `status`, naming it at `place`."""
     try:
-        return registry.find(name)
+        return registry.find(name, version)
     except UnknownWorkflow as unknown:
         known = [workflow.name for workflow in registry.newest()]
         raise Problem(
@@ -54,7 +55,7 @@ def find_workflow(registry: Registry, name: str, *, status: int) -> Workflow[*tu
             "unknown-workflow",
             "There is no such workflow",
             f"workflow must be one of {', '.join(known)}, got {name[:128]!r}",
-            errors=[{"pointer": "/workflow", "detail": "is not in the catalogue"}],
+            errors=[{"pointer": "/" + "/".join(map(str, (*place, "workflow"))), "detail": "is not in the catalogue"}],
         ) from unknown
 
 
@@ -65,7 +66,7 @@ def make_request(
     if body.reply_to is not None:
         detail = "reply_to is not offered yet; ask with 'Prefer: wait' or follow /v1/runs/{id}/events"
         raise invalid_input([{"loc": ("body", *place, "reply_to"), "msg": detail}])
-    workflow = find_workflow(registry, body.workflow, status=422)
+    workflow = find_workflow(registry, body.workflow, status=422, place=place)
     now = datetime.now(UTC)
     return StartRequest(
         workflow=workflow.name,
@@ -84,7 +85,9 @@ def make_request(
 
 
 def check_input(workflow: Workflow[*tuple[Any, ...], Any], value: Any, *, place: Place = ()) -> str | None:
-    """Return the canonical text of a workflow's input; raises the `Problem` 422 that names each field at fault."""
+    """Return the canonical text of a workflow's input; raises `PayloadTooLarge`, or the `Problem` 422 that names each
+    field at fault.
+    """
     where = ("body", *place, "input")
     if not workflow.takes_input:
         if value is not None:
@@ -94,10 +97,8 @@ def check_input(workflow: Workflow[*tuple[Any, ...], Any], value: Any, *, place:
         return None
     codec = workflow.input_codec()
     try:
-        return within_limit(codec.encode(codec.validate(value)), "input")
-    except PayloadTooLarge as error:
-        raise Problem(413, "input-too-large", "The input is too large", str(error)) from error
-    except ValueError as error:
+        return codec.encode(codec.validate(value))
+    except PayloadInvalid as error:
         cause = error.__cause__
         if isinstance(cause, ValidationError):
             raise invalid_input(cause.errors(include_url=False, include_input=False), within=where) from error

@@ -15,14 +15,14 @@ from app_svc.event_visibility import OfRun
 from app_svc.page import STORABLE, CursorText, Limit, Page
 from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, UpdateAnswer
 from app_svc.run_desk import RunDesk
-from app_svc.run_queries import RunFilter, find_runs, find_start, find_view, list_history, list_runs
 from app_svc.run_start import RUN_ID, StartBody, check_input, find_workflow, make_request, read_wait
 from app_svc.service import Service
 from lib_events.event_log import Cursor
 from lib_events.feed import Filter
 from lib_events.problem import Problem
-from lib_workflows import commands
-from lib_workflows.codec import encode_json
+from lib_workflows import commands, queries
+from lib_workflows.codec import encode_json, within_limit
+from lib_workflows.queries import RunFilter
 
 UPDATE_WAIT_SECONDS = 10.0
 
@@ -90,7 +90,8 @@ class RunRoutes:
             make_request(self._registry, start, caller, place=("runs", index)) for index, start in enumerate(body.runs)
         ]
         run_ids = await self._desk.start_all(requests, caller)
-        return Page(items=await self._database.read(find_runs, run_ids))
+        started = await self._database.read(queries.get_runs, run_ids)
+        return Page(items=[RunDocument.model_validate(started[run_id]) for run_id in run_ids])
 
     async def list(
         self,
@@ -115,9 +116,9 @@ class RunRoutes:
         """List runs, newest first."""
         owner = caller.subject if mine or not caller.sees_all else None
         wanted = RunFilter(
-            owner=owner, statuses=status or (), workflow=workflow, tag=tag, text=q, since=since, parent=parent
+            principal=owner, statuses=status or (), workflow=workflow, tag=tag, text=q, since=since, parent=parent
         )
-        return await self._database.read(list_runs, wanted, cursor, limit)
+        return Page[RunDocument].model_validate(await self._database.read(queries.list_runs, wanted, cursor, limit))
 
     async def show(self, run_id: RunId, caller: CallerOf) -> RunDocument:
         """Show one run with its input, output and views."""
@@ -127,26 +128,26 @@ class RunRoutes:
         self, run_id: RunId, caller: CallerOf, *, cursor: CursorText = None, limit: Limit = 100
     ) -> Page[HistoryDocument]:
         """List what the run has done, in order."""
-        await self._desk.check_visible(run_id, caller)
-        return await self._database.read(list_history, run_id, cursor, limit)
+        await self._desk.find(run_id, caller)
+        found = await self._database.read(queries.list_history, run_id, cursor, limit)
+        return Page[HistoryDocument].model_validate(found)
 
     async def follow(self, request: Request, run_id: RunId, caller: CallerOf) -> Response:
         """Follow a run's events from its start, and its progress live (server-sent events)."""
-        await self._desk.check_visible(run_id, caller)
-        correlation_id, position = await self._database.read(find_start, run_id)
+        run = await self._desk.find(run_id, caller)
         cursor = await self._streams.cursor(request, None)
         if cursor is None:
-            cursor = Cursor((await self._streams.resolve(None)).epoch, position)
-        wanted = Filter(correlation=correlation_id, allowed=OfRun(run_id, correlation_id))
+            cursor = Cursor((await self._streams.resolve(None)).epoch, run.look_back_position)
+        wanted = Filter(correlation=run.correlation_id, allowed=OfRun.of(run, caller))
         return self._streams.open(request, cursor, wanted, partial(self._progress.watch, run_id))
 
     async def view(self, run_id: RunId, name: MessageName, caller: CallerOf) -> Any:
         """Read a view the workflow has set."""
-        await self._desk.check_visible(run_id, caller)
-        row = await self._database.read(find_view, run_id, name)
-        if row is None:
+        await self._desk.find(run_id, caller)
+        views = await self._database.read(queries.get_views, run_id)
+        if name not in views:
             raise Problem(404, "view-not-found", detail=f"run {run_id} has set no view {name!r} so far")
-        return from_json(row.value)
+        return views[name]
 
     async def cancel(self, run_id: RunId, caller: CallerOf, *, body: CancelBody | None = None) -> RunDocument:
         """Cancel a run: it undoes what it did, then ends as cancelled."""
@@ -163,7 +164,8 @@ class RunRoutes:
         run = await self._desk.show(run_id, caller)
         text = None
         if body.input is not None:
-            text = check_input(find_workflow(self._registry, run.workflow, status=409), body.input)
+            workflow = find_workflow(self._registry, run.workflow, run.version, status=409)
+            text = check_input(workflow, body.input)
         forked = await self._desk.fork(run_id, caller, body, text)
         response.headers["location"] = f"/v1/runs/{forked}"
         # Whoever forks somebody else's run owns the new one.
@@ -173,7 +175,7 @@ class RunRoutes:
         self, run_id: RunId, name: MessageName, caller: CallerOf, *, payload: Annotated[Any, Body()] = None
     ) -> RunDocument:
         """Send a signal; it is kept until the run waits for it."""
-        await self._desk.command(run_id, caller, commands.send_signal, name, encode_json(payload))
+        await self._desk.command(run_id, caller, commands.send_signal, name, _payload_text(payload))
         return await self._desk.show(run_id, caller)
 
     async def update(
@@ -188,7 +190,7 @@ class RunRoutes:
     ) -> UpdateAnswer:
         """Send an update and return the run's answer, or 202 when it has not answered yet."""
         update_id = uuid.uuid4().hex
-        await self._desk.update(run_id, caller, name, encode_json(payload), update_id)
+        await self._desk.update(run_id, caller, name, _payload_text(payload), update_id)
         seconds = read_wait(prefer)
         wait_seconds = UPDATE_WAIT_SECONDS if seconds is None else seconds
         status, reply = await self._desk.wait_answered(update_id, wait_seconds)
@@ -199,8 +201,12 @@ class RunRoutes:
 
     async def cancel_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
         """Cancel every run that matches."""
-        return await self._desk.bulk(body, caller, commands.cancel)
+        return await self._desk.bulk(body, caller, "cancel", commands.cancel)
 
     async def retry_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
         """Retry every run that matches."""
-        return await self._desk.bulk(body, caller, commands.retry)
+        return await self._desk.bulk(body, caller, "retry", commands.retry)
+
+
+def _payload_text(payload: Any) -> str:
+    return within_limit(encode_json(payload), "payload")

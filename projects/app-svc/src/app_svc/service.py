@@ -37,6 +37,7 @@ from lib_workflows.lifecycle_events import EVENT_TYPES
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
 IMPORTED_FROM = "auth-svc"
+SOURCES_OF_IMPORTED = {event_type.name: IMPORTED_FROM for event_type in account_events.ALL}
 IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.access.*")
 
 

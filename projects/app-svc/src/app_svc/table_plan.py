@@ -15,6 +15,7 @@ DELIMITERS = (",", ";", "\t", "|")
 COLUMN_LIMIT = 500
 SAMPLE_ROWS = 5_000  # rows that decide on the types; more would change nothing but the time it takes
 PEEK_CHARACTERS = 64 * 1024  # how much of the text decides on the delimiter
+PART_LIMIT = 10_000  # a run's history holds some rows for each
 PART_CHARACTERS = 128 * 1024  # keeps the event of a part's rows below what a broker carries in one message
 
 
@@ -221,4 +222,9 @@ def _cut(records: Sequence[Record], skipped: int, start: int, part_rows: int) ->
         if following is None or rows == part_rows or following - begin > PART_CHARACTERS:
             parts.append(Part(len(parts) + 1, start + begin, start + record.end, first_line, rows))
             begin, first_line, rows = record.end, record.next_line, 0
+    if len(parts) > PART_LIMIT:
+        raise TableMalformed(
+            f"the table must come in at most {PART_LIMIT} batches, got {len(parts)} of {part_rows} rows; "
+            "raise chunk_rows, or split the table"
+        )
     return parts

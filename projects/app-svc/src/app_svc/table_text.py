@@ -81,8 +81,12 @@ def _next_cells(reader: Any, line: int) -> tuple[list[str] | None, str | None]:
     except StopIteration:
         return None, None
     except csv.Error as error:
-        if "unexpected end" in str(error) or "field limit" in str(error):
+        if "unexpected end" in str(error):
             raise TableMalformed("a quoted field that begins here must end with a quote; add it", line) from error
+        if "field limit" in str(error):
+            limit = csv.field_size_limit()
+            problem = f"a field must be at most {limit} characters long, got more; shorten it, or close its quotes"
+            raise TableMalformed(problem, line) from error
         # The reader goes on with the next line: a bad line costs one record.
         return None, f"a quote inside a quoted field must be doubled ({error})"
 

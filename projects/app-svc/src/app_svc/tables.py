@@ -33,7 +33,7 @@ payments = Table(
     # One payment per key, however often it is asked for.
     Column("idempotency_key", Text, primary_key=True),
     Column("order_id", Text, nullable=False),
-    Column("card_last_four", Text, nullable=False),
+    Column("card", Text, nullable=False),
     Column("amount_cents", BigInteger, nullable=False),
     Column("status", Text, nullable=False),  # captured or refunded
     Column("captured_at", BigInteger, nullable=False),

@@ -65,11 +65,11 @@ def _load_module(name: str) -> ModuleType:
         return _load_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
     except WorkflowsNotLoaded:
         raise
-    except ModuleNotFoundError as error:
-        raise WorkflowsNotLoaded(
-            f"--workflows must name a file ending in .py or an importable module, got {name!r}: {error}"
-        ) from error
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise WorkflowsNotLoaded(
+                f"--workflows must name a file ending in .py or an importable module, got {name!r}: {error}"
+            ) from error
         raise WorkflowsNotLoaded(f"{name} must load without an error, got {type(error).__name__}: {error}") from error
 
 

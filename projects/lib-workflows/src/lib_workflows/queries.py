@@ -1,20 +1,32 @@
-"""The read side: runs, histories, approvals and views, as plain rows with cursors; who may see what is the caller's."""
+"""The read side: runs, histories, views and approvals as typed values, in pages; who may see what is the caller's.
+
+Each function takes a connection, so that several answers can come from one snapshot. Lists leave inputs, outputs
+and views out, because each of them may be megabytes: `get_run` has them.
+"""
 
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import Column, ColumnElement, Select, and_, cast, false, func, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
 
-from lib_events.database import Connection
+from lib_events.clock import to_datetime, to_micros
+from lib_events.database import Connection, DialectName
 from lib_workflows.codec import decode_json
 from lib_workflows.errors import ErrorRecord, WorkflowsError
 from lib_workflows.failure import decode_record
+from lib_workflows.messages import Principal
 from lib_workflows.tables import approvals, history, runs, views
 
 PAGE = 50
+INTEGER_LIMIT = 2**63  # of the databases' integers
+
+BIG = ("input", "output")
+LISTED = tuple(column for column in runs.columns if column.name not in BIG)
 
 
 class PageCursorInvalid(WorkflowsError, ValueError):
@@ -23,7 +35,7 @@ class PageCursorInvalid(WorkflowsError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """A run as it is read; times are microseconds since the epoch."""
+    """A run as it is read."""
 
     id: str
     workflow: str
@@ -31,22 +43,22 @@ class RunView:
     queue: str
     priority: int
     status: str
-    input: Any
-    output: Any
+    input: Any = None
+    output: Any = None
+    views: Mapping[str, Any] = field(default_factory=dict)
     error: ErrorRecord | None
-    principal: str | None
-    principal_name: str | None
+    principal: Principal | None
     tags: Mapping[str, str]
     correlation_id: str
     causation_id: str | None
     parent: str | None
     forked_from: str | None
+    look_back_position: int  # where in the event log its story begins
     waiting_for: Sequence[Mapping[str, Any]]
-    wake_at: int | None
-    deadline_at: int | None
-    created_at: int
-    started_at: int | None
-    ended_at: int | None
+    deadline_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +71,8 @@ class HistoryEntry:
     name: str
     status: str
     attempt: int
-    started_at: int
-    ended_at: int
+    started_at: datetime
+    ended_at: datetime
     input: Any
     output: Any
     error: ErrorRecord | None
@@ -78,18 +90,17 @@ class ApprovalView:
     to: str
     about: Mapping[str, Any] | None
     status: str
-    asked_at: int
-    due_at: int | None
-    decided_at: int | None
-    decided_by: str | None
-    decided_by_name: str | None
+    asked_at: datetime
+    due_at: datetime | None
+    decided_at: datetime | None
+    decided_by: Principal | None
     comment: str | None
     form: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Page[T]:
-    """Some items of a list, newest first, and where the next ones begin."""
+    """Some items of a list, and where the next ones begin; None on the last page."""
 
     items: Sequence[T]
     next_cursor: str | None
@@ -97,36 +108,60 @@ class Page[T]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs to list; what is None does not narrow."""
+    """Which runs to list; what is None or empty does not narrow."""
 
     statuses: Sequence[str] = ()
     workflow: str | None = None
-    tag: str | None = None  # "key" or "key=value"
-    text: str | None = None  # in the id or the input
-    since: int | None = None
+    tag: str | None = None  # "name:value", or "name" for any value
+    text: str | None = None  # in id, workflow, the person's name or the error
+    since: datetime | None = None
     principal: str | None = None
     parent: str | None = None
-    correlation_id: str | None = None
 
 
 def list_runs(
     connection: Connection, narrow: RunFilter | None = None, cursor: str | None = None, limit: int = PAGE
 ) -> Page[RunView]:
     """List runs, newest first."""
-    query = select(runs).where(*_run_conditions(narrow or RunFilter()))
-    return _page(connection, query, (runs.c.created_at, runs.c.id), cursor, limit, _run)
+    query = select(*LISTED).where(*_conditions(narrow, connection.dialect_name))
+    return _page(connection, query, NEWEST_RUN, cursor, limit)
+
+
+def list_run_ids(connection: Connection, narrow: RunFilter | None = None, limit: int = PAGE) -> list[str]:
+    """The ids of at most `limit` runs, oldest first."""
+    query = select(runs.c.id).where(*_conditions(narrow, connection.dialect_name))
+    return list(connection.scalars(query.order_by(runs.c.created_at, runs.c.id).limit(limit)))
+
+
+def get_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunView]:
+    """The runs of these ids, as in a list; an id without a run is left out."""
+    return {row.id: _run(row) for row in connection.execute(select(*LISTED).where(runs.c.id.in_(run_ids)))}
 
 
 def get_run(connection: Connection, run_id: str) -> RunView | None:
-    """One run, or None."""
+    """One run with everything there is about it, or None."""
     row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
-    return None if row is None else _run(row)
+    if row is None:
+        return None
+    return _run(row, input=_json(row.input), output=_json(row.output), views=get_views(connection, run_id))
+
+
+def count_runs(connection: Connection, narrow: RunFilter | None = None) -> dict[str, int]:
+    """How many runs are in each status."""
+    query = select(runs.c.status, func.count().label("size")).where(*_conditions(narrow, connection.dialect_name))
+    return {row.status: row.size for row in connection.execute(query.group_by(runs.c.status))}
 
 
 def get_history(connection: Connection, run_id: str) -> list[HistoryEntry]:
     """The history of a run, in order, without what a retry has set aside."""
-    mine = and_(history.c.run == run_id, history.c.voided == 0)
-    return [_entry(row) for row in connection.execute(select(history).where(mine).order_by(history.c.position))]
+    return [_entry(row) for row in connection.execute(_history_of(run_id).order_by(history.c.position))]
+
+
+def list_history(
+    connection: Connection, run_id: str, cursor: str | None = None, limit: int = PAGE
+) -> Page[HistoryEntry]:
+    """The same in pages."""
+    return _page(connection, _history_of(run_id), HISTORY_ORDER, cursor, limit)
 
 
 def get_views(connection: Connection, run_id: str) -> dict[str, Any]:
@@ -144,7 +179,7 @@ def list_approvals(
     connection: Connection,
     *,
     addressees: Sequence[str] | None = None,
-    status: str | None = None,
+    statuses: Sequence[str] = (),
     run: str | None = None,
     cursor: str | None = None,
     limit: int = PAGE,
@@ -153,11 +188,11 @@ def list_approvals(
     query = select(approvals)
     if addressees is not None:
         query = query.where(approvals.c.addressee.in_(addressees))
-    if status is not None:
-        query = query.where(approvals.c.status == status)
+    if statuses:
+        query = query.where(approvals.c.status.in_(statuses))
     if run is not None:
         query = query.where(approvals.c.run == run)
-    return _page(connection, query, (approvals.c.asked_at, approvals.c.id), cursor, limit, _approval)
+    return _page(connection, query, NEWEST_APPROVAL, cursor, limit)
 
 
 def get_approval(connection: Connection, approval_id: str) -> ApprovalView | None:
@@ -166,78 +201,100 @@ def get_approval(connection: Connection, approval_id: str) -> ApprovalView | Non
     return None if row is None else _approval(row)
 
 
-def count_runs(connection: Connection, narrow: RunFilter | None = None) -> dict[str, int]:
-    """How many runs are in each status."""
-    query = select(runs.c.status, func.count().label("size")).where(*_run_conditions(narrow or RunFilter()))
-    return {row.status: row.size for row in connection.execute(query.group_by(runs.c.status))}
+# Narrowing
 
 
-def _run_conditions(narrow: RunFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+def _conditions(narrow: RunFilter | None, dialect: DialectName) -> list[ColumnElement[bool]]:
+    if narrow is None:
+        return []
+    equal = ((runs.c.workflow, narrow.workflow), (runs.c.principal, narrow.principal), (runs.c.parent, narrow.parent))
+    found: list[ColumnElement[bool]] = [column == wanted for column, wanted in equal if wanted is not None]
     if narrow.statuses:
-        conditions.append(runs.c.status.in_(narrow.statuses))
-    for column, wanted in (
-        (runs.c.workflow, narrow.workflow),
-        (runs.c.principal, narrow.principal),
-        (runs.c.parent, narrow.parent),
-        (runs.c.correlation_id, narrow.correlation_id),
-    ):
-        if wanted is not None:
-            conditions.append(column == wanted)
-    if narrow.since is not None:
-        conditions.append(runs.c.created_at >= narrow.since)
+        found.append(runs.c.status.in_(narrow.statuses))
     if narrow.tag is not None:
-        conditions.append(runs.c.tags.contains(_tag_text(narrow.tag), autoescape=True))
-    if narrow.text is not None:
-        in_id = runs.c.id.contains(narrow.text, autoescape=True)
-        conditions.append(or_(in_id, runs.c.input.contains(narrow.text, autoescape=True)))
-    return conditions
+        found.append(_has_tag(narrow.tag, dialect))
+    if narrow.text:
+        columns = (runs.c.id, runs.c.workflow, runs.c.principal_name, runs.c.error)
+        found.append(or_(*(column.icontains(narrow.text, autoescape=True) for column in columns)))
+    if narrow.since is not None:
+        found.append(runs.c.created_at >= to_micros(narrow.since))
+    return found
 
 
-def _tag_text(tag: str) -> str:
-    """How a tag stands in the JSON of the tags."""
-    key, separator, value = tag.partition("=")
-    text = to_json({key: value}).decode()[1:-1]
-    return text if separator else text[: -len('""')]
+def _has_tag(tag: str, dialect: DialectName) -> ColumnElement[bool]:
+    name, has_value, value = tag.partition(":")
+    if '"' in name:
+        return false()  # no tag is called that, and a JSON path has no escape for it
+    if dialect == "postgresql":
+        found: ColumnElement[Any] = cast(runs.c.tags, JSONB)[name].astext
+    else:
+        found = func.json_extract(runs.c.tags, f'$."{name}"')
+    return found == value if has_value else found.is_not(None)
 
 
-def _page[T](  # noqa: PLR0917 - the parts of a list
-    connection: Connection,
-    query: Select[Any],
-    order: tuple[Any, Any],
-    cursor: str | None,
-    limit: int,
-    make: Any,
-) -> Page[T]:
-    moment, identity = order
-    if cursor is not None:
-        at, last_id = _read_cursor(cursor)
-        query = query.where(or_(moment < at, and_(moment == at, identity < last_id)))
-    rows = connection.execute(query.order_by(moment.desc(), identity.desc()).limit(limit + 1)).all()
-    last = rows[limit - 1] if len(rows) > limit else None
-    next_cursor = _write_cursor(getattr(last, moment.name), last.id) if last is not None else None
-    return Page([make(row) for row in rows[:limit]], next_cursor)
+def _history_of(run_id: str) -> Select[Any]:
+    return select(history).where(and_(history.c.run == run_id, history.c.voided == 0))
 
 
-def _write_cursor(at: int, last_id: str) -> str:
-    return base64.urlsafe_b64encode(to_json([at, last_id])).decode().rstrip("=")
+# Pages: a cursor names the last item of a page, so that items that arrive meanwhile shift nothing.
 
 
-def _read_cursor(cursor: str) -> tuple[int, str]:
+def encode_cursor(*parts: int | str) -> str:
+    """Make the cursor of an item; only `decode_cursor` reads it."""
+    return base64.urlsafe_b64encode(to_json(parts)).rstrip(b"=").decode()
+
+
+def decode_cursor(text: str | None, *kinds: type) -> tuple[Any, ...] | None:
+    """Read a cursor made of values of `kinds`; raises `PageCursorInvalid`."""
+    if text is None:
+        return None
     try:
-        at, last_id = from_json(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        return int(at), str(last_id)
-    except (ValueError, TypeError) as error:
+        parts = from_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        parts = None
+    if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds) or not all(map(_fits, parts)):
         raise PageCursorInvalid(
-            f"cursor must be the next_cursor of the same list, got {cursor[:40]!r}; leave it out to begin"
-        ) from error
+            f"cursor must be the next_cursor of an earlier page of the same list, got {text[:40]!r}; "
+            "leave it out to begin"
+        )
+    return tuple(parts)
 
 
-def _json(text: str | None) -> Any:
-    return None if text is None else decode_json(text)
+def _fits(part: int | str) -> bool:
+    """Whether a database can compare with it: PostgreSQL stores no NUL character."""
+    return "\0" not in part if isinstance(part, str) else abs(part) < INTEGER_LIMIT
 
 
-def _run(row: Any) -> RunView:
+def cut[T](rows: Sequence[T], limit: int) -> tuple[Sequence[T], T | None]:
+    """Split rows that were read up to `limit + 1`: the page, and its last row when more follow."""
+    page = rows[:limit]
+    return page, page[-1] if len(rows) > limit else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Order[T]:
+    """The columns a list goes by, upwards or down, and what its rows become."""
+
+    columns: Sequence[Column[Any]]
+    make: Callable[[Any], T]
+    is_falling: bool = True
+
+
+def _page[T](connection: Connection, query: Select[Any], order: _Order[T], cursor: str | None, limit: int) -> Page[T]:
+    place = tuple_(*order.columns)
+    last = decode_cursor(cursor, *(column.type.python_type for column in order.columns))
+    if last is not None:
+        query = query.where(place < last if order.is_falling else place > last)
+    query = query.order_by(*(column.desc() if order.is_falling else column for column in order.columns))
+    rows, end = cut(connection.execute(query.limit(limit + 1)).all(), limit)
+    next_cursor = None if end is None else encode_cursor(*(getattr(end, column.name) for column in order.columns))
+    return Page([order.make(row) for row in rows], next_cursor)
+
+
+# Rows
+
+
+def _run(row: Any, **big: Any) -> RunView:
     return RunView(
         id=row.id,
         workflow=row.workflow,
@@ -245,22 +302,20 @@ def _run(row: Any) -> RunView:
         queue=row.queue,
         priority=row.priority,
         status=row.status,
-        input=_json(row.input),
-        output=_json(row.output),
-        error=decode_record(row.error) if row.error else None,
-        principal=row.principal,
-        principal_name=row.principal_name,
+        error=_error(row.error),
+        principal=_principal(row.principal, row.principal_name),
         tags=_json(row.tags) or {},
         correlation_id=row.correlation_id,
         causation_id=row.causation_id,
         parent=row.parent,
         forked_from=row.forked_from,
+        look_back_position=row.look_back_position,
         waiting_for=_json(row.waiting_for) or [],
-        wake_at=row.wake_at,
-        deadline_at=row.deadline_at,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
+        deadline_at=_moment(row.deadline_at),
+        created_at=to_datetime(row.created_at),
+        started_at=_moment(row.started_at),
+        ended_at=_moment(row.ended_at),
+        **big,
     )
 
 
@@ -272,11 +327,11 @@ def _entry(row: Any) -> HistoryEntry:
         name=row.name,
         status=row.status,
         attempt=row.attempt,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
+        started_at=to_datetime(row.started_at),
+        ended_at=to_datetime(row.ended_at),
         input=_json(row.input),
         output=_json(row.output),
-        error=decode_record(row.error) if row.error else None,
+        error=_error(row.error),
     )
 
 
@@ -290,11 +345,31 @@ def _approval(row: Any) -> ApprovalView:
         to=row.addressee,
         about=_json(row.about),
         status=row.status,
-        asked_at=row.asked_at,
-        due_at=row.due_at,
-        decided_at=row.decided_at,
-        decided_by=row.decided_by,
-        decided_by_name=row.decided_by_name,
+        asked_at=to_datetime(row.asked_at),
+        due_at=_moment(row.due_at),
+        decided_at=_moment(row.decided_at),
+        decided_by=_principal(row.decided_by, row.decided_by_name),
         comment=row.comment,
         form=_json(row.form),
     )
+
+
+NEWEST_RUN = _Order((runs.c.created_at, runs.c.id), _run)
+NEWEST_APPROVAL = _Order((approvals.c.asked_at, approvals.c.id), _approval)
+HISTORY_ORDER = _Order((history.c.position,), _entry, is_falling=False)
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else decode_json(text)
+
+
+def _error(text: str | None) -> ErrorRecord | None:
+    return None if text is None else decode_record(text)
+
+
+def _principal(subject: str | None, username: str | None) -> Principal | None:
+    return None if subject is None else Principal(subject, username)
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else to_datetime(micros)

@@ -11,7 +11,7 @@ from cli_proj.demo.stage import DemoFailed, Stage, eventually, expect, expect_fo
 from cli_proj.timeline import Timeline
 
 CSV = "us-airports.csv"
-DECLINED_CARD = "4000000000000002"
+DECLINED_CARD = '"tok_declined"'  # a choice of the form is sent as JSON
 WANTED_ROLE = "operator"
 LONGEST_RUN_SECONDS = 45.0
 
