@@ -25,8 +25,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lib_workflows.errors import Cancelled, ErrorRecord
-from lib_workflows.failure import record_of
+from lib_workflows.errors import Cancelled
 from lib_workflows.guard import GUARD, get_loop, refused_await, set_loop
 from lib_workflows.operation import (
     Deadline,
@@ -126,7 +125,6 @@ class Driver:
     cancellations: list[Pending] = field(default_factory=list)
     outcome: Outcome | None = None
     undoing: bool = False
-    undo_failures: list[ErrorRecord] = field(default_factory=list)
     _undo_log: dict[str, UndoEntry] = field(default_factory=dict)
     _undone_outcome: Outcome = field(default_factory=Outcome)
     _scopes: dict[str, TimeoutScope] = field(default_factory=dict)
@@ -434,15 +432,14 @@ class Driver:
         for entry in reversed(self._undo_log.values()):
             operation = entry.operation
             assert operation.undo is not None  # noqa: S101 - only these are logged
-            try:
+            # One that fails has its row; the others must be undone all the same.
+            with contextlib.suppress(Exception):
                 await RunUndo(
                     entry.path,
                     operation.undo,
                     (entry.result, *operation.args),
                     transactional=isinstance(operation, RunTransaction),
                 )
-            except Exception as error:  # noqa: BLE001 - the others must be undone all the same
-                self.undo_failures.append(record_of(error, stack=False))
 
 
 def _scope(path: str) -> tuple[int, ...]:
