@@ -279,9 +279,9 @@ async def _execute(raw: asyncpg.Connection, writes: Sequence[Write], fence: Fenc
 
 
 def _is_lost(error: BaseException) -> bool:
-    # The driver's error is behind SQLAlchemy's two; a value that fits no column is an InterfaceError too.
+    # The driver's error is behind SQLAlchemy's two.
     cause = getattr(error.__cause__, "__cause__", None) if isinstance(error, DBAPIError) else error
-    return isinstance(cause, LOST) and not isinstance(cause, ValueError)
+    return isinstance(cause, LOST)
 
 
 def _connection_lost(error: BaseException) -> CommitFailed:
