@@ -1,6 +1,7 @@
 """The database port: one conformance suite that both adapters pass."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -81,6 +82,49 @@ async def test_a_bad_row_in_a_group_fails_only_its_owner(database):
     results = await asyncio.gather(*(database.write(events=[event]) for event in good), return_exceptions=True)
     assert [result is None for result in results] == [False, True, True, True]
     assert await database.read(count, events) == 4
+
+
+async def test_a_value_that_fits_no_column_fails_only_its_owner(database):
+    bad, good = (append_writes([Event.of(Noted, Note(number=n), source="/x")]) for n in range(2))
+    bad[0] = replace(bad[0], row=(object(), *bad[0].row[1:]))
+    bad_write, good_write = database.write(*bad), database.write(*good)
+    with pytest.raises(Exception, match=r"object|bind"):
+        await bad_write
+    await good_write
+    assert await database.read(count, events) == 1
+
+
+async def test_rows_queued_behind_a_lost_group_are_lost_with_it(database):
+    committer = database._committer
+    commit, behind = committer._commit, []
+
+    async def lost(group):
+        committer._commit = commit
+        behind.append(database.write(*append_writes([Event.of(Noted, Note(number=1), source="/x")])))
+        behind.append(asyncio.ensure_future(database.transact(note, 2)))
+        await asyncio.sleep(0)
+        raise CommitFailed("the disk is full")
+
+    committer._commit = lost
+    for refused in (database.write(events=[Event.of(Noted, Note(number=0), source="/x")]), None):
+        with pytest.raises(CommitFailed):
+            await (refused or behind[0])
+    await behind[1]
+    assert await database.read(count, events) == 1
+
+
+@pytest.mark.postgresql
+async def test_a_connection_that_dies_under_a_function_is_not_the_functions_error(postgresql_url):
+    def die(connection):
+        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
+    try:
+        with pytest.raises(CommitFailed, match="was lost"):
+            await database.transact(die)
+        assert await database.transact(note, 1) == 1
+    finally:
+        await database.close()
 
 
 async def test_packed_events_of_a_transaction_share_one_row(database):

@@ -128,6 +128,54 @@ def test_an_outer_timeout_passes_through_an_inner_one():
     assert Play(flow).end("1").result == "the end of a block of 1.0 s"
 
 
+async def block_with_a_step(ctx):
+    try:
+        async with ctx.timeout(1):
+            await ctx.step(work, 1)
+    except WaitTimeout:
+        return await ctx.step(work, 2)
+
+
+def test_a_cancelled_run_does_not_end_as_a_block_that_took_too_long():
+    play = Play(block_with_a_step)
+    play.driver.cancel("stop", 1)
+    play.end("1")
+    with pytest.raises(Cancelled, match="stop"):
+        _ = play.end("2", error=Cancelled()).result
+
+
+def test_a_cancellation_is_heard_by_a_block_whose_time_is_over_but_whose_step_still_stops():
+    play = Play(block_with_a_step)
+    play.end("1")
+    play.driver.cancel("stop", 1)
+    with pytest.raises(Cancelled, match="stop"):
+        _ = play.end("2", error=Cancelled()).result
+
+
+def test_an_outer_block_is_over_before_an_inner_one_that_was_late_first():
+    async def flow(ctx):
+        try:
+            async with ctx.timeout(5):
+                await block_with_a_step(ctx)
+        except WaitTimeout as error:
+            return error.what
+
+    play = Play(flow)
+    play.end("2").end("1")
+    assert play.end("3", error=Cancelled()).result == "the end of a block of 5.0 s"
+
+
+def test_a_cancelled_run_reaches_into_a_gather_whose_branch_is_late():
+    async def flow(ctx):
+        await ctx.gather(block_with_a_step(ctx), ctx.sleep(9))
+
+    play = Play(flow)
+    play.end("1/1/1")
+    play.driver.cancel("stop", 1)
+    with pytest.raises(Cancelled, match="stop"):
+        _ = play.end("1/1/2", error=Cancelled()).result
+
+
 def test_cleanup_after_a_cancellation_may_still_run_operations():
     async def flow(ctx):
         try:

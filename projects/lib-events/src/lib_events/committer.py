@@ -62,8 +62,14 @@ class GroupCommitter:
                     await self._commit(group)
                 except Exception as error:  # noqa: BLE001 - whoever waits for the group must hear of it
                     fail(group, error)
+                    self._lose_rows(error)
         finally:
             self._running = None
+
+    def _lose_rows(self, error: Exception) -> None:
+        """Rows are written from memory: those queued behind a lost group were decided upon what it held."""
+        fail([member for member in self._queue if member.function is None], error)
+        self._queue = [member for member in self._queue if member.function is not None]
 
     async def finish(self) -> None:
         """Wait until everything queued is on disk."""

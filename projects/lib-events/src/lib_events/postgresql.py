@@ -36,6 +36,15 @@ logger = logging.getLogger(__name__)
 POOL_SIZE = 10
 ATTEMPTS = 5  # a deadlock or serialization failure is PostgreSQL asking to be asked again
 RETRYABLE = ("40001", "40P01")
+# No statement is at fault: the server went away, or sent us away.
+LOST = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+)
 NOTIFY = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
 SESSION = {
     "synchronous_commit": "on",  # acknowledged means on disk
@@ -116,7 +125,9 @@ class PostgresqlDatabase(Database):
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._transact_once(function, *args, fence=fence)
-            except (DBAPIError, asyncpg.PostgresError) as error:
+            except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if _is_lost(error):
+                    raise _connection_lost(error) from error
                 if _sqlstate(error) not in RETRYABLE or attempt == ATTEMPTS:
                     raise
                 await asyncio.sleep(0.01 * attempt)
@@ -180,14 +191,11 @@ class PostgresqlDatabase(Database):
         events = [event for member in members for event in member.events]
         try:
             await _execute(await self._hot_connection(), [*writes, *append_writes(events)], fence)
-        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
-            fail(
-                members,
-                CommitFailed(f"the connection to PostgreSQL was lost: {error}; it may or may not be saved"),
-            )
         except Fenced as error:
             fail(members, error)
-        except asyncpg.PostgresError as error:
+        except Exception as error:
+            if _is_lost(error):
+                raise _connection_lost(error) from error
             if len(members) == 1:
                 fail(members, error)
                 return
@@ -269,6 +277,16 @@ async def _execute(raw: asyncpg.Connection, writes: Sequence[Write], fence: Fenc
     query, parameters = compose_postgresql(writes, fence)
     if not await raw.fetch(query, *parameters):
         raise Fenced("the writer's right to write must be current, and somebody took over; stop this worker")
+
+
+def _is_lost(error: BaseException) -> bool:
+    # The driver's error is behind SQLAlchemy's two.
+    cause = getattr(error.__cause__, "__cause__", None) if isinstance(error, DBAPIError) else error
+    return isinstance(cause, LOST)
+
+
+def _connection_lost(error: BaseException) -> CommitFailed:
+    return CommitFailed(f"the connection to PostgreSQL was lost: {error}; it may or may not be saved")
 
 
 def _sqlstate(error: BaseException) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import and_, case, delete, insert, literal, or_, select, update
+from sqlalchemy import and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -137,7 +137,8 @@ def _existing(connection: Connection, request: StartRequest, row: Mapping[str, A
     if found is None:
         what = "idempotency key"
         same_key = and_(
-            runs.c.principal.is_not_distinct_from(row["principal"]), runs.c.idempotency_key == row["idempotency_key"]
+            func.coalesce(runs.c.principal, "") == (row["principal"] or ""),
+            runs.c.idempotency_key == row["idempotency_key"],
         )
         found = connection.execute(select(*columns).where(same_key)).one()
     if found.workflow != request.workflow or not _same_json(found.input, request.input):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lib_events.clock import to_datetime
 from lib_events.event import Cause, Event, EventType, is_reserved
 from lib_workflows.codec import encode_json, within_limit
-from lib_workflows.errors import Cancelled, DefinitionError, WaitTimeout
+from lib_workflows.errors import DefinitionError, WaitTimeout
 from lib_workflows.messages import Decision, Principal, Signal, Update, UpdateCall
 from lib_workflows.operation import (
     AskApproval,
@@ -253,7 +253,7 @@ class Timeout:
             return
         if not isinstance(error, GeneratorExit):
             await ExitTimeout(scope)
-        if scope.expired and isinstance(error, Cancelled):
+        if error is not None and error is scope.expiry:
             raise WaitTimeout(f"the end of a block of {self._seconds} s") from error
 
 

@@ -12,7 +12,9 @@ and it is the order of the rows. There is no clock, no database and no event loo
 run the same code.
 
 Cancelling a branch withdraws what it only waits for. A step, a transaction or a child under way is asked to
-stop and awaited: its row still comes, so it is known whether it had its effect, and its undo can be told.
+stop and awaited: its row still comes, so it is known whether it had its effect, and its undo can be told. Of two
+cancellations that meet there the one from further outside is thrown: a run that is cancelled does not end as a
+block that took too long.
 """
 
 import contextlib
@@ -23,8 +25,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lib_workflows.errors import Cancelled, ErrorRecord
-from lib_workflows.failure import record_of
+from lib_workflows.errors import Cancelled
 from lib_workflows.guard import GUARD, get_loop, refused_await, set_loop
 from lib_workflows.operation import (
     Deadline,
@@ -62,8 +63,9 @@ class Pending:
     operation: Operation[Any]
     branch: "Branch"
     begun_at: int  # the workflow's time when it began: timers count from here, also on replay
-    cancelling: BaseException | None = None
+    cancelling: Cancelled | None = None
     answered: bool = False  # a message has been taken for it
+    look_again: bool = False  # an event may have passed it by
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +80,7 @@ class Branch:
     count: int = 0  # operations so far
     randoms: int = 0
     waiting: "Pending | Group | None" = None
-    must_cancel: BaseException | None = None
+    must_cancel: Cancelled | None = None
     finished: bool = False
 
 
@@ -123,7 +125,6 @@ class Driver:
     cancellations: list[Pending] = field(default_factory=list)
     outcome: Outcome | None = None
     undoing: bool = False
-    undo_failures: list[ErrorRecord] = field(default_factory=list)
     _undo_log: dict[str, UndoEntry] = field(default_factory=dict)
     _undone_outcome: Outcome = field(default_factory=Outcome)
     _scopes: dict[str, TimeoutScope] = field(default_factory=dict)
@@ -229,6 +230,7 @@ class Driver:
                 value = self._enter_timeout(branch, asked)
             elif type(asked) is ExitTimeout:
                 self._withdraw(asked.scope.path)
+                self._scopes.pop(asked.scope.path, None)
             elif isinstance(asked, Operation):
                 return asked
             else:
@@ -315,7 +317,7 @@ class Driver:
                 owner.waiting = group
             elif error is not None:
                 group.error = error
-                self._stop_branches(group, Cancelled("a sibling failed"))
+                self._stop_branches(group, Cancelled("a sibling failed", _scope(group.path)))
         self._start_more(group)
         self._close_group_if_done(group)
 
@@ -323,10 +325,10 @@ class Driver:
         group = pending.branch.waiting
         assert isinstance(group, Group)  # noqa: S101 - a race's row is awaited by its owner's group
         group.announced = None
-        self._stop_branches(group, Cancelled("another branch won"))
+        self._stop_branches(group, Cancelled("another branch won", _scope(group.path)))
         self._close_group_if_done(group)
 
-    def _stop_branches(self, group: Group, reason: BaseException) -> None:
+    def _stop_branches(self, group: Group, reason: Cancelled) -> None:
         group.decided = True
         for branch in group.branches[group.started :]:
             self._close_branch(branch)
@@ -349,26 +351,30 @@ class Driver:
 
     # Cancelling
 
-    def _cancel(self, branch: Branch, reason: BaseException) -> None:
+    def _cancel(self, branch: Branch, reason: Cancelled) -> None:
         waiting = branch.waiting
         if isinstance(waiting, Group):
             self._cancel_group(waiting, reason)
         elif waiting is None:
             # It is about to run: it hears of this at its next operation.
-            branch.must_cancel = branch.must_cancel or reason
+            if reason.outranks(branch.must_cancel):
+                branch.must_cancel = reason
         elif waiting.operation.kind in AWAITED_KINDS:
             if waiting.cancelling is None:
-                waiting.cancelling = reason
                 self.cancellations.append(waiting)
+            if reason.outranks(waiting.cancelling):
+                waiting.cancelling = reason
         else:
             self._withdraw(waiting.path)
+            branch.waiting = None
             self._ready.append((branch, None, reason))
 
-    def _cancel_group(self, group: Group, reason: BaseException) -> None:
+    def _cancel_group(self, group: Group, reason: Cancelled) -> None:
         if group.announced is not None:
             self._withdraw(group.announced.path)
             group.announced = None
-        group.error = reason
+        if reason.outranks(group.error):
+            group.error = reason
         self._stop_branches(group, reason)
         self._close_group_if_done(group)
 
@@ -404,8 +410,9 @@ class Driver:
         return scope
 
     def _expire(self, pending: Pending, operation: Deadline) -> None:
-        self._scopes[pending.path].expired = True
-        self._cancel(pending.branch, Cancelled(f"a block took longer than {operation.seconds} s"))
+        expiry = Cancelled(f"a block took longer than {operation.seconds} s", _scope(pending.path))
+        self._scopes[pending.path].expiry = expiry
+        self._cancel(pending.branch, expiry)
 
     # Undoing
 
@@ -425,12 +432,15 @@ class Driver:
         for entry in reversed(self._undo_log.values()):
             operation = entry.operation
             assert operation.undo is not None  # noqa: S101 - only these are logged
-            try:
+            # One that fails has its row; the others must be undone all the same.
+            with contextlib.suppress(Exception):
                 await RunUndo(
                     entry.path,
                     operation.undo,
                     (entry.result, *operation.args),
                     transactional=isinstance(operation, RunTransaction),
                 )
-            except Exception as error:  # noqa: BLE001 - the others must be undone all the same
-                self.undo_failures.append(record_of(error, stack=False))
+
+
+def _scope(path: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in path.split("/"))

@@ -9,6 +9,7 @@ from lib_workflows.attempt import Attempt
 from lib_workflows.codec import encode_json
 from lib_workflows.completion import Completion, bare_row, completed
 from lib_workflows.driver import Pending
+from lib_workflows.event_effects import begin_wait_event, forget_event_wait, take_event, undelivered
 from lib_workflows.history import outcome_of
 from lib_workflows.operation import (
     AskApproval,
@@ -27,15 +28,14 @@ from lib_workflows.operation import (
     WaitSignal,
     WaitUpdate,
 )
-from lib_workflows.run_record import Child, named_in_life
+from lib_workflows.run_record import Child, Message, named_in_life
 from lib_workflows.statements import ANSWER_UPDATE, SET_VIEW
 from lib_workflows.step_effects import begin_step, begin_transaction, begin_undo, complete_cancelled
 from lib_workflows.wait_effects import (
     begin_approval,
     begin_sleep,
-    begin_wait_event,
     begin_wait_signal,
-    forget_event_wait,
+    take_letter,
     withdraw_approval,
 )
 
@@ -71,11 +71,30 @@ def stop(executor: "Executor", pending: Pending) -> None:
 
 def forget(executor: "Executor", pending: Pending) -> None:
     """Nobody waits for this any more."""
-    executor.deadlines.pop(pending.path, None)
+    executor.disarm(pending.path)
     if isinstance(pending.operation, WaitEvent):
         forget_event_wait(executor, pending)
     elif isinstance(pending.operation, AskApproval):
         withdraw_approval(executor, pending)
+
+
+# Messages
+
+
+def take_message(executor: "Executor", message: Message) -> None:
+    """Hand a message of the inbox to whoever waits for it, or keep it."""
+    if message.kind == "event":
+        take_event(executor, message)
+    else:
+        take_letter(executor, message)
+
+
+def give_back(executor: "Executor", completion: Completion) -> None:
+    """Its operation waits no more: what it took from the mailbox is for somebody else."""
+    if isinstance(completion.pending.operation, WaitEvent):
+        undelivered(executor, completion)
+    elif completion.message is not None:
+        take_message(executor, completion.message)
 
 
 # Children

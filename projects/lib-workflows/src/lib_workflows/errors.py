@@ -139,11 +139,19 @@ class WaitTimeout(WorkflowsError, TimeoutError):
 
 
 class Cancelled(BaseException):
-    """Thrown into a workflow that is cancelled, like `asyncio.CancelledError` into a task."""
+    """Thrown into a workflow that is cancelled, like `asyncio.CancelledError` into a task.
 
-    def __init__(self, reason: str = "cancelled") -> None:
+    `scope` is the path of what ends: a `ctx.timeout` block, a gather, a race; () is the whole run.
+    """
+
+    def __init__(self, reason: str = "cancelled", scope: tuple[int, ...] = ()) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.scope = scope
+
+    def outranks(self, other: BaseException | None) -> bool:
+        """Whether it comes from further outside than a cancellation before it: paths of enclosing scopes ascend."""
+        return not isinstance(other, Cancelled) or self.scope < other.scope
 
 
 class RunFailed(WorkflowsError):

@@ -7,7 +7,7 @@ event is either seen by the look-back, or finds the wait.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, insert, select
 
@@ -24,6 +24,15 @@ from lib_workflows.tables import event_waits, runs, triggers
 MATCHER = "workflow-matcher"
 WAITS_TOPIC = "event-waits"  # somebody waits for an event who did not before
 BATCH = 200
+LOOK_BACK_LIMIT = 1_000  # events looked through in one transaction
+
+
+class Looked(NamedTuple):
+    """How far the log was looked through, and what was found at its end."""
+
+    reached: int
+    payload: str | None = None  # of the event at `reached`
+    waits: bool = False  # nothing so far: the matcher knows who waits
 
 
 def canonical_match(match: Mapping[str, Any]) -> str:
@@ -33,27 +42,30 @@ def canonical_match(match: Mapping[str, Any]) -> str:
 
 def register_event_wait(  # noqa: PLR0917 - a transaction function
     connection: Connection, run_id: str, operation: str, event_type: str, match: str, after: int | None
-) -> tuple[int, str] | None:
-    """Return the first event after `after` (default: where the run looks back to) that matches, else wait for it."""
+) -> Looked:
+    """Find the first event after `after` (default: where the run looks back to) that matches, else wait for it.
+
+    Looks through a part of a long log only: then nothing was found, nobody waits yet, and it must be asked again.
+    """
     lock_matcher(connection)
     if after is None:
         after = int(connection.scalar(select(runs.c.look_back_position).where(runs.c.id == run_id)) or 0)
-    found, reached = _look_back(connection, event_type, match, after)
+    looked = _look_back(connection, event_type, match, after)
     mine = (event_waits.c.run == run_id, event_waits.c.operation == operation)
     connection.execute(delete(event_waits).where(*mine))
-    if found is not None:
-        return found
+    if not looked.waits:
+        return looked
     row = {
         "run": run_id,
         "operation": operation,
         "type": event_type,
         "fields": fields_of(match),
         "match": match,
-        "after_position": reached,
+        "after_position": looked.reached,
     }
     connection.execute(insert(event_waits).values(**row))
     connection.notify(WAITS_TOPIC)
-    return None
+    return looked
 
 
 def lock_matcher(connection: Connection) -> int:
@@ -64,13 +76,15 @@ def lock_matcher(connection: Connection) -> int:
     return int(connection.execute(cursor).scalar_one())
 
 
-def _look_back(connection: Connection, event_type: str, match: str, after: int) -> tuple[tuple[int, str] | None, int]:
-    reached = head(connection).position
+def _look_back(connection: Connection, event_type: str, match: str, after: int) -> Looked:
+    until = head(connection).position
     fields = fields_of(match)
-    for position, event in events_of_types(connection, [event_type], after, reached, None):
+    seen = 0
+    for position, event in events_of_types(connection, [event_type], after, until, LOOK_BACK_LIMIT):
         if match_text(event, fields) == match:
-            return (position, encode_json(event.data)), position
-    return None, max(after, reached)
+            return Looked(position, encode_json(event.data))
+        seen, after = seen + 1, position
+    return Looked(after) if seen == LOOK_BACK_LIMIT else Looked(max(after, until), waits=True)
 
 
 def events_of_types(

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from lib_events.database import Connection, Database
 from lib_events.event import Event
 from lib_events.statement import Fence, Write
-from lib_workflows import effects, wait_effects
+from lib_workflows import effects, event_effects, wait_effects
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import encode_json
 from lib_workflows.completion import CancelRequest, Completion, failed
@@ -34,14 +34,16 @@ from lib_workflows.lifecycle_events import (
     STEP_FAILED,
     Teller,
 )
+from lib_workflows.operation import WaitEvent
 from lib_workflows.run_record import Child, Message, RunRecord, Stored
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
-from lib_workflows.timers import Timers
+from lib_workflows.timers import Timer, Timers
 from lib_workflows.workflow import Workflow
 
 logger = logging.getLogger(__name__)
 
 DEADLINE_REASON = "its deadline passed"
+RUN_DEADLINE = ""
 NO_WAKES = 1 << 62  # a run that has ended is not woken
 TOLD_KINDS = frozenset(("step", "transaction", "child", "undo"))
 
@@ -78,7 +80,7 @@ class Executor:
     run: RunRecord
     stored: Stored
     running: dict[str, Any] = field(default_factory=dict)  # operations under way: attempts, registrations
-    deadlines: dict[str, int] = field(default_factory=dict)  # operation -> when its timer ends
+    deadlines: dict[str, Timer] = field(default_factory=dict)  # by operation; the run's own under RUN_DEADLINE
     attempts: dict[str, int] = field(default_factory=dict)  # operation -> attempts that failed
     lingering: dict[str, Attempt] = field(default_factory=dict)  # threads that do not stop
     mailbox: list[Message] = field(default_factory=list)
@@ -160,7 +162,8 @@ class Executor:
         finally:
             self._in_turn = False
         for row in rows:
-            wait_effects.remember(self, row)
+            if row.kind == "wait_event":
+                event_effects.remember(self, row.name, row.meta)
         self.position = max(self.stored.last_position, rows[-1].position if rows else 0)
         self.replayed = frozenset(self.driver.pending) if self.stored.resumed else frozenset()
         self._cancelled = any(row.kind == "cancel" for row in rows)
@@ -169,7 +172,8 @@ class Executor:
         if self.stored.claimed:
             self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
         if run.deadline_at is not None and not self._cancelled:
-            self.home.timers.add(run.deadline_at, lambda: self.request_cancel(DEADLINE_REASON))
+            self.arm(RUN_DEADLINE, run.deadline_at, lambda: self.request_cancel(DEADLINE_REASON))
+        rows.clear()  # replayed: what is worth keeping is in the workflow
         self.hear(self.stored.messages, self.stored.wakes)
 
     def clock_micros(self) -> int:
@@ -186,6 +190,8 @@ class Executor:
                 running.reported = True
                 running.stop()
         self.running.clear()
+        for timer in self.deadlines.values():
+            timer.cancel()
         self.driver.close()
         # No cycles: what has ended is gone at once, without the garbage collector.
         self.driver.start = _nothing
@@ -199,10 +205,17 @@ class Executor:
 
     def wake_at(self) -> int | None:
         """When its next timer ends."""
-        times = list(self.deadlines.values())
-        if self.run.deadline_at is not None and not self._cancelled:
-            times.append(self.run.deadline_at)
-        return min(times, default=None)
+        return min((timer.at for timer in self.deadlines.values()), default=None)
+
+    def arm(self, operation: str, at: int, callback: Callable[[], None]) -> None:
+        """Call `callback` at `at`, while the operation is what the run waits for."""
+        self.deadlines[operation] = self.home.timers.add(at, callback)
+
+    def disarm(self, operation: str) -> None:
+        """The operation waits for no time any more."""
+        timer = self.deadlines.pop(operation, None)
+        if timer is not None:
+            timer.cancel()
 
     @property
     def is_idle(self) -> bool:
@@ -238,7 +251,7 @@ class Executor:
         self._row_is_stale = wakes > self.seen  # it has to be told that they are seen
         self.seen = max(self.seen, wakes)
         for message in messages:
-            wait_effects.take_message(self, message)
+            effects.take_message(self, message)
         self.turn()
 
     def request_cancel(self, reason: str, message: int | None = None) -> None:
@@ -312,11 +325,10 @@ class Executor:
     def _deliver(self, completion: Completion) -> None:
         pending = completion.pending
         if self.driver.pending.get(pending.path) is not pending:
-            if completion.message is not None:
-                self.mailbox.insert(0, completion.message)
+            effects.give_back(self, completion)
             return
         now = self.clock_micros()
-        self.deadlines.pop(pending.path, None)
+        self.disarm(pending.path)
         if completion.position is None:
             self.position += 1
             self.ledger.add(Write(APPEND_HISTORY, self.row_of(completion, self.position, now)))
@@ -324,6 +336,8 @@ class Executor:
             self.ledger.add(write)
         if pending.operation.kind in TOLD_KINDS:
             self._tell_end(completion, now)
+        if isinstance(pending.operation, WaitEvent):
+            event_effects.delivered(self, completion)
         self.driver.deliver(pending.path, completion.outcome, now)
 
     def row_of(self, completion: Completion, position: int, now: int) -> HistoryRow:
@@ -366,6 +380,7 @@ class Executor:
         if self._cancelled or self.driver.undoing:
             return
         now = self.clock_micros()
+        self.disarm(RUN_DEADLINE)
         self._cancelled = True
         self._cancel_reason = meta = encode_json({"reason": request.reason})
         self.position += 1
@@ -480,7 +495,7 @@ class Executor:
         row = (
             status,
             None,
-            1 << 62,
+            NO_WAKES,
             None,
             None,
             output,

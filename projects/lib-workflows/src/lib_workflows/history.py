@@ -98,7 +98,12 @@ def replay(driver: Driver, rows: Sequence[HistoryRow], *, run_id: str) -> None:
         pending = driver.pending.get(row.operation)
         if pending is None or not _fits(pending, row):
             raise Nondeterministic(run_id, row.position, _describe_row(row), _describe_code(driver, row, pending))
-        driver.deliver(row.operation, outcome_of(pending.operation, row), row.ended_at)
+        try:
+            outcome = outcome_of(pending.operation, row)
+        except Exception as error:
+            found = f"{_describe_code(driver, row, pending)}, which cannot be made of that row: {error}"
+            raise Nondeterministic(run_id, row.position, _describe_row(row), found) from error
+        driver.deliver(row.operation, outcome, row.ended_at)
 
 
 def _fits(pending: Pending, row: HistoryRow) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from lib_events.database import Database, DatabaseError, TransactionTooLong
+from lib_events.committer import CommitQueueFull
+from lib_events.database import CommitFailed, Database, DatabaseError, TransactionTooLong
 from lib_events.event import Event
 from lib_events.statement import Fence, Write
 from lib_workflows.statements import UPDATE_RUN
@@ -107,7 +108,11 @@ class Ledger:
             return
         writes, events = self._writes, self._events
         self._writes, self._events = [], []
-        saving = self._database.write(*writes, events=events, fence=self._fence)
+        try:
+            saving = self._hand_over(writes, events)
+        except CommitFailed as error:
+            self._on_lost(error)
+            return
         if writes:
             self._last = saving
         if sends_state:
@@ -115,6 +120,14 @@ class Ledger:
         saving.add_done_callback(self._saved)
         if sends_state and self._state_ends:
             self._on_ended(saving)
+
+    def _hand_over(self, writes: list[Write], events: list[Event]) -> asyncio.Future[None]:
+        if self._last is not None and self._last.done() and self._last.exception() is not None:
+            raise CommitFailed("what this was decided upon was not saved")
+        try:
+            return self._database.write(*writes, events=events, fence=self._fence)
+        except CommitQueueFull as error:
+            raise CommitFailed(str(error)) from error
 
     def _saved(self, saving: asyncio.Future[None]) -> None:
         if self.closed:
@@ -135,6 +148,8 @@ class Ledger:
 
 def is_infrastructure(error: BaseException) -> bool:
     """Whether the database failed, not the function that used it: the run is loaded again and tries again."""
+    if isinstance(error, CommitQueueFull):
+        return True
     if isinstance(error, TransactionTooLong):
         return False
     if isinstance(error, DBAPIError):

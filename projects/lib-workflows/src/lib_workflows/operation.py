@@ -236,4 +236,4 @@ class TimeoutScope:
     """A `ctx.timeout` block that is open."""
 
     path: str
-    expired: bool = False
+    expiry: BaseException | None = None  # what ended it, once its time is over

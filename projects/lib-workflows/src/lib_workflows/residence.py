@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lib_events.clock import Clock
-from lib_events.database import Database, Fenced
+from lib_events.database import Database, DatabaseError, Fenced
 from lib_events.event import Cause
 from lib_events.lifecycle import Loop
 from lib_events.statement import Fence, Write
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 5.0  # the slow poll beneath the notifications
 CLAIM_LIMIT = 500
 RELOAD_SECONDS = 0.5  # after a commit that failed
+CANCEL_RETRY_SECONDS = 0.05
 DRAIN_SECONDS = 10.0
 INSERT_COLUMNS = tuple(name for name, _ in INSERT_RUN.columns)
 
@@ -135,9 +136,14 @@ class Residence:
         self.spawn(self._begin_again())
 
     async def _begin_again(self) -> None:
-        await self._worker.end(release=False)
-        await self._worker.begin(self.fenced)
-        self.is_lost = False
+        while self.is_lost:
+            try:
+                await self._worker.end(release=False)
+                await self._worker.begin(self.fenced)
+                self.is_lost = False
+            except Exception as error:  # noqa: BLE001 - whatever it is, a worker that does not try is no worker
+                logger.warning("a new life cannot begin yet: %s", error)
+                await asyncio.sleep(RELOAD_SECONDS)
         self.scanner.wake()
 
     # Runs that begin here
@@ -166,6 +172,8 @@ class Residence:
 
     def run_now(self, record: RunRecord, saving: asyncio.Future[None] | None) -> None:
         """Begin a run that is being inserted by `saving` (or has been)."""
+        if record.id in self._executors or record.id in self._loading:
+            return  # somebody has sent it a message, and the scan was faster
         workflow = self.registry.find(record.workflow, record.version)
         executor = Executor(self, workflow, record, Stored())
         self._executors[record.id] = executor
@@ -214,6 +222,7 @@ class Residence:
         now = self.timers.clock.micros()
         row = run_row(request, now, self._worker.owner if self.can_run(request) else None)
         saving = self.insert([row])
+        saving.add_done_callback(lambda done: self._child_saved(parent, done))
         parent.children[operation] = Child(row["id"], row["status"], None, None)
         if row["owner"]:
             # Not within the parent's turn: children of children would nest without end.
@@ -223,34 +232,33 @@ class Residence:
         else:
             saving.add_done_callback(lambda _: self.scanner.wake())
 
+    def _child_saved(self, parent: Executor, saving: asyncio.Future[None]) -> None:
+        error = None if saving.cancelled() else saving.exception()
+        if error is not None and not parent.ended:
+            self.run_lost(parent, error)  # it waits for a child that is not there
+
     def _begin_child(self, record: RunRecord, saving: asyncio.Future[None]) -> None:
         self._loading.pop(record.id, None)
         if self.is_open and record.owner == self._worker.owner:
             self.run_now(record, saving)
 
     def cancel_child(self, parent: Executor, operation: str) -> None:
-        """Pass a cancellation on; the child's end is awaited by the parent's operation."""
+        """Pass a cancellation on, durably, wherever the child is; the parent's operation awaits its end."""
         child = parent.children.get(operation)
-        if child is None or child.has_ended:
-            return
-        reason = "its parent was cancelled"
-        executor = self._executors.get(child.id)
-        if executor is not None:
-            asyncio.get_running_loop().call_soon(executor.request_cancel, reason)
-        else:
-            parent.when_durable(lambda: self._spawn_cancel(child.id, reason))
+        if child is not None and not child.has_ended:
+            parent.when_durable(lambda: self._spawn_cancel(parent, child.id))
 
-    def _spawn_cancel(self, run_id: str, reason: str) -> None:
-        self.spawn(self._cancel_elsewhere(run_id, reason))
+    def _spawn_cancel(self, parent: Executor, child_id: str) -> None:
+        self.spawn(self._cancel_child(parent, child_id))
 
-    async def _cancel_elsewhere(self, run_id: str, reason: str) -> None:
-        for _ in range(100):
+    async def _cancel_child(self, parent: Executor, child_id: str) -> None:
+        while not parent.ended:  # else its next life does this
             try:
-                await self.database.transact(commands.cancel, run_id, reason)
-            except RunNotFound:
-                await asyncio.sleep(0.05)  # its insertion is still on its way
+                await self.database.transact(commands.cancel, child_id, "its parent was cancelled")
             except CommandRefused:
-                return
+                return  # it has ended
+            except (RunNotFound, DatabaseError):
+                await asyncio.sleep(CANCEL_RETRY_SECONDS)  # its insertion may still be on its way
             else:
                 return
 
@@ -259,13 +267,14 @@ class Residence:
         run = executor.run
         if run.parent is not None and run.parent_operation is not None and run.status != "nondeterministic":
             child = Child(run.id, run.status, run.output, run.error)
-            self._tell_parent(run.parent, run.parent_operation, child)
+            # Not within the child's turn, and as the parent is then: it may be about to leave.
+            asyncio.get_running_loop().call_soon(self._tell_parent, run.parent, run.parent_operation, child)
         saving.add_done_callback(lambda done: self._end_is_durable(executor, done))
 
     def _tell_parent(self, parent_id: str, operation: str, child: Child) -> None:
         parent = self._executors.get(parent_id)
         if parent is not None and not parent.is_leaving:
-            asyncio.get_running_loop().call_soon(parent.child_ended, operation, child)
+            parent.child_ended(operation, child)
         elif parent_id in self._loading:
             self._loading[parent_id].append((operation, child))
         elif parent is not None:
@@ -277,11 +286,16 @@ class Residence:
     def _wake_parent(self, parent_id: str) -> None:
         waking = self.database.write(Write(WAKE_RUN, (parent_id,)), fence=self.fence)
         self._waking[parent_id] = waking
-        waking.add_done_callback(lambda _: self._woke(parent_id))
+        waking.add_done_callback(lambda done: self._woke(parent_id, done))
 
-    def _woke(self, run_id: str) -> None:
-        self._waking.pop(run_id, None)
-        if self.is_open:
+    def _woke(self, run_id: str, waking: asyncio.Future[None]) -> None:
+        if self._waking.get(run_id) is waking:
+            del self._waking[run_id]
+        if not self.is_open:
+            return
+        if waking.cancelled() or waking.exception() is not None:
+            self._after_a_while(lambda: self._wake_parent(run_id))
+        else:
             self.spawn(self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC)))
 
     def _end_is_durable(self, executor: Executor, saving: asyncio.Future[None]) -> None:
@@ -304,9 +318,14 @@ class Residence:
         if isinstance(error, Fenced):
             self.fenced(executor.owner)
             return
+        self._load_again(run_id, error)
+
+    def _load_again(self, run_id: str, error: BaseException) -> None:
         logger.warning("run %s is loaded again: %s", run_id, error)
-        at = self.timers.clock.micros() + int(RELOAD_SECONDS * 1e6)
-        self.timers.add(at, lambda: self._reload(run_id))
+        self._after_a_while(lambda: self._reload(run_id))
+
+    def _after_a_while(self, work: Callable[[], None]) -> None:
+        self.timers.add(self.timers.clock.micros() + int(RELOAD_SECONDS * 1e6), work)
 
     def _reload(self, run_id: str) -> None:
         if self.is_open and run_id not in self._executors and run_id not in self._loading:
@@ -439,10 +458,11 @@ class Residence:
             await asyncio.wait(waking)
         try:
             loaded = await self.database.read(load, run_ids)
-        except BaseException:
+        except Exception as error:  # noqa: BLE001 - they are ours now: nobody else will look after them
             for run_id in run_ids:
                 self._loading.pop(run_id, None)
-            raise
+                self._load_again(run_id, error)
+            return
         for record, stored in loaded:
             ended_children = self._loading.pop(record.id, [])
             if record.owner != self._worker.owner or not self.is_open or self.is_lost:
@@ -455,7 +475,17 @@ class Residence:
             stored.claimed = begins.get(record.id, False)
             stored.resumed = not begins.get(record.id, False) or bool(stored.history)
             stored.children |= dict(ended_children)
-            self._resume(record, stored)
+            try:
+                self._resume(record, stored)
+            except Exception as error:  # one that cannot be loaded must not keep the others out
+                logger.exception("run %s cannot be loaded", record.id)
+                self._forget(record.id)
+                self._load_again(record.id, error)
+
+    def _forget(self, run_id: str) -> None:
+        executor = self._executors.get(run_id)
+        if executor is not None:
+            self._drop(executor)
 
     def _resume(self, record: RunRecord, stored: Stored) -> None:
         if record.status not in ("running", "waiting", "cancelling") or not self.registry.holds(

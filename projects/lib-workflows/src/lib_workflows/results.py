@@ -10,7 +10,7 @@ from sqlalchemy import select
 from lib_events.database import EVENTS_TOPIC, Connection, Database
 from lib_workflows.commands import ENDED_TOPIC
 from lib_workflows.errors import RunNotFound
-from lib_workflows.run_state import ENDED
+from lib_workflows.run_state import ENDED, TERMINAL
 from lib_workflows.tables import runs, updates
 
 POLL_SECONDS = 1.0
@@ -66,9 +66,7 @@ class Results:
         """Wait until the run has ended; raises `RunNotFound`."""
         while True:
             if self._is_here(run_id):
-                future = asyncio.get_running_loop().create_future()
-                self._waiting.setdefault(run_id, []).append(future)
-                ending: Ending | None = await future
+                ending = await self._end_here(run_id)
                 if ending is not None:
                     return ending
                 continue
@@ -79,8 +77,19 @@ class Results:
             if found is not None:
                 return found
 
+    async def _end_here(self, run_id: str) -> Ending | None:
+        future: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(run_id, [])
+        waiting.append(future)
+        try:
+            return await future
+        finally:
+            waiting.remove(future)
+            if not waiting and self._waiting.get(run_id) is waiting:
+                del self._waiting[run_id]
+
     async def wait_update(self, update_id: str) -> tuple[str, str | None]:
-        """Wait until an update is answered; returns its status and reply."""
+        """Wait until an update is answered; returns its status and reply. A run that ends without has rejected it."""
         while True:
             found = await self._look(lambda: self._database.read(_answer, update_id), lambda: False)
             if found is not None:
@@ -125,5 +134,10 @@ def _ending(connection: Connection, run_id: str) -> Ending | None:
 
 
 def _answer(connection: Connection, update_id: str) -> tuple[str, str | None] | None:
-    row = connection.execute(select(updates.c.status, updates.c.reply).where(updates.c.id == update_id)).one_or_none()
-    return (row.status, row.reply) if row is not None and row.status != "pending" else None
+    query = select(updates.c.status, updates.c.reply, runs.c.status.label("run_status"))
+    row = connection.execute(
+        query.join(runs, runs.c.id == updates.c.run).where(updates.c.id == update_id)
+    ).one_or_none()
+    if row is None or (row.status == "pending" and row.run_status not in TERMINAL):
+        return None
+    return (row.status, row.reply) if row.status != "pending" else ("rejected", f"the run has {row.run_status}")

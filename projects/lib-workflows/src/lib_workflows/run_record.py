@@ -105,6 +105,7 @@ class Stored:
     messages: list[Message] = field(default_factory=list)
     wakes: int = 0
     attempts: dict[str, int] = field(default_factory=dict)
+    pauses: dict[str, int] = field(default_factory=dict)  # operation -> when its next attempt may begin
     children: dict[str, Child] = field(default_factory=dict)
     approvals: set[str] = field(default_factory=set)  # operations that have asked already
     last_position: int = 0  # also of rows set aside by a retry
@@ -124,6 +125,7 @@ def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord
         stored[run_id].children = children_of_life(run_id, children, stored[run_id].life)
     for row in connection.execute(select(attempts).where(attempts.c.run.in_(run_ids))):
         stored[row.run].attempts[row.operation] = row.attempt
+        stored[row.run].pauses[row.operation] = row.next_at
     asked = select(approvals.c.id, approvals.c.run, approvals.c.operation).where(approvals.c.run.in_(run_ids))
     for row in connection.execute(asked):
         if row.id == approval_id(row.run, row.operation, stored[row.run].life):

@@ -60,14 +60,29 @@ def _resume_undo(executor: "Executor", pending: Pending, step: Step[Any, Any], a
 
 
 def _begin_attempts(executor: "Executor", pending: Pending, step: Step[Any, Any], args: tuple[Any, ...]) -> None:
-    executor.when_durable(lambda: _launch(executor, pending, step, args))
+    next_at = executor.stored.pauses.pop(pending.path, 0)
+    if next_at > executor.clock_micros():
+        _pause(executor, pending, next_at, lambda: _begin_attempts(executor, pending, step, args))
+    else:
+        executor.when_durable(lambda: _launch(executor, pending, step, args))
+
+
+def _pause(executor: "Executor", pending: Pending, until: int, then: Callable[[], None]) -> None:
+    """Let the pause between two attempts pass, also when the run has come into memory early."""
+
+    def again() -> None:
+        if executor.driver.pending.get(pending.path) is pending and not executor.ended:
+            then()
+            executor.turn()
+
+    executor.arm(pending.path, until, again)
 
 
 def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: tuple[Any, ...]) -> None:
     path = pending.path
     if executor.driver.pending.get(path) is not pending or path in executor.running or executor.ended:
         return
-    executor.deadlines.pop(path, None)
+    executor.disarm(path)
     number = executor.attempts.get(path, 0) + 1
     home = executor.home
 
@@ -146,18 +161,11 @@ def _retry(executor: "Executor", pending: Pending, attempt: Attempt, error: Base
     next_at = now + int(attempt.step.backoff.pause_seconds(number) * 1e6)
     record = record_of(error)
     executor.attempts[path] = number
-    executor.deadlines[path] = next_at
     executor.ledger.add(Write(PUT_ATTEMPT, (executor.run.id, path, number, next_at, encode_record(record))))
     data = {"operation": path, "kind": pending.operation.kind, "name": attempt.step.name, "attempt": number}
     told = {"type": record.type, "message": record.message}
     executor.ledger.tell(executor.teller.tell(STEP_RETRIED, now, **data, error=told))
-
-    def again() -> None:
-        if executor.driver.pending.get(path) is pending and not executor.ended:
-            _begin_attempts(executor, pending, attempt.step, attempt.args)
-            executor.turn()
-
-    executor.home.timers.add(next_at, again)
+    _pause(executor, pending, next_at, lambda: _begin_attempts(executor, pending, attempt.step, attempt.args))
     executor.turn()
 
 
@@ -203,4 +211,6 @@ def complete_cancelled(executor: "Executor", pending: Pending, *, ran: bool, sta
     outcome = Outcome(error=Cancelled(), effect="unknown" if ran else "no")
     completion = Completion(pending, outcome, status="cancelled", meta=encode_json({"ran": ran}))
     completion.started_at = started_at
+    if pending.path in executor.attempts:
+        completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
     executor.complete(completion)

@@ -5,7 +5,19 @@ start, a waiting one when its next timer ends or a command has set it to 0. `wak
 that going to rest and being woken cannot miss each other.
 """
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TextClause,
+    UniqueConstraint,
+    text,
+)
 
 from lib_events.database import Schema
 
@@ -13,7 +25,10 @@ metadata = MetaData()
 SCHEMA = Schema("lib_workflows", metadata, "lib_workflows.migrations")
 
 
-def _partial(name: str, condition: str, *columns: str, unique: bool = False) -> Index:
+PRINCIPAL = text("(coalesce(principal, ''))")
+
+
+def _partial(name: str, condition: str, *columns: str | TextClause, unique: bool = False) -> Index:
     where = text(condition)
     return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
@@ -52,7 +67,8 @@ runs = Table(
     _partial("runs_due", "wake_at IS NOT NULL", "owner", "wake_at"),
     _partial("runs_owned", "ended_at IS NULL AND owner IS NOT NULL", "owner"),
     _partial("runs_parent", "parent IS NOT NULL", "parent"),
-    _partial("runs_idempotency", "idempotency_key IS NOT NULL", "principal", "idempotency_key", unique=True),
+    # Nobody is a principal too: without one, a key must not mean two runs.
+    _partial("runs_idempotency", "idempotency_key IS NOT NULL", PRINCIPAL, "idempotency_key", unique=True),
     Index("runs_created", "created_at", "id"),
     Index("runs_workflow", "workflow", "created_at"),
 )

@@ -1,5 +1,6 @@
-"""Timers, signals, updates, events and approvals: the operations that wait, and the messages that answer them."""
+"""Timers, signals, updates and approvals: the operations that wait, and the messages that answer them."""
 
+import bisect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,12 @@ from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.completion import Completion, bare_row, completed, failed
 from lib_workflows.driver import Pending
 from lib_workflows.errors import WaitTimeout
-from lib_workflows.event_waits import canonical_match, register_event_wait
+from lib_workflows.event_waits import canonical_match
 from lib_workflows.history import outcome_of
-from lib_workflows.ledger import is_infrastructure
 from lib_workflows.lifecycle_events import APPROVAL_REQUESTED, time_text
 from lib_workflows.operation import AskApproval, Deadline, Sleep, WaitEvent, WaitSignal, WaitUpdate
 from lib_workflows.run_record import Message, approval_id
-from lib_workflows.statements import DELETE_EVENT_WAIT, DELETE_MESSAGE, INSERT_APPROVAL, HistoryRow
+from lib_workflows.statements import DELETE_MESSAGE, INSERT_APPROVAL
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
@@ -33,17 +33,17 @@ def begin_sleep(executor: "Executor", pending: Pending) -> None:
 def _arm(executor: "Executor", pending: Pending, seconds: float | None, fire: Callable[[], None]) -> None:
     if seconds is None:
         return
-    at = pending.begun_at + round(seconds * 1e6)
-    executor.deadlines[pending.path] = at
 
     def fired() -> None:
         if executor.driver.pending.get(pending.path) is pending and not executor.ended:
             fire()
 
-    executor.home.timers.add(at, fired)
+    executor.arm(pending.path, pending.begun_at + round(seconds * 1e6), fired)
 
 
-def _arm_wait(executor: "Executor", pending: Pending, seconds: float | None, *writes: Write) -> None:
+def arm_wait(executor: "Executor", pending: Pending, seconds: float | None, *writes: Write) -> None:
+    """End a wait by `WaitTimeout` when nothing has come; `writes` go with its row."""
+
     def late() -> None:
         completion = failed(pending, WaitTimeout(f"{pending.operation.kind} {pending.operation.name}"))
         completion.writes = writes
@@ -63,51 +63,9 @@ def begin_wait_signal(executor: "Executor", pending: Pending) -> None:
     for message in executor.mailbox:
         if message.kind == kind and message.name == operation.name:
             executor.mailbox.remove(message)
-            _answer(executor, pending, message)
+            answer(executor, pending, message)
             return
-    _arm_wait(executor, pending, operation.timeout_seconds)
-
-
-def begin_wait_event(executor: "Executor", pending: Pending) -> None:
-    """Look back for the event; if there is none yet, let the matcher know who waits."""
-    operation = pending.operation
-    assert isinstance(operation, WaitEvent)  # noqa: S101 - the table says so
-
-    def effect() -> None:
-        if executor.driver.pending.get(pending.path) is pending and not executor.ended:
-            executor.running[pending.path] = executor.home.spawn(_register(executor, pending, operation))
-
-    executor.when_durable(effect)
-    wait = Write(DELETE_EVENT_WAIT, (executor.run.id, pending.path))
-    _arm_wait(executor, pending, operation.timeout_seconds, wait)
-
-
-async def _register(executor: "Executor", pending: Pending, operation: WaitEvent[Any]) -> None:
-    match = canonical_match(operation.match)
-    after = executor.received.get((operation.name, match))
-    database, fence = executor.home.database, executor.fence
-    try:
-        found = await database.transact(
-            register_event_wait, executor.run.id, pending.path, operation.name, match, after, fence=fence
-        )
-    except Exception as error:  # noqa: BLE001 - told to whoever can do something about it
-        executor.running.pop(pending.path, None)
-        if is_infrastructure(error):
-            executor.home.run_lost(executor, error)
-        else:
-            executor.complete(failed(pending, error))
-        return
-    executor.running.pop(pending.path, None)
-    if executor.ended:
-        return
-    if executor.driver.pending.get(pending.path) is not pending:
-        forget_event_wait(executor, pending)
-        executor.turn()
-    elif found is not None:
-        position, payload = found
-        _answer(executor, pending, Message(0, "event", pending.path, payload, str(position)))
-    else:
-        executor.turn()
+    arm_wait(executor, pending, operation.timeout_seconds)
 
 
 def begin_approval(executor: "Executor", pending: Pending) -> None:
@@ -150,19 +108,24 @@ def _expire(executor: "Executor", pending: Pending) -> None:
 
     async def settle() -> None:
         approval = approval_id(executor.run.id, pending.path, executor.stored.life)
-        expired = await executor.home.database.transact(
-            commands.expire, approval, executor.clock_micros(), fence=executor.fence
-        )
+        try:
+            expired = await executor.home.database.transact(
+                commands.expire, approval, executor.clock_micros(), fence=executor.fence
+            )
+        except Exception as error:  # noqa: BLE001 - loaded again, the run finds its approval due again
+            executor.home.run_lost(executor, error)
+            return
+        executor.running.pop(pending.path, None)
         if expired and not executor.ended:
             executor.complete(failed(pending, WaitTimeout(f"approval {pending.operation.name}")))
+        else:
+            executor.turn()
 
-    executor.deadlines.pop(pending.path, None)
-    executor.when_durable(lambda: _spawn(executor, settle()))
+    def begin() -> None:
+        executor.running[pending.path] = executor.home.spawn(settle())
 
-
-def forget_event_wait(executor: "Executor", pending: Pending) -> None:
-    """Take the wait back from the matcher."""
-    executor.ledger.add(Write(DELETE_EVENT_WAIT, (executor.run.id, pending.path)))
+    executor.disarm(pending.path)
+    executor.when_durable(begin)
 
 
 def withdraw_approval(executor: "Executor", pending: Pending) -> None:
@@ -183,19 +146,19 @@ def _spawn(executor: "Executor", work: Coroutine[Any, Any, None]) -> None:
 # Messages
 
 
-def take_message(executor: "Executor", message: Message) -> None:
-    """Hand a message of the inbox to whoever waits for it, or keep it."""
+def take_letter(executor: "Executor", message: Message) -> None:
+    """Hand a signal, update or decision to whoever waits for it, or keep it; begin a cancellation."""
     if message.kind == "cancel":
         executor.request_cancel(reason_of(message.payload or ""), message.number)
         return
     for pending in executor.driver.pending.values():
         if not pending.answered and _waits_for(pending, message):
-            _answer(executor, pending, message)
+            answer(executor, pending, message)
             return
     if message.kind in ("signal", "update"):
-        executor.mailbox.append(message)
+        bisect.insort(executor.mailbox, message, key=lambda kept: kept.number)
     else:
-        # For an operation that waits no more. An event is not lost by this: the next wait looks back.
+        # For an operation that waits no more.
         executor.ledger.add(Write(DELETE_MESSAGE, (executor.run.id, message.number)))
 
 
@@ -207,41 +170,34 @@ def _waits_for(pending: Pending, message: Message) -> bool:
         case "update":
             return isinstance(operation, WaitUpdate) and operation.name == message.name
         case _:
-            return isinstance(operation, WaitEvent | AskApproval) and pending.path == message.name
+            return isinstance(operation, AskApproval) and pending.path == message.name
 
 
-def _answer(executor: "Executor", pending: Pending, message: Message) -> None:
+def answer(executor: "Executor", pending: Pending, message: Message) -> None:
     """End a wait by a message; a payload that does not fit ends it with an error."""
     pending.answered = True
     meta = None
     if message.kind == "update":
         meta = encode_json({"id": message.reference})
     elif message.kind == "event":
-        meta = encode_json({"position": int(message.reference or 0), "match": _match_of(pending)})
+        meta = encode_json({"position": int(message.reference or 0), "match": event_key(pending)[1]})
     row = bare_row(pending, "completed", output=message.payload, meta=meta)
     try:
         completion = Completion(pending, outcome_of(pending.operation, row), output=message.payload, meta=meta)
     except Exception as error:  # noqa: BLE001 - whatever the payload's type says of it
         completion = failed(pending, error)
         completion.meta = meta
-    if meta is not None and message.kind == "event":
-        remember(executor, bare_row(pending, "completed", meta=meta))
     if message.number:
         completion.message = message
         completion.writes = (Write(DELETE_MESSAGE, (executor.run.id, message.number)),)
     executor.complete(completion)
 
 
-def _match_of(pending: Pending) -> str:
-    return canonical_match(pending.operation.match) if isinstance(pending.operation, WaitEvent) else ""
-
-
-def remember(executor: "Executor", row: HistoryRow) -> None:
-    """Keep how far the run has received events of a (type, match)."""
-    if row.kind == "wait_event" and row.meta:
-        meta = decode_json(row.meta)
-        key = (row.name, meta["match"])
-        executor.received[key] = max(meta["position"], executor.received.get(key, 0))
+def event_key(pending: Pending) -> tuple[str, str]:
+    """The (type, match) of a wait for an event."""
+    operation = pending.operation
+    assert isinstance(operation, WaitEvent)  # noqa: S101 - whoever asks knows
+    return operation.name, canonical_match(operation.match)
 
 
 def reason_of(payload: str) -> str:
@@ -255,5 +211,5 @@ def waiting_for(executor: "Executor") -> list[dict[str, Any]]:
     for pending in executor.driver.pending.values():
         until = executor.deadlines.get(pending.path)
         entry: dict[str, Any] = {"kind": pending.operation.kind, "name": pending.operation.name}
-        found.append(entry | {"until": time_text(until) if until is not None else None})
+        found.append(entry | {"until": time_text(until.at) if until is not None else None})
     return found

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Select, and_, case, delete, literal, or_, select, text, true, tuple_, update
+from sqlalchemy import Select, and_, case, delete, exists, literal, select, text, true, tuple_, update
 
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
 from lib_events.statement import Fence
+from lib_workflows.commands import RUNS_TOPIC
 from lib_workflows.tables import runs, workers
 
 if TYPE_CHECKING:
@@ -133,15 +134,24 @@ def take_over(connection: Connection, worker_id: str, epoch: int) -> bool:
 def release_runs(connection: Connection, owner: str | None) -> None:
     """Set free the runs of `owner` (None: of everybody); what was under way is due at once.
 
-    So is a run that waits for a child: the child's end may have been told in memory only.
+    So is every run, whoever holds it, that waits for a child which has ended: that may have been told in the
+    memory of this owner only, or the owner has died before it could wake the parent.
     """
-    under_way = or_(runs.c.status.in_(("running", "cancelling")), runs.c.waiting_for.like(CHILD_WAIT))
+    under_way = runs.c.status.in_(("running", "cancelling"))
     held = and_(runs.c.owner.is_not(None), runs.c.owner == owner if owner is not None else true())
     connection.execute(
         update(runs)
         .where(held, runs.c.ended_at.is_(None))
         .values(owner=None, wakes=runs.c.wakes + 1, wake_at=case((under_way, literal(0)), else_=runs.c.wake_at))
     )
+    child = runs.alias()
+    a_child_ended = exists().where(child.c.parent == runs.c.id, child.c.ended_at.is_not(None))
+    connection.execute(
+        update(runs)
+        .where(runs.c.ended_at.is_(None), runs.c.waiting_for.like(CHILD_WAIT), a_child_ended)
+        .values(wakes=runs.c.wakes + 1, wake_at=0)
+    )
+    connection.notify(RUNS_TOPIC)
 
 
 def claim(

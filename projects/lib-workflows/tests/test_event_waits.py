@@ -1,0 +1,153 @@
+"""Waiting for events: none is missed, none comes twice, however many branches wait for the same."""
+
+import asyncio
+
+from flows import Order, PaymentCaptured, address_changed
+
+from lib_events.event import Event
+from lib_events.testing import wait_until
+from lib_workflows import Context, Engine, WaitTimeout, event_waits, queries, workflow
+from lib_workflows.completion import completed
+
+A = {"id": "a"}
+
+
+async def publish(engine, *amounts, order="a"):
+    events = [Event.of(PaymentCaptured, Order(id=order, amount=amount), source="/shop") for amount in amounts]
+    await engine.database.transact(lambda connection: connection.publish(*events))
+
+
+async def waits(engine, handle, kind, count=1):
+    async def is_waiting():
+        run = await engine.database.read(queries.get_run, handle.id)
+        return run.status == "waiting" and sum(entry["kind"] == kind for entry in run.waiting_for) == count
+
+    await wait_until(is_waiting)
+
+
+@workflow(name="three-side-by-side")
+async def three_side_by_side(ctx: Context) -> list[int]:
+    await ctx.wait_signal(address_changed)
+    orders = await ctx.gather(*(ctx.wait_event(PaymentCaptured, A) for _ in range(3)))
+    return sorted(order.amount for order in orders)
+
+
+async def test_branches_that_look_back_side_by_side_get_different_events(database_url):
+    async with Engine.open(database_url, [three_side_by_side]) as engine:
+        handle = await engine.start(three_side_by_side)
+        await publish(engine, 1, 2, 3)
+        await handle.signal(address_changed, "go")
+        assert await handle.result(10) == [1, 2, 3]
+
+
+async def test_branches_that_wait_side_by_side_get_different_events(database_url):
+    async with Engine.open(database_url, [three_side_by_side]) as engine:
+        handle = await engine.start(three_side_by_side)
+        await handle.signal(address_changed, "go")
+        await waits(engine, handle, "wait_event", 3)
+        await publish(engine, 1, 2)
+        await publish(engine, 3)
+        assert await handle.result(10) == [1, 2, 3]
+
+
+@workflow(name="gives-up-then-waits")
+async def gives_up_then_waits(ctx: Context) -> int:
+    try:
+        async with ctx.timeout(60):
+            await ctx.wait_event(PaymentCaptured, A)
+    except WaitTimeout:
+        return (await ctx.wait_event(PaymentCaptured, A, timeout=60)).amount
+    return 0
+
+
+async def test_an_event_that_came_a_moment_too_late_is_there_for_the_next_wait(database_url):
+    async with Engine.open(database_url, [gives_up_then_waits]) as engine:
+        handle = await engine.start(gives_up_then_waits)
+        await waits(engine, handle, "wait_event")
+        executor = engine.residence._executors[handle.id]
+        executor.transaction = "held"  # nothing is delivered while a transaction is under way
+        await publish(engine, 7)
+        await wait_until(lambda: executor._inbox)
+        executor._inbox.appendleft(completed(executor.driver.pending["1"], None))
+        executor.transaction = None
+        executor.turn()
+        assert await handle.result(10) == 7
+
+
+@workflow(name="one-gives-up")
+async def one_gives_up(ctx: Context) -> int:
+    async def impatient() -> int:
+        try:
+            async with ctx.timeout(60):
+                return (await ctx.wait_event(PaymentCaptured, A)).amount
+        except WaitTimeout:
+            return 0
+
+    async def patient() -> int:
+        return (await ctx.wait_event(PaymentCaptured, A)).amount
+
+    return sum(await ctx.gather(impatient(), patient()))
+
+
+async def test_an_event_for_a_branch_that_has_given_up_is_for_the_one_that_still_waits(database_url):
+    async with Engine.open(database_url, [one_gives_up]) as engine:
+        handle = await engine.start(one_gives_up)
+        await waits(engine, handle, "wait_event", 2)
+        executor = engine.residence._executors[handle.id]
+        executor.transaction = "held"
+        await publish(engine, 7)
+        await wait_until(lambda: executor._inbox)
+        executor._inbox.appendleft(completed(executor.driver.pending["1/1/1"], None))
+        executor.transaction = None
+        executor.turn()
+        assert await handle.result(10) == 7
+
+
+async def test_a_long_log_is_looked_through_in_parts(database_url, monkeypatch):
+    monkeypatch.setattr(event_waits, "LOOK_BACK_LIMIT", 10)
+
+    @workflow(name="searching")
+    async def searching(ctx: Context) -> list[int]:
+        await ctx.wait_signal(address_changed)
+        return [(await ctx.wait_event(PaymentCaptured, A)).amount for _ in range(3)]
+
+    async with Engine.open(database_url, [searching]) as engine:
+        handle = await engine.start(searching)
+        await publish(engine, *range(30), order="other")
+        await publish(engine, 1)
+        await publish(engine, *range(19), order="other")
+        await publish(engine, 2)
+        await publish(engine, *range(40), order="other")
+        await handle.signal(address_changed, "go")
+        await waits(engine, handle, "wait_event")
+        await publish(engine, 3)
+        assert await handle.result(10) == [1, 2, 3]
+
+
+@workflow(name="signalled-side-by-side")
+async def signalled_side_by_side(ctx: Context) -> str:
+    async def impatient() -> str:
+        try:
+            async with ctx.timeout(60):
+                return await ctx.wait_signal(address_changed)
+        except WaitTimeout:
+            return ""
+
+    async def patient() -> str:
+        return await ctx.wait_signal(address_changed)
+
+    return "".join(await ctx.gather(impatient(), patient()))
+
+
+async def test_a_signal_for_a_branch_that_has_given_up_is_for_the_one_that_still_waits(database_url):
+    async with Engine.open(database_url, [signalled_side_by_side]) as engine:
+        handle = await engine.start(signalled_side_by_side)
+        await waits(engine, handle, "wait_signal", 2)
+        executor = engine.residence._executors[handle.id]
+        executor.transaction = "held"
+        await handle.signal(address_changed, "here")
+        await wait_until(lambda: executor._inbox)
+        executor._inbox.appendleft(completed(executor.driver.pending["1/1/1"], None))
+        executor.transaction = None
+        executor.turn()
+        assert await asyncio.wait_for(handle.result(), 10) == "here"

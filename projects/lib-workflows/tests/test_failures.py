@@ -1,0 +1,357 @@
+"""What fails beneath the engine: commits, reads, connections, histories that no longer fit. No run is left behind."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from flows import address_changed, change_quantity, doubling
+from sqlalchemy import select, text
+
+from lib_events.committer import CommitQueueFull
+from lib_events.database import CommitFailed
+from lib_events.testing import wait_until
+from lib_workflows import (
+    Backoff,
+    Context,
+    Engine,
+    RunCancelled,
+    Signal,
+    UpdateRejected,
+    commands,
+    queries,
+    step,
+    workflow,
+)
+from lib_workflows.errors import Nondeterministic
+from lib_workflows.residence import Limits
+from lib_workflows.run_record import Message
+from lib_workflows.statements import APPEND_HISTORY, WAKE_RUN
+from lib_workflows.tables import messages
+from lib_workflows.testing import environment
+
+second_signal = Signal("second", str)
+
+
+async def status_of(engine, run_id):
+    return (await engine.database.read(queries.get_run, run_id)).status
+
+
+async def waits(engine, run_id):
+    await wait_until(lambda: _is_waiting(engine, run_id))
+
+
+async def _is_waiting(engine, run_id):
+    return await status_of(engine, run_id) == "waiting"
+
+
+async def test_a_history_that_no_longer_decodes_parks_its_run_and_no_other(database_url):
+    @step(name="typed")
+    async def typed_text() -> str:
+        return "text"
+
+    @step(name="typed")
+    async def typed_number() -> int:
+        return 1
+
+    def flow_with(typed):
+        @workflow(name="typed-flow")
+        async def flow(ctx: Context) -> str:
+            await ctx.step(typed)
+            return await ctx.wait_signal(address_changed)
+
+        return flow
+
+    @workflow(name="innocent")
+    async def innocent(ctx: Context) -> str:
+        return await ctx.wait_signal(address_changed)
+
+    async with Engine.open(database_url, [flow_with(typed_text), innocent]) as engine:
+        await engine.start(flow_with(typed_text), id="changed")
+        await engine.start(innocent, id="innocent")
+        await waits(engine, "changed")
+        await waits(engine, "innocent")
+    async with Engine.open(database_url, [flow_with(typed_number), innocent]) as engine:
+        for run_id in ("changed", "innocent"):
+            await engine.handle(run_id).signal(address_changed, "on")
+        assert await engine.handle("innocent", innocent).result(10) == "on"
+        with pytest.raises(Nondeterministic, match=r"position 1.*typed"):
+            await engine.handle("changed").result(10)
+
+
+async def test_a_claim_whose_load_failed_is_loaded_again(database_url):
+    async with Engine.open(database_url, [doubling]) as engine:
+        read, failures = engine.database.read, []
+
+        async def failing_read(function, *args):
+            if function.__name__ == "load" and not failures:
+                failures.append(function)
+                raise OSError("the connection was lost")
+            return await read(function, *args)
+
+        engine.database.read = failing_read
+        request = engine.request(doubling, "4", id="unlucky")
+        await engine.database.transact(commands.start, request)
+        assert await engine.handle("unlucky", doubling).result(10) == 8
+        assert failures
+
+
+@pytest.mark.postgresql
+async def test_a_transaction_whose_connection_was_lost_is_not_the_runs_failure(postgresql_url):
+    calls = []
+
+    def insert(connection) -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return len(calls)
+
+    @workflow(name="cut-off")
+    async def cut_off(ctx: Context) -> int:
+        return await ctx.transaction(insert)
+
+    async with Engine.open(postgresql_url, [cut_off]) as engine:
+        assert await (await engine.start(cut_off)).result(20) == 2
+
+
+@pytest.mark.postgresql
+async def test_connections_that_died_while_idle_fail_no_run(postgresql_url):
+    def nothing(connection) -> int:
+        return 1
+
+    @workflow(name="after-a-restart")
+    async def flow(ctx: Context) -> int:
+        await ctx.wait_signal(address_changed)
+        return await ctx.transaction(nothing)
+
+    def kill_others(connection):
+        mine = "application_name = current_setting('application_name') AND pid <> pg_backend_pid()"
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}"))
+
+    async with Engine.open(postgresql_url, [flow], service="restarted") as engine:
+        handle = await engine.start(flow)
+        await waits(engine, handle.id)
+        await asyncio.gather(*(engine.database.read(queries.get_run, handle.id) for _ in range(8)))
+        await engine.database.transact(commands.send_signal, handle.id, "address-changed", '"x"')
+        await engine.database.transact(kill_others)
+        assert await handle.result(20) == 1
+
+
+@pytest.mark.postgresql
+async def test_a_worker_whose_new_life_cannot_begin_tries_again(postgresql_url):
+    async with Engine.open(postgresql_url, [doubling]) as engine:
+        begin, failures = engine._worker.begin, []
+
+        async def failing_begin(on_lost):
+            if not failures:
+                failures.append(1)
+                raise OSError("the database is away")
+            await begin(on_lost)
+
+        engine._worker.begin = failing_begin
+        engine.residence.fenced(engine._worker.owner)
+        await wait_until(lambda: failures)
+        assert await (await engine.start(doubling, 3)).result(10) == 6
+
+
+async def test_what_was_decided_after_a_lost_commit_is_lost_with_it(database_url):
+    @workflow(name="two-signals")
+    async def two_signals(ctx: Context) -> str:
+        first = await ctx.wait_signal(address_changed)
+        return f"{first} {await ctx.wait_signal(second_signal)}"
+
+    async with Engine.open(database_url, [two_signals]) as engine:
+        handle = await engine.start(two_signals)
+        await waits(engine, handle.id)
+        committer = engine.database._committer
+        commit, lost = committer._commit, []
+
+        async def losing_commit(group):
+            if not lost and any(w.statement is APPEND_HISTORY for member in group for w in member.writes):
+                lost.append(group)
+                # While this commit is under way the run goes on, and what it decides is queued behind.
+                engine.residence._executors[handle.id].hear([Message(2, "signal", "second", '"b"', None)], 2)
+                raise CommitFailed("the disk is full")
+            await commit(group)
+
+        committer._commit = losing_commit
+        await handle.signal(address_changed, "a")
+        await wait_until(lambda: lost)
+        await handle.signal(second_signal, "c")
+        assert await handle.result(20) == "a c"
+
+
+async def test_a_full_commit_queue_loses_nothing(sqlite_url):
+    @workflow(name="two-signals")
+    async def two_signals(ctx: Context) -> str:
+        first = await ctx.wait_signal(address_changed)
+        return f"{first} {await ctx.wait_signal(second_signal)}"
+
+    async with Engine.open(sqlite_url, [two_signals]) as engine:
+        handle = await engine.start(two_signals)
+        await waits(engine, handle.id)
+        write, refused = engine.database.write, []
+
+        def full_once(*writes, events=(), fence=None):
+            if writes and not refused:
+                refused.append(writes)
+                raise CommitQueueFull("the queue is full")
+            return write(*writes, events=events, fence=fence)
+
+        engine.database.write = full_once
+        await handle.signal(address_changed, "a")
+        await wait_until(lambda: refused)
+        await handle.signal(second_signal, "b")
+        assert await handle.result(10) == "a b"
+        rows = await engine.database.read(queries.get_history, handle.id)
+        assert [row.operation for row in rows] == ["1", "2"]
+
+
+async def test_a_child_that_could_not_be_inserted_is_started_again(database_url):
+    @workflow(name="parent")
+    async def parent(ctx: Context) -> int:
+        await ctx.wait_signal(address_changed)
+        return await ctx.child(doubling, 4)
+
+    async with Engine.open(database_url, [parent, doubling]) as engine:
+        handle = await engine.start(parent)
+        await waits(engine, handle.id)
+        write, failures = engine.database.write, []
+
+        def failing_insert(*writes, events=(), fence=None):
+            if not failures and any(w.statement.name == "insert_run" for w in writes):
+                failures.append(1)
+                future = asyncio.get_running_loop().create_future()
+                asyncio.get_running_loop().call_soon(future.set_exception, CommitFailed("lost"))
+                return future
+            return write(*writes, events=events, fence=fence)
+
+        engine.database.write = failing_insert
+        await handle.signal(address_changed, "go")
+        assert await handle.result(10) == 8
+        assert failures
+
+
+@workflow(name="slow-child")
+async def slow_child(ctx: Context) -> str:
+    return await ctx.wait_signal(address_changed)
+
+
+@workflow(name="parent-of-slow")
+async def parent_of_slow(ctx: Context) -> str:
+    return await ctx.child(slow_child)
+
+
+async def child_of(engine, run_id):
+    async def find():
+        return (await engine.database.read(queries.list_runs, queries.RunFilter(parent=run_id))).items
+
+    return (await wait_until(find))[0].id
+
+
+async def test_a_childs_end_reaches_a_parent_that_just_leaves(database_url):
+    async with Engine.open(database_url, [parent_of_slow, slow_child]) as engine:
+        handle = await engine.start(parent_of_slow)
+        child = await child_of(engine, handle.id)
+        await wait_until(lambda: engine.residence.is_quiet)
+        ended = engine.residence.run_ended
+
+        def evict_parent(executor, saving):
+            ended(executor, saving)
+            parent = engine.residence._executors.get(handle.id)
+            if executor.run.id == child and parent is not None and parent.is_resting:
+                engine.residence._evict(parent)
+
+        engine.residence.run_ended = evict_parent
+        await engine.handle(child).signal(address_changed, "grown up")
+        assert await handle.result(10) == "grown up"
+
+
+async def test_a_crash_before_the_parent_was_woken_leaves_no_parent_behind(database_url):
+    async with Engine.open(database_url, [parent_of_slow, slow_child], limits=Limits(idle_seconds=0)) as engine:
+        handle = await engine.start(parent_of_slow, id="left-behind")
+        child = await child_of(engine, handle.id)
+
+        async def everybody_left():
+            engine.residence.evict_idle()
+            return not engine.residence._executors
+
+        await wait_until(everybody_left)
+        write = engine.database.write
+
+        def crash_before_waking(*writes, events=(), fence=None):
+            if writes and writes[0].statement is WAKE_RUN:
+                return asyncio.get_running_loop().create_future()
+            return write(*writes, events=events, fence=fence)
+
+        engine.database.write = crash_before_waking
+        await engine.handle(child).signal(address_changed, "grown up")
+        assert await engine.handle(child, slow_child).result(10) == "grown up"
+        await wait_until(lambda: engine.residence._waking)
+    async with Engine.open(database_url, [parent_of_slow, slow_child]) as engine:
+        assert await engine.handle("left-behind", parent_of_slow).result(10) == "grown up"
+
+
+async def test_an_idempotency_key_without_a_principal_is_one_run_too(database_url):
+    async with Engine.open(database_url, [doubling]) as engine:
+        one = await engine.start(doubling, 4, idempotency_key="k")
+        assert (await engine.start(doubling, 4, idempotency_key="k")).id == one.id
+
+
+async def test_a_cancelled_child_hears_of_it_even_while_it_leaves_memory(database_url):
+    async with Engine.open(database_url, [parent_of_slow, slow_child]) as engine:
+        handle = await engine.start(parent_of_slow)
+        child = await child_of(engine, handle.id)
+        await wait_until(lambda: engine.residence.is_quiet)
+        cancel_child = engine.residence.cancel_child
+
+        def evict_child(parent, operation):
+            cancel_child(parent, operation)
+            engine.residence._evict(engine.residence._executors[child])
+
+        engine.residence.cancel_child = evict_child
+        await handle.cancel()
+        with pytest.raises(RunCancelled):
+            await handle.result(10)
+        assert await status_of(engine, child) == "cancelled"
+
+
+async def test_an_update_of_a_run_that_ends_without_an_answer_is_rejected(database_url):
+    async with Engine.open(database_url, [slow_child]) as engine:
+        handle = await engine.start(slow_child)
+        asking = asyncio.ensure_future(handle.update(change_quantity, 1, timeout=10))
+        await wait_until(lambda: _was_sent(engine, handle.id))
+        await handle.signal(address_changed, "the end")
+        with pytest.raises(UpdateRejected, match="the run has completed"):
+            await asking
+
+
+async def _was_sent(engine, run_id):
+    return await engine.database.read(lambda c: c.scalar(select(messages.c.number).where(messages.c.run == run_id)))
+
+
+async def test_the_pause_before_a_retry_is_kept_by_a_run_that_is_woken_early(database_url):
+    attempts = []
+
+    @step(retries=1, backoff=Backoff(initial=timedelta(hours=1), maximum=timedelta(hours=1), jitter=0))
+    async def fails_once() -> int:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ConnectionError("away")
+        return len(attempts)
+
+    @workflow(name="patient")
+    async def patient(ctx: Context) -> int:
+        return await ctx.step(fails_once)
+
+    async with environment(database_url, [patient], limits=Limits(idle_seconds=0)) as env:
+        handle = await env.engine.start(patient)
+        begun_at = env.now
+        await env.until_resting()
+        env.engine.residence.evict_idle()
+        await wait_until(lambda: not env.engine.residence._executors)
+        await handle.signal(address_changed, "nobody waits for this")
+        await wait_until(lambda: env.engine.residence._executors)
+        await env.until_resting()
+        assert len(attempts) == 1
+        assert await env.result(handle) == 2
+        assert env.now - begun_at >= timedelta(hours=1)
