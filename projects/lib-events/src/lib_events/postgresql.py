@@ -134,8 +134,7 @@ class PostgresqlDatabase(Database):
         raise AssertionError("unreachable")
 
     async def _transact_once[*A, R](self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None) -> R:
-        lost = CommitFailed("the connection to PostgreSQL was lost; it may or may not be saved")
-        async with self._pooled(lost) as (core, raw), raw.transaction():
+        async with self._pooled() as (core, raw), raw.transaction():
             connection, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
             writes = [*connection.written, *append_writes(connection.published)]
             if writes or fence:
@@ -144,21 +143,18 @@ class PostgresqlDatabase(Database):
         return value
 
     @asynccontextmanager
-    async def _pooled(self, lost: Exception) -> AsyncIterator[tuple[AsyncConnection, asyncpg.Connection]]:
-        """Lend a connection of the pool; raises `lost` when it breaks. One left in a bad state is dropped."""
+    async def _pooled(self) -> AsyncIterator[tuple[AsyncConnection, asyncpg.Connection]]:
+        """Lend a connection of the pool; one that a cancellation or an error left in a bad state is dropped."""
         async with self._engine.connect() as core:
             raw = await _driver(core)
             try:
                 yield core, raw
             except BaseException as error:
-                is_closed = raw.is_closed()
-                if isinstance(error, asyncio.CancelledError) or is_closed or raw.is_in_transaction():
+                if isinstance(error, asyncio.CancelledError) or raw.is_closed() or raw.is_in_transaction():
                     await core.invalidate()
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():  # ending the transaction may have hidden it
                     raise asyncio.CancelledError from error
-                if is_closed and isinstance(error, Exception):
-                    raise lost from error
                 raise
 
     def _call[*A, R](
@@ -169,10 +165,14 @@ class PostgresqlDatabase(Database):
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
-        lost = DatabaseUnavailable("the connection to PostgreSQL was lost while reading; try again")
-        async with self._pooled(lost) as (core, raw), raw.transaction(isolation="repeatable_read", readonly=True):
-            _, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
-            return value
+        try:
+            async with self._pooled() as (core, raw), raw.transaction(isolation="repeatable_read", readonly=True):
+                _, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
+                return value
+        except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if _is_lost(error):
+                raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}; try again") from error
+            raise
 
     def write(self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None) -> asyncio.Future[None]:
         """See `Database.write`."""

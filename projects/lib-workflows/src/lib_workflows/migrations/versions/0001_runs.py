@@ -7,9 +7,7 @@ revision = "0001"
 down_revision = None
 
 
-def _partial(
-    name: str, table: str, columns: list[str | sa.TextClause], condition: str, *, unique: bool = False
-) -> None:
+def _partial(name: str, table: str, columns: list[str], condition: str, *, unique: bool = False) -> None:
     where = sa.text(condition)
     op.create_index(name, table, columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
@@ -49,8 +47,7 @@ def upgrade() -> None:
     _partial("runs_due", "runs", ["owner", "wake_at"], "wake_at IS NOT NULL")
     _partial("runs_owned", "runs", ["owner"], "ended_at IS NULL AND owner IS NOT NULL")
     _partial("runs_parent", "runs", ["parent"], "parent IS NOT NULL")
-    key: list[str | sa.TextClause] = [sa.text("(coalesce(principal, ''))"), "idempotency_key"]
-    _partial("runs_idempotency", "runs", key, "idempotency_key IS NOT NULL", unique=True)
+    _partial("runs_idempotency", "runs", ["principal", "idempotency_key"], "idempotency_key IS NOT NULL", unique=True)
     op.create_index("runs_created", "runs", ["created_at", "id"])
     op.create_index("runs_workflow", "runs", ["workflow", "created_at"])
     op.create_table(
