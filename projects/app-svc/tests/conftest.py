@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app_svc.serving import Server, serving
+from app_svc.serving import Serving, serving
 from app_svc.settings import AppSettings
 from lib_events.secret_file import write_secret
 from lib_events.testing import wait_until
@@ -225,7 +225,7 @@ async def _messages(answer: httpx.Response) -> AsyncIterator[tuple[str | None, s
 class AppUnderTest:
     """A running AppService."""
 
-    def __init__(self, server: Server, issuer: LocalIssuer, http: httpx.AsyncClient) -> None:
+    def __init__(self, server: Serving, issuer: LocalIssuer, http: httpx.AsyncClient) -> None:
         self.url = server.url
         self.service = server.service
         self.issuer = issuer

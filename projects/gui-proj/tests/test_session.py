@@ -1,7 +1,6 @@
 """Sessions at rest, and the doors that keep strangers out."""
 
 import asyncio
-import socket
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from gui_proj.__main__ import listen
 from gui_proj.live import EVERYTHING, Listener, UnderWay, event_data, topics_of
 from gui_proj.sealed import derived_key, from_text, seal, to_text, unseal
 from gui_proj.session import Person, Sessions, SignedOut
@@ -196,9 +194,3 @@ async def test_an_event_stream_is_read_as_the_standard_says():
     text = ": hello\n\nid: 1.4\nevent: a\ndata: one\ndata: two\n\nretry: 5\n\ndata:three\n\nid: 1.5\n\n"
     answer = httpx.Response(200, content=text.encode())
     assert [data async for data in event_data(answer)] == ["one\ntwo", "three"]
-
-
-def test_a_taken_port_is_an_error_that_names_the_option(capsys):
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit):
-        listen(GuiSettings(gui_port=taken.getsockname()[1]))
-    assert "--port or EVS_GUI_PORT" in capsys.readouterr().err

@@ -36,15 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
     """Serve until told to stop."""
     from auth_svc import serving  # noqa: PLC0415 - the offline commands need no server
+    from lib_events.http_server import new_event_loop  # noqa: PLC0415
     from lib_events.parent_watch import watch_parent  # noqa: PLC0415
     from lib_events.telemetry import configure_logging  # noqa: PLC0415
 
     configure_logging(SERVICE)
     watch_parent()
-    try:
-        asyncio.run(serving.serve(settings), loop_factory=serving.new_event_loop)
-    except serving.PortTaken as error:
-        sys.exit(f"auth-svc: {error}")
+    asyncio.run(serving.serve(settings), loop_factory=new_event_loop)
 
 
 def reset_password(settings: AuthSettings, options: argparse.Namespace) -> None:

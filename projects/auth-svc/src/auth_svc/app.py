@@ -40,7 +40,6 @@ from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.problem import install_problem_handlers
 from lib_events.relay import Relay
-from lib_events.settings import SettingsRejected
 from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics, RequestTelemetry
 
@@ -58,7 +57,7 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
     Raises `SettingsRejected` and `DatabaseError`.
     """
     url = settings.check_issuer()
-    _prepare_data(settings)
+    settings.prepare_data()
     database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
     passwords = Passwords(threads=settings.hash_threads)
     try:
@@ -72,15 +71,6 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
     finally:
         passwords.close()
         await database.close()
-
-
-def _prepare_data(settings: AuthSettings) -> None:
-    try:
-        settings.prepare_data()
-    except OSError as error:
-        raise SettingsRejected(
-            f"data folder must be writable, got {settings.data}: {error.strerror}; choose another with --data"
-        ) from error
 
 
 def create_app(service: AuthService) -> FastAPI:

@@ -1,93 +1,34 @@
 """Serving: takes the port, keeps everything running, and finishes what is under way when told to stop."""
 
-import asyncio
 import contextlib
-import errno
 import logging
-import signal
-import socket
-from collections.abc import Callable, Iterator
-
-import uvicorn
-import uvloop
 
 from auth_svc.app import create_app, open_service
 from auth_svc.settings import SERVICE, AuthSettings
-from lib_events.settings import SettingsRejected
+from lib_events.http_server import HttpServer, call_on_stop_signals, listen, running_server, url_at
 
 logger = logging.getLogger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DRAIN_SECONDS = 5
-
-new_event_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-
-
-class PortTaken(Exception):
-    """Somebody else listens where we should."""
-
-
-class Server(uvicorn.Server):
-    """An HTTP server that leaves signals to `serve`: uvicorn would raise them again before we have cleaned up."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
-
-    def stop(self) -> None:
-        """Stop; a second time, without waiting for anybody."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
 
 
 async def serve(settings: AuthSettings) -> None:
-    """Serve until a signal says stop; raises `PortTaken`, `SettingsRejected`, `DatabaseError`."""
-    with contextlib.closing(listen(settings)) as listener:
-        settings = with_port(settings, listener.getsockname()[1])
+    """Serve until a signal says stop; raises `SettingsRejected` and `DatabaseError`."""
+    with contextlib.closing(listen(settings.host, settings.auth_port, variable="EVS_AUTH_PORT")) as listener:
+        url = url_at(settings.auth_url, listener)
+        settings = settings.model_copy(update={"auth_port": listener.getsockname()[1], "auth_url": url})
         async with open_service(settings) as service:
-            config = uvicorn.Config(
-                create_app(service),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=bool(settings.trusted_proxies),
-                forwarded_allow_ips=settings.trusted_proxies,
-                lifespan="off",
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-            )
-            server = Server(config)
 
-            def stop() -> None:
+            async def release_waiters() -> None:
                 service.stopping.set()
-                server.stop()
 
-            for number in STOP_SIGNALS:
-                asyncio.get_running_loop().add_signal_handler(number, stop)
-            logger.info("%s is ready at %s", SERVICE, settings.auth_url)
-            await server.serve(sockets=[listener])
-
-
-def listen(settings: AuthSettings) -> socket.socket:
-    """Take the port, so that a taken one is found before anything else begins."""
-    try:
-        return socket.create_server((settings.host, settings.auth_port), backlog=2048)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortTaken(
-                f"port {settings.auth_port} must be free, and somebody listens there; "
-                "stop it, or choose another with --port or EVS_AUTH_PORT"
-            ) from error
-        raise SettingsRejected(
-            "EVS_HOST and EVS_AUTH_PORT must name an address of this machine, "
-            f"got {settings.host}:{settings.auth_port}: {error.strerror}"
-        ) from error
-
-
-def with_port(settings: AuthSettings, port: int) -> AuthSettings:
-    """Port 0 means any free one: then the URL is known only now."""
-    if settings.auth_port != 0:
-        return settings
-    url = settings.auth_url
-    known = f"{url.removesuffix(':0')}:{port}" if url.endswith(":0") else url
-    return settings.model_copy(update={"auth_port": port, "auth_url": known})
+            server = HttpServer(
+                create_app(service),
+                drain_seconds=DRAIN_SECONDS,
+                on_stop=release_waiters,
+                trusted_proxies=settings.trusted_proxies,
+            )
+            async with running_server(server, listener):
+                call_on_stop_signals(server.stop)
+                logger.info("%s is ready at %s", SERVICE, settings.auth_url)
+                await server.ended()

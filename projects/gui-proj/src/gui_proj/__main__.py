@@ -1,23 +1,23 @@
 """Runs the GUI: `python -m gui_proj`, or `gui-proj`."""
 
 import argparse
+import asyncio
 import logging
 import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-import uvicorn
-
 from gui_proj.app import create_app, live_feeds
 from gui_proj.settings import CLIENT_ID, GuiSettings
-from gui_proj.web_guard import WebGuard
+from lib_events.http_server import HttpServer, call_on_stop_signals, listen, new_event_loop, running_server
 from lib_events.parent_watch import watch_parent
 from lib_events.secret_file import SecretFileExposed, read_secret
 from lib_events.settings import SettingsRejected
 from lib_events.telemetry import configure_logging
 
 USAGE = 2
+DRAIN_SECONDS = 3
 
 
 def main() -> None:
@@ -30,42 +30,25 @@ def main() -> None:
         settings.check_address()
         settings.prepare_data()
         secret = read_secret(settings.secrets / f"{CLIENT_ID}.secret")
+        listener = listen(settings.host, settings.gui_port, variable="EVS_GUI_PORT")
     except FileNotFoundError as error:
         fail(f"{error.filename} must hold the secret of the client {CLIENT_ID}; start the AuthService first")
     except (SettingsRejected, SecretFileExposed, OSError) as error:
         fail(str(error))
-    listener = listen(settings)
-    guarded = create_app(settings, secret)
-    config = uvicorn.Config(
-        guarded,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=3,
-    )
-    Server(config, guarded).run(sockets=[listener])
+    asyncio.run(serve(settings, secret, listener), loop_factory=new_event_loop)
 
 
-def listen(settings: GuiSettings) -> socket.socket:
-    """Our port, or an end that says which option to change."""
-    try:
-        return socket.create_server((settings.host, settings.gui_port), backlog=512)
-    except OSError as error:
-        reason = f"cannot listen on {settings.host} port {settings.gui_port}: {error.strerror}"
-        fail(f"{reason}; choose another port with --port or EVS_GUI_PORT")
+async def serve(settings: GuiSettings, secret: str, listener: socket.socket) -> None:
+    """Serves until a signal says stop; open streams are ended, for their browsers never leave."""
+    app = create_app(settings, secret)
 
+    async def end_streams() -> None:
+        await live_feeds(app).close()
 
-class Server(uvicorn.Server):
-    """A server that ends its own streams first: otherwise it would wait for browsers that never leave."""
-
-    def __init__(self, config: uvicorn.Config, guarded: WebGuard) -> None:
-        super().__init__(config)
-        self._guarded = guarded
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await live_feeds(self._guarded).close()
-        await super().shutdown(sockets)
+    server = HttpServer(app, drain_seconds=DRAIN_SECONDS, on_stop=end_streams, lifespan="on")
+    async with running_server(server, listener):
+        call_on_stop_signals(server.stop)
+        await server.ended()
 
 
 def read_settings(arguments: list[str]) -> GuiSettings:

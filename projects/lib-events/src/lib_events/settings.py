@@ -94,7 +94,20 @@ class Settings(BaseSettings):
         return f"sqlite:///{(self.data / f'{name}.db').absolute()}"
 
     def prepare_data(self) -> Path:
-        """Make DATA private (0700) and invisible to git; raises `SettingsRejected` for somebody else's folder."""
+        """Make DATA private (0700) and invisible to git.
+
+        Raises `SettingsRejected` for somebody else's folder and for one that cannot be written.
+        """
+        try:
+            self._prepare_data()
+        except OSError as error:
+            raise SettingsRejected(
+                f"data folder must be writable, got {self.data}: {error.strerror}; "
+                "choose another with --data or EVS_DATA"
+            ) from error
+        return self.data
+
+    def _prepare_data(self) -> None:
         if self.data.exists() and not is_data_folder(self.data):
             strangers = {entry.name for entry in self.data.iterdir()} - STRANGERS_ALLOWED
             if strangers:
@@ -107,7 +120,6 @@ class Settings(BaseSettings):
         if not is_data_folder(self.data):
             (self.data / IGNORE).write_text("*\n")
         self.secrets.mkdir(mode=0o700, exist_ok=True)
-        return self.data
 
 
 def is_data_folder(folder: Path) -> bool:
