@@ -27,12 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     watch_parent()
     from app_svc import serving  # noqa: PLC0415 - --help needs neither engine nor server
     from app_svc.workflow_loading import WorkflowsNotLoaded  # noqa: PLC0415
+    from lib_events.contracts import ContractBroken  # noqa: PLC0415
 
     try:
         settings = AppSettings(**options)
         run = serving.serve if command == "serve" else serving.work
         asyncio.run(run(settings), loop_factory=serving.new_event_loop)
-    except (SettingsRejected, DatabaseError, WorkflowsNotLoaded, serving.PortTaken) as error:
+    except (SettingsRejected, DatabaseError, WorkflowsNotLoaded, ContractBroken, serving.PortTaken) as error:
         sys.exit(f"app-svc: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

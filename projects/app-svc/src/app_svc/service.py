@@ -1,6 +1,6 @@
 """The composition root: opens the database, wires the parts, and keeps the loops running."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from lib_auth.jwks import RemoteKeys
 from lib_auth.revocations import Revocations, hear_revocations
 from lib_events import event_log
 from lib_events.broker import Broker
+from lib_events.contracts import keep_contracts
 from lib_events.database import Connection, Database, open_database
 from lib_events.event import EventRegistry, EventType
 from lib_events.feed import Feed
@@ -48,6 +49,7 @@ class Service:
     database: Database
     workflows: Registry
     event_registry: EventRegistry
+    contracts: Mapping[str, int]  # the version of each event type
     engine: Engine
     guard: Guard
     streams: Streams
@@ -75,6 +77,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
     """Open everything and keep it running inside the block; on the way out the engine drains first."""
     workflows, registry = _load(settings)
     async with _open_database(settings) as database, httpx.AsyncClient() as http:
+        contracts = await database.transact(keep_contracts, registry.schemas())
         feed = Feed(database)
         known_revocations = Revocations(
             database,
@@ -100,6 +103,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
                 database=database,
                 workflows=workflows,
                 event_registry=registry,
+                contracts=contracts,
                 engine=engine,
                 guard=Guard(verifier, resource_metadata=settings.resource_metadata),
                 streams=Streams(feed, verifier),
@@ -113,12 +117,13 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
 async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
     """Run an engine and nothing that answers anybody; relay and importer wait to take the lead."""
     workflows, registry = _load(settings)
-    async with (
-        _open_database(settings) as database,
-        running(*_event_loops(settings, database, registry)),
-        Engine(database, workflows, lease_seconds=settings.lease_seconds) as engine,
-    ):
-        yield engine
+    async with _open_database(settings) as database:
+        await database.transact(keep_contracts, registry.schemas())
+        async with (
+            running(*_event_loops(settings, database, registry)),
+            Engine(database, workflows, lease_seconds=settings.lease_seconds) as engine,
+        ):
+            yield engine
 
 
 def _load(settings: AppSettings) -> tuple[Registry, EventRegistry]:

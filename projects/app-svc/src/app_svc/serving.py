@@ -53,7 +53,7 @@ async def work(settings: AppSettings) -> None:
 
 @asynccontextmanager
 async def serving(settings: AppSettings) -> AsyncIterator["Server"]:
-    """Serve inside the block; raises `PortTaken`, `SettingsRejected`, `DatabaseError`, `WorkflowsNotLoaded`."""
+    """Serve inside the block; raises what `main` ends with: `PortTaken`, `DatabaseError`, `ContractBroken` …"""
     listener = listen(settings)
     try:
         settings = _with_port(settings, listener.getsockname()[1])

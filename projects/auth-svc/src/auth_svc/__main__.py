@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
     """Serve until told to stop."""
     from auth_svc import serving  # noqa: PLC0415 - the offline commands need no server
+    from lib_events.contracts import ContractBroken  # noqa: PLC0415
     from lib_events.parent_watch import watch_parent  # noqa: PLC0415
     from lib_events.telemetry import configure_logging  # noqa: PLC0415
 
@@ -41,7 +42,7 @@ def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
     watch_parent()
     try:
         asyncio.run(serving.serve(settings), loop_factory=serving.new_event_loop)
-    except serving.PortTaken as error:
+    except (ContractBroken, serving.PortTaken) as error:
         sys.exit(f"auth-svc: {error}")
 
 

@@ -1,6 +1,7 @@
 """The parts every endpoint works with, wired once in `auth_svc.app`."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
@@ -23,6 +24,7 @@ class AuthService:
 
     settings: AuthSettings
     database: Database
+    contracts: Mapping[str, int]  # the version of each event type
     issuer: Issuer
     passwords: Passwords
     sign_in_limits: SignInLimits

@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
 
 
 async def serve(settings: AuthSettings) -> None:
-    """Serve until a signal says stop; raises `PortTaken`, `SettingsRejected`, `DatabaseError`."""
+    """Serve until a signal says stop; raises `PortTaken`, `SettingsRejected`, `DatabaseError`, `ContractBroken`."""
     with contextlib.closing(listen(settings)) as listener:
         settings = with_port(settings, listener.getsockname()[1])
         async with open_service(settings) as service:

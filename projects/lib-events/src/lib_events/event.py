@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from lib_events.clock import SystemClock, to_datetime
 
@@ -85,8 +85,21 @@ class EventType[T]:
         return self.adapter.json_schema()
 
     def dump(self, payload: T) -> Any:
-        """Return `payload` as JSON-able data."""
-        return self.adapter.dump_python(payload, mode="json")
+        """Return `payload` as JSON-able data, named as in the schema; raises `EventRejected` when it is no `T`.
+
+        Of an instance of a subclass only the fields of `T` are taken: readers know no others.
+        """
+        try:
+            # An instance is only asked for its class here; dumping alone takes any other model for a `T` …
+            checked = self.adapter.validate_python(payload)
+            data = self.adapter.dump_python(checked, mode="json", by_alias=True, warnings=False)
+            # … and writes whatever was put past validation. What readers would refuse must not get into the log.
+            self.adapter.validate_python(data)
+        except ValidationError as error:
+            raise _invalid_data(self.name, error) from error
+        except PydanticSerializationError as error:
+            raise EventRejected("invalid_data", f"data: {error}", event_type=self.name, field="data") from error
+        return data
 
     def __repr__(self) -> str:
         return f"EventType({self.name!r}, {getattr(self.model, '__name__', self.model)!s})"
@@ -118,7 +131,10 @@ class Event:
         id: str | None = None,  # noqa: A002 - the attribute's name in CloudEvents
         time: datetime | None = None,
     ) -> "Event":
-        """Make an event of `event_type`; without `cause` it takes the one of the current context."""
+        """Make an event of `event_type`; without `cause` it takes the one of the current context.
+
+        Raises `EventRejected` when `payload` is not what the type promises.
+        """
         event_id = id or str(uuid.uuid7() if hasattr(uuid, "uuid7") else uuid.uuid4())
         extensions = (cause or current_cause.get()).extensions()
         extensions.setdefault("correlationid", event_id)
@@ -225,6 +241,10 @@ class EventRegistry:
 
     def __iter__(self) -> Iterator[EventType[Any]]:
         return iter(self._types.values())
+
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """The JSON Schema of each type, by name."""
+        return {event_type.name: event_type.schema() for event_type in self}
 
     def get(self, name: str) -> EventType[Any] | None:
         """The type of that name, or None."""

@@ -56,6 +56,15 @@ event_log_state = Table(
     Column("batch_end", BigInteger),  # the batch in flight ends here; NULL when none is
 )
 
+event_contracts = Table(
+    "event_contracts",
+    metadata,
+    Column("type", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),  # 1, 2, …: each only adds to the one before
+    Column("schema", Text, nullable=False),  # JSON Schema of the data
+    Column("kept_at", BigInteger, nullable=False),
+)
+
 subscription_cursors = Table(
     "subscription_cursors",
     metadata,
