@@ -353,6 +353,8 @@ async def test_events_that_may_not_come_in_are_refused_with_the_reason(app: Any)
         (cloud_event(id=None), 400, "malformed", "/id"),
         (cloud_event(time="yesterday"), 400, "malformed", "/time"),
         (cloud_event(Bad_Name="x"), 400, "malformed", "/Bad_Name"),
+        (cloud_event(subject="a\0b"), 400, "malformed", "/subject"),
+        (cloud_event(datacontenttype="text/xml", data="<x/>"), 415, "unsupported-content", "/datacontenttype"),
         ([], 400, "malformed", ""),
     ]
     for body, status, name, pointer in cases:
@@ -360,7 +362,9 @@ async def test_events_that_may_not_come_in_are_refused_with_the_reason(app: Any)
         found = answer.json()
         assert (answer.status_code, found["type"]) == (status, f"urn:evs:problem:event-{name}"), body
         assert found["errors"][0]["pointer"].startswith(pointer), body
-    assert (await publish(alice, cloud_event(), "text/plain")).status_code == 415
+    for content_type in ("text/plain", "application/cloudevents+avro"):
+        answer = await publish(alice, cloud_event(), content_type)
+        assert (answer.status_code, answer.json()["type"]) == (415, "urn:evs:problem:event-unsupported-content")
     broken = await alice.request(
         "POST", "/v1/events", content=b"{", headers={"content-type": "application/cloudevents+json"}
     )

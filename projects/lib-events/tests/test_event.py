@@ -135,6 +135,13 @@ def test_what_json_cannot_say_is_not_published():
         Event.of(EventType("shop.thing.seen", dict[str, Any]), {"thing": object()}, source="/shop")
 
 
+@pytest.mark.parametrize("empty", ["source", "subject"])
+def test_an_event_whose_attribute_no_reader_would_take_is_not_made(empty):
+    with pytest.raises(EventRejected) as caught:
+        Event.of(OrderPlaced, Order(sku="tea"), **{"source": "/shop", empty: ""})
+    assert (caught.value.reason, caught.value.field) == ("malformed", empty)
+
+
 def test_of_a_subclass_only_what_the_type_promises_is_published():
     assert Event.of(OrderPlaced, OrderWithNote(sku="tea"), source="/shop").data == {"sku": "tea", "quantity": 1}
 
