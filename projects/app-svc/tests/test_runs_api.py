@@ -393,6 +393,18 @@ async def test_the_openapi_document_names_scope_and_role_of_every_operation(app:
             assert operation["security"], path
 
 
+async def test_the_events_are_described_with_their_ways_and_versions(app: Any) -> None:
+    document = (await app.http.get("/asyncapi.json")).json()
+    messages, operations = document["components"]["messages"], document["operations"]
+    assert messages["order.payment.captured"]["x-contract-version"] == 1
+    assert operations["receive.evs.user.registered"]["channel"]["$ref"].startswith("#/channels/events.auth-svc.")
+    published = {found["$ref"].rpartition("/")[2] for found in operations["receive.publish"]["messages"]}
+    assert "welcome.message.sent" in published
+    assert not any(name.startswith("evs.") for name in published)
+    assert "evs.run.progressed" in document["channels"]["run"]["messages"]
+    assert operations["send.feed"]["security"][0]["openIdConnectUrl"].startswith(app.issuer.url)
+
+
 async def test_metrics_and_health_are_there(app: Any) -> None:
     await app.client().get("/v1/workflows")
     metrics = (await app.http.get("/metrics")).text

@@ -43,7 +43,7 @@ def create_app(service: Service) -> FastAPI:
         routes=[
             *health_routes(service.checks()),
             service.metrics.route(),
-            *discovery_routes(settings, service.event_types),
+            *discovery_routes(service),
         ],
     )
     route_class = guarded_route(service.guard)

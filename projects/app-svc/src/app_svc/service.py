@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 from sqlalchemy import text
 
 from app_svc import tables
-from app_svc.progress import RUN_PROGRESSED, Progress
+from app_svc.progress import Progress
 from app_svc.settings import CLIENT_ID, SERVICE, AppSettings
 from app_svc.streams import Streams
 from app_svc.workflow_loading import WorkflowsNotLoaded, load_workflows
@@ -23,7 +22,7 @@ from lib_events import event_log
 from lib_events.broker import Broker
 from lib_events.contracts import keep_contracts
 from lib_events.database import Connection, Database, open_database
-from lib_events.event import EventRegistry, EventType
+from lib_events.event import EventRegistry
 from lib_events.feed import Feed
 from lib_events.health import Check
 from lib_events.importer import Importer
@@ -56,11 +55,6 @@ class Service:
     progress: Progress
     metrics: Metrics
     revocations: Revocations
-
-    @property
-    def event_types(self) -> list[EventType[Any]]:
-        """Every event type there is to read here."""
-        return [*self.event_registry, RUN_PROGRESSED]
 
     def checks(self) -> dict[str, Check]:
         """What must be well before requests can be answered. The broker is not among it: events wait in the log."""

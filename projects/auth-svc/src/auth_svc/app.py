@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc import access_api, admin_api, first_start, signing_keys
-from auth_svc.approvals import ApprovalDecided, hear_decision
+from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
 from auth_svc.browser import PageRefused, render
+from auth_svc.discovery import describe_events
 from auth_svc.issuer import Issuer
 from auth_svc.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.own_tokens import OwnRevocations
@@ -120,7 +121,7 @@ def _wire(
     return AuthService(
         settings=settings,
         database=database,
-        contracts=contracts,
+        event_document=describe_events(contracts),
         issuer=issuer,
         passwords=passwords,
         sign_in_limits=SignInLimits(),
@@ -143,7 +144,7 @@ def _loops(service: AuthService) -> list[Loop]:
         broker = Broker(settings.nats_url, service=SERVICE, seed_file=seed if seed.exists() else None)
         loops.append(broker)
         types = [ApprovalDecided.name]
-        loops.append(Importer(database, broker, sources=["app-svc"], types=types, registry=EVENT_TYPES))
+        loops.append(Importer(database, broker, sources=[APP_SERVICE], types=types, registry=EVENT_TYPES))
     loops += [
         Relay(database, broker),
         Subscriptions(database, [hear_decision]),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from starlette.requests import Request
 
@@ -24,7 +25,7 @@ class AuthService:
 
     settings: AuthSettings
     database: Database
-    contracts: Mapping[str, int]  # the version of each event type
+    event_document: Mapping[str, Any]  # AsyncAPI
     issuer: Issuer
     passwords: Passwords
     sign_in_limits: SignInLimits
