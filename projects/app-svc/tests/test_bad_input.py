@@ -308,6 +308,20 @@ async def test_no_text_in_a_body_makes_the_service_fail(any_app: Any) -> None:
 
 # Starting
 
+DOORBELL = """
+from dataclasses import dataclass
+from lib_workflows import Context, EventType, workflow
+
+@dataclass
+class Bell:
+    {fields}
+
+Rang = EventType("house.bell.rang", Bell)
+
+@workflow(name="doorbell")
+async def answer(ctx: Context, bell: Bell) -> None: ...
+"""
+
 
 def start(*arguments: str, **environment: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "app_svc", *arguments]
@@ -332,6 +346,26 @@ def test_a_taken_port_names_the_option(tmp_path: Path) -> None:
 def test_workflows_that_do_not_load_are_named(tmp_path: Path) -> None:
     code, said = start("--data", str(tmp_path / "d"), "--port", "0", "--workflows", "absent_flow.py")
     assert (code, "must name a file that exists, got absent_flow.py" in said) == (1, True)
+
+
+async def test_an_event_type_may_gain_an_optional_field_and_nothing_else(
+    make_settings: Any, run_app: Any, issuer: Any, tmp_path: Path
+) -> None:
+    flow = tmp_path / "doorbell_that_grows.py"
+    for version, fields in enumerate(("tone: str", "tone: str\n    pitch: int = 0"), start=1):
+        flow.write_text(DOORBELL.format(fields=fields))
+        async with run_app(make_settings(workflows=[str(flow)]), issuer) as app:
+            assert app.service.contracts["house.bell.rang"] == version
+            rang = {"specversion": "1.0", "id": str(version), "source": "/door", "type": "house.bell.rang"}
+            headers = {"content-type": "application/cloudevents+json"}
+            body = json.dumps(rang | {"data": {"tone": "ding"}})
+            sent = await app.client("alice").request("POST", "/v1/events", content=body, headers=headers)
+            assert sent.status_code == 202, sent.text
+        del sys.modules[flow.stem]
+    flow.write_text(DOORBELL.format(fields="tone: int\n    pitch: int = 0"))
+    code, said = start("--data", str(tmp_path / "data"), "--port", "0", "--workflows", str(flow))
+    assert (code, "app-svc: event type 'house.bell.rang' must stay compatible with version 2" in said) == (1, True)
+    assert ("data.tone has changed type" in said, "Traceback" in said) == (True, False)
 
 
 def test_a_data_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

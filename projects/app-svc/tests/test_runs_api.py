@@ -386,6 +386,8 @@ async def test_events_that_may_not_come_in_are_refused_with_the_reason(app: Any)
         (cloud_event(id=None), 400, "malformed", "/id"),
         (cloud_event(time="yesterday"), 400, "malformed", "/time"),
         (cloud_event(Bad_Name="x"), 400, "malformed", "/Bad_Name"),
+        (cloud_event(subject="a\0b"), 400, "malformed", "/subject"),
+        (cloud_event(datacontenttype="text/xml", data="<x/>"), 415, "unsupported-content", "/datacontenttype"),
         ([], 400, "malformed", ""),
     ]
     for body, status, name, pointer in cases:
@@ -393,7 +395,9 @@ async def test_events_that_may_not_come_in_are_refused_with_the_reason(app: Any)
         found = answer.json()
         assert (answer.status_code, found["type"]) == (status, f"urn:evs:problem:event-{name}"), body
         assert found["errors"][0]["pointer"].startswith(pointer), body
-    assert (await publish(alice, cloud_event(), "text/plain")).status_code == 415
+    for content_type in ("text/plain", "application/cloudevents+avro"):
+        answer = await publish(alice, cloud_event(), content_type)
+        assert (answer.status_code, answer.json()["type"]) == (415, "urn:evs:problem:event-unsupported-content")
     broken = await alice.request(
         "POST", "/v1/events", content=b"{", headers={"content-type": "application/cloudevents+json"}
     )
@@ -420,6 +424,18 @@ async def test_the_openapi_document_names_scope_and_role_of_every_operation(app:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             assert operation["security"], path
+
+
+async def test_the_events_are_described_with_their_ways_and_versions(app: Any) -> None:
+    document = (await app.http.get("/asyncapi.json")).json()
+    messages, operations = document["components"]["messages"], document["operations"]
+    assert messages["order.payment.captured"]["x-contract-version"] == 1
+    assert operations["receive.evs.user.registered"]["channel"]["$ref"].startswith("#/channels/events.auth-svc.")
+    published = {found["$ref"].rpartition("/")[2] for found in operations["receive.publish"]["messages"]}
+    assert "welcome.message.sent" in published
+    assert not any(name.startswith("evs.") for name in published)
+    assert "evs.run.progressed" in document["channels"]["run"]["messages"]
+    assert operations["send.feed"]["security"][0]["openIdConnectUrl"].startswith(app.issuer.url)
 
 
 async def test_metrics_and_health_are_there(app: Any) -> None:

@@ -53,6 +53,14 @@ async def test_the_admin_api_says_where_to_sign_in(provider):
     assert document["authorization_servers"] == [ISSUER]
 
 
+async def test_the_events_are_described_with_the_versions_in_this_database(provider):
+    document = (await provider.http.get("/asyncapi.json")).json()
+    messages = document["components"]["messages"]
+    assert {"evs.user.registered", "evs.token.revoked", "evs.approval.decided"} <= messages.keys()
+    assert {message["x-contract-version"] for message in messages.values()} == {1}
+    assert document["operations"]["receive.evs.approval.decided"]["action"] == "receive"
+
+
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/oauth2/token"), ("PUT", "/oauth2/authorize"), ("DELETE", "/login")]
 )

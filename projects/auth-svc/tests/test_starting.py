@@ -5,6 +5,18 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import BaseModel
+
+from lib_auth.events import SessionStarted
+from lib_events.contracts import keep_contracts
+from lib_events.database import open_database
+from lib_events.event import EventRegistry, EventType
+from lib_events.event_log import SCHEMA
+
+
+class SessionOfANumber(BaseModel):
+    session: int
+    user: str
 
 
 def start(tmp_path, *arguments, **environment):
@@ -60,3 +72,15 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     assert ended.returncode == 1
     assert "choose another with --data" in ended.stderr
     assert [entry.name for entry in (tmp_path / "evs").iterdir()] == ["thesis.tex"]
+
+
+async def test_an_event_type_that_broke_its_contract_is_named(tmp_path, sqlite_url):
+    earlier = EventRegistry(EventType(SessionStarted.name, SessionOfANumber))
+    database = await open_database(sqlite_url, service="auth-svc", schemas=[SCHEMA])
+    await database.transact(keep_contracts, earlier.schemas())
+    await database.close()
+    ended = start(tmp_path, "--port", "0", "--database-url", sqlite_url)
+    assert ended.returncode == 1
+    assert "auth-svc: event type 'evs.session.started' must stay compatible with version 1" in ended.stderr
+    assert "data.session has changed type" in ended.stderr
+    assert "Traceback" not in ended.stderr

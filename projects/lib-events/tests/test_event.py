@@ -1,9 +1,10 @@
 """The CloudEvents envelope, event types and the registry."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from lib_events.event import Cause, Event, EventRegistry, EventRejected, EventType, is_reserved
 
@@ -11,6 +12,22 @@ from lib_events.event import Cause, Event, EventRegistry, EventRejected, EventTy
 class Order(BaseModel):
     sku: str
     quantity: int = 1
+
+
+class OrderWithNote(Order):
+    note: str = "please"
+
+
+class Named(BaseModel):
+    sku: str = Field(alias="skuCode")
+
+
+class Nothing(BaseModel):
+    other: int = 1
+
+
+class Basket(BaseModel):
+    orders: list[Order]
 
 
 OrderPlaced = EventType("shop.order.placed", Order)
@@ -85,3 +102,52 @@ def test_a_type_name_is_lower_case_words_and_dots():
 def test_our_own_namespace_is_reserved():
     assert is_reserved("evs.run.completed")
     assert not is_reserved("evsx.run.completed")
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        (Nothing(), "data"),
+        (None, "data"),
+        ("tea", "data"),
+        ({"quantity": 1}, "data.sku"),
+        (Order.model_construct(sku=5), "data.sku"),
+    ],
+)
+def test_a_payload_that_is_not_what_its_type_promises_is_not_published(payload, field):
+    with pytest.raises(EventRejected) as caught:
+        Event.of(OrderPlaced, payload, source="/shop")
+    assert (caught.value.reason, caught.value.field) == ("invalid_data", field)
+    assert caught.value.event_type == "shop.order.placed"
+
+
+@pytest.mark.parametrize("wrong", [Nothing(), Order.model_construct(), Order.model_construct(sku=5)])
+def test_what_was_put_past_validation_is_found(wrong):
+    basket = Basket(orders=[Order(sku="tea")])
+    basket.orders.append(wrong)
+    with pytest.raises(EventRejected) as caught:
+        Event.of(EventType("shop.basket.filled", Basket), basket, source="/shop")
+    assert caught.value.field == "data.orders.1.sku"
+
+
+def test_what_json_cannot_say_is_not_published():
+    with pytest.raises(EventRejected, match="serialize"):
+        Event.of(EventType("shop.thing.seen", dict[str, Any]), {"thing": object()}, source="/shop")
+
+
+@pytest.mark.parametrize("empty", ["source", "subject"])
+def test_an_event_whose_attribute_no_reader_would_take_is_not_made(empty):
+    with pytest.raises(EventRejected) as caught:
+        Event.of(OrderPlaced, Order(sku="tea"), **{"source": "/shop", empty: ""})
+    assert (caught.value.reason, caught.value.field) == ("malformed", empty)
+
+
+def test_of_a_subclass_only_what_the_type_promises_is_published():
+    assert Event.of(OrderPlaced, OrderWithNote(sku="tea"), source="/shop").data == {"sku": "tea", "quantity": 1}
+
+
+def test_fields_are_named_as_in_the_schema():
+    event_type = EventType("shop.sku.named", Named)
+    event = Event.of(event_type, Named(skuCode="tea"), source="/shop")
+    assert event.data == {"skuCode": "tea"}
+    assert event.payload(event_type) == Named(skuCode="tea")

@@ -15,7 +15,7 @@ from app_svc.dead_letters import dead_letter_routes
 from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
 from app_svc.runs import run_routes
-from app_svc.service import SOURCES_OF_IMPORTED, Service
+from app_svc.service import Service
 from lib_events.committer import CommitQueueFull
 from lib_events.database import CommitFailed, Fenced
 from lib_events.health import health_routes
@@ -43,7 +43,7 @@ def create_app(service: Service) -> FastAPI:
         routes=[
             *health_routes(service.checks()),
             service.metrics.route(),
-            *discovery_routes(settings, service.event_types, SOURCES_OF_IMPORTED),
+            *discovery_routes(service),
         ],
     )
     route_class = guarded_route(service.guard)

@@ -1,6 +1,6 @@
 """What anybody may read: where to sign in, which operations and events there are."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -9,20 +9,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app_svc.asyncapi import describe_events
-from app_svc.permissions import RULES, Permission
+from app_svc.permissions import PUBLISH_EVENTS, READ, READ_EVENTS, RULES, Permission
+from app_svc.progress import RUN_PROGRESSED
+from app_svc.service import IMPORTED_FROM, Service
 from app_svc.settings import SERVICE, AppSettings
-from lib_events.event import EventType
+from lib_auth import events as account_events
+from lib_events.asyncapi import HttpServer, HttpWay, describe_service
+from lib_events.event import EventRegistry, is_reserved
 
 VERSION = "1.0.0"
 SECURITY = "oauth"
 
 
-def discovery_routes(
-    settings: AppSettings, event_types: Iterable[EventType[Any]], imported: Mapping[str, str]
-) -> list[Route]:
+def discovery_routes(service: Service) -> list[Route]:
     """Return the routes of the documents that are not OpenAPI."""
-    asyncapi = describe_events(event_types, imported=imported, service=SERVICE, version=VERSION)
+    settings = service.settings
+    asyncapi = describe_events(
+        service.event_registry, service.contracts, app_url=settings.app_url, auth_url=settings.auth_url
+    )
     scopes = sorted({permission.scope for permission in _permissions()})
     # RFC 9728 section 2
     resource = {
@@ -44,6 +48,51 @@ def discovery_routes(
         Route("/asyncapi.json", show_asyncapi),
         Route("/.well-known/oauth-protected-resource", show_resource),
     ]
+
+
+def describe_events(
+    registry: EventRegistry, contracts: Mapping[str, int], *, app_url: str, auth_url: str
+) -> dict[str, Any]:
+    """Return the AsyncAPI document: events on NATS, and over HTTP."""
+    imported = {kind.name for kind in account_events.ALL}
+    sent = [kind for kind in registry if kind.name not in imported]
+    own = [kind for kind in sent if not is_reserved(kind.name)]
+    follow = "Server-sent events, each with its cursor as id; `Last-Event-ID` goes on after it"
+    ways = [
+        HttpWay(
+            "feed",
+            "GET",
+            "/v1/events",
+            [*registry],
+            READ_EVENTS.scope,
+            f"Follow the event log. {follow}.",
+            query=("types", "subject", "correlation", "after"),
+        ),
+        HttpWay(
+            "run",
+            "GET",
+            "/v1/runs/{run}/events",
+            [*sent, RUN_PROGRESSED],
+            READ.scope,
+            f"Follow a run and its live progress. {follow}.",
+        ),
+        HttpWay(
+            "publish",
+            "POST",
+            "/v1/events",
+            own,
+            PUBLISH_EVENTS.scope,
+            "Publish events in the CloudEvents HTTP binding: structured, binary or batch.",
+        ),
+    ]
+    return describe_service(
+        SERVICE,
+        version=VERSION,
+        sent=sent,
+        received={IMPORTED_FROM: account_events.ALL},
+        contracts=contracts,
+        http=HttpServer(app_url, auth_url, ways),
+    )
 
 
 def describe_api(app: FastAPI, settings: AppSettings) -> dict[str, Any]:

@@ -1,23 +1,18 @@
-"""Events from outside: the CloudEvents HTTP binding in its three modes, and what may come in."""
+"""Events from outside: what may come in, and that it comes in once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
-from urllib.parse import unquote
 
-from pydantic_core import from_json
 from sqlalchemy import select
 from starlette.requests import Request
 
 from lib_auth.principal import Principal
+from lib_events import cloudevents_http
 from lib_events.database import Connection, Database
 from lib_events.event import Event, EventRegistry, EventRejected, is_reserved
 from lib_events.problem import Problem
 from lib_events.tables import events
 
-STRUCTURED = "application/cloudevents+json"
-BATCH = "application/cloudevents-batch+json"
-BATCH_LIMIT = 500
 EVENT_LIMIT_BYTES = 512 * 1024
 ID_LIMIT = 200
 UNIQUE_VIOLATION = "23505"  # PostgreSQL; on SQLite one writer looks and stores
@@ -25,54 +20,21 @@ UNIQUE_VIOLATION = "23505"  # PostgreSQL; on SQLite one writer looks and stores
 SERVICES = frozenset(("app-svc", "auth-svc", "gui-proj", "cli-proj"))
 # We say who published and why; whoever publishes may only continue a story, not invent its actors.
 OWN_EXTENSIONS = frozenset(("principal", "causationid"))
-STATUS_OF_REASON = {"malformed": 400, "unknown_type": 422, "invalid_data": 422, "reserved_type": 403}
+STATUS_OF_REASON = {
+    "malformed": 400,
+    "unsupported_content": 415,
+    "unknown_type": 422,
+    "invalid_data": 422,
+    "reserved_type": 403,
+}
 
 
 async def read_events(request: Request) -> list[Event]:
-    """Read the events of a request in structured, batch or binary mode; raises the `Problem` 400, 413, 415 or 422."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await request.body()
+    """Read the events of a request; raises the `Problem` that says what is wrong with it."""
     try:
-        if media_type == STRUCTURED:
-            return [Event.from_json(body)]
-        if media_type == BATCH:
-            return _read_batch(body)
-        if "ce-type" in request.headers:
-            return [_read_binary(request.headers, media_type, body)]
+        return cloudevents_http.read_events(request.headers, await request.body())
     except EventRejected as rejected:
         raise refusal(rejected) from rejected
-    raise Problem(
-        415,
-        "not-a-cloud-event",
-        detail=f"content type must be {STRUCTURED} or {BATCH}, or the event must be in ce- headers, got {media_type!r}",
-    )
-
-
-def _read_batch(body: bytes) -> list[Event]:
-    try:
-        batch = from_json(body)
-    except ValueError as error:
-        raise EventRejected("malformed", f"the batch must be JSON: {error}") from error
-    if not isinstance(batch, list) or not all(isinstance(item, dict) for item in batch):
-        raise EventRejected("malformed", "the batch must be a JSON array of events")
-    if not 1 <= len(batch) <= BATCH_LIMIT:
-        raise EventRejected("malformed", f"a batch must have 1 to {BATCH_LIMIT} events, got {len(batch)}")
-    return [Event.from_dict(item) for item in batch]
-
-
-def _read_binary(headers: Mapping[str, str], media_type: str, body: bytes) -> Event:
-    # CloudEvents HTTP binding 1.0.2 section 3.1: attributes are percent-encoded ce- headers, the body is the data.
-    attributes: dict[str, Any] = {
-        name.removeprefix("ce-"): unquote(value) for name, value in headers.items() if name.startswith("ce-")
-    }
-    if body:
-        if media_type != "application/json":
-            raise EventRejected("malformed", f"data must be application/json, got {media_type!r}", field="data")
-        try:
-            attributes["data"] = from_json(body)
-        except ValueError as error:
-            raise EventRejected("malformed", f"data must be JSON: {error}", field="data") from error
-    return Event.from_dict(attributes)
 
 
 class EventIntake:
@@ -112,8 +74,6 @@ class EventIntake:
                 f"source must be your own and, like id, at most {ID_LIMIT} characters long, got {event.source[:80]!r}"
             )
             raise EventRejected("malformed", detail, field="source")
-        if any("\0" in text for text in (event.id, event.source, event.subject or "", *event.extensions.values())):
-            raise EventRejected("malformed", "attributes must not have the character U+0000", event_type=event.type)
         self._registry.check(event)
         extensions = {name: value for name, value in event.extensions.items() if name not in OWN_EXTENSIONS}
         extensions.setdefault("correlationid", correlation_id or event.id)

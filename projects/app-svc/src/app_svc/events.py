@@ -7,11 +7,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
 from app_svc.authorization import CallerOf
-from app_svc.event_intake import BATCH, STRUCTURED, EventIntake, read_events
+from app_svc.event_intake import EventIntake, read_events
 from app_svc.event_visibility import VisibleTo, check_types
 from app_svc.page import STORABLE, Limit
 from app_svc.service import Service
 from app_svc.streams import Streams
+from lib_events.cloudevents_http import BATCH, STRUCTURED
 from lib_events.database import Connection, Database
 from lib_events.event import current_cause
 from lib_events.event_log import Cursor, read_after

@@ -1,15 +1,14 @@
 """The composition root: opens the database, wires the parts, and keeps the loops running."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 from sqlalchemy import text
 
 from app_svc import tables
-from app_svc.progress import RUN_PROGRESSED, Progress
+from app_svc.progress import Progress
 from app_svc.settings import CLIENT_ID, SERVICE, AppSettings
 from app_svc.streams import Streams
 from app_svc.workflow_loading import WorkflowsNotLoaded, load_workflows
@@ -21,8 +20,9 @@ from lib_auth.jwks import RemoteKeys
 from lib_auth.revocations import Revocations, hear_revocations
 from lib_events import event_log
 from lib_events.broker import Broker
+from lib_events.contracts import keep_contracts
 from lib_events.database import Connection, Database, open_database
-from lib_events.event import EventRegistry, EventType
+from lib_events.event import EventRegistry
 from lib_events.feed import Feed
 from lib_events.health import Check
 from lib_events.importer import Importer
@@ -49,17 +49,13 @@ class Service:
     database: Database
     workflows: Registry
     event_registry: EventRegistry
+    contracts: Mapping[str, int]  # the version of each event type
     engine: Engine
     guard: Guard
     streams: Streams
     progress: Progress
     metrics: Metrics
     revocations: Revocations
-
-    @property
-    def event_types(self) -> list[EventType[Any]]:
-        """Every event type there is to read here."""
-        return [*self.event_registry, RUN_PROGRESSED]
 
     def checks(self) -> dict[str, Check]:
         """What must be well before requests can be answered. The broker is not among it: events wait in the log."""
@@ -76,6 +72,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
     """Open everything and keep it running inside the block; on the way out the engine drains first."""
     workflows, registry = _load(settings)
     async with _open_database(settings) as database, httpx.AsyncClient() as http:
+        contracts = await database.transact(keep_contracts, registry.schemas())
         feed = Feed(database)
         known_revocations = Revocations(
             database,
@@ -101,6 +98,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
                 database=database,
                 workflows=workflows,
                 event_registry=registry,
+                contracts=contracts,
                 engine=engine,
                 guard=Guard(verifier, resource_metadata=settings.resource_metadata),
                 streams=Streams(feed, verifier),
@@ -114,12 +112,13 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
 async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
     """Run an engine and nothing that answers anybody; relay and importer wait to take the lead."""
     workflows, registry = _load(settings)
-    async with (
-        _open_database(settings) as database,
-        running(*_event_loops(settings, database, registry)),
-        Engine(database, workflows, lease_seconds=settings.lease_seconds) as engine,
-    ):
-        yield engine
+    async with _open_database(settings) as database:
+        await database.transact(keep_contracts, registry.schemas())
+        async with (
+            running(*_event_loops(settings, database, registry)),
+            Engine(database, workflows, lease_seconds=settings.lease_seconds) as engine,
+        ):
+            yield engine
 
 
 def _load(settings: AppSettings) -> tuple[Registry, EventRegistry]:

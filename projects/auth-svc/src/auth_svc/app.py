@@ -1,7 +1,7 @@
 """The composition root: opens the database, wires the parts, and keeps the loops running while the app serves."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc import access_api, admin_api, first_start, signing_keys
-from auth_svc.approvals import ApprovalDecided, hear_decision
+from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
 from auth_svc.browser import PageRefused, render
+from auth_svc.discovery import describe_events
 from auth_svc.issuer import Issuer
 from auth_svc.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.own_tokens import OwnRevocations
@@ -27,11 +28,13 @@ from auth_svc.routes import routes
 from auth_svc.service import AuthService
 from auth_svc.settings import SERVICE, AuthSettings
 from auth_svc.tables import SCHEMA
+from lib_auth import events as account_events
 from lib_auth.access_token import TokenVerifier
 from lib_auth.guard import Guard
 from lib_events import event_log
 from lib_events.broker import Broker
 from lib_events.clock import SystemClock
+from lib_events.contracts import keep_contracts
 from lib_events.database import Connection, Database, open_database
 from lib_events.event import EventRegistry
 from lib_events.health import Check, health_routes
@@ -48,6 +51,7 @@ logger = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 64 * 1024
 RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
 SCHEMAS = (event_log.SCHEMA, SCHEMA)
+EVENT_TYPES = EventRegistry(*account_events.ALL, ApprovalDecided)
 
 
 @asynccontextmanager
@@ -61,11 +65,12 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
     database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
     passwords = Passwords(threads=settings.hash_threads)
     try:
+        contracts = await database.transact(keep_contracts, EVENT_TYPES.schemas())
         private = signing_keys.load_private_key(settings.secrets)
         keys = await database.transact(signing_keys.publish_key, private, SystemClock().micros())
         issuer = Issuer(url, keys, Resources(url, settings.app_url))
         await _first_start(database, settings, issuer, passwords)
-        service = _wire(settings, database, issuer, passwords)
+        service = _wire(settings, database, issuer, passwords, contracts)
         async with running(*_loops(service)):
             yield service
     finally:
@@ -94,7 +99,9 @@ def create_app(service: AuthService) -> FastAPI:
     return app
 
 
-def _wire(settings: AuthSettings, database: Database, issuer: Issuer, passwords: Passwords) -> AuthService:
+def _wire(
+    settings: AuthSettings, database: Database, issuer: Issuer, passwords: Passwords, contracts: Mapping[str, int]
+) -> AuthService:
     app, admin = issuer.resources.app, issuer.resources.admin
     revocations = OwnRevocations(database)
 
@@ -106,6 +113,7 @@ def _wire(settings: AuthSettings, database: Database, issuer: Issuer, passwords:
     return AuthService(
         settings=settings,
         database=database,
+        event_document=describe_events(contracts),
         issuer=issuer,
         passwords=passwords,
         sign_in_limits=SignInLimits(),
@@ -127,8 +135,8 @@ def _loops(service: AuthService) -> list[Loop]:
         seed = settings.secrets / f"nats-{SERVICE}.nk"
         broker = Broker(settings.nats_url, service=SERVICE, seed_file=seed if seed.exists() else None)
         loops.append(broker)
-        registry = EventRegistry(ApprovalDecided)
-        loops.append(Importer(database, broker, sources=["app-svc"], types=[ApprovalDecided.name], registry=registry))
+        types = [ApprovalDecided.name]
+        loops.append(Importer(database, broker, sources=[APP_SERVICE], types=types, registry=EVENT_TYPES))
     loops += [
         Relay(database, broker),
         Subscriptions(database, [hear_decision]),

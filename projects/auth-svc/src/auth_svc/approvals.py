@@ -12,7 +12,8 @@ from lib_events.database import Connection
 from lib_events.event import Event, EventType
 from lib_events.subscription import subscribe
 
-APP_SOURCE = "/app-svc"
+APP_SERVICE = "app-svc"
+APP_SOURCE = f"/{APP_SERVICE}"
 
 
 class ApprovalDecidedData(BaseModel):

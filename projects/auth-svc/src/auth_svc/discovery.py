@@ -6,11 +6,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from auth_svc.approvals import APP_SERVICE, ApprovalDecided
 from auth_svc.clients import GRANT_TYPES
 from auth_svc.issuer import Issuer
 from auth_svc.resources import ADMIN_PATH, ADMIN_SCOPES, ALL_SCOPES
 from auth_svc.service import service_of
+from auth_svc.settings import SERVICE
+from lib_auth import events as account_events
+from lib_events.asyncapi import describe_service
 
+VERSION = "1.0.0"
 AUTH_METHODS = ["client_secret_basic", "client_secret_post", "none"]
 HEADERS = {"access-control-allow-origin": "*", "cache-control": "public, max-age=300"}
 
@@ -25,6 +30,11 @@ async def jwks(request: Request) -> Response:
     return _public(service_of(request).issuer.keys.document())
 
 
+async def asyncapi(request: Request) -> Response:
+    """Which events we send and receive (AsyncAPI 3)."""
+    return _public(service_of(request).event_document)
+
+
 async def admin_resource(request: Request) -> Response:
     """Where to sign in for the admin API (RFC 9728)."""
     issuer = service_of(request).issuer
@@ -37,6 +47,12 @@ async def admin_resource(request: Request) -> Response:
             "resource_name": "AuthService administration",
         }
     )
+
+
+def describe_events(contracts: Mapping[str, int]) -> dict[str, Any]:
+    """The AsyncAPI document."""
+    received = {APP_SERVICE: [ApprovalDecided]}
+    return describe_service(SERVICE, version=VERSION, sent=account_events.ALL, received=received, contracts=contracts)
 
 
 def describe(issuer: Issuer) -> dict[str, Any]:

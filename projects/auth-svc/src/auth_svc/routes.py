@@ -44,6 +44,7 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/.well-known/oauth-authorization-server", discovery.metadata),
     ("GET", "/.well-known/oauth-protected-resource/v1/admin", discovery.admin_resource),
     ("GET", "/oauth2/jwks", discovery.jwks),
+    ("GET", "/asyncapi.json", discovery.asyncapi),
     # protocol
     ("GET", "/oauth2/authorize", authorize_endpoint.authorize),
     ("POST", "/oauth2/authorize", authorize_endpoint.authorize),

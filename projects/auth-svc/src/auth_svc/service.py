@@ -1,7 +1,9 @@
 """The parts every endpoint works with, wired once in `auth_svc.app`."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from starlette.requests import Request
 
@@ -23,6 +25,7 @@ class AuthService:
 
     settings: AuthSettings
     database: Database
+    event_document: Mapping[str, Any]  # AsyncAPI
     issuer: Issuer
     passwords: Passwords
     sign_in_limits: SignInLimits

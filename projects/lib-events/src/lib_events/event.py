@@ -1,5 +1,6 @@
 """What happened: the CloudEvents 1.0 envelope, typed event types and the registry that checks them."""
 
+import base64
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -10,20 +11,28 @@ from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from lib_events.clock import SystemClock, to_datetime
 
 SPEC_VERSION = "1.0"
 RESERVED_PREFIX = "evs."
 TYPE_PATTERN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-# CloudEvents 1.0 section 3: context attribute names are lower-case letters and digits.
-EXTENSION_PATTERN = re.compile(r"[a-z0-9]{1,20}")
+JSON_DATA = "application/json"
+# CloudEvents 1.0, naming conventions; that a name should not exceed 20 characters is advice to who invents one.
+EXTENSION_PATTERN = re.compile(r"[a-z0-9]+")
+INTEGERS = range(-(2**31), 2**31)  # CloudEvents 1.0, type system
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 CORE_ATTRIBUTES = frozenset(
-    ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
+    (
+        *("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"),
+        *("data", "data_base64"),
+    )
 )
 
-type Reason = Literal["malformed", "unknown_type", "invalid_data", "reserved_type", "forged_source"]
+type Reason = Literal[
+    "malformed", "unsupported_content", "unknown_type", "invalid_data", "reserved_type", "forged_source"
+]
 
 
 class EventRejected(Exception):
@@ -85,8 +94,21 @@ class EventType[T]:
         return self.adapter.json_schema()
 
     def dump(self, payload: T) -> Any:
-        """Return `payload` as JSON-able data."""
-        return self.adapter.dump_python(payload, mode="json")
+        """Return `payload` as JSON-able data, named as in the schema; raises `EventRejected` when it is no `T`.
+
+        Of an instance of a subclass only the fields of `T` are taken: readers know no others.
+        """
+        try:
+            # An instance is only asked for its class here; dumping alone takes any other model for a `T` …
+            checked = self.adapter.validate_python(payload)
+            data = self.adapter.dump_python(checked, mode="json", by_alias=True, warnings=False)
+            # … and writes whatever was put past validation. What readers would refuse must not get into the log.
+            self.adapter.validate_python(data)
+        except ValidationError as error:
+            raise _invalid_data(self.name, error) from error
+        except PydanticSerializationError as error:
+            raise EventRejected("invalid_data", f"data: {error}", event_type=self.name, field="data") from error
+        return data
 
     def __repr__(self) -> str:
         return f"EventType({self.name!r}, {getattr(self.model, '__name__', self.model)!s})"
@@ -103,6 +125,7 @@ class Event:
     subject: str | None = None
     data: Any = None
     dataschema: str | None = None
+    datacontenttype: str = JSON_DATA  # or another one whose data is JSON; says nothing without data
     extensions: Mapping[str, str] = field(default_factory=dict)
     packed: bool = field(default=False, compare=False)  # how our own log stores it; not on the wire
 
@@ -118,7 +141,12 @@ class Event:
         id: str | None = None,  # noqa: A002 - the attribute's name in CloudEvents
         time: datetime | None = None,
     ) -> "Event":
-        """Make an event of `event_type`; without `cause` it takes the one of the current context."""
+        """Make an event of `event_type`; without `cause` it takes the one of the current context.
+
+        Raises `EventRejected` when `payload` is not what the type promises.
+        """
+        if not source or subject == "":
+            raise _malformed("subject" if source else "source", "must be a non-empty string", subject or source)
         event_id = id or str(uuid.uuid7() if hasattr(uuid, "uuid7") else uuid.uuid4())
         extensions = (cause or current_cause.get()).extensions()
         extensions.setdefault("correlationid", event_id)
@@ -165,7 +193,7 @@ class Event:
             attributes["dataschema"] = self.dataschema
         attributes |= self.extensions
         if self.data is not None:
-            attributes["datacontenttype"] = "application/json"
+            attributes["datacontenttype"] = self.datacontenttype
             attributes["data"] = self.data
         return attributes
 
@@ -181,16 +209,17 @@ class Event:
         for name in ("id", "source", "type"):
             if not isinstance(attributes.get(name), str) or not attributes[name]:
                 raise _malformed(name, "must be a non-empty string", attributes.get(name))
-        extensions = {name: value for name, value in attributes.items() if name not in CORE_ATTRIBUTES}
+        datacontenttype, data = _read_data(attributes)
         return cls(
             id=attributes["id"],
             source=attributes["source"],
             type=attributes["type"],
             time=_read_time(attributes.get("time")),
             subject=_read_text(attributes, "subject"),
-            data=attributes.get("data"),
+            data=data,
             dataschema=_read_text(attributes, "dataschema"),
-            extensions=_read_extensions(extensions),
+            datacontenttype=datacontenttype,
+            extensions=_read_extensions(attributes),
         )
 
     @classmethod
@@ -226,6 +255,10 @@ class EventRegistry:
     def __iter__(self) -> Iterator[EventType[Any]]:
         return iter(self._types.values())
 
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """The JSON Schema of each type, by name."""
+        return {event_type.name: event_type.schema() for event_type in self}
+
     def get(self, name: str) -> EventType[Any] | None:
         """The type of that name, or None."""
         return self._types.get(name)
@@ -241,6 +274,22 @@ class EventRegistry:
             )
         event.payload(event_type)
         return event_type
+
+
+def is_json(content_type: str) -> bool:
+    """Whether data of that media type is JSON: `*/json` or `*/*+json`, whatever its parameters."""
+    subtype = content_type.partition(";")[0].strip().lower().rpartition("/")[2]
+    return subtype == "json" or subtype.endswith("+json")
+
+
+def unsupported_data(content_type: str | None) -> EventRejected:
+    """The refusal of data that is not JSON: every type's data has a JSON Schema."""
+    return EventRejected(
+        "unsupported_content",
+        f"datacontenttype must be application/json or end in +json, got {content_type!r}; put text or Base64 into a "
+        "field of the data, or publish a reference",
+        field="datacontenttype",
+    )
 
 
 def is_reserved(name: str) -> bool:
@@ -266,21 +315,47 @@ def _read_text(attributes: Mapping[str, Any], name: str) -> str | None:
 
 
 def _read_time(value: object) -> datetime:
+    """Read a timestamp; Python keeps six digits of a second, further ones are cut off."""
     if value is None:
         return to_datetime(SystemClock().micros())
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if isinstance(value, str) and RFC_3339.fullmatch(value):
+            return datetime.fromisoformat(value.upper())
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise _malformed("time", "must be an RFC 3339 timestamp with a time zone", value)
-    return moment
+        pass  # it looks like a time and is none
+    raise _malformed("time", "must be an RFC 3339 timestamp with a time zone", value)
 
 
-def _read_extensions(values: Mapping[str, Any]) -> dict[str, str]:
-    for name, value in values.items():
+def _read_data(attributes: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return content type and data: JSON as such, or in Base64 (CloudEvents JSON format section 3.1)."""
+    content_type = _read_text(attributes, "datacontenttype")
+    encoded = attributes.get("data_base64")
+    if encoded is None and attributes.get("data") is None:
+        return JSON_DATA, None
+    if encoded is not None and attributes.get("data") is not None:
+        raise _malformed("data_base64", "must not be beside data", encoded)
+    # Only `data` is JSON where nothing says otherwise (section 3.1.2).
+    if not is_json(content_type or ("" if encoded is not None else JSON_DATA)):
+        raise unsupported_data(content_type)
+    return content_type or JSON_DATA, attributes.get("data") if encoded is None else _read_base64(encoded)
+
+
+def _read_base64(encoded: object) -> Any:
+    try:
+        return from_json(base64.b64decode(encoded, validate=True)) if isinstance(encoded, str) else None
+    except ValueError as error:  # also what b64decode raises
+        raise EventRejected("malformed", f"data_base64 must be JSON in Base64: {error}", field="data_base64") from error
+
+
+def _read_extensions(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Return the extension attributes as canonical strings; null is as good as absent."""
+    found: dict[str, str] = {}
+    for name, value in attributes.items():
+        if name in CORE_ATTRIBUTES or value is None:
+            continue
         if not EXTENSION_PATTERN.fullmatch(name):
             raise _malformed(name, f"must match {EXTENSION_PATTERN.pattern}", value)
-        if not isinstance(value, str | int | bool):
-            raise _malformed(name, "must be a string, an integer or a boolean", value)
-    return {name: value if isinstance(value, str) else to_json(value).decode() for name, value in values.items()}
+        if not isinstance(value, str | int) or (not isinstance(value, str) and value not in INTEGERS):
+            raise _malformed(name, "must be a string, a 32-bit integer or a boolean", value)
+        found[name] = value if isinstance(value, str) else to_json(value).decode()
+    return found

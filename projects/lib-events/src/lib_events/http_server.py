@@ -83,6 +83,9 @@ class HttpServer(uvicorn.Server):
         """Stop; a second time, without waiting for anybody."""
         self.force_exit = self.should_exit
         self.should_exit = True
+        if self.force_exit:
+            for connection in tuple(self.server_state.connections):
+                connection.transport.abort()
 
 
 @asynccontextmanager

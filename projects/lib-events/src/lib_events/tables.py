@@ -58,6 +58,15 @@ event_log_state = Table(
     Column("pruned_position", BigInteger, nullable=False),  # events up to here are no longer kept
 )
 
+event_contracts = Table(
+    "event_contracts",
+    metadata,
+    Column("type", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),  # 1, 2, …: each only adds to the one before
+    Column("schema", Text, nullable=False),  # JSON Schema of the data
+    Column("kept_at", BigInteger, nullable=False),
+)
+
 subscription_cursors = Table(
     "subscription_cursors",
     metadata,
