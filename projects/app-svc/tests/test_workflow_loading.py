@@ -37,28 +37,40 @@ def write(folder: Path, name: str, text: str) -> str:
 
 
 def test_the_built_in_workflows_are_each_of_another_type() -> None:
-    registry, event_types = load_workflows([])
-    assert [(workflow.name, workflow.type) for workflow in registry.newest()] == [
+    loaded = load_workflows([])
+    assert [(workflow.name, workflow.type) for workflow in loaded.workflows.newest()] == [
         ("access-request", "human approval"),
         ("import-table", "fan-out/fan-in"),
         ("order", "orchestrated saga"),
         ("welcome-user", "choreography"),
     ]
-    names = {event_type.name for event_type in event_types}
+    names = {event_type.name for event_type in loaded.event_types}
     assert {"table.rows.accepted", "order.payment.captured", "welcome.message.sent"} <= names
 
 
 def test_a_file_brings_its_workflows_and_its_event_types(tmp_path: Path) -> None:
-    registry, event_types = load_workflows([write(tmp_path, "doorbell_one.py", OWN.format(name="answer", version=1))])
-    assert registry.find("answer").type == "workflow"
-    assert "house.bell.rang" in {event_type.name for event_type in event_types}
+    loaded = load_workflows([write(tmp_path, "doorbell_one.py", OWN.format(name="answer", version=1))])
+    assert loaded.workflows.find("answer").type == "workflow"
+    assert "house.bell.rang" in {event_type.name for event_type in loaded.event_types}
+
+
+def test_a_file_may_bring_nothing_but_subscriptions(tmp_path: Path) -> None:
+    text = """
+from lib_events.subscription import Subscription, subscribe
+
+@subscribe("order.*", durable="order-watch")
+async def watch(event): ...
+
+same = watch
+"""
+    loaded = load_workflows([write(tmp_path, "watching.py", text)])
+    assert [subscription.durable for subscription in loaded.subscriptions] == ["order-watch"]
 
 
 def test_a_module_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "doorbell_two.py", OWN.format(name="answer", version=1))
     monkeypatch.syspath_prepend(tmp_path)
-    registry, _ = load_workflows(["doorbell_two"])
-    assert registry.find("answer").version == 1
+    assert load_workflows(["doorbell_two"]).workflows.find("answer").version == 1
 
 
 @pytest.mark.parametrize(
@@ -73,7 +85,7 @@ def test_a_module_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.Monk
             "import not_installed\n",
             "needs_flow.py must load without an error, got ModuleNotFoundError",
         ),
-        ("empty_flow.py", "x = 1\n", "must have a workflow in it, got none"),
+        ("empty_flow.py", "x = 1\n", "must have a workflow or a subscription in it, got none"),
         ("json.py", OWN.format(name="answer", version=1), "must not be named like the module 'json'"),
         ("twice_flow.py", OWN.format(name="order", version=1), "must not share a name and a version"),
     ],
@@ -101,9 +113,9 @@ def test_an_installed_package_brings_its_workflows_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
 ) -> None:
     install(tmp_path, monkeypatch, module="doorbell_installed", entry=entry)
-    registry, event_types = load_workflows([])
-    assert registry.find("answer").name == "answer"
-    assert "house.bell.rang" in {event_type.name for event_type in event_types}
+    loaded = load_workflows([])
+    assert loaded.workflows.find("answer").name == "answer"
+    assert "house.bell.rang" in {event_type.name for event_type in loaded.event_types}
 
 
 @pytest.mark.parametrize(

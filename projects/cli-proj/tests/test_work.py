@@ -197,6 +197,13 @@ def test_dead_letters_are_listed(product):
     assert (answer.code, answer.json) == (0, [])
 
 
+@pytest.mark.parametrize("verb", ["show", "redrive", "discard"])
+def test_a_dead_letter_that_is_not_there_is_not_found(product, verb):
+    answer = product.evs("dead-letter", verb, "4711")
+    assert answer.code == 3
+    assert "there is no dead letter 4711" in answer.err
+
+
 def test_runs_are_listed_with_filters(product):
     product.evs("run", "start", "order", "--id", "tagged", "--tag", "team=blue", "--wait")
     found = product.evs("run", "list", "--tag", "team=blue", "--status", "completed,failed", "-o", "jsonl").out

@@ -17,7 +17,7 @@ from app_svc.events import event_routes
 from app_svc.runs import run_routes
 from app_svc.service import Service
 from lib_events.committer import CommitQueueFull
-from lib_events.database import CommitFailed, Fenced
+from lib_events.database import CommitFailed, DatabaseUnavailable, Fenced
 from lib_events.health import health_routes
 from lib_events.http_limits import BodyLimit, HostCheck
 from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Request-Id")
 RETRY_AFTER_SECONDS = "2"
-UNAVAILABLE = (CommitFailed, CommitQueueFull, EngineStopped, Fenced)
+UNAVAILABLE = (CommitFailed, CommitQueueFull, DatabaseUnavailable, EngineStopped, Fenced)
 ANSWER_HEADERS = ("Location", "Preference-Applied", "WWW-Authenticate", "X-Request-Id")
 
 
@@ -51,7 +51,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(run_routes(service, route_class=route_class))
     app.include_router(approval_routes(service.database, route_class=route_class))
     app.include_router(event_routes(service, route_class=route_class))
-    app.include_router(dead_letter_routes(service.database, route_class=route_class))
+    app.include_router(dead_letter_routes(service.database, service.event_registry, route_class=route_class))
     install_openapi(app, settings)
     install_problem_handlers(app)
     for kind in UNAVAILABLE:

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from lib_events.clock import to_datetime
 from lib_workflows import Workflow
 
 
@@ -108,18 +107,6 @@ class ApprovalDocument(Document):
     about: dict[str, Any] | None
 
 
-class DeadLetterDocument(BaseModel):
-    """An event a subscription gave up on."""
-
-    id: int
-    subscription: str
-    position: int
-    event_id: str
-    error: str
-    attempts: int
-    dead_at: datetime
-
-
 def describe_workflow(workflow: Workflow[*tuple[Any, ...], Any]) -> WorkflowDocument:
     """The document of a registered workflow."""
     return WorkflowDocument(
@@ -131,17 +118,4 @@ def describe_workflow(workflow: Workflow[*tuple[Any, ...], Any]) -> WorkflowDocu
         on=[event_type.name for event_type in workflow.on],
         input_schema=workflow.input_schema(),
         output_schema=workflow.output_schema(),
-    )
-
-
-def describe_dead_letter(row: Any) -> DeadLetterDocument:
-    """The document of a row of `dead_letters`."""
-    return DeadLetterDocument(
-        id=row.id,
-        subscription=row.durable,
-        position=row.position,
-        event_id=row.event_id,
-        error=row.error,
-        attempts=row.attempts,
-        dead_at=to_datetime(row.dead_at),
     )

@@ -63,6 +63,9 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/events"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
     ("POST", "/v1/events"): Rule(PUBLISH_EVENTS),
     ("GET", "/v1/dead-letters"): Rule(MANAGE),
+    ("GET", "/v1/dead-letters/{letter_id}"): Rule(MANAGE),
+    ("POST", "/v1/dead-letters/{letter_id}/redrive"): Rule(MANAGE),
+    ("POST", "/v1/dead-letters/{letter_id}/discard"): Rule(MANAGE),
 }
 
 # Answered to anybody: they tell where to sign in, what there is to call, and whether this process works.

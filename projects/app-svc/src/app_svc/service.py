@@ -1,8 +1,9 @@
 """The composition root: opens the database, wires the parts, and keeps the loops running."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 from sqlalchemy import text
@@ -11,7 +12,7 @@ from app_svc import tables
 from app_svc.progress import Progress
 from app_svc.settings import CLIENT_ID, SERVICE, AppSettings
 from app_svc.streams import Streams
-from app_svc.workflow_loading import WorkflowsNotLoaded, load_workflows
+from app_svc.workflow_loading import Loaded, WorkflowsNotLoaded, load_workflows
 from lib_auth import events as account_events
 from lib_auth import tables as auth_tables
 from lib_auth.access_token import TokenVerifier
@@ -22,17 +23,21 @@ from lib_events import event_log
 from lib_events.broker import Broker
 from lib_events.contracts import keep_contracts
 from lib_events.database import Connection, Database, open_database
+from lib_events.dead_letters import EVENT_TYPES as DEAD_LETTER_EVENTS
 from lib_events.event import EventRegistry
 from lib_events.feed import Feed
 from lib_events.health import Check
 from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
+from lib_events.retention import Keep, Retention
 from lib_events.secret_file import read_secret
+from lib_events.subscription import Subscription
 from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics
 from lib_workflows import Engine, Registry
 from lib_workflows import tables as workflow_tables
+from lib_workflows.event_waits import oldest_look_back
 from lib_workflows.lifecycle_events import EVENT_TYPES
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
@@ -70,7 +75,7 @@ class Service:
 @asynccontextmanager
 async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
     """Open everything and keep it running inside the block; on the way out the engine drains first."""
-    workflows, registry = _load(settings)
+    loaded, registry = _load(settings)
     async with _open_database(settings) as database, httpx.AsyncClient() as http:
         contracts = await database.transact(keep_contracts, registry.schemas())
         feed = Feed(database)
@@ -88,15 +93,17 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
             revocations=known_revocations,
         )
         progress = Progress(database.source)
-        loops = [*_event_loops(settings, database, registry), feed, known_revocations]
+        loops = [*_event_loops(settings, database, registry, loaded.subscriptions), feed, known_revocations]
         async with (
             running(*loops),
-            Engine(database, workflows, on_progress=progress.report, lease_seconds=settings.lease_seconds) as engine,
+            Engine(
+                database, loaded.workflows, on_progress=progress.report, lease_seconds=settings.lease_seconds
+            ) as engine,
         ):
             yield Service(
                 settings=settings,
                 database=database,
-                workflows=workflows,
+                workflows=loaded.workflows,
                 event_registry=registry,
                 contracts=contracts,
                 engine=engine,
@@ -111,20 +118,20 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
 @asynccontextmanager
 async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
     """Run an engine and nothing that answers anybody; relay and importer wait to take the lead."""
-    workflows, registry = _load(settings)
+    loaded, registry = _load(settings)
     async with _open_database(settings) as database:
         await database.transact(keep_contracts, registry.schemas())
         async with (
-            running(*_event_loops(settings, database, registry)),
-            Engine(database, workflows, lease_seconds=settings.lease_seconds) as engine,
+            running(*_event_loops(settings, database, registry, loaded.subscriptions)),
+            Engine(database, loaded.workflows, lease_seconds=settings.lease_seconds) as engine,
         ):
             yield engine
 
 
-def _load(settings: AppSettings) -> tuple[Registry, EventRegistry]:
-    workflows, event_types = load_workflows(settings.workflows)
+def _load(settings: AppSettings) -> tuple[Loaded, EventRegistry]:
+    loaded = load_workflows(settings.workflows)
     try:
-        return workflows, EventRegistry(*account_events.ALL, *EVENT_TYPES, *event_types)
+        return loaded, EventRegistry(*account_events.ALL, *EVENT_TYPES, *DEAD_LETTER_EVENTS, *loaded.event_types)
     except ValueError as error:
         raise WorkflowsNotLoaded(str(error)) from error
 
@@ -138,9 +145,14 @@ async def _open_database(settings: AppSettings) -> AsyncIterator[Database]:
         await database.close()
 
 
-def _event_loops(settings: AppSettings, database: Database, registry: EventRegistry) -> list[Loop]:
+def _event_loops(
+    settings: AppSettings, database: Database, registry: EventRegistry, subscriptions: Sequence[Subscription]
+) -> list[Loop]:
     """Relay, importer and subscriptions; without NATS events stay in the log, and revocations come from the feed."""
-    loops: list[Loop] = [Subscriptions(database, [hear_revocations])]
+    try:
+        loops: list[Loop] = [Subscriptions(database, [hear_revocations, *subscriptions])]
+    except ValueError as error:
+        raise WorkflowsNotLoaded(f"subscriptions must not share a durable name: {error}; rename one") from error
     broker = None
     if settings.nats_url is not None:
         seed = settings.secrets / f"nats-{SERVICE}.nk"
@@ -149,7 +161,9 @@ def _event_loops(settings: AppSettings, database: Database, registry: EventRegis
             broker,
             Importer(database, broker, sources=[IMPORTED_FROM], types=list(IMPORTED_TYPES), registry=registry),
         ]
-    return [*loops, Relay(database, broker)]
+    keep = Keep(age=timedelta(days=settings.event_retention_days), events=settings.event_retention_count)
+    retention = Retention(database, keep, needed=[oldest_look_back], is_published=broker is not None)
+    return [*loops, Relay(database, broker), retention]
 
 
 def _ping(connection: Connection) -> None:

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Any
 
 from app_svc.workflows import BUILT_IN
 from lib_events.event import EventType
+from lib_events.subscription import Subscription
 from lib_workflows import DefinitionError, Registry, Workflow
 
 ENTRY_POINT_GROUP = "evs.workflows"
@@ -22,10 +24,19 @@ class WorkflowsNotLoaded(Exception):
     """Workflows that were asked for cannot be loaded; the text says which, why and what to do."""
 
 
-def load_workflows(names: Sequence[str]) -> tuple[Registry, list[EventType[Any]]]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The workflows, and what else their modules declare."""
+
+    workflows: Registry
+    event_types: Sequence[EventType[Any]]
+    subscriptions: Sequence[Subscription]
+
+
+def load_workflows(names: Sequence[str]) -> Loaded:
     """Load the built-in workflows, those of installed packages, and those of `names` (files or modules).
 
-    Returns the registry and the event types their modules declare. Raises `WorkflowsNotLoaded`.
+    Raises `WorkflowsNotLoaded`.
     """
     modules = [sys.modules[workflow.function.__module__] for workflow in BUILT_IN]
     found: list[AnyWorkflow] = list(BUILT_IN)
@@ -36,9 +47,9 @@ def load_workflows(names: Sequence[str]) -> tuple[Registry, list[EventType[Any]]
     for name in names:
         module = _load_module(name)
         modules.append(module)
-        found += _require(_members(module, Workflow), name)
+        found += _workflows_of(module, name)
     try:
-        return Registry.of(found), _members_of_all(modules)
+        return Loaded(Registry.of(found), _members_of_all(modules, EventType), _members_of_all(modules, Subscription))
     except DefinitionError as error:
         raise WorkflowsNotLoaded(f"workflows must not share a name and a version: {error}; rename one") from error
 
@@ -54,7 +65,7 @@ def _load_entry_point(entry_point: EntryPoint) -> tuple[ModuleType, list[AnyWork
     if isinstance(value, Workflow):
         return sys.modules[value.function.__module__], [value]
     if isinstance(value, ModuleType):
-        return value, _require(_members(value, Workflow), entry_point.value)
+        return value, _workflows_of(value, entry_point.value)
     raise WorkflowsNotLoaded(
         f"entry point {entry_point.name!r} of {ENTRY_POINT_GROUP} must name a workflow or a module, got {value!r}"
     )
@@ -95,13 +106,16 @@ def _members[T](module: ModuleType, kind: type[T]) -> list[T]:
     return [value for value in vars(module).values() if isinstance(value, kind)]
 
 
-def _require(workflows: list[AnyWorkflow], name: str) -> list[AnyWorkflow]:
-    if not workflows:
+def _workflows_of(module: ModuleType, name: str) -> list[AnyWorkflow]:
+    workflows: list[AnyWorkflow] = _members(module, Workflow)
+    if not workflows and not _members(module, Subscription):
         raise WorkflowsNotLoaded(
-            f"{name} must have a workflow in it, got none; decorate an async def with @workflow(…)"
+            f"{name} must have a workflow or a subscription in it, got none; "
+            "decorate an async def with @workflow(…), or a handler with @subscribe(…)"
         )
     return workflows
 
 
-def _members_of_all(modules: Iterable[ModuleType]) -> list[EventType[Any]]:
-    return [event_type for module in modules for event_type in _members(module, EventType)]
+def _members_of_all[T](modules: Iterable[ModuleType], kind: type[T]) -> list[T]:
+    """What the modules hold of a kind, each once: one may import it from another."""
+    return list({id(found): found for module in modules for found in _members(module, kind)}.values())

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -43,6 +44,7 @@ from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.problem import install_problem_handlers
 from lib_events.relay import Relay
+from lib_events.retention import Keep, Retention
 from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics, RequestTelemetry
 
@@ -140,9 +142,14 @@ def _loops(service: AuthService) -> list[Loop]:
     loops += [
         Relay(database, broker),
         Subscriptions(database, [hear_decision]),
+        Retention(database, _keep(settings), is_published=broker is not None),
         Pruner(database, service.clock),
     ]
     return loops
+
+
+def _keep(settings: AuthSettings) -> Keep:
+    return Keep(age=timedelta(days=settings.event_retention_days), events=settings.event_retention_count)
 
 
 async def _first_start(database: Database, settings: AuthSettings, issuer: Issuer, passwords: Passwords) -> None:

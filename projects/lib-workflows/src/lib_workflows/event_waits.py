@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from lib_events.clock import SystemClock
 from lib_events.database import Connection
@@ -66,6 +66,12 @@ def register_event_wait(  # noqa: PLR0917 - a transaction function
     connection.execute(insert(event_waits).values(**row))
     connection.notify(WAITS_TOPIC)
     return looked
+
+
+def oldest_look_back(connection: Connection) -> int | None:
+    """Return the place after which some unfinished run may still look for events; None when there is none."""
+    oldest: int | None = connection.scalar(select(func.min(runs.c.look_back_position)).where(runs.c.ended_at.is_(None)))
+    return oldest
 
 
 def lock_matcher(connection: Connection) -> int:

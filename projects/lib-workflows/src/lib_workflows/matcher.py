@@ -23,8 +23,11 @@ LOOK = text("""
         SELECT 1 FROM events
         WHERE type IN (SELECT event_type FROM triggers UNION SELECT type FROM event_waits)
             AND last_position > (SELECT position FROM subscription_cursors WHERE durable = :durable)
-    ) AS came
+    ) AS came, (SELECT placed_position FROM event_log_state) - (
+        SELECT position FROM subscription_cursors WHERE durable = :durable
+    ) AS behind
 """)
+SKIP_LIMIT = 50_000  # positions nobody waits for, after which the cursor moves anyway: it holds the log's pruning back
 
 
 class Matcher(Loop):
@@ -97,11 +100,11 @@ def _wanted_types(connection: Connection) -> list[str]:
 
 
 def what_to_match(connection: Connection) -> Work:
-    """Whether an event that somebody wants came after the cursor: the cheap question asked first."""
+    """Whether there is something to do after the cursor: the cheap question asked first."""
     found = connection.execute(LOOK, {"durable": MATCHER}).one()
-    if not (found.triggered or found.waited):
-        return Work.NOBODY_WAITS
-    return Work.MATCHES if found.came else Work.NOTHING_CAME
+    if found.came or found.behind > SKIP_LIMIT:
+        return Work.MATCHES
+    return Work.NOTHING_CAME if found.triggered or found.waited else Work.NOBODY_WAITS
 
 
 def match_batch(connection: Connection) -> None:

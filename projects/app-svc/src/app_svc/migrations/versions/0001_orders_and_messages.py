@@ -40,7 +40,7 @@ def upgrade() -> None:
         "payments",
         sa.Column("idempotency_key", sa.Text, primary_key=True),
         sa.Column("order_id", sa.Text, nullable=False),
-        sa.Column("card", sa.Text, nullable=False),
+        sa.Column("card_last_four", sa.Text, nullable=False),
         sa.Column("amount_cents", sa.BigInteger, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("captured_at", sa.BigInteger, nullable=False),
