@@ -6,11 +6,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from app_svc import discovery as app_service
+from app_svc.service import registry_of
 from app_svc.workflow_loading import load_workflows
 from auth_svc import discovery as auth_service
-from lib_auth import events as account_events
-from lib_events.event import EventRegistry
-from lib_workflows.lifecycle_events import EVENT_TYPES
 
 APP_URL = "http://127.0.0.1:8002"
 AUTH_URL = "http://127.0.0.1:8001"
@@ -18,7 +16,7 @@ AUTH_URL = "http://127.0.0.1:8001"
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the documents as the services would answer them, but for the versions that their databases remember."""
-    registry = EventRegistry(*account_events.ALL, *EVENT_TYPES, *load_workflows([])[1])
+    registry = registry_of(load_workflows([]))
     documents = {
         "app-svc": app_service.describe_events(registry, {}, app_url=APP_URL, auth_url=AUTH_URL),
         "auth-svc": auth_service.describe_events({}),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lib_events.bench import bench
 from lib_events.event import Event
 from lib_workflows import Engine
 from lib_workflows.testing import environment
@@ -12,13 +13,22 @@ from lib_workflows.testing import environment
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@pytest.fixture
-def flows():
-    """The example file, loaded as `--workflows` loads it."""
-    specification = importlib.util.spec_from_file_location("my_flows", EXAMPLES / "my_flows.py")
+def load(name):
+    """An example file, loaded as `--workflows` loads it."""
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def flows():
+    return load("my_flows")
+
+
+@pytest.fixture
+def my_handlers():
+    return load("my_handlers")
 
 
 async def test_a_booking_that_is_paid_is_confirmed_as_paid(flows, database_url):
@@ -37,3 +47,26 @@ async def test_a_booking_nobody_pays_for_is_confirmed_as_unpaid(flows, sqlite_ur
     async with environment(sqlite_url, workflows=[flows.book_a_room]) as env:
         handle = await env.engine.start(flows.book_a_room, flows.Booking(guest="Ada"))
         assert (await env.result(handle)).paid is False  # a quarter of an hour passes at once
+
+
+# --8<-- [start:handlers]
+async def test_an_order_is_billed_and_mailed(my_handlers, capsys):
+    async with bench([my_handlers.bill, my_handlers.send_mail]) as found:
+        event = await found.publish(my_handlers.OrderPlaced, my_handlers.Order(id="42", cents=995))
+        await found.settle()
+        (billed,) = await found.events("example.order.billed")
+        assert billed.data == {"order": "42", "cents": 995}
+        assert billed.extensions["causationid"] == event.id
+        assert await found.dead_letters() == []
+    assert capsys.readouterr().out == f"Please pay 9.95 [example-mail:/bench:{billed.id}]\n"
+
+
+async def test_an_order_nobody_can_pay_is_put_aside(my_handlers):
+    async with bench([my_handlers.bill]) as found:
+        await found.publish(my_handlers.OrderPlaced, my_handlers.Order(id="43", cents=2_000_000))
+        await found.settle()
+        (letter,) = await found.dead_letters()
+        assert letter.error == "GiveUp: nobody pays that much"
+
+
+# --8<-- [end:handlers]

@@ -75,7 +75,8 @@ class Service:
 @asynccontextmanager
 async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
     """Open everything and keep it running inside the block; on the way out the engine drains first."""
-    loaded, registry = _load(settings)
+    loaded = load_workflows(settings.workflows)
+    registry = registry_of(loaded)
     async with _open_database(settings) as database, httpx.AsyncClient() as http:
         contracts = await database.transact(keep_contracts, registry.schemas())
         feed = Feed(database)
@@ -118,7 +119,8 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
 @asynccontextmanager
 async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
     """Run an engine and nothing that answers anybody; relay and importer wait to take the lead."""
-    loaded, registry = _load(settings)
+    loaded = load_workflows(settings.workflows)
+    registry = registry_of(loaded)
     async with _open_database(settings) as database:
         await database.transact(keep_contracts, registry.schemas())
         async with (
@@ -128,10 +130,10 @@ async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
             yield engine
 
 
-def _load(settings: AppSettings) -> tuple[Loaded, EventRegistry]:
-    loaded = load_workflows(settings.workflows)
+def registry_of(loaded: Loaded) -> EventRegistry:
+    """Return every event type there is to read here; raises `WorkflowsNotLoaded` when two claim a name."""
     try:
-        return loaded, EventRegistry(*account_events.ALL, *EVENT_TYPES, *DEAD_LETTER_EVENTS, *loaded.event_types)
+        return EventRegistry(*account_events.ALL, *EVENT_TYPES, *DEAD_LETTER_EVENTS, *loaded.event_types)
     except ValueError as error:
         raise WorkflowsNotLoaded(str(error)) from error
 
