@@ -29,6 +29,7 @@ OrderPlaced = EventType("example.order.placed", Order)
 Billed = EventType("example.order.billed", Bill)
 
 
+# --8<-- [start:handlers]
 @subscribe(OrderPlaced, durable="example-billing")
 def bill(connection: Connection, order: Order) -> None:
     """Exactly once: the event it publishes and its place in the log are one transaction."""
@@ -45,6 +46,7 @@ async def send_mail(found: Bill) -> None:
     await mail_to_customer(f"Please pay {found.cents / 100:.2f}", key=current_delivery().idempotency_key)
 
 
+# --8<-- [end:handlers]
 async def mail_to_customer(text: str, *, key: str) -> None:
     """Where a mail service would be called."""
     print(f"{text} [{key}]")  # noqa: T201 - this is all the example does
