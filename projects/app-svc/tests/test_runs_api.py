@@ -146,6 +146,8 @@ async def test_a_failed_run_is_forked_with_another_input(app: Any) -> None:
     answer = await alice.post(f"/v1/runs/{run['id']}/fork", {"input": {"card": "tok_visa"}})
     forked = await alice.until(answer.json()["id"], "completed")
     assert (forked["forked_from"], answer.status_code) == (run["id"], 202)
+    nowhere = await alice.post(f"/v1/runs/{run['id']}/fork", {"from_step": "99"})
+    assert (nowhere.status_code, nowhere.json()["errors"][0]["pointer"]) == (422, "/from_step")
 
 
 async def test_own_workflows_take_signals_and_updates(

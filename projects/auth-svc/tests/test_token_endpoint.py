@@ -40,6 +40,21 @@ async def test_of_twenty_who_race_for_a_refresh_token_one_wins(provider_on_both)
     assert {answer.json()["error"] for answer in answers if answer.status_code == 400} == {"invalid_grant"}
 
 
+async def test_a_full_disk_is_told_and_the_refresh_token_is_still_good(provider):
+    raw = provider.service.database._raw
+    (pages,) = raw.execute("PRAGMA page_count").fetchone()
+    tokens = await provider.tokens()
+    raw.execute(f"PRAGMA max_page_count = {pages}")
+    answer = await provider.refresh(tokens["refresh_token"])
+    while answer.status_code == 200:  # until the free pages are used up
+        tokens = answer.json()
+        answer = await provider.refresh(tokens["refresh_token"])
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "full" in answer.json()["detail"]
+    raw.execute("PRAGMA max_page_count = 1000000")
+    assert (await provider.refresh(tokens["refresh_token"])).status_code == 200
+
+
 async def test_a_refresh_may_ask_for_less_and_never_for_more(provider):
     tokens = await provider.tokens()
     less = (await provider.refresh(tokens["refresh_token"], scope="workflows:read")).json()

@@ -16,6 +16,7 @@ from lib_events.database import (
     Fenced,
     SchemaTooNew,
     TransactionTooLong,
+    is_database_failure,
     open_database,
 )
 from lib_events.event import Event, EventType
@@ -125,6 +126,20 @@ async def test_a_connection_that_dies_under_a_function_is_not_the_functions_erro
         assert await database.transact(note, 1) == 1
     finally:
         await database.close()
+
+
+@pytest.mark.postgresql
+async def test_a_server_that_is_away_is_nobodys_error_but_the_databases(postgresql_url, monkeypatch):
+    database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
+    await database._engine.dispose()
+    monkeypatch.setattr(database, "_dsn", "postgresql://127.0.0.1:1/nowhere")
+    for ask in (database.transact, database.read):
+        with pytest.raises(DatabaseUnavailable, match="cannot be reached") as raised:
+            await ask(count)
+        assert is_database_failure(raised.value)
+    monkeypatch.undo()
+    assert await database.transact(note, 1) == 1
+    await database.close()
 
 
 async def test_packed_events_of_a_transaction_share_one_row(database):
@@ -237,6 +252,13 @@ async def test_a_full_disk_fails_the_commit_and_nothing_of_it_stays(sqlite_url):
     with pytest.raises(CommitFailed, match="full"):
         await database.write(events=big)
     assert await database.read(count, events) == 0
+
+    def fill(connection):
+        for number in range(10_000):
+            note(connection, number)
+
+    with pytest.raises(CommitFailed, match="full"):  # also where the function itself meets it
+        await database.transact(fill)
     database._raw.execute("PRAGMA max_page_count = 1000000")
     await database.transact(note, 1)
     assert await database.read(count) == 1

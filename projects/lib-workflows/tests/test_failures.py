@@ -7,8 +7,7 @@ import pytest
 from flows import address_changed, change_quantity, doubling
 from sqlalchemy import select, text
 
-from lib_events.committer import CommitQueueFull
-from lib_events.database import CommitFailed
+from lib_events.database import CommitFailed, CommitQueueFull
 from lib_events.testing import wait_until
 from lib_workflows import (
     Backoff,

@@ -16,8 +16,7 @@ from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
 from app_svc.runs import run_routes
 from app_svc.service import Service
-from lib_events.committer import CommitQueueFull
-from lib_events.database import CommitFailed, DatabaseUnavailable, Fenced
+from lib_events.database import UNAVAILABLE
 from lib_events.health import health_routes
 from lib_events.http_limits import BodyLimit, HostCheck
 from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
@@ -28,8 +27,6 @@ from lib_workflows.queries import PageCursorInvalid
 logger = logging.getLogger(__name__)
 
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Request-Id")
-RETRY_AFTER_SECONDS = "2"
-UNAVAILABLE = (CommitFailed, CommitQueueFull, DatabaseUnavailable, EngineStopped, Fenced)
 ANSWER_HEADERS = ("Location", "Preference-Applied", "WWW-Authenticate", "X-Request-Id")
 
 
@@ -53,9 +50,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(event_routes(service, route_class=route_class))
     app.include_router(dead_letter_routes(service.database, service.event_registry, route_class=route_class))
     install_openapi(app, settings)
-    install_problem_handlers(app)
-    for kind in UNAVAILABLE:
-        app.add_exception_handler(kind, _unavailable)
+    install_problem_handlers(app, unavailable=[*UNAVAILABLE, EngineStopped])
     app.add_exception_handler(PageCursorInvalid, _invalid_cursor)
     app.add_exception_handler(PayloadTooLarge, _too_large)
     # The last one added is the outermost.
@@ -71,13 +66,6 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(HostCheck, hosts=[urlsplit(settings.app_url).netloc])
     app.add_middleware(RequestTelemetry, metrics=service.metrics)
     return app
-
-
-async def _unavailable(request: Request, error: Exception) -> Response:
-    """Nothing was stored, or nobody knows; the text of these errors is made for the client, too."""
-    logger.error("answering 503: %s", error)
-    problem = Problem(503, "try-again", "Not now", str(error), headers={"retry-after": RETRY_AFTER_SECONDS})
-    return problem_response(problem, REQUEST_PREFIX + request_id(request))
 
 
 async def _invalid_cursor(request: Request, error: Exception) -> Response:

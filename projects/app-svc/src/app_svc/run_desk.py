@@ -9,10 +9,10 @@ from app_svc.authorization import Caller
 from app_svc.documents import ProgressDocument, RunDocument
 from app_svc.run_bodies import BulkAnswer, BulkBody, ForkBody
 from lib_events.database import Connection, Database
-from lib_events.problem import Problem
+from lib_events.problem import Problem, invalid_input
 from lib_workflows import Engine, commands, queries
 from lib_workflows.commands import StartRequest
-from lib_workflows.errors import CommandRefused, RunConflict, RunNotFound
+from lib_workflows.errors import CommandRefused, OperationNotFound, RunConflict, RunNotFound
 from lib_workflows.queries import RunView
 from lib_workflows.run_state import TRANSITIONS, Move
 
@@ -98,6 +98,8 @@ class RunDesk:
             ) from refused
         except RunConflict as conflict:
             raise _taken(conflict.run_id, conflict.what) from conflict
+        except OperationNotFound as missing:
+            raise invalid_input([{"loc": ("body", "from_step"), "msg": str(missing)}]) from missing
 
     async def fork(self, run_id: str, caller: Caller, body: ForkBody, text: str | None) -> str:
         """Fork a visible run for the caller and return the new run's id."""

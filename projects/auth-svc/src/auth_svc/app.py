@@ -36,7 +36,7 @@ from lib_events import event_log
 from lib_events.broker import Broker
 from lib_events.clock import SystemClock
 from lib_events.contracts import keep_contracts
-from lib_events.database import Connection, Database, open_database
+from lib_events.database import UNAVAILABLE, Connection, Database, open_database
 from lib_events.event import EventRegistry
 from lib_events.health import Check, health_routes
 from lib_events.http_limits import BodyLimit, HostCheck
@@ -88,7 +88,7 @@ def create_app(service: AuthService) -> FastAPI:
     app.router.routes.extend([*health_routes({"database": _check_database(service.database)}), metrics.route()])
     app.include_router(admin_api.router)
     app.include_router(access_api.router)
-    install_problem_handlers(app)
+    install_problem_handlers(app, unavailable=UNAVAILABLE)
     app.add_exception_handler(PageRefused, _page_refused)
     app.add_exception_handler(PasswordsBusy, _passwords_busy)
     app.add_exception_handler(TooManyAttempts, _too_many_attempts)

@@ -5,16 +5,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lib_events.database import Connection
+from lib_events.database import CommitQueueFull, Connection
 from lib_events.event import Event
 from lib_events.statement import Fence, Write
 
 GROUP_LIMIT = 2_000  # members of one group: bounds how long the loop is held
 QUEUE_LIMIT = 100_000  # members waiting: past it the database is refusing to keep up
-
-
-class CommitQueueFull(Exception):
-    """More is waiting to be committed than the queue may hold; slow down and try again."""
 
 
 @dataclass(slots=True)

@@ -15,12 +15,12 @@ from itertools import batched, count
 
 from lib_events.clock import MICROSECOND, Clock, to_micros
 from lib_events.consumer_window import Window
-from lib_events.database import Connection, Database
+from lib_events.database import Connection, Database, is_database_failure
 from lib_events.dead_letters import Burial, bury
 from lib_events.event_log import PLACED_TOPIC, Page, Placed, read_after
 from lib_events.lifecycle import Loop
 from lib_events.redriver import Redriver
-from lib_events.retries import Retries, Sleep, Stopping, is_the_databases
+from lib_events.retries import Retries, Sleep, Stopping
 from lib_events.subscription import Subscription
 from lib_events.subscription_place import Place, PlaceLost
 
@@ -149,7 +149,7 @@ class Consumer(Loop):
             except PlaceLost:
                 raise
             except Exception as error:
-                if is_the_databases(error):
+                if is_database_failure(error):
                     raise
                 if len(portion) > 1:
                     for part in self._split(portion):

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, Literal
 
 from sqlalchemy import Connection as CoreConnection
 from sqlalchemy import CursorResult, Executable, MetaData, ScalarResult
+from sqlalchemy.exc import DBAPIError
 
 from lib_events.event import Event
 from lib_events.statement import Fence, Write
@@ -49,12 +50,20 @@ class CommitFailed(DatabaseError):
     """A commit did not reach the disk: nothing of it happened."""
 
 
+class CommitQueueFull(DatabaseError):
+    """More is waiting to be committed than the queue may hold; slow down and try again."""
+
+
 class Fenced(DatabaseError):
     """The writer no longer has the right to write: somebody took over."""
 
 
 class TransactionTooLong(DatabaseError):
     """A transaction function held the database longer than allowed and was interrupted."""
+
+
+# Not now: nothing was stored, or nobody knows. Their texts are made for clients, too.
+UNAVAILABLE = (CommitFailed, CommitQueueFull, DatabaseUnavailable, Fenced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,3 +190,10 @@ async def open_database(url: str, *, service: str, schemas: Sequence[Schema]) ->
     raise DatabaseUnavailable(
         f"database URL must start with sqlite:/// or postgresql://, got {url.split(':', 1)[0]!r}; see EVS_DATABASE_URL"
     )
+
+
+def is_database_failure(error: BaseException) -> bool:
+    """Whether the database failed, not the function that used it: what was asked for may well succeed later."""
+    if isinstance(error, DBAPIError):
+        return bool(error.connection_invalidated)
+    return isinstance(error, DatabaseError) and not isinstance(error, TransactionTooLong)

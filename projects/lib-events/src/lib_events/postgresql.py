@@ -145,8 +145,12 @@ class PostgresqlDatabase(Database):
     @asynccontextmanager
     async def _pooled(self) -> AsyncIterator[tuple[AsyncConnection, asyncpg.Connection]]:
         """Lend a connection of the pool; one that a cancellation or an error left in a bad state is dropped."""
-        async with self._engine.connect() as core:
-            raw = await _driver(core)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                core = await stack.enter_async_context(self._engine.connect())
+                raw = await _driver(core)
+            except (*LOST, DBAPIError) as error:
+                raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {error}; try again") from error
             try:
                 yield core, raw
             except BaseException as error:

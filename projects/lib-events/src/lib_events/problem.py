@@ -15,6 +15,8 @@ from starlette.responses import Response
 
 logger = logging.getLogger(__name__)
 
+RETRY_AFTER_SECONDS = "2"
+
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:evs:problem:"
 REQUEST_PREFIX = "urn:evs:request:"
@@ -77,14 +79,23 @@ def problem_response(problem: Problem, instance: str) -> Response:
     return Response(content, problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def install_problem_handlers(app: Starlette) -> None:
-    """Make every error of `app` (Starlette or FastAPI) a problem document."""
+def install_problem_handlers(app: Starlette, *, unavailable: Iterable[type[Exception]] = ()) -> None:
+    """Make every error of `app` (Starlette or FastAPI) a problem document; to `unavailable` ones 503."""
+    for kind in unavailable:
+        app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(Exception, _answer)
     # FastAPI is not ours to import: an application that uses it has already done so.
     fastapi = sys.modules.get("fastapi.exceptions")
     if fastapi is not None:
         app.add_exception_handler(fastapi.RequestValidationError, _answer)
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    identifier = request_id(request)
+    logger.error("answering 503: %s", error, extra={"correlation_id": identifier})
+    problem = Problem(503, "try-again", "Not now", str(error), headers={"retry-after": RETRY_AFTER_SECONDS})
+    return problem_response(problem, REQUEST_PREFIX + identifier)
 
 
 async def _answer(request: Request, error: Exception) -> Response:

@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from lib_events.database import Connection, Database
+from lib_events.database import Connection, Database, is_database_failure
 from lib_events.dead_letters import REDRIVE_TOPIC, bury_again, redriven, settle
 from lib_events.event import Event
 from lib_events.lifecycle import first_of
-from lib_events.retries import Retries, Stopping, is_the_databases
+from lib_events.retries import Retries, Stopping
 from lib_events.subscription import Subscription
 
 POLL_SECONDS = 30.0  # only for what a lost notification would have told
@@ -57,7 +57,7 @@ class Redriver:
             try:
                 await self._attempt(letter.id, event, attempt)
             except Exception as error:
-                if is_the_databases(error):
+                if is_database_failure(error):
                     raise
                 if self._retries.may_retry(error, attempt):
                     await self._retries.wait(event, error, attempt)

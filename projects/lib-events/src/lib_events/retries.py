@@ -1,14 +1,10 @@
-"""When a failed event is tried again, and what counts as its failure."""
+"""When a failed event is tried again."""
 
 import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from sqlalchemy.exc import DBAPIError
-
-from lib_events.committer import CommitQueueFull
-from lib_events.database import DatabaseError, TransactionTooLong
 from lib_events.event import Event, EventRejected
 from lib_events.subscription import GiveUp, Subscription
 
@@ -52,10 +48,3 @@ class Retries:
                 wait.cancel()
         if self._stop.is_set():
             raise Stopping
-
-
-def is_the_databases(error: Exception) -> bool:
-    """Whether the database failed, not the handler: that counts for no event."""
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated
-    return isinstance(error, DatabaseError | CommitQueueFull) and not isinstance(error, TransactionTooLong)

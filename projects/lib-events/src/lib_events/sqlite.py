@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from lib_events.committer import GroupCommitter, Member, fail, resolve
@@ -40,6 +40,7 @@ from lib_events.statement import Fence, Write, by_statement
 
 READERS = 4
 FUNCTION_LIMIT_SECONDS = 0.25
+DISK_ERRORS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_CANTOPEN")
 PROGRESS_OPCODES = 10_000  # how often SQLite asks whether the limit has passed
 
 
@@ -161,7 +162,7 @@ class SqliteDatabase(Database):
             await asyncio.get_running_loop().run_in_executor(self._disk, self._raw.execute, "COMMIT")
         except sqlite3.Error as error:
             self._rollback()
-            raise CommitFailed(f"nothing was saved: {error}; free space or repair the disk, then try again") from error
+            raise _not_saved(error) from error
         for outcome in outcomes:
             if outcome.error is not None:
                 fail([outcome.member], outcome.error)
@@ -325,11 +326,18 @@ def _open_error(path: Path, error: BaseException | None) -> DatabaseReadOnly | D
 
 
 def _named(error: Exception) -> Exception:
-    """Give an interrupted statement its name."""
-    cause = error.orig if isinstance(error, OperationalError) else error
-    if isinstance(cause, sqlite3.OperationalError) and "interrupted" in str(cause):
+    """Give an interrupted statement its name, and one that the disk refused."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(cause, sqlite3.Error):
+        return error
+    name = getattr(cause, "sqlite_errorname", "")
+    if name == "SQLITE_INTERRUPT":
         return TransactionTooLong(
             f"a transaction function must end within {FUNCTION_LIMIT_SECONDS} s; "
             "read before it, or split it into several"
         )
-    return error
+    return _not_saved(cause) if name.startswith(DISK_ERRORS) else error
+
+
+def _not_saved(error: sqlite3.Error) -> CommitFailed:
+    return CommitFailed(f"nothing was saved: {error}; free space or repair the disk, then try again")

@@ -21,6 +21,7 @@ from lib_workflows.errors import (
     ApprovalDecided,
     ApprovalNotFound,
     CommandRefused,
+    OperationNotFound,
     RunConflict,
     RunNotFound,
 )
@@ -280,7 +281,7 @@ def _copy_history(connection: Connection, run_id: str, forked: str, from_operati
     here = and_(mine, history.c.operation == from_operation)
     cut = connection.scalar(select(history.c.position).where(here))
     if cut is None:
-        raise CommandRefused(run_id, f"fork at {from_operation}", "without it", ["one whose history has the operation"])
+        raise OperationNotFound(run_id, from_operation)
     names = [column.name for column in history.columns]
     columns = [literal(forked) if name == "run" else history.c[name] for name in names]
     connection.execute(insert(history).from_select(names, select(*columns).where(and_(mine, history.c.position < cut))))

@@ -56,6 +56,18 @@ class CommandRefused(WorkflowsError):
         self.allowed = tuple(allowed)
 
 
+class OperationNotFound(WorkflowsError, LookupError):
+    """The history of a run has no such operation."""
+
+    def __init__(self, run_id: str, operation: str) -> None:
+        super().__init__(
+            f"operation must be one of the run's history, such as 3 or 2/1, got {operation!r} ({run_id}); "
+            "show the run to find it"
+        )
+        self.run_id = run_id
+        self.operation = operation
+
+
 class ApprovalNotFound(WorkflowsError, LookupError):
     """No approval has that id."""
 

@@ -8,12 +8,12 @@ order of the log: while one is on its way the others look no further, and one th
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lib_events.database import is_database_failure
 from lib_events.statement import Write
 from lib_workflows.codec import decode_json
 from lib_workflows.completion import Completion, failed
 from lib_workflows.driver import Pending
 from lib_workflows.event_waits import Looked, register_event_wait
-from lib_workflows.ledger import is_infrastructure
 from lib_workflows.operation import WaitEvent
 from lib_workflows.run_record import Message
 from lib_workflows.statements import DELETE_EVENT_WAIT, DELETE_MESSAGE
@@ -60,7 +60,7 @@ async def _look(executor: "Executor", pending: Pending) -> None:
         looked = await _register(executor, pending)
     except Exception as error:  # noqa: BLE001 - told to whoever can do something about it
         executor.running.pop(pending.path, None)
-        if is_infrastructure(error):
+        if is_database_failure(error):
             executor.home.run_lost(executor, error)
         else:
             executor.complete(failed(pending, error))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lib_events.database import Connection, Database
+from lib_events.database import Connection, Database, is_database_failure
 from lib_events.event import Event
 from lib_events.statement import Fence, Write
 from lib_workflows import effects, event_effects, wait_effects
@@ -24,7 +24,7 @@ from lib_workflows.driver import Driver, Outcome, Pending
 from lib_workflows.errors import Cancelled, ErrorRecord, Nondeterministic
 from lib_workflows.failure import encode_record, record_of
 from lib_workflows.history import CANCEL_OPERATION, replay
-from lib_workflows.ledger import Ledger, is_infrastructure
+from lib_workflows.ledger import Ledger
 from lib_workflows.lifecycle_events import (
     RUN_ENDED,
     RUN_RESUMED,
@@ -534,7 +534,7 @@ class Executor:
         try:
             completion = await self.home.database.transact(function, fence=self.fence)
         except Exception as error:  # noqa: BLE001 - what the function raises is its result
-            if is_infrastructure(error):
+            if is_database_failure(error):
                 self.home.run_lost(self, error)
                 return
             completion = failed(pending, error)

@@ -12,10 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
-
-from lib_events.committer import CommitQueueFull
-from lib_events.database import CommitFailed, Database, DatabaseError, TransactionTooLong
+from lib_events.database import CommitFailed, CommitQueueFull, Database
 from lib_events.event import Event
 from lib_events.statement import Fence, Write
 from lib_workflows.statements import UPDATE_RUN
@@ -144,17 +141,6 @@ class Ledger:
             self._last = None
             if self.is_durable:
                 self._on_durable()
-
-
-def is_infrastructure(error: BaseException) -> bool:
-    """Whether the database failed, not the function that used it: the run is loaded again and tries again."""
-    if isinstance(error, CommitQueueFull):
-        return True
-    if isinstance(error, TransactionTooLong):
-        return False
-    if isinstance(error, DBAPIError):
-        return bool(error.connection_invalidated)
-    return isinstance(error, DatabaseError | OSError)
 
 
 def _ignore(*_: object) -> None:
