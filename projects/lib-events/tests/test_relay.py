@@ -84,7 +84,7 @@ async def on_nats(server, count, *, service="auth-svc", settle=True):
                     found.append((message.headers["Nats-Msg-Id"], message.headers["content-type"], message.data))
                 if len(found) >= count:
                     break
-        info = await reader._jetstream().consumer_info("events-app-svc", service)
+        info = await reader._jetstream("imports.app-svc").consumer_info("events-app-svc", service)
         assert info.num_pending == 0
     return found
 

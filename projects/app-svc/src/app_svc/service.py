@@ -141,10 +141,8 @@ async def _open_database(settings: AppSettings) -> AsyncIterator[Database]:
 def _event_loops(settings: AppSettings, database: Database, registry: EventRegistry) -> list[Loop]:
     """Relay, importer and subscriptions; without NATS events stay in the log, and revocations come from the feed."""
     loops: list[Loop] = [Subscriptions(database, [hear_revocations])]
-    broker = None
-    if settings.nats_url is not None:
-        seed = settings.secrets / f"nats-{SERVICE}.nk"
-        broker = Broker(settings.nats_url, service=SERVICE, seed_file=seed if seed.exists() else None)
+    broker = Broker.of_settings(settings, SERVICE)
+    if broker is not None:
         loops += [
             broker,
             Importer(database, broker, sources=[IMPORTED_FROM], types=list(IMPORTED_TYPES), registry=registry),

@@ -21,7 +21,7 @@ from lib_events.statement import Statement, Write
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 0.5
 IMPORT_EVENTS = Statement.load("lib_events", "import_events", dict(APPEND_EVENTS.columns))
 
 
@@ -74,7 +74,7 @@ class _SourceImport(Loop):
             except NoStream:
                 logger.debug("%s has published nothing yet", self._source)
             except BROKER_ERRORS as error:
-                logger.warning("importing from %s stopped, again in %.0f s: %s", self._source, RETRY_SECONDS, error)
+                logger.warning("importing from %s stopped, again in %.1f s: %s", self._source, RETRY_SECONDS, error)
             await self.pause(RETRY_SECONDS)
 
     async def _take_in(self, batch: Sequence[Msg]) -> None:
@@ -87,11 +87,7 @@ class _SourceImport(Loop):
             except EventRejected as error:
                 refused.append((message, error))
         await self._database.transact(self._store, accepted, refused)
-        for message, _ in refused:
-            await message.term()
-        for message in batch:
-            if not message.is_acked:
-                await message.ack()
+        await batch[-1].ack()  # and with it all before
 
     def _read(self, message: Msg) -> Event:
         """Return the event, if this service may say it and it is what its type promises."""

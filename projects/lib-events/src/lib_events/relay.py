@@ -30,7 +30,7 @@ BATCH_ROWS = 500
 BATCH_BYTES = 1024 * 1024
 HEADERS_BYTES = 1024  # of a message's payload limit, kept for its headers
 FIRST_RETRY_SECONDS = 0.1
-LAST_RETRY_SECONDS = 5.0
+LAST_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
