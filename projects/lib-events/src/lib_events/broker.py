@@ -22,7 +22,7 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from lib_events.lifecycle import Loop
-from lib_events.nats_access import NatsAccess, SecuredClient, nats_access
+from lib_events.nats_access import NatsAccess, NatsClient, nats_access
 from lib_events.nats_permissions import API, MAX_AGE_SECONDS, import_prefix, inbox_prefix, stream_name, stream_settings
 from lib_events.pull import PullEnded, pulling
 from lib_events.settings import Settings
@@ -33,6 +33,7 @@ MESSAGE_ID = "Nats-Msg-Id"
 PREVIOUS_MESSAGE_ID = "Nats-Expected-Last-Msg-Id"
 CONTENT_TYPE = "content-type"
 BATCH_LIMIT = 1_000
+ASKING_STEP = 100
 ANSWER_SECONDS = 2.0  # a broker that is silent for longer has lost its leader or hangs
 PING_SECONDS = 2
 CONNECT_ROUND_SECONDS = 5.0
@@ -191,7 +192,7 @@ class Broker(Loop):
         """Try until NATS is there; each round reads the key anew and tries less often."""
         delay = FIRST_RECONNECT_SECONDS
         while True:
-            client, closed = SecuredClient(), asyncio.Event()
+            client, closed = NatsClient(), asyncio.Event()
             try:
                 async with asyncio.timeout(CONNECT_ROUND_SECONDS):
                     await client.connect(
@@ -252,12 +253,15 @@ class Broker(Loop):
         client = self._require()
         self._batch_number += 1
         number = str(self._batch_number)
-        tokens = [str(index) for index in range(len(messages))]
-        batch = _Batch(asyncio.get_running_loop().create_future(), set(tokens))
+        asking = _asking(messages)
+        batch = _Batch(asyncio.get_running_loop().create_future(), {str(index) for index in asking})
         self._batches[number] = batch
         try:
             reply = f"{self._acknowledgements}{number}."
-            commands = b"".join(map(_command, messages, (reply + token for token in tokens)))
+            commands = b"".join(
+                _command(message, f"{reply}{index}" if index in asking else "")
+                for index, message in enumerate(messages)
+            )
             # Not client.publish: checking and flushing message by message costs five times the sending.
             await client._send_command(commands)
             await client._flush_pending()
@@ -379,6 +383,19 @@ def _setter(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
         event.set()
 
     return set_event
+
+
+def _asking(messages: Sequence[Message]) -> set[int]:
+    """The messages to be acknowledged: the next one in a chain speaks for all before, as it is stored after them only.
+
+    Now and then one is asked for besides, to see a slow broker get on.
+    """
+    last = len(messages) - 1
+    return {
+        index
+        for index, message in enumerate(messages)
+        if index == last or messages[index + 1].previous_id != message.id or index % ASKING_STEP == ASKING_STEP - 1
+    }
 
 
 def _command(message: Message, reply: str) -> bytes:

@@ -21,7 +21,7 @@ from nats.js.api import StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import BadRequestError
 
-from lib_events.nats_access import NatsAccess, SecuredClient, nats_access, seed_file
+from lib_events.nats_access import NatsAccess, NatsClient, nats_access, seed_file
 from lib_events.nats_permissions import (
     KEEPER,
     accounts,
@@ -56,7 +56,7 @@ def accounts_of(seeds: Mapping[str, str]) -> dict[str, Any]:
 
 async def make_streams(access: NatsAccess, services: Iterable[str] = SERVICES, *, seed: str | None = None) -> None:
     """Make the stream of each service, or give it our settings; `access` and `seed` are the keeper's."""
-    client = SecuredClient()
+    client = NatsClient()
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             await client.connect(

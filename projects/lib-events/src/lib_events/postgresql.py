@@ -154,9 +154,11 @@ class PostgresqlDatabase(Database):
             _, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
             return value
 
-    def write(self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None) -> asyncio.Future[None]:
+    def write(
+        self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+    ) -> asyncio.Future[None]:
         """See `Database.write`."""
-        return self._committer.submit(writes=writes, events=events, fence=fence)
+        return self._committer.submit(writes=writes, events=events, fence=fence, topics=topics)
 
     async def _commit(self, group: Sequence[Member]) -> None:
         fences: dict[Fence | None, list[Member]] = {}
@@ -187,8 +189,9 @@ class PostgresqlDatabase(Database):
         else:
             for member in members:
                 resolve(member)
-            if events:
-                self._notify({EVENTS_TOPIC})
+            self._notify(
+                {topic for member in members for topic in member.topics} | ({EVENTS_TOPIC} if events else set())
+            )
 
     async def _hot_connection(self) -> asyncpg.Connection:
         if self._hot is None or self._hot.is_closed():

@@ -26,7 +26,7 @@ from lib_events.tables import event_log_state, events
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-BATCH_ROWS = 500
+BATCH_ROWS = 1_000
 BATCH_BYTES = 1024 * 1024
 HEADERS_BYTES = 1024  # of a message's payload limit, kept for its headers
 FIRST_RETRY_SECONDS = 0.1
