@@ -17,6 +17,12 @@ from lib_events.lifecycle import running
 from lib_events.relay import Relay
 from lib_events.testing import wait_until
 
+# nats-py leaves an attempt to connect to a server that hangs to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 # NATS elects a new leader 4 to 9 s after the old one fell silent; what is ours adds little to that.
 ELECTION_SECONDS = 9.0
 OUR_SECONDS = 4.0

@@ -90,7 +90,7 @@ class NatsAccess:
 
 
 class NatsClient(Client):
-    """nats-py's client, with three of its habits changed."""
+    """nats-py's client, with four of its habits changed."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
         """Never speak in the clear to a server named by tls://, as nats-py does where it does not ask for TLS."""
@@ -98,6 +98,13 @@ class NatsClient(Client):
         demanded = self._current_server is not None and self._current_server.uri.scheme == "tls"
         if demanded and initial_connection and not info.get("tls_required"):
             raise nats.errors.SecureConnRequiredError
+
+    async def _process_op_err(self, e: Exception) -> None:
+        """Drop a dead connection: nats-py would wait half a minute for the TLS good-bye of a server that hangs."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if self.is_connected and writer is not None:
+            writer.transport.abort()
+        await super()._process_op_err(e)
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
