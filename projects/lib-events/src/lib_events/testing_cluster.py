@@ -70,13 +70,21 @@ class NatsCluster:
         """Make keys and certificates, start all nodes, and wait until the streams are there."""
         _write_certificates(self.folder)
         seeds = create_seeds(self.folder / "secrets", (KEEPER, *self._services))
+        async with asyncio.timeout(START_SECONDS):
+            self._start_nodes(accounts_of(seeds))
+            while not await self._made_streams():
+                if any(child is None or child.poll() is not None for child in self._children):
+                    # Another test took one of our ports in the moment we looked away.
+                    self._kill_all()
+                    self.ports, self._routes = _free_ports(NODES), _free_ports(NODES)
+                    self._start_nodes(accounts_of(seeds))
+                await asyncio.sleep(0.1)
+
+    def _start_nodes(self, accounts: dict[str, Any]) -> None:
         for node in range(NODES):
             path = self.folder / f"node-{node}.conf"
-            path.write_text(json.dumps(self._configuration(node, accounts_of(seeds)), indent=2))
+            path.write_text(json.dumps(self._configuration(node, accounts), indent=2))
             self.start_node(node)
-        async with asyncio.timeout(START_SECONDS):
-            while not await self._made_streams():  # noqa: ASYNC110 - it has no event to set
-                await asyncio.sleep(0.1)
 
     def start_node(self, node: int) -> None:
         """Start one node; it finds the others by itself."""
@@ -100,9 +108,7 @@ class NatsCluster:
 
     async def stop(self) -> None:
         """Kill what runs."""
-        for child in filter(None, self._children):
-            child.kill()
-            await asyncio.to_thread(child.wait)
+        await asyncio.to_thread(self._kill_all)
         self._logs.close()
 
     async def __aenter__(self) -> Self:
@@ -117,6 +123,11 @@ class NatsCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    def _kill_all(self) -> None:
+        for child in filter(None, self._children):
+            child.kill()
+            child.wait()
 
     def _child(self, node: int) -> subprocess.Popen[bytes]:
         child = self._children[node]
