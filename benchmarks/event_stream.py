@@ -92,7 +92,7 @@ async def measure(server: subprocess.Popen[str], port: int, way: str, options: a
         expected = options.clients * round(options.rate * options.seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(10):
-                while heard.count < expected:  # noqa: ASYNC110 - many clients count
+                while heard.count < expected:
                     await asyncio.sleep(0.05)
     cuts = statistics.quantiles(heard.latencies, n=100)
     return {
@@ -118,7 +118,7 @@ async def compare(options: argparse.Namespace) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     port, rounds = free_port(), {way: list[dict[str, float]]() for way in WAYS}
     command = [sys.executable, str(SERVER), str(port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:  # noqa: ASYNC220
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         server.stdout.readline()

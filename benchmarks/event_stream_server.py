@@ -81,7 +81,7 @@ async def serve(port: int) -> None:
         config = uvicorn.Config(app, port=port, log_level="critical", access_log=False, lifespan="off", backlog=4096)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110 - it has no event to wait for
+        while not server.started:
             await asyncio.sleep(0.01)
         await _obey(streams)
         server.should_exit = server.force_exit = True

@@ -167,7 +167,7 @@ def test_a_message_cannot_break_out_of_its_place(subject):
 
 
 async def test_settings_a_service_may_not_change_stay_and_publishing_goes_on(fresh_nats_server, monkeypatch, caplog):
-    monkeypatch.setattr("lib_events.broker.ACKNOWLEDGE_SECONDS", 0.3)
+    monkeypatch.setattr("lib_events.broker.ANSWER_SECONDS", 0.3)
     seed_file = fresh_nats_server.credentials("app-svc")
     async with Broker(fresh_nats_server.url, service="app-svc", seed_file=seed_file, max_age_seconds=60.0) as broker:
         await broker.wait_connected()

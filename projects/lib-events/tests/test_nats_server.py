@@ -1,4 +1,4 @@
-"""The bundled broker: who may do what, and that it never outlives its parent."""
+"""The bundled broker: it keeps its store, its keys and its streams, and never outlives its parent."""
 
 import asyncio
 import json
@@ -11,8 +11,6 @@ from pathlib import Path
 
 import nats
 import pytest
-import pytest_asyncio
-from nats.js.api import ConsumerConfig
 
 from lib_events.broker import Broker, Message
 from lib_events.nats_server import NatsServer, NatsServerFailed
@@ -21,13 +19,6 @@ from lib_events.testing import wait_until
 
 SERVE = [sys.executable, "-m", "lib_events.nats_server", "--data"]
 PARENT = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE); sys.stdin.read()"
-
-
-@pytest_asyncio.fixture
-async def three_services(tmp_path):
-    """A broker for three services."""
-    async with NatsServer(tmp_path / "three", services=("auth-svc", "app-svc", "gui-proj")) as server:
-        yield server
 
 
 def alive(pid):
@@ -54,82 +45,6 @@ async def client_of(server, service, **options):
         yield client
     finally:
         await client.close()
-
-
-async def refused(server, service, subject):
-    """Publish and tell whether the server complained of the permission."""
-    complaints = []
-
-    async def heard(error):
-        complaints.append(str(error).lower())
-
-    async with client_of(server, service, error_cb=heard) as client:
-        await client.publish(subject, b"{}")
-        await client.flush()
-        await client.flush()
-    return any("permissions violation" in complaint for complaint in complaints)
-
-
-async def test_a_service_publishes_its_own_events_and_nobody_elses(three_services):
-    assert not await refused(three_services, "app-svc", "events.app-svc.shop.order.placed")
-    assert await refused(three_services, "app-svc", "events.auth-svc.evs.user.disabled")
-    assert await refused(three_services, "gui-proj", "events.app-svc.evs.run.completed")
-    assert await refused(three_services, "app-svc", "_INBOX_auth-svc.1")
-
-
-@pytest.mark.parametrize(
-    "subject",
-    [
-        "$JS.API.STREAM.CREATE.events-auth-svc",
-        "$JS.API.STREAM.CREATE.events-app-svc",
-        "$JS.API.STREAM.UPDATE.events-app-svc",
-        "$JS.API.STREAM.UPDATE.events-auth-svc",
-        "$JS.API.STREAM.DELETE.events-auth-svc",
-        "$JS.API.STREAM.PURGE.events-auth-svc",
-        "$JS.API.STREAM.MSG.DELETE.events-app-svc",
-        "$JS.API.CONSUMER.DELETE.events-auth-svc.gui-proj",
-        "$JS.API.CONSUMER.CREATE.events-auth-svc.gui-proj",
-        "$JS.API.CONSUMER.MSG.NEXT.events-auth-svc.gui-proj",
-        "$JS.ACK.events-auth-svc.gui-proj.1.1.1.1.0",
-        "$JS.API.STREAM.CREATE.other",
-    ],
-)
-async def test_a_service_shapes_no_stream_and_has_consumers_of_its_own_name_only(three_services, subject):
-    assert await refused(three_services, "app-svc", subject)
-
-
-async def test_a_service_cannot_listen_to_anything_but_its_inbox(three_services):
-    complaints = []
-
-    async def heard(error):
-        complaints.append(str(error).lower())
-
-    async with client_of(three_services, "gui-proj", error_cb=heard) as client:
-        for subject in (">", "events.>", "_INBOX_app-svc.>"):
-            await client.subscribe(subject)
-        await client.flush()
-        await wait_until(lambda: len(complaints) == 3)
-    assert all("permissions violation" in complaint for complaint in complaints)
-
-
-async def test_a_service_imports_from_another_by_a_consumer_of_its_own_name(fresh_nats_server):
-    async with (
-        client_of(fresh_nats_server, "auth-svc") as auth,
-        client_of(fresh_nats_server, "app-svc") as app,
-    ):
-        await auth.jetstream().publish("events.auth-svc.evs.user.disabled", b"{}")
-        config = ConsumerConfig(name="app-svc", durable_name="app-svc")
-        await app.jetstream().add_consumer("events-auth-svc", config)
-        pull = await app.jetstream().pull_subscribe_bind(consumer="app-svc", stream="events-auth-svc")
-        (message,) = await pull.fetch(1, timeout=5)
-        await message.ack_sync(timeout=5)
-
-
-async def test_a_stranger_without_a_key_is_refused(fresh_nats_server):
-    client = nats.NATS()
-    with pytest.raises(nats.errors.Error, match=r"(?i)authorization"):
-        await client.connect(fresh_nats_server.url, allow_reconnect=False, error_cb=nothing)
-    await client.close()
 
 
 async def test_the_store_survives_a_crash_and_the_server_comes_back_on_its_port(fresh_nats_server):

@@ -22,7 +22,7 @@ from lib_events.database import open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, head, imported_row, read_after
 from lib_events.lifecycle import running
-from lib_events.relay import Relay, align, next_batch, place
+from lib_events.relay import Relay, align, next_batch, place, record
 from lib_events.tables import event_log_state, events
 from lib_events.testing import wait_until
 
@@ -84,7 +84,7 @@ async def on_nats(server, count, *, service="auth-svc", settle=True):
                     found.append((message.headers["Nats-Msg-Id"], message.headers["content-type"], message.data))
                 if len(found) >= count:
                     break
-        info = await reader._jetstream().consumer_info("events-app-svc", service)
+        info = await reader._jetstream("imports.app-svc").consumer_info("events-app-svc", service)
         assert info.num_pending == 0
     return found
 
@@ -277,17 +277,15 @@ async def test_nothing_is_lost_or_doubled_when_nats_is_killed_again_and_again(da
     assert found == [f"1.{number}" for number in range(1, 1001)]
 
 
-async def test_a_batch_in_flight_keeps_its_boundaries_until_it_is_acknowledged(database):
+async def test_a_batch_begins_after_the_last_one_and_steps_over_imported_events(database):
     await database.write(events=[noted(1), noted(2)])
     await database.transact(place)
-    first = await database.transact(next_batch, None)
-    await database.write(events=[noted(3)])
+    first = await database.read(next_batch, 0)
+    assert (first.after, first.end, len(first.rows)) == (0, 2, 2)
+    await database.transact(lambda connection: connection.execute(insert(events), imported_row(noted(3))))
     await database.transact(place)
-    again = await database.transact(next_batch, None)
-    assert (first.after, first.end) == (again.after, again.end) == (0, 2)
-    following = await database.transact(next_batch, 2)
-    assert (following.after, following.end) == (2, 3)
-    assert await database.transact(next_batch, 3) is None
+    following = await database.read(next_batch, first.end)
+    assert (following.after, following.end, len(following.rows)) == (2, 3, 0)
 
 
 async def test_a_database_older_than_its_stream_begins_a_new_epoch(database, caplog):
@@ -303,8 +301,7 @@ async def test_a_database_older_than_its_stream_begins_a_new_epoch(database, cap
 async def test_a_stream_whose_messages_aged_out_is_not_filled_again(database):
     await database.write(events=[noted(1)])
     await database.transact(place)
-    await database.transact(next_batch, None)
-    await database.transact(next_batch, 1)
+    await database.transact(record, 1)
     await database.transact(align, StreamState(last_sequence=1, last_message_id=None))
     assert (await database.read(state_of)).published_position == 1
 
@@ -324,7 +321,7 @@ async def test_a_segment_too_large_for_a_message_is_cut_and_one_cut_off_goes_on_
     assert found[-1][0] == "1.20"
     middle = int(found[0][0].removeprefix("1."))
     await database.transact(align, StreamState(1, f"1.{middle}"))
-    (row,) = (await database.transact(next_batch, None)).rows
+    (row,) = (await database.read(next_batch, middle)).rows
     ((_, body),) = relay_module._bodies(row, middle, 100_000)
     assert len(json.loads(body)) == 20 - middle
 

@@ -155,10 +155,8 @@ def _event_loops(
         loops: list[Loop] = [Subscriptions(database, [hear_revocations, *subscriptions])]
     except ValueError as error:
         raise WorkflowsNotLoaded(f"subscriptions must not share a durable name: {error}; rename one") from error
-    broker = None
-    if settings.nats_url is not None:
-        seed = settings.secrets / f"nats-{SERVICE}.nk"
-        broker = Broker(settings.nats_url, service=SERVICE, seed_file=seed if seed.exists() else None)
+    broker = Broker.of_settings(settings, SERVICE)
+    if broker is not None:
         loops += [
             broker,
             Importer(database, broker, sources=[IMPORTED_FROM], types=list(IMPORTED_TYPES), registry=registry),

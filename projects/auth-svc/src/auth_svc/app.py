@@ -131,11 +131,9 @@ def _wire(
 def _loops(service: AuthService) -> list[Loop]:
     """The background work: without NATS everything goes on, and events wait in the log."""
     database, settings = service.database, service.settings
-    broker = None
+    broker = Broker.of_settings(settings, SERVICE)
     loops: list[Loop] = []
-    if settings.nats_url is not None:
-        seed = settings.secrets / f"nats-{SERVICE}.nk"
-        broker = Broker(settings.nats_url, service=SERVICE, seed_file=seed if seed.exists() else None)
+    if broker is not None:
         loops.append(broker)
         types = [ApprovalDecided.name]
         loops.append(Importer(database, broker, sources=[APP_SERVICE], types=types, registry=EVENT_TYPES))

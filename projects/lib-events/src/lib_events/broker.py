@@ -7,9 +7,8 @@ the inbox. So everything here may fail and be tried again.
 import asyncio
 import json
 import logging
-import ssl
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +19,13 @@ from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.client import JetStreamContext
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from lib_events.lifecycle import Loop
-from lib_events.nats_permissions import MAX_AGE_SECONDS, inbox_prefix, stream_name, stream_settings
+from lib_events.nats_access import NatsAccess, NatsClient, nats_access
+from lib_events.nats_permissions import API, MAX_AGE_SECONDS, import_prefix, inbox_prefix, stream_name, stream_settings
+from lib_events.pull import PullEnded, pulling
+from lib_events.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +33,12 @@ MESSAGE_ID = "Nats-Msg-Id"
 PREVIOUS_MESSAGE_ID = "Nats-Expected-Last-Msg-Id"
 CONTENT_TYPE = "content-type"
 BATCH_LIMIT = 1_000
-ACKNOWLEDGE_SECONDS = 10.0
+ASKING_STEP = 100
+ANSWER_SECONDS = 2.0  # a broker that is silent for longer has lost its leader or hangs
+PING_SECONDS = 2
 CONNECT_ROUND_SECONDS = 5.0
 FIRST_RECONNECT_SECONDS = 0.1
 LAST_RECONNECT_SECONDS = 2.0
-IMPORT_BATCH = 500
-IMPORT_WAIT_SECONDS = 5.0
 REDELIVER_SECONDS = 30.0
 UNACKNOWLEDGED_LIMIT = 5_000
 
@@ -46,7 +48,7 @@ class BrokerAway(Exception):
 
 
 class NoStream(Exception):
-    """The service to import from has never been here."""
+    """A stream is not there: the service to import from has never been here, or nobody made ours."""
 
 
 class PublishFailed(Exception):
@@ -54,7 +56,7 @@ class PublishFailed(Exception):
 
 
 # Whatever goes wrong on the way to NATS: log it, wait, try again.
-BROKER_ERRORS = (BrokerAway, NoStream, PublishFailed, nats.errors.Error)
+BROKER_ERRORS = (BrokerAway, NoStream, PublishFailed, PullEnded, nats.errors.Error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,16 @@ class _Batch:
     done: asyncio.Future[None]
     pending: set[str] = field(default_factory=set)
 
+    async def wait(self) -> None:
+        """Return when all are acknowledged; a slow disk may take its time while it takes one after the other."""
+        before = len(self.pending) + 1
+        while not self.done.done():
+            if len(self.pending) == before:
+                raise PublishFailed(f"{before} messages were not acknowledged in time")
+            before = len(self.pending)
+            await asyncio.wait([self.done], timeout=ANSWER_SECONDS)
+        await self.done
+
     def acknowledge(self, token: str, error: Exception | None) -> None:
         self.pending.discard(token)
         if error is not None:
@@ -104,36 +116,31 @@ class Broker(Loop):
 
     def __init__(
         self,
-        url: str,
+        access: NatsAccess | str,
         *,
         service: str,
         seed_file: Path | None = None,
-        tls: ssl.SSLContext | None = None,
-        replicas: int = 1,
         max_age_seconds: float = MAX_AGE_SECONDS,
     ) -> None:
         super().__init__(name=f"broker of {service}")
         self.service = service
         self.connections = 0  # how often we connected: what is known of the server is void after each
-        self._url = url
-        self._seed_file = seed_file
-        self._tls = tls
-        self._replicas = replicas
+        self._access = access if isinstance(access, NatsAccess) else NatsAccess.parse(access, seed_file=seed_file)
         self._max_age_seconds = max_age_seconds
         self._client: Client | None = None
         self._connected = asyncio.Event()
         self._lost: asyncio.Future[None] | None = None  # done when the present connection is no more
         self._callbacks: list[Callable[[], None]] = []
-        self._acknowledgements = f"{inbox_prefix(service)}.ack."
+        # Guessed by nobody: others may have the server answer them into any inbox of a shared account.
+        self._acknowledgements = f"{inbox_prefix(service)}.ack.{secrets.token_hex(8)}."
         self._batches: dict[str, _Batch] = {}
         self._batch_number = 0
 
     @classmethod
-    def connect(cls, url: str, *, service: str, **options: Any) -> Self:
-        """Begin to connect and return at once, whether NATS is there or not; options as for the class."""
-        broker = cls(url, service=service, **options)
-        broker.start()
-        return broker
+    def of_settings(cls, settings: Settings, service: str) -> Self | None:
+        """The broker of `service` by its settings, None where there is no NATS; raises `SettingsRejected`."""
+        access = nats_access(settings, service)
+        return cls(access, service=service) if access else None
 
     async def close(self) -> None:
         """Disconnect; closing twice is safe."""
@@ -185,19 +192,17 @@ class Broker(Loop):
         """Try until NATS is there; each round reads the key anew and tries less often."""
         delay = FIRST_RECONNECT_SECONDS
         while True:
-            client, closed = Client(), asyncio.Event()
+            client, closed = NatsClient(), asyncio.Event()
             try:
                 async with asyncio.timeout(CONNECT_ROUND_SECONDS):
                     await client.connect(
-                        self._url,
+                        **self._access.connect_options(),
                         name=self.service,
                         max_reconnect_attempts=-1,
                         reconnect_time_wait=delay,  # type: ignore[arg-type]  # fractions work
                         reconnect_to_server_handler=_next_server,
-                        ping_interval=10,
+                        ping_interval=PING_SECONDS,
                         inbox_prefix=inbox_prefix(self.service),
-                        nkeys_seed=str(self._seed_file) if self._seed_file else None,
-                        tls=self._tls,
                         error_cb=self._on_error,
                         disconnected_cb=self._on_disconnected,
                         reconnected_cb=self._on_connected,
@@ -215,17 +220,26 @@ class Broker(Loop):
     async def ensure_stream(self) -> None:
         """Make the stream that captures what this service publishes, or give it our settings."""
         jetstream, name = self._jetstream(), stream_name(self.service)
-        wanted = stream_settings(self.service, replicas=self._replicas, max_age_seconds=self._max_age_seconds)
+        wanted = stream_settings(self.service, replicas=self._access.replicas, max_age_seconds=self._max_age_seconds)
         try:
             found = (await self._ask(jetstream.stream_info(name))).config
         except NotFoundError:
-            await self._ask(jetstream.add_stream(StreamConfig(name=name).evolve(**wanted)))
+            await self._make_stream(jetstream, StreamConfig(name=name).evolve(**wanted))
             return
         if any(getattr(found, key) != value for key, value in wanted.items()):
             try:
                 await self._ask(jetstream.update_stream(found.evolve(**wanted)))
             except nats.errors.TimeoutError:  # the answer to whoever has no permission
                 logger.warning("the stream %s keeps its settings: we may not change them", name)
+
+    async def _make_stream(self, jetstream: JetStreamContext, config: StreamConfig) -> None:
+        try:
+            await self._ask(jetstream.add_stream(config))
+        except nats.errors.TimeoutError:  # the answer to whoever has no permission
+            raise NoStream(
+                f"the stream {config.name} must be made by the bundled server, or by an operator with "
+                "`python -m lib_events.nats_operator streams`; we may not"
+            ) from None
 
     async def publish_batch(self, messages: Sequence[Message]) -> None:
         """Publish `messages` without waiting between them; returns once every one is acknowledged.
@@ -239,19 +253,19 @@ class Broker(Loop):
         client = self._require()
         self._batch_number += 1
         number = str(self._batch_number)
-        tokens = [str(index) for index in range(len(messages))]
-        batch = _Batch(asyncio.get_running_loop().create_future(), set(tokens))
+        asking = _asking(messages)
+        batch = _Batch(asyncio.get_running_loop().create_future(), {str(index) for index in asking})
         self._batches[number] = batch
         try:
             reply = f"{self._acknowledgements}{number}."
-            commands = b"".join(map(_command, messages, (reply + token for token in tokens)))
+            commands = b"".join(
+                _command(message, f"{reply}{index}" if index in asking else "")
+                for index, message in enumerate(messages)
+            )
             # Not client.publish: checking and flushing message by message costs five times the sending.
             await client._send_command(commands)
             await client._flush_pending()
-            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
-                await batch.done
-        except TimeoutError:
-            raise PublishFailed(f"{len(batch.pending)} messages were not acknowledged in time") from None
+            await batch.wait()
         except nats.errors.Error as error:
             raise PublishFailed(str(error)) from error
         finally:
@@ -268,28 +282,21 @@ class Broker(Loop):
         return StreamState(state.last_seq, (last.headers or {}).get(MESSAGE_ID))
 
     async def imports(self, service: str, subjects: Sequence[str]) -> AsyncGenerator[list[Msg]]:
-        """Follow the stream of `service` by our durable consumer: batches to be acknowledged by the caller.
+        """Follow the stream of `service` by our durable consumer: batches; acknowledging a message takes all before.
 
         What is not acknowledged comes again. Raises one of `BROKER_ERRORS` when the connection goes,
         `NoStream` while that service has none.
         """
-        jetstream, stream = self._jetstream(), stream_name(service)
-        config = await self._consumer_config(jetstream, stream)
+        stream, prefix = stream_name(service), import_prefix(service)
+        jetstream = self._jetstream(prefix)
         try:
+            config = await self._consumer_config(jetstream, stream)
             await self._ask(jetstream.add_consumer(stream, config.evolve(filter_subjects=list(subjects))))
-        except NotFoundError:
-            raise NoStream(f"{service} has not made its stream {stream} yet") from None
-        pull = await jetstream.pull_subscribe_bind(consumer=self.service, stream=stream)
-        try:
+        except (NotFoundError, ServiceUnavailableError):
+            raise NoStream(f"{service} has not made its stream {stream} yet, or it is not open to us") from None
+        async with pulling(self._require(), f"{prefix}.CONSUMER.MSG.NEXT.{stream}.{self.service}") as pull:
             while True:
-                try:
-                    yield await self._ask(pull.fetch(IMPORT_BATCH, timeout=IMPORT_WAIT_SECONDS))
-                except TimeoutError:  # nats-py raises its own subclass, and now and then the built-in one
-                    # Nothing came; a consumer that somebody deleted would be silent as well.
-                    await self._ask(jetstream.consumer_info(stream, self.service))
-        finally:
-            with suppress(nats.errors.Error):
-                await pull.unsubscribe()
+                yield await self._ask(pull.take())
 
     async def _consumer_config(self, jetstream: JetStreamContext, stream: str) -> ConsumerConfig:
         """Continue our consumer; one that waits for lost acknowledgements begins anew where they end.
@@ -299,7 +306,7 @@ class Broker(Loop):
         fresh = ConsumerConfig(
             name=self.service,
             durable_name=self.service,
-            ack_policy=AckPolicy.EXPLICIT,
+            ack_policy=AckPolicy.ALL,
             ack_wait=REDELIVER_SECONDS,
             max_ack_pending=UNACKNOWLEDGED_LIMIT,
         )
@@ -317,11 +324,11 @@ class Broker(Loop):
 
     def _require(self) -> Client:
         if self._client is None or not self.connected:
-            raise BrokerAway(f"NATS must be reachable at {_without_password(self._url)}, and is not now")
+            raise BrokerAway(f"NATS must be reachable at {self._access}, and is not now")
         return self._client
 
-    def _jetstream(self) -> JetStreamContext:
-        return JetStreamContext(self._require(), timeout=ACKNOWLEDGE_SECONDS)
+    def _jetstream(self, prefix: str = API) -> JetStreamContext:
+        return JetStreamContext(self._require(), prefix=prefix, timeout=ANSWER_SECONDS)
 
     async def _ask[T](self, question: Coroutine[Any, Any, T]) -> T:
         """Await an answer from the server, but no longer than the connection lasts."""
@@ -378,6 +385,19 @@ def _setter(event: asyncio.Event) -> Callable[[], Awaitable[None]]:
     return set_event
 
 
+def _asking(messages: Sequence[Message]) -> set[int]:
+    """The messages to be acknowledged: the next one in a chain speaks for all before, as it is stored after them only.
+
+    Now and then one is asked for besides, to see a slow broker get on.
+    """
+    last = len(messages) - 1
+    return {
+        index
+        for index, message in enumerate(messages)
+        if index == last or messages[index + 1].previous_id != message.id or index % ASKING_STEP == ASKING_STEP - 1
+    }
+
+
 def _command(message: Message, reply: str) -> bytes:
     """The protocol's HPUB command; subject and ids hold no spaces and line breaks, as `Message` promises."""
     lines = f"NATS/1.0\r\n{MESSAGE_ID}: {message.id}\r\n{CONTENT_TYPE}: {message.content_type}\r\n"
@@ -403,7 +423,3 @@ def _next_server(pool: list[Server], _information: dict[str, Any]) -> tuple[Serv
     server = min(pool, key=lambda candidate: candidate.reconnects)
     delay = FIRST_RECONNECT_SECONDS * 2 ** min(server.reconnects, 10)
     return server, min(delay, LAST_RECONNECT_SECONDS) if server.reconnects else 0
-
-
-def _without_password(url: str) -> str:
-    return url.rpartition("@")[2]

@@ -22,6 +22,7 @@ class Member:
     writes: Sequence[Write] = ()
     events: Sequence[Event] = ()
     fence: Fence | None = None
+    topics: Sequence[str] = ()
 
 
 class GroupCommitter:
@@ -39,12 +40,13 @@ class GroupCommitter:
         writes: Sequence[Write] = (),
         events: Sequence[Event] = (),
         fence: Fence | None = None,
+        topics: Sequence[str] = (),
     ) -> asyncio.Future[Any]:
         """Queue one member; its future resolves once its group is on disk. Raises `CommitQueueFull`."""
         if len(self._queue) >= QUEUE_LIMIT:
             raise CommitQueueFull(f"commit queue must stay under {QUEUE_LIMIT} members; try again shortly")
         loop = asyncio.get_running_loop()
-        member = Member(loop.create_future(), function, writes, events, fence)
+        member = Member(loop.create_future(), function, writes, events, fence, topics)
         self._queue.append(member)
         if self._running is None:
             self._running = loop.create_task(self._drain(), name="group-committer")

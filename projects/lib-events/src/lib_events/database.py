@@ -150,8 +150,13 @@ class Database(ABC):
         """Run `function` on a query-only snapshot, beside the writer."""
 
     @abstractmethod
-    def write(self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None) -> asyncio.Future[None]:
-        """Add hot rows and events to the next group commit; the future resolves when they are on disk."""
+    def write(
+        self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+    ) -> asyncio.Future[None]:
+        """Add hot rows and events to the next group commit; the future resolves when they are on disk.
+
+        `topics` are notified then, besides the one of `events`.
+        """
 
     @abstractmethod
     async def close(self) -> None:

@@ -11,17 +11,19 @@ from contextlib import aclosing
 from nats.aio.msg import Msg
 
 from lib_events.broker import BROKER_ERRORS, Broker, NoStream
+from lib_events.clock import to_micros
 from lib_events.database import EVENTS_TOPIC, Connection, Database
-from lib_events.dead_letters import Burial, bury
+from lib_events.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
 from lib_events.event import Event, EventRegistry, EventRejected
-from lib_events.event_log import APPEND_EVENTS, SEGMENT_TYPE, imported_row
+from lib_events.event_log import APPEND_EVENTS, SEGMENT_TYPE
 from lib_events.lifecycle import Loop, running
 from lib_events.nats_permissions import subject_prefix
 from lib_events.statement import Statement, Write
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
+REDRIVE_POLL_SECONDS = 30.0  # only for what a lost notification would have told
+RETRY_SECONDS = 0.5
 IMPORT_EVENTS = Statement.load("lib_events", "import_events", dict(APPEND_EVENTS.columns))
 
 
@@ -46,7 +48,8 @@ class Importer(Loop):
 
     async def run(self) -> None:
         """Wait to lead, then import until the lead is lost."""
-        async with self._database.leading("importer") as lost, running(*self._imports):
+        redrives = [_ImportRedrive(self._database, source) for source in self._imports]
+        async with self._database.leading("importer") as lost, running(*self._imports, *redrives):
             await lost.wait()
         raise ConnectionError("the connection that holds the importer's lead was lost")
 
@@ -74,28 +77,27 @@ class _SourceImport(Loop):
             except NoStream:
                 logger.debug("%s has published nothing yet", self._source)
             except BROKER_ERRORS as error:
-                logger.warning("importing from %s stopped, again in %.0f s: %s", self._source, RETRY_SECONDS, error)
+                logger.warning("importing from %s stopped, again in %.1f s: %s", self._source, RETRY_SECONDS, error)
             await self.pause(RETRY_SECONDS)
 
     async def _take_in(self, batch: Sequence[Msg]) -> None:
-        accepted: list[Event] = []
+        accepted: list[Write] = []
         refused: list[tuple[Msg, EventRejected]] = []
         for message in batch:
             try:
                 if not message.subject.endswith(f".{SEGMENT_TYPE}"):  # segments never trigger anything
-                    accepted.append(self._read(message))
+                    accepted.append(self.read(message.data, message.subject))
             except EventRejected as error:
                 refused.append((message, error))
-        await self._database.transact(self._store, accepted, refused)
-        for message, _ in refused:
-            await message.term()
-        for message in batch:
-            if not message.is_acked:
-                await message.ack()
+        if refused:
+            await self._database.transact(self._bury, refused)
+        if accepted:
+            await self._database.write(*accepted, topics=[EVENTS_TOPIC])
+        await batch[-1].ack()  # and with it all before
 
-    def _read(self, message: Msg) -> Event:
-        """Return the event, if this service may say it and it is what its type promises."""
-        event = Event.from_json(message.data)
+    def read(self, body: bytes, subject: str | None = None) -> Write:
+        """Return the row of an event, if this service may say it and it is what its type promises."""
+        event = Event.from_json(body)
         if event.source != f"/{self._source}":
             raise EventRejected(
                 "forged_source",
@@ -103,25 +105,60 @@ class _SourceImport(Loop):
                 event_type=event.type,
                 field="source",
             )
-        if message.subject != f"{subject_prefix(self._source)}.{event.type}":
+        if subject is not None and subject != f"{subject_prefix(self._source)}.{event.type}":
             raise EventRejected(
                 "malformed", f"type must be the subject's, got {event.type!r}", event_type=event.type, field="type"
             )
         self._registry.check(event)
-        return event
+        return _row(event, body)
 
-    def _store(
-        self, connection: Connection, accepted: Sequence[Event], refused: Sequence[tuple[Msg, EventRejected]]
-    ) -> None:
-        connection.write(*(Write(IMPORT_EVENTS, tuple(imported_row(event).values())) for event in accepted))
-        if accepted:
-            connection.notify(EVENTS_TOPIC)
+    def _bury(self, connection: Connection, refused: Sequence[tuple[Msg, EventRejected]]) -> None:
         for message, error in refused:
             logger.error("refused an event of %s: %s", self._source, error)
             sequence = message.metadata.sequence.stream
             message_id = (message.headers or {}).get("Nats-Msg-Id", "")
             burial = Burial(self.name, sequence, message_id, error.event_type, message.data, attempts=1)
             bury(connection, burial, error)
+
+
+class _ImportRedrive(Loop):
+    """Lets in what was refused, once somebody has edited it or this service knows its type."""
+
+    def __init__(self, database: Database, source: _SourceImport) -> None:
+        super().__init__(name=f"redrive of {source.name}")
+        self._database = database
+        self._source = source
+
+    async def run(self) -> None:
+        unsubscribe = self._database.on_notify(REDRIVE_TOPIC, self.wake)
+        try:
+            while True:
+                for letter in await self._database.read(redriven, self._source.name):
+                    await self._database.transact(self._let_in, letter.id, letter.body)
+                await self.pause(REDRIVE_POLL_SECONDS)
+        finally:
+            unsubscribe()
+
+    def _let_in(self, connection: Connection, letter_id: int, body: bytes) -> None:
+        try:
+            row = self._source.read(body)
+        except EventRejected as error:
+            bury_again(connection, letter_id, error, attempts=1)
+            return
+        if settle(connection, letter_id):
+            connection.write(row)
+            connection.notify(EVENTS_TOPIC)
+
+
+def _row(event: Event, body: bytes) -> Write:
+    """The row of an event as it came: encoding it again would say the same, later."""
+    return Write(
+        IMPORT_EVENTS,
+        (
+            *(event.id, event.source, event.type, event.subject, to_micros(event.time)),
+            *(event.extensions.get("correlationid"), True, 1, body),
+        ),
+    )
 
 
 def subjects_of(service: str, types: Sequence[str]) -> list[str]:

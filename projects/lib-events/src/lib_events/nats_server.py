@@ -21,31 +21,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import nacl.signing
-import nats
-import nkeys
-from nats.js.api import StreamConfig
-from nats.js.errors import BadRequestError
+import nats.errors
 
 from lib_events.lifecycle import Loop
-from lib_events.nats_permissions import inbox_prefix, permissions, stream_name, stream_settings
+from lib_events.nats_access import NatsAccess, seed_file
+from lib_events.nats_operator import SERVICES, accounts_of, create_seeds, make_streams, new_seed
+from lib_events.nats_permissions import KEEPER
 from lib_events.parent_watch import dying_with_us, watch_parent
-from lib_events.secret_file import create_secret, write_secret
+from lib_events.secret_file import write_secret
 from lib_events.telemetry import configure_logging
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 MEBIBYTE = 1024 * 1024
-SERVICES = ("auth-svc", "app-svc")  # who publishes or imports; the GUI speaks HTTP only
-KEEPER = "keeper"
-KEEPER_PERMISSIONS = {
-    "publish": {"allow": ["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*"]},
-    "subscribe": {"allow": [f"{inbox_prefix(KEEPER)}.>"]},
-}
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
-USER_KEY_BYTE = nkeys.PREFIX_BYTE_USER
+KEEP_SECONDS = 5.0
 
 
 class NatsServerFailed(Exception):
@@ -61,7 +53,7 @@ class NatsServer:
         self._name = f"evs-{secrets.token_hex(8)}"
         self._secrets = (data / "secrets").absolute()
         self._services = tuple(services)
-        self._keeper_seed = _new_seed()  # ours alone: makes the streams, never written down
+        self._keeper_seed = new_seed()  # ours alone: makes the streams, never written down
         self._supervision: _Supervision | None = None
 
     @property
@@ -77,19 +69,18 @@ class NatsServer:
 
     def credentials(self, service: str) -> Path:
         """The file with the nkey seed of `service`."""
-        return self._secrets / f"nats-{service}.nk"
+        return seed_file(self._secrets, service)
 
     async def start(self) -> None:
         """Start and wait until clients can connect; raises `NatsServerFailed`."""
         self.port = self.port or _free_port()
         configuration = self._configure()
         await _check_configuration(configuration)
-        self._supervision = _Supervision(configuration)
+        self._supervision = _Supervision(self, configuration)
         self._supervision.start()
         try:
             async with asyncio.timeout(START_SECONDS):
-                await self._answers()
-                await self._make_streams()
+                await self._supervision.ready.wait()
         except TimeoutError:
             await self.stop()
             raise NatsServerFailed(
@@ -112,48 +103,31 @@ class NatsServer:
     ) -> None:
         await self.stop()
 
-    def _configure(self) -> Path:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        users = [
-            {
-                "nkey": _public_key(create_secret(self.credentials(service), _new_seed)),
-                "permissions": permissions(service, self._services),
-            }
-            for service in self._services
-        ]
-        users.append({"nkey": _public_key(self._keeper_seed), "permissions": KEEPER_PERMISSIONS})
-        # JSON is valid in nats-server's format, and it quotes every duration, which that format needs.
-        content = json.dumps(_configuration(self._name, self.port, self.folder, users), indent=2)
-        path = self.folder / "server.conf"
-        write_secret(path, content)
-        return path
-
-    async def _answers(self) -> None:
-        """Wait for the greeting of our own child, not of a stranger on that port."""
+    async def keep_streams(self) -> None:
+        """Wait for the greeting of our own child, not of a stranger on that port; then make what streams it lacks."""
         while await _greeting_name(self.port) != self._name:  # noqa: ASYNC110 - it has no event to set
             await asyncio.sleep(0.01)
+        await make_streams(NatsAccess.parse(self.url), self._services, seed=self._keeper_seed)
 
-    async def _make_streams(self) -> None:
-        client = await nats.connect(self.url, nkeys_seed_str=self._keeper_seed, inbox_prefix=inbox_prefix(KEEPER))
-        try:
-            jetstream = client.jetstream()
-            for service in self._services:
-                config = StreamConfig(name=stream_name(service)).evolve(**stream_settings(service))
-                try:
-                    await jetstream.add_stream(config)
-                except BadRequestError:  # it is there, with other settings
-                    await jetstream.update_stream(config)
-        finally:
-            await client.close()
+    def _configure(self) -> Path:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seeds = create_seeds(self._secrets, self._services) | {KEEPER: self._keeper_seed}
+        configuration = _configuration(self._name, self.port, self.folder, accounts_of(seeds))
+        # JSON is valid in nats-server's format, and it quotes every duration, which that format needs.
+        path = self.folder / "server.conf"
+        write_secret(path, json.dumps(configuration, indent=2))
+        return path
 
 
 class _Supervision(Loop):
     """Runs nats-server until stopped; a crash is an error, so the loop starts it again."""
 
-    def __init__(self, configuration: Path) -> None:
+    def __init__(self, server: NatsServer, configuration: Path) -> None:
         super().__init__(name="nats-server")
+        self._server = server
         self._configuration = configuration
         self.child: asyncio.subprocess.Process | None = None
+        self.ready = asyncio.Event()
 
     async def run(self) -> None:
         self.child = child = await asyncio.create_subprocess_exec(
@@ -162,11 +136,24 @@ class _Supervision(Loop):
             stdin=asyncio.subprocess.DEVNULL,
             stdout=sys.stderr,  # standard output is for the line that says we are ready
         )
+        keeping = asyncio.create_task(self._keep_streams())
         try:
             code = await child.wait()
         finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
             await _end(child)
         raise NatsServerFailed(f"nats-server ended with exit code {code}")
+
+    async def _keep_streams(self) -> None:
+        """Streams are gone after a crash that lost the store, and when somebody deletes their files."""
+        while True:
+            try:
+                await self._server.keep_streams()
+                self.ready.set()
+            except (OSError, TimeoutError, nats.errors.Error) as error:
+                logger.warning("the streams could not be made, again in %.0f s: %s", KEEP_SECONDS, error)
+            await asyncio.sleep(KEEP_SECONDS)
 
 
 def server_binary() -> str:
@@ -177,7 +164,7 @@ def server_binary() -> str:
     return found
 
 
-def _configuration(name: str, port: int, folder: Path, users: list[dict[str, Any]]) -> dict[str, Any]:
+def _configuration(name: str, port: int, folder: Path, accounts: dict[str, Any]) -> dict[str, Any]:
     return {
         "server_name": name,
         "host": LOOPBACK,
@@ -185,18 +172,8 @@ def _configuration(name: str, port: int, folder: Path, users: list[dict[str, Any
         "jetstream": {"store_dir": str(folder), "max_memory_store": 64 * MEBIBYTE},
         "max_payload": 8 * MEBIBYTE,
         "write_deadline": "10s",
-        "authorization": {"users": users},
+        "accounts": accounts,
     }
-
-
-def _new_seed() -> str:
-    seed: bytes = nkeys.encode_seed(bytes(nacl.signing.SigningKey.generate()), USER_KEY_BYTE)
-    return seed.decode()
-
-
-def _public_key(seed: str) -> str:
-    key: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
-    return key.decode()
 
 
 def _free_port() -> int:

@@ -178,9 +178,11 @@ class PostgresqlDatabase(Database):
                 raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}; try again") from error
             raise
 
-    def write(self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None) -> asyncio.Future[None]:
+    def write(
+        self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+    ) -> asyncio.Future[None]:
         """See `Database.write`."""
-        return self._committer.submit(writes=writes, events=events, fence=fence)
+        return self._committer.submit(writes=writes, events=events, fence=fence, topics=topics)
 
     async def _commit(self, group: Sequence[Member]) -> None:
         fences: dict[Fence | None, list[Member]] = {}
@@ -208,8 +210,9 @@ class PostgresqlDatabase(Database):
         else:
             for member in members:
                 resolve(member)
-            if events:
-                self._notify({EVENTS_TOPIC})
+            self._notify(
+                {topic for member in members for topic in member.topics} | ({EVENTS_TOPIC} if events else set())
+            )
 
     async def _hot_connection(self) -> asyncpg.Connection:
         if self._hot is None or self._hot.is_closed():

@@ -26,16 +26,16 @@ from lib_events.tables import event_log_state, events
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-BATCH_ROWS = 500
+BATCH_ROWS = 1_000
 BATCH_BYTES = 1024 * 1024
 HEADERS_BYTES = 1024  # of a message's payload limit, kept for its headers
 FIRST_RETRY_SECONDS = 0.1
-LAST_RETRY_SECONDS = 5.0
+LAST_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Own events to publish: rows after `after` up to `end`; the same again until they are acknowledged."""
+    """Own events to publish: the rows after `after`, up to `end`."""
 
     epoch: int
     after: int
@@ -110,18 +110,19 @@ class _Publisher(Loop):
         connection = self._broker.connections
         await self._broker.ensure_stream()
         state = await self._broker.stream_state()
-        await self._database.transact(align, state)
-        previous_id, acknowledged = state.last_message_id, None
+        after = await self._database.transact(align, state)
+        recorded, previous_id = after, state.last_message_id
         while self._broker.connections == connection:
-            batch = await self._database.transact(next_batch, acknowledged)
-            if batch is None:
-                acknowledged = None
-                await self.pause(POLL_SECONDS)
-                continue
+            batch = await self._database.read(next_batch, after)
             messages = self._messages(batch, previous_id)
             await self._broker.publish_batch(messages)
             previous_id = messages[-1].id if messages else previous_id
-            acknowledged = batch.end
+            after = batch.end
+            if after != recorded:
+                await self._database.transact(record, after)
+                recorded = after
+            if not batch.rows:
+                await self.pause(POLL_SECONDS)
 
     def _messages(self, batch: Batch, previous_id: str | None) -> list[Message]:
         limit = self._broker.max_payload - HEADERS_BYTES
@@ -141,11 +142,11 @@ class _Publisher(Loop):
         return messages
 
 
-def align(connection: Connection, stream: StreamState) -> None:
-    """Set where to publish from by what our stream ends with."""
+def align(connection: Connection, stream: StreamState) -> int:
+    """Record and return where to publish from, by what our stream ends with."""
     state = connection.execute(select(event_log_state).with_for_update()).one()
     last = _read_id(stream.last_message_id)
-    values: dict[str, Any] = {"batch_end": None}
+    values: dict[str, Any] = {"published_position": state.published_position}
     if stream.last_sequence == 0:
         values["published_position"] = 0  # new, or its store was wiped: everything again
     elif last is not None and last.epoch == state.epoch and last.position <= state.placed_position:
@@ -154,31 +155,33 @@ def align(connection: Connection, stream: StreamState) -> None:
         # The stream knows positions this database never gave: it was restored, so old cursors must end.
         values["epoch"] = last.epoch + 1
         logger.error("the database is older than its stream (%s): new epoch %d", last, values["epoch"])
-    if values.get("published_position", state.published_position) < state.published_position:
-        logger.warning("publishing again from position %d", values["published_position"])
+    position: int = values["published_position"]
+    if position < state.published_position:
+        logger.warning("publishing again from position %d", position)
     connection.execute(update(event_log_state).values(values))
+    return position
 
 
-def next_batch(connection: Connection, acknowledged: int | None) -> Batch | None:
-    """Record what was acknowledged and return what to publish next, the same until it is acknowledged."""
-    state = connection.execute(select(event_log_state).with_for_update()).one()
-    after = state.published_position if acknowledged is None else acknowledged
-    end = state.batch_end if acknowledged is None else None
-    rows = _own_rows(connection, after, end)
-    batch = Batch(state.epoch, after, rows[-1].last_position, rows) if rows else None
-    # Imported events are not published: without own ones, step over them.
-    reached = after if batch else state.placed_position
-    end = batch.end if batch else None
-    if (state.published_position, state.batch_end) != (reached, end):
-        connection.execute(update(event_log_state).values(published_position=reached, batch_end=end))
-    return batch
+def next_batch(connection: Connection, after: int) -> Batch:
+    """Return what to publish after that position; without own events it steps over the imported ones.
+
+    Nothing need be written down before: a message's id and body follow from its row, so whoever tries again
+    sends the same ones, and what the stream ends with says where.
+    """
+    # The head comes first: what is placed while we read must not be skipped.
+    state = connection.execute(select(event_log_state.c.epoch, event_log_state.c.placed_position)).one()
+    rows = _own_rows(connection, after)
+    return Batch(state.epoch, after, rows[-1].last_position if rows else max(after, state.placed_position), rows)
 
 
-def _own_rows(connection: Connection, after: int, end: int | None) -> list[Row[Any]]:
+def record(connection: Connection, position: int) -> None:
+    """Write down that everything up to `position` was acknowledged."""
+    connection.execute(update(event_log_state).values(published_position=position))
+
+
+def _own_rows(connection: Connection, after: int) -> list[Row[Any]]:
     query = select(events.c.last_position, events.c.count.label("size"), events.c.id, events.c.type, events.c.body)
     query = query.where(events.c.last_position > after, ~events.c.imported).order_by(events.c.last_position)
-    if end is not None:
-        return list(connection.execute(query.where(events.c.last_position <= end)))
     rows: list[Row[Any]] = []
     space = BATCH_BYTES
     for row in connection.execute(query.limit(BATCH_ROWS)):

@@ -58,7 +58,13 @@ class Settings(BaseSettings):
     database_url: str | None = Field(default=None, repr=False)
     auth_database_url: str | None = Field(default=None, repr=False)
     app_database_url: str | None = Field(default=None, repr=False)
-    nats_url: str | None = Field(default=None, repr=False)  # None: the bundled server
+    nats_url: str | None = Field(default=None, repr=False)  # None: the bundled server; else the servers of a cluster
+    auth_nats_credentials: Path | None = None  # an nkey seed or a .creds file; None: what DATA/secrets holds
+    app_nats_credentials: Path | None = None
+    nats_ca: Path | None = None
+    nats_certificate: Path | None = None
+    nats_key: Path | None = None
+    nats_replicas: int = Field(default=1, ge=1, le=5)
     event_retention_days: float = Field(default=30, ge=8)  # a stream keeps a week: an event must not come again
     event_retention_count: int | None = Field(default=None, ge=100_000)
     workflows: Names = []
@@ -92,6 +98,10 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return _with_schema(self.database_url, f"evs_{name}")
         return f"sqlite:///{(self.data / f'{name}.db').absolute()}"
+
+    def nats_credentials_of(self, service: str) -> Path | None:
+        """The file `service` signs in to NATS with, if one is named."""
+        return {"auth-svc": self.auth_nats_credentials, "app-svc": self.app_nats_credentials}.get(service)
 
     def prepare_data(self) -> Path:
         """Make DATA private (0700) and invisible to git.

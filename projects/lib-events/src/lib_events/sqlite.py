@@ -126,9 +126,10 @@ class SqliteDatabase(Database):
         *writes: Write,
         events: Sequence[Event] = (),
         fence: Fence | None = None,  # noqa: ARG002
+        topics: Sequence[str] = (),
     ) -> asyncio.Future[None]:
         """See `Database.write`."""
-        return self._committer.submit(writes=writes, events=events)
+        return self._committer.submit(writes=writes, events=events, topics=topics)
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
@@ -245,8 +246,10 @@ class SqliteDatabase(Database):
         elif error is not None:
             for outcome in outcomes:
                 outcome.error = self._try_rows([outcome])
-        if any(outcome.member.events and outcome.error is None for outcome in outcomes):
-            topics.add(EVENTS_TOPIC)
+        for member in (outcome.member for outcome in outcomes if outcome.error is None):
+            topics.update(member.topics)
+            if member.events:
+                topics.add(EVENTS_TOPIC)
 
     def _try_rows(self, outcomes: Sequence[_Outcome]) -> Exception | None:
         writes = [write for outcome in outcomes for write in outcome.member.writes]

@@ -54,7 +54,6 @@ event_log_state = Table(
     Column("epoch", Integer, nullable=False),  # bumped by a restore: older cursors are refused
     Column("placed_position", BigInteger, nullable=False),  # the last position given
     Column("published_position", BigInteger, nullable=False),  # acknowledged by the broker up to here
-    Column("batch_end", BigInteger),  # the batch in flight ends here; NULL when none is
     Column("pruned_position", BigInteger, nullable=False),  # events up to here are no longer kept
 )
 

@@ -15,12 +15,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
 from lib_events.nats_server import NatsServer
 from lib_events.parent_watch import supervised
+
+if TYPE_CHECKING:
+    from lib_events.testing_cluster import NatsCluster
 
 POLL_SECONDS = 0.005
 
@@ -148,6 +152,15 @@ async def fresh_nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """The bundled broker with an empty store, for this test alone."""
     async with NatsServer(tmp_path / "nats-data") as server:
         yield server
+
+
+@pytest_asyncio.fixture
+async def nats_cluster(tmp_path: Path) -> AsyncIterator["NatsCluster"]:
+    """Three brokers with TLS as one cluster, for this test alone."""
+    from lib_events.testing_cluster import NatsCluster  # noqa: PLC0415 - needs cryptography, for its certificates
+
+    async with NatsCluster(tmp_path) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

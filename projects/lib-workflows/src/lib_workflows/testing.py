@@ -152,12 +152,14 @@ class CrashingDatabase(Database):
         """See `Database.read`."""
         return await self.inner.read(function, *args)
 
-    def write(self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None) -> asyncio.Future[None]:
+    def write(
+        self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+    ) -> asyncio.Future[None]:
         """See `Database.write`."""
         if self._lives():
-            return self.inner.write(*writes, events=events, fence=fence)
+            return self.inner.write(*writes, events=events, fence=fence, topics=topics)
         if self._is_last():
-            self.inner.write(*writes, events=events, fence=fence)
+            self.inner.write(*writes, events=events, fence=fence, topics=topics)
         return asyncio.get_running_loop().create_future()
 
     def leading(self, role: str) -> Any:

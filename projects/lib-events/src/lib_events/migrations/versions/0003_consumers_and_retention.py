@@ -17,6 +17,7 @@ def upgrade() -> None:
     )
     pruned = sa.Column("pruned_position", sa.BigInteger, nullable=False, server_default="0")
     op.add_column("event_log_state", pruned)
+    op.drop_column("event_log_state", "batch_end")  # a message follows from its row
     op.add_column("dead_letters", sa.Column("type", sa.Text))
     op.add_column("dead_letters", sa.Column("body", sa.LargeBinary))
     op.add_column("dead_letters", sa.Column("redriven_at", sa.BigInteger))
@@ -29,5 +30,6 @@ def downgrade() -> None:
     op.drop_index("dead_letters_redriven", "dead_letters")
     for column in ("redriven_at", "body", "type"):
         op.drop_column("dead_letters", column)
+    op.add_column("event_log_state", sa.Column("batch_end", sa.BigInteger))
     op.drop_column("event_log_state", "pruned_position")
     op.drop_table("handled_events")

@@ -1,0 +1,101 @@
+"""What a durable consumer holds for us, as it comes: few requests, no work per message but nats-py's own.
+
+nats-py's `fetch` waits for every single message with a timeout of its own, which costs more than storing it.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+BATCH = 1_000
+WAIT_SECONDS = 30.0
+HEARTBEAT_SECONDS = 1.0
+HEARTBEAT = "100"
+# The request came to its end, and another one follows: nothing came in time, or its share of bytes is used up.
+ENDED = ("404", "408", "Message Size Exceeds MaxBytes", "Batch Completed")
+NANOSECONDS = 1_000_000_000
+
+
+class PullEnded(Exception):
+    """The server will not deliver any more: the consumer is gone, or its leader; begin anew."""
+
+
+class Pull:
+    """Takes messages from one consumer, at most a batch ahead of whoever works on them."""
+
+    def __init__(self, client: Client, subject: str, inbox: str) -> None:
+        self._client = client
+        self._subject = subject
+        self._inbox = inbox
+        self._request = _request(max_bytes=2 * client.max_payload)
+        self._arrived: list[Msg] = []
+        self._something = asyncio.Event()
+        self._expected = 0  # what the last request may still bring
+        self._refusal: str | None = None
+
+    async def take(self) -> list[Msg]:
+        """Wait for messages and return all that arrived, at most one batch. Raises `PullEnded`."""
+        while not self._arrived:
+            await self._hear_more()
+        if self._expected == 0:
+            await self._ask()  # the next batch comes while this one is worked on
+        taken, self._arrived = self._arrived, []
+        return taken
+
+    async def hear(self, message: Msg) -> None:
+        """Take in a message or what the server says of the request."""
+        headers = message.headers or {}
+        status = None if message.data else headers.get("Status")
+        if status is None:
+            self._arrived.append(message)
+            self._expected -= 1
+        elif status in ENDED or headers.get("Description") in ENDED:
+            self._expected = 0
+        elif status != HEARTBEAT:
+            self._refusal = headers.get("Description", status)
+        self._something.set()
+
+    async def _hear_more(self) -> None:
+        if self._expected == 0:
+            await self._ask()
+        if self._refusal is not None:
+            raise PullEnded(f"the consumer does not deliver: {self._refusal}")
+        self._something.clear()
+        try:
+            async with asyncio.timeout(3 * HEARTBEAT_SECONDS):
+                await self._something.wait()
+        except TimeoutError:
+            raise PullEnded("the consumer has been silent for too long") from None
+
+    async def _ask(self) -> None:
+        self._expected = BATCH
+        await self._client.publish(self._subject, self._request, reply=self._inbox)
+
+
+@asynccontextmanager
+async def pulling(client: Client, subject: str) -> AsyncIterator[Pull]:
+    """Pull by requests to `subject` inside the block."""
+    inbox = client.new_inbox()
+    pull = Pull(client, subject, inbox)
+    subscription = await client.subscribe(inbox, cb=pull.hear)
+    try:
+        yield pull
+    finally:
+        with suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+
+def _request(*, max_bytes: int) -> bytes:
+    return json.dumps(
+        {
+            "batch": BATCH,
+            "max_bytes": max_bytes,
+            "expires": int(WAIT_SECONDS * NANOSECONDS),
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * NANOSECONDS),
+        }
+    ).encode()
