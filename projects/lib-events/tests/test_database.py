@@ -20,7 +20,7 @@ from lib_events.database import (
     open_database,
 )
 from lib_events.event import Event, EventType
-from lib_events.event_log import SCHEMA, SEGMENT_TYPE, append_writes
+from lib_events.event_log import SCHEMA, SEGMENT_TYPE, append_writes, place, read_after
 from lib_events.statement import Fence
 from lib_events.tables import events, subscription_cursors
 
@@ -321,3 +321,29 @@ async def test_a_cancelled_caller_leaves_the_database_usable(database):
         await asyncio.gather(task, return_exceptions=True)
         assert await database.read(lambda connection: count(connection) == count(connection, events))
     assert await database.transact(note, 1) == 1
+
+
+async def test_positions_are_dense_whatever_fails_in_a_group(database):
+    """On both databases, and on SQLite within one commit: a member that fails takes its positions back."""
+    taken = Event.of(Noted, Note(number=-1), source="/test-svc")
+    await database.write(events=[taken])
+
+    def fail(connection):
+        connection.publish(Event.of(Noted, Note(number=99), source="/test-svc"))
+        raise ValueError("no")
+
+    def publish(connection, number):
+        connection.publish(Event.of(Noted, Note(number=number), source="/test-svc"))
+
+    members = []
+    for number in range(20):
+        members.append(database.write(events=[Event.of(Noted, Note(number=number), source="/test-svc")]))
+        members.append(database.transact(fail))
+        members.append(database.write(events=[taken]))  # its id is taken
+        members.append(database.transact(publish, 100 + number))
+    results = await asyncio.gather(*members, return_exceptions=True)
+    assert [isinstance(result, Exception) for result in results] == [False, True, True, False] * 20
+    await database.transact(place)
+    page = await database.read(read_after, 0)
+    assert [placed.position for placed in page.events] == list(range(1, 42))
+    assert page.head.position == 41

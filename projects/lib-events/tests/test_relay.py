@@ -18,7 +18,7 @@ from sqlalchemy import insert, select, update
 
 from lib_events import relay as relay_module
 from lib_events.broker import Broker, PublishFailed, StreamState
-from lib_events.database import open_database
+from lib_events.database import EVENTS_TOPIC, open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, head, imported_row, read_after
 from lib_events.lifecycle import running
@@ -193,9 +193,10 @@ async def test_own_events_go_to_nats_in_order_as_cloudevents(database, fresh_nat
 async def test_imported_events_are_placed_and_not_published(database, fresh_nats_server):
     def take_in(connection):
         connection.execute(insert(events), imported_row(noted(1, source="/auth-svc")))
-        connection.publish(noted(2))
+        connection.notify(EVENTS_TOPIC)
 
     await database.transact(take_in)
+    await database.write(events=[noted(2)])
     async with relaying(database, fresh_nats_server):
         await published_up_to(database, 2)
         await database.transact(lambda connection: connection.execute(insert(events), imported_row(noted(3))))

@@ -34,8 +34,9 @@ from lib_events.database import (
     TransactionTooLong,
 )
 from lib_events.event import Event
-from lib_events.event_log import PLACE_LIMIT, append_writes, place
+from lib_events.event_log import APPEND_EVENTS, PLACE_LIMIT, PLACED_TOPIC, append_writes, place
 from lib_events.migrate import migrate
+from lib_events.sqlite_positions import Positions
 from lib_events.statement import Fence, Write, by_statement
 
 READERS = 4
@@ -69,6 +70,7 @@ class SqliteDatabase(Database):
         self.path = path
         self._lock = lock
         self._raw = raw
+        self._positions = Positions(raw)
         self._writer = create_engine("sqlite://", creator=lambda: self._raw, poolclass=StaticPool).connect()
         self._reader: Engine = create_engine(
             "sqlite://",
@@ -177,6 +179,7 @@ class SqliteDatabase(Database):
         remaining = list(group)
         while True:
             self._raw.execute("BEGIN IMMEDIATE")
+            self._positions.begin()
             try:
                 outcomes, topics = self._apply_members(remaining)
             except _GroupLost as lost:
@@ -208,11 +211,12 @@ class SqliteDatabase(Database):
         return outcomes, topics
 
     def _place(self, topics: set[str]) -> None:
-        """Place the group's events at once: with one writer, the order of insertion is the order of commits."""
-        connection = Connection(self._writer, source=self.source)
-        while place(connection) >= PLACE_LIMIT:
-            pass
-        topics |= connection.topics
+        """See to it that every event of the group has its position."""
+        if self._positions.finish():
+            connection = Connection(self._writer, source=self.source)
+            while place(connection) >= PLACE_LIMIT:
+                pass
+        topics.add(PLACED_TOPIC)
 
     def _call(self, outcome: _Outcome, topics: set[str]) -> None:
         """Run one transaction function under its savepoint."""
@@ -220,6 +224,7 @@ class SqliteDatabase(Database):
         connection = Connection(self._writer, source=self.source)
         deadline = time.monotonic() + FUNCTION_LIMIT_SECONDS
         self._raw.execute("SAVEPOINT member")
+        savepoint = self._positions.savepoint()
         self._raw.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_OPCODES)
         try:
             outcome.value = outcome.member.function(connection)
@@ -230,6 +235,7 @@ class SqliteDatabase(Database):
                 raise _GroupLost(outcome) from error
             self._raw.set_progress_handler(None, 0)
             self._raw.execute("ROLLBACK TO member")
+            self._positions.roll_back(savepoint)
         else:
             topics |= connection.topics
         finally:
@@ -255,12 +261,14 @@ class SqliteDatabase(Database):
         writes = [write for outcome in outcomes for write in outcome.member.writes]
         events = [event for outcome in outcomes for event in outcome.member.events]
         self._raw.execute("SAVEPOINT rows_of_members")
+        savepoint = self._positions.savepoint()
         try:
             self._execute_writes([*writes, *append_writes(events)])
         except sqlite3.Error as error:
             if not self._raw.in_transaction:
                 raise
             self._raw.execute("ROLLBACK TO rows_of_members")
+            self._positions.roll_back(savepoint)
             self._raw.execute("RELEASE rows_of_members")
             return error
         self._raw.execute("RELEASE rows_of_members")
@@ -268,7 +276,10 @@ class SqliteDatabase(Database):
 
     def _execute_writes(self, writes: Sequence[Write]) -> None:
         for statement, rows in by_statement(writes).items():
-            self._raw.executemany(statement.sqlite, rows)
+            if statement is APPEND_EVENTS:
+                self._positions.append(rows)
+            else:
+                self._raw.executemany(statement.sqlite, rows)
 
     def _rollback(self) -> None:
         if self._raw.in_transaction:
