@@ -52,7 +52,8 @@ from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.nats_server import NatsServer, server_binary
 from lib_events.relay import Relay
-from lib_events.subscriptions import Subscriptions, subscribe
+from lib_events.subscription import subscribe
+from lib_events.subscriptions import Subscriptions
 from lib_events.tables import event_log_state
 
 PUBLISHERS = 2_000  # our writers at once: like a service with that many requests under way

@@ -14,7 +14,8 @@ from lib_events.event_log import SCHEMA
 from lib_events.importer import Importer
 from lib_events.lifecycle import running
 from lib_events.relay import Relay
-from lib_events.subscriptions import Subscriptions, subscribe
+from lib_events.subscription import subscribe
+from lib_events.subscriptions import Subscriptions
 from lib_events.tables import events
 
 
