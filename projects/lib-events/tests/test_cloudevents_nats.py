@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import nats
 from cloudevents.core.formats.json import JSONFormat
+from nats.js.api import AckPolicy, ConsumerConfig
 from pydantic import BaseModel
 
 from lib_events.broker import Broker
@@ -13,6 +14,7 @@ from lib_events.database import open_database
 from lib_events.event import Cause, Event, EventType
 from lib_events.event_log import SCHEMA
 from lib_events.lifecycle import running
+from lib_events.nats_permissions import import_prefix
 from lib_events.relay import Relay
 
 
@@ -28,9 +30,10 @@ async def heard(server, count):
     """What a plain nats-py client with the key of another service hears."""
     seed = server.credentials("auth-svc").read_text().strip()
     client = await nats.connect(server.url, nkeys_seed_str=seed, inbox_prefix=b"_INBOX_auth-svc")
-    subscription = await client.jetstream().pull_subscribe(
-        "events.app-svc.>", durable="auth-svc", stream="events-app-svc"
-    )
+    jetstream = client.jetstream(prefix=import_prefix("app-svc"))
+    config = ConsumerConfig(name="auth-svc", durable_name="auth-svc", ack_policy=AckPolicy.EXPLICIT)
+    await jetstream.add_consumer("events-app-svc", config)
+    subscription = await jetstream.pull_subscribe_bind(consumer="auth-svc", stream="events-app-svc")
     messages = []
     while len(messages) < count:
         messages += await subscription.fetch(count - len(messages), timeout=20)

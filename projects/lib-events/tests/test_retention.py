@@ -9,6 +9,7 @@ import pytest_asyncio
 from pydantic import BaseModel
 from sqlalchemy import func, select, update
 
+from lib_events import consumer
 from lib_events import retention as module
 from lib_events.clock import SystemClock, to_datetime
 from lib_events.database import open_database
@@ -93,7 +94,8 @@ async def test_a_segment_goes_as_a_whole(database, clock):
 
 
 @pytest.mark.parametrize("needs", ["subscription", "run", "broker"])
-async def test_what_somebody_has_yet_to_read_is_kept(database, clock, needs):
+async def test_what_somebody_has_yet_to_read_is_kept(database, clock, needs, monkeypatch):
+    monkeypatch.setattr(consumer, "DRAIN_SECONDS", 0.01)
     await fill(database, [noted(number, 40 * DAY) for number in range(20)])
     if needs == "subscription":
 

@@ -206,7 +206,7 @@ class SqliteDatabase(Database):
             rows = []
             self._call(outcome, topics)
         self._write_rows(rows, topics)
-        if EVENTS_TOPIC in topics:
+        if self._positions.given or EVENTS_TOPIC in topics:
             self._place(topics)
         return outcomes, topics
 

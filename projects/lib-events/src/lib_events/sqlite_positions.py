@@ -29,6 +29,11 @@ class Positions:
         """A transaction begins."""
         self._given = None
 
+    @property
+    def given(self) -> bool:
+        """Whether this transaction has given any."""
+        return self._given is not None
+
     def savepoint(self) -> int | None:
         """What to go back to if the savepoint that begins now is rolled back."""
         return self._given
