@@ -27,7 +27,8 @@ def dead_letter_routes(database: Database, *, route_class: type[APIRoute]) -> AP
 
 def _list(connection: Connection, cursor: str | None, limit: int) -> Page[DeadLetterDocument]:
     before = decode_cursor(cursor, int)
-    query = select(dead_letters)
+    # What its handler wants later is tried again by itself.
+    query = select(dead_letters).where(dead_letters.c.deferred_attempts == 0)
     if before is not None:
         query = query.where(dead_letters.c.id < before[0])
     query = query.order_by(dead_letters.c.id.desc()).limit(limit + 1)

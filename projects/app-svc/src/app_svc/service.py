@@ -12,6 +12,7 @@ from app_svc import tables
 from app_svc.progress import RUN_PROGRESSED, Progress
 from app_svc.settings import CLIENT_ID, SERVICE, AppSettings
 from app_svc.streams import Streams
+from app_svc.webhook_owners import hear_owners, may_read
 from app_svc.workflow_loading import WorkflowsNotLoaded, load_workflows
 from lib_auth import events as account_events
 from lib_auth import tables as auth_tables
@@ -19,7 +20,7 @@ from lib_auth.access_token import TokenVerifier
 from lib_auth.guard import Guard
 from lib_auth.jwks import RemoteKeys
 from lib_auth.revocations import Revocations, hear_revocations
-from lib_events import event_log
+from lib_events import event_log, webhooks
 from lib_events.broker import Broker
 from lib_events.database import Connection, Database, open_database
 from lib_events.event import EventRegistry, EventType
@@ -28,14 +29,19 @@ from lib_events.health import Check
 from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
-from lib_events.secret_file import read_secret
+from lib_events.sealed import SealingKey
+from lib_events.secret_file import create_secret, read_secret
 from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics
+from lib_events.webhook_delivery import Webhooks
+from lib_events.webhook_sender import Sender
 from lib_workflows import Engine, Registry
 from lib_workflows import tables as workflow_tables
 from lib_workflows.lifecycle_events import EVENT_TYPES
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
+SUBSCRIPTIONS = (hear_revocations, hear_owners)
+SEALING_KEY_FILE = "webhook-secrets.key"
 IMPORTED_FROM = "auth-svc"
 IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.access.*")
 
@@ -54,6 +60,8 @@ class Service:
     progress: Progress
     metrics: Metrics
     revocations: Revocations
+    webhooks: Webhooks
+    sealing_key: SealingKey
 
     @property
     def event_types(self) -> list[EventType[Any]]:
@@ -74,7 +82,14 @@ class Service:
 async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
     """Open everything and keep it running inside the block; on the way out the engine drains first."""
     workflows, registry = _load(settings)
-    async with _open_database(settings) as database, httpx.AsyncClient() as http:
+    async with (
+        _open_database(settings) as database,
+        httpx.AsyncClient() as http,
+        Sender(settings.webhook_destinations) as sender,
+    ):
+        key = _sealing_key(settings)
+        subscriptions = Subscriptions(database, SUBSCRIPTIONS)
+        deliveries = Webhooks(database, subscriptions, sender=sender, key=key, may_read=may_read)
         feed = Feed(database)
         known_revocations = Revocations(
             database,
@@ -90,7 +105,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
             revocations=known_revocations,
         )
         progress = Progress(database.source)
-        loops = [*_event_loops(settings, database, registry), feed, known_revocations]
+        loops = [subscriptions, deliveries, *_event_loops(settings, database, registry), feed, known_revocations]
         async with (
             running(*loops),
             Engine(database, workflows, on_progress=progress.report, lease_seconds=settings.lease_seconds) as engine,
@@ -106,25 +121,30 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
                 progress=progress,
                 metrics=Metrics(SERVICE),
                 revocations=known_revocations,
+                webhooks=deliveries,
+                sealing_key=key,
             )
 
 
 @asynccontextmanager
 async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
-    """Run an engine and nothing that answers anybody; relay and importer wait to take the lead."""
+    """Run an engine and nothing that answers anybody; relay, importer and subscriptions wait to take the lead."""
     workflows, registry = _load(settings)
-    async with (
-        _open_database(settings) as database,
-        running(*_event_loops(settings, database, registry)),
-        Engine(database, workflows, lease_seconds=settings.lease_seconds) as engine,
-    ):
-        yield engine
+    async with _open_database(settings) as database, Sender(settings.webhook_destinations) as sender:
+        subscriptions = Subscriptions(database, SUBSCRIPTIONS)
+        key = _sealing_key(settings)
+        deliveries = Webhooks(database, subscriptions, sender=sender, key=key, may_read=may_read)
+        async with (
+            running(subscriptions, deliveries, *_event_loops(settings, database, registry)),
+            Engine(database, workflows, lease_seconds=settings.lease_seconds) as engine,
+        ):
+            yield engine
 
 
 def _load(settings: AppSettings) -> tuple[Registry, EventRegistry]:
     workflows, event_types = load_workflows(settings.workflows)
     try:
-        return workflows, EventRegistry(*account_events.ALL, *EVENT_TYPES, *event_types)
+        return workflows, EventRegistry(*account_events.ALL, *EVENT_TYPES, *webhooks.EVENT_TYPES, *event_types)
     except ValueError as error:
         raise WorkflowsNotLoaded(str(error)) from error
 
@@ -139,8 +159,8 @@ async def _open_database(settings: AppSettings) -> AsyncIterator[Database]:
 
 
 def _event_loops(settings: AppSettings, database: Database, registry: EventRegistry) -> list[Loop]:
-    """Relay, importer and subscriptions; without NATS events stay in the log, and revocations come from the feed."""
-    loops: list[Loop] = [Subscriptions(database, [hear_revocations])]
+    """Relay and importer; without NATS events stay in the log, and revocations come from the feed."""
+    loops: list[Loop] = []
     broker = None
     if settings.nats_url is not None:
         seed = settings.secrets / f"nats-{SERVICE}.nk"
@@ -150,6 +170,10 @@ def _event_loops(settings: AppSettings, database: Database, registry: EventRegis
             Importer(database, broker, sources=[IMPORTED_FROM], types=list(IMPORTED_TYPES), registry=registry),
         ]
     return [*loops, Relay(database, broker)]
+
+
+def _sealing_key(settings: AppSettings) -> SealingKey:
+    return SealingKey(create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate))
 
 
 def _ping(connection: Connection) -> None:
