@@ -26,6 +26,12 @@ from lib_events.webhooks import new_secret
 
 STANDARD_SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 
+# A signature is nothing that OpenAPI has a word for.
+SIGNED_REQUEST: dict[str, Any] = {
+    "security": [],
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {}}}},
+}
+
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Pointer = Annotated[str, Field(max_length=200, pattern=POINTER, description="JSON Pointer (RFC 6901)")]
 
@@ -76,7 +82,7 @@ def incoming_webhook_routes(service: Service, *, route_class: type[APIRoute]) ->
     routes = IncomingRoutes(service)
     one = "/v1/webhooks/in/{name}"
     router = APIRouter(tags=["webhooks in"])
-    router.post(one, status_code=202)(routes.receive)
+    router.post(one, status_code=202, openapi_extra=SIGNED_REQUEST)(routes.receive)
     guarded = APIRouter(tags=["webhooks in"], route_class=route_class)
     guarded.get("/v1/webhooks/in")(routes.list)
     guarded.get(one)(routes.show)
