@@ -49,4 +49,4 @@ async def send_mail(found: Bill) -> None:
 # --8<-- [end:handlers]
 async def mail_to_customer(text: str, *, key: str) -> None:
     """Where a mail service would be called."""
-    print(f"{text} [{key}]")  # noqa: T201 - this is all the example does
+    print(f"{text} [{key}]")

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select, text
+from standardwebhooks import Webhook as Verifier
 
 from app_svc.service import SCHEMAS
 from app_svc.tables import payments, shipments, stock, stock_reservations
@@ -23,6 +24,7 @@ from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.tables import events
 from lib_events.testing import wait_until
+from lib_events.testing_receiver import Received, receiving, status
 from lib_workflows.tables import runs
 
 ROWS = 20_000
@@ -56,6 +58,7 @@ class Process:
             "EVS_APP_PORT": str(self.port),
             "EVS_APP_DATABASE_URL": settings.database,
             "EVS_LEASE_SECONDS": "1",
+            "EVS_WEBHOOK_ALLOW_PRIVATE": ",".join(settings.webhook_allow_private),
         }
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app_svc", command, env=environment, stderr=asyncio.subprocess.DEVNULL
@@ -166,6 +169,40 @@ async def counting_batches(settings: Any) -> AsyncIterator[Callable[[], Awaitabl
 
 async def reaches(count: Callable[[], Awaitable[int]], wanted: int) -> bool:
     return await count() >= wanted
+
+
+async def test_webhooks_that_are_killed_again_and_again_lose_no_event(
+    make_settings: Any, issuer: Any, database_url: str
+) -> None:
+    killable = Process(make_settings(database_url, webhook_allow_private=["127.0.0.0/8"]), issuer)
+    await killable.start()
+    async with receiving() as receiver:
+        chance = random.Random(11)
+
+        async def answer(received: Received, writer: Any) -> None:
+            await asyncio.sleep(chance.choice([0, 0.002, 0.02]))
+            await status(204)(received, writer)
+
+        receiver.answer = answer
+        webhook = await killable.send("POST", "/v1/webhooks", {"url": receiver.url, "types": ["order.*"]})
+        orders = [an_order(f"order-{number}", chance) for number in range(30)]
+        sending = asyncio.create_task(killable.send("POST", "/v1/runs:batch", {"runs": orders}))
+        for delivered in (3, 25, 60):
+            await wait_until(lambda delivered=delivered: len(receiver.received) >= delivered, timeout=60)
+            await killable.kill()
+            await killable.start()
+        await asyncio.gather(sending, return_exceptions=True)
+        for order in orders:
+            await killable.until_ended(order["id"])
+        page = await killable.send("GET", "/v1/events?types=order.*&limit=200")
+        expected = {event["id"] for event in page["items"]}
+        assert len(expected) >= 60
+        await wait_until(lambda: expected <= set(receiver.event_ids), timeout=60)
+        assert set(receiver.event_ids) == expected
+        for received in receiver.received:
+            Verifier(webhook["secret"]).verify(received.body, dict(received.headers))
+    await killable.stop()
+    await killable.http.aclose()
 
 
 async def test_orders_that_are_killed_at_every_stage_end_right_once(killable: Process) -> None:

@@ -18,7 +18,7 @@ from lib_events.event import Event, EventType, current_cause
 from lib_events.event_log import SCHEMA, Cursor, read_after
 from lib_events.lifecycle import running
 from lib_events.relay import Relay
-from lib_events.subscription import GiveUp, current_delivery, subscribe
+from lib_events.subscription import GiveUp, NotNow, TryLater, current_delivery, subscribe
 from lib_events.subscriptions import Subscriptions
 from lib_events.tables import dead_letters, handled_events, subscription_cursors
 from lib_events.testing import wait_until
@@ -175,7 +175,7 @@ async def test_side_by_side_each_event_is_still_handled_once_however_often_the_l
         loop.start()
         await wait_until(more)
         before = len(await done(database))
-        for consumer in loop._consumers:
+        for consumer in loop._consumers.values():
             consumer._task.cancel()  # no draining: as if killed, wherever this meets it
         await loop.stop()
     assert await done(database) == list(range(400))
@@ -202,7 +202,7 @@ async def test_what_was_handled_beyond_a_slow_event_is_not_handled_again_by_the_
         return len(await database.read(lambda c: c.execute(select(handled_events)).all())) == 19
 
     await wait_until(marked)
-    loop._consumers[0]._task.cancel()
+    next(iter(loop._consumers.values()))._task.cancel()
     await loop.stop()
     release.set()
     async with running(Subscriptions(database, [slow])):
@@ -221,7 +221,7 @@ async def test_a_slow_handler_holds_the_reader_back(database, monkeypatch):
     await publish(database, range(100))
     loop = Subscriptions(database, [held])
     async with running(loop):
-        (consumer,) = loop._consumers
+        (consumer,) = loop._consumers.values()
         await wait_until(lambda: len(consumer._window._unfinished) == 10)
         release.set()
         await until_placed(database, 100)
@@ -427,3 +427,124 @@ def test_a_handler_that_cannot_be_called_right_is_refused_at_once():
         subscribe(Noted, durable="one", batch=10)(one)
     with pytest.raises(ValueError, match="must be at least 1"):
         subscribe(Noted, durable="none", concurrency=0)
+
+
+async def test_what_a_handler_wants_later_holds_nothing_up_and_its_attempts_count_on(database):
+    attempts = []
+
+    @subscribe(Noted, durable="later")
+    async def later(note: Note) -> None:
+        attempts.append((note.number, current_delivery().attempt))
+        if note.number == 1 and current_delivery().attempt < 4:
+            raise TryLater("busy", seconds=0.01)
+
+    await publish(database, [1, 2])
+    async with running(Subscriptions(database, [later])):
+        await wait_until(lambda: (1, 4) in attempts)
+        await wait_until(lambda: is_empty(database))
+    assert [attempt for number, attempt in attempts if number == 1] == [1, 2, 3, 4]
+    assert attempts.index((2, 1)) < attempts.index((1, 4))
+    page = await database.read(lambda connection: read_after(connection, 0, types=["evs.dead-letter.*"]))
+    assert page.events == []
+
+
+async def is_empty(database):
+    return await letters(database) == []
+
+
+async def test_what_is_wanted_later_waits_over_a_restart_and_is_told_when_it_is_given_up(database):
+    delay, attempts = 3600.0, []
+
+    @subscribe(Noted, durable="much-later")
+    def much_later(connection: Connection, note: Note) -> None:
+        attempts.append(current_delivery().attempt)
+        if len(attempts) > 2:
+            raise GiveUp("enough")
+        raise TryLater("busy", seconds=delay)
+
+    await publish(database, [1])
+    async with running(Subscriptions(database, [much_later])):
+        (letter,) = await wait_until(lambda: letters(database))
+        await until_placed(database, 1)
+    assert (letter.attempts, letter.deferred_attempts, letter.redriven_at > letter.dead_at) == (1, 1, True)
+    delay = 0.01
+    async with running(Subscriptions(database, [much_later])):
+        await database.transact(redrive, letter.id)
+
+        async def told():
+            page = await database.read(lambda c: read_after(c, 0, types=["evs.dead-letter.buried"]))
+            return page.events
+
+        (buried,) = await wait_until(told)
+    (letter,) = await letters(database)
+    assert (attempts, letter.attempts, letter.deferred_attempts, letter.redriven_at) == ([1, 2, 3], 3, 0, None)
+    assert buried.event.data["error"] == "GiveUp: enough"
+
+
+async def test_what_is_wanted_later_can_be_discarded_before(database):
+    @subscribe(Noted, durable="never")
+    async def never(_note: Note) -> None:
+        raise TryLater("busy", seconds=3600)
+
+    await publish(database, [1])
+    async with running(Subscriptions(database, [never])):
+        (letter,) = await wait_until(lambda: letters(database))
+        await database.transact(discard, letter.id)
+    assert await letters(database) == []
+
+
+async def test_a_handler_that_is_not_ready_is_called_again_and_that_is_no_attempt(database):
+    calls = []
+
+    @subscribe(Noted, durable="not-ready", attempts=2)
+    def not_ready(connection: Connection, note: Note) -> None:
+        calls.append(current_delivery().attempt)
+        if len(calls) < 5:
+            raise NotNow(seconds=0.001)
+        write_down(connection, note.number)
+
+    await publish(database, [7])
+    async with running(Subscriptions(database, [not_ready])):
+        await wait_until(lambda: done(database))
+    assert (calls, await done(database), await letters(database)) == ([1] * 5, [7], [])
+
+
+async def test_a_handler_that_is_not_ready_for_long_stops_at_once(database):
+    called = asyncio.Event()
+
+    @subscribe(Noted, durable="asleep")
+    async def asleep(_note: Note) -> None:
+        called.set()
+        raise NotNow(seconds=3600)
+
+    await publish(database, [1])
+    async with asyncio.timeout(5), running(Subscriptions(database, [asleep])):
+        await called.wait()
+    assert await letters(database) == []
+
+
+async def test_subscriptions_come_and_go_while_others_run(database):
+    seen = defaultdict(list)
+
+    def named(name):
+        @subscribe(Noted, durable=name)
+        async def handler(note: Note) -> None:
+            seen[name].append(note.number)
+
+        return handler
+
+    loop = Subscriptions(database, [named("first")])
+    async with running(loop):
+        await publish(database, [1])
+        await wait_until(lambda: seen["first"] == [1])
+        loop.add(named("second"))
+        with pytest.raises(ValueError, match="durable names must differ"):
+            loop.add(named("second"))
+        await wait_until(lambda: seen["second"] == [1])
+        await loop.remove("second")
+        await publish(database, [2])
+        await wait_until(lambda: seen["first"] == [1, 2])
+        assert seen["second"] == [1]
+        loop.add(named("second"))
+        await wait_until(lambda: seen["second"] == [1, 2])
+        assert set(loop.positions) == {"first", "second"}

@@ -14,8 +14,10 @@ from app_svc.catalogue import catalogue_routes
 from app_svc.dead_letters import dead_letter_routes
 from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
+from app_svc.incoming_webhook_routes import incoming_webhook_routes
 from app_svc.runs import run_routes
 from app_svc.service import Service
+from app_svc.webhooks import webhook_routes
 from lib_events.database import UNAVAILABLE
 from lib_events.health import health_routes
 from lib_events.http_limits import BodyLimit, HostCheck
@@ -49,6 +51,9 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(approval_routes(service.database, route_class=route_class))
     app.include_router(event_routes(service, route_class=route_class))
     app.include_router(dead_letter_routes(service.database, service.event_registry, route_class=route_class))
+    # Before the next, whose ids would take in the word "in".
+    app.include_router(incoming_webhook_routes(service, route_class=route_class))
+    app.include_router(webhook_routes(service, route_class=route_class))
     install_openapi(app, settings)
     install_problem_handlers(app, unavailable=[*UNAVAILABLE, EngineStopped])
     app.add_exception_handler(PageCursorInvalid, _invalid_cursor)
@@ -59,7 +64,7 @@ def create_app(service: Service) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=REQUEST_HEADERS,
             expose_headers=ANSWER_HEADERS,
         )

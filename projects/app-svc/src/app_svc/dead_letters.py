@@ -105,7 +105,8 @@ def _edit(registry: EventRegistry, body: RedriveBody | None) -> Callable[[Event]
 
 def _list(connection: Connection, subscription: str | None, cursor: str | None, limit: int) -> Page[DeadLetterDocument]:
     before = decode_cursor(cursor, int)
-    query = select(dead_letters)
+    # What its handler wants later is tried again by itself.
+    query = select(dead_letters).where(dead_letters.c.deferred_attempts == 0)
     if subscription is not None:
         query = query.where(dead_letters.c.durable == subscription)
     if before is not None:

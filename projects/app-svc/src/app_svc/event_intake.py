@@ -17,7 +17,7 @@ EVENT_LIMIT_BYTES = 512 * 1024
 ID_LIMIT = 200
 UNIQUE_VIOLATION = "23505"  # PostgreSQL; on SQLite one writer looks and stores
 # Only the services themselves speak under these names.
-SERVICES = frozenset(("app-svc", "auth-svc", "gui-proj", "cli-proj"))
+SERVICES = frozenset(("app-svc", "auth-svc", "gui-proj", "cli-proj", "webhooks"))
 # We say who published and why; whoever publishes may only continue a story, not invent its actors.
 OWN_EXTENSIONS = frozenset(("principal", "causationid"))
 STATUS_OF_REASON = {
@@ -52,6 +52,19 @@ class EventIntake:
                 accepted.append(self._admit(event, principal, correlation_id))
             except EventRejected as rejected:
                 raise refusal(rejected, index if len(offered) > 1 else None) from rejected
+        await self._store(accepted)
+        return accepted
+
+    async def take_in(self, event: Event, principal: str) -> Event:
+        """Store an event that we made of something from outside, once; raises the `Problem` that says what is wrong."""
+        try:
+            completed = self._complete(event, principal, None)
+        except EventRejected as rejected:
+            raise refusal(rejected) from rejected
+        await self._store([completed])
+        return completed
+
+    async def _store(self, accepted: Sequence[Event]) -> None:
         try:
             await self._database.transact(_append, accepted)
         except Exception as error:
@@ -59,25 +72,26 @@ class EventIntake:
                 raise
             # Somebody stored the same id in the same moment; now it can be seen what it is.
             await self._database.transact(_append, accepted)
-        return accepted
 
     def _admit(self, event: Event, principal: Principal, correlation_id: str | None) -> Event:
         if is_reserved(event.type):
             detail = f"event type must be of your own namespace, got {event.type!r}; evs.* is for the services alone"
             raise EventRejected("reserved_type", detail, event_type=event.type, field="type")
-        if (
-            event.source.strip("/").partition("/")[0] in SERVICES
-            or len(event.source) > ID_LIMIT
-            or len(event.id) > ID_LIMIT
-        ):
-            detail = (
-                f"source must be your own and, like id, at most {ID_LIMIT} characters long, got {event.source[:80]!r}"
-            )
-            raise EventRejected("malformed", detail, field="source")
+        if event.source.strip("/").partition("/")[0] in SERVICES:
+            raise EventRejected("malformed", f"source must be your own, got {event.source[:80]!r}", field="source")
+        return self._complete(event, principal.subject, correlation_id)
+
+    def _complete(self, event: Event, principal: str, correlation_id: str | None) -> Event:
+        for name, text in (("source", event.source), ("id", event.id)):
+            if len(text) > ID_LIMIT:
+                detail = f"{name} must be at most {ID_LIMIT} characters long, got {text[:80]!r}"
+                raise EventRejected("malformed", detail, field=name)
+        if any("\0" in text for text in (event.id, event.source, event.subject or "", *event.extensions.values())):
+            raise EventRejected("malformed", "attributes must not have the character U+0000", event_type=event.type)
         self._registry.check(event)
         extensions = {name: value for name, value in event.extensions.items() if name not in OWN_EXTENSIONS}
         extensions.setdefault("correlationid", correlation_id or event.id)
-        admitted = replace(event, extensions=extensions | {"principal": principal.subject})
+        admitted = replace(event, extensions=extensions | {"principal": principal})
         if len(admitted.to_json()) > EVENT_LIMIT_BYTES:
             detail = f"an event must be at most {EVENT_LIMIT_BYTES} bytes; store the data and publish a reference"
             raise EventRejected("malformed", detail, event_type=event.type, field="data")

@@ -1,10 +1,11 @@
 """Which events a caller may read: those of their own runs, everybody's, and, admins only, those of accounts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from app_svc.authorization import Caller
-from app_svc.permissions import ACCOUNT_EVENTS, READ_ACCOUNT_EVENTS
+from app_svc.permissions import ACCOUNT_EVENTS, READ_ACCOUNT_EVENTS, READ_ALL_EVENTS
+from lib_auth.principal import with_included
 from lib_events.event import Event
 from lib_events.event_log import type_matches
 from lib_events.problem import Problem
@@ -22,6 +23,12 @@ class VisibleTo:
     def of(cls, caller: Caller) -> "VisibleTo":
         """Return the test for `caller`."""
         return cls(READ_ACCOUNT_EVENTS.held_by(caller.principal), None if caller.sees_all else caller.subject)
+
+    @classmethod
+    def of_owner(cls, subject: str, roles: Iterable[str]) -> "VisibleTo":
+        """Return the test for somebody who asked once, with `events:read`, and is not there now."""
+        held = with_included(roles)
+        return cls(READ_ACCOUNT_EVENTS.role in held, None if READ_ALL_EVENTS.role in held else subject)
 
     def __call__(self, event: Event) -> bool:
         """Whether `event` may be read."""

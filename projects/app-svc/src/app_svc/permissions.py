@@ -66,6 +66,21 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/dead-letters/{letter_id}"): Rule(MANAGE),
     ("POST", "/v1/dead-letters/{letter_id}/redrive"): Rule(MANAGE),
     ("POST", "/v1/dead-letters/{letter_id}/discard"): Rule(MANAGE),
+    # A webhook is a way of reading, so it takes what reading takes, however it is asked for.
+    ("GET", "/v1/webhooks"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("POST", "/v1/webhooks"): Rule(READ_EVENTS),
+    ("GET", "/v1/webhooks/{webhook_id}"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("PATCH", "/v1/webhooks/{webhook_id}"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("DELETE", "/v1/webhooks/{webhook_id}"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("POST", "/v1/webhooks/{webhook_id}/rotate"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("POST", "/v1/webhooks/{webhook_id}/pause"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("POST", "/v1/webhooks/{webhook_id}/resume"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("POST", "/v1/webhooks/{webhook_id}/test"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("GET", "/v1/webhooks/{webhook_id}/deliveries"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
+    ("GET", "/v1/webhooks/in"): Rule(MANAGE),
+    ("GET", "/v1/webhooks/in/{name}"): Rule(MANAGE),
+    ("PUT", "/v1/webhooks/in/{name}"): Rule(MANAGE),
+    ("DELETE", "/v1/webhooks/in/{name}"): Rule(MANAGE),
 }
 
 # Answered to anybody: they tell where to sign in, what there is to call, and whether this process works.
@@ -79,3 +94,6 @@ PUBLIC = frozenset(
         "/.well-known/oauth-protected-resource",
     )
 )
+
+# Let in by a signature over the body instead of a token.
+SIGNED = frozenset((("POST", "/v1/webhooks/in/{name}"),))

@@ -1,6 +1,6 @@
 """The composition root: opens the database, wires the parts, and keeps the loops running."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +12,7 @@ from app_svc import tables
 from app_svc.progress import Progress
 from app_svc.settings import CLIENT_ID, SERVICE, AppSettings
 from app_svc.streams import Streams
+from app_svc.webhook_owners import hear_owners, may_read
 from app_svc.workflow_loading import Loaded, WorkflowsNotLoaded, load_workflows
 from lib_auth import events as account_events
 from lib_auth import tables as auth_tables
@@ -19,7 +20,7 @@ from lib_auth.access_token import TokenVerifier
 from lib_auth.guard import Guard
 from lib_auth.jwks import RemoteKeys
 from lib_auth.revocations import Revocations, hear_revocations
-from lib_events import event_log
+from lib_events import event_log, webhooks
 from lib_events.broker import Broker
 from lib_events.contracts import keep_contracts
 from lib_events.database import Connection, Database, open_database
@@ -31,16 +32,20 @@ from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
 from lib_events.retention import Keep, Retention
-from lib_events.secret_file import read_secret
-from lib_events.subscription import Subscription
+from lib_events.sealed import SealingKey
+from lib_events.secret_file import create_secret, read_secret
 from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics
+from lib_events.webhook_delivery import Webhooks
+from lib_events.webhook_sender import Sender
 from lib_workflows import Engine, Registry
 from lib_workflows import tables as workflow_tables
 from lib_workflows.event_waits import oldest_look_back
 from lib_workflows.lifecycle_events import EVENT_TYPES
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
+SUBSCRIPTIONS = (hear_revocations, hear_owners)
+SEALING_KEY_FILE = "webhook-secrets.key"
 IMPORTED_FROM = "auth-svc"
 SOURCES_OF_IMPORTED = {event_type.name: IMPORTED_FROM for event_type in account_events.ALL}
 IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.access.*")
@@ -61,6 +66,8 @@ class Service:
     progress: Progress
     metrics: Metrics
     revocations: Revocations
+    webhooks: Webhooks
+    sealing_key: SealingKey
 
     def checks(self) -> dict[str, Check]:
         """What must be well before requests can be answered. The broker is not among it: events wait in the log."""
@@ -77,8 +84,15 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
     """Open everything and keep it running inside the block; on the way out the engine drains first."""
     loaded = load_workflows(settings.workflows)
     registry = registry_of(loaded)
-    async with _open_database(settings) as database, httpx.AsyncClient() as http:
+    async with (
+        _open_database(settings) as database,
+        httpx.AsyncClient() as http,
+        Sender(settings.webhook_destinations) as sender,
+    ):
         contracts = await database.transact(keep_contracts, registry.schemas())
+        key = _sealing_key(settings)
+        subscriptions = _subscriptions(database, loaded)
+        deliveries = Webhooks(database, subscriptions, sender=sender, key=key, may_read=may_read)
         feed = Feed(database)
         known_revocations = Revocations(
             database,
@@ -94,7 +108,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
             revocations=known_revocations,
         )
         progress = Progress(database.source)
-        loops = [*_event_loops(settings, database, registry, loaded.subscriptions), feed, known_revocations]
+        loops = [subscriptions, deliveries, *_event_loops(settings, database, registry), feed, known_revocations]
         async with (
             running(*loops),
             Engine(
@@ -113,18 +127,23 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
                 progress=progress,
                 metrics=Metrics(SERVICE),
                 revocations=known_revocations,
+                webhooks=deliveries,
+                sealing_key=key,
             )
 
 
 @asynccontextmanager
 async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
-    """Run an engine and nothing that answers anybody; relay and importer wait to take the lead."""
+    """Run an engine and nothing that answers anybody; relay, importer and subscriptions wait to take the lead."""
     loaded = load_workflows(settings.workflows)
     registry = registry_of(loaded)
-    async with _open_database(settings) as database:
+    async with _open_database(settings) as database, Sender(settings.webhook_destinations) as sender:
         await database.transact(keep_contracts, registry.schemas())
+        subscriptions = _subscriptions(database, loaded)
+        key = _sealing_key(settings)
+        deliveries = Webhooks(database, subscriptions, sender=sender, key=key, may_read=may_read)
         async with (
-            running(*_event_loops(settings, database, registry, loaded.subscriptions)),
+            running(subscriptions, deliveries, *_event_loops(settings, database, registry)),
             Engine(database, loaded.workflows, lease_seconds=settings.lease_seconds) as engine,
         ):
             yield engine
@@ -133,7 +152,9 @@ async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
 def registry_of(loaded: Loaded) -> EventRegistry:
     """Return every event type there is to read here; raises `WorkflowsNotLoaded` when two claim a name."""
     try:
-        return EventRegistry(*account_events.ALL, *EVENT_TYPES, *DEAD_LETTER_EVENTS, *loaded.event_types)
+        return EventRegistry(
+            *account_events.ALL, *EVENT_TYPES, *DEAD_LETTER_EVENTS, *webhooks.EVENT_TYPES, *loaded.event_types
+        )
     except ValueError as error:
         raise WorkflowsNotLoaded(str(error)) from error
 
@@ -147,14 +168,16 @@ async def _open_database(settings: AppSettings) -> AsyncIterator[Database]:
         await database.close()
 
 
-def _event_loops(
-    settings: AppSettings, database: Database, registry: EventRegistry, subscriptions: Sequence[Subscription]
-) -> list[Loop]:
-    """Relay, importer and subscriptions; without NATS events stay in the log, and revocations come from the feed."""
+def _subscriptions(database: Database, loaded: Loaded) -> Subscriptions:
     try:
-        loops: list[Loop] = [Subscriptions(database, [hear_revocations, *subscriptions])]
+        return Subscriptions(database, [*SUBSCRIPTIONS, *loaded.subscriptions])
     except ValueError as error:
         raise WorkflowsNotLoaded(f"subscriptions must not share a durable name: {error}; rename one") from error
+
+
+def _event_loops(settings: AppSettings, database: Database, registry: EventRegistry) -> list[Loop]:
+    """Relay, importer and retention; without NATS events stay in the log, and revocations come from the feed."""
+    loops: list[Loop] = []
     broker = Broker.of_settings(settings, SERVICE)
     if broker is not None:
         loops += [
@@ -164,6 +187,10 @@ def _event_loops(
     keep = Keep(age=timedelta(days=settings.event_retention_days), events=settings.event_retention_count)
     retention = Retention(database, keep, needed=[oldest_look_back], is_published=broker is not None)
     return [*loops, Relay(database, broker), retention]
+
+
+def _sealing_key(settings: AppSettings) -> SealingKey:
+    return SealingKey(create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate))
 
 
 def _ping(connection: Connection) -> None:

@@ -1,11 +1,13 @@
 """What the AppService may be told beyond the settings of every member."""
 
+from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from lib_events.settings import Settings, SettingsRejected
+from lib_events.settings import Names, Settings, SettingsRejected
+from lib_events.webhook_destination import Destinations
 
 SERVICE: Final = "app-svc"
 CLIENT_ID: Final = "evs-app"  # how we call the AuthService
@@ -16,6 +18,8 @@ class AppSettings(Settings):
 
     body_limit_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
     lease_seconds: float = Field(default=20.0, ge=1, le=3600)  # PostgreSQL: so long a dead engine keeps its runs
+    # Networks that webhooks may reach although they are not public.
+    webhook_allow_private: Names = Field(default_factory=list)
     drain_seconds: float = Field(default=10.0, ge=0)  # what may end by itself, once we are told to stop
 
     @property
@@ -27,6 +31,16 @@ class AppSettings(Settings):
     def resource_metadata(self) -> str:
         """Where our 401 sends a client (RFC 9728)."""
         return f"{self.app_url}/.well-known/oauth-protected-resource"
+
+    @property
+    def webhook_destinations(self) -> Destinations:
+        """Where webhooks may go; raises `SettingsRejected`."""
+        try:
+            return Destinations(tuple(ip_network(text) for text in self.webhook_allow_private))
+        except ValueError as error:
+            raise SettingsRejected(
+                f"EVS_WEBHOOK_ALLOW_PRIVATE must be networks such as 10.1.0.0/16, separated by commas: {error}"
+            ) from error
 
     def check_worker(self) -> None:
         """Raise `SettingsRejected` where a second engine process cannot work."""

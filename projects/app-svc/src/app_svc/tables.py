@@ -1,6 +1,6 @@
-"""The tables the built-in workflows work on: a stock, a payment ledger, shipments and written messages."""
+"""The tables of the built-in workflows (stock, payments, shipments, written messages) and of webhooks in."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
 from lib_events.database import Schema
 
@@ -61,4 +61,18 @@ outgoing_messages = Table(
     Column("subject", Text, nullable=False),
     Column("body", Text, nullable=False),
     Column("written_at", BigInteger, nullable=False),
+)
+
+incoming_webhooks = Table(
+    "incoming_webhooks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("scheme", Text, nullable=False),  # standard-webhooks | hub-signature-256
+    Column("event_type", Text, nullable=False),
+    Column("id_pointer", Text),  # where in the body the delivery's id is; NULL: the scheme's own
+    Column("subject_pointer", Text),
+    Column("owner", Text, nullable=False),  # whose the events are
+    Column("secret", LargeBinary, nullable=False),  # sealed
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
 )

@@ -28,6 +28,7 @@ COMMANDS = (
     Entry("approval", "cli_proj.commands.approval:app", "Decide what waits for a person", WORK),
     Entry("event", "cli_proj.commands.event:app", "Read events, and publish your own", WORK),
     Entry("dead-letter", "cli_proj.commands.dead_letter:app", "Events that a subscription gave up on", WORK),
+    Entry("webhook", "cli_proj.commands.webhook:app", "Have events sent to a URL", WORK),
     Entry("auth", "cli_proj.commands.auth:app", "Sign in and out, ask for a role", ACCESS),
     Entry("context", "cli_proj.commands.context:app", "Which product the commands talk to", ACCESS),
     Entry("admin", "cli_proj.commands.admin:app", "Users", ACCESS),

@@ -3,7 +3,7 @@
 A transaction handler of concurrency 1 gets many events in one transaction, which also moves its place. With more
 lanes each transaction marks its own events as handled, and the place follows behind; so it does for handlers that
 have their effects elsewhere. A new process goes on from the place and repeats nothing that is marked. What keeps
-failing is put aside; what somebody redrives is handled beside the rest.
+failing is put aside; what somebody redrives, and what a handler wants later, is handled beside the rest.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from itertools import batched, count
 from lib_events.clock import MICROSECOND, Clock, to_micros
 from lib_events.consumer_window import Window
 from lib_events.database import Connection, Database, is_database_failure
-from lib_events.dead_letters import Burial, bury
+from lib_events.dead_letters import Burial, bury, defer
 from lib_events.event_log import PLACED_TOPIC, Page, Placed, read_after
 from lib_events.lifecycle import Loop
 from lib_events.redriver import Redriver
 from lib_events.retries import Retries, Sleep, Stopping
-from lib_events.subscription import Subscription
+from lib_events.subscription import Subscription, TryLater
 from lib_events.subscription_place import Place, PlaceLost
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Consumer(Loop):
             key = self._subscription.key(placed.event) if self._subscription.key else None
             lane = self._lanes[hash(key) % len(self._lanes)]
         except Exception as error:  # noqa: BLE001 - the key function is the user's, like the handler
-            await self._give_up(placed, error, attempts=1)
+            await self._put_aside(placed, error, attempts=1)
         else:
             lane.put_nowait(placed)
 
@@ -145,8 +145,8 @@ class Consumer(Loop):
         """Handle a portion; when it fails, less of it at once, and a single event until it is given up."""
         for attempt in count(1):
             try:
-                await self._attempt(portion, attempt)
-            except PlaceLost:
+                await self._retries.when_ready(self._attempt, portion, attempt)
+            except (PlaceLost, Stopping):
                 raise
             except Exception as error:
                 if is_database_failure(error):
@@ -158,7 +158,7 @@ class Consumer(Loop):
                     await self._retries.wait(portion[0].event, error, attempt)
                     continue
                 else:
-                    await self._give_up(portion[0], error, attempts=attempt)
+                    await self._put_aside(portion[0], error, attempts=attempt)
             return
 
     async def _attempt(self, portion: Portion, attempt: int) -> None:
@@ -196,8 +196,9 @@ class Consumer(Loop):
             index = self._failing or min(self._subscription.batch, half)
         return portion[:index], portion[index:]
 
-    async def _give_up(self, placed: Placed, error: Exception, *, attempts: int) -> None:
-        logger.error("%s gives up event %s: %s", self.name, placed.event.id, error, exc_info=error)
+    async def _put_aside(self, placed: Placed, error: Exception, *, attempts: int) -> None:
+        if not isinstance(error, TryLater):
+            logger.error("%s gives up event %s: %s", self.name, placed.event.id, error, exc_info=error)
         async with self._writing if self._in_order else nullcontext():
             await self._database.transact(self._bury, placed, error, attempts)
             self._written = placed.position if self._in_order else self._written
@@ -206,11 +207,11 @@ class Consumer(Loop):
     def _bury(self, connection: Connection, placed: Placed, error: Exception, attempts: int) -> None:
         if self._is_transaction:
             self._say_handled(connection, [placed])
-        bury(
-            connection,
-            Burial.of(placed.event, durable=self.durable, position=placed.position, attempts=attempts),
-            error,
-        )
+        burial = Burial.of(placed.event, durable=self.durable, position=placed.position, attempts=attempts)
+        if isinstance(error, TryLater):
+            defer(connection, burial, error)
+        else:
+            bury(connection, burial, error)
 
     def _finish(self, portion: Portion) -> None:
         beyond = self._window.finish([placed.position for placed in portion])

@@ -1,24 +1,28 @@
 """Events that could not be handled: put aside with the reason, so that they hold nothing else up.
 
 A dead letter rests until somebody has the event handled again (`redrive`, as it is or with other data) or lets it go
-(`discard`). Handled with success it is gone; failing again, it rests again with the new reason.
+(`discard`). Handled with success it is gone; failing again, it rests again with the new reason. An event whose handler
+wants it later (`TryLater`) waits among them, but is dead to nobody until its handler gives it up.
 """
 
+import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_events.event import Event, EventRejected, EventType
+from lib_events.subscription import TryLater
 from lib_events.tables import dead_letters
 
 STACK_LIMIT = 20_000  # characters kept of a stack
+SECOND = 1_000_000  # microseconds
 REDRIVE_TOPIC = "redrive"
 OWN_TYPES = "evs.dead-letter."
 
@@ -66,23 +70,16 @@ class Burial:
 
 def bury(connection: Connection, burial: Burial, error: Exception) -> None:
     """Transaction function: put an event aside and tell of it; burying it again changes nothing."""
-    insert = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
-    row = {
-        "durable": burial.durable,
-        "position": burial.position,
-        "event_id": burial.event_id,
-        "type": burial.event_type,
-        "body": burial.body,
-        "attempts": burial.attempts,
-        **_told_of(error),
-    }
-    buried = connection.execute(insert(dead_letters).values(row).on_conflict_do_nothing())
-    # A subscription to everything must not be told of its own failure to be told.
-    if buried.rowcount and not (burial.event_type or "").startswith(OWN_TYPES):
-        told = DeadLetterTold(
-            durable=burial.durable, event_id=burial.event_id, event_type=burial.event_type, error=row["error"]
-        )
-        _publish(connection, DEAD_LETTER_BURIED, told)
+    row = _row(burial, error)
+    if _add(connection, row):
+        _tell_buried(connection, row)
+
+
+def defer(connection: Connection, burial: Burial, error: TryLater) -> None:
+    """Transaction function: keep an event until its handler wants it again; doing so again changes nothing."""
+    due = {"redriven_at": _due(error), "deferred_attempts": burial.attempts}
+    _add(connection, _row(burial, error) | due)
+    connection.notify(REDRIVE_TOPIC)
 
 
 def redrive(connection: Connection, letter_id: int, edit: Callable[[Event], Event] | None = None) -> None:
@@ -105,9 +102,16 @@ def discard(connection: Connection, letter_id: int) -> None:
 
 
 def redriven(connection: Connection, durable: str) -> Sequence[Row[Any]]:
-    """What waits to be handled again by a subscription, oldest first."""
-    wanted = (dead_letters.c.durable == durable, dead_letters.c.redriven_at.is_not(None))
+    """What is due to be handled again by a subscription, oldest first."""
+    wanted = (dead_letters.c.durable == durable, dead_letters.c.redriven_at <= SystemClock().micros())
     return connection.execute(select(dead_letters).where(*wanted).order_by(dead_letters.c.id).limit(100)).all()
+
+
+def seconds_to_next(connection: Connection, durable: str) -> float:
+    """In how many seconds something else is due; infinite when nothing waits."""
+    query = select(func.min(dead_letters.c.redriven_at)).where(dead_letters.c.durable == durable)
+    due: int | None = connection.scalar(query)
+    return math.inf if due is None else max(0.0, (due - SystemClock().micros()) / SECOND)
 
 
 def settle(connection: Connection, letter_id: int) -> bool:
@@ -117,18 +121,56 @@ def settle(connection: Connection, letter_id: int) -> bool:
 
 
 def bury_again(connection: Connection, letter_id: int, error: Exception, attempts: int) -> None:
-    """Transaction function: it failed again, after so many more attempts."""
-    values = _told_of(error) | {"attempts": dead_letters.c.attempts + attempts, "redriven_at": None}
-    connection.execute(update(dead_letters).where(dead_letters.c.id == letter_id).values(values))
+    """Transaction function: it failed again, after so many more attempts; it rests, or waits where that is wanted."""
+    values = _told_of(error) | {"attempts": dead_letters.c.attempts + attempts}
+    if isinstance(error, TryLater):
+        values |= {"redriven_at": _due(error), "deferred_attempts": dead_letters.c.deferred_attempts + attempts}
+    else:
+        values |= {"redriven_at": None, "deferred_attempts": 0}
+    mine = dead_letters.c.id == letter_id
+    letter = connection.execute(select(dead_letters).where(mine)).first()
+    connection.execute(update(dead_letters).where(mine).values(values))
+    if letter is not None and letter.deferred_attempts and not isinstance(error, TryLater):
+        _tell_buried(connection, {**letter._mapping, "error": values["error"]})
 
 
 def _find(connection: Connection, letter_id: int) -> Row[Any]:
     letter = connection.execute(select(dead_letters).where(dead_letters.c.id == letter_id).with_for_update()).first()
     if letter is None:
         raise DeadLetterRefused("unknown", f"there is no dead letter {letter_id}; it may have been handled meanwhile")
-    if letter.redriven_at is not None:
+    if letter.redriven_at is not None and letter.redriven_at <= SystemClock().micros():
         raise DeadLetterRefused("under_way", f"dead letter {letter_id} is being handled again; look again shortly")
     return letter
+
+
+def _row(burial: Burial, error: Exception) -> dict[str, Any]:
+    return {
+        "durable": burial.durable,
+        "position": burial.position,
+        "event_id": burial.event_id,
+        "type": burial.event_type,
+        "body": burial.body,
+        "attempts": burial.attempts,
+        **_told_of(error),
+    }
+
+
+def _add(connection: Connection, row: Mapping[str, Any]) -> bool:
+    insert = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
+    return connection.execute(insert(dead_letters).values(row).on_conflict_do_nothing()).rowcount == 1
+
+
+def _due(error: TryLater) -> int:
+    return SystemClock().micros() + round(error.seconds * SECOND)
+
+
+def _tell_buried(connection: Connection, row: Mapping[str, Any]) -> None:
+    # A subscription to everything must not be told of its own failure to be told.
+    if not (row["type"] or "").startswith(OWN_TYPES):
+        told = DeadLetterTold(
+            durable=row["durable"], event_id=row["event_id"], event_type=row["type"], error=row["error"]
+        )
+        _publish(connection, DEAD_LETTER_BURIED, told)
 
 
 def _told_by(letter: Row[Any]) -> DeadLetterTold:

@@ -1,4 +1,7 @@
-"""Handles again what somebody redrives of a subscription's dead letters, beside the events of the log."""
+"""Handles again what somebody redrives of a subscription's dead letters, and what its handler wanted later.
+
+Both go on beside the events of the log.
+"""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +12,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from lib_events.database import Connection, Database, is_database_failure
-from lib_events.dead_letters import REDRIVE_TOPIC, bury_again, redriven, settle
+from lib_events.dead_letters import REDRIVE_TOPIC, bury_again, redriven, seconds_to_next, settle
 from lib_events.event import Event
 from lib_events.lifecycle import first_of
 from lib_events.retries import Retries, Stopping
@@ -47,7 +50,8 @@ class Redriver:
                     for letter in await self._database.read(redriven, self._subscription.durable):
                         await self._handle(letter)
                         asked.set()  # there may be more of them
-                    await first_of(asked, self._stop, seconds=POLL_SECONDS)
+                    seconds = await self._database.read(seconds_to_next, self._subscription.durable)
+                    await first_of(asked, self._stop, seconds=min(seconds, POLL_SECONDS))
         finally:
             unsubscribe()
 
@@ -55,7 +59,10 @@ class Redriver:
         event = Event.from_json(letter.body)
         for attempt in count(1):
             try:
-                await self._attempt(letter.id, event, attempt)
+                tried = letter.deferred_attempts + attempt
+                await self._retries.when_ready(self._attempt, letter.id, event, tried)
+            except Stopping:
+                raise
             except Exception as error:
                 if is_database_failure(error):
                     raise

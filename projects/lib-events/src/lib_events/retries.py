@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from lib_events.event import Event, EventRejected
-from lib_events.subscription import GiveUp, Subscription
+from lib_events.subscription import GiveUp, NotNow, Subscription, TryLater
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,16 @@ class Retries:
 
     def may_retry(self, error: Exception, attempt: int) -> bool:
         """Whether there is another attempt after the failed one of that number."""
-        return attempt < self._subscription.attempts and not isinstance(error, GiveUp | EventRejected)
+        return attempt < self._subscription.attempts and not isinstance(error, GiveUp | TryLater | EventRejected)
+
+    async def when_ready[*A](self, handle: Callable[[*A], Awaitable[None]], *args: *A) -> None:
+        """Call `handle` again for as long as it raises `NotNow`; raises `Stopping`."""
+        while True:
+            try:
+                return await handle(*args)
+            except NotNow as not_now:
+                seconds = not_now.seconds
+            await self._rest(seconds)
 
     async def wait(self, event: Event, error: Exception, attempt: int) -> None:
         """Wait before the next attempt; raises `Stopping`."""
@@ -40,6 +49,9 @@ class Retries:
             "subscription %s failed on event %s, again in %.1f s: %s",
             *(self._subscription.durable, event.id, seconds, error),
         )
+        await self._rest(seconds)
+
+    async def _rest(self, seconds: float) -> None:
         waits = [asyncio.ensure_future(self._stop.wait()), asyncio.ensure_future(self._sleep(seconds))]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

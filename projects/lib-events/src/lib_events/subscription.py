@@ -43,6 +43,22 @@ class GiveUp(Exception):
     """Raised by a handler: trying again is of no use, put the event aside now."""
 
 
+class TryLater(Exception):
+    """Raised by a handler: go on with other events and try this one again in `seconds`, also after a restart."""
+
+    def __init__(self, reason: str, *, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class NotNow(Exception):
+    """Raised by a handler that has not tried at all: call it again in `seconds`; it counts as no attempt."""
+
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__(f"not for another {seconds:.1f} s")
+        self.seconds = seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What is being handled: an event, or the first one of a batch, and how often it was tried, from 1."""

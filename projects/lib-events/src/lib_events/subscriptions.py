@@ -23,24 +23,36 @@ class Subscriptions(Loop):
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         super().__init__(name="subscriptions")
-        durables = [subscription.durable for subscription in subscriptions]
-        if len(set(durables)) != len(durables):
-            raise ValueError(f"durable names must differ, got {sorted(durables)}")
-        self._consumers = [
-            Consumer(database, subscription, clock=clock or SystemClock(), sleep=sleep)
-            for subscription in subscriptions
-        ]
+        self._database = database
+        self._clock = clock or SystemClock()
+        self._sleep = sleep
+        self._consumers: dict[str, Consumer] = {}
         self._stop = asyncio.Event()
+        for subscription in subscriptions:
+            self.add(subscription)
+
+    def add(self, subscription: Subscription) -> None:
+        """Run one more subscription, from now on where the others run already."""
+        if subscription.durable in self._consumers:
+            raise ValueError(f"durable names must differ, got {subscription.durable!r} twice")
+        consumer = Consumer(self._database, subscription, clock=self._clock, sleep=self._sleep)
+        self._consumers[subscription.durable] = consumer
+        if self.running and not self._stop.is_set():
+            consumer.start()
+
+    async def remove(self, durable: str) -> None:
+        """Let what is under way finish and run the subscription no more; its place in the log is kept."""
+        await self._consumers.pop(durable).stop()
 
     async def run(self) -> None:
         """Run every subscription until stopped; then let what is under way finish."""
         self._stop.clear()
-        for consumer in self._consumers:
+        for consumer in self._consumers.values():
             consumer.start()
         try:
             await self._stop.wait()
         finally:
-            await asyncio.gather(*(consumer.stop() for consumer in self._consumers))
+            await asyncio.gather(*(consumer.stop() for consumer in self._consumers.values()))
 
     def told_to_stop(self) -> float:
         """Begin nothing new; returns for how many seconds to wait for handlers that run."""
@@ -50,4 +62,4 @@ class Subscriptions(Loop):
     @property
     def positions(self) -> Mapping[str, int]:
         """Up to where each subscription that runs here has handled everything, by its durable name."""
-        return {consumer.durable: consumer.position for consumer in self._consumers}
+        return {durable: consumer.position for durable, consumer in self._consumers.items()}

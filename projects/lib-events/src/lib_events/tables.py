@@ -95,7 +95,47 @@ dead_letters = Table(
     Column("stack", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("dead_at", BigInteger, nullable=False),
-    Column("redriven_at", BigInteger),  # NULL while it rests; else it waits to be handled again
+    Column("redriven_at", BigInteger),  # NULL while it rests; else when it is due to be handled again
+    # Not 0: its handler wanted it later, after so many attempts; it is not dead.
+    Column("deferred_attempts", Integer, nullable=False, server_default="0"),
     UniqueConstraint("durable", "position", name="dead_letters_durable_position"),
     Index("dead_letters_redriven", "durable", sqlite_where=REDRIVEN, postgresql_where=REDRIVEN),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("types", Text, nullable=False),  # JSON list of names and patterns
+    Column("subject", Text),
+    Column("owner", Text, nullable=False),
+    Column("owner_roles", Text, nullable=False),  # JSON list: what the owner may read is decided at each delivery
+    Column("state", Text, nullable=False),  # active | paused | disabled
+    Column("reason", Text),  # why it is paused or disabled
+    Column("secret", LargeBinary, nullable=False),  # sealed
+    Column("previous_secret", LargeBinary),  # sealed; signs too until then
+    Column("previous_until", BigInteger),
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("interrupted_until", BigInteger),  # nothing is delivered before; NULL while all is well
+    Column("version", Integer, nullable=False),  # of what its deliveries start with
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Index("webhooks_owner", "owner"),
+)
+
+# The last attempts at each webhook.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Sequence, primary_key=True, autoincrement=True),
+    Column("webhook", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("sent_at", BigInteger, nullable=False),
+    Column("duration_micros", BigInteger, nullable=False),
+    Column("status", Integer),  # NULL where there was no answer
+    Column("error", Text),  # NULL where it was delivered
+    Index("webhook_deliveries_webhook", "webhook", "id"),
 )

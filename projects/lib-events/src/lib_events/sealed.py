@@ -1,0 +1,37 @@
+"""Secrets that must be used again, at rest in a database: encrypted with a key that is not in it."""
+
+import base64
+import secrets
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+NONCE_BYTES = 12
+
+
+class SecretUnreadable(Exception):
+    """A secret was sealed with another key, or for another purpose."""
+
+
+class SealingKey:
+    """Seals and unseals; each secret for one purpose, so that a row cannot be put in the place of another."""
+
+    def __init__(self, text: str) -> None:
+        self._cipher = AESGCM(base64.urlsafe_b64decode(text))
+
+    @staticmethod
+    def generate() -> str:
+        """Return a new key in its text form, for a file that only we can read."""
+        return base64.urlsafe_b64encode(AESGCM.generate_key(256)).decode()
+
+    def seal(self, secret: str, *, purpose: str) -> bytes:
+        """Return what may be stored."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, secret.encode(), purpose.encode())
+
+    def unseal(self, sealed: bytes, *, purpose: str) -> str:
+        """Return the secret; raises `SecretUnreadable`."""
+        try:
+            return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], purpose.encode()).decode()
+        except (InvalidTag, ValueError) as error:
+            raise SecretUnreadable(f"the secret of {purpose} was sealed with another key; set a new secret") from error
