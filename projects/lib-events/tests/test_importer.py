@@ -4,9 +4,11 @@ import asyncio
 import os
 import shutil
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
+import nats
+import nats.errors
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel
@@ -19,6 +21,7 @@ from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA, read_after
 from lib_events.importer import Importer, subjects_of
 from lib_events.lifecycle import running
+from lib_events.nats_permissions import import_prefix
 from lib_events.relay import Relay
 from lib_events.tables import dead_letters
 from lib_events.testing import wait_until
@@ -167,6 +170,25 @@ async def test_a_bad_event_is_refused_recorded_and_holds_nothing_up(database, fr
 
         await wait_until(settled)
     assert "refused an event of auth-svc" in caplog.text
+
+
+async def test_a_message_that_went_to_another_client_of_ours_is_not_acknowledged_with_those_behind_it(
+    database, fresh_nats_server
+):
+    seed = fresh_nats_server.credentials("app-svc").read_text().strip()
+    thief = await nats.connect(fresh_nats_server.url, nkeys_seed_str=seed, inbox_prefix=b"_INBOX_app-svc")
+    jetstream = thief.jetstream(prefix=import_prefix("auth-svc"))
+    stolen, number = [], 0
+    async with importing(database, fresh_nats_server), publishing(fresh_nats_server) as broker:
+        while not stolen:
+            number += 1
+            await broker.publish_batch([message(noted(number))])
+            with suppress(nats.errors.Error, TimeoutError):
+                pull = await jetstream.pull_subscribe_bind(consumer="app-svc", stream="events-auth-svc")
+                stolen += await pull.fetch(1, timeout=0.2)
+        await broker.publish_batch([message(noted(number + 1)), message(noted(number + 2))])
+        await imported(database, list(range(1, number + 3)))
+    await thief.close()
 
 
 async def test_what_was_refused_is_let_in_once_it_is_edited(database, fresh_nats_server):

@@ -299,11 +299,12 @@ class Broker(Loop):
                 yield await self._ask(pull.take())
 
     async def _consumer_config(self, jetstream: JetStreamContext, stream: str) -> ConsumerConfig:
-        """Continue our consumer; one that waits for lost acknowledgements begins anew where they end.
+        """A consumer that begins where the acknowledgements of the last one end, which is deleted.
 
-        Otherwise what was under way would come again only later, and after what follows it.
+        With it go the requests of whoever pulled before: a message that is delivered to the dead would come again only
+        later, and after what follows it.
         """
-        fresh = ConsumerConfig(
+        config = ConsumerConfig(
             name=self.service,
             durable_name=self.service,
             ack_policy=AckPolicy.ALL,
@@ -313,14 +314,10 @@ class Broker(Loop):
         try:
             found = await self._ask(jetstream.consumer_info(stream, self.service))
         except NotFoundError:
-            return fresh
-        if not found.num_ack_pending or found.ack_floor is None:
-            config: ConsumerConfig = found.config
             return config
         await self._ask(jetstream.delete_consumer(stream, self.service))
-        return fresh.evolve(
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=found.ack_floor.stream_seq + 1
-        )
+        reached = found.ack_floor.stream_seq if found.ack_floor is not None else 0
+        return config.evolve(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=reached + 1)
 
     def _require(self) -> Client:
         if self._client is None or not self.connected:

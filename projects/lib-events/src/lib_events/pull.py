@@ -26,7 +26,7 @@ class PullEnded(Exception):
 
 
 class Pull:
-    """Takes messages from one consumer, at most a batch ahead of whoever works on them."""
+    """Takes messages from one new consumer, at most a batch ahead of whoever works on them."""
 
     def __init__(self, client: Client, subject: str, inbox: str) -> None:
         self._client = client
@@ -37,6 +37,7 @@ class Pull:
         self._something = asyncio.Event()
         self._expected = 0  # what the last request may still bring
         self._refusal: str | None = None
+        self._next = 1  # how many deliveries the consumer, which is new, will have made with the next one
 
     async def take(self) -> list[Msg]:
         """Wait for messages and return all that arrived, at most one batch. Raises `PullEnded`."""
@@ -45,7 +46,15 @@ class Pull:
         if self._expected == 0:
             await self._ask()  # the next batch comes while this one is worked on
         taken, self._arrived = self._arrived, []
+        self._check(taken)
         return taken
+
+    def _check(self, taken: list[Msg]) -> None:
+        """See that nobody else was given what lies before: acknowledging ours would acknowledge that, too."""
+        first, last = (message.metadata.sequence.consumer for message in (taken[0], taken[-1]))
+        if (first, last) != (self._next, self._next + len(taken) - 1):
+            raise PullEnded(f"delivery {self._next} went elsewhere, got {first} to {last}")
+        self._next = last + 1
 
     async def hear(self, message: Msg) -> None:
         """Take in a message or what the server says of the request."""
