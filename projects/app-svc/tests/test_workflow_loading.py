@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def test_a_file_brings_its_workflows_and_its_event_types(tmp_path: Path) -> None
     loaded = load_workflows([write(tmp_path, "doorbell_one.py", OWN.format(name="answer", version=1))])
     assert loaded.workflows.find("answer").type == "workflow"
     assert "house.bell.rang" in {event_type.name for event_type in loaded.event_types}
+
+
+def test_a_file_that_was_saved_again_within_a_second_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for version in (1, 2):  # of the same length
+        path = write(tmp_path, "doorbell_again.py", OWN.format(name="answer", version=version))
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        assert load_workflows([path]).workflows.find("answer").version == version
+        del sys.modules["doorbell_again"]
 
 
 def test_a_file_may_bring_nothing_but_subscriptions(tmp_path: Path) -> None:

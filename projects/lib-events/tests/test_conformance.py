@@ -26,6 +26,9 @@ from lib_events.subscriptions import Subscriptions
 from lib_events.tables import dead_letters
 from lib_events.testing import wait_until
 
+# nats-py leaves an attempt to connect that failed to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 class Order(BaseModel):
     number: int

@@ -9,6 +9,9 @@ from lib_events.nats_access import NatsAccess, nats_access
 from lib_events.settings import Settings, SettingsRejected
 from lib_events.testing import wait_until
 
+# nats-py leaves an attempt to connect that failed to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 SEED = "SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTC4"
 CREDENTIALS = f"""-----BEGIN NATS USER JWT-----
 eyJ0

@@ -15,6 +15,9 @@ from lib_events.nats_server import server_binary
 from lib_events.testing import wait_until
 from lib_events.testing_cluster import _write_certificates
 
+# nats-py leaves an attempt to connect that failed to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "run-it.md"
 
 

@@ -3,8 +3,9 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -87,7 +88,8 @@ def _load_module(name: str) -> ModuleType:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise WorkflowsNotLoaded(f"--workflows must name a file that exists, got {path}; the folder is {Path.cwd()}")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
+    loader = _FreshLoader(path.stem, str(path))
+    specification = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
     if specification is None or specification.loader is None:
         raise WorkflowsNotLoaded(f"{path} must be a Python file")
     module = importlib.util.module_from_spec(specification)
@@ -100,6 +102,13 @@ def _load_file(path: Path) -> ModuleType:
         del sys.modules[path.stem]
         raise
     return module
+
+
+class _FreshLoader(SourceFileLoader):
+    """Reads the source each time: a file saved twice within a second may look unchanged to the bytecode cache."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        raise OSError(f"{path} is not cached")
 
 
 def _members[T](module: ModuleType, kind: type[T]) -> list[T]:

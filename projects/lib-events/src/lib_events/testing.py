@@ -1,6 +1,7 @@
 """For tests of services built on the event log: real databases and brokers, bounded waiting. A pytest plugin."""
 
 import asyncio
+import gc
 import importlib.util
 import inspect
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -161,6 +163,9 @@ async def nats_cluster(tmp_path: Path) -> AsyncIterator["NatsCluster"]:
 
     async with NatsCluster(tmp_path) as cluster:
         yield cluster
+    # nats-py leaves failed attempts to connect to the garbage collector: let it complain here, not in a later test.
+    with warnings.catch_warnings(action="ignore"):
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
