@@ -4,11 +4,10 @@ import asyncio
 import os
 import shutil
 import signal
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import nats
-import nats.errors
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel
@@ -178,16 +177,20 @@ async def test_a_message_that_went_to_another_client_of_ours_is_not_acknowledged
     seed = fresh_nats_server.credentials("app-svc").read_text().strip()
     thief = await nats.connect(fresh_nats_server.url, nkeys_seed_str=seed, inbox_prefix=b"_INBOX_app-svc")
     jetstream = thief.jetstream(prefix=import_prefix("auth-svc"))
-    stolen, number = [], 0
+
+    async def both_wait():
+        return (await jetstream.consumer_info("events-auth-svc", "app-svc")).num_waiting == 2
+
     async with importing(database, fresh_nats_server), publishing(fresh_nats_server) as broker:
-        while not stolen:
-            number += 1
-            await broker.publish_batch([message(noted(number))])
-            with suppress(nats.errors.Error, TimeoutError):
-                pull = await jetstream.pull_subscribe_bind(consumer="app-svc", stream="events-auth-svc")
-                stolen += await pull.fetch(1, timeout=0.2)
-        await broker.publish_batch([message(noted(number + 1)), message(noted(number + 2))])
-        await imported(database, list(range(1, number + 3)))
+        await broker.publish_batch([message(noted(0))])
+        await imported(database, [0])
+        pull = await jetstream.pull_subscribe_bind(consumer="app-svc", stream="events-auth-svc")
+        stealing = asyncio.create_task(pull.fetch(1, timeout=30))
+        await wait_until(both_wait)
+        await broker.publish_batch([message(noted(1)), message(noted(2))])  # they take turns
+        assert len(await stealing) == 1
+        await broker.publish_batch([message(noted(3)), message(noted(4))])
+        await imported(database, [0, 1, 2, 3, 4])
     await thief.close()
 
 

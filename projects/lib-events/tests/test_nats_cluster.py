@@ -57,7 +57,7 @@ class Path:
         assert numbers == list(range(len(numbers)))
         return len(numbers)
 
-    async def all_arrived(self, within=20.0):
+    async def all_arrived(self, within=60.0):
         async def complete():
             return await self.arrived() == self.written
 
@@ -139,7 +139,7 @@ async def test_all_three_killed_and_started_again_lose_nothing(path):
         for node in range(3):
             path.cluster.start_node(node)
         await path.leader()
-    await path.all_arrived(within=40)
+    await path.all_arrived(within=60)
 
 
 @pytest.mark.parametrize("leads", [True, False], ids=["the leader", "a follower"])
@@ -155,4 +155,4 @@ async def test_a_node_that_hangs_holds_nothing_up_for_long(path, leads):
 
         await wait_until(resumed, timeout=RESUME_SECONDS)
         path.cluster.thaw_node(node)
-    await path.all_arrived(within=40)
+    await path.all_arrived(within=60)
