@@ -39,7 +39,7 @@ PING_SECONDS = 2
 CONNECT_ROUND_SECONDS = 5.0
 FIRST_RECONNECT_SECONDS = 0.1
 LAST_RECONNECT_SECONDS = 2.0
-REDELIVER_SECONDS = 30.0
+REDELIVER_SECONDS = 10.0
 UNACKNOWLEDGED_LIMIT = 5_000
 
 
@@ -290,21 +290,22 @@ class Broker(Loop):
         stream, prefix = stream_name(service), import_prefix(service)
         jetstream = self._jetstream(prefix)
         try:
-            config = await self._consumer_config(jetstream, stream)
+            config, delivered = await self._consumer_config(jetstream, stream)
             await self._ask(jetstream.add_consumer(stream, config.evolve(filter_subjects=list(subjects))))
         except (NotFoundError, ServiceUnavailableError):
             raise NoStream(f"{service} has not made its stream {stream} yet, or it is not open to us") from None
-        async with pulling(self._require(), f"{prefix}.CONSUMER.MSG.NEXT.{stream}.{self.service}") as pull:
+        subject = f"{prefix}.CONSUMER.MSG.NEXT.{stream}.{self.service}"
+        async with pulling(self._require(), subject, delivered=delivered) as pull:
             while True:
                 yield await self._ask(pull.take())
 
-    async def _consumer_config(self, jetstream: JetStreamContext, stream: str) -> ConsumerConfig:
-        """A consumer that begins where the acknowledgements of the last one end, which is deleted.
+    async def _consumer_config(self, jetstream: JetStreamContext, stream: str) -> tuple[ConsumerConfig, int]:
+        """Continue our consumer, and say how many deliveries it has made.
 
-        With it go the requests of whoever pulled before: a message that is delivered to the dead would come again only
-        later, and after what follows it.
+        One that waits for lost acknowledgements begins anew where they end: otherwise what was under way would come
+        again only later, and after what follows it.
         """
-        config = ConsumerConfig(
+        fresh = ConsumerConfig(
             name=self.service,
             durable_name=self.service,
             ack_policy=AckPolicy.ALL,
@@ -314,10 +315,12 @@ class Broker(Loop):
         try:
             found = await self._ask(jetstream.consumer_info(stream, self.service))
         except NotFoundError:
-            return config
+            return fresh, 0
+        if not found.num_ack_pending or found.ack_floor is None:
+            return found.config, found.delivered.consumer_seq if found.delivered is not None else 0
         await self._ask(jetstream.delete_consumer(stream, self.service))
-        reached = found.ack_floor.stream_seq if found.ack_floor is not None else 0
-        return config.evolve(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=reached + 1)
+        begin = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": found.ack_floor.stream_seq + 1}
+        return fresh.evolve(**begin), 0
 
     def _require(self) -> Client:
         if self._client is None or not self.connected:

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 BATCH = 1_000
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 5.0  # so long a request of somebody who died may take what comes
 HEARTBEAT_SECONDS = 1.0
 HEARTBEAT = "100"
 # The request came to its end, and another one follows: nothing came in time, or its share of bytes is used up.
@@ -26,9 +26,9 @@ class PullEnded(Exception):
 
 
 class Pull:
-    """Takes messages from one new consumer, at most a batch ahead of whoever works on them."""
+    """Takes messages from one consumer, at most a batch ahead of whoever works on them."""
 
-    def __init__(self, client: Client, subject: str, inbox: str) -> None:
+    def __init__(self, client: Client, subject: str, inbox: str, *, delivered: int) -> None:
         self._client = client
         self._subject = subject
         self._inbox = inbox
@@ -37,7 +37,7 @@ class Pull:
         self._something = asyncio.Event()
         self._expected = 0  # what the last request may still bring
         self._refusal: str | None = None
-        self._next = 1  # how many deliveries the consumer, which is new, will have made with the next one
+        self._next = delivered + 1  # the number of the consumer's next delivery
 
     async def take(self) -> list[Msg]:
         """Wait for messages and return all that arrived, at most one batch. Raises `PullEnded`."""
@@ -87,10 +87,10 @@ class Pull:
 
 
 @asynccontextmanager
-async def pulling(client: Client, subject: str) -> AsyncIterator[Pull]:
-    """Pull by requests to `subject` inside the block."""
+async def pulling(client: Client, subject: str, *, delivered: int) -> AsyncIterator[Pull]:
+    """Pull by requests to `subject` inside the block, from a consumer that has made so many deliveries."""
     inbox = client.new_inbox()
-    pull = Pull(client, subject, inbox)
+    pull = Pull(client, subject, inbox, delivered=delivered)
     subscription = await client.subscribe(inbox, cb=pull.hear)
     try:
         yield pull
