@@ -65,7 +65,7 @@ class NatsAccess:
             seed_file,
             tls,
             replicas,
-            _common_login(parts, seed_file),
+            _login_of_all(parts, seed_file),
         )
 
     @property
@@ -160,7 +160,7 @@ def _host(parts: SplitResult) -> str:
         raise SettingsRejected(f"EVS_NATS_URL must have ports from 1 to 65535: {host}: {error}") from None
 
 
-def _common_login(parts: list[SplitResult], seed_file: Path | None) -> Login:
+def _login_of_all(parts: list[SplitResult], seed_file: Path | None) -> Login:
     """The one way to sign in: nats-py would forget it at the servers it hears of from the cluster."""
     logins = [login for login in map(_login, parts) if login]
     if any(login != logins[0] for login in logins):
