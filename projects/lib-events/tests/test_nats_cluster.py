@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from lib_events.broker import BROKER_ERRORS, Broker
 from lib_events.database import open_database
 from lib_events.event import Event, EventRegistry, EventType
-from lib_events.event_log import SCHEMA, read_after
+from lib_events.event_log import SCHEMA, head, read_after
 from lib_events.importer import Importer
 from lib_events.lifecycle import running
 from lib_events.relay import Relay
@@ -57,11 +57,25 @@ class Path:
         assert numbers == list(range(len(numbers)))
         return len(numbers)
 
+    async def count(self):
+        """How many arrived."""
+        return (await self.auth.read(head)).position
+
     async def all_arrived(self, within=60.0):
         async def complete():
-            return await self.arrived() == self.written
+            return await self.count() >= self.written
 
         await wait_until(complete, timeout=within)
+        assert await self.arrived() == self.written
+
+    async def goes_on(self, by, within=RESUME_SECONDS):
+        """Wait until so many more have arrived."""
+        before = await self.count()
+
+        async def more():
+            return await self.count() > before + by
+
+        await wait_until(more, timeout=within)
 
     async def leader(self):
         """The node that leads the stream."""
@@ -80,7 +94,7 @@ class Path:
         async def go_on():
             while True:
                 await self.write(20)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)
 
         task = asyncio.create_task(go_on())
         try:
@@ -118,12 +132,7 @@ async def test_the_leader_killed_under_load_loses_nothing_and_publishing_never_w
     async with path.load():
         path.cluster.kill_node(node)
         began, before = loop.time(), path.written
-        arrived = await path.arrived()
-
-        async def resumed():
-            return await path.arrived() > arrived + 200
-
-        await wait_until(resumed, timeout=RESUME_SECONDS)
+        await path.goes_on(200)
         assert path.written > before + 20 * (loop.time() - began), "services go on committing meanwhile"
     await path.all_arrived()
     path.cluster.start_node(node)
@@ -148,11 +157,6 @@ async def test_a_node_that_hangs_holds_nothing_up_for_long(path, leads):
     node = leader if leads else (leader + 1) % 3
     async with path.load():
         path.cluster.freeze_node(node)
-        arrived = await path.arrived()
-
-        async def resumed():
-            return await path.arrived() > arrived + 500
-
-        await wait_until(resumed, timeout=RESUME_SECONDS)
+        await path.goes_on(500)
         path.cluster.thaw_node(node)
     await path.all_arrived(within=60)

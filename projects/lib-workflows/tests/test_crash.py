@@ -20,10 +20,14 @@ async def look(engine, run_id="the-run"):
     return stock, history, run, children.items
 
 
-async def uninterrupted(url, scenario):
+async def play_and_look(engine, run_id="the-run", **options):
+    result = await play_everything(engine, run_id, **options)
+    return result, await look(engine, run_id)
+
+
+async def uninterrupted(url, **options):
     async with Engine.open(url, WORKFLOWS) as engine:
-        result = await scenario(engine)
-        return result, await look(engine)
+        return await play_and_look(engine, **options)
 
 
 def without_uuid(result):
@@ -38,24 +42,20 @@ def shape(history):
 @pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
 @pytest.mark.parametrize("approved", [True, False], ids=["completes", "is undone"])
 async def test_a_crash_at_every_commit_changes_nothing(database_url, after, approved):
-    expected, (stock, history, _, children) = await uninterrupted(
-        database_url, lambda engine: play_everything(engine, approved=approved)
-    )
+    expected, (stock, history, _, children) = await uninterrupted(database_url, approved=approved)
     number, crashed = 0, True
     while crashed:
         number += 1
         run_id = f"crash-{number}"
-        result, crashed = await survive(
+        (result, (found_stock, found_history, run, found_children)), crashed = await survive(
             database_url,
             WORKFLOWS,
-            lambda engine, run_id=run_id: play_everything(engine, run_id, approved=approved),
+            lambda engine, run_id=run_id: play_and_look(engine, run_id, approved=approved),
             crash_at=number,
             after=after,
             lease_seconds=LEASE_SECONDS,
         )
         assert without_uuid(result) == without_uuid(expected), f"crash at {number}"
-        async with Engine.open(database_url, WORKFLOWS) as engine:
-            found_stock, found_history, run, found_children = await look(engine, run_id)
         assert found_stock == stock, f"crash at {number}: the transactions ran exactly once"
         assert shape(found_history) == shape(history), f"crash at {number}"
         assert run.status == ("completed" if approved else "failed")
@@ -78,19 +78,18 @@ async def test_a_crash_at_every_commit_of_a_cancellation_still_undoes(database_u
             await allow_for_the_end(handle.cancel())
             with pytest.raises(RunCancelled):
                 await handle.result(20)
+            return await look(engine, run_id)
 
-        _, crashed = await survive(
+        (stock, history, run, _), crashed = await survive(
             database_url, WORKFLOWS, scenario, crash_at=number, after=after, lease_seconds=LEASE_SECONDS
         )
-        async with Engine.open(database_url, WORKFLOWS) as engine:
-            stock, history, run, _ = await look(engine, run_id)
         assert run.status == "cancelled"
         assert stock == [-1, 1], f"crash at {number}"
         assert [e.operation for e in history] == ["1", "2", "cancel", "2/undo", "1/undo"]
 
 
 async def test_an_interrupted_and_an_uninterrupted_run_have_the_same_history(database_url):
-    _, (_, whole, _, _) = await uninterrupted(database_url, play_everything)
+    _, (_, whole, _, _) = await uninterrupted(database_url)
     async with Engine.open(database_url, WORKFLOWS) as engine:
         handle = await engine.start(everything, Order(id="o1", amount=7), id="interrupted")
         await wait_until(lambda: asked(engine, handle.id))
