@@ -245,7 +245,7 @@ class AppUnderTest:
 @contextlib.asynccontextmanager
 async def serve_app(settings: AppSettings, issuer: LocalIssuer) -> AsyncIterator[AppUnderTest]:
     """Serve in this process."""
-    async with serving(settings) as server, httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+    async with serving(settings) as server, httpx.AsyncClient(base_url=server.url, timeout=30, verify=False) as http:
         issuer.audience = server.url
 
         async def is_ready() -> bool:

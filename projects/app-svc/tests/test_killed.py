@@ -42,7 +42,7 @@ class Process:
         issuer.audience = self.url
         self.issuer = issuer
         self.settings = settings
-        self.http = httpx.AsyncClient(base_url=self.url, timeout=30)
+        self.http = httpx.AsyncClient(base_url=self.url, timeout=30, verify=False)
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:

@@ -1,6 +1,7 @@
 """What anybody may read: where to sign in, which operations and events there are."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,9 +25,13 @@ SECURITY = "oauth"
 def discovery_routes(service: Service) -> list[Route]:
     """Return the routes of the documents that are not OpenAPI."""
     settings = service.settings
-    asyncapi = describe_events(
-        service.event_registry, service.contracts, app_url=settings.app_url, auth_url=settings.auth_url
-    )
+
+    @cache
+    def asyncapi() -> dict[str, Any]:
+        return describe_events(
+            service.event_registry, service.contracts, app_url=settings.app_url, auth_url=settings.auth_url
+        )
+
     scopes = sorted({permission.scope for permission in _permissions()})
     # RFC 9728 section 2
     resource = {
@@ -38,7 +43,7 @@ def discovery_routes(service: Service) -> list[Route]:
     }
 
     async def show_asyncapi(_request: Request) -> Response:
-        return JSONResponse(asyncapi)
+        return JSONResponse(asyncapi())
 
     async def show_resource(_request: Request) -> Response:
         # Any origin may find out where to sign in.

@@ -89,9 +89,13 @@ class EventType[T]:
         """Validates and dumps the data."""
         return TypeAdapter(self.model)
 
-    def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the data."""
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
         return self.adapter.json_schema()
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the data: always the same object, not to be changed."""
+        return self._schema
 
     def dump(self, payload: T) -> Any:
         """Return `payload` as JSON-able data, named as in the schema; raises `EventRejected` when it is no `T`.

@@ -27,6 +27,7 @@ class Codec[T]:
     def __init__(self, declared: Any, what: str) -> None:
         self.declared = declared
         self.what = what
+        self._schemas: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def adapter(self) -> TypeAdapter[T]:
@@ -78,8 +79,10 @@ class Codec[T]:
             raise invalid(self.what, error) from error
 
     def schema(self, mode: typing.Literal["validation", "serialization"] = "validation") -> dict[str, Any]:
-        """The JSON Schema of the type."""
-        return self.adapter.json_schema(mode=mode)
+        """The JSON Schema of the type: always the same object, not to be changed."""
+        if mode not in self._schemas:
+            self._schemas[mode] = self.adapter.json_schema(mode=mode)
+        return self._schemas[mode]
 
 
 class ArgumentsCodec:
