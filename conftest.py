@@ -12,8 +12,8 @@ pytest_plugins = ["lib_events.testing"]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: half of the time a test waits for another process."""
-    return (os.cpu_count() or 1) + 1
+    """Two for each core: half of the time a test waits for another process."""
+    return (os.cpu_count() or 1) * 2
 
 
 def pytest_collection_finish() -> None:

@@ -33,9 +33,8 @@ async def test_an_unknown_workflow_is_named_with_those_there_are(app: Any) -> No
     problem_of(await app.client().get("/v1/workflows/nonsense"), 404, "unknown-workflow")
 
 
-@pytest.mark.parametrize(
-    ("value", "pointer"),
-    [
+async def test_input_that_does_not_fit_its_schema_names_the_field(app: Any, subtests: pytest.Subtests) -> None:
+    for value, pointer in (
         ({"quantity": 0}, "/input/quantity"),
         ({"quantity": "many"}, "/input/quantity"),
         ({"card": "tok_unknown"}, "/input/card"),
@@ -43,12 +42,13 @@ async def test_an_unknown_workflow_is_named_with_those_there_are(app: Any) -> No
         ({"extra": 1}, "/input/extra"),
         ([], "/input"),
         (None, "/input"),
-    ],
-)
-async def test_input_that_does_not_fit_its_schema_names_the_field(app: Any, value: Any, pointer: str) -> None:
-    body = problem_of(await app.client().post("/v1/runs", {"workflow": "order", "input": value}), 422, "invalid-input")
-    assert body["errors"][0]["pointer"] == pointer
-    assert pointer in body["detail"]
+    ):
+        with subtests.test(value=value, pointer=pointer):
+            body = problem_of(
+                await app.client().post("/v1/runs", {"workflow": "order", "input": value}), 422, "invalid-input"
+            )
+            assert body["errors"][0]["pointer"] == pointer
+            assert pointer in body["detail"]
 
 
 async def test_every_field_at_fault_is_named_and_nothing_sent_is_repeated(app: Any) -> None:
@@ -69,9 +69,8 @@ async def test_the_place_in_a_batch_is_named_and_nothing_of_it_is_started(app: A
     assert (await alice.get("/v1/runs")).json()["items"] == []
 
 
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
+async def test_a_start_that_is_not_valid_names_the_field(app: Any, subtests: pytest.Subtests) -> None:
+    for body, pointer in (
         ({"workflow": "order", "input": {}, "id": "no spaces"}, "/id"),
         ({"workflow": "order", "input": {}, "tags": {"a b": "x"}}, "/tags/a b/[key]"),
         ({"workflow": "order", "input": {}, "deadline": "tomorrow"}, "/deadline"),
@@ -79,29 +78,26 @@ async def test_the_place_in_a_batch_is_named_and_nothing_of_it_is_started(app: A
         ({"workflow": "order", "input": {}, "reply_to": "http://x"}, "/reply_to"),
         ({"workflow": "order", "input": {}, "surprise": 1}, "/surprise"),
         ({"input": {}}, "/workflow"),
-    ],
-)
-async def test_a_start_that_is_not_valid_names_the_field(app: Any, body: Any, pointer: str) -> None:
-    found = problem_of(await app.client().post("/v1/runs", body), 422, "invalid-input")
-    assert found["errors"][0]["pointer"] == pointer
+    ):
+        with subtests.test(body=body, pointer=pointer):
+            found = problem_of(await app.client().post("/v1/runs", body), 422, "invalid-input")
+            assert found["errors"][0]["pointer"] == pointer
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
+async def test_a_body_that_is_no_json_is_told_why(app: Any, subtests: pytest.Subtests) -> None:
+    for content, why in (
         (b"{oops", "line 1 column 2"),
         (b'{"workflow": "order", "input": {"hold_seconds": NaN}}', "line 1 column 4"),
         (b'{"workflow": "order", "input": "\\ud800"}', "hex escape"),
         (b"[" * 100_000, "recursion"),
         (b'{"workflow": "\xff"}', "unicode"),
-    ],
-)
-async def test_a_body_that_is_no_json_is_told_why(app: Any, content: bytes, why: str) -> None:
-    headers = {"content-type": "application/json"}
-    answer = await app.client().request("POST", "/v1/runs", content=content, headers=headers)
-    body = problem_of(answer, 422, "invalid-input")
-    assert body["detail"].startswith("body must be JSON (RFC 8259): ")
-    assert why in body["detail"]
+    ):
+        with subtests.test(content=content, why=why):
+            headers = {"content-type": "application/json"}
+            answer = await app.client().request("POST", "/v1/runs", content=content, headers=headers)
+            body = problem_of(answer, 422, "invalid-input")
+            assert body["detail"].startswith("body must be JSON (RFC 8259): ")
+            assert why in body["detail"]
 
 
 async def test_a_body_of_another_media_type_is_told_which_to_send(app: Any) -> None:

@@ -5,7 +5,6 @@ import base64
 import json
 from urllib.parse import urlencode
 
-import pytest
 from joserfc import jws
 from joserfc.jwk import KeySet
 
@@ -64,9 +63,8 @@ async def test_somebody_who_is_signed_in_is_not_asked_again(provider):
     assert again.headers["location"].startswith("http://127.0.0.1:8000/callback?code=")
 
 
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
+async def test_a_wrong_request_goes_back_to_the_client_with_its_error(provider, subtests):
+    for changes, error in (
         ({"code_challenge": "", "code_challenge_method": ""}, "invalid_request"),
         ({"code_challenge_method": "plain"}, "invalid_request"),
         ({"code_challenge_method": ""}, "invalid_request"),
@@ -84,21 +82,19 @@ async def test_somebody_who_is_signed_in_is_not_asked_again(provider):
         ({"request": "eyJ"}, "request_not_supported"),
         ({"request_uri": "https://client.test/request"}, "request_uri_not_supported"),
         ({"resource": "https://elsewhere.test"}, "invalid_target"),
-    ],
-)
-async def test_a_wrong_request_goes_back_to_the_client_with_its_error(provider, changes, error):
-    page = await provider.authorize(await provider.browser(), **changes)
-    assert page.status_code == 303, page.text
-    location = page.headers["location"]
-    assert location.startswith("http://127.0.0.1:8000/callback?")
-    assert f"error={error}" in location
-    assert "state=the+state" in location
-    assert "iss=" in location
+    ):
+        with subtests.test(changes=changes, error=error):
+            page = await provider.authorize(await provider.browser(), **changes)
+            assert page.status_code == 303, page.text
+            location = page.headers["location"]
+            assert location.startswith("http://127.0.0.1:8000/callback?")
+            assert f"error={error}" in location
+            assert "state=the+state" in location
+            assert "iss=" in location
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+async def test_without_a_client_and_its_redirect_uri_nobody_is_sent_anywhere(provider, subtests):
+    for changes in (
         {"client_id": "nobody"},
         {"client_id": ""},
         {"redirect_uri": ""},
@@ -110,13 +106,12 @@ async def test_a_wrong_request_goes_back_to_the_client_with_its_error(provider, 
         {"redirect_uri": "https://evil.test/ümlaut"},
         {"client_id": 'a"b\\', "redirect_uri": "https://evil.test"},
         {"response_type": 'co"de', "redirect_uri": "https://evil.test"},
-    ],
-)
-async def test_without_a_client_and_its_redirect_uri_nobody_is_sent_anywhere(provider, changes):
-    page = await provider.authorize(await provider.browser(), **changes)
-    assert page.status_code == 400
-    assert "location" not in page.headers
-    assert "text/html" in page.headers["content-type"]
+    ):
+        with subtests.test(changes=changes):
+            page = await provider.authorize(await provider.browser(), **changes)
+            assert page.status_code == 400
+            assert "location" not in page.headers
+            assert "text/html" in page.headers["content-type"]
 
 
 async def test_no_parameter_may_come_twice_but_resource(provider):
@@ -130,24 +125,22 @@ async def test_no_parameter_may_come_twice_but_resource(provider):
     assert "Sign in" in page.text
 
 
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
+async def test_a_code_is_worth_nothing_without_all_that_belongs_to_it(provider, subtests):
+    for changes, error in (
         ({"code_verifier": "x" * 43}, "invalid_grant"),
         ({"code_verifier": ""}, "invalid_request"),
         ({"code_verifier": "short"}, "invalid_request"),
         ({"redirect_uri": "http://127.0.0.1:8000/other"}, "invalid_grant"),
         ({"code": "made-up"}, "invalid_grant"),
         ({"resource": "http://127.0.0.1:8001/v1/admin"}, "invalid_target"),
-    ],
-)
-async def test_a_code_is_worth_nothing_without_all_that_belongs_to_it(provider, changes, error):
-    code = await provider.sign_in_for_code()
-    refused = await provider.redeem(**({"code": code} | changes))
-    assert refused.status_code == 400
-    assert refused.json()["error"] == error
-    assert refused.headers["cache-control"] == "no-store"
-    assert (await provider.redeem(code)).status_code == 200  # a failed try does not use it up
+    ):
+        with subtests.test(changes=changes, error=error):
+            code = await provider.sign_in_for_code()
+            refused = await provider.redeem(**({"code": code} | changes))
+            assert refused.status_code == 400
+            assert refused.json()["error"] == error
+            assert refused.headers["cache-control"] == "no-store"
+            assert (await provider.redeem(code)).status_code == 200  # a failed try does not use it up
 
 
 async def test_the_challenge_is_enough_where_the_redirect_uri_is_left_out(provider):

@@ -5,21 +5,22 @@ import shutil
 from urllib.parse import urlencode
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from lib_auth.client import code_challenge
 from lib_events.testing import missing
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 PASSWORD = "correct horse battery staple"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 UNLABELLED = """() => [...document.querySelectorAll('input:not([type=hidden]):not([hidden]), button')]
     .filter(e => !(e.labels?.length || e.textContent.trim())).map(e => e.outerHTML)"""
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chromium():
-    """A headless Chromium."""
+    """A headless Chromium; each test has a context of its own."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         missing("Chromium: install the package chromium")

@@ -28,7 +28,7 @@ from lib_events.parent_watch import supervised
 if TYPE_CHECKING:
     from lib_events.testing_cluster import NatsCluster
 
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.02
 
 
 async def wait_until[T](condition: Callable[[], T | Awaitable[T]], *, timeout: float = 10) -> T:  # noqa: ASYNC109
