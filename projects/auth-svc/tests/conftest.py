@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 
-from auth_svc import accounts, first_start, opaque
+from auth_svc import accounts, first_start, opaque, passwords
 from auth_svc.accounts import Account, NewAccount
 from auth_svc.app import create_app, open_service
 from auth_svc.audit import Actor
@@ -192,6 +192,12 @@ class Provider:
 
 
 VERIFIER = secrets.token_urlsafe(48)
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing costs next to nothing in tests that are not about it."""
+    monkeypatch.setattr(passwords, "MEMORY_KIB", 64)
 
 
 @asynccontextmanager
