@@ -1,8 +1,9 @@
 """What happened: the CloudEvents 1.0 envelope, typed event types and the registry that checks them."""
 
 import base64
+import os
 import re
-import uuid
+import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ class Event:
         """
         if not source or subject == "":
             raise _malformed("subject" if source else "source", "must be a non-empty string", subject or source)
-        event_id = id or str(uuid.uuid7() if hasattr(uuid, "uuid7") else uuid.uuid4())
+        event_id = id or _new_id()
         extensions = (cause or current_cause.get()).extensions()
         extensions.setdefault("correlationid", event_id)
         return cls(
@@ -280,8 +281,18 @@ class EventRegistry:
         return event_type
 
 
+def _new_id() -> str:
+    """A UUIDv7 (RFC 9562 section 5.7): in order of time, so that an index of ids grows at its end."""
+    random = int.from_bytes(os.urandom(10))
+    high = time.time_ns() // 1_000_000 << 16 | 7 << 12 | random >> 68
+    text = f"{high:016x}{2 << 62 | random & (1 << 62) - 1:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
 def is_json(content_type: str) -> bool:
     """Whether data of that media type is JSON: `*/json` or `*/*+json`, whatever its parameters."""
+    if content_type == JSON_DATA:
+        return True
     subtype = content_type.partition(";")[0].strip().lower().rpartition("/")[2]
     return subtype == "json" or subtype.endswith("+json")
 

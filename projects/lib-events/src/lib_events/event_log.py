@@ -43,6 +43,8 @@ APPEND_EVENTS = Statement.load(
         "body": "bytea",
     },
 )
+# The same for events that may be there already, as those of other services.
+IMPORT_EVENTS = Statement.load("lib_events", "import_events", dict(APPEND_EVENTS.columns))
 
 
 class CursorRejected(Exception):

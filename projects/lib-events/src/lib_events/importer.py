@@ -15,16 +15,15 @@ from lib_events.clock import to_micros
 from lib_events.database import EVENTS_TOPIC, Connection, Database
 from lib_events.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
 from lib_events.event import Event, EventRegistry, EventRejected
-from lib_events.event_log import APPEND_EVENTS, SEGMENT_TYPE
+from lib_events.event_log import IMPORT_EVENTS, SEGMENT_TYPE
 from lib_events.lifecycle import Loop, running
 from lib_events.nats_permissions import subject_prefix
-from lib_events.statement import Statement, Write
+from lib_events.statement import Write
 
 logger = logging.getLogger(__name__)
 
 REDRIVE_POLL_SECONDS = 30.0  # only for what a lost notification would have told
 RETRY_SECONDS = 0.5
-IMPORT_EVENTS = Statement.load("lib_events", "import_events", dict(APPEND_EVENTS.columns))
 
 
 class Importer(Loop):

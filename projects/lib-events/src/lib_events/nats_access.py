@@ -2,8 +2,10 @@
 
 import asyncio
 import ssl
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -89,6 +91,30 @@ class NatsAccess:
         return ",".join(self.servers)
 
 
+class _Headers(Mapping[str, str]):
+    """Headers, read at the first question: of most messages nobody asks any."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    @cached_property
+    def _parsed(self) -> dict[str, str]:
+        pairs = (line.partition(":") for line in self._raw.decode("utf-8", "replace").split("\r\n") if ":" in line)
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+    def __getitem__(self, name: str) -> str:
+        return self._parsed[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parsed)
+
+    def __len__(self) -> int:
+        return len(self._parsed)
+
+    def __bool__(self) -> bool:
+        return True
+
+
 class NatsClient(Client):
     """nats-py's client, with four of its habits changed."""
 
@@ -107,10 +133,9 @@ class NatsClient(Client):
         await super()._process_op_err(e)
 
     @staticmethod
-    def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        """Read headers; nats-py looks at every character of every name, which costs more than storing an event."""
-        pairs = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n") if ":" in line)
-        return {name.strip(): value.strip() for name, _, value in pairs}
+    def _parse_header_lines(raw: bytes) -> Any:
+        """Read headers when somebody asks; nats-py looks at every character of every name of every message."""
+        return _Headers(raw)
 
     async def close(self) -> None:
         """Close; nats-py would wait for ever for the good-bye of a server it has no TLS with."""

@@ -7,7 +7,10 @@ sends our own events to our stream, each message naming the id of the one before
 hold a gap or another order: what it ends with says where to go on, also after its store was lost.
 """
 
+import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +31,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 BATCH_ROWS = 1_000
 BATCH_BYTES = 1024 * 1024
+BATCHES_UNDER_WAY = 4  # published, and not acknowledged yet
+RECORD_SECONDS = 0.5  # under load, between two notes of how far it is acknowledged: the stream itself knows better
 HEADERS_BYTES = 1024  # of a message's payload limit, kept for its headers
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 1.0
@@ -82,6 +87,44 @@ class _Placer(Loop):
             unsubscribe()
 
 
+class _Progress:
+    """The batches that are published and not acknowledged yet, oldest first, and what is written down of the others."""
+
+    def __init__(self, position: int) -> None:
+        self.acknowledged = position
+        self._recorded = position
+        self._recorded_at = time.monotonic()
+        self._under_way: deque[tuple[int, asyncio.Task[None]]] = deque()
+
+    def add(self, end: int, publishing: "asyncio.Task[None]") -> None:
+        """A batch that ends there is being published."""
+        self._under_way.append((end, publishing))
+
+    async def wait(self, *, at_most: int) -> None:
+        """Wait until at most so many batches are under way; raises what kept one from being acknowledged."""
+        while len(self._under_way) > at_most:
+            end, publishing = self._under_way[0]
+            await publishing
+            self.acknowledged = end
+            self._under_way.popleft()
+
+    def is_to_record(self, *, idle: bool) -> bool:
+        """Whether to write down what is acknowledged: when there is time, else now and then."""
+        late = time.monotonic() - self._recorded_at > RECORD_SECONDS
+        return self.acknowledged != self._recorded and (idle or late)
+
+    def recorded(self) -> None:
+        """What is acknowledged is written down."""
+        self._recorded, self._recorded_at = self.acknowledged, time.monotonic()
+
+    async def give_up(self) -> None:
+        """Wait for no acknowledgement any more."""
+        tasks = [publishing for _, publishing in self._under_way]
+        for publishing in tasks:
+            publishing.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class _Publisher(Loop):
     """Publishes our own events in order, batch by batch."""
 
@@ -111,18 +154,23 @@ class _Publisher(Loop):
         await self._broker.ensure_stream()
         state = await self._broker.stream_state()
         after = await self._database.transact(align, state)
-        recorded, previous_id = after, state.last_message_id
-        while self._broker.connections == connection:
-            batch = await self._database.read(next_batch, after)
-            messages = self._messages(batch, previous_id)
-            await self._broker.publish_batch(messages)
-            previous_id = messages[-1].id if messages else previous_id
-            after = batch.end
-            if after != recorded:
-                await self._database.transact(record, after)
-                recorded = after
-            if not batch.rows:
-                await self.pause(POLL_SECONDS)
+        progress, previous_id = _Progress(after), state.last_message_id
+        try:
+            while self._broker.connections == connection:
+                batch = await self._database.read(next_batch, after)
+                messages = self._messages(batch, previous_id)
+                # In a chain the next batch need not wait for the last: the stream refuses it if that was lost.
+                progress.add(batch.end, asyncio.create_task(self._broker.publish_batch(messages)))
+                previous_id = messages[-1].id if messages else previous_id
+                after = batch.end
+                await progress.wait(at_most=BATCHES_UNDER_WAY if batch.rows else 0)
+                if progress.is_to_record(idle=not batch.rows):
+                    await self._database.transact(record, progress.acknowledged)
+                    progress.recorded()
+                if not batch.rows:
+                    await self.pause(POLL_SECONDS)
+        finally:
+            await progress.give_up()
 
     def _messages(self, batch: Batch, previous_id: str | None) -> list[Message]:
         limit = self._broker.max_payload - HEADERS_BYTES

@@ -34,7 +34,7 @@ from lib_events.database import (
     TransactionTooLong,
 )
 from lib_events.event import Event
-from lib_events.event_log import APPEND_EVENTS, PLACE_LIMIT, PLACED_TOPIC, append_writes, place
+from lib_events.event_log import APPEND_EVENTS, IMPORT_EVENTS, PLACE_LIMIT, PLACED_TOPIC, append_writes, place
 from lib_events.migrate import migrate
 from lib_events.sqlite_positions import Positions
 from lib_events.statement import Fence, Write, by_statement
@@ -278,6 +278,8 @@ class SqliteDatabase(Database):
         for statement, rows in by_statement(writes).items():
             if statement is APPEND_EVENTS:
                 self._positions.append(rows)
+            elif statement is IMPORT_EVENTS:
+                self._positions.append_new(rows)
             else:
                 self._raw.executemany(statement.sqlite, rows)
 

@@ -1,18 +1,19 @@
 """Positions on SQLite: with one writer the order of insertion is the order of commits, so events get theirs at once.
 
-Elsewhere the relay gives them after the commit. Only rows that may turn out to be there already, as imported ones,
-are inserted without and get their positions at the end of the group.
+Elsewhere the relay gives them after the commit. Imported events may turn out to be there already: where one is, those
+that came with it are inserted without and get their positions at the end of the group.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from lib_events.event_log import APPEND_EVENTS
+from lib_events.event_log import APPEND_EVENTS, IMPORT_EVENTS
 
 COLUMNS = [name for name, _ in APPEND_EVENTS.columns]
 COUNT = COLUMNS.index("count")
 APPEND_PLACED = f"INSERT INTO events (last_position, {', '.join(COLUMNS)}) VALUES (?{', ?' * len(COLUMNS)})"  # noqa: S608
+IMPORT_PLACED = f"{APPEND_PLACED} ON CONFLICT (source, id) DO NOTHING"
 READ = "SELECT placed_position FROM event_log_state"
 WRITE = "UPDATE event_log_state SET placed_position = ?"
 SEEK_UNPLACED = "SELECT 1 FROM events WHERE last_position IS NULL LIMIT 1"
@@ -44,15 +45,29 @@ class Positions:
 
     def append(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Insert the rows of events with their positions."""
-        if self._given is None:
-            (self._given,) = self._raw.execute(READ).fetchone()
-        self._raw.executemany(APPEND_PLACED, self._place(rows))
+        self._insert(APPEND_PLACED, rows)
+
+    def append_new(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert the rows of events that are not there yet, with their positions if none of them is."""
+        self._raw.execute("SAVEPOINT imports")
+        savepoint = self._given
+        if self._insert(IMPORT_PLACED, rows) != len(rows):
+            self._raw.execute("ROLLBACK TO imports")
+            self._given = savepoint
+            self._raw.executemany(IMPORT_EVENTS.sqlite, rows)
+        self._raw.execute("RELEASE imports")
 
     def finish(self) -> bool:
         """Write down what was given; returns whether there are rows without a position."""
         if self._given is not None:
             self._raw.execute(WRITE, (self._given,))
         return self._raw.execute(SEEK_UNPLACED).fetchone() is not None
+
+    def _insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Insert rows with positions and return how many were inserted."""
+        if self._given is None:
+            (self._given,) = self._raw.execute(READ).fetchone()
+        return self._raw.executemany(statement, self._place(rows)).rowcount
 
     def _place(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         for row in rows:
