@@ -43,6 +43,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from pydantic import BaseModel
 from sqlalchemy import select
 
+from lib_events import memory
 from lib_events.broker import Broker
 from lib_events.database import Connection, Database, open_database
 from lib_events.event import Event, EventRegistry, EventType
@@ -99,6 +100,7 @@ async def publishing_service(folder: Path, url: str) -> AsyncIterator[Database]:
     broker = Broker(url, service="app-svc", seed_file=folder / "secrets" / "nats-app-svc.nk")
     async with running(broker, Relay(database, broker)):
         await broker.wait_connected()
+        memory.settle()  # as a service does
         yield database
     await database.close()
 
@@ -110,6 +112,7 @@ async def importing_service(folder: Path, url: str, *more: Callable[[Database], 
     importer = Importer(database, broker, sources=["app-svc"], types=["bench.*"], registry=EventRegistry(OrderPlaced))
     async with running(broker, Relay(database, None), importer, *(make(database) for make in more)):
         await broker.wait_connected()
+        memory.settle()
         yield database
     await database.close()
 

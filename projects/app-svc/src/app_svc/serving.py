@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from app_svc.app import create_app
 from app_svc.service import Service, open_engine_only, open_service
 from app_svc.settings import AppSettings
+from lib_events import memory
 from lib_events.http_server import HttpServer, call_on_stop_signals, listen, running_server, url_at
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ async def serve(settings: AppSettings) -> None:
     """Serve until a signal says stop; then finish what is under way."""
     async with serving(settings) as running:
         call_on_stop_signals(running.server.stop)
+        memory.settle()
         logger.info("app-svc is ready at %s", running.url)
         await running.server.ended()
 
@@ -39,6 +41,7 @@ async def work(settings: AppSettings) -> None:
     stopped = asyncio.Event()
     call_on_stop_signals(stopped.set)
     async with open_engine_only(settings):
+        memory.settle()
         logger.info("app-svc worker is ready")
         await stopped.wait()
 

@@ -5,6 +5,7 @@ import logging
 
 from auth_svc.app import create_app, open_service
 from auth_svc.settings import SERVICE, AuthSettings
+from lib_events import memory
 from lib_events.http_server import HttpServer, call_on_stop_signals, listen, running_server, url_at
 
 logger = logging.getLogger(__name__)
@@ -30,5 +31,6 @@ async def serve(settings: AuthSettings) -> None:
             )
             async with running_server(server, listener):
                 call_on_stop_signals(server.stop)
+                memory.settle()
                 logger.info("%s is ready at %s", SERVICE, settings.auth_url)
                 await server.ended()

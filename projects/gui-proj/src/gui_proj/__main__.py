@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from gui_proj.app import create_app, live_feeds
 from gui_proj.settings import CLIENT_ID, GuiSettings
+from lib_events import memory
 from lib_events.http_server import HttpServer, call_on_stop_signals, listen, new_event_loop, running_server
 from lib_events.parent_watch import watch_parent
 from lib_events.secret_file import SecretFileExposed, read_secret
@@ -48,6 +49,7 @@ async def serve(settings: GuiSettings, secret: str, listener: socket.socket) -> 
     server = HttpServer(app, drain_seconds=DRAIN_SECONDS, on_stop=end_streams, lifespan="on")
     async with running_server(server, listener):
         call_on_stop_signals(server.stop)
+        memory.settle()
         await server.ended()
 
 
