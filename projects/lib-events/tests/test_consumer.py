@@ -262,6 +262,43 @@ async def test_a_handler_that_hangs_is_stopped_tried_again_and_put_aside(databas
     assert (letter.position, letter.attempts, letter.error) == (2, 2, "TimeoutError: ")
 
 
+async def test_what_a_handler_leaves_behind_or_returns_holds_nothing_up(database):
+    left, ended = [], threading.Event()
+
+    @subscribe(Noted, durable="leaves-tasks", concurrency=2)
+    async def leaves_tasks(note: Note) -> object:
+        left.append(asyncio.create_task(asyncio.Event().wait()))
+        return object()
+
+    @subscribe(Noted, durable="leaves-threads")
+    def leaves_threads(note: Note) -> object:
+        threading.Thread(target=ended.wait, daemon=True).start()
+        return {"garbage": note}
+
+    @subscribe(Noted, durable="leaves-transactions")
+    def leaves_transactions(connection: Connection, note: Note) -> object:
+        write_down(connection, note.number)
+        left.append(connection)  # kept beyond its transaction
+        return connection
+
+    handlers = [leaves_tasks, leaves_threads, leaves_transactions]
+    await publish(database, range(20))
+    async with asyncio.timeout(20):
+        async with running(Subscriptions(database, handlers)):
+            for durable in ("leaves-tasks", "leaves-threads", "leaves-transactions"):
+                await wait_until(lambda durable=durable: has_handled(database, durable, 20))
+        assert await done(database) == [*range(20)]
+    ended.set()
+    for task in left:
+        if isinstance(task, asyncio.Task):
+            task.cancel()
+
+
+async def has_handled(database, durable, position):
+    mine = select(subscription_cursors.c.position).where(subscription_cursors.c.durable == durable)
+    return await database.read(lambda connection: connection.scalar(mine)) == position
+
+
 @pytest.mark.parametrize("error", [GiveUp("never mind"), "wrong data"])
 async def test_what_cannot_succeed_is_not_tried_again(database, error):
     calls = []

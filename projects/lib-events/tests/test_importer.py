@@ -14,11 +14,12 @@ from pydantic import BaseModel
 from sqlalchemy import select
 
 from lib_events.broker import Broker, Message
-from lib_events.database import open_database
+from lib_events.database import EVENTS_TOPIC, open_database
 from lib_events.dead_letters import redrive
 from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA, read_after
 from lib_events.importer import Importer, subjects_of
+from lib_events.importer import _row as row_of
 from lib_events.lifecycle import running
 from lib_events.nats_permissions import import_prefix
 from lib_events.relay import Relay
@@ -107,6 +108,30 @@ async def test_an_event_delivered_twice_is_imported_once(database, fresh_nats_se
         await broker.publish_batch([message(event, message_id="a"), message(event, message_id="b")])
         await broker.publish_batch([message(event, message_id="c"), message(noted(2))])
         await imported(database, [1, 2])
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 3], [1, 1, 2], [0, 1, 2]], ids=["all new", "one twice", "one known"])
+async def test_own_and_imported_events_of_one_commit_have_positions_without_a_gap(database, numbers):
+    theirs = [noted(number) for number in range(4)]
+    known, *rows = [row_of(theirs[number], theirs[number].to_json()) for number in (0, *numbers)]
+    async with running(Relay(database, None)):
+        await database.write(known, topics=[EVENTS_TOPIC])
+        own = [noted(number, source="/app-svc", event_type=Ignored) for number in (10, 11)]
+        await asyncio.gather(
+            database.write(events=own[:1]),
+            *(database.write(row, topics=[EVENTS_TOPIC]) for row in rows),
+            database.write(events=own[1:]),
+        )
+        expected = {event.id for event in (*own, *(theirs[number] for number in (0, *numbers)))}
+
+        async def all_placed():
+            page = await database.read(lambda connection: read_after(connection, 0))
+            return page.events if len(page.events) == len(expected) else None
+
+        found = await wait_until(all_placed)
+    assert [placed.position for placed in found] == [*range(1, len(expected) + 1)]
+    assert {placed.event.id for placed in found} == expected
+    assert [placed.imported for placed in found] == [placed.event.source != "/app-svc" for placed in found]
 
 
 async def test_what_came_while_we_were_away_is_imported_when_we_are_back(database, fresh_nats_server):

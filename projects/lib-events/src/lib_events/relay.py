@@ -94,32 +94,36 @@ class _Progress:
         self.acknowledged = position
         self._recorded = position
         self._recorded_at = time.monotonic()
-        self._under_way: deque[tuple[int, asyncio.Task[None]]] = deque()
+        self._published = False  # something since it was written down
+        self._under_way: deque[tuple[int, asyncio.Task[None] | None]] = deque()
 
-    def add(self, end: int, publishing: "asyncio.Task[None]") -> None:
-        """A batch that ends there is being published."""
+    def add(self, end: int, publishing: "asyncio.Task[None] | None") -> None:
+        """A batch that ends there is being published; None: there is nothing in it to publish."""
         self._under_way.append((end, publishing))
 
     async def wait(self, *, at_most: int) -> None:
         """Wait until at most so many batches are under way; raises what kept one from being acknowledged."""
         while len(self._under_way) > at_most:
             end, publishing = self._under_way[0]
-            await publishing
+            if publishing is not None:
+                await publishing
+                self._published = True
             self.acknowledged = end
             self._under_way.popleft()
 
     def is_to_record(self, *, idle: bool) -> bool:
-        """Whether to write down what is acknowledged: when there is time, else now and then."""
+        """Whether to write down what is acknowledged: after publishing when there is time, else now and then."""
         late = time.monotonic() - self._recorded_at > RECORD_SECONDS
-        return self.acknowledged != self._recorded and (idle or late)
+        return self.acknowledged != self._recorded and (late or (idle and self._published))
 
     def recorded(self) -> None:
         """What is acknowledged is written down."""
         self._recorded, self._recorded_at = self.acknowledged, time.monotonic()
+        self._published = False
 
     async def give_up(self) -> None:
         """Wait for no acknowledgement any more."""
-        tasks = [publishing for _, publishing in self._under_way]
+        tasks = [publishing for _, publishing in self._under_way if publishing is not None]
         for publishing in tasks:
             publishing.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -160,7 +164,8 @@ class _Publisher(Loop):
                 batch = await self._database.read(next_batch, after)
                 messages = self._messages(batch, previous_id)
                 # In a chain the next batch need not wait for the last: the stream refuses it if that was lost.
-                progress.add(batch.end, asyncio.create_task(self._broker.publish_batch(messages)))
+                publishing = asyncio.create_task(self._broker.publish_batch(messages)) if messages else None
+                progress.add(batch.end, publishing)
                 previous_id = messages[-1].id if messages else previous_id
                 after = batch.end
                 await progress.wait(at_most=BATCHES_UNDER_WAY if batch.rows else 0)
