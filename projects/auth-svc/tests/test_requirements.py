@@ -2,6 +2,7 @@
 
 import ast
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ FOLDERS = (HERE, HERE.parents[1] / "lib-auth" / "tests")
 REQUIREMENTS = tomllib.loads((HERE / "requirements.toml").read_text())["requirement"]
 
 
+@cache
 def names_of_tests():
     modules = [ast.parse(path.read_text()) for folder in FOLDERS for path in folder.glob("test_*.py")]
     functions = (node for module in modules for node in module.body)
