@@ -73,7 +73,7 @@ async def published_up_to(database, position):
 
 
 async def on_nats(server, count, *, service="auth-svc", last=None):
-    """What our stream holds: (message id, body) in order; `count` messages at least, up to the id `last`, and no more."""
+    """What our stream holds: (message id, body) in order, `count` messages and no more than up to the id `last`."""
     found = []
     async with connect(server, service) as reader:
         await reader.wait_connected()
