@@ -12,6 +12,7 @@ from pathlib import Path
 import nats
 import pytest
 
+from lib_events import nats_server as nats_server_module
 from lib_events.broker import Broker, Message
 from lib_events.nats_server import NatsServer, NatsServerFailed
 from lib_events.parent_watch import supervised
@@ -86,6 +87,16 @@ def serve(tmp_path, *prefix):
         stderr=subprocess.DEVNULL,
         env=supervised(),
     )
+
+
+async def test_a_broker_that_hangs_is_killed_when_it_is_to_stop(tmp_path, monkeypatch):
+    monkeypatch.setattr(nats_server_module, "STOP_SECONDS", 1.5)
+    server = NatsServer(tmp_path)
+    await server.start()
+    os.kill(server.pid, signal.SIGSTOP)
+    pid = server.pid
+    await server.stop()
+    assert not alive(pid)
 
 
 @pytest.mark.parametrize("end", ["kill", "terminate", "close"])

@@ -22,7 +22,7 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from lib_events.lifecycle import Loop
-from lib_events.nats_access import NatsAccess, NatsClient, nats_access
+from lib_events.nats_access import CLOSE_SECONDS, NatsAccess, NatsClient, nats_access
 from lib_events.nats_permissions import API, MAX_AGE_SECONDS, import_prefix, inbox_prefix, stream_name, stream_settings
 from lib_events.pull import PullEnded, pulling
 from lib_events.settings import Settings
@@ -113,6 +113,8 @@ class _Batch:
 
 class Broker(Loop):
     """One service's connection to NATS: made in the background, kept for ever."""
+
+    cleanup_seconds = CLOSE_SECONDS + 1
 
     def __init__(
         self,

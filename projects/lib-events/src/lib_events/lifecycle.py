@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import ClassVar
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ class Loop(ABC):
     Stopping cancels `run` and waits until it has ended, so `run` cleans up in `finally`. A loop that has something to
     finish first says in `told_to_stop` how long it may take, and then ends by itself.
     """
+
+    cleanup_seconds: ClassVar[float] = 1.0  # cleaning up may take so long before it is disturbed
 
     def __init__(self, *, name: str | None = None) -> None:
         self.name = name or type(self).__name__
@@ -58,7 +61,7 @@ class Loop(ABC):
         # A cancellation that meets the very moment an await completes can be lost: ask until it is heard.
         while not task.done():
             task.cancel()
-            await asyncio.wait([task], timeout=1)
+            await asyncio.wait([task], timeout=self.cleanup_seconds)
         self._task = None
 
     def wake(self) -> None:

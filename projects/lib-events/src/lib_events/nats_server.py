@@ -122,6 +122,8 @@ class NatsServer:
 class _Supervision(Loop):
     """Runs nats-server until stopped; a crash is an error, so the loop starts it again."""
 
+    cleanup_seconds = 2 * STOP_SECONDS + 1
+
     def __init__(self, server: NatsServer, configuration: Path) -> None:
         super().__init__(name="nats-server")
         self._server = server
