@@ -5,7 +5,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import sqlite3
 import sys
 from collections import Counter
@@ -23,7 +22,7 @@ from app_svc.workflows.import_table import RowsAccepted
 from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.tables import events
-from lib_events.testing import wait_until
+from lib_events.testing import free_ports, wait_until
 from lib_events.testing_receiver import Received, receiving, status
 from lib_workflows.tables import runs
 
@@ -36,8 +35,7 @@ class Process:
     """`app-svc` as a process of its own, that can be killed and started again on the same data."""
 
     def __init__(self, settings: Any, issuer: Any) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         issuer.audience = self.url
         self.issuer = issuer

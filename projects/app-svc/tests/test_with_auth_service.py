@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import secrets
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +19,7 @@ from app_svc.serving import serving
 from app_svc.settings import AppSettings
 from lib_auth.client import code_challenge
 from lib_events.secret_file import read_secret
-from lib_events.testing import needs_members, wait_until
+from lib_events.testing import free_ports, needs_members, wait_until
 
 PASSWORD = "correct horse battery staple"
 SCOPE = "openid profile workflows:read workflows:run events:read events:publish approvals:decide"
@@ -31,7 +30,7 @@ class Installation:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.auth_url, self.app_url, self.gui_url = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
+        self.auth_url, self.app_url, self.gui_url = (f"http://127.0.0.1:{port}" for port in free_ports(3))
         self.http = httpx.AsyncClient(timeout=30)
 
     def environment(self) -> dict[str, str]:
@@ -110,12 +109,6 @@ async def follow(browser: httpx.AsyncClient, answer: httpx.Response, until: str 
     while answer.is_redirect and not (until and answer.headers["location"].startswith(until)):
         answer = await browser.get(answer.headers["location"])
     return answer
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

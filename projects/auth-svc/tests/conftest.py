@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from lib_auth.client import OAuthClient, code_challenge
 from lib_events.clock import SystemClock
 from lib_events.event import Event
 from lib_events.event_log import read_after
+from lib_events.testing import free_ports
 
 ISSUER = "http://127.0.0.1:8001"
 APP = "http://127.0.0.1:8002"
@@ -242,8 +242,7 @@ def run_provider() -> Any:
 def server(tmp_path: Any, sqlite_url: str) -> Iterator[AuthSettings]:
     """A served AuthService: its settings."""
     data = tmp_path / "evs"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     settings = AuthSettings(data=data, auth_database_url=sqlite_url, auth_port=port)
     environment = dict(os.environ) | {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": sqlite_url}
     command = [sys.executable, "-m", "auth_svc", "--data", str(data), "--port", str(port)]

@@ -3,7 +3,6 @@
 import html
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -22,20 +21,10 @@ from gui_proj.settings import GuiSettings
 from gui_proj.web_guard import WebGuard
 from lib_auth.tokens import TokenSet
 from lib_events.parent_watch import supervised
-from lib_events.testing import needs_members
+from lib_events.testing import free_ports, needs_members
 
 PASSWORD = "a-password-for-tests"
 READY_SECONDS = 60
-
-
-def free_ports(count):
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 class Person(httpx.Client):

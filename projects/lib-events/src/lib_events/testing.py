@@ -4,6 +4,7 @@ import asyncio
 import gc
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lib_events.testing_cluster import NatsCluster
 
 POLL_SECONDS = 0.02
+FIRST_PORT, PORTS, PORT_RANGES = 12_000, 1_000, 20
 
 
 async def wait_until[T](condition: Callable[[], T | Awaitable[T]], *, timeout: float = 10) -> T:  # noqa: ASYNC109
@@ -112,13 +114,37 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+def free_ports(count: int) -> list[int]:
+    """Return TCP ports on loopback that nobody uses now, each of them once.
+
+    Every test process has a range of its own, below the ports that the kernel lends to clients: what is free stays so.
+    """
+    return list(itertools.islice(filter(_is_free, _CANDIDATES), count))
+
+
+def _candidates() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PORT_RANGES
+    ports = range(FIRST_PORT + worker * PORTS, FIRST_PORT + (worker + 1) * PORTS)
+    begin = os.getpid() % PORTS  # another test run on this machine has the same ranges
+    return itertools.cycle((*ports[begin:], *ports[:begin]))
+
+
+_CANDIDATES = _candidates()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 @dataclass(frozen=True, slots=True)

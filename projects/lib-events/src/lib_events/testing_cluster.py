@@ -6,7 +6,6 @@ import ipaddress
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from lib_events.nats_operator import SERVICES, accounts_of, create_seeds, make_s
 from lib_events.nats_permissions import KEEPER
 from lib_events.nats_server import server_binary
 from lib_events.parent_watch import dying_with_us
+from lib_events.testing import free_ports
 
 LOOPBACK = "127.0.0.1"
 NODES = 3
@@ -37,8 +37,8 @@ class NatsCluster:
 
     def __init__(self, folder: Path, *, services: Sequence[str] = SERVICES) -> None:
         self.folder = folder
-        self.ports = _free_ports(NODES)
-        self._routes = _free_ports(NODES)
+        self.ports = free_ports(NODES)
+        self._routes = free_ports(NODES)
         self._services = tuple(services)
         self._children: list[subprocess.Popen[bytes] | None] = [None] * NODES
         self._logs = ExitStack()
@@ -76,7 +76,7 @@ class NatsCluster:
                 if any(child is None or child.poll() is not None for child in self._children):
                     # Another test took one of our ports in the moment we looked away.
                     self._kill_all()
-                    self.ports, self._routes = _free_ports(NODES), _free_ports(NODES)
+                    self.ports, self._routes = free_ports(NODES), free_ports(NODES)
                     self._start_nodes(accounts_of(seeds))
                 await asyncio.sleep(0.1)
 
@@ -162,15 +162,6 @@ class NatsCluster:
             },
             "accounts": accounts,
         }
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free now, all different: each is held until all are known."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def _write_certificates(folder: Path) -> None:
