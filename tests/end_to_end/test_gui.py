@@ -185,11 +185,11 @@ def test_every_screen_fits_its_window_and_breaks_no_policy(product, browser):
     page.on("console", lambda line: complaints.append(line.text) if line.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     sign_in(product, page)
-    for path in SCREENS:
-        page.goto(product.gui_url + path)
-        for width, scheme in itertools.product((390, 1280), ("dark", "light")):
-            page.set_viewport_size({"width": width, "height": 844})
-            page.emulate_media(color_scheme=scheme)
+    for width, scheme in itertools.product((390, 1280), ("dark", "light")):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.emulate_media(color_scheme=scheme)
+        for path in SCREENS:
+            page.goto(product.gui_url + path)
             assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth"), (path, width)
             expect(page.get_by_role("navigation", name="Main")).to_be_visible()
             expect(page.get_by_role("heading", level=1)).to_have_count(1)

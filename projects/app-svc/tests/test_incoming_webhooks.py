@@ -208,12 +208,12 @@ async def test_operators_configure_and_the_secret_is_never_shown_again(app: Any)
 async def test_what_is_wrong_with_a_configuration_is_refused(app: Any, subtests: pytest.Subtests) -> None:
     for name, change in (
         ("Billing", {}),
-        ("billing", {"scheme": "none"}),
         ("billing", {"event_type": "shop.unknown"}),
         ("billing", {"event_type": "evs.run.completed"}),
         ("billing", {"id_pointer": "message"}),
         ("billing", {"secret": "short"}),
         ("billing", {"secret": "whsec_this is not base64 at all"}),
+        ("billing", {"scheme": "none"}),
         ("billing", {"scheme": "hub-signature-256"}),
     ):
         with subtests.test(name=name, change=change):

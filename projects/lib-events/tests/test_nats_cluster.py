@@ -94,7 +94,7 @@ class Path:
         async def go_on():
             while True:
                 await self.write(20)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # an even load, which leaves the three brokers their share of the cores
 
         task = asyncio.create_task(go_on())
         try:

@@ -282,7 +282,10 @@ class EventRegistry:
 
 
 def _new_id() -> str:
-    """A UUIDv7 (RFC 9562 section 5.7): in order of time, so that an index of ids grows at its end."""
+    """A UUIDv7 (RFC 9562 section 5.7): in order of time, so that an index of ids grows at its end.
+
+    The standard library has it from Python 3.14 on.
+    """
     random = int.from_bytes(os.urandom(10))
     high = time.time_ns() // 1_000_000 << 16 | 7 << 12 | random >> 68
     text = f"{high:016x}{2 << 62 | random & (1 << 62) - 1:016x}"
