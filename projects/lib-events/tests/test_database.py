@@ -19,7 +19,7 @@ from lib_events.database import (
     is_database_failure,
     open_database,
 )
-from lib_events.event import Event, EventType
+from lib_events.event import Cause, Event, EventType, current_cause
 from lib_events.event_log import SCHEMA, SEGMENT_TYPE, append_writes, place, read_after
 from lib_events.statement import Fence
 from lib_events.tables import events, subscription_cursors
@@ -67,6 +67,18 @@ async def test_a_failing_function_undoes_only_itself(database):
     assert [type(result) for result in results] == [int, LookupError, int]
     assert await database.read(count) == 2
     assert await database.read(count, events) == 2
+
+
+async def test_events_of_functions_committed_together_carry_each_callers_cause(database):
+    async def act(number):
+        current_cause.set(Cause(principal=f"user:{number}"))
+        await database.transact(note, number)
+
+    await asyncio.gather(*(act(number) for number in range(10)))
+    await database.transact(place)
+    stored = [placed.event for placed in (await database.read(read_after, 0)).events]
+    principals = {event.data["number"]: event.cause.principal for event in stored}
+    assert principals == {number: f"user:{number}" for number in range(10)}
 
 
 async def test_a_broken_constraint_is_told_to_whoever_broke_it(database):

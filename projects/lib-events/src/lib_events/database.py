@@ -142,6 +142,7 @@ class Database(ABC):
     ) -> R:
         """Run a transaction function and return its value once everything it did is on disk.
 
+        It runs in the caller's context, so events made in it take the caller's cause.
         Raises what `function` raised (and undoes only that), `CommitFailed`, `Fenced`, `TransactionTooLong`.
         """
 

@@ -7,6 +7,7 @@ is under way nobody touches the writer's connection: the next group gathers mean
 
 import asyncio
 import contextlib
+import contextvars
 import fcntl
 import os
 import sqlite3
@@ -120,7 +121,8 @@ class SqliteDatabase(Database):
         fence: Fence | None = None,  # noqa: ARG002 - the file lock is the fence
     ) -> R:
         """See `Database.transact`."""
-        value: R = await self._committer.submit(function=lambda connection: function(connection, *args))
+        context = contextvars.copy_context()  # the group is committed by a task of another caller
+        value: R = await self._committer.submit(function=lambda connection: context.run(function, connection, *args))
         return value
 
     def write(
