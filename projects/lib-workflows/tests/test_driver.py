@@ -15,9 +15,11 @@ from lib_workflows.statements import HistoryRow
 class Play:
     """Drives a workflow by hand."""
 
-    def __init__(self, function):
-        self.driver = Driver("run", lambda: function(Context(RunInfo("run", "w", 1, "/test"), self)))
-        self.driver.begin(0)
+    def __init__(self, function, *, begins=True):
+        context = Context(RunInfo("run", "w", 1, "/test"), self, lambda args: None)
+        self.driver = Driver("run", lambda: function(context))
+        if begins:
+            self.driver.begin(0)
 
     def now_micros(self):
         return self.driver.now
@@ -235,10 +237,10 @@ def test_replay_says_what_differs():
         await ctx.step(work, 1)
         await ctx.sleep(1)
 
-    play = Play(flow)
+    play = Play(flow, begins=False)
     history = [row(1, "1", "step", "work"), row(2, "2", "step", "other")]
     with pytest.raises(Nondeterministic) as caught:
-        replay(play.driver, history, run_id="run")
+        replay(play.driver, history, run_id="run", begun_at=0, resumed=True)
     assert (caught.value.position, caught.value.expected, caught.value.found) == (
         2, "operation 2: step 'other' (completed)", "operation 2: sleep 'sleep'",
     )  # fmt: skip
@@ -249,4 +251,4 @@ def test_replay_notices_a_workflow_that_ended_too_early():
         return None
 
     with pytest.raises(Nondeterministic, match="the function has already ended"):
-        replay(Play(flow).driver, [row(1, "1", "step", "work")], run_id="run")
+        replay(Play(flow, begins=False).driver, [row(1, "1", "step", "work")], run_id="run", begun_at=0, resumed=True)

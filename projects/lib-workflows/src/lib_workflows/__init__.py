@@ -6,7 +6,9 @@ from lib_events.event import EventType
 from lib_workflows.context import Context
 from lib_workflows.errors import (
     Cancelled,
+    ChildrenTooDeep,
     DefinitionError,
+    NonRetryable,
     RunCancelled,
     RunConflict,
     RunFailed,
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Backoff",
     "Cancelled",
+    "ChildrenTooDeep",
     "Context",
     "Decision",
     "DefinitionError",
     "Engine",
     "EventType",
+    "NonRetryable",
     "Principal",
     "Registry",
     "RunCancelled",

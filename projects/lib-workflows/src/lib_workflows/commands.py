@@ -6,7 +6,7 @@ after the commit and asks the database what to do.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -37,10 +37,15 @@ from lib_workflows.lifecycle_events import (
 )
 from lib_workflows.messages import Principal
 from lib_workflows.run_state import TERMINAL, after
-from lib_workflows.tables import approvals, event_waits, history, messages, runs, updates
+from lib_workflows.tables import approvals, event_waits, heartbeats, history, messages, runs, updates
 
 RUNS_TOPIC = "runs"  # something happened that the worker holding a run must hear
 ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
+
+
+# What a start means whose id (or idempotency key) a run already has: that run if workflow and input are the same, that
+# run if the workflow is the same, whatever its input; or a conflict in any case.
+type OnConflict = Literal["same", "existing", "fail"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,8 @@ class StartRequest:
     parent: str | None = None
     parent_operation: str | None = None
     look_back_position: int | None = None  # None: the log's position now
+    depth: int = 0
+    on_conflict: OnConflict = "same"
 
 
 def teller_of(row: Any, source: str) -> Teller:
@@ -76,7 +83,7 @@ def start(
     """Queue a run, or begin it in the memory of the worker `owner`; returns its id and whether it is new.
 
     The same id (or idempotency key of the principal), workflow and input mean the same run, anything else under
-    them raises `RunConflict`.
+    them raises `RunConflict`, unless `on_conflict` says otherwise.
     """
     now = SystemClock().micros() if now is None else now
     row = run_row(request, now, owner)
@@ -123,6 +130,7 @@ def run_row(request: StartRequest, now: int, owner: str | None = None) -> dict[s
         "traceparent": cause.traceparent,
         "parent": request.parent,
         "parent_operation": request.parent_operation,
+        "depth": request.depth,
         "wakes": 0,
         "wake_at": None if owner else now if request.run_at is None else request.run_at,
         "deadline_at": request.deadline_at,
@@ -132,7 +140,8 @@ def run_row(request: StartRequest, now: int, owner: str | None = None) -> dict[s
 
 
 def _existing(connection: Connection, request: StartRequest, row: Mapping[str, Any]) -> str:
-    columns = (runs.c.id, runs.c.workflow, runs.c.input)
+    began_with = case((runs.c.earlier_lives > 0, runs.c.first_input), else_=runs.c.input).label("began_with")
+    columns = (runs.c.id, runs.c.workflow, began_with)
     found = connection.execute(select(*columns).where(runs.c.id == row["id"])).one_or_none()
     what = "id"
     if found is None:
@@ -142,7 +151,10 @@ def _existing(connection: Connection, request: StartRequest, row: Mapping[str, A
             runs.c.idempotency_key == row["idempotency_key"],
         )
         found = connection.execute(select(*columns).where(same_key)).one()
-    if found.workflow != request.workflow or not _same_json(found.input, request.input):
+    same = found.workflow == request.workflow and (
+        request.on_conflict == "existing" or _same_json(found.began_with, request.input)
+    )
+    if not same or request.on_conflict == "fail":
         raise RunConflict(row["id"] if what == "id" else str(request.idempotency_key), what)
     run_id: str = found.id
     return run_id
@@ -239,6 +251,8 @@ def _cut(connection: Connection, run_id: str) -> int | None:
 
 
 def _set_aside(connection: Connection, run_id: str, cut: int | None, now: int) -> None:
+    # What is done again begins anew: its progress of before must not let it skip anything.
+    connection.execute(delete(heartbeats).where(heartbeats.c.run == run_id))
     if cut is not None:
         mine = and_(history.c.run == run_id, history.c.voided == 0, history.c.position >= cut)
         connection.execute(update(history).where(mine).values(voided=now))

@@ -1,11 +1,11 @@
 """What a workflow may do: every effect, wait and source of chance goes through its context."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Never, Protocol
 
 from lib_events.clock import to_datetime
 from lib_events.event import Cause, Event, EventType, is_reserved
@@ -14,6 +14,7 @@ from lib_workflows.errors import DefinitionError, WaitTimeout
 from lib_workflows.messages import Decision, Principal, Signal, Update, UpdateCall
 from lib_workflows.operation import (
     AskApproval,
+    ContinueAsNew,
     EnterTimeout,
     ExitTimeout,
     Gather,
@@ -23,14 +24,17 @@ from lib_workflows.operation import (
     RunChild,
     RunStep,
     RunTransaction,
+    SetTags,
     SetView,
     Sleep,
+    StartRun,
     TimeoutScope,
     WaitEvent,
     WaitSignal,
     WaitUpdate,
 )
 from lib_workflows.step import Step
+from lib_workflows.tags import check_tags
 
 if TYPE_CHECKING:
     from lib_events.database import Connection
@@ -76,15 +80,26 @@ class Conductor(Protocol):
         """Tell who watches."""
         ...
 
+    def is_patched(self, name: str) -> bool:
+        """Whether the run came to this place with code that has the patch."""
+        ...
+
+    def history_length(self) -> int:
+        """How many operations of the workflow have ended."""
+        ...
+
 
 class Context:
     """The first argument of every workflow. Its operations begin when they are awaited, gathered or raced."""
 
-    __slots__ = ("_conductor", "run")
+    __slots__ = ("_conductor", "_encode_own_input", "run")
 
-    def __init__(self, run: RunInfo, conductor: Conductor) -> None:
+    def __init__(
+        self, run: RunInfo, conductor: Conductor, encode_own_input: Callable[[tuple[Any, ...]], str | None]
+    ) -> None:
         self.run = run
         self._conductor = conductor
+        self._encode_own_input = encode_own_input
 
     @property
     def run_id(self) -> str:
@@ -127,6 +142,14 @@ class Context:
         """
         workflow.encode_input(args)
         return RunChild(workflow, args, undo)
+
+    def start[*In](self, workflow: "Workflow[*In, Any]", *args: *In) -> Operation[str]:
+        """Start another workflow that goes on by itself, once; returns the id of its run.
+
+        It is neither awaited nor cancelled with this run; what it does is caused by this run all the same.
+        """
+        workflow.encode_input(args)
+        return StartRun(workflow, args)
 
     def sleep(self, duration: timedelta | float) -> Operation[None]:
         """Wait, for milliseconds or years, without holding anything in memory."""
@@ -184,6 +207,15 @@ class Context:
             raise DefinitionError(f"limit of ctx.gather must be 1 or more, got {limit}")
         return Gather(branches, limit)
 
+    def map[T, R](
+        self, branch: Callable[[T], Awaitable[R]], items: Iterable[T], *, limit: int | None = None
+    ) -> Operation[list[R]]:
+        """Run `branch(item)` for each item, at most `limit` at once; returns their results in order.
+
+        `await ctx.map(lambda order: ctx.step(charge, order), orders, limit=10)`; otherwise like `gather`.
+        """
+        return self.gather(*map(branch, items), limit=limit)
+
     def race[R](self, *branches: Awaitable[R]) -> Operation[tuple[int, R]]:
         """Run branches side by side until the first ends; cancels and awaits the others.
 
@@ -215,6 +247,31 @@ class Context:
     def set_view(self, name: str, value: Any) -> Operation[None]:
         """Store a JSON-able value that anyone who may see the run can read, also while it is out of memory."""
         return SetView(name, within_limit(encode_json(value), f"view {name}"))
+
+    def set_tags(self, tags: Mapping[str, str | None]) -> Operation[None]:
+        """Change tags of this run, by which runs are found; None takes one away. `ctx.run.tags` stays as it began."""
+        return SetTags(check_tags(tags))
+
+    def continue_as_new(self, *args: Any) -> Operation[Never]:
+        """End here and begin again with another input and an empty history: `await ctx.continue_as_new(next_input)`.
+
+        For workflows that go on for ever. The run keeps its id, tags, views, deadline and unread messages; what has
+        an undo is not undone any more. What it was so far becomes an ended run of its own, `<id>~<number>`.
+        """
+        return ContinueAsNew(self._encode_own_input(args))
+
+    @property
+    def history_length(self) -> int:
+        """How many operations have ended so far: past some thousands, `continue_as_new` keeps replays short."""
+        return self._conductor.history_length()
+
+    def patched(self, name: str) -> bool:
+        """Whether this run came to this place with code that has the patch `name`: the same on every replay.
+
+        Runs that had passed here before go on with the old code: `if ctx.patched("new tax"): … else: …`. The first
+        answer counts for the whole run. Once no run of before is left, the `if` and the old code may go.
+        """
+        return self._conductor.is_patched(name)
 
     def progress(self, fraction: float, text: str = "") -> None:
         """Tell who watches how far it is: live only, not history."""

@@ -25,9 +25,10 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lib_workflows.errors import Cancelled
+from lib_workflows.errors import Cancelled, Continued
 from lib_workflows.guard import GUARD, get_loop, refused_await, set_loop
 from lib_workflows.operation import (
+    ContinueAsNew,
     Deadline,
     EnterTimeout,
     ExitTimeout,
@@ -125,6 +126,10 @@ class Driver:
     cancellations: list[Pending] = field(default_factory=list)
     outcome: Outcome | None = None
     undoing: bool = False
+    delivered: int = 0  # operations that have ended
+    is_replaying: bool = False
+    patches: dict[str, bool] = field(default_factory=dict)  # name -> whether this run has the patch
+    _cancellation: Cancelled | None = None
     _undo_log: dict[str, UndoEntry] = field(default_factory=dict)
     _undone_outcome: Outcome = field(default_factory=Outcome)
     _scopes: dict[str, TimeoutScope] = field(default_factory=dict)
@@ -151,6 +156,7 @@ class Driver:
         """Tell that the operation at `path` ended at `at`, and run on to the next rest."""
         self.now = max(self.now, at)
         pending = self.pending.pop(path)
+        self.delivered += 1
         operation = pending.operation
         if path in self._undo_log:
             self._settle_undo(path, outcome)
@@ -169,7 +175,8 @@ class Driver:
         self.now = max(self.now, at)
         if self.undoing or self.outcome is not None or self._root is None:
             return
-        self._cancel(self._root, Cancelled(reason))
+        self._cancellation = Cancelled(reason)
+        self._cancel(self._root, self._cancellation)
         self._run()
 
     def close(self) -> None:
@@ -231,6 +238,8 @@ class Driver:
             elif type(asked) is ExitTimeout:
                 self._withdraw(asked.scope.path)
                 self._scopes.pop(asked.scope.path, None)
+            elif type(asked) is ContinueAsNew:
+                error = self._cancellation or Continued(asked.payload)
             elif isinstance(asked, Operation):
                 return asked
             else:
@@ -281,7 +290,7 @@ class Driver:
         elif self.undoing:
             assert self.outcome is None  # noqa: S101 - the root ends once
             self.outcome = self._undone_outcome
-        elif error is not None and self._undo_log:
+        elif error is not None and self._undo_log and not isinstance(error, Continued):
             self._begin_undoing(Outcome(error=error))
         else:
             self.outcome = Outcome(value, error)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from lib_events.statement import Write
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import encode_json
-from lib_workflows.completion import Completion, bare_row, completed
+from lib_workflows.completion import Completion, bare_row, completed, failed
 from lib_workflows.driver import Pending
+from lib_workflows.errors import ChildrenTooDeep, TagsInvalid
 from lib_workflows.event_effects import begin_wait_event, forget_event_wait, take_event, undelivered
 from lib_workflows.history import outcome_of
 from lib_workflows.operation import (
@@ -22,8 +23,10 @@ from lib_workflows.operation import (
     RunStep,
     RunTransaction,
     RunUndo,
+    SetTags,
     SetView,
     Sleep,
+    StartRun,
     WaitEvent,
     WaitSignal,
     WaitUpdate,
@@ -41,6 +44,8 @@ from lib_workflows.wait_effects import (
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
+
+DEEPEST = 100  # children of children: past it, it must be a recursion without an end
 
 
 def begin(executor: "Executor", pending: Pending) -> None:
@@ -112,6 +117,8 @@ def begin_child(executor: "Executor", pending: Pending) -> None:
             executor.home.cancel_child(executor, pending.path)
     elif pending.cancelling is not None:
         complete_cancelled(executor, pending, ran=False)
+    elif executor.run.depth >= DEEPEST:
+        executor.complete(failed(pending, ChildrenTooDeep(operation.name, DEEPEST)))
     else:
         # What led to the child goes ahead of it: a replay must ask for the same child.
         executor.ledger.flush()
@@ -134,6 +141,36 @@ def child_ended(executor: "Executor", operation: str, child: Child) -> None:
 
 
 # What ends at once
+
+
+def begin_start(executor: "Executor", pending: Pending) -> None:
+    """Start another run with the row: both or neither."""
+    operation = pending.operation
+    assert isinstance(operation, StartRun)  # noqa: S101 - the table says so
+    payload = operation.workflow.encode_input(operation.args)
+    start = executor.home.start_apart(executor, pending.path, operation.workflow, payload)
+    executor.ledger.tell(start.event)
+    completion = completed(pending, start.run_id, encode_json(start.run_id))
+    completion.input = payload
+    completion.writes = (start.write,)
+    executor.complete(completion)
+    executor.when_durable(executor.home.runs_are_due)
+
+
+def begin_tags(executor: "Executor", pending: Pending) -> None:
+    """Change the run's row with the row."""
+    operation = pending.operation
+    assert isinstance(operation, SetTags)  # noqa: S101 - the table says so
+    before = executor.run.tags
+    try:
+        executor.set_tags(operation.tags)
+    except TagsInvalid as error:
+        executor.complete(failed(pending, error))
+        return
+    completion = completed(pending, None)
+    completion.input = encode_json(operation.tags)
+    completion.meta = encode_json({"before": before})
+    executor.complete(completion)
 
 
 def begin_publish(executor: "Executor", pending: Pending) -> None:
@@ -193,6 +230,8 @@ BEGIN: dict[type[Operation[Any]], Callable[["Executor", Pending], None]] = {
     AskApproval: begin_approval,
     Publish: begin_publish,
     SetView: begin_view,
+    SetTags: begin_tags,
+    StartRun: begin_start,
     Reply: begin_reply,
     RaceWon: begin_race_won,
 }

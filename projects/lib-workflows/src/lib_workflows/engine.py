@@ -3,7 +3,7 @@
 Whatever is held in memory is the residence's; the engine is its life and the way in.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -16,7 +16,7 @@ from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
 from lib_workflows import commands
-from lib_workflows.commands import StartRequest, run_row
+from lib_workflows.commands import OnConflict, StartRequest, run_row
 from lib_workflows.errors import EngineStopped
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
@@ -24,6 +24,7 @@ from lib_workflows.residence import AnyWorkflow, Limits, OnProgress, Residence
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.run_record import RunRecord
 from lib_workflows.tables import SCHEMA
+from lib_workflows.tags import check_tags
 from lib_workflows.worker import LEASE_SECONDS, Undertaker, Worker
 from lib_workflows.workflow import Registry, Workflow
 
@@ -31,8 +32,9 @@ from lib_workflows.workflow import Registry, Workflow
 class Engine:
     """Runs the workflows of a registry on a database; `async with` starts, recovers, and drains on exit.
 
-    With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work.
-    `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
+    With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work. With `queues` it
+    works on the runs of these queues only. `on_progress(run_id, fraction, text, detail)` hears of live progress; it
+    may be called from a step's thread.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Engine:
         works: bool = True,
         on_progress: OnProgress | None = None,
         limits: Limits | None = None,
+        queues: Collection[str] | None = None,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.database = database
@@ -51,7 +54,13 @@ class Engine:
         self.clock = clock or SystemClock()
         self._worker = Worker(database, lease_seconds=lease_seconds)
         self.residence = Residence(
-            database, registry, self._worker, clock=self.clock, limits=limits or Limits(), on_progress=on_progress
+            database,
+            registry,
+            self._worker,
+            clock=self.clock,
+            limits=limits or Limits(),
+            queues=queues,
+            on_progress=on_progress,
         )
         self.results = self.residence.results
         self._works = works
@@ -131,10 +140,12 @@ class Engine:
         tags: Mapping[str, str] | None = None,
         principal: Principal | None = None,
         idempotency_key: str | None = None,
+        on_conflict: OnConflict = "same",
     ) -> RunHandle[R]:
         """Start a run; durable when this returns.
 
-        The same id (or idempotency key of the principal), workflow and input is the same run, else `RunConflict`.
+        The same id (or idempotency key of the principal), workflow and input is the same run, else `RunConflict`;
+        with `on_conflict="existing"` the input may differ, with "fail" any run of that id is a conflict.
         """
         request = self.request(
             workflow,
@@ -147,6 +158,7 @@ class Engine:
             tags=tags,
             principal=principal,
             idempotency_key=idempotency_key,
+            on_conflict=on_conflict,
         )
         run_id = await self.submit(request)
         return RunHandle(self, run_id, workflow)
@@ -173,6 +185,7 @@ class Engine:
         principal: Principal | None = None,
         idempotency_key: str | None = None,
         cause: Cause | None = None,
+        on_conflict: OnConflict = "same",
     ) -> StartRequest:
         """Everything about a run to start; `payload` is the input as checked JSON text."""
         now = self.clock.micros()
@@ -185,10 +198,11 @@ class Engine:
             priority=priority,
             run_at=now + round(delay.total_seconds() * 1e6) if delay else None,
             deadline_at=to_micros(deadline) if deadline else None,
-            tags=tags or {},
+            tags=check_tags(tags or {}),
             principal=principal,
             idempotency_key=idempotency_key,
             cause=cause or current_cause.get(),
+            on_conflict=on_conflict,
         )
 
     async def submit(self, request: StartRequest) -> str:

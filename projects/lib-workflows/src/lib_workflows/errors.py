@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 class WorkflowsError(Exception):
@@ -95,6 +96,10 @@ class PayloadInvalid(WorkflowsError, ValueError):
         self.problem = problem
 
 
+class TagsInvalid(WorkflowsError, ValueError):
+    """Tags are short texts, and not too many."""
+
+
 class PayloadTooLarge(WorkflowsError, ValueError):
     """A payload is larger than the history may hold."""
 
@@ -129,13 +134,31 @@ class StepFailed(WorkflowsError):
         self.error = error
 
 
-class StepTimeout(WorkflowsError, TimeoutError):
-    """One attempt of a step took longer than its timeout."""
+type Limit = Literal["attempt", "heartbeat", "start", "total"]
 
-    def __init__(self, name: str, timeout_seconds: float) -> None:
-        super().__init__(f"step {name} must end within {timeout_seconds} s; raise its timeout or make it shorter")
+
+class StepTimeout(WorkflowsError, TimeoutError):
+    """A step took longer than one of its limits; after `start` and `total` there is no further attempt."""
+
+    def __init__(self, name: str, timeout_seconds: float, limit: Limit = "attempt") -> None:
+        rule = {
+            "attempt": "end within {} s; raise its timeout or make it shorter",
+            "heartbeat": "send a heartbeat every {} s; call current_step().heartbeat() more often",
+            "start": "find a free thread or process within {} s; allow more of them, or fewer steps at once",
+            "total": "end within {} s with all its attempts; raise its total_timeout or look at its errors",
+        }[limit]
+        super().__init__(f"step {name} must {rule.format(timeout_seconds)}")
         self.name = name
         self.timeout_seconds = timeout_seconds
+        self.limit: Limit = limit
+
+
+class NonRetryable(WorkflowsError):
+    """Raised inside a step whose further attempts would fail too: it is not retried and ends as `StepFailed`."""
+
+
+class StepProcessDied(WorkflowsError):
+    """The process of a `process=True` step ended by itself: it crashed, or the system killed it for its memory."""
 
 
 class StepCancelled(WorkflowsError):
@@ -164,6 +187,26 @@ class Cancelled(BaseException):
     def outranks(self, other: BaseException | None) -> bool:
         """Whether it comes from further outside than a cancellation before it: paths of enclosing scopes ascend."""
         return not isinstance(other, Cancelled) or self.scope < other.scope
+
+
+class Continued(BaseException):
+    """Thrown into a workflow that asked to continue as new, so that its blocks are left in order."""
+
+    def __init__(self, payload: str | None) -> None:
+        super().__init__()
+        self.payload = payload
+
+
+class ChildrenTooDeep(WorkflowsError):
+    """A child of a child of a child …: so deep that it must be a recursion without an end."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(
+            f"children must nest at most {limit} deep, workflow {name} would go deeper; end the recursion, "
+            "or let it go on by ctx.start or ctx.continue_as_new"
+        )
+        self.name = name
+        self.limit = limit
 
 
 class RunFailed(WorkflowsError):

@@ -8,22 +8,23 @@ first and is delivered to the workflow then, in one go: the order of rows is the
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lib_events.database import Connection, Database, is_database_failure
 from lib_events.event import Event
 from lib_events.statement import Fence, Write
 from lib_workflows import effects, event_effects, wait_effects
 from lib_workflows.attempt import Attempt
-from lib_workflows.codec import encode_json
+from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.completion import CancelRequest, Completion, failed
 from lib_workflows.context import Context
+from lib_workflows.continuation import carried
 from lib_workflows.driver import Driver, Outcome, Pending
-from lib_workflows.errors import Cancelled, ErrorRecord, Nondeterministic
+from lib_workflows.errors import Cancelled, Continued, ErrorRecord, Nondeterministic
 from lib_workflows.failure import encode_record, record_of
-from lib_workflows.history import CANCEL_OPERATION, replay
+from lib_workflows.history import CANCEL_OPERATION, PATCH_PREFIX, replay, tags_at_start
 from lib_workflows.ledger import Ledger
 from lib_workflows.lifecycle_events import (
     RUN_ENDED,
@@ -35,8 +36,10 @@ from lib_workflows.lifecycle_events import (
     Teller,
 )
 from lib_workflows.operation import WaitEvent
-from lib_workflows.run_record import Child, Message, RunRecord, Stored
+from lib_workflows.run_record import RECEIVED_KIND, Attempted, Child, Message, RunRecord, Stored
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
+from lib_workflows.step_places import StepPlaces
+from lib_workflows.tags import changed
 from lib_workflows.timers import Timer, Timers
 from lib_workflows.workflow import Workflow
 
@@ -44,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 DEADLINE_REASON = "its deadline passed"
 RUN_DEADLINE = ""
+CONTINUATION = "continuation"
 NO_WAKES = 1 << 62  # a run that has ended is not woken
 TOLD_KINDS = frozenset(("step", "transaction", "child", "undo"))
 
@@ -53,7 +57,7 @@ class Home(Protocol):
 
     database: Database
     timers: Timers
-    threads: Any
+    places: StepPlaces
     is_draining: bool
 
     @property
@@ -62,13 +66,24 @@ class Home(Protocol):
     def fence(self) -> Fence | None: ...
 
     def start_child(self, parent: "Executor", operation: str, workflow: Any, payload: str | None) -> None: ...
+    def start_apart(self, starter: "Executor", operation: str, workflow: Any, payload: str | None) -> "Start": ...
+    def runs_are_due(self) -> None: ...
     def cancel_child(self, parent: "Executor", operation: str) -> None: ...
     def run_ended(self, executor: "Executor", saving: asyncio.Future[None]) -> None: ...
     def run_lost(self, executor: "Executor", error: BaseException) -> None: ...
     def run_rests(self, executor: "Executor") -> None: ...
+    async def continue_as_new(self, executor: "Executor", payload: str | None) -> None: ...
     def spawn(self, work: Any) -> asyncio.Task[Any]: ...
     def answered(self, executor: "Executor", update_id: str) -> None: ...
     def report_progress(self, run_id: str, fraction: float | None, text: str, detail: Any = None) -> None: ...
+
+
+class Start(NamedTuple):
+    """A run that is started together with a history row."""
+
+    run_id: str
+    write: Write
+    event: Event
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +96,8 @@ class Executor:
     stored: Stored
     running: dict[str, Any] = field(default_factory=dict)  # operations under way: attempts, registrations
     deadlines: dict[str, Timer] = field(default_factory=dict)  # by operation; the run's own under RUN_DEADLINE
-    attempts: dict[str, int] = field(default_factory=dict)  # operation -> attempts that failed
+    attempts: dict[str, Attempted] = field(default_factory=dict)  # operation -> its last attempt that failed
+    progress: dict[str, str] = field(default_factory=dict)  # operation -> its last heartbeat that was kept
     lingering: dict[str, Attempt] = field(default_factory=dict)  # threads that do not stop
     mailbox: list[Message] = field(default_factory=list)
     children: dict[str, Any] = field(default_factory=dict)
@@ -102,6 +118,7 @@ class Executor:
     _cancel_reason: str = ""
     _waiting: tuple[int | None, str] | None = None  # what the row says of the rest
     _row_is_stale: bool = False
+    _is_continuing: bool = False
     is_leaving: bool = False
     _on_left: Callable[[], None] | None = None
     driver: Driver = field(init=False)
@@ -113,9 +130,10 @@ class Executor:
     def __post_init__(self) -> None:
         self.owner, self.fence = self.home.worker_id, self.home.fence
         run = self.run
-        context = Context(run.info(self.home.database.source), self)
+        info = run.info(self.home.database.source, tags_at_start(run, self.stored.history))
+        context = Context(info, self, self.workflow.encode_input)
         self.driver = Driver(
-            run.id,
+            run.id + run.scope,
             lambda: self.workflow.function(context, *self.workflow.decode_input(run.input)),
             self.workflow.signature.result.encode,
         )
@@ -129,6 +147,7 @@ class Executor:
         )
         self.seen = self.stored.wakes
         self.attempts = dict(self.stored.attempts)
+        self.progress = dict(self.stored.progress)
         self.children = dict(self.stored.children)
 
     # The context's conductor
@@ -146,16 +165,43 @@ class Executor:
         if self.is_live:
             self.home.report_progress(self.run.id, fraction, text)
 
+    def is_patched(self, name: str) -> bool:
+        """See `Conductor`; the first answer counts, and a yes is a row."""
+        known = self.driver.patches.get(name)
+        if known is None:
+            known = self.driver.patches[name] = not self.driver.is_replaying
+            if known:
+                self._mark(f"{PATCH_PREFIX}{name}", "patch", name)
+        return known
+
+    def history_length(self) -> int:
+        """See `Conductor`."""
+        return self.driver.delivered
+
+    def set_tags(self, changes: Mapping[str, str | None]) -> None:
+        """Change the tags of the run's row; raises `TagsInvalid`."""
+        self.run.tags = changed(self.run.tags, changes)
+        self._row_is_stale = True
+
+    def _mark(self, operation: str, kind: str, name: str, meta: str | None = None) -> None:
+        """Write a row for something that happened and that nobody waits for."""
+        now = self.clock_micros()
+        self.position += 1
+        row = HistoryRow(self.run.id, self.position, operation, kind, name, "completed", 1, now, now, meta=meta)
+        self.ledger.add(Write(APPEND_HISTORY, row))
+
     # Life
 
     def begin(self) -> None:
         """Replay the history, then go on from where it ends."""
         run, rows = self.run, self.stored.history
         self.last_active_at = self.clock_micros()
+        self.position = max(self.stored.last_position, rows[-1].position if rows else 0)
         self._in_turn = True
         try:
-            self.driver.begin(run.started_at or run.created_at)
-            replay(self.driver, rows, run_id=run.id)
+            begun_at = run.started_at or run.created_at
+            resumed = self.stored.resumed and not self.stored.queued
+            replay(self.driver, rows, run_id=run.id, begun_at=begun_at, resumed=resumed)
         except Nondeterministic as error:
             self._park(error)
             return
@@ -164,7 +210,10 @@ class Executor:
         for row in rows:
             if row.kind == "wait_event":
                 event_effects.remember(self, row.name, row.meta)
-        self.position = max(self.stored.last_position, rows[-1].position if rows else 0)
+            elif row.kind == "tags":
+                self.set_tags(decode_json(row.input or "{}"))
+            elif row.kind == RECEIVED_KIND:
+                self.received |= carried(row.meta)
         self.replayed = frozenset(self.driver.pending) if self.stored.resumed else frozenset()
         self._cancelled = any(row.kind == "cancel" for row in rows)
         self._cancel_reason = next((row.meta or "" for row in rows if row.kind == "cancel"), "")
@@ -248,7 +297,7 @@ class Executor:
 
     def hear(self, messages: Sequence[Message], wakes: int) -> None:
         """Take messages from the inbox; `wakes` is how many the run has had."""
-        self._row_is_stale = wakes > self.seen  # it has to be told that they are seen
+        self._row_is_stale |= wakes > self.seen  # it has to be told that they are seen
         self.seen = max(self.seen, wakes)
         for message in messages:
             effects.take_message(self, message)
@@ -382,12 +431,8 @@ class Executor:
         now = self.clock_micros()
         self.disarm(RUN_DEADLINE)
         self._cancelled = True
-        self._cancel_reason = meta = encode_json({"reason": request.reason})
-        self.position += 1
-        row = HistoryRow(
-            self.run.id, self.position, CANCEL_OPERATION, "cancel", "cancel", "completed", 1, now, now, meta=meta
-        )
-        self.ledger.add(Write(APPEND_HISTORY, row))
+        self._cancel_reason = encode_json({"reason": request.reason})
+        self._mark(CANCEL_OPERATION, "cancel", "cancel", self._cancel_reason)
         self.driver.cancel(request.reason, now)
 
     def _on_durable(self) -> None:
@@ -452,12 +497,16 @@ class Executor:
             None,
             run.started_at,
             None,
+            run.tags,
             run.id,
         )
         self.ledger.set_state(row, event)
 
     def _finish(self, outcome: Outcome) -> None:
         if self.running or self.transaction is not None:
+            return
+        if isinstance(outcome.error, Continued):
+            self._continue(outcome.error.payload)
             return
         status, output, record = "completed", None, None
         if outcome.error is None:
@@ -467,6 +516,17 @@ class Executor:
         else:
             status, record = "failed", record_of(outcome.error)
         self._end(status, output, record)
+
+    def _continue(self, payload: str | None) -> None:
+        """Continue as new, once everything of this life is durable; a cancellation that comes first comes in time."""
+        if self._is_continuing:
+            return
+        self._is_continuing = True
+
+        def begin() -> None:
+            self.running[CONTINUATION] = self.home.spawn(self.home.continue_as_new(self, payload))
+
+        self.when_durable(begin)
 
     def _cancelled_record(self) -> tuple[str, ErrorRecord]:
         reason = wait_effects.reason_of(self._cancel_reason)
@@ -502,6 +562,7 @@ class Executor:
             error,
             self.run.started_at,
             None if parked else now,
+            self.run.tags,
             self.run.id,
         )
         self.ledger.set_state(row, self.teller.tell(RUN_ENDED[status], now, **told), ends=True)

@@ -13,8 +13,28 @@ from lib_workflows.errors import ErrorRecord, RunCancelled, WorkflowsError
 STACK_LIMIT_CHARACTERS = 16_000
 
 
+class RemoteError(Exception):
+    """An error of another process, as it was recorded there; the cause of the exception it becomes here."""
+
+    def __init__(self, record: ErrorRecord) -> None:
+        super().__init__(f"{record.type}: {record.message}\n\n{record.stack}")
+        self.record = record
+
+    @classmethod
+    def rebuilt(cls, record: ErrorRecord, declared: Sequence[type[Exception]]) -> Exception:
+        """The exception itself where it can be made again, else a `RemoteError`."""
+        remote = cls(record)
+        error = rebuild(record, subclasses(declared)) or rebuild_loaded(record)
+        if error is None:
+            return remote
+        error.__cause__ = remote
+        return error
+
+
 def record_of(error: BaseException, *, stack: bool = True) -> ErrorRecord:
     """What the history keeps of `error`."""
+    if isinstance(error, RemoteError):
+        return error.record
     kind = type(error)
     text = "".join(traceback.format_exception(error)) if stack else ""
     return ErrorRecord(

@@ -6,7 +6,15 @@ from typing import Any
 
 from lib_workflows.codec import Signature, decode_json
 from lib_workflows.driver import Driver, Outcome, Pending
-from lib_workflows.errors import Cancelled, ErrorRecord, Nondeterministic, RunFailed, StepFailed, WaitTimeout
+from lib_workflows.errors import (
+    Cancelled,
+    ErrorRecord,
+    Nondeterministic,
+    RunFailed,
+    StepFailed,
+    WaitTimeout,
+    WorkflowsError,
+)
 from lib_workflows.failure import decode_record, rebuild, rebuild_loaded, subclasses
 from lib_workflows.messages import Decision, UpdateCall
 from lib_workflows.operation import (
@@ -15,13 +23,17 @@ from lib_workflows.operation import (
     RunChild,
     RunStep,
     RunTransaction,
+    StartRun,
     WaitEvent,
     WaitSignal,
     WaitUpdate,
 )
+from lib_workflows.run_record import RECEIVED_KIND, RunRecord
 from lib_workflows.statements import HistoryRow
 
 CANCEL_OPERATION = "cancel"
+MARKS = ("patch", RECEIVED_KIND)  # rows that no operation waits for
+PATCH_PREFIX = "patch:"  # of the operation in a patch's row; branch paths are numbers
 
 
 @lru_cache(maxsize=1024)
@@ -43,7 +55,7 @@ def outcome_of(operation: Operation[Any], row: HistoryRow) -> Outcome:
 def failure_of(operation: Operation[Any], record: ErrorRecord, attempts: int) -> Outcome:
     """The outcome of an operation that failed with `record`."""
     if isinstance(operation, RunStep):
-        declared = rebuild(record, subclasses(operation.step.errors))
+        declared = rebuild(record, subclasses(operation.step.options.errors))
         if declared is not None:
             return Outcome(error=declared, effect="no")
         return Outcome(error=StepFailed(operation.name, attempts, record), effect="unknown")
@@ -55,7 +67,9 @@ def failure_of(operation: Operation[Any], record: ErrorRecord, attempts: int) ->
         return Outcome(error=run_error(operation.name, record), effect="no")
     if record.type == "WaitTimeout":
         return Outcome(error=WaitTimeout(f"{operation.kind} {operation.name}"))
-    return Outcome(error=StepFailed(operation.name, attempts, record))
+    # What the engine itself refused is an error of its own.
+    refused = rebuild(record, subclasses([WorkflowsError]))
+    return Outcome(error=refused or StepFailed(operation.name, attempts, record))
 
 
 def run_error(run_id: str, record: ErrorRecord) -> Exception:
@@ -86,12 +100,22 @@ def _value_of(operation: Operation[Any], row: HistoryRow) -> Any:  # noqa: PLR09
             return operation.event_type.adapter.validate_json(text or "null")
         case RaceWon():
             return operation.index
+        case StartRun():
+            return decode_json(text or "null")
     return Decision(**decode_json(text or "{}")) if row.kind == "approval" else None
 
 
-def replay(driver: Driver, rows: Sequence[HistoryRow], *, run_id: str) -> None:
-    """Deliver `rows` in order to a driver that has begun; raises `Nondeterministic` where it asked otherwise."""
+def replay(driver: Driver, rows: Sequence[HistoryRow], *, run_id: str, begun_at: int, resumed: bool) -> None:
+    """Begin a driver and deliver `rows` in order; raises `Nondeterministic` where it asks otherwise.
+
+    `resumed`: an earlier life of the run may have come further than its rows tell.
+    """
+    driver.patches = {row.name: True for row in rows if row.kind == "patch"}
+    driver.is_replaying = resumed or any(row.kind != RECEIVED_KIND for row in rows)
+    driver.begin(begun_at)
     for row in rows:
+        if row.kind in MARKS:
+            continue
         if row.kind == "cancel":
             driver.cancel(decode_json(row.meta or "{}").get("reason", "cancelled"), row.ended_at)
             continue
@@ -104,6 +128,16 @@ def replay(driver: Driver, rows: Sequence[HistoryRow], *, run_id: str) -> None:
             found = f"{_describe_code(driver, row, pending)}, which cannot be made of that row: {error}"
             raise Nondeterministic(run_id, row.position, _describe_row(row), found) from error
         driver.deliver(row.operation, outcome, row.ended_at)
+    driver.is_replaying = False
+
+
+def tags_at_start(run: RunRecord, rows: Sequence[HistoryRow]) -> str | None:
+    """The tags that a run began with, whatever it has made of them since: what its workflow sees on every replay."""
+    for row in rows:
+        if row.kind == "tags":
+            before: str | None = decode_json(row.meta or "{}").get("before")
+            return before
+    return run.tags
 
 
 def _fits(pending: Pending, row: HistoryRow) -> bool:

@@ -30,6 +30,12 @@ class RunFailed(RunEvent):
     error: dict[str, str]
 
 
+class RunContinued(RunEvent):
+    """A run continued as new: it begins again, and `past` is the ended run that holds its history so far."""
+
+    past: str
+
+
 class StepEvent(RunEvent):
     """Something happened to a step (or transaction, child, undo) of a run."""
 
@@ -87,6 +93,7 @@ RUN_QUEUED = EventType("evs.run.queued", RunEvent, packed=True)
 RUN_STARTED = EventType("evs.run.started", RunEvent, packed=True)
 RUN_WAITING = EventType("evs.run.waiting", RunWaiting, packed=True)
 RUN_RESUMED = EventType("evs.run.resumed", RunEvent, packed=True)
+RUN_CONTINUED = EventType("evs.run.continued", RunContinued, packed=True)
 STEP_STARTED = EventType("evs.step.started", StepEvent, packed=True)
 STEP_COMPLETED = EventType("evs.step.completed", StepEvent, packed=True)
 STEP_FAILED = EventType("evs.step.failed", StepFailed, packed=True)
@@ -104,6 +111,7 @@ EVENT_TYPES: tuple[EventType[Any], ...] = (
     RUN_STARTED,
     RUN_WAITING,
     RUN_RESUMED,
+    RUN_CONTINUED,
     STEP_STARTED,
     STEP_COMPLETED,
     STEP_FAILED,

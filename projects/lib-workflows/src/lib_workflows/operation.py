@@ -6,7 +6,7 @@ the branches of the workflow.
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never
 
 if TYPE_CHECKING:
     from lib_events.event import Event, EventType
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 type Kind = Literal[
     "step", "transaction", "sleep", "wait_event", "wait_signal", "wait_update", "approval", "child", "publish",
-    "view", "reply", "undo", "cancel", "race", "timeout",
+    "view", "reply", "undo", "cancel", "race", "timeout", "start", "tags", "patch",
 ]  # fmt: skip
 
 type Undo = Callable[..., Any]
@@ -70,6 +70,19 @@ class RunChild[R](Operation[R]):
     args: tuple[Any, ...]
     undo: Undo | None = None
     kind: ClassVar[str] = "child"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.workflow.name
+
+
+@dataclass(slots=True, eq=False)
+class StartRun(Operation[str]):
+    """Start another workflow that goes on by itself; gives the id of its run."""
+
+    workflow: "Workflow[*tuple[Any, ...], Any]"
+    args: tuple[Any, ...]
+    kind: ClassVar[str] = "start"
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -200,6 +213,22 @@ class Deadline(Operation[None]):
     seconds: float
     kind: ClassVar[str] = "timeout"
     name: str = "timeout"
+
+
+@dataclass(slots=True, eq=False)
+class SetTags(Operation[None]):
+    """Change tags of the run: a value of None takes one away."""
+
+    tags: Mapping[str, str | None]
+    kind: ClassVar[str] = "tags"
+    name: str = "tags"
+
+
+@dataclass(slots=True, eq=False)
+class ContinueAsNew(Operation[Never]):
+    """End the function here and run it again with another input and an empty history."""
+
+    payload: str | None
 
 
 @dataclass(slots=True, eq=False)

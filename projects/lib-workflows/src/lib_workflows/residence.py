@@ -5,28 +5,29 @@ beneath.
 """
 
 import asyncio
-import dataclasses
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lib_events.clock import Clock
 from lib_events.database import Database, DatabaseError, Fenced
-from lib_events.event import Cause
+from lib_events.event import Cause, Event
 from lib_events.lifecycle import Loop
 from lib_events.statement import Fence, Write
-from lib_workflows import commands
+from lib_workflows import commands, continuation
 from lib_workflows.commands import StartRequest, run_row
 from lib_workflows.errors import CommandRefused, RunNotFound
-from lib_workflows.executor import Executor
+from lib_workflows.executor import Executor, Start
 from lib_workflows.lifecycle_events import RUN_QUEUED, RUN_STARTED, Teller
 from lib_workflows.messages import Principal
 from lib_workflows.results import Ending, Results
 from lib_workflows.run_record import Child, RunRecord, Stored, child_run_id, load, refresh
 from lib_workflows.statements import INSERT_RUN, WAKE_RUN
+from lib_workflows.step_places import StepPlaces
 from lib_workflows.timers import Timers
-from lib_workflows.worker import Worker, claim, look
+from lib_workflows.worker import Capability, Claimed, Worker, claim, look
 from lib_workflows.workflow import Registry, Workflow
 
 logger = logging.getLogger(__name__)
@@ -36,19 +37,21 @@ CLAIM_LIMIT = 500
 RELOAD_SECONDS = 0.5  # after a commit that failed
 CANCEL_RETRY_SECONDS = 0.05
 DRAIN_SECONDS = 10.0
+NOT_CLAIMED = Claimed(begins=False, queued=False)
 INSERT_COLUMNS = tuple(name for name, _ in INSERT_RUN.columns)
 
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 type OnProgress = Callable[[str, float | None, str, Any], None]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How much a process keeps in memory, and for how long."""
 
     idle_seconds: float = 60.0
     in_memory: int = 50_000
     step_threads: int = 32
+    step_processes: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
 class Residence:
@@ -62,6 +65,7 @@ class Residence:
         *,
         clock: Clock,
         limits: Limits,
+        queues: Collection[str] | None = None,
         on_progress: OnProgress | None,
     ) -> None:
         self.database = database
@@ -69,7 +73,7 @@ class Residence:
         self.timers = Timers(clock)
         self.results = Results(database, self._is_here)
         self.progress: dict[str, tuple[float | None, str]] = {}  # the last of each run in memory
-        self.threads = ThreadPoolExecutor(limits.step_threads, thread_name_prefix="step")
+        self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes)
         self.scanner = Scanner(self)
         self.is_open = False
         self.is_draining = False
@@ -78,7 +82,7 @@ class Residence:
         self._on_progress = on_progress
         self._idle_micros = int(limits.idle_seconds * 1e6)
         self._in_memory = limits.in_memory
-        self._held = [(entry.name, entry.version) for entry in registry.workflows]
+        self._capability = Capability([(entry.name, entry.version) for entry in registry.workflows], queues)
         self._executors: dict[str, Executor] = {}
         self._loading: dict[str, list[tuple[str, Child]]] = {}  # children that ended meanwhile
         self._waking: dict[str, asyncio.Future[None]] = {}
@@ -99,7 +103,7 @@ class Residence:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.places.close()
 
     async def drain(self) -> None:
         """Let what is under way end; nothing new begins."""
@@ -157,18 +161,20 @@ class Residence:
             and request.run_at is None
             and len(self._executors) < self._in_memory
             and self.registry.holds(request.workflow, request.version)
+            and (self._capability.queues is None or request.queue in self._capability.queues)
         )
 
     def insert(self, rows: Sequence[dict[str, Any]]) -> asyncio.Future[None]:
         """Insert new runs, all in one commit, with the events that tell of them."""
-        writes, events = [], []
-        for row in rows:
-            writes.append(Write(INSERT_RUN, tuple([row[name] for name in INSERT_COLUMNS])))
-            cause = Cause(row["correlation_id"], row["causation_id"], row["principal"], row["traceparent"])
-            teller = Teller.of(row["id"], row["workflow"], row["version"], self.database.source, cause)
-            events.append(teller.tell(RUN_STARTED if row["owner"] else RUN_QUEUED, row["created_at"]))
+        writes, events = zip(*map(self._insertion, rows), strict=True)
         owned = any(row["owner"] for row in rows)
         return self.database.write(*writes, events=events, fence=self._worker.fence if owned else None)
+
+    def _insertion(self, row: dict[str, Any]) -> tuple[Write, Event]:
+        write = Write(INSERT_RUN, tuple([row[name] for name in INSERT_COLUMNS]))
+        cause = Cause(row["correlation_id"], row["causation_id"], row["principal"], row["traceparent"])
+        teller = Teller.of(row["id"], row["workflow"], row["version"], self.database.source, cause)
+        return write, teller.tell(RUN_STARTED if row["owner"] else RUN_QUEUED, row["created_at"])
 
     def run_now(self, record: RunRecord, saving: asyncio.Future[None] | None) -> None:
         """Begin a run that is being inserted by `saving` (or has been)."""
@@ -218,6 +224,7 @@ class Residence:
             cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
             parent=run.id,
             parent_operation=operation,
+            depth=run.depth + 1,
         )
         now = self.timers.clock.micros()
         row = run_row(request, now, self._worker.owner if self.can_run(request) else None)
@@ -231,6 +238,22 @@ class Residence:
             asyncio.get_running_loop().call_soon(self._begin_child, record, saving)
         else:
             saving.add_done_callback(lambda _: self.scanner.wake())
+
+    def start_apart(self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> Start:
+        """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
+        run = starter.run
+        request = StartRequest(
+            workflow=workflow.name,
+            version=workflow.version,
+            queue=workflow.queue,
+            input=payload,
+            id=child_run_id(run.id, operation, starter.stored.life),
+            principal=Principal(run.principal, run.principal_name) if run.principal else None,
+            cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
+        )
+        row = run_row(request, self.timers.clock.micros())
+        write, event = self._insertion(row)
+        return Start(row["id"], write, event)
 
     def _child_saved(self, parent: Executor, saving: asyncio.Future[None]) -> None:
         error = None if saving.cancelled() else saving.exception()
@@ -309,6 +332,28 @@ class Residence:
         executor.close()
         self.results.ended(run.id, Ending(run.status, run.output, run.error))
 
+    async def continue_as_new(self, executor: Executor, payload: str | None) -> None:
+        """Set the run's past apart, durably; it is claimed again like any queued run."""
+        run_id = executor.run.id
+        try:
+            await self.database.transact(
+                lambda connection: continuation.continue_as_new(
+                    connection,
+                    run_id,
+                    payload,
+                    life=executor.stored.life,
+                    received=executor.received,
+                    now=self.timers.clock.micros(),
+                ),
+                fence=executor.fence,
+            )
+        except Exception as error:  # noqa: BLE001 - loaded again, the run comes to the same place
+            self.run_lost(executor, error)
+            return
+        if self._executors.get(run_id) is executor:
+            self._drop(executor)
+        self.scanner.wake()
+
     def run_lost(self, executor: Executor, error: BaseException) -> None:
         """A commit failed, or we have a defect: forget the run's memory and load it again."""
         run_id = executor.run.id
@@ -341,6 +386,11 @@ class Residence:
         self._resting[run_id] = None
         if len(self._executors) > self._in_memory:
             self._evict_oldest()
+
+    def runs_are_due(self) -> None:
+        """Runs were queued: look for them, here at once and elsewhere when this is told."""
+        self.scanner.wake()
+        self.spawn(self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC)))
 
     def answered(self, executor: Executor, update_id: str) -> None:  # noqa: ARG002
         """An update was answered: tell who waits for it as soon as the answer is durable."""
@@ -395,7 +445,7 @@ class Residence:
             return
         now = self.timers.clock.micros()
         owner = self._worker.owner
-        due = await self.database.read(look, owner, self._held, now)
+        due = await self.database.read(look, owner, self._capability, now)
         for run_id, wakes in due.here:
             self._tell_due(run_id, wakes)
         more = due.free
@@ -420,8 +470,8 @@ class Residence:
         """Whether every run here rests, durably: nothing happens until a timer ends or somebody does something."""
         return not self._tasks and not self._loading and all(entry.is_resting for entry in self._executors.values())
 
-    def _claim(self, connection: Any, owner: str, now: int) -> dict[str, bool]:
-        return claim(connection, owner, self._held, now=now, limit=CLAIM_LIMIT)
+    def _claim(self, connection: Any, owner: str, now: int) -> dict[str, Claimed]:
+        return claim(connection, owner, self._capability, now=now, limit=CLAIM_LIMIT)
 
     def _scan_at(self, at: int) -> None:
         if self._next_scan_at is not None and self._next_scan_at <= at:
@@ -449,7 +499,7 @@ class Residence:
             if child.has_ended:
                 executor.child_ended(operation, child)
 
-    async def _load(self, run_ids: list[str], begins: Mapping[str, bool]) -> None:
+    async def _load(self, run_ids: list[str], claimed: Mapping[str, Claimed]) -> None:
         """Bring runs that this life owns into memory."""
         for run_id in run_ids:
             self._loading[run_id] = []
@@ -472,8 +522,9 @@ class Residence:
                 continue
             if current is not None:
                 self._drop(current)
-            stored.claimed = begins.get(record.id, False)
-            stored.resumed = not begins.get(record.id, False) or bool(stored.history)
+            was = claimed.get(record.id, NOT_CLAIMED)
+            stored.claimed, stored.queued = was.begins, was.queued
+            stored.resumed = not was.begins or bool(stored.history)
             stored.children |= dict(ended_children)
             try:
                 self._resume(record, stored)

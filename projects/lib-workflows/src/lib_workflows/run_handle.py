@@ -73,6 +73,38 @@ class RunHandle[R]:
         """Ask the run to stop and to undo what it did; wait for the end with `result`."""
         await self._engine.database.transact(commands.cancel, self.id, reason)
 
+    async def retry(self) -> None:
+        """Run a failed, cancelled or parked run again; what succeeded before its failure is kept."""
+        await self._engine.database.transact(commands.retry, self.id)
+
+    async def fork(
+        self,
+        from_operation: str | None = None,
+        *,
+        input: Any = None,  # noqa: A002 - the word of the API
+        id: str | None = None,  # noqa: A002
+    ) -> "RunHandle[R]":
+        """Start a new run with this one's history before `from_operation` (default: none of it).
+
+        `input` (a value of the workflow's input type) replaces the run's own. Raises `OperationNotFound`.
+        """
+        payload = None
+        if input is not None:
+            workflow = self._workflow or await self._find_workflow()
+            payload = workflow.validate_input(input)
+        forked = await self._engine.database.transact(
+            lambda connection: commands.fork(
+                connection, self.id, from_operation=from_operation, input=payload, new_id=id
+            )
+        )
+        return RunHandle(self._engine, forked, self._workflow)
+
+    async def _find_workflow(self) -> Workflow[*tuple[Any, ...], Any]:
+        run = await self._engine.database.read(queries.get_run, self.id)
+        if run is None:
+            raise RunNotFound(self.id)
+        return self._engine.registry.find(run.workflow, run.version)
+
     async def view(self, name: str) -> Any:
         """The value of a view, or None."""
         return await self._engine.database.read(queries.get_view, self.id, name)

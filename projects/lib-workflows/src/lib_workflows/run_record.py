@@ -13,8 +13,10 @@ from lib_workflows.context import RunInfo
 from lib_workflows.messages import Principal
 from lib_workflows.run_state import TERMINAL
 from lib_workflows.statements import HistoryRow
-from lib_workflows.tables import approvals, attempts, history, messages, runs
+from lib_workflows.tables import approvals, attempts, heartbeats, history, messages, runs
 
+# The row that a run which continued as new begins with: how far it has received events.
+RECEIVED_KIND = RECEIVED_OPERATION = "received"
 HISTORY_COLUMNS = tuple(history.c[name] for name in HistoryRow._fields)
 
 
@@ -42,6 +44,13 @@ class Child(NamedTuple):
         return self.status in TERMINAL
 
 
+class Attempted(NamedTuple):
+    """The last attempt of an operation that failed."""
+
+    number: int
+    error: str  # its record, as JSON
+
+
 @dataclass(slots=True, kw_only=True)
 class RunRecord:
     """The facts of a run that its executor needs."""
@@ -67,6 +76,13 @@ class RunRecord:
     deadline_at: int | None = None
     started_at: int | None = None
     priority: int = 0
+    depth: int = 0  # how many parents are above it
+    earlier_lives: int = 0  # before it last continued as new
+
+    @property
+    def scope(self) -> str:
+        """What sets names of this life of the run apart from those of the ones it continued."""
+        return f"~{self.earlier_lives}" if self.earlier_lives else ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "RunRecord":
@@ -78,8 +94,8 @@ class RunRecord:
         """From the row of a run that begins."""
         return cls(**{name: row[name] for name in NEW_FIELDS})
 
-    def info(self, source: str) -> RunInfo:
-        """What the workflow sees of it."""
+    def info(self, source: str, tags: str | None) -> RunInfo:
+        """What the workflow sees of it; `tags` as it began."""
         return RunInfo(
             id=self.id,
             workflow=self.workflow,
@@ -89,12 +105,12 @@ class RunRecord:
             correlation_id=self.correlation_id,
             causation_id=self.causation_id,
             traceparent=self.traceparent,
-            tags=decode_json(self.tags) if self.tags else {},
+            tags=decode_json(tags) if tags else {},
         )
 
 
 RECORD_FIELDS = tuple(entry.name for entry in fields(RunRecord))
-NEW_FIELDS = tuple(name for name in RECORD_FIELDS if name not in ("output", "error"))
+NEW_FIELDS = tuple(name for name in RECORD_FIELDS if name not in ("output", "error", "earlier_lives"))
 
 
 @dataclass(slots=True)
@@ -104,28 +120,32 @@ class Stored:
     history: list[HistoryRow] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     wakes: int = 0
-    attempts: dict[str, int] = field(default_factory=dict)
+    attempts: dict[str, Attempted] = field(default_factory=dict)
     pauses: dict[str, int] = field(default_factory=dict)  # operation -> when its next attempt may begin
+    progress: dict[str, str] = field(default_factory=dict)  # operation -> its last heartbeat that was kept
     children: dict[str, Child] = field(default_factory=dict)
     approvals: set[str] = field(default_factory=set)  # operations that have asked already
     last_position: int = 0  # also of rows set aside by a retry
     resumed: bool = False  # it has been in memory before
     claimed: bool = False  # it was queued and begins now
-    life: int = 0  # how often a retry has set a part of the history aside
+    queued: bool = False  # it was queued: nothing of it was under way
+    life: int = 0  # how often a retry, or continuing as new, has set a part of the history aside
 
 
 def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord, Stored]]:
     """Read runs and their past, all in one snapshot."""
     records = connection.execute(select(runs).where(runs.c.id.in_(run_ids))).mappings().all()
-    stored = {row["id"]: Stored(wakes=row["wakes"], resumed=True) for row in records}
+    stored = {row["id"]: Stored(wakes=row["wakes"], resumed=True, life=row["earlier_lives"]) for row in records}
     _load_history(connection, stored)
     for run_id, found in read_messages(connection, run_ids).items():
         stored[run_id].messages = found
     for run_id, children in read_children(connection, run_ids).items():
         stored[run_id].children = children_of_life(run_id, children, stored[run_id].life)
     for row in connection.execute(select(attempts).where(attempts.c.run.in_(run_ids))):
-        stored[row.run].attempts[row.operation] = row.attempt
+        stored[row.run].attempts[row.operation] = Attempted(row.attempt, row.error)
         stored[row.run].pauses[row.operation] = row.next_at
+    for row in connection.execute(select(heartbeats).where(heartbeats.c.run.in_(run_ids))):
+        stored[row.run].progress[row.operation] = row.progress
     asked = select(approvals.c.id, approvals.c.run, approvals.c.operation).where(approvals.c.run.in_(run_ids))
     for row in connection.execute(asked):
         if row.id == approval_id(row.run, row.operation, stored[row.run].life):
@@ -136,6 +156,7 @@ def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord
 def _load_history(connection: Connection, stored: Mapping[str, Stored]) -> None:
     query = select(*HISTORY_COLUMNS, history.c.voided).where(history.c.run.in_(list(stored)))
     retries: dict[str, set[int]] = {}
+    earlier = {run_id: past.life for run_id, past in stored.items()}
     for found in connection.execute(query.order_by(history.c.run, history.c.position)):
         *values, voided = tuple(found)
         row = HistoryRow(*values)
@@ -143,7 +164,7 @@ def _load_history(connection: Connection, stored: Mapping[str, Stored]) -> None:
         past.last_position = row.position
         if voided:
             retries.setdefault(row.run, set()).add(voided)
-            past.life = len(retries[row.run])
+            past.life = earlier[row.run] + len(retries[row.run])
         else:
             past.history.append(row)
 

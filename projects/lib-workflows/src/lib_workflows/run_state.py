@@ -5,11 +5,11 @@ from typing import Literal
 from lib_workflows.errors import CommandRefused
 
 type Status = Literal[
-    "queued", "running", "waiting", "cancelling", "completed", "failed", "cancelled", "nondeterministic"
+    "queued", "running", "waiting", "cancelling", "completed", "failed", "cancelled", "nondeterministic", "continued"
 ]
-type Move = Literal["claim", "rest", "resume", "cancel", "complete", "fail", "undone", "park", "retry"]
+type Move = Literal["claim", "rest", "resume", "cancel", "complete", "fail", "undone", "park", "retry", "continue"]
 
-TERMINAL = frozenset(("completed", "failed", "cancelled"))
+TERMINAL = frozenset(("completed", "failed", "cancelled", "continued"))
 ENDED = TERMINAL | {"nondeterministic"}  # parked: nothing happens until someone retries or forks it
 
 TRANSITIONS: dict[tuple[str, Move], Status] = {
@@ -22,6 +22,7 @@ TRANSITIONS: dict[tuple[str, Move], Status] = {
     ("running", "complete"): "completed",
     ("running", "fail"): "failed",
     ("running", "park"): "nondeterministic",
+    ("running", "continue"): "queued",  # its past becomes a run of its own that is `continued`
     ("cancelling", "undone"): "cancelled",
     ("cancelling", "complete"): "completed",  # it caught the cancellation and ended well
     ("cancelling", "fail"): "failed",

@@ -31,6 +31,7 @@ INSERT_RUN = _load(
     deadline_at="bigint",
     created_at="bigint",
     started_at="bigint",
+    depth="integer",
 )
 UPDATE_RUN = _load(
     "update_run",
@@ -43,6 +44,7 @@ UPDATE_RUN = _load(
     error="text",
     started_at="bigint",
     ended_at="bigint",
+    tags="text",
     id="text",
 )
 APPEND_HISTORY = _load(
@@ -61,6 +63,7 @@ APPEND_HISTORY = _load(
     error="text",
     meta="text",
 )
+PUT_HEARTBEAT = _load("put_heartbeat", run="text", operation="text", progress="text", sent_at="bigint")
 WAKE_RUN = _load("wake_run", id="text")
 DELETE_MESSAGE = _load("delete_message", run="text", number="bigint")
 DELETE_EVENT_WAIT = _load("delete_event_wait", run="text", operation="text")

@@ -13,29 +13,47 @@ from lib_workflows.errors import DefinitionError, StepCancelled, WorkflowsError
 from lib_workflows.retry import DEFAULT_BACKOFF, Backoff
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """How a step is run: how often, how long, where. See `step`."""
+
+    retries: int = 0
+    backoff: Backoff = DEFAULT_BACKOFF
+    timeout: timedelta | None = None
+    total_timeout: timedelta | None = None
+    start_timeout: timedelta | None = None
+    heartbeat_timeout: timedelta | None = None
+    errors: tuple[type[Exception], ...] = ()
+    process: bool = False
+
+    def check(self, name: str, *, is_async: bool) -> None:
+        """Raise `DefinitionError` for what the engine cannot do."""
+        if self.retries < 0:
+            raise DefinitionError(f"retries of step {name} must be 0 or more, got {self.retries}")
+        for limit in ("timeout", "total_timeout", "start_timeout", "heartbeat_timeout"):
+            value = getattr(self, limit)
+            if value is not None and value <= timedelta(0):
+                raise DefinitionError(f"{limit} of step {name} must be positive, got {value}")
+        if self.process and is_async:
+            raise DefinitionError(f"step {name} must be a def to run in a process, got an async def; drop one of both")
+        if self.start_timeout is not None and is_async:
+            raise DefinitionError(
+                f"step {name} must be a def to have a start_timeout: an async def waits for no thread"
+            )
+
+
 class Step[*Args, R]:
     """A function the engine runs at least once per operation, with retries; made by `@step`.
 
     Called directly it is the plain function, which keeps it easy to test.
     """
 
-    def __init__(
-        self,
-        function: Callable[[*Args], Any],
-        *,
-        name: str,
-        retries: int,
-        backoff: Backoff,
-        timeout: timedelta | None,
-        errors: tuple[type[Exception], ...],
-    ) -> None:
+    def __init__(self, function: Callable[[*Args], Any], *, name: str, options: StepOptions) -> None:
         self.function = function
         self.name = name
-        self.retries = retries
-        self.backoff = backoff
-        self.timeout_seconds = timeout.total_seconds() if timeout is not None else None
-        self.errors = errors
+        self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
+        options.check(name, is_async=self.is_async)
         self.signature = Signature(function, f"step {name}")
         self.__doc__ = function.__doc__
 
@@ -67,33 +85,38 @@ def step(
     retries: int = 0,
     backoff: Backoff = DEFAULT_BACKOFF,
     timeout: timedelta | None = None,
+    total_timeout: timedelta | None = None,
+    start_timeout: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
     errors: tuple[type[Exception], ...] = (),
+    process: bool = False,
 ) -> _StepDecorator: ...
 def step(
     function: Callable[..., Any] | None = None,
     /,
     *,
     name: str | None = None,
-    retries: int = 0,
-    backoff: Backoff = DEFAULT_BACKOFF,
-    timeout: timedelta | None = None,
-    errors: tuple[type[Exception], ...] = (),
+    **options: Any,
 ) -> Any:
     """Make a function a step: `async def`, or `def` (runs in a thread); positional parameters only.
 
     It runs at least once for each time a workflow asks for it, and its result is kept: a replay does not run it
-    again. `retries` counts the attempts after the first. `timeout` bounds one attempt. Exceptions listed in
-    `errors` are results: they are not retried and reach the workflow as themselves, live and replayed; any other
-    is retried and then reaches it as `StepFailed`.
+    again.
+
+    - `retries` counts the attempts after the first, with pauses by `backoff`; raise `NonRetryable` to end them.
+    - Exceptions listed in `errors` are results: they are not retried and reach the workflow as themselves, live and
+      replayed; any other is retried and then reaches it as `StepFailed`.
+    - `timeout` bounds one attempt from when it begins to run, `heartbeat_timeout` the time between two calls of
+      `current_step().heartbeat()`, `start_timeout` how long an attempt may wait for a free thread or process, and
+      `total_timeout` all attempts and their pauses, from when the workflow asks. After the last two there is no
+      further attempt. A timed-out step reaches the workflow as `StepFailed` with a `StepTimeout` in it.
+    - `process=True` runs a `def` in a process of its own beside the engine: for work that keeps a CPU busy. Its
+      arguments and result are pickled; a timeout or a cancellation kills the process.
     """
 
     def decorate(target: Callable[..., Any]) -> Step[*tuple[Any, ...], Any]:
-        step_name = name or target.__name__
-        if retries < 0:
-            raise DefinitionError(f"retries of step {step_name} must be 0 or more, got {retries}")
-        if timeout is not None and timeout <= timedelta(0):
-            raise DefinitionError(f"timeout of step {step_name} must be positive, got {timeout}")
-        return Step(target, name=step_name, retries=retries, backoff=backoff, timeout=timeout, errors=tuple(errors))
+        chosen = StepOptions(**options)
+        return Step(target, name=name or target.__name__, options=chosen)
 
     return decorate if function is None else decorate(function)
 
@@ -107,12 +130,14 @@ class StepRun:
     name: str
     attempt: int
     on_heartbeat: Callable[["StepRun", Any], None] = field(repr=False)
+    last_progress: Any = None  # of the last heartbeat of an earlier attempt: where this one may go on
+    scope: str = ""  # sets the runs of a `ctx.continue_as_new` apart
     _cancelled: bool = field(default=False, repr=False)  # set from the loop, read from a thread
 
     @property
     def idempotency_key(self) -> str:
         """The same over all attempts of this operation: give it to whoever must not act twice."""
-        return f"{self.run_id}:{self.operation}"
+        return f"{self.run_id}{self.scope}:{self.operation}"
 
     @property
     def cancelled(self) -> bool:
@@ -120,7 +145,10 @@ class StepRun:
         return self._cancelled
 
     def heartbeat(self, progress: Any = None) -> None:
-        """Tell that this attempt is alive, with its progress (any JSON-able value); live only."""
+        """Tell that this attempt is alive, with its progress (any JSON-able value).
+
+        Who watches hears it at once; it is kept, at most once a second, for the attempt after a failure or a crash.
+        """
         self.on_heartbeat(self, progress)
 
     def raise_if_cancelled(self) -> None:

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 from lib_events.database import Connection
 from lib_events.statement import Write
 from lib_workflows.attempt import Attempt
-from lib_workflows.codec import encode_json
+from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.completion import Completion, completed, failed
 from lib_workflows.driver import Outcome, Pending
-from lib_workflows.errors import Cancelled
-from lib_workflows.failure import encode_record, is_declared, record_of
-from lib_workflows.history import transaction_signature
+from lib_workflows.errors import Cancelled, StepTimeout
+from lib_workflows.failure import decode_record, encode_record, record_of
+from lib_workflows.heartbeat import Heart
+from lib_workflows.history import failure_of, transaction_signature
 from lib_workflows.lifecycle_events import STEP_RETRIED, STEP_STARTED
 from lib_workflows.operation import RunStep, RunTransaction, RunUndo
-from lib_workflows.retry import Backoff
+from lib_workflows.run_record import Attempted
 from lib_workflows.statements import DELETE_ATTEMPT, PUT_ATTEMPT
-from lib_workflows.step import Step, StepRun
+from lib_workflows.step import Step, StepOptions, StepRun
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
 
-UNDO_RETRIES = 10
-UNDO_BACKOFF = Backoff()
+UNDO_OPTIONS = StepOptions(retries=10)
 
 
 def begin_step(executor: "Executor", pending: Pending) -> None:
@@ -41,7 +41,7 @@ def begin_undo(executor: "Executor", pending: Pending) -> None:
         return
     step = operation.function
     if not isinstance(step, Step):
-        step = Step(step, name=operation.name, retries=UNDO_RETRIES, backoff=UNDO_BACKOFF, timeout=None, errors=())
+        step = Step(step, name=operation.name, options=UNDO_OPTIONS)
     lingering = executor.lingering.pop(operation.target, None)
     if lingering is not None and lingering.lingers:
         # The thread of what is to be undone still runs: undoing beside it would undo nothing.
@@ -83,26 +83,49 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
     if executor.driver.pending.get(path) is not pending or path in executor.running or executor.ended:
         return
     executor.disarm(path)
-    number = executor.attempts.get(path, 0) + 1
-    home = executor.home
-
-    def heartbeat(run: StepRun, progress: Any) -> None:
-        home.report_progress(run.run_id, None, "", {"operation": run.operation, "step": run.name, "progress": progress})
-
-    run = StepRun(executor.run.id, path, step.name, number, heartbeat)
+    number = executor.attempts[path].number + 1 if path in executor.attempts else 1
     started_at = executor.clock_micros()
+    ends_at = _ends_at(pending, step)
+    if ends_at is not None and ends_at <= started_at:
+        _end_too_late(executor, pending, step)
+        return
 
     def ended(attempt: Attempt, value: Any, error: BaseException | None) -> None:
-        _attempt_ended(executor, pending, attempt, value, error, started_at)
+        _attempt_ended(executor, pending, attempt, value, error, started_at, heart)
 
-    attempt = Attempt(step, args, run, is_last=number > step.retries, on_end=ended)
+    heart = Heart(executor)
+    last_progress = decode_json(executor.progress.get(path, "null"))
+    run = StepRun(executor.run.id, path, step.name, number, heart.beat, last_progress, executor.run.scope)
+    total_seconds = (ends_at - started_at) / 1e6 if ends_at is not None else None
+    is_last = number > step.options.retries
+    attempt = heart.attempt = Attempt(step, args, run, is_last=is_last, total_seconds=total_seconds, on_end=ended)
     executor.running[path] = attempt
-    attempt.start(home.threads)
+    attempt.start(executor.home.places)
     if not attempt.reported:
         # One that has ended already is told of by its end alone.
         data = {"operation": path, "kind": pending.operation.kind, "name": step.name, "attempt": number}
         executor.ledger.tell(executor.teller.tell(STEP_STARTED, started_at, **data))
         executor.ledger.flush()
+
+
+def _ends_at(pending: Pending, step: Step[Any, Any]) -> int | None:
+    """When the total timeout ends, in the workflow's time: also after a crash."""
+    total = step.options.total_timeout
+    return None if total is None else pending.begun_at + round(total.total_seconds() * 1e6)
+
+
+def _end_too_late(executor: "Executor", pending: Pending, step: Step[Any, Any]) -> None:
+    """There is no time left for another attempt: the last one's error is the step's."""
+    last = executor.attempts.get(pending.path)
+    if last is None:
+        total = step.options.total_timeout
+        error = StepTimeout(step.name, total.total_seconds() if total else 0.0, "total")
+        executor.complete(failed(pending, error))
+        return
+    outcome = failure_of(pending.operation, decode_record(last.error), last.number)
+    completion = Completion(pending, outcome, status="failed", attempt=last.number, error=last.error)
+    completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
+    executor.complete(completion)
 
 
 def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
@@ -112,6 +135,7 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
     value: Any,
     error: BaseException | None,
     started_at: int,
+    heart: Heart,
 ) -> None:
     if executor.ended:
         return
@@ -124,9 +148,10 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
         complete_cancelled(executor, pending, ran=True, started_at=started_at)
         return
     else:
-        retried = not attempt.is_last and pending.cancelling is None and not is_declared(error, attempt.step.errors)
-        if retried:
-            _retry(executor, pending, attempt, error)
+        next_at = _next_attempt_at(executor, pending, attempt, error)
+        if next_at is not None:
+            heart.keep(pending.path)
+            _retry(executor, pending, attempt, error, next_at)
             return
         completion = failed(pending, error, attempt.run.attempt)
     completion.started_at = started_at
@@ -135,6 +160,16 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
     if attempt.run.attempt > 1:
         completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
     executor.complete(completion)
+
+
+def _next_attempt_at(executor: "Executor", pending: Pending, attempt: Attempt, error: BaseException) -> int | None:
+    """When the next attempt begins; None when this was the last."""
+    if pending.cancelling is not None or not attempt.may_be_retried(error):
+        return None
+    pause_seconds = attempt.step.options.backoff.pause_seconds(attempt.run.attempt)
+    next_at = executor.clock_micros() + int(pause_seconds * 1e6)
+    ends_at = _ends_at(pending, attempt.step)
+    return next_at if ends_at is None or next_at < ends_at else None
 
 
 def _step_completed(pending: Pending, attempt: Attempt, value: Any) -> Completion:
@@ -155,16 +190,14 @@ def _arguments(attempt: Attempt) -> str | None:
         return None
 
 
-def _retry(executor: "Executor", pending: Pending, attempt: Attempt, error: BaseException) -> None:
+def _retry(executor: "Executor", pending: Pending, attempt: Attempt, error: BaseException, next_at: int) -> None:
     path, number = pending.path, attempt.run.attempt
-    now = executor.clock_micros()
-    next_at = now + int(attempt.step.backoff.pause_seconds(number) * 1e6)
     record = record_of(error)
-    executor.attempts[path] = number
-    executor.ledger.add(Write(PUT_ATTEMPT, (executor.run.id, path, number, next_at, encode_record(record))))
+    last = executor.attempts[path] = Attempted(number, encode_record(record))
+    executor.ledger.add(Write(PUT_ATTEMPT, (executor.run.id, path, number, next_at, last.error)))
     data = {"operation": path, "kind": pending.operation.kind, "name": attempt.step.name, "attempt": number}
     told = {"type": record.type, "message": record.message}
-    executor.ledger.tell(executor.teller.tell(STEP_RETRIED, now, **data, error=told))
+    executor.ledger.tell(executor.teller.tell(STEP_RETRIED, executor.clock_micros(), **data, error=told))
     _pause(executor, pending, next_at, lambda: _begin_attempts(executor, pending, attempt.step, attempt.args))
     executor.turn()
 

@@ -64,6 +64,9 @@ runs = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
+    Column("depth", Integer, nullable=False, server_default="0"),  # how many parents are above it
+    Column("earlier_lives", Integer, nullable=False, server_default="0"),  # before it last continued as new
+    Column("first_input", Text),  # of the first life of a run that has continued as new
     _partial("runs_due", "wake_at IS NOT NULL", "owner", "wake_at"),
     _partial("runs_owned", "ended_at IS NULL AND owner IS NOT NULL", "owner"),
     _partial("runs_parent", "parent IS NOT NULL", "parent"),
@@ -185,6 +188,15 @@ attempts = Table(
     Column("attempt", Integer, nullable=False),  # the last one that failed
     Column("next_at", BigInteger, nullable=False),
     Column("error", Text, nullable=False),
+)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("operation", Text, primary_key=True),
+    Column("progress", Text, nullable=False),  # JSON, of the last heartbeat that was kept
+    Column("sent_at", BigInteger, nullable=False),
 )
 
 workers = Table(

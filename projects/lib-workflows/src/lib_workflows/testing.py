@@ -34,7 +34,7 @@ from lib_workflows.context import Context
 from lib_workflows.driver import Driver
 from lib_workflows.engine import Engine
 from lib_workflows.errors import RunNotFound
-from lib_workflows.history import replay
+from lib_workflows.history import replay, tags_at_start
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.run_record import RunRecord, load
 from lib_workflows.statements import HistoryRow
@@ -258,12 +258,11 @@ def replay_history(workflow: AnyWorkflow, exported: dict[str, Any]) -> Any:
     record = RunRecord(**exported["run"])
     rows = [HistoryRow(**row) for row in exported["history"]]
     conductor = _OfflineConductor()
-    context = Context(record.info("/replay"), conductor)
-    driver = Driver(record.id, lambda: workflow.function(context, *workflow.decode_input(record.input)))
+    context = Context(record.info("/replay", tags_at_start(record, rows)), conductor, workflow.encode_input)
+    driver = Driver(record.id + record.scope, lambda: workflow.function(context, *workflow.decode_input(record.input)))
     conductor.driver = driver
     try:
-        driver.begin(record.started_at or record.created_at)
-        replay(driver, rows, run_id=record.id)
+        replay(driver, rows, run_id=record.id, begun_at=record.started_at or record.created_at, resumed=False)
         outcome = driver.outcome
     finally:
         driver.close()
@@ -287,3 +286,11 @@ class _OfflineConductor:
 
     def report_progress(self, fraction: float, text: str) -> None:
         """See `Conductor`."""
+
+    def is_patched(self, name: str) -> bool:
+        """See `Conductor`."""
+        return self.driver.patches.setdefault(name, not self.driver.is_replaying)
+
+    def history_length(self) -> int:
+        """See `Conductor`."""
+        return self.driver.delivered

@@ -8,7 +8,7 @@ commits in flight, and sets its runs free then. On SQLite the file's lock says t
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -154,15 +154,28 @@ def release_runs(connection: Connection, owner: str | None) -> None:
     connection.notify(RUNS_TOPIC)
 
 
-def claim(
-    connection: Connection, owner: str, held: Sequence[tuple[str, int]], *, now: int, limit: int
-) -> dict[str, bool]:
-    """Take runs that are due and that nobody has in memory; returns their ids, and whether each begins now."""
-    due = _claimable(held, select(runs.c.id, runs.c.started_at)).where(runs.c.wake_at <= now)
+class Capability(NamedTuple):
+    """Which runs a process can run: the versions it holds, and the queues it serves (None: every queue)."""
+
+    held: Sequence[tuple[str, int]]
+    queues: Collection[str] | None = None
+
+
+class Claimed(NamedTuple):
+    """How a run was when it was claimed."""
+
+    begins: bool  # it has never run
+    queued: bool  # nothing of it was under way
+
+
+def claim(connection: Connection, owner: str, capability: Capability, *, now: int, limit: int) -> dict[str, Claimed]:
+    """Take runs that are due and that nobody has in memory."""
+    due = _claimable(capability, select(runs.c.id, runs.c.status, runs.c.started_at)).where(runs.c.wake_at <= now)
     due = due.order_by(runs.c.priority.desc(), runs.c.wake_at).limit(limit)
     if connection.dialect_name == "postgresql":
         due = due.with_for_update(skip_locked=True)
-    found = {row.id: row.started_at is None for row in connection.execute(due)}
+    rows = connection.execute(due).all()
+    found = {row.id: Claimed(begins=row.started_at is None, queued=row.status == "queued") for row in rows}
     if found:
         status = case((runs.c.status == "cancelling", runs.c.status), else_="running")
         started_at = case((runs.c.started_at.is_(None), now), else_=runs.c.started_at)
@@ -179,18 +192,19 @@ class Due(NamedTuple):
     next_at: int | None  # when the next run is due that nobody has in memory
 
 
-def look(connection: Connection, owner: str, held: Sequence[tuple[str, int]], now: int) -> Due:
+def look(connection: Connection, owner: str, capability: Capability, now: int) -> Due:
     """Look what is due: reads only, so an idle engine writes nothing."""
     mine = select(runs.c.id, runs.c.wakes).where(runs.c.owner == owner, runs.c.wake_at <= now)
     here = [(row.id, row.wakes) for row in connection.execute(mine)]
-    free = _claimable(held, select(runs.c.wake_at)).where(runs.c.wake_at <= now).limit(1)
-    later = _claimable(held, select(runs.c.wake_at)).where(runs.c.wake_at > now).order_by(runs.c.wake_at).limit(1)
+    free = _claimable(capability, select(runs.c.wake_at)).where(runs.c.wake_at <= now).limit(1)
+    later = _claimable(capability, select(runs.c.wake_at)).where(runs.c.wake_at > now).order_by(runs.c.wake_at).limit(1)
     return Due(here, connection.scalar(free) is not None, connection.scalar(later))
 
 
-def _claimable(held: Sequence[tuple[str, int]], query: Select[Any]) -> Select[Any]:
-    return query.where(
+def _claimable(capability: Capability, query: Select[Any]) -> Select[Any]:
+    query = query.where(
         runs.c.owner.is_(None),
         runs.c.status != "nondeterministic",
-        tuple_(runs.c.workflow, runs.c.version).in_(held),
+        tuple_(runs.c.workflow, runs.c.version).in_(capability.held),
     )
+    return query if capability.queues is None else query.where(runs.c.queue.in_(capability.queues))

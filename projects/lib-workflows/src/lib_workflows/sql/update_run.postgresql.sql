@@ -5,6 +5,6 @@ SET status = CASE
     END,
     owner = rows.owner, wake_at = CASE WHEN runs.wakes > rows.seen THEN 0 ELSE rows.wake_at END,
     waiting_for = rows.waiting_for, output = rows.output, error = rows.error,
-    started_at = rows.started_at, ended_at = rows.ended_at
+    started_at = rows.started_at, ended_at = rows.ended_at, tags = rows.tags
 FROM {rows}
 WHERE runs.id = rows.id

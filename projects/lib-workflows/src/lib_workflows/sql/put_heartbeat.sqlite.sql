@@ -1,0 +1,2 @@
+INSERT INTO heartbeats (run, operation, progress, sent_at) VALUES (?, ?, ?, ?)
+ON CONFLICT (run, operation) DO UPDATE SET progress = excluded.progress, sent_at = excluded.sent_at

@@ -1,0 +1,167 @@
+"""A process for CPU-bound steps: it runs one step at a time and is killed when that step must stop.
+
+Not `multiprocessing`: that imports the parent's main module again, which for a service is the whole service. This
+child imports the module of the step alone. Parent and child share a socket; what crosses it is pickled, and both
+ends are ours.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from lib_events.parent_watch import dying_with_us
+from lib_workflows.errors import ErrorRecord, StepProcessDied
+from lib_workflows.failure import RemoteError, record_of
+from lib_workflows.step import Step, StepRun, running_step
+
+MAIN = "__main__"
+CHILD = "from lib_workflows.step_process import main; main()"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a process finds a step: the module by name, else by its file."""
+
+    module: str
+    file: str | None
+    name: str
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> "Location":
+        """The location of a function at the top of its module."""
+        module = sys.modules[function.__module__]
+        return cls(function.__module__, getattr(module, "__file__", None), function.__qualname__)
+
+    def find(self) -> Callable[..., Any]:
+        """Import the function; raises whatever its module raises."""
+        found: Any = sys.modules.get(self.module) if self.module != MAIN else sys.modules.get("__mp_main__")
+        found = found or self._import()
+        for part in self.name.split("."):
+            found = getattr(found, part)
+        function: Callable[..., Any] = found.function if isinstance(found, Step) else found
+        return function
+
+    def _import(self) -> Any:
+        if self.module != MAIN:
+            with contextlib.suppress(ModuleNotFoundError):
+                return importlib.import_module(self.module)
+        if self.file is None:
+            raise ModuleNotFoundError(f"step {self.name} must be in a file to run in a process, got {self.module}")
+        # A script must not begin its work again: it is not `__main__` here, though its classes are pickled as such.
+        name = "__mp_main__" if self.module == MAIN else self.module
+        specification = importlib.util.spec_from_file_location(name, self.file)
+        assert specification is not None  # noqa: S101 - it has been imported from there before
+        assert specification.loader is not None  # noqa: S101
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[name] = module
+        if self.module == MAIN:
+            sys.modules[MAIN] = module
+        specification.loader.exec_module(module)
+        return module
+
+
+class StepProcess:
+    """The parent's end; its methods block, except `kill`."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        os.set_inheritable(theirs.fileno(), True)  # noqa: FBT003 - the only way to say it
+        command = dying_with_us([sys.executable, "-c", CHILD, str(theirs.fileno())])
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)  # noqa: S603
+        theirs.close()
+        self._connection = Connection(ours.detach())
+        self.is_over = False
+
+    def call(self, step: Step[Any, Any], args: tuple[Any, ...], run: StepRun, on_begun: Callable[[], object]) -> Any:
+        """Run a step there and return its result; raises its error, or `StepProcessDied`.
+
+        `on_begun` is called once the process has imported the step.
+        """
+        try:
+            self._connection.send((Location.of(step.function), _facts(run), pickle.dumps(args)))
+            while True:
+                kind, value = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - of our own child
+                if kind == "heartbeat":
+                    run.heartbeat(value)
+                elif kind == "begun":
+                    on_begun()
+                elif kind == "completed":
+                    return value
+                else:
+                    raise RemoteError.rebuilt(value, step.options.errors)
+        except (EOFError, ConnectionError) as error:
+            self.kill()
+            raise StepProcessDied(
+                f"the process of step {step.name} ended with {self._process.wait()}; look for a crash of its code or "
+                "for memory that ran out"
+            ) from error
+
+    def kill(self) -> None:
+        """End the process at once; safe to call twice and from any thread."""
+        self.is_over = True
+        with contextlib.suppress(OSError):
+            self._process.kill()
+
+    def close(self) -> None:
+        """End the process and let go of it."""
+        self.kill()
+        self._process.wait()
+        self._connection.close()
+
+
+def _facts(run: StepRun) -> dict[str, Any]:
+    names = ("run_id", "operation", "name", "attempt", "last_progress", "scope")
+    return {name: getattr(run, name) for name in names}
+
+
+def serve(connection: Connection) -> None:
+    """The child: run what comes until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    sending = threading.Lock()  # a step's own threads may send heartbeats
+
+    def send(kind: str, value: Any) -> None:
+        message = pickle.dumps((kind, value))
+        with sending:
+            connection.send_bytes(message)
+
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            location, facts, packed = connection.recv()
+            kind, value = _perform(location, facts, packed, send)
+            try:
+                send(kind, value)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                send("failed", record_of(error))
+
+
+def _perform(
+    location: Location, facts: dict[str, Any], packed: bytes, send: Callable[[str, Any], None]
+) -> tuple[str, Any]:
+    run = StepRun(**facts, on_heartbeat=lambda _, progress: send("heartbeat", progress))
+    token = running_step.set(run)
+    try:
+        function = location.find()
+        send("begun", None)
+        return "completed", function(*pickle.loads(packed))  # noqa: S301 - of our own parent
+    except Exception as error:  # noqa: BLE001 - whatever the step raises is its result
+        record: ErrorRecord = record_of(error)
+        return "failed", record
+    finally:
+        running_step.reset(token)
+
+
+def main() -> None:
+    """The child's beginning: its end of the socket is the first argument."""
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,57 @@
+"""Steps that run in a process: it imports this module, and nothing else of the tests."""
+
+import os
+import threading
+import time
+from datetime import timedelta
+
+from lib_workflows import Backoff, current_step, step
+
+FAST = Backoff(initial=timedelta(milliseconds=1), maximum=timedelta(milliseconds=2))
+FOR_EVER_SECONDS = 30.0  # nothing may wait so long
+
+
+@step(heartbeat_timeout=timedelta(milliseconds=100), retries=1, backoff=FAST, process=True)
+def silent_in_a_process() -> str:
+    if current_step().attempt == 1:
+        time.sleep(FOR_EVER_SECONDS)
+    return f"attempt {current_step().attempt}"
+
+
+@step(process=True)
+def pid_of_step() -> int:
+    return os.getpid()
+
+
+class Overdrawn(Exception):
+    def __init__(self, missing: int) -> None:
+        super().__init__(f"{missing} missing")
+        self.missing = missing
+
+
+@step(process=True, errors=(Overdrawn,))
+def overdraws(missing: int) -> None:
+    raise Overdrawn(missing)
+
+
+@step(process=True)
+def divides(number: int) -> float:
+    return 1 / number
+
+
+@step(process=True, retries=1, backoff=FAST)
+def dies_at_first() -> str:
+    if current_step().attempt == 1:
+        os.kill(os.getpid(), 9)
+    return "lived"
+
+
+@step(process=True)
+def never_ends() -> None:
+    current_step().heartbeat(os.getpid())
+    time.sleep(FOR_EVER_SECONDS)
+
+
+@step(process=True)
+def returns_a_lock() -> object:
+    return threading.Lock()

@@ -1,0 +1,365 @@
+"""Steps: their limits, their heartbeats, and where they run."""
+
+import asyncio
+import os
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from flows import FAST
+from process_steps import (
+    Overdrawn,
+    dies_at_first,
+    divides,
+    never_ends,
+    overdraws,
+    pid_of_step,
+    returns_a_lock,
+    silent_in_a_process,
+)
+from sqlalchemy import select
+
+from lib_events.testing import wait_until
+from lib_workflows import (
+    Context,
+    DefinitionError,
+    Engine,
+    NonRetryable,
+    StepFailed,
+    current_step,
+    queries,
+    step,
+    workflow,
+)
+from lib_workflows.residence import Limits
+from lib_workflows.tables import heartbeats
+from lib_workflows.testing import environment
+
+MOMENT = timedelta(milliseconds=30)
+FOR_EVER_SECONDS = 30.0  # nothing here may wait so long
+
+
+def running_alone(tried):
+    """A workflow of that one step."""
+
+    @workflow(name="alone")
+    async def alone(ctx: Context) -> str:
+        return await ctx.step(tried)
+
+    return alone
+
+
+async def failure_of(url, tried, **options):
+    async with Engine.open(url, [alone := running_alone(tried)], **options) as engine:
+        with pytest.raises(StepFailed) as caught:
+            await (await engine.start(alone)).result(10)
+        return caught.value
+
+
+async def test_what_no_retry_can_mend_is_not_retried(sqlite_url):
+    tries = []
+
+    @step(retries=5, backoff=FAST)
+    async def hopeless() -> str:
+        tries.append(1)
+        raise NonRetryable("no such account")
+
+    error = await failure_of(sqlite_url, hopeless)
+    assert (error.attempts, error.error.type, len(tries)) == (1, "NonRetryable", 1)
+
+
+async def test_the_total_timeout_bounds_attempts_and_pauses(sqlite_url):
+    @step(retries=1000, backoff=FAST, total_timeout=timedelta(milliseconds=300))
+    async def failing() -> str:
+        raise LookupError("not yet")
+
+    error = await failure_of(sqlite_url, failing)
+    assert error.error.type == "LookupError"  # what went wrong, not that it took long
+    assert 1 < error.attempts < 1000
+
+
+async def test_the_total_timeout_ends_an_attempt(sqlite_url):
+    @step(retries=5, total_timeout=MOMENT, timeout=timedelta(seconds=FOR_EVER_SECONDS))
+    async def hanging() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    error = await failure_of(sqlite_url, hanging)
+    assert "with all its attempts" in error.error.message
+    assert error.attempts == 1
+
+
+async def test_the_total_timeout_counts_while_nobody_is_there(sqlite_url):
+    tries = []
+
+    @step(retries=3, total_timeout=timedelta(hours=1))
+    async def late() -> str:
+        tries.append(1)
+        raise LookupError("down")
+
+    alone = running_alone(late)
+    async with environment(sqlite_url, [alone]) as env:
+        await env.engine.start(alone, id="late")
+        await wait_until(lambda: asyncio.sleep(0, bool(tries)))
+        before = len(tries)
+        start = env.now + timedelta(hours=2)
+    async with environment(sqlite_url, [alone], start=start) as env:
+        with pytest.raises(StepFailed, match="LookupError: down"):
+            await env.result(env.engine.handle("late", alone))
+    assert len(tries) == before
+
+
+async def test_a_step_that_finds_no_thread_in_time_never_begins(sqlite_url):
+    held, tries = threading.Event(), []
+
+    @step
+    def holding() -> str:
+        held.wait(FOR_EVER_SECONDS)
+        return "held"
+
+    @step(start_timeout=MOMENT, retries=5)
+    def crowded() -> str:
+        tries.append(1)
+        return ""
+
+    @workflow(name="crowd")
+    async def crowd(ctx: Context) -> str:
+        try:
+            await ctx.gather(ctx.step(holding), ctx.step(crowded))
+        finally:
+            held.set()
+        return ""
+
+    async with Engine.open(sqlite_url, [crowd], limits=Limits(step_threads=1)) as engine:
+        with pytest.raises(StepFailed, match=r"find a free thread or process within 0\.03 s") as caught:
+            await (await engine.start(crowd)).result(10)
+    assert caught.value.attempts == 1
+    assert not tries
+
+
+async def test_the_timeout_of_an_attempt_does_not_count_while_it_waits_for_a_thread(sqlite_url):
+    @step
+    def slow(number: int) -> int:
+        time.sleep(0.1)
+        return number
+
+    @step(timeout=timedelta(milliseconds=90))
+    def quick(number: int) -> int:
+        return number
+
+    @workflow(name="queue")
+    async def queue(ctx: Context) -> list[int]:
+        return await ctx.gather(ctx.step(slow, 1), ctx.step(quick, 2))
+
+    async with Engine.open(sqlite_url, [queue], limits=Limits(step_threads=1)) as engine:
+        assert await (await engine.start(queue)).result(10) == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["async", "thread", "process"])
+async def test_an_attempt_without_heartbeats_is_ended_and_made_again(sqlite_url, kind):
+    tried = {"async": silent_async, "thread": silent_in_a_thread, "process": silent_in_a_process}[kind]
+    async with Engine.open(sqlite_url, [alone := running_alone(tried)]) as engine:
+        handle = await engine.start(alone)
+        assert await handle.result(10) == "attempt 2"
+        (entry,) = await engine.database.read(queries.get_history, handle.id)
+    assert entry.attempt == 2
+
+
+@step(heartbeat_timeout=MOMENT, retries=1, backoff=FAST)
+async def silent_async() -> str:
+    if current_step().attempt == 1:
+        await asyncio.Event().wait()
+    for _ in range(4):
+        current_step().heartbeat()
+        await asyncio.sleep(MOMENT.total_seconds() / 2)  # longer in all than it may be silent
+    return f"attempt {current_step().attempt}"
+
+
+@step(heartbeat_timeout=MOMENT, retries=1, backoff=FAST)
+def silent_in_a_thread() -> str:
+    if current_step().attempt == 1:
+        while not current_step().cancelled:
+            time.sleep(0.001)
+    return f"attempt {current_step().attempt}"
+
+
+# Progress
+
+
+@step(retries=3, backoff=FAST)
+async def copies_rows(rows: int) -> list[int]:
+    first = current_step().last_progress or 0
+    for row in range(first, rows):
+        current_step().heartbeat(row)
+        if row == 3 and current_step().attempt == 1:
+            raise ConnectionError("lost")
+    return [first, current_step().attempt]
+
+
+@workflow(name="copying")
+async def copying(ctx: Context, rows: int) -> list[int]:
+    return await ctx.step(copies_rows, rows)
+
+
+async def test_the_next_attempt_goes_on_from_the_last_progress(database_url):
+    async with Engine.open(database_url, [copying]) as engine:
+        assert await (await engine.start(copying, 10)).result(10) == [3, 2]
+
+
+async def test_progress_survives_the_process(database_url):
+    stuck = asyncio.Event()
+
+    @step(name="long")
+    async def first_life() -> str:
+        current_step().heartbeat({"row": 7})
+        await stuck.wait()
+        return ""
+
+    @step(name="long")
+    async def second_life() -> str:
+        return str(current_step().last_progress)
+
+    async with Engine.open(database_url, [alone := running_alone(first_life)], lease_seconds=1.0) as engine:
+        handle = await engine.start(alone)
+        await wait_until(lambda: engine.database.read(_progress_kept))
+        await engine.abandon()
+    async with Engine.open(database_url, [alone := running_alone(second_life)], lease_seconds=1.0) as engine:
+        assert await engine.handle(handle.id, alone).result(20) == "{'row': 7}"
+
+
+def _progress_kept(connection):
+    return connection.scalar(select(heartbeats.c.progress))
+
+
+async def test_what_is_done_again_after_a_retry_begins_anew(sqlite_url):
+    seen = []
+
+    @step
+    async def reporting() -> None:
+        seen.append(current_step().last_progress)
+        current_step().heartbeat(100)
+        await asyncio.sleep(0)  # the heartbeat is kept by the loop
+        if len(seen) == 1:
+            raise LookupError("after the last row")
+
+    @workflow(name="reporting")
+    async def report(ctx: Context) -> None:
+        await ctx.step(reporting)
+
+    async with Engine.open(sqlite_url, [report]) as engine:
+        handle = await engine.start(report)
+        with pytest.raises(StepFailed):
+            await handle.result(10)
+        await handle.retry()
+        await handle.result(10)
+    assert seen == [None, None]
+
+
+# Processes
+
+
+async def test_a_step_runs_in_a_process_of_its_own_which_serves_many(sqlite_url):
+    @workflow(name="pids")
+    async def pids(ctx: Context) -> list[int]:
+        return [await ctx.step(pid_of_step), await ctx.step(pid_of_step)]
+
+    async with Engine.open(sqlite_url, [pids], limits=Limits(step_processes=1)) as engine:
+        first, second = await (await engine.start(pids)).result(20)
+    assert first == second != os.getpid()
+    assert not is_alive(first)
+
+
+async def test_errors_of_a_process_are_as_if_raised_here(sqlite_url):
+    @workflow(name="errors")
+    async def errors(ctx: Context) -> list[str]:
+        found = []
+        try:
+            await ctx.step(overdraws, 3)
+        except Overdrawn as error:
+            found.append(f"{error.missing} missing")
+        try:
+            await ctx.step(divides, 0)
+        except StepFailed as error:
+            found += [error.error.type, error.error.stack]
+        try:
+            await ctx.step(returns_a_lock)
+        except StepFailed as error:
+            found.append(error.error.message)
+        return found
+
+    async with Engine.open(sqlite_url, [errors]) as engine:
+        missing, kind, stack, unpicklable = await (await engine.start(errors)).result(20)
+    assert (missing, kind) == ("3 missing", "ZeroDivisionError")
+    assert "return 1 / number" in stack
+    assert "pickle" in unpicklable
+
+
+async def test_a_process_that_dies_is_a_failed_attempt(sqlite_url):
+    async with Engine.open(sqlite_url, [alone := running_alone(dies_at_first)]) as engine:
+        assert await (await engine.start(alone)).result(20) == "lived"
+
+
+async def test_cancelling_a_run_kills_the_process_of_its_step(sqlite_url):
+    pids = []
+
+    def hear(run_id, fraction, text, detail):
+        pids.append(detail["progress"])
+
+    async with Engine.open(sqlite_url, [alone := running_alone(never_ends)], on_progress=hear) as engine:
+        handle = await engine.start(alone)
+        await wait_until(lambda: asyncio.sleep(0, bool(pids)), timeout=20)
+        await handle.cancel()
+        with pytest.raises(Exception, match="cancelled"):
+            await handle.result(10)
+        await wait_until(lambda: asyncio.sleep(0, not is_alive(pids[0])))
+
+
+async def test_a_timeout_kills_the_process_and_others_go_on(sqlite_url):
+    @step(name="stuck", process=True, timeout=timedelta(milliseconds=100))
+    def unused() -> None: ...
+
+    stuck = type(never_ends)(never_ends.function, name="stuck", options=unused.options)
+
+    @workflow(name="both")
+    async def both(ctx: Context) -> list[str]:
+        async def first() -> str:
+            try:
+                await ctx.step(stuck)
+            except StepFailed as error:
+                return error.error.type
+            return ""
+
+        async def second() -> str:
+            return str(await ctx.step(divides, 2))
+
+        return await ctx.gather(first(), second())
+
+    async with Engine.open(sqlite_url, [both], limits=Limits(step_processes=1)) as engine:
+        assert await (await engine.start(both)).result(20) == ["StepTimeout", "0.5"]
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# Bad options
+
+
+def test_options_that_cannot_be_are_refused(subtests):
+    async def is_async() -> None: ...
+    def is_sync() -> None: ...
+
+    for function, options, told in (
+        (is_sync, {"retries": -1}, "retries of step is_sync must be 0 or more, got -1"),
+        (is_sync, {"timeout": timedelta(0)}, "timeout of step is_sync must be positive"),
+        (is_sync, {"heartbeat_timeout": timedelta(-1)}, "heartbeat_timeout of step is_sync must be positive"),
+        (is_async, {"process": True}, "must be a def to run in a process"),
+        (is_async, {"start_timeout": MOMENT}, "must be a def to have a start_timeout"),
+    ):
+        with subtests.test(told=told), pytest.raises(DefinitionError, match=told):
+            step(**options)(function)
