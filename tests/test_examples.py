@@ -1,13 +1,14 @@
 """What the documentation shows runs."""
 
 import importlib.util
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from lib_events.bench import bench
 from lib_events.event import Event
-from lib_workflows import Engine
+from lib_workflows import Engine, StepFailed, queries
 from lib_workflows.testing import environment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -70,3 +71,24 @@ async def test_an_order_nobody_can_pay_is_put_aside(my_handlers):
 
 
 # --8<-- [end:handlers]
+
+
+async def test_a_price_is_watched_day_after_day_on_a_short_history(sqlite_url):
+    watching = load("watch_prices")
+    async with environment(sqlite_url, [watching.watch_price]) as env:
+        handle = await env.engine.start(watching.watch_price, watching.Watch("copper", 50), id="copper")
+        for day in range(3):
+            await env.until_resting()
+            run = await env.engine.database.read(queries.get_run, handle.id)
+            assert (run.input["days"], run.tags) == (day, {"price": "60.0"})
+            assert len(await env.engine.database.read(queries.get_history, handle.id)) <= 5
+            await env.skip(timedelta(days=1))
+
+
+async def test_a_market_that_does_not_exist_is_asked_once(sqlite_url):
+    watching = load("watch_prices")
+    async with environment(sqlite_url, [watching.watch_price]) as env:
+        handle = await env.engine.start(watching.watch_price, watching.Watch("c0pper", 50))
+        with pytest.raises(StepFailed, match="after 1 attempt") as caught:
+            await env.result(handle)
+        assert caught.value.error.type == "NonRetryable"

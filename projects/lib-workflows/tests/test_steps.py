@@ -33,6 +33,7 @@ from lib_workflows import (
     workflow,
 )
 from lib_workflows.residence import Limits
+from lib_workflows.step import Step, StepOptions
 from lib_workflows.tables import heartbeats
 from lib_workflows.testing import environment
 
@@ -316,10 +317,8 @@ async def test_cancelling_a_run_kills_the_process_of_its_step(sqlite_url):
 
 
 async def test_a_timeout_kills_the_process_and_others_go_on(sqlite_url):
-    @step(name="stuck", process=True, timeout=timedelta(milliseconds=100))
-    def unused() -> None: ...
-
-    stuck = type(never_ends)(never_ends.function, name="stuck", options=unused.options)
+    options = StepOptions(process=True, timeout=timedelta(milliseconds=100))
+    stuck = Step(never_ends.function, name="stuck", options=options)
 
     @workflow(name="both")
     async def both(ctx: Context) -> list[str]:
@@ -350,6 +349,9 @@ def is_alive(pid):
 # Bad options
 
 
+async def a_coroutine() -> None: ...
+
+
 def test_options_that_cannot_be_are_refused(subtests):
     async def is_async() -> None: ...
     def is_sync() -> None: ...
@@ -358,7 +360,8 @@ def test_options_that_cannot_be_are_refused(subtests):
         (is_sync, {"retries": -1}, "retries of step is_sync must be 0 or more, got -1"),
         (is_sync, {"timeout": timedelta(0)}, "timeout of step is_sync must be positive"),
         (is_sync, {"heartbeat_timeout": timedelta(-1)}, "heartbeat_timeout of step is_sync must be positive"),
-        (is_async, {"process": True}, "must be a def to run in a process"),
+        (is_sync, {"process": True}, "must be at the top of its module to run in a process, got .*<locals>.is_sync"),
+        (a_coroutine, {"process": True}, "must be a def to run in a process"),
         (is_async, {"start_timeout": MOMENT}, "must be a def to have a start_timeout"),
     ):
         with subtests.test(told=told), pytest.raises(DefinitionError, match=told):

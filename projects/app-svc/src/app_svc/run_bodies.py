@@ -11,7 +11,7 @@ from lib_workflows.queries import RunFilter
 BATCH_LIMIT = 500
 
 type RunStatus = Literal[
-    "queued", "running", "waiting", "cancelling", "completed", "failed", "cancelled", "nondeterministic"
+    "queued", "running", "waiting", "cancelling", "completed", "failed", "cancelled", "nondeterministic", "continued"
 ]
 
 

@@ -12,7 +12,7 @@ from lib_events.clock import to_micros
 from lib_events.event import current_cause
 from lib_events.problem import Problem, invalid_input
 from lib_workflows import Registry, Workflow
-from lib_workflows.commands import StartRequest
+from lib_workflows.commands import OnConflict, StartRequest
 from lib_workflows.errors import PayloadInvalid, UnknownWorkflow
 
 RUN_ID = r"^[A-Za-z0-9._~-]{1,128}$"
@@ -38,6 +38,11 @@ class StartBody(BaseModel):
     deadline: AwareDatetime | None = Field(default=None, description="After it the run is cancelled")
     tags: dict[Annotated[str, Field(pattern=TAG_NAME)], Annotated[str, Field(max_length=256, pattern=STORABLE)]] = (
         Field(default_factory=dict, max_length=20)
+    )
+    on_conflict: OnConflict = Field(
+        default="same",
+        description="Whether a run that has this id (or idempotency key) already is meant: with the same workflow and "
+        "input, an `existing` one of that workflow whatever its input, or never (`fail`)",
     )
     reply_to: str | None = Field(default=None, description="Not offered yet: follow the run's events instead")
 
@@ -81,6 +86,7 @@ def make_request(
         principal=caller.as_run_principal(),
         idempotency_key=idempotency_key,
         cause=current_cause.get(),
+        on_conflict=body.on_conflict,
     )
 
 

@@ -42,6 +42,7 @@ from lib_workflows import Engine, Registry
 from lib_workflows import tables as workflow_tables
 from lib_workflows.event_waits import oldest_look_back
 from lib_workflows.lifecycle_events import EVENT_TYPES
+from lib_workflows.residence import Limits, OnProgress
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
 SUBSCRIPTIONS = (hear_revocations, hear_owners)
@@ -111,9 +112,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
         loops = [subscriptions, deliveries, *_event_loops(settings, database, registry), feed, known_revocations]
         async with (
             running(*loops),
-            Engine(
-                database, loaded.workflows, on_progress=progress.report, lease_seconds=settings.lease_seconds
-            ) as engine,
+            _engine(settings, database, loaded, on_progress=progress.report) as engine,
         ):
             yield Service(
                 settings=settings,
@@ -144,9 +143,21 @@ async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
         deliveries = Webhooks(database, subscriptions, sender=sender, key=key, may_read=may_read)
         async with (
             running(subscriptions, deliveries, *_event_loops(settings, database, registry)),
-            Engine(database, loaded.workflows, lease_seconds=settings.lease_seconds) as engine,
+            _engine(settings, database, loaded) as engine,
         ):
             yield engine
+
+
+def _engine(settings: AppSettings, database: Database, loaded: Loaded, on_progress: OnProgress | None = None) -> Engine:
+    limits = Limits() if settings.step_processes is None else Limits(step_processes=settings.step_processes)
+    return Engine(
+        database,
+        loaded.workflows,
+        on_progress=on_progress,
+        limits=limits,
+        queues=settings.queues or None,
+        lease_seconds=settings.lease_seconds,
+    )
 
 
 def registry_of(loaded: Loaded) -> EventRegistry:

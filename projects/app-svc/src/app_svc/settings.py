@@ -20,6 +20,8 @@ class AppSettings(Settings):
     lease_seconds: float = Field(default=20.0, ge=1, le=3600)  # PostgreSQL: so long a dead engine keeps its runs
     # Networks that webhooks may reach although they are not public.
     webhook_allow_private: Names = Field(default_factory=list)
+    step_processes: int | None = Field(default=None, ge=1, le=256)  # for process=True; default: one for each CPU
+    queues: Names = Field(default_factory=list)  # whose runs this process works on; default: every queue's
     drain_seconds: float = Field(default=10.0, ge=0)  # what may end by itself, once we are told to stop
 
     @property

@@ -25,6 +25,7 @@ STATUS_STYLES = {
     "expired": ("✗", "red"),
     "warning": ("!", "yellow"),
     "cancelled": ("-", "dim"),
+    "continued": ("↻", "dim"),
     "starting": ("◌", "yellow"),
     "restarting": ("◌", "yellow"),
     "stopped": ("-", "dim"),

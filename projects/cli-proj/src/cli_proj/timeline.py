@@ -6,7 +6,7 @@ from typing import Any
 
 from cli_proj import moments
 
-ENDED = frozenset(("completed", "failed", "cancelled", "nondeterministic"))
+ENDED = frozenset(("completed", "failed", "cancelled", "nondeterministic", "continued"))
 STATUS_OF_STEP_EVENT = {
     "evs.step.started": "running",
     "evs.step.completed": "completed",

@@ -19,6 +19,7 @@ STATUS_ICONS: Final = {
     "failed": "cross",
     "cancelled": "ban",
     "nondeterministic": "alert",
+    "continued": "stack",
     "pending": "clock",
     "approved": "check",
     "rejected": "cross",

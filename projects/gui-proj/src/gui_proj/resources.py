@@ -11,9 +11,10 @@ type RunStatus = Literal[
     "failed",
     "cancelled",
     "nondeterministic",
+    "continued",
 ]
 
-ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "nondeterministic"})
+ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "nondeterministic", "continued"})
 
 
 class Workflow(TypedDict):

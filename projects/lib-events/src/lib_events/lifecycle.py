@@ -29,6 +29,7 @@ class Loop(ABC):
         self.error: Exception | None = None  # what ended the last life of `run`; None while all is well
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._pausing = False
         self._stopping = False
 
     @abstractmethod
@@ -39,6 +40,11 @@ class Loop(ABC):
     def running(self) -> bool:
         """Whether the loop has been started and has not ended."""
         return self._task is not None and not self._task.done()
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether the loop waits in a `pause` and nobody has woken it."""
+        return self._pausing and not self._woken.is_set()
 
     def told_to_stop(self) -> float:
         """Begin nothing new; returns for how many seconds to wait for what is under way."""
@@ -70,10 +76,14 @@ class Loop(ABC):
 
     async def pause(self, seconds: float) -> bool:
         """Wait until woken, at most `seconds`; returns whether it was woken."""
-        if not self._woken.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._woken.wait()
+        self._pausing = True
+        try:
+            if not self._woken.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._woken.wait()
+        finally:
+            self._pausing = False
         woken = self._woken.is_set()
         self._woken.clear()
         return woken

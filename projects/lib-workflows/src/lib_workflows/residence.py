@@ -468,7 +468,9 @@ class Residence:
     @property
     def is_quiet(self) -> bool:
         """Whether every run here rests, durably: nothing happens until a timer ends or somebody does something."""
-        return not self._tasks and not self._loading and all(entry.is_resting for entry in self._executors.values())
+        if self._tasks or self._loading or not self.scanner.is_pausing:
+            return False
+        return all(entry.is_resting for entry in self._executors.values())
 
     def _claim(self, connection: Any, owner: str, now: int) -> dict[str, Claimed]:
         return claim(connection, owner, self._capability, now=now, limit=CLAIM_LIMIT)

@@ -26,14 +26,19 @@ class StepOptions:
     errors: tuple[type[Exception], ...] = ()
     process: bool = False
 
-    def check(self, name: str, *, is_async: bool) -> None:
+    def check(self, name: str, function: Callable[..., Any]) -> None:
         """Raise `DefinitionError` for what the engine cannot do."""
+        is_async = inspect.iscoroutinefunction(function)
         if self.retries < 0:
             raise DefinitionError(f"retries of step {name} must be 0 or more, got {self.retries}")
         for limit in ("timeout", "total_timeout", "start_timeout", "heartbeat_timeout"):
             value = getattr(self, limit)
             if value is not None and value <= timedelta(0):
                 raise DefinitionError(f"{limit} of step {name} must be positive, got {value}")
+        if self.process and "<locals>" in function.__qualname__:
+            raise DefinitionError(
+                f"step {name} must be at the top of its module to run in a process, got {function.__qualname__}"
+            )
         if self.process and is_async:
             raise DefinitionError(f"step {name} must be a def to run in a process, got an async def; drop one of both")
         if self.start_timeout is not None and is_async:
@@ -53,7 +58,7 @@ class Step[*Args, R]:
         self.name = name
         self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
-        options.check(name, is_async=self.is_async)
+        options.check(name, function)
         self.signature = Signature(function, f"step {name}")
         self.__doc__ = function.__doc__
 

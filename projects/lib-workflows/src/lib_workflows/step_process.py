@@ -8,6 +8,7 @@ ends are ours.
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import os
 import pickle
 import signal
@@ -40,8 +41,7 @@ class Location:
     @classmethod
     def of(cls, function: Callable[..., Any]) -> "Location":
         """The location of a function at the top of its module."""
-        module = sys.modules[function.__module__]
-        return cls(function.__module__, getattr(module, "__file__", None), function.__qualname__)
+        return cls(function.__module__, inspect.getsourcefile(function), function.__qualname__)
 
     def find(self) -> Callable[..., Any]:
         """Import the function; raises whatever its module raises."""

@@ -109,8 +109,8 @@ async def list_runs(
     Parameters
     ----------
     status
-        Only with this status: queued, running, waiting, cancelling, completed, failed, cancelled or nondeterministic;
-        several with commas.
+        Only with this status: queued, running, waiting, cancelling, completed, failed, cancelled, nondeterministic or
+        continued; several with commas.
     workflow
         Only of this workflow.
     tag
