@@ -1,6 +1,8 @@
 """Payloads as JSON text: what goes into the history is exactly what a workflow sees, live and replayed.
 
-The seam for encryption and for storing large payloads elsewhere is `Codec`: every payload passes through it.
+The seam for encryption and for storing large payloads elsewhere is `Codec`: every payload passes through it. A payload
+names its version: version 1 is the JSON text itself, any later one begins with `MARK` and its number, which no JSON
+does. So a release that is older than its database refuses what it cannot read, and says so.
 """
 
 import inspect
@@ -12,8 +14,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from lib_workflows.errors import DefinitionError, PayloadInvalid, PayloadTooLarge
+from lib_workflows.errors import DefinitionError, PayloadInvalid, PayloadTooLarge, PayloadVersionUnknown
 
+MARK = "@"
 LIMIT_BYTES = 4 * 1024 * 1024
 # Values of exactly these declared types are the same before and after the JSON: no need to decode them again.
 PLAIN_TYPES = (str, int, bool)
@@ -62,6 +65,8 @@ class Codec[T]:
         try:
             return self.adapter.validate_json(text)
         except ValidationError as error:
+            if text.startswith(MARK):
+                raise PayloadVersionUnknown(self.what, text[1:].partition(":")[0]) from error
             raise invalid(self.what, error) from error
 
     def settle(self, value: T) -> tuple[str, T]:

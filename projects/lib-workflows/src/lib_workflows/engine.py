@@ -18,6 +18,7 @@ from lib_events.relay import Relay
 from lib_workflows import commands
 from lib_workflows.commands import OnConflict, StartRequest, run_row
 from lib_workflows.errors import EngineStopped
+from lib_workflows.loop_watch import LoopWatch
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
 from lib_workflows.residence import AnyWorkflow, Limits, OnProgress, Residence
@@ -25,6 +26,7 @@ from lib_workflows.run_handle import RunHandle
 from lib_workflows.run_record import RunRecord
 from lib_workflows.tables import SCHEMA
 from lib_workflows.tags import check_tags
+from lib_workflows.unclaimed import UnclaimedAlarm
 from lib_workflows.worker import LEASE_SECONDS, Undertaker, Worker
 from lib_workflows.workflow import Registry, Workflow
 
@@ -52,13 +54,14 @@ class Engine:
         self.database = database
         self.registry = registry
         self.clock = clock or SystemClock()
+        self._limits = limits or Limits()
         self._worker = Worker(database, lease_seconds=lease_seconds)
         self.residence = Residence(
             database,
             registry,
             self._worker,
             clock=self.clock,
-            limits=limits or Limits(),
+            limits=self._limits,
             queues=queues,
             on_progress=on_progress,
         )
@@ -92,13 +95,16 @@ class Engine:
         if self._works:
             await self._worker.begin(self.residence.fenced)
             self.residence.is_open = True
+            watch = LoopWatch(blocked_seconds=self._limits.blocked_seconds)
+            watch.start()
+            self._loops.callback(watch.stop)
             await self._loops.enter_async_context(running(*self._background()))
         self._is_open = True
         return self
 
     def _background(self) -> list[Loop]:
         scanner = self.residence.scanner
-        loops: list[Loop] = [Matcher(self.database), scanner]
+        loops: list[Loop] = [Matcher(self.database), scanner, UnclaimedAlarm(self.database, self.clock)]
         if self.database.dialect_name == "postgresql":
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=scanner.wake))

@@ -96,6 +96,15 @@ class PayloadInvalid(WorkflowsError, ValueError):
         self.problem = problem
 
 
+class PayloadVersionUnknown(WorkflowsError):
+    """A payload was written by a newer release, in a way this one cannot read."""
+
+    def __init__(self, what: str, version: str) -> None:
+        super().__init__(f"{what} must be a payload of version 1, got version {version}; use the release that wrote it")
+        self.what = what
+        self.version = version
+
+
 class TagsInvalid(WorkflowsError, ValueError):
     """Tags are short texts, and not too many."""
 

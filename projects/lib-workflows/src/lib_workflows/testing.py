@@ -18,7 +18,7 @@ async def test_it_survives_a_crash_at_every_commit(tmp_path):
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -39,7 +39,21 @@ from lib_workflows.run_handle import RunHandle
 from lib_workflows.run_record import RunRecord, load
 from lib_workflows.statements import HistoryRow
 from lib_workflows.tables import SCHEMA
+from lib_workflows.testing_faults import crashes, failing
 from lib_workflows.workflow import Registry, Workflow
+
+__all__ = [
+    "CrashingDatabase",
+    "Environment",
+    "SkippingClock",
+    "crashes",
+    "crashing_engine",
+    "environment",
+    "export_history",
+    "failing",
+    "replay_history",
+    "survive",
+]
 
 POLL_SECONDS = 0.001
 RESULT_SECONDS = 30.0
@@ -216,28 +230,40 @@ async def crashing_engine(
 async def survive[R](
     url: str,
     workflows: Sequence[AnyWorkflow],
-    scenario: Callable[[Engine], Any],
+    scenario: Callable[[Engine], Awaitable[R]],
     *,
-    crash_at: int,
+    crash_at: int | Sequence[int],
     after: bool = False,
     **options: Any,
 ) -> tuple[R, bool]:
     """Play `scenario(engine)` with a crash at the n-th commit, then again on a new engine over the same database.
 
-    The scenario must be one that may be played twice: start runs by id, ask before sending. Returns what it returned
-    and whether there was a crash: `crash_at` is past the end when there was none.
+    Several numbers crash several lives, one after the other (`crashes(seed)` draws them). The scenario must be one
+    that may be played twice: start runs by id, ask before sending. Returns what it returned and whether every life
+    crashed: `crash_at` is past the end when not.
     """
-    async with crashing_engine(url, workflows, crash_at=crash_at, after=after, **options) as (engine, database):
+    for number in [crash_at] if isinstance(crash_at, int) else crash_at:
+        ended = await _play_until_crash(url, workflows, scenario, crash_at=number, after=after, **options)
+        if ended is not None:
+            return await ended, False
+    async with Engine.open(url, workflows, **options) as engine:
+        return await scenario(engine), True
+
+
+async def _play_until_crash[R](
+    url: str, workflows: Sequence[AnyWorkflow], scenario: Callable[[Engine], Awaitable[R]], **crash: Any
+) -> asyncio.Future[R] | None:
+    """Play one life; returns how the scenario ended, or None when the life crashed first."""
+    async with crashing_engine(url, workflows, **crash) as (engine, database):
         playing = asyncio.ensure_future(scenario(engine))
         dying = asyncio.ensure_future(database.crashed.wait())
         await asyncio.wait([playing, dying], return_when=asyncio.FIRST_COMPLETED)
         dying.cancel()
         if not database.crashed.is_set():
-            return await playing, False
+            return playing
         playing.cancel()
         await asyncio.wait([playing])
-    async with Engine.open(url, workflows, **options) as engine:
-        return await scenario(engine), True
+        return None
 
 
 async def export_history(engine: Engine, run_id: str) -> dict[str, Any]:

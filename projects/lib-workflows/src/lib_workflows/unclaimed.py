@@ -1,0 +1,69 @@
+"""Runs that nobody takes: their workflow's version, or their queue, is held by no worker that lives. Said aloud."""
+
+import logging
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+
+from lib_events.clock import Clock
+from lib_events.database import Connection, Database
+from lib_events.lifecycle import Loop
+from lib_workflows.tables import runs
+
+logger = logging.getLogger(__name__)
+
+LATE_SECONDS = 30.0  # a worker that lives and can, takes a due run within its slow poll
+LOOK_SECONDS = 60.0
+REPEAT_SECONDS = 3600.0
+
+
+class Unclaimed(NamedTuple):
+    """Runs of one kind that have been due for a while and that nobody has taken."""
+
+    workflow: str
+    version: int
+    queue: str
+    number: int
+    since: int  # micros
+
+
+def unclaimed_runs(connection: Connection, before: int) -> list[Unclaimed]:
+    """What was due before `before` and is in nobody's memory."""
+    kind = (runs.c.workflow, runs.c.version, runs.c.queue)
+    query = select(*kind, func.count(), func.min(runs.c.wake_at))
+    waiting = query.where(runs.c.owner.is_(None), runs.c.wake_at < before, runs.c.status != "nondeterministic")
+    return [Unclaimed(*tuple(row)) for row in connection.execute(waiting.group_by(*kind))]
+
+
+class UnclaimedAlarm(Loop):
+    """Looks once a minute, reads only, and says the same at most once an hour."""
+
+    def __init__(self, database: Database, clock: Clock, *, look_seconds: float = LOOK_SECONDS) -> None:
+        super().__init__(name="alarm of unclaimed runs")
+        self._database = database
+        self._clock = clock
+        self._look_seconds = look_seconds
+        self._said: dict[tuple[str, int, str], int] = {}
+
+    async def run(self) -> None:
+        """Look, again and again."""
+        while True:
+            await self.pause(self._look_seconds)
+            now = self._clock.micros()
+            for found in await self._database.read(unclaimed_runs, now - int(LATE_SECONDS * 1e6)):
+                self._say(found, now)
+
+    def _say(self, found: Unclaimed, now: int) -> None:
+        kind = (found.workflow, found.version, found.queue)
+        if now - self._said.get(kind, 0) < REPEAT_SECONDS * 1e6:
+            return
+        self._said[kind] = now
+        logger.error(
+            "%d run(s) of workflow %s version %d in queue %s have been due for %d s and nobody takes them; start a "
+            "worker that holds that version and serves that queue, or cancel them",
+            found.number,
+            found.workflow,
+            found.version,
+            found.queue,
+            (now - found.since) // 1_000_000,
+        )

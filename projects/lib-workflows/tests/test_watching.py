@@ -1,0 +1,130 @@
+"""What the engine notices by itself, and what helps people who look: blocked loops, unclaimed runs, comparisons."""
+
+import asyncio
+import logging
+import time
+from datetime import timedelta
+
+import pytest
+from flows import FAST, doubling
+
+from lib_events.clock import SystemClock
+from lib_events.lifecycle import running
+from lib_events.testing import wait_until
+from lib_workflows import Context, Engine, StepFailed, step, workflow
+from lib_workflows.comparison import compare_runs
+from lib_workflows.errors import PayloadVersionUnknown, RunNotFound
+from lib_workflows.residence import Limits
+from lib_workflows.testing import crashes, environment, failing, survive
+from lib_workflows.unclaimed import LATE_SECONDS, UnclaimedAlarm, unclaimed_runs
+
+
+async def test_a_step_that_blocks_the_loop_is_told_of_with_its_line(sqlite_url, caplog):
+    @step
+    async def blocking() -> None:
+        time.sleep(0.25)  # noqa: ASYNC251 - what is to be noticed
+
+    @workflow(name="blocking")
+    async def block(ctx: Context) -> None:
+        await ctx.step(blocking)
+
+    async with Engine.open(sqlite_url, [block], limits=Limits(blocked_seconds=0.05)) as engine:
+        with caplog.at_level(logging.WARNING):
+            await (await engine.start(block)).result(10)
+            await wait_until(lambda: asyncio.sleep(0, "was blocked for" in caplog.text))
+    assert "test_watching.py" in caplog.text
+    assert "blocking; make it a `def` step" in caplog.text
+
+
+async def test_runs_that_nobody_can_run_are_told_of_once(database_url, caplog):
+    class LaterClock(SystemClock):
+        def micros(self):
+            return super().micros() + int(LATE_SECONDS * 2e6)
+
+    async with Engine.open(database_url, [doubling]) as engine:
+        await engine.start(doubling, 1, queue="quiet", delay=timedelta(milliseconds=1))
+        request = engine.request(doubling, "1", id="old version")
+        await engine.submit_many([_of_version(request, 7)])
+        assert await engine.database.read(unclaimed_runs, SystemClock().micros() - 60_000_000) == []
+        with caplog.at_level(logging.ERROR):
+            async with running(UnclaimedAlarm(engine.database, LaterClock(), look_seconds=0.005)):
+                await wait_until(lambda: asyncio.sleep(0, "version 7" in caplog.text))
+                await asyncio.sleep(0.05)  # it looks again, and says nothing
+    assert caplog.text.count("of workflow doubling version 7 in queue default have been due for") == 1
+    assert "quiet" not in caplog.text
+
+
+def _of_version(request, version):
+    from dataclasses import replace
+
+    return replace(request, version=version, run_at=SystemClock().micros())
+
+
+@workflow(name="two-steps")
+async def two_steps(ctx: Context, number: int) -> int:
+    return await ctx.child(doubling, await ctx.child(doubling, number))
+
+
+async def test_two_runs_are_compared_operation_by_operation(database_url):
+    async with Engine.open(database_url, [two_steps, doubling]) as engine:
+        for run_id, number in (("one", 1), ("same", 1), ("other", 2)):
+            await (await engine.start(two_steps, number, id=run_id)).result(10)
+        assert await engine.database.read(compare_runs, "one", "same") == []
+        found = await engine.database.read(compare_runs, "one", "other")
+        assert [(entry.operation, entry.fields) for entry in found] == [("1", ("output",)), ("2", ("output",))]
+        with pytest.raises(RunNotFound):
+            await engine.database.read(compare_runs, "one", "nobody")
+
+
+def test_a_payload_of_a_newer_release_is_refused_by_its_version():
+    with pytest.raises(PayloadVersionUnknown, match="version 1, got version 3"):
+        doubling.decode_input("@3:c2VjcmV0")
+
+
+# The testing kit's faults
+
+
+@step(retries=3, backoff=FAST)
+async def fetch(number: int) -> int:
+    fetched.append(number)
+    return number
+
+
+@step(retries=3, backoff=FAST)
+def fetch_in_a_thread(number: int) -> int:
+    fetched.append(number)
+    return number
+
+
+fetched = []
+
+
+@workflow(name="fetching")
+async def fetching(ctx: Context, number: int) -> list[int]:
+    return [await ctx.step(fetch, number), await ctx.step(fetch_in_a_thread, number)]
+
+
+@pytest.mark.parametrize("tried", [fetch, fetch_in_a_thread], ids=["async", "thread"])
+@pytest.mark.parametrize(("after", "effects"), [(False, 2), (True, 4)], ids=["before", "after"])
+async def test_steps_fail_as_told(sqlite_url, tried, after, effects):
+    fetched.clear()
+    async with environment(sqlite_url, [fetching]) as env:
+        with failing(tried, ConnectionError("down"), TimeoutError(), after=after) as calls:
+            assert await env.result(await env.engine.start(fetching, 7)) == [7, 7]
+    assert calls == [(7,)] * 3
+    assert fetched == [7] * effects
+    with failing(tried, *[LookupError()] * 4), pytest.raises(StepFailed):
+        async with environment(sqlite_url, [fetching]) as env:
+            await env.result(await env.engine.start(fetching, 7))
+
+
+async def test_a_run_survives_several_crashes_drawn_by_a_seed(database_url):
+    assert crashes(7) == crashes(7) != crashes(8)
+
+    async def scenario(engine):
+        return await (await engine.start(two_steps, 1, id="often")).result(20)
+
+    result, _ = await survive(
+        database_url, [two_steps, doubling], scenario, crash_at=crashes(7, lives=4, within=4), lease_seconds=0.2
+    )
+    assert result == 4
