@@ -6,11 +6,23 @@ import time
 from datetime import timedelta
 
 import pytest
-from flows import address_changed
+from flows import address_changed, change_quantity
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, RunCancelled, StepFailed, WaitTimeout, current_step, queries, step, workflow
+from lib_workflows import (
+    Context,
+    Engine,
+    RunCancelled,
+    StepFailed,
+    WaitTimeout,
+    current_step,
+    queries,
+    residence,
+    step,
+    workflow,
+)
 from lib_workflows.errors import CommandRefused
+from lib_workflows.residence import Limits
 from lib_workflows.run_state import TRANSITIONS, after
 
 
@@ -109,3 +121,19 @@ def test_the_states_of_a_run_are_a_table():
     assert set(TRANSITIONS.values()) >= {"completed", "failed", "cancelled", "nondeterministic"}
     with pytest.raises(CommandRefused, match="status must be"):
         after("completed", "cancel")
+
+
+async def test_a_message_that_meets_a_run_leaving_memory_is_heard_without_the_slow_poll(database_url, monkeypatch):
+    monkeypatch.setattr(residence, "POLL_SECONDS", 60.0)
+
+    @workflow(name="leaving")
+    async def leaving(ctx: Context) -> None:
+        for _ in range(10):
+            call = await ctx.wait_update(change_quantity)
+            await call.reply(call.value + 1)
+
+    # At every look whatever rests is let go of: also the run that was just told of its message.
+    async with Engine.open(database_url, [leaving], limits=Limits(idle_seconds=0.0)) as engine:
+        handle = await engine.start(leaving)
+        for number in range(10):
+            assert await handle.update(change_quantity, number, timeout=20) == number + 1

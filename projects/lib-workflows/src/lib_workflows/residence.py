@@ -87,7 +87,7 @@ class Residence:
         self._executors: dict[str, Executor] = {}
         self._loading: dict[str, list[tuple[str, Child]]] = {}  # children that ended meanwhile
         self._waking: dict[str, asyncio.Future[None]] = {}
-        self._refreshing: set[str] = set()
+        self._refreshing: dict[str, bool] = {}  # by run: whether something came after it was asked for
         self._resting: dict[str, None] = {}  # least recently active first
         self._tasks: set[asyncio.Task[Any]] = set()
         self._next_scan_at: int | None = None
@@ -462,8 +462,12 @@ class Residence:
         executor = self._executors.get(run_id)
         if executor is None:
             self._reload(run_id)
-        elif wakes > executor.seen and run_id not in self._refreshing:
-            self._refreshing.add(run_id)
+        elif executor.is_leaving:
+            executor.when_left(self.scanner.wake)  # whoever takes it next hears of it
+        elif wakes > executor.seen and run_id in self._refreshing:
+            self._refreshing[run_id] = True
+        elif wakes > executor.seen:
+            self._refreshing[run_id] = False
             self.spawn(self._refresh(executor))
 
     @property
@@ -494,8 +498,13 @@ class Residence:
                 refresh, executor.run.id, executor.seen, executor.stored.life
             )
         finally:
-            self._refreshing.discard(executor.run.id)
+            if self._refreshing.pop(executor.run.id, False):
+                self.scanner.wake()
         if executor.ended or self._executors.get(executor.run.id) is not executor:
+            self.scanner.wake()
+            return
+        if executor.is_leaving:
+            executor.when_left(self.scanner.wake)
             return
         executor.hear(messages, wakes)
         for operation, child in children.items():
