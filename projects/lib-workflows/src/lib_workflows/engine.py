@@ -21,6 +21,7 @@ from lib_workflows.errors import EngineStopped
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
 from lib_workflows.residence import AnyWorkflow, Limits, OnProgress, Residence
+from lib_workflows.retention import RetentionPolicy, RunRetention
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.run_record import RunRecord
 from lib_workflows.tables import SCHEMA
@@ -33,6 +34,7 @@ class Engine:
 
     With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work.
     `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
+    Without a `retention` policy runs are kept for ever.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Engine:
         on_progress: OnProgress | None = None,
         limits: Limits | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        retention: RetentionPolicy | None = None,
     ) -> None:
         self.database = database
         self.registry = registry
@@ -55,6 +58,7 @@ class Engine:
         )
         self.results = self.residence.results
         self._works = works
+        self._retention = retention
         self._is_open = False
         self._loops = AsyncExitStack()
 
@@ -93,6 +97,8 @@ class Engine:
         if self.database.dialect_name == "postgresql":
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=scanner.wake))
+        if self._retention is not None:
+            loops.append(RunRetention(self.database, self._retention, clock=self.clock))
         return loops
 
     async def __aexit__(

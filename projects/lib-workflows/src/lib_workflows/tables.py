@@ -69,6 +69,7 @@ runs = Table(
     _partial("runs_parent", "parent IS NOT NULL", "parent"),
     # Nobody is a principal too: without one, a key must not mean two runs.
     _partial("runs_idempotency", "idempotency_key IS NOT NULL", PRINCIPAL, "idempotency_key", unique=True),
+    _partial("runs_ended", "ended_at IS NOT NULL", "status", "ended_at", "id"),
     Index("runs_created", "created_at", "id"),
     Index("runs_workflow", "workflow", "created_at"),
 )
@@ -186,6 +187,9 @@ attempts = Table(
     Column("next_at", BigInteger, nullable=False),
     Column("error", Text, nullable=False),
 )
+
+# Runs that retention takes away, piece by piece: the run's own row goes last, so its id is free only then.
+pruned_runs = Table("pruned_runs", metadata, Column("run", Text, primary_key=True))
 
 workers = Table(
     "workers",
