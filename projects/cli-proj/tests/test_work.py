@@ -14,6 +14,14 @@ def test_the_catalogue_is_listed_and_shown(product):
     assert "hold_seconds" in shown.out
 
 
+def test_a_workflow_says_what_its_runs_take(product):
+    assert product.evs("run", "start", "order", "--wait").code == 0
+    size = product.evs("workflow", "show", "order", "--size", "-o", "json").json
+    assert size["runs"]["completed"] >= 1
+    assert size["bytes"] > size["rows"] > 0
+    assert "completed" in product.evs("workflow", "show", "order", "--size").out
+
+
 def test_a_run_is_started_and_its_id_is_the_only_thing_on_standard_output(product):
     answer = product.evs("run", "start", "order")
     assert answer.code == 0

@@ -27,6 +27,15 @@ class WorkflowDocument(BaseModel):
     output_schema: dict[str, Any] | None
 
 
+class SizeDocument(Document):
+    """What the runs of a workflow take of the database: texts as they are stored, without indexes."""
+
+    workflow: str
+    runs: dict[str, int] = Field(description="How many runs have each status")
+    rows: int
+    bytes: int
+
+
 class PrincipalDocument(Document):
     """Who started a run."""
 

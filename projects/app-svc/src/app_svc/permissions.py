@@ -43,6 +43,7 @@ ACCOUNT_EVENTS = ("evs.user.*", "evs.session.*", "evs.token.*")
 RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/workflows"): Rule(READ),
     ("GET", "/v1/workflows/{name}"): Rule(READ),
+    ("GET", "/v1/workflows/{name}/size"): Rule(MANAGE),  # it counts everybody's runs
     ("POST", "/v1/runs"): Rule(RUN),
     ("POST", "/v1/runs:batch"): Rule(RUN),
     ("POST", "/v1/runs:cancel"): Rule(MANAGE),

@@ -1,6 +1,7 @@
 """What the AppService may be told beyond the settings of every member."""
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,6 +21,10 @@ class AppSettings(Settings):
     lease_seconds: float = Field(default=20.0, ge=1, le=3600)  # PostgreSQL: so long a dead engine keeps its runs
     # Networks that webhooks may reach although they are not public.
     webhook_allow_private: Names = Field(default_factory=list)
+    run_retention_days: float = Field(default=30, ge=1)  # of runs that have ended; a key of an hour ago must hold
+    run_retention_failed_days: float | None = Field(default=None, ge=1)  # of failed ones; None: like the others
+    run_retention_count: int | None = Field(default=None, ge=1)
+    run_archive: Path | None = None  # a folder that keeps runs before they go
     drain_seconds: float = Field(default=10.0, ge=0)  # what may end by itself, once we are told to stop
 
     @property
