@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import uuid
 from typing import Any
 
@@ -492,3 +493,22 @@ async def test_runs_are_archived_and_go_as_the_settings_say(
         await wait_until(is_gone)
     (archive,) = (tmp_path / "archive").iterdir()
     assert json.loads(archive.read_text())["run"]["id"] == run["id"]
+
+
+async def test_what_a_run_logs_is_read_by_whoever_may_see_the_run(any_app: Any, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, logger="app_svc.workflows")  # as the service does
+    alice = any_app.client()
+    run = await alice.run("order", {})
+    path = f"/v1/runs/{run['id']}/logs"
+    first = (await alice.get(path, params={"limit": 2})).json()
+    rest = (await alice.get(path, params={"cursor": first["next_cursor"]})).json()
+    lines = [*first["items"], *rest["items"]]
+    assert [line["number"] for line in lines] == list(range(1, len(lines) + 1))
+    (booked,) = [line for line in lines if line["operation"]]
+    assert (booked["message"], booked["attempt"], booked["level"]) == ("booking a carrier, attempt 1", 1, "info")
+    assert booked["logger"] == "app_svc.workflows.order"
+    assert lines[-1]["message"].startswith(f"order {run['id']}: shipped as")
+    assert (await alice.get(path, params={"after": len(lines) - 1})).json()["items"] == lines[-1:]
+    assert (await any_app.client("bob").get(path)).status_code == 404
+    assert (await any_app.operator().get(path)).json()["items"] == lines
+    assert (await alice.get(path, params={"after": -1})).status_code == 422

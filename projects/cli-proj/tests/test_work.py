@@ -34,6 +34,22 @@ def test_waiting_for_a_run_prints_its_result_and_exits_with_zero(product):
     assert answer.json["output"]["quantity"] == 2
 
 
+def test_what_a_run_logged_is_printed_and_followed_until_it_ends(product):
+    product.evs("run", "start", "order", "--id", "logged", "--wait")
+    lines = product.evs("run", "logs", "logged").out.splitlines()
+    assert any("info    app_svc.workflows.order [" in line and "booking a carrier" in line for line in lines)
+    found = product.evs("run", "logs", "logged", "-o", "json").json
+    assert [line["number"] for line in found] == list(range(1, len(lines) + 1))
+    product.evs("run", "start", "order", "-p", "hold_seconds=600", "--id", "followed")
+    process = product.start("run", "logs", "followed", "--follow", "-o", "jsonl")
+    first = json.loads(process.stdout.readline())
+    assert first["message"].startswith("order followed: ")
+    product.evs("run", "cancel", "followed")
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert product.evs("run", "logs", "absent").code == 3
+
+
 def test_waiting_for_a_run_that_fails_exits_with_one(product):
     answer = product.evs("run", "start", "order", "-p", "card=tok_declined", "--wait", "-o", "json")
     assert answer.code == 1

@@ -240,6 +240,19 @@ async def test_a_run_of_which_a_part_is_gone_hears_no_command_and_its_id_is_not_
     assert (await engine.database.read(queries.get_run, run_id)).output == 1
 
 
+async def test_a_leader_that_slept_takes_nothing_from_a_new_run_of_the_same_id(engine, clock):
+    run_id = await ended(engine, chatty, (5, 1), id="twice")
+    clock.advance(31 * DAY)
+    await engine.database.transact(pruning.mark, [run_id], clock.micros())
+    stale = await engine.database.read(pruning.next_piece)
+    assert stale.runs == [run_id]
+    await RunRetention(engine.database, RetentionPolicy(), clock=clock).prune()
+    await ended(engine, chatty, (5, 1), id="twice")
+    before = await rows_left(engine, run_id)
+    assert (await engine.database.transact(pruning.take_away, stale)).rows == 0
+    assert await rows_left(engine, run_id) == before
+
+
 async def test_a_run_that_was_given_a_new_life_meanwhile_is_not_marked(engine, clock):
     run_id = await ended(engine, failing)
     clock.advance(31 * DAY)

@@ -98,6 +98,18 @@ class HistoryDocument(Document):
     error: ErrorDocument | None = None
 
 
+class LogDocument(Document):
+    """One line that a run logged; without an operation the workflow itself logged it."""
+
+    number: int
+    at: datetime
+    level: str
+    logger: str
+    message: str
+    operation: str | None
+    attempt: int | None
+
+
 class ApprovalDocument(Document):
     """A question to a person, and what became of it."""
 

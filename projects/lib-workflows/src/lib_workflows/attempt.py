@@ -7,6 +7,7 @@ from concurrent.futures import Executor as Threads
 from typing import Any
 
 from lib_workflows.errors import StepTimeout
+from lib_workflows.run_logs import Place, log_place
 from lib_workflows.step import Step, StepRun, running_step
 
 
@@ -50,6 +51,8 @@ class Attempt:
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
         context.run(running_step.set, self.run)
+        if self.run.run_log is not None:
+            context.run(log_place.set, Place(self.run.run_log, self.run.operation, self.run.attempt))
         try:
             if self.step.is_async:
                 coroutine = self.step.function(*self.args)

@@ -87,6 +87,7 @@ class Engine:
         if self._works:
             await self._worker.begin(self.residence.fenced)
             self.residence.is_open = True
+            self.residence.logs.open()
             await self._loops.enter_async_context(running(*self._background()))
         self._is_open = True
         return self
@@ -109,6 +110,7 @@ class Engine:
         await self._loops.aclose()
         if self._works and self.residence.is_open:
             await self.residence.drain()
+            await self.residence.logs.settle()
             self.residence.drop_all()
             if not self.residence.is_lost:
                 await self._worker.end()

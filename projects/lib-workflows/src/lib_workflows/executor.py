@@ -35,6 +35,7 @@ from lib_workflows.lifecycle_events import (
     Teller,
 )
 from lib_workflows.operation import WaitEvent
+from lib_workflows.run_logs import Place, RunLog, RunLogs, log_place, logged_at
 from lib_workflows.run_record import Child, Message, RunRecord, Stored
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
 from lib_workflows.timers import Timer, Timers
@@ -52,6 +53,7 @@ class Home(Protocol):
     """What an executor needs of the engine it lives in."""
 
     database: Database
+    logs: RunLogs
     timers: Timers
     threads: Any
     is_draining: bool
@@ -106,6 +108,7 @@ class Executor:
     _on_left: Callable[[], None] | None = None
     driver: Driver = field(init=False)
     ledger: Ledger = field(init=False)
+    log: RunLog = field(init=False)
     teller: Teller = field(init=False)
     owner: str = field(init=False)  # the life it belongs to, and what guards its commits
     fence: Fence | None = field(init=False)
@@ -114,11 +117,14 @@ class Executor:
         self.owner, self.fence = self.home.worker_id, self.home.fence
         run = self.run
         context = Context(run.info(self.home.database.source), self)
+        self.log = self.home.logs.of_run(run.id, self.stored.log_lines)
+        place = log_place.set(Place(self.log))  # the driver runs the workflow in a copy of this context
         self.driver = Driver(
             run.id,
             lambda: self.workflow.function(context, *self.workflow.decode_input(run.input)),
             self.workflow.signature.result.encode,
         )
+        log_place.reset(place)
         self.teller = Teller.of(run.id, run.workflow, run.version, self.home.database.source, context.run.cause())
         self.ledger = Ledger(
             self.home.database,
@@ -153,6 +159,8 @@ class Executor:
         run, rows = self.run, self.stored.history
         self.last_active_at = self.clock_micros()
         self._in_turn = True
+        # Lines are saved after the rows that led to them: where there is a line, those before it are there, too.
+        self.log.is_replaying = bool(rows) or self.stored.log_lines > 0
         try:
             self.driver.begin(run.started_at or run.created_at)
             replay(self.driver, rows, run_id=run.id)
@@ -168,7 +176,7 @@ class Executor:
         self.replayed = frozenset(self.driver.pending) if self.stored.resumed else frozenset()
         self._cancelled = any(row.kind == "cancel" for row in rows)
         self._cancel_reason = next((row.meta or "" for row in rows if row.kind == "cancel"), "")
-        self.is_live = True
+        self.is_live, self.log.is_replaying = True, False
         if self.stored.claimed:
             self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
         if run.deadline_at is not None and not self._cancelled:
@@ -526,7 +534,8 @@ class Executor:
         position = self.position
 
         def function(connection: Connection) -> Completion:
-            completion = call(connection)
+            with logged_at(Place(self.log, pending.path, 1)):
+                completion = call(connection)
             completion.started_at, completion.position = started_at, position
             connection.write(Write(APPEND_HISTORY, self.row_of(completion, position, self.clock_micros())))
             return completion

@@ -8,7 +8,7 @@ from lib_events.database import Connection
 from lib_workflows.codec import decode_json
 from lib_workflows.errors import RunNotFound
 from lib_workflows.run_record import RunRecord, load
-from lib_workflows.tables import approvals, runs, updates, views
+from lib_workflows.tables import approvals, run_logs, runs, updates, views
 
 
 def export_run(connection: Connection, run_id: str) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def export_run(connection: Connection, run_id: str) -> dict[str, Any]:
 
 
 def export_whole_run(connection: Connection, run_id: str) -> dict[str, Any]:
-    """The same, with its end, views, approvals and updates; raises `RunNotFound`."""
+    """The same, with its end, views, approvals, updates and log; raises `RunNotFound`."""
     return export_run(connection, run_id) | {
         "ended_at": connection.scalar(select(runs.c.ended_at).where(runs.c.id == run_id)),
         "views": {
@@ -30,6 +30,7 @@ def export_whole_run(connection: Connection, run_id: str) -> dict[str, Any]:
         },
         "approvals": _rows(connection, approvals, run_id),
         "updates": _rows(connection, updates, run_id),
+        "logs": _rows(connection, run_logs, run_id),
     }
 
 

@@ -39,6 +39,7 @@ from lib_workflows.tables import (
     history,
     messages,
     pruned_runs,
+    run_logs,
     runs,
     updates,
     views,
@@ -59,6 +60,7 @@ PARTS: tuple[tuple[Table, Column[Any], Sequence[Column[Any]]], ...] = (
     (approvals, approvals.c.id, (approvals.c.about, approvals.c.form)),
     (views, views.c.name, (views.c.value,)),
     (attempts, attempts.c.operation, ()),
+    (run_logs, run_logs.c.number, (run_logs.c.message,)),
 )
 
 
@@ -160,14 +162,25 @@ def next_piece(connection: Connection) -> Piece | None:
 
 
 def take_away(connection: Connection, piece: Piece) -> Piece:
-    """Delete a piece."""
+    """Delete what is still to be deleted of a piece; returns that."""
+    piece = _still_marked(connection, piece)
     for index, keys in piece.parts:
         table, key, _ = PARTS[index]
         each = delete(table).where(table.c.run == bindparam("of_run"), key == bindparam("at_key"))
-        connection.execute(each, [{"of_run": run_id, "at_key": at} for run_id, at in keys])
+        if keys:
+            connection.execute(each, [{"of_run": run_id, "at_key": at} for run_id, at in keys])
     connection.execute(delete(runs).where(runs.c.id.in_(piece.runs)))
     connection.execute(delete(pruned_runs).where(pruned_runs.c.run.in_(piece.marks)))
     return piece
+
+
+def _still_marked(connection: Connection, piece: Piece) -> Piece:
+    """The part of a piece whose runs are marked now: where somebody else led meanwhile, an id may mean a new run."""
+    of_runs = {run_id for _, keys in piece.parts for run_id, _ in keys} | {*piece.runs, *piece.marks}
+    query = select(pruned_runs.c.run).where(pruned_runs.c.run.in_(of_runs))
+    marked = set(connection.scalars(query.with_for_update() if connection.dialect_name == "postgresql" else query))
+    parts = [(index, [key for key in keys if key[0] in marked]) for index, keys in piece.parts]
+    return Piece(parts, sorted(marked & {*piece.runs}), sorted(marked & {*piece.marks}))
 
 
 class _Room:

@@ -113,8 +113,8 @@ class RunRetention(Loop):
     async def _take_away(self) -> int:
         pruned = 0
         while (piece := await self._database.read(pruning.next_piece)) is not None:
-            await self._database.transact(pruning.take_away, piece)
-            pruned += len(piece.runs)
+            taken = await self._database.transact(pruning.take_away, piece)
+            pruned += len(taken.runs)
             await asyncio.sleep(BREATH_SECONDS)
         return pruned
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from lib_events.database import Connection
 from lib_workflows.codec import decode_json
@@ -13,7 +13,7 @@ from lib_workflows.context import RunInfo
 from lib_workflows.messages import Principal
 from lib_workflows.run_state import TERMINAL
 from lib_workflows.statements import HistoryRow
-from lib_workflows.tables import approvals, attempts, history, messages, runs
+from lib_workflows.tables import approvals, attempts, history, messages, run_logs, runs
 
 HISTORY_COLUMNS = tuple(history.c[name] for name in HistoryRow._fields)
 
@@ -112,6 +112,7 @@ class Stored:
     resumed: bool = False  # it has been in memory before
     claimed: bool = False  # it was queued and begins now
     life: int = 0  # how often a retry has set a part of the history aside
+    log_lines: int = 0  # that it has kept
 
 
 def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord, Stored]]:
@@ -126,6 +127,9 @@ def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord
     for row in connection.execute(select(attempts).where(attempts.c.run.in_(run_ids))):
         stored[row.run].attempts[row.operation] = row.attempt
         stored[row.run].pauses[row.operation] = row.next_at
+    lines = select(run_logs.c.run, func.max(run_logs.c.number).label("last")).where(run_logs.c.run.in_(run_ids))
+    for row in connection.execute(lines.group_by(run_logs.c.run)):
+        stored[row.run].log_lines = row.last
     asked = select(approvals.c.id, approvals.c.run, approvals.c.operation).where(approvals.c.run.in_(run_ids))
     for row in connection.execute(asked):
         if row.id == approval_id(row.run, row.operation, stored[row.run].life):

@@ -89,7 +89,7 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
     def heartbeat(run: StepRun, progress: Any) -> None:
         home.report_progress(run.run_id, None, "", {"operation": run.operation, "step": run.name, "progress": progress})
 
-    run = StepRun(executor.run.id, path, step.name, number, heartbeat)
+    run = StepRun(executor.run.id, path, step.name, number, heartbeat, run_log=executor.log)
     started_at = executor.clock_micros()
 
     def ended(attempt: Attempt, value: Any, error: BaseException | None) -> None:

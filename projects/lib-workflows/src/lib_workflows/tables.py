@@ -188,6 +188,20 @@ attempts = Table(
     Column("error", Text, nullable=False),
 )
 
+run_logs = Table(
+    "run_logs",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("logger", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("operation", Text),  # none: the workflow itself
+    Column("attempt", Integer),
+    sqlite_with_rowid=False,
+)
+
 # Runs that retention takes away, piece by piece: the run's own row goes last, so its id is free only then.
 pruned_runs = Table("pruned_runs", metadata, Column("run", Text, primary_key=True))
 
