@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import logging
 import uuid
 from typing import Any
 
 import jsonschema
 import pytest
+from sqlalchemy import update
 
 from app_svc import run_desk
 from app_svc.permissions import SIGNED
 from lib_events.testing import wait_until
+from lib_workflows.tables import runs
 
 
 async def test_a_start_is_accepted_with_its_place_and_waits_on_request(app: Any) -> None:
@@ -460,3 +463,52 @@ async def test_the_service_stops_while_streams_are_open_and_work_is_under_way(
                 app.service.streams.close()
                 async for _ in messages:
                     pass
+
+
+async def test_an_operator_sees_what_the_runs_of_a_workflow_take(any_app: Any) -> None:
+    alice, olga = any_app.client(), any_app.operator()
+    nothing = {"workflow": "order", "runs": {}, "rows": 0, "bytes": 0}
+    assert (await olga.get("/v1/workflows/order/size")).json() == nothing
+    await alice.run("order", {})
+    size = (await olga.get("/v1/workflows/order/size")).json()
+    assert size["runs"] == {"completed": 1}
+    assert size["bytes"] > 100
+    assert (await alice.get("/v1/workflows/order/size")).status_code == 403
+    assert (await olga.get("/v1/workflows/absent/size")).status_code == 404
+
+
+async def test_runs_are_archived_and_go_as_the_settings_say(
+    make_settings: Any, run_app: Any, issuer: Any, tmp_path: Any
+) -> None:
+    settings = make_settings(run_retention_days=1, run_archive=tmp_path / "archive")
+    async with run_app(settings, issuer) as app:
+        run = await app.client().run("order", {})
+        long_ago = {"ended_at": runs.c.ended_at - 2 * 86_400_000_000}
+        await app.service.database.transact(lambda connection: connection.execute(update(runs).values(long_ago)))
+    async with run_app(settings, issuer) as app:
+
+        async def is_gone() -> bool:
+            return (await app.client().get(f"/v1/runs/{run['id']}")).status_code == 404
+
+        await wait_until(is_gone)
+    (archive,) = (tmp_path / "archive").iterdir()
+    assert json.loads(archive.read_text())["run"]["id"] == run["id"]
+
+
+async def test_what_a_run_logs_is_read_by_whoever_may_see_the_run(any_app: Any, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, logger="app_svc.workflows")  # as the service does
+    alice = any_app.client()
+    run = await alice.run("order", {})
+    path = f"/v1/runs/{run['id']}/logs"
+    first = (await alice.get(path, params={"limit": 2})).json()
+    rest = (await alice.get(path, params={"cursor": first["next_cursor"]})).json()
+    lines = [*first["items"], *rest["items"]]
+    assert [line["number"] for line in lines] == list(range(1, len(lines) + 1))
+    (booked,) = [line for line in lines if line["operation"]]
+    assert (booked["message"], booked["attempt"], booked["level"]) == ("booking a carrier, attempt 1", 1, "info")
+    assert booked["logger"] == "app_svc.workflows.order"
+    assert lines[-1]["message"].startswith(f"order {run['id']}: shipped as")
+    assert (await alice.get(path, params={"after": len(lines) - 1})).json()["items"] == lines[-1:]
+    assert (await any_app.client("bob").get(path)).status_code == 404
+    assert (await any_app.operator().get(path)).json()["items"] == lines
+    assert (await alice.get(path, params={"after": -1})).status_code == 422

@@ -14,6 +14,14 @@ def test_the_catalogue_is_listed_and_shown(product):
     assert "hold_seconds" in shown.out
 
 
+def test_a_workflow_says_what_its_runs_take(product):
+    assert product.evs("run", "start", "order", "--wait").code == 0
+    size = product.evs("workflow", "show", "order", "--size", "-o", "json").json
+    assert size["runs"]["completed"] >= 1
+    assert size["bytes"] > size["rows"] > 0
+    assert "completed" in product.evs("workflow", "show", "order", "--size").out
+
+
 def test_a_run_is_started_and_its_id_is_the_only_thing_on_standard_output(product):
     answer = product.evs("run", "start", "order")
     assert answer.code == 0
@@ -24,6 +32,22 @@ def test_waiting_for_a_run_prints_its_result_and_exits_with_zero(product):
     answer = product.evs("run", "start", "order", "-p", "quantity=2", "--wait", "-o", "json")
     assert answer.code == 0
     assert answer.json["output"]["quantity"] == 2
+
+
+def test_what_a_run_logged_is_printed_and_followed_until_it_ends(product):
+    product.evs("run", "start", "order", "--id", "logged", "--wait")
+    lines = product.evs("run", "logs", "logged").out.splitlines()
+    assert any("info    app_svc.workflows.order [" in line and "booking a carrier" in line for line in lines)
+    found = product.evs("run", "logs", "logged", "-o", "json").json
+    assert [line["number"] for line in found] == list(range(1, len(lines) + 1))
+    product.evs("run", "start", "order", "-p", "hold_seconds=600", "--id", "followed")
+    process = product.start("run", "logs", "followed", "--follow", "-o", "jsonl")
+    first = json.loads(process.stdout.readline())
+    assert first["message"].startswith("order followed: ")
+    product.evs("run", "cancel", "followed")
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert product.evs("run", "logs", "absent").code == 3
 
 
 def test_waiting_for_a_run_that_fails_exits_with_one(product):

@@ -79,6 +79,7 @@ async def test_a_started_order_is_seen_to_its_end(person):
     assert "s-completed" in page.text
     assert "reserve_stock" in page.text
     assert "team=blue" in page.text
+    assert "booking a carrier, attempt 1" in page.text
     whole = person.get(started.headers["Location"] + "/output.json").json()
     assert whole["quantity"] == 2
     position = re.search(r'href="([^"]+/history/\d+)"', page.text)

@@ -46,7 +46,7 @@ def create_app(service: Service) -> FastAPI:
         ],
     )
     route_class = guarded_route(service.guard)
-    app.include_router(catalogue_routes(service.workflows, route_class=route_class))
+    app.include_router(catalogue_routes(service.workflows, service.database, route_class=route_class))
     app.include_router(run_routes(service, route_class=route_class))
     app.include_router(approval_routes(service.database, route_class=route_class))
     app.include_router(event_routes(service, route_class=route_class))

@@ -27,6 +27,15 @@ class WorkflowDocument(BaseModel):
     output_schema: dict[str, Any] | None
 
 
+class SizeDocument(Document):
+    """What the runs of a workflow take of the database: texts as they are stored, without indexes."""
+
+    workflow: str
+    runs: dict[str, int] = Field(description="How many runs have each status")
+    rows: int
+    bytes: int
+
+
 class PrincipalDocument(Document):
     """Who started a run."""
 
@@ -87,6 +96,18 @@ class HistoryDocument(Document):
     input: Any = None
     output: Any = None
     error: ErrorDocument | None = None
+
+
+class LogDocument(Document):
+    """One line that a run logged; without an operation the workflow itself logged it."""
+
+    number: int
+    at: datetime
+    level: str
+    logger: str
+    message: str
+    operation: str | None
+    attempt: int | None
 
 
 class ApprovalDocument(Document):

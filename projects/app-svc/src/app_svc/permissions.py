@@ -43,6 +43,7 @@ ACCOUNT_EVENTS = ("evs.user.*", "evs.session.*", "evs.token.*")
 RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/workflows"): Rule(READ),
     ("GET", "/v1/workflows/{name}"): Rule(READ),
+    ("GET", "/v1/workflows/{name}/size"): Rule(MANAGE),  # it counts everybody's runs
     ("POST", "/v1/runs"): Rule(RUN),
     ("POST", "/v1/runs:batch"): Rule(RUN),
     ("POST", "/v1/runs:cancel"): Rule(MANAGE),
@@ -50,6 +51,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/runs"): Rule(READ, all=MANAGE),
     ("GET", "/v1/runs/{run_id}"): Rule(READ, all=MANAGE),
     ("GET", "/v1/runs/{run_id}/history"): Rule(READ, all=MANAGE),
+    ("GET", "/v1/runs/{run_id}/logs"): Rule(READ, all=MANAGE),
     ("GET", "/v1/runs/{run_id}/events"): Rule(READ, all=MANAGE),
     ("GET", "/v1/runs/{run_id}/views/{name}"): Rule(READ, all=MANAGE),
     ("POST", "/v1/runs/{run_id}/cancel"): Rule(RUN, all=MANAGE),

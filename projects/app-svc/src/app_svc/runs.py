@@ -10,7 +10,7 @@ from pydantic import AwareDatetime
 from pydantic_core import from_json
 
 from app_svc.authorization import CallerOf
-from app_svc.documents import HistoryDocument, RunDocument
+from app_svc.documents import HistoryDocument, LogDocument, RunDocument
 from app_svc.event_visibility import OfRun
 from app_svc.page import STORABLE, CursorText, Limit, Page
 from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, UpdateAnswer
@@ -44,6 +44,7 @@ def run_routes(service: Service, *, route_class: type[APIRoute]) -> APIRouter:
     router.post("/v1/runs:retry")(runs.retry_matching)
     router.get("/v1/runs/{run_id}")(runs.show)
     router.get("/v1/runs/{run_id}/history")(runs.history)
+    router.get("/v1/runs/{run_id}/logs")(runs.logs)
     router.get("/v1/runs/{run_id}/events", response_class=Response, responses=stream)(runs.follow)
     router.get("/v1/runs/{run_id}/views/{name}")(runs.view)
     router.post("/v1/runs/{run_id}/cancel", status_code=202)(runs.cancel)
@@ -131,6 +132,20 @@ class RunRoutes:
         await self._desk.find(run_id, caller)
         found = await self._database.read(queries.list_history, run_id, cursor, limit)
         return Page[HistoryDocument].model_validate(found)
+
+    async def logs(
+        self,
+        run_id: RunId,
+        caller: CallerOf,
+        *,
+        after: Annotated[int, Query(ge=0, lt=2**31, description="Only lines behind the one with this number")] = 0,
+        cursor: CursorText = None,
+        limit: Limit = 100,
+    ) -> Page[LogDocument]:
+        """List what the run has logged, in order; the last lines before a crash may be missing."""
+        await self._desk.find(run_id, caller)
+        found = await self._database.read(partial(queries.list_logs, after=after), run_id, cursor, limit)
+        return Page[LogDocument].model_validate(found)
 
     async def follow(self, request: Request, run_id: RunId, caller: CallerOf) -> Response:
         """Follow a run's events from its start, and its progress live (server-sent events)."""

@@ -38,8 +38,9 @@ from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics
 from lib_events.webhook_delivery import Webhooks
 from lib_events.webhook_sender import Sender
-from lib_workflows import Engine, Registry
+from lib_workflows import Engine, Registry, RetentionPolicy
 from lib_workflows import tables as workflow_tables
+from lib_workflows.archive import FolderArchive
 from lib_workflows.event_waits import oldest_look_back
 from lib_workflows.lifecycle_events import EVENT_TYPES
 from lib_workflows.residence import Limits, OnProgress
@@ -157,6 +158,7 @@ def _engine(settings: AppSettings, database: Database, loaded: Loaded, on_progre
         limits=limits,
         queues=settings.queues or None,
         lease_seconds=settings.lease_seconds,
+        retention=_run_retention(settings),
     )
 
 
@@ -198,6 +200,16 @@ def _event_loops(settings: AppSettings, database: Database, registry: EventRegis
     keep = Keep(age=timedelta(days=settings.event_retention_days), events=settings.event_retention_count)
     retention = Retention(database, keep, needed=[oldest_look_back], is_published=broker is not None)
     return [*loops, Relay(database, broker), retention]
+
+
+def _run_retention(settings: AppSettings) -> RetentionPolicy:
+    failed = settings.run_retention_failed_days
+    return RetentionPolicy(
+        age=timedelta(days=settings.run_retention_days),
+        failed_age=None if failed is None else timedelta(days=failed),
+        runs=settings.run_retention_count,
+        archive=None if settings.run_archive is None else FolderArchive(settings.run_archive),
+    )
 
 
 def _sealing_key(settings: AppSettings) -> SealingKey:

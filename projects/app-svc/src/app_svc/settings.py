@@ -1,6 +1,7 @@
 """What the AppService may be told beyond the settings of every member."""
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,6 +23,10 @@ class AppSettings(Settings):
     webhook_allow_private: Names = Field(default_factory=list)
     step_processes: int | None = Field(default=None, ge=1, le=256)  # for process=True; default: one for each CPU
     queues: Names = Field(default_factory=list)  # whose runs this process works on; default: every queue's
+    run_retention_days: float = Field(default=30, ge=1)  # of runs that have ended; a key of an hour ago must hold
+    run_retention_failed_days: float | None = Field(default=None, ge=1)  # of failed ones; None: like the others
+    run_retention_count: int | None = Field(default=None, ge=1)
+    run_archive: Path | None = None  # a folder that keeps runs before they go
     drain_seconds: float = Field(default=10.0, ge=0)  # what may end by itself, once we are told to stop
 
     @property

@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -18,51 +18,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib_events.event import Cause, current_cause
+from lib_events.redaction import describe, fields_of, redact
 
-HIDDEN = "[hidden]"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # W3C Trace Context section 3.2: version 00, lower-case hex; all zeros are invalid.
 TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
-SECRET_NAME = re.compile(
-    r"authorization|cookie|password|passwd|secret|token|api_?key|private|seed|verifier|assertion|dpop", re.IGNORECASE
-)
-# Each pattern keeps its first group and hides the rest.
-SECRET_TEXT = (
-    re.compile(r"\b((?:Bearer|Basic|DPoP)\s+)[A-Za-z0-9+/._~=-]{6,}", re.IGNORECASE),
-    re.compile(r"()\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*"),  # a JWT, wherever it stands
-    re.compile(r"()\bS[UAOCNXP][A-Z2-7]{56}\b"),  # an nkey seed
-    re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)"),  # a password in a URL
-    re.compile(r"([?&]code=)[^\s&\"']+"),  # an authorization code in a URL
-    re.compile(
-        r"((?:token|password|secret|verifier|assertion|authorization)(?:[\"']?\s*=\s*|[\"']\s*:\s*)[\"']?)[^\s\"'&,;}]+",
-        re.IGNORECASE,
-    ),
-)
-STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-def redact(text: str) -> str:
-    """Hide what looks like a secret in `text`."""
-    for pattern in SECRET_TEXT:
-        text = pattern.sub(rf"\g<1>{HIDDEN}", text)
-    return text
-
-
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What the caller passed as `extra`, without its secrets."""
-    extra = {name: value for name, value in vars(record).items() if name not in STANDARD_FIELDS}
-    return {name: _hide(name, value) for name, value in extra.items()}
-
-
-def _hide(name: str, value: Any) -> Any:
-    if SECRET_NAME.search(name):
-        return HIDDEN
-    if isinstance(value, dict):
-        return {str(key): _hide(str(key), item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_hide(name, item) for item in value]
-    return value if isinstance(value, int | float | bool | None) else redact(str(value))
 
 
 class JsonFormatter(logging.Formatter):
@@ -86,7 +47,7 @@ class JsonFormatter(logging.Formatter):
             "exception": redact(self.formatException(record.exc_info)) if record.exc_info else None,
         }
         known = {name: value for name, value in line.items() if value is not None}
-        return json.dumps(_fields(record) | known, ensure_ascii=False, default=str)
+        return json.dumps(fields_of(record) | known, ensure_ascii=False, default=str)
 
 
 class HumanFormatter(logging.Formatter):
@@ -95,11 +56,7 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write `record` as text."""
         moment = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        text = f"{moment} {record.levelname.lower():<7} {record.name}: {record.getMessage()}"
-        if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        return redact(text) + fields
+        return f"{moment} {record.levelname.lower():<7} {record.name}: {describe(record)}"
 
 
 def configure_logging(service: str, *, level: str = "INFO", stream: TextIO | None = None) -> None:

@@ -25,6 +25,7 @@ from lib_workflows.workflow import Registry, Workflow, workflow
 
 if TYPE_CHECKING:
     from lib_workflows.engine import Engine
+    from lib_workflows.retention import RetentionPolicy
     from lib_workflows.run_handle import RunHandle
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "NonRetryable",
     "Principal",
     "Registry",
+    "RetentionPolicy",
     "RunCancelled",
     "RunConflict",
     "RunFailed",
@@ -65,6 +67,10 @@ def __getattr__(name: str) -> Any:
         from lib_workflows.engine import Engine  # noqa: PLC0415
 
         return Engine
+    if name == "RetentionPolicy":
+        from lib_workflows.retention import RetentionPolicy  # noqa: PLC0415
+
+        return RetentionPolicy
     if name == "RunHandle":
         from lib_workflows.run_handle import RunHandle  # noqa: PLC0415
 

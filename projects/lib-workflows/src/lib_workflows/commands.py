@@ -37,7 +37,7 @@ from lib_workflows.lifecycle_events import (
 )
 from lib_workflows.messages import Principal
 from lib_workflows.run_state import TERMINAL, after
-from lib_workflows.tables import approvals, event_waits, heartbeats, history, messages, runs, updates
+from lib_workflows.tables import approvals, event_waits, heartbeats, history, messages, pruned_runs, runs, updates
 
 RUNS_TOPIC = "runs"  # something happened that the worker holding a run must hear
 ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
@@ -323,7 +323,10 @@ def decide(
         "form": encode_json(dict(form)) if form is not None else None,
     }
     connection.execute(update(approvals).where(approvals.c.id == approval_id).values(**decided))
-    run = lock_run(connection, row.run)
+    try:
+        run = lock_run(connection, row.run)
+    except RunNotFound as gone:
+        raise ApprovalNotFound(approval_id) from gone
     connection.publish(
         teller_of(run, connection.source).tell_approval(
             APPROVAL_DECIDED,
@@ -375,14 +378,19 @@ def _lock_approval(connection: Connection, approval_id: str) -> Any:
 
 
 def lock_run(connection: Connection, run_id: str) -> Any:
-    """Lock the run's row and return it; raises `RunNotFound`."""
+    """Lock the run's row and return it; raises `RunNotFound`, also for one that is being pruned."""
     query = select(runs).where(runs.c.id == run_id)
     row = connection.execute(
         query.with_for_update() if connection.dialect_name == "postgresql" else query
     ).one_or_none()
-    if row is None:
+    # Asked once the row is locked: a part of its history may be gone.
+    if row is None or (row.ended_at is not None and _is_pruned(connection, run_id)):
         raise RunNotFound(run_id)
     return row
+
+
+def _is_pruned(connection: Connection, run_id: str) -> bool:
+    return connection.scalar(select(pruned_runs.c.run).where(pruned_runs.c.run == run_id)) is not None
 
 
 def wake(connection: Connection, run_id: str) -> int | None:
@@ -428,9 +436,10 @@ def _send(
 
 
 def send_event(connection: Connection, run_id: str, operation: str, payload: str, *, position: int, now: int) -> bool:
-    """Hand an event to the wait at `operation`; returns False when the run has ended."""
+    """Hand an event to the wait at `operation`; returns False when the run has ended, or is gone."""
     connection.execute(delete(event_waits).where(event_waits.c.run == run_id, event_waits.c.operation == operation))
-    if connection.scalar(select(runs.c.ended_at).where(runs.c.id == run_id)) is not None:
+    unfinished = select(runs.c.id).where(runs.c.id == run_id, runs.c.ended_at.is_(None))
+    if connection.scalar(unfinished) is None:
         return False
     _send(connection, run_id, "event", operation, payload, reference=str(position), now=now)
     return True

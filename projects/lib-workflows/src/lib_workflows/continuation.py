@@ -18,7 +18,7 @@ from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.commands import RUNS_TOPIC, lock_run, teller_of
 from lib_workflows.lifecycle_events import RUN_CONTINUED
 from lib_workflows.run_record import RECEIVED_KIND, RECEIVED_OPERATION
-from lib_workflows.tables import attempts, event_waits, heartbeats, history, runs
+from lib_workflows.tables import attempts, event_waits, heartbeats, history, run_logs, runs
 
 type Received = Mapping[tuple[str, str], int]  # (type, match) -> position of the last event
 
@@ -58,7 +58,8 @@ def _set_apart(connection: Connection, run_id: str, number: int, now: int) -> st
     changed = dict.fromkeys(NOT_KEPT, null()) | {"status": literal("continued"), "ended_at": literal(now)}
     while not _copy_row(connection, run_id, past, changed):
         past += "~"  # somebody has chosen that very id for another run
-    connection.execute(update(history).where(history.c.run == run_id).values(run=past))
+    for table in (history, run_logs):
+        connection.execute(update(table).where(table.c.run == run_id).values(run=past))
     connection.execute(update(runs).where(runs.c.parent == run_id).values(parent=past))
     return past
 

@@ -22,6 +22,7 @@ from lib_workflows.loop_watch import LoopWatch
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
 from lib_workflows.residence import AnyWorkflow, Limits, OnProgress, Residence
+from lib_workflows.retention import RetentionPolicy, RunRetention
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.run_record import RunRecord
 from lib_workflows.tables import SCHEMA
@@ -36,7 +37,7 @@ class Engine:
 
     With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work. With `queues` it
     works on the runs of these queues only. `on_progress(run_id, fraction, text, detail)` hears of live progress; it
-    may be called from a step's thread.
+    may be called from a step's thread. Without a `retention` policy runs are kept for ever.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Engine:
         limits: Limits | None = None,
         queues: Collection[str] | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        retention: RetentionPolicy | None = None,
     ) -> None:
         self.database = database
         self.registry = registry
@@ -67,6 +69,7 @@ class Engine:
         )
         self.results = self.residence.results
         self._works = works
+        self._retention = retention
         self._is_open = False
         self._loops = AsyncExitStack()
 
@@ -98,6 +101,7 @@ class Engine:
             watch = LoopWatch(blocked_seconds=self._limits.blocked_seconds)
             watch.start()
             self._loops.callback(watch.stop)
+            self.residence.logs.open()
             await self._loops.enter_async_context(running(*self._background()))
         self._is_open = True
         return self
@@ -108,6 +112,8 @@ class Engine:
         if self.database.dialect_name == "postgresql":
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=scanner.wake))
+        if self._retention is not None:
+            loops.append(RunRetention(self.database, self._retention, clock=self.clock))
         return loops
 
     async def __aexit__(
@@ -118,6 +124,7 @@ class Engine:
         await self._loops.aclose()
         if self._works and self.residence.is_open:
             await self.residence.drain()
+            await self.residence.logs.settle()
             self.residence.drop_all()
             if not self.residence.is_lost:
                 await self._worker.end()

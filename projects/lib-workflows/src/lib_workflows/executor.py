@@ -24,7 +24,7 @@ from lib_workflows.continuation import carried
 from lib_workflows.driver import Driver, Outcome, Pending
 from lib_workflows.errors import Cancelled, Continued, ErrorRecord, Nondeterministic
 from lib_workflows.failure import encode_record, record_of
-from lib_workflows.history import CANCEL_OPERATION, PATCH_PREFIX, replay, tags_at_start
+from lib_workflows.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
 from lib_workflows.ledger import Ledger
 from lib_workflows.lifecycle_events import (
     RUN_ENDED,
@@ -36,6 +36,7 @@ from lib_workflows.lifecycle_events import (
     Teller,
 )
 from lib_workflows.operation import WaitEvent
+from lib_workflows.run_logs import Place, RunLog, RunLogs, log_place, logged_at
 from lib_workflows.run_record import RECEIVED_KIND, Attempted, Child, Message, RunRecord, Stored
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
 from lib_workflows.step_places import StepPlaces
@@ -56,6 +57,7 @@ class Home(Protocol):
     """What an executor needs of the engine it lives in."""
 
     database: Database
+    logs: RunLogs
     timers: Timers
     places: StepPlaces
     is_draining: bool
@@ -123,6 +125,7 @@ class Executor:
     _on_left: Callable[[], None] | None = None
     driver: Driver = field(init=False)
     ledger: Ledger = field(init=False)
+    log: RunLog = field(init=False)
     teller: Teller = field(init=False)
     owner: str = field(init=False)  # the life it belongs to, and what guards its commits
     fence: Fence | None = field(init=False)
@@ -132,11 +135,14 @@ class Executor:
         run = self.run
         info = run.info(self.home.database.source, tags_at_start(run, self.stored.history))
         context = Context(info, self, self.workflow.encode_input)
+        self.log = self.home.logs.of_run(run.id, self.stored.log_lines)
+        place = log_place.set(Place(self.log))  # the driver runs the workflow in a copy of this context
         self.driver = Driver(
             run.id + run.scope,
             lambda: self.workflow.function(context, *self.workflow.decode_input(run.input)),
             self.workflow.signature.result.encode,
         )
+        log_place.reset(place)
         self.teller = Teller.of(run.id, run.workflow, run.version, self.home.database.source, context.run.cause())
         self.ledger = Ledger(
             self.home.database,
@@ -198,9 +204,11 @@ class Executor:
         self.last_active_at = self.clock_micros()
         self.position = max(self.stored.last_position, rows[-1].position if rows else 0)
         self._in_turn = True
+        # Lines are saved after the rows that led to them: where there is a line, those before it are there, too.
+        resumed = self.stored.resumed and not self.stored.queued
+        self.log.is_replaying = comes_back(rows) or (resumed and self.stored.log_lines > 0)
         try:
             begun_at = run.started_at or run.created_at
-            resumed = self.stored.resumed and not self.stored.queued
             replay(self.driver, rows, run_id=run.id, begun_at=begun_at, resumed=resumed)
         except Nondeterministic as error:
             self._park(error)
@@ -217,7 +225,7 @@ class Executor:
         self.replayed = frozenset(self.driver.pending) if self.stored.resumed else frozenset()
         self._cancelled = any(row.kind == "cancel" for row in rows)
         self._cancel_reason = next((row.meta or "" for row in rows if row.kind == "cancel"), "")
-        self.is_live = True
+        self.is_live, self.log.is_replaying = True, False
         if self.stored.claimed:
             self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
         if run.deadline_at is not None and not self._cancelled:
@@ -587,7 +595,8 @@ class Executor:
         position = self.position
 
         def function(connection: Connection) -> Completion:
-            completion = call(connection)
+            with logged_at(Place(self.log, pending.path, 1)):
+                completion = call(connection)
             completion.started_at, completion.position = started_at, position
             connection.write(Write(APPEND_HISTORY, self.row_of(completion, position, self.clock_micros())))
             return completion

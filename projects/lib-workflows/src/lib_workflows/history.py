@@ -105,13 +105,18 @@ def _value_of(operation: Operation[Any], row: HistoryRow) -> Any:  # noqa: PLR09
     return Decision(**decode_json(text or "{}")) if row.kind == "approval" else None
 
 
+def comes_back(rows: Sequence[HistoryRow]) -> bool:
+    """Whether these rows tell of something the run has done, not only of what it has carried from an earlier life."""
+    return any(row.kind != RECEIVED_KIND for row in rows)
+
+
 def replay(driver: Driver, rows: Sequence[HistoryRow], *, run_id: str, begun_at: int, resumed: bool) -> None:
     """Begin a driver and deliver `rows` in order; raises `Nondeterministic` where it asks otherwise.
 
     `resumed`: an earlier life of the run may have come further than its rows tell.
     """
     driver.patches = {row.name: True for row in rows if row.kind == "patch"}
-    driver.is_replaying = resumed or any(row.kind != RECEIVED_KIND for row in rows)
+    driver.is_replaying = resumed or comes_back(rows)
     driver.begin(begun_at)
     for row in rows:
         if row.kind in MARKS:

@@ -20,7 +20,7 @@ from lib_workflows.codec import decode_json
 from lib_workflows.errors import ErrorRecord, WorkflowsError
 from lib_workflows.failure import decode_record
 from lib_workflows.messages import Principal
-from lib_workflows.tables import approvals, history, runs, views
+from lib_workflows.tables import approvals, history, run_logs, runs, views
 
 PAGE = 50
 INTEGER_LIMIT = 2**63  # of the databases' integers
@@ -76,6 +76,19 @@ class HistoryEntry:
     input: Any
     output: Any
     error: ErrorRecord | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line that a run logged; `operation` is None for the workflow itself."""
+
+    number: int
+    at: datetime
+    level: str
+    logger: str
+    message: str
+    operation: str | None
+    attempt: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +175,14 @@ def list_history(
 ) -> Page[HistoryEntry]:
     """The same in pages."""
     return _page(connection, _history_of(run_id), HISTORY_ORDER, cursor, limit)
+
+
+def list_logs(
+    connection: Connection, run_id: str, cursor: str | None = None, limit: int = PAGE, *, after: int = 0
+) -> Page[LogLine]:
+    """What a run logged, in order, from behind the line numbered `after`."""
+    query = select(run_logs).where(run_logs.c.run == run_id, run_logs.c.number > after)
+    return _page(connection, query, LOG_ORDER, cursor, limit)
 
 
 def get_views(connection: Connection, run_id: str) -> dict[str, Any]:
@@ -335,6 +356,18 @@ def _entry(row: Any) -> HistoryEntry:
     )
 
 
+def _line(row: Any) -> LogLine:
+    return LogLine(
+        number=row.number,
+        at=to_datetime(row.at),
+        level=row.level,
+        logger=row.logger,
+        message=row.message,
+        operation=row.operation,
+        attempt=row.attempt,
+    )
+
+
 def _approval(row: Any) -> ApprovalView:
     return ApprovalView(
         id=row.id,
@@ -357,6 +390,8 @@ def _approval(row: Any) -> ApprovalView:
 NEWEST_RUN = _Order((runs.c.created_at, runs.c.id), _run)
 NEWEST_APPROVAL = _Order((approvals.c.asked_at, approvals.c.id), _approval)
 HISTORY_ORDER = _Order((history.c.position,), _entry, is_falling=False)
+
+LOG_ORDER = _Order((run_logs.c.number,), _line, is_falling=False)
 
 
 def _json(text: str | None) -> Any:

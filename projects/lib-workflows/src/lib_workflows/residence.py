@@ -23,6 +23,7 @@ from lib_workflows.executor import Executor, Start
 from lib_workflows.lifecycle_events import RUN_QUEUED, RUN_STARTED, Teller
 from lib_workflows.messages import Principal
 from lib_workflows.results import Ending, Results
+from lib_workflows.run_logs import RunLogs
 from lib_workflows.run_record import Child, RunRecord, Stored, child_run_id, load, refresh
 from lib_workflows.statements import INSERT_RUN, WAKE_RUN
 from lib_workflows.step_places import StepPlaces
@@ -72,6 +73,7 @@ class Residence:
         self.database = database
         self.registry = registry
         self.timers = Timers(clock)
+        self.logs = RunLogs(database, lambda: self.fence)
         self.results = Results(database, self._is_here)
         self.progress: dict[str, tuple[float | None, str]] = {}  # the last of each run in memory
         self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes)
@@ -99,6 +101,7 @@ class Residence:
         self.is_open = False
         self.drop_all()
         self.timers.close()
+        self.logs.close()
         self.results.close()
         for task in list(self._tasks):
             task.cancel()
@@ -288,6 +291,7 @@ class Residence:
 
     def run_ended(self, executor: Executor, saving: asyncio.Future[None]) -> None:
         """A run's last state has been handed to the commit: its parent may know, others when it is durable."""
+        self.logs.save()  # into the same commit: whoever hears of the end finds its last lines
         run = executor.run
         if run.parent is not None and run.parent_operation is not None and run.status != "nondeterministic":
             child = Child(run.id, run.status, run.output, run.error)
@@ -336,6 +340,7 @@ class Residence:
     async def continue_as_new(self, executor: Executor, payload: str | None) -> None:
         """Set the run's past apart, durably; it is claimed again like any queued run."""
         run_id = executor.run.id
+        await self.logs.settle()  # what this life has logged goes with its past
         try:
             await self.database.transact(
                 lambda connection: continuation.continue_as_new(

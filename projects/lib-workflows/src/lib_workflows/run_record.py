@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from lib_events.database import Connection
 from lib_workflows.codec import decode_json
@@ -13,7 +13,7 @@ from lib_workflows.context import RunInfo
 from lib_workflows.messages import Principal
 from lib_workflows.run_state import TERMINAL
 from lib_workflows.statements import HistoryRow
-from lib_workflows.tables import approvals, attempts, heartbeats, history, messages, runs
+from lib_workflows.tables import approvals, attempts, heartbeats, history, messages, run_logs, runs
 
 # The row that a run which continued as new begins with: how far it has received events.
 RECEIVED_KIND = RECEIVED_OPERATION = "received"
@@ -130,6 +130,7 @@ class Stored:
     claimed: bool = False  # it was queued and begins now
     queued: bool = False  # it was queued: nothing of it was under way
     life: int = 0  # how often a retry, or continuing as new, has set a part of the history aside
+    log_lines: int = 0  # that it has kept
 
 
 def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord, Stored]]:
@@ -146,6 +147,9 @@ def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord
         stored[row.run].pauses[row.operation] = row.next_at
     for row in connection.execute(select(heartbeats).where(heartbeats.c.run.in_(run_ids))):
         stored[row.run].progress[row.operation] = row.progress
+    lines = select(run_logs.c.run, func.max(run_logs.c.number).label("last")).where(run_logs.c.run.in_(run_ids))
+    for row in connection.execute(lines.group_by(run_logs.c.run)):
+        stored[row.run].log_lines = row.last
     asked = select(approvals.c.id, approvals.c.run, approvals.c.operation).where(approvals.c.run.in_(run_ids))
     for row in connection.execute(asked):
         if row.id == approval_id(row.run, row.operation, stored[row.run].life):

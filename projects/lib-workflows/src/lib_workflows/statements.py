@@ -83,6 +83,17 @@ INSERT_APPROVAL = _load(
     asked_at="bigint",
     due_at="bigint",
 )
+APPEND_LOG = _load(
+    "append_log",
+    run="text",
+    number="bigint",
+    at="bigint",
+    level="text",
+    logger="text",
+    message="text",
+    operation="text",
+    attempt="integer",
+)
 ANSWER_UPDATE = _load("answer_update", status="text", reply="text", ended_at="bigint", id="text")
 
 

@@ -6,11 +6,14 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lib_workflows.codec import Signature
 from lib_workflows.errors import DefinitionError, StepCancelled, WorkflowsError
 from lib_workflows.retry import DEFAULT_BACKOFF, Backoff
+
+if TYPE_CHECKING:
+    from lib_workflows.run_logs import RunLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +140,7 @@ class StepRun:
     on_heartbeat: Callable[["StepRun", Any], None] = field(repr=False)
     last_progress: Any = None  # of the last heartbeat of an earlier attempt: where this one may go on
     scope: str = ""  # sets the runs of a `ctx.continue_as_new` apart
+    run_log: "RunLog | None" = field(default=None, repr=False, kw_only=True)  # where what it logs is kept
     _cancelled: bool = field(default=False, repr=False)  # set from the loop, read from a thread
 
     @property

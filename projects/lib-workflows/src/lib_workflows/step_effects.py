@@ -95,7 +95,9 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
 
     heart = Heart(executor)
     last_progress = decode_json(executor.progress.get(path, "null"))
-    run = StepRun(executor.run.id, path, step.name, number, heart.beat, last_progress, executor.run.scope)
+    run = StepRun(
+        executor.run.id, path, step.name, number, heart.beat, last_progress, executor.run.scope, run_log=executor.log
+    )
     total_seconds = (ends_at - started_at) / 1e6 if ends_at is not None else None
     is_last = number > step.options.retries
     attempt = heart.attempt = Attempt(step, args, run, is_last=is_last, total_seconds=total_seconds, on_end=ended)

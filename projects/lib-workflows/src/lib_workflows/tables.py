@@ -72,6 +72,7 @@ runs = Table(
     _partial("runs_parent", "parent IS NOT NULL", "parent"),
     # Nobody is a principal too: without one, a key must not mean two runs.
     _partial("runs_idempotency", "idempotency_key IS NOT NULL", PRINCIPAL, "idempotency_key", unique=True),
+    _partial("runs_ended", "ended_at IS NOT NULL", "status", "ended_at", "id"),
     Index("runs_created", "created_at", "id"),
     Index("runs_workflow", "workflow", "created_at"),
 )
@@ -198,6 +199,23 @@ heartbeats = Table(
     Column("progress", Text, nullable=False),  # JSON, of the last heartbeat that was kept
     Column("sent_at", BigInteger, nullable=False),
 )
+
+run_logs = Table(
+    "run_logs",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("logger", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("operation", Text),  # none: the workflow itself
+    Column("attempt", Integer),
+    sqlite_with_rowid=False,
+)
+
+# Runs that retention takes away, piece by piece: the run's own row goes last, so its id is free only then.
+pruned_runs = Table("pruned_runs", metadata, Column("run", Text, primary_key=True))
 
 workers = Table(
     "workers",

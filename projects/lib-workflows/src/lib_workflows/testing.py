@@ -33,10 +33,10 @@ from lib_events.statement import Fence, Write
 from lib_workflows.context import Context
 from lib_workflows.driver import Driver
 from lib_workflows.engine import Engine
-from lib_workflows.errors import RunNotFound
 from lib_workflows.history import replay, tags_at_start
+from lib_workflows.history_export import export_run
 from lib_workflows.run_handle import RunHandle
-from lib_workflows.run_record import RunRecord, load
+from lib_workflows.run_record import RunRecord
 from lib_workflows.statements import HistoryRow
 from lib_workflows.tables import SCHEMA
 from lib_workflows.testing_faults import crashes, failing
@@ -268,12 +268,7 @@ async def _play_until_crash[R](
 
 async def export_history(engine: Engine, run_id: str) -> dict[str, Any]:
     """A run and its history as JSON-able data, for `replay_history`."""
-    loaded = await engine.database.read(load, [run_id])
-    if not loaded:
-        raise RunNotFound(run_id)
-    record, stored = loaded[0]
-    run = {name: getattr(record, name) for name in RunRecord.__slots__}
-    return {"run": run, "history": [row._asdict() for row in stored.history]}
+    return await engine.database.read(export_run, run_id)
 
 
 def replay_history(workflow: AnyWorkflow, exported: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ event and its place in the run's history are one commit, and a crash can neither
 """
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_events.event import Cause, Event
 from lib_workflows import Context, EventType, current_step, step, workflow
+
+logger = logging.getLogger(__name__)
 
 CARD_LIMIT_CENTS = 1_000_00
 
@@ -205,6 +208,7 @@ def refund_payment(
 @step(retries=3)
 def book_carrier(order_id: str) -> str:
     """Book a carrier and return the tracking number: the same for every attempt."""
+    logger.info("booking a carrier, attempt %d", current_step().attempt)
     digest = hashlib.sha256(current_step().idempotency_key.encode()).hexdigest()
     return f"EVS-{order_id[:8].upper()}-{digest[:10].upper()}"
 
@@ -240,6 +244,7 @@ async def order(ctx: Context, order: OrderInput) -> OrderResult:
     purchase = Purchase(ctx.run_id, ctx.run.cause())
 
     async def reached(stage: Literal["stock", "payment", "shipment"], fraction: float, text: str) -> None:
+        logger.info("order %s: %s", ctx.run_id, text)
         await ctx.set_view("stage", text)
         ctx.progress(fraction, text)
         if order.hold_seconds and order.hold_after == stage:

@@ -35,16 +35,21 @@ async def list_workflows(*, options: Options = Options()) -> None:  # noqa: B008
 
 
 @app.command
-async def show(name: str, /, *, options: Options = Options()) -> None:  # noqa: B008
+async def show(name: str, /, *, size: bool = False, options: Options = Options()) -> None:  # noqa: B008
     """Show a workflow and what it takes.
 
     Parameters
     ----------
     name
         The workflow's name.
+    size
+        Instead: how many runs it has, and how much of the database they take. For operators.
     """
     async with connected(options) as session:
-        session.output.item(await session.app.get(path_of("workflows", name)), _show)
+        if size:
+            session.output.item(await session.app.get(path_of("workflows", name, "size")), _show_size)
+        else:
+            session.output.item(await session.app.get(path_of("workflows", name)), _show)
 
 
 def _show(workflow: Item) -> None:
@@ -55,6 +60,13 @@ def _show(workflow: Item) -> None:
         from cli_proj.table import print_table  # noqa: PLC0415 - only people need tables
 
         print_table(fields, FIELD_COLUMNS)
+
+
+def _show_size(size: Item) -> None:
+    runs = ", ".join(f"{count} {status}" for status, count in sorted(size["runs"].items()))
+    print_fields(
+        (("name", size["workflow"]), ("runs", runs or "none"), ("rows", size["rows"]), ("bytes", size["bytes"]))
+    )
 
 
 def list_fields(schema: Item | None) -> list[dict[str, Any]]:

@@ -31,6 +31,8 @@ from gui_proj.timeline import timeline
 from gui_proj.visit import Visit
 
 MOST_OPERATIONS: Final = 150
+MOST_LINES: Final = 100
+LONGEST_LINE: Final = 400
 REFRESH_SECONDS: Final = 2
 MOVING: Final = frozenset({"queued", "running", "cancelling"})  # its bars grow even while nothing is told
 
@@ -38,8 +40,10 @@ MOVING: Final = frozenset({"queued", "running", "cancelling"})  # its bars grow 
 async def show(visit: Visit) -> Response:
     path = f"/v1/runs/{quote(visit.path('id'), safe='')}"
     cursor = visit.query("cursor")
-    run, listing = await asyncio.gather(
-        visit.get(path), visit.get(f"{path}/history", limit=MOST_OPERATIONS, cursor=cursor)
+    run, listing, log = await asyncio.gather(
+        visit.get(path),
+        visit.get(f"{path}/history", limit=MOST_OPERATIONS, cursor=cursor),
+        visit.get(f"{path}/logs", limit=MOST_LINES),
     )
     children = await _children(visit, run, listing["items"])
     if run["status"] not in ENDED:
@@ -60,6 +64,7 @@ async def show(visit: Visit) -> Response:
             ),
             h.div(".halves")[_input_card(run), _output_card(run)],
             card(runs_table(children, caption="Child runs"), title="Child runs") if children else None,
+            _log_card(run, log["items"], more=bool(log["next_cursor"])),
             _facts_card(run),
         ],
     )
@@ -215,6 +220,18 @@ def _value(run: Run, part: str) -> h.Node:
     if value is None:
         return h.p(".muted.pad")["None."]
     return json_view(value, whole=f"{link_to_run(run['id'])}/{part}.json")
+
+
+def _log_card(run: Run, lines: Sequence[dict[str, Any]], *, more: bool) -> h.Node:
+    """What the run logged, oldest first; nothing where it logged nothing."""
+    if not lines:
+        return None
+    text = "\n".join(
+        f"{line['at'][11:23]} {line['level']:<7} {line['operation'] or 'workflow'}: {line['message'][:LONGEST_LINE]}"
+        for line in lines
+    )
+    rest = more and h.p(".muted")["There is more: ", h.code[f"evs run logs {run['id']}"]]
+    return card(h.div(".json")[h.pre("#log", tabindex="0")[h.code[text]]], rest, title="Log (times in UTC)")
 
 
 def _facts_card(run: Run) -> h.Element:
