@@ -21,6 +21,7 @@ from lib_workflows import pruning
 from lib_workflows.archive import Archive
 from lib_workflows.errors import RunNotFound
 from lib_workflows.history_export import export_whole_run
+from lib_workflows.run_state import TERMINAL
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class RetentionPolicy:
     def ages(self) -> dict[str, timedelta]:
         """The age for each status."""
         failed = self.age if self.failed_age is None else self.failed_age
-        return {"completed": self.age, "cancelled": self.age, "failed": failed}
+        return dict.fromkeys(TERMINAL, self.age) | {"failed": failed}
 
 
 class RunRetention(Loop):
