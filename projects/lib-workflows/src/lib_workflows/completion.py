@@ -1,15 +1,19 @@
 """How an operation of a run ended, on its way into the history and to the workflow."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
+from lib_workflows.codec import encode_json
 from lib_workflows.driver import Outcome, Pending
-from lib_workflows.errors import ErrorRecord, WaitTimeout
+from lib_workflows.errors import Cancelled, ErrorRecord, WaitTimeout
 from lib_workflows.failure import encode_record, record_of
 from lib_workflows.history import failure_of
 from lib_workflows.run_record import Message
-from lib_workflows.statements import HistoryRow
+from lib_workflows.statements import DELETE_ATTEMPT, HistoryRow
+
+if TYPE_CHECKING:
+    from lib_workflows.executor import Executor
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +54,16 @@ def failed(pending: Pending, error: BaseException, attempt: int = 1) -> Completi
         record = ErrorRecord(record.type, record.message)
     outcome = failure_of(pending.operation, record, attempt)
     return Completion(pending, outcome, status="failed", attempt=attempt, error=encode_record(record))
+
+
+def complete_cancelled(executor: "Executor", pending: Pending, *, ran: bool, started_at: int = 0) -> None:
+    """Write down that an operation was cancelled, and whether it may have had its effect."""
+    outcome = Outcome(error=Cancelled(), effect="unknown" if ran else "no")
+    completion = Completion(pending, outcome, status="cancelled", meta=encode_json({"ran": ran}))
+    completion.started_at = started_at
+    if pending.path in executor.attempts:
+        completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
+    executor.complete(completion)
 
 
 def bare_row(pending: Pending, status: str, **fields: Any) -> HistoryRow:

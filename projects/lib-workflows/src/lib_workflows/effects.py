@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lib_events.statement import Write
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import encode_json
-from lib_workflows.completion import Completion, bare_row, completed, failed
+from lib_workflows.completion import Completion, bare_row, complete_cancelled, completed, failed
 from lib_workflows.driver import Pending
 from lib_workflows.errors import ChildrenTooDeep, TagsInvalid
 from lib_workflows.event_effects import begin_wait_event, forget_event_wait, take_event, undelivered
@@ -33,7 +33,8 @@ from lib_workflows.operation import (
 )
 from lib_workflows.run_record import Child, Message, named_in_life
 from lib_workflows.statements import ANSWER_UPDATE, SET_VIEW
-from lib_workflows.step_effects import begin_step, begin_transaction, begin_undo, complete_cancelled
+from lib_workflows.step_effects import begin_step, begin_undo
+from lib_workflows.transaction_effects import begin_transaction
 from lib_workflows.wait_effects import (
     begin_approval,
     begin_sleep,

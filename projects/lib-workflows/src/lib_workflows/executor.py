@@ -12,16 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from lib_events.database import Connection, Database, is_database_failure
+from lib_events.database import Database
 from lib_events.event import Event
 from lib_events.statement import Fence, Write
 from lib_workflows import effects, event_effects, wait_effects
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import decode_json, encode_json
-from lib_workflows.completion import CancelRequest, Completion, failed
+from lib_workflows.completion import CancelRequest, Completion
 from lib_workflows.context import Context
 from lib_workflows.continuation import carried
-from lib_workflows.driver import Driver, Outcome, Pending
+from lib_workflows.driver import Driver, Outcome
 from lib_workflows.errors import Cancelled, Continued, ErrorRecord, Nondeterministic
 from lib_workflows.failure import encode_record, record_of
 from lib_workflows.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
@@ -36,7 +36,7 @@ from lib_workflows.lifecycle_events import (
     Teller,
 )
 from lib_workflows.operation import WaitEvent
-from lib_workflows.run_logs import Place, RunLog, RunLogs, log_place, logged_at
+from lib_workflows.run_logs import Place, RunLog, RunLogs, log_place
 from lib_workflows.run_record import RECEIVED_KIND, Attempted, Child, Message, RunRecord, Stored
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
 from lib_workflows.step_places import StepPlaces
@@ -583,36 +583,12 @@ class Executor:
     def _on_lost(self, error: BaseException) -> None:
         self.home.run_lost(self, error)
 
-    # Transactions
-
-    async def transact(self, pending: Pending, call: Callable[[Connection], Completion]) -> None:
-        """Run a transaction function and its row in one transaction; no other row of the run comes between."""
-        if self.ledger.closed:
-            return
-        started_at = self.clock_micros()
-        self.transaction = pending.path
-        self.position += 1
-        position = self.position
-
-        def function(connection: Connection) -> Completion:
-            with logged_at(Place(self.log, pending.path, 1)):
-                completion = call(connection)
-            completion.started_at, completion.position = started_at, position
-            connection.write(Write(APPEND_HISTORY, self.row_of(completion, position, self.clock_micros())))
-            return completion
-
-        try:
-            completion = await self.home.database.transact(function, fence=self.fence)
-        except Exception as error:  # noqa: BLE001 - what the function raises is its result
-            if is_database_failure(error):
-                self.home.run_lost(self, error)
-                return
-            completion = failed(pending, error)
-            completion.started_at = started_at
+    def transacted(self, completion: Completion) -> None:
+        """A transaction has ended, its row with it: it is delivered before anything else."""
         if self.ended:
             return
         self.transaction = None
-        self.running.pop(pending.path, None)
+        self.running.pop(completion.pending.path, None)
         self._inbox.appendleft(completion)
         self.turn()
 

@@ -3,21 +3,21 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lib_events.database import Connection
 from lib_events.statement import Write
 from lib_workflows.attempt import Attempt
-from lib_workflows.codec import decode_json, encode_json
-from lib_workflows.completion import Completion, completed, failed
-from lib_workflows.driver import Outcome, Pending
-from lib_workflows.errors import Cancelled, StepTimeout
+from lib_workflows.codec import decode_json
+from lib_workflows.completion import Completion, complete_cancelled, completed, failed
+from lib_workflows.driver import Pending
+from lib_workflows.errors import StepTimeout
 from lib_workflows.failure import decode_record, encode_record, record_of
 from lib_workflows.heartbeat import Heart
-from lib_workflows.history import failure_of, transaction_signature
+from lib_workflows.history import failure_of
 from lib_workflows.lifecycle_events import STEP_RETRIED, STEP_STARTED
-from lib_workflows.operation import RunStep, RunTransaction, RunUndo
+from lib_workflows.operation import RunStep, RunUndo
 from lib_workflows.run_record import Attempted
 from lib_workflows.statements import DELETE_ATTEMPT, PUT_ATTEMPT
 from lib_workflows.step import Step, StepOptions, StepRun
+from lib_workflows.transaction_effects import queue_transaction
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
@@ -37,7 +37,7 @@ def begin_undo(executor: "Executor", pending: Pending) -> None:
     operation = pending.operation
     assert isinstance(operation, RunUndo)  # noqa: S101 - the table says so
     if operation.transactional:
-        _queue_transaction(executor, pending, operation.function, operation.args)
+        queue_transaction(executor, pending, operation.function, operation.args)
         return
     step = operation.function
     if not isinstance(step, Step):
@@ -202,50 +202,3 @@ def _retry(executor: "Executor", pending: Pending, attempt: Attempt, error: Base
     executor.ledger.tell(executor.teller.tell(STEP_RETRIED, executor.clock_micros(), **data, error=told))
     _pause(executor, pending, next_at, lambda: _begin_attempts(executor, pending, attempt.step, attempt.args))
     executor.turn()
-
-
-# Transactions
-
-
-def begin_transaction(executor: "Executor", pending: Pending) -> None:
-    """Run a transaction function, once everything before it is durable."""
-    operation = pending.operation
-    assert isinstance(operation, RunTransaction)  # noqa: S101 - the table says so
-    _queue_transaction(executor, pending, operation.function, operation.args)
-
-
-def _queue_transaction(
-    executor: "Executor", pending: Pending, function: Callable[..., Any], args: tuple[Any, ...]
-) -> None:
-    def call(connection: Connection) -> Completion:
-        value = function(connection, *args)
-        if isinstance(pending.operation, RunUndo):
-            return completed(pending, None)
-        signature = transaction_signature(function)
-        text, settled = signature.result.settle(value)
-        completion = completed(pending, settled, text)
-        completion.input = signature.arguments.encode(args)
-        return completion
-
-    def effect() -> None:
-        if executor.driver.pending.get(pending.path) is not pending or executor.ended:
-            return
-        if pending.cancelling is not None:
-            complete_cancelled(executor, pending, ran=False)
-        elif executor.transaction is not None:
-            executor.transactions.append(effect)
-        else:
-            executor.transaction = pending.path
-            executor.running[pending.path] = executor.home.spawn(executor.transact(pending, call))
-
-    executor.when_durable(effect)
-
-
-def complete_cancelled(executor: "Executor", pending: Pending, *, ran: bool, started_at: int = 0) -> None:
-    """Write down that an operation was cancelled, and whether it may have had its effect."""
-    outcome = Outcome(error=Cancelled(), effect="unknown" if ran else "no")
-    completion = Completion(pending, outcome, status="cancelled", meta=encode_json({"ran": ran}))
-    completion.started_at = started_at
-    if pending.path in executor.attempts:
-        completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
-    executor.complete(completion)

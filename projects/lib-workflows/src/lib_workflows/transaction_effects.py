@@ -1,0 +1,79 @@
+"""Transactions: functions that write to the database exactly once, in the commit of their history row."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lib_events.database import Connection, is_database_failure
+from lib_events.statement import Write
+from lib_workflows.completion import Completion, complete_cancelled, completed, failed
+from lib_workflows.driver import Pending
+from lib_workflows.history import transaction_signature
+from lib_workflows.operation import RunTransaction, RunUndo
+from lib_workflows.run_logs import Place, logged_at
+from lib_workflows.statements import APPEND_HISTORY
+
+if TYPE_CHECKING:
+    from lib_workflows.executor import Executor
+
+
+def begin_transaction(executor: "Executor", pending: Pending) -> None:
+    """Run a transaction function, once everything before it is durable."""
+    operation = pending.operation
+    assert isinstance(operation, RunTransaction)  # noqa: S101 - the table says so
+    queue_transaction(executor, pending, operation.function, operation.args)
+
+
+def queue_transaction(
+    executor: "Executor", pending: Pending, function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
+    """Run `function(connection, *args)` once everything before it is durable; one at a time of a run."""
+
+    def call(connection: Connection) -> Completion:
+        value = function(connection, *args)
+        if isinstance(pending.operation, RunUndo):
+            return completed(pending, None)
+        signature = transaction_signature(function)
+        text, settled = signature.result.settle(value)
+        completion = completed(pending, settled, text)
+        completion.input = signature.arguments.encode(args)
+        return completion
+
+    def effect() -> None:
+        if executor.driver.pending.get(pending.path) is not pending or executor.ended:
+            return
+        if pending.cancelling is not None:
+            complete_cancelled(executor, pending, ran=False)
+        elif executor.transaction is not None:
+            executor.transactions.append(effect)
+        else:
+            executor.transaction = pending.path
+            executor.running[pending.path] = executor.home.spawn(_transact(executor, pending, call))
+
+    executor.when_durable(effect)
+
+
+async def _transact(executor: "Executor", pending: Pending, call: Callable[[Connection], Completion]) -> None:
+    """Run a transaction function and its row in one transaction; no other row of the run comes between."""
+    if executor.ledger.closed:
+        return
+    started_at = executor.clock_micros()
+    executor.transaction = pending.path
+    executor.position += 1
+    position = executor.position
+
+    def function(connection: Connection) -> Completion:
+        with logged_at(Place(executor.log, pending.path, 1)):
+            completion = call(connection)
+        completion.started_at, completion.position = started_at, position
+        connection.write(Write(APPEND_HISTORY, executor.row_of(completion, position, executor.clock_micros())))
+        return completion
+
+    try:
+        completion = await executor.home.database.transact(function, fence=executor.fence)
+    except Exception as error:  # noqa: BLE001 - what the function raises is its result
+        if is_database_failure(error):
+            executor.home.run_lost(executor, error)
+            return
+        completion = failed(pending, error)
+        completion.started_at = started_at
+    executor.transacted(completion)
