@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from app_svc.authorization import CallerOf
 from app_svc.documents import WorkflowDocument, describe_workflow
@@ -12,7 +13,7 @@ from app_svc.run_start import find_workflow
 from lib_workflows import Registry
 
 
-def catalogue_routes(registry: Registry, *, route_class: type[APIRoute]) -> APIRouter:
+def catalogue_routes(registry: Registry, *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes under `/v1/workflows`."""
     router = APIRouter(tags=["workflows"], route_class=route_class)
     # The catalogue does not change while the process lives, and schemas take time to make.
@@ -28,4 +29,4 @@ def catalogue_routes(registry: Registry, *, route_class: type[APIRoute]) -> APIR
         """Show one workflow with the JSON Schema of its input and output."""
         return documents[find_workflow(registry, name, status=404).name]
 
-    return router
+    return router.routes
