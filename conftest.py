@@ -14,7 +14,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 pytest_plugins = ["lib_events.testing"]
 
-COSTLY = frozenset(("product", "browser", "chromium"))  # a process starts one, for every test in it that asks
+COSTLY = frozenset(
+    ("product", "short_lived", "browser", "chromium")
+)  # a process starts one, for every test in it that asks
 
 memory.load()
 
