@@ -3,8 +3,11 @@
 import itertools
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.util import LRUCache
 
 from lib_events import memory
 
@@ -14,9 +17,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 pytest_plugins = ["lib_events.testing"]
 
-COSTLY = frozenset(
-    ("product", "short_lived", "browser", "chromium")
-)  # a process starts one, for every test in it that asks
+# A process starts one, for every test in it that asks.
+COSTLY = frozenset(("product", "short_lived", "browser", "chromium"))
+COMPILED_STATEMENTS = 2_000
 
 memory.load()
 
@@ -44,3 +47,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What is loaded by now stays: the garbage collector need not look at it again after every few tests."""
     memory.settle()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statements_compiled_once() -> Iterator[None]:
+    """Let databases of a kind share what is compiled: a test opens its own, and would compile every statement anew."""
+    dialects: dict[type[Dialect], Dialect] = {}
+    compiled: LRUCache[object, object] = LRUCache(COMPILED_STATEMENTS)
+
+    def share(connection: Connection) -> None:
+        connection.dialect = dialects.setdefault(type(connection.dialect), connection.dialect)
+        connection.execution_options(compiled_cache=compiled)
+
+    event.listen(Engine, "engine_connect", share)
+    yield
+    event.remove(Engine, "engine_connect", share)

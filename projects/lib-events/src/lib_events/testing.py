@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Connection, Dialect, Engine, event
-from sqlalchemy.util import LRUCache
 
 from lib_events.nats_server import NatsServer
 from lib_events.parent_watch import supervised
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from lib_events.testing_cluster import NatsCluster
 
 POLL_SECONDS = 0.02
-COMPILED_STATEMENTS = 2_000
 ROOMY_BYTES = 8 * 1024**3
 FIRST_PORT, PORTS, PORT_RANGES = 12_000, 1_000, 20
 
@@ -78,21 +75,6 @@ def needs_members(*packages: str) -> None:
     absent = [package for package in packages if importlib.util.find_spec(package) is None]
     if absent:
         pytest.skip(f"needs {', '.join(absent)}: run it in the whole workspace")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def statements_compiled_once() -> Iterator[None]:
-    """Let databases of a kind share what is compiled: a test opens its own, and would compile every statement anew."""
-    dialects: dict[type[Dialect], Dialect] = {}
-    compiled: LRUCache[object, object] = LRUCache(COMPILED_STATEMENTS)
-
-    def share(connection: Connection) -> None:
-        connection.dialect = dialects.setdefault(type(connection.dialect), connection.dialect)
-        connection.execution_options(compiled_cache=compiled)
-
-    event.listen(Engine, "engine_connect", share)
-    yield
-    event.remove(Engine, "engine_connect", share)
 
 
 @pytest.fixture(scope="session")
