@@ -25,15 +25,8 @@ async def test_without_a_token_the_answer_says_where_to_sign_in(app: Any) -> Non
     assert "workflows:run" in metadata["scopes_supported"]
 
 
-def all_routes(routes: Any) -> Any:
-    """Every route, also of included routers."""
-    for route in routes:
-        included = getattr(route, "original_router", None)
-        yield from all_routes(included.routes) if included is not None else [route]
-
-
 async def test_every_route_is_guarded_by_a_rule_or_is_named_public(app: Any) -> None:
-    routes = list(all_routes(create_app(app.service).routes))
+    routes: Any = create_app(app.service).routes
     guarded = {
         (method, path)
         for route in routes

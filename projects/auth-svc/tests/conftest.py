@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -27,7 +29,7 @@ from lib_auth.client import OAuthClient, code_challenge
 from lib_events.clock import SystemClock
 from lib_events.event import Event
 from lib_events.event_log import read_after
-from lib_events.testing import free_ports
+from lib_events.testing import POLL_SECONDS, free_ports
 
 ISSUER = "http://127.0.0.1:8001"
 APP = "http://127.0.0.1:8002"
@@ -238,30 +240,45 @@ def run_provider() -> Any:
     return running_provider
 
 
-@pytest.fixture
-def server(tmp_path: Any, sqlite_url: str) -> Iterator[AuthSettings]:
-    """A served AuthService: its settings."""
-    data = tmp_path / "evs"
+@contextmanager
+def served(folder: Path, **variables: str) -> Iterator[AuthSettings]:
+    """Serve an AuthService on SQLite as a process of its own; yields its settings."""
     (port,) = free_ports(1)
-    settings = AuthSettings(data=data, auth_database_url=sqlite_url, auth_port=port)
-    environment = dict(os.environ) | {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": sqlite_url}
-    command = [sys.executable, "-m", "auth_svc", "--data", str(data), "--port", str(port)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        wait_until_ready(process, settings.auth_url)
+    database_url = f"sqlite:///{folder}/served.db"
+    settings = AuthSettings(data=folder / "evs", auth_database_url=database_url, auth_port=port)
+    given = {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": database_url}
+    command = [sys.executable, "-m", "auth_svc", "--data", str(settings.data), "--port", str(port)]
+    log = folder / "served.log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(command, env=dict(os.environ) | given | variables, stderr=errors) as process,
+    ):
+        wait_until_ready(process, settings.auth_url, log)
         yield settings
         process.terminate()
         assert process.wait(20) == 0, process.returncode
 
 
-def wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
-    for line in process.stderr or ():
-        if "is ready at" in line:
-            break
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuthSettings]:
+    """A served AuthService for the tests of a module, which sign in to it and change nothing else: its settings."""
+    with served(tmp_path_factory.mktemp("served")) as settings:
+        yield settings
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[..., AbstractContextManager[AuthSettings]]:
+    """Serves an AuthService with variables of the test's own."""
+    return partial(served, tmp_path)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            continue
+    with httpx.Client(base_url=url, verify=False) as http:  # no trust store is read to speak to loopback
+        while time.monotonic() < deadline:
+            assert process.poll() is None, log.read_text()
+            with suppress(httpx.TransportError):
+                if http.get("/readyz").status_code == 200:
+                    return
+            time.sleep(POLL_SECONDS)
     raise TimeoutError("the AuthService was not ready within 20 s")

@@ -30,12 +30,6 @@ async def chromium():
         await browser.close()
 
 
-@pytest.fixture
-def open_registration(monkeypatch):
-    """Lets people make themselves an account; named before `server`, which takes over the environment."""
-    monkeypatch.setenv("EVS_REGISTRATION", "true")
-
-
 def request_of(issuer, client_id, redirect_uri):
     query = {
         "response_type": "code",
@@ -90,18 +84,19 @@ async def test_a_person_gets_from_the_sign_in_to_the_client(server, chromium, th
     await context.close()
 
 
-async def test_making_an_account_leads_on_to_the_client(open_registration, server, chromium):
-    page = await chromium.new_page()
-    await page.route(f"{server.gui_url}/**", lambda route: route.fulfill(body="the client"))
-    await page.goto(request_of(server.auth_url, "evs-gui", f"{server.gui_url}/callback"))
-    await page.click("text=Make one")
-    await page.fill("#username", "grace")
-    await page.fill("#password", "too short")
-    await page.evaluate("document.querySelector('#password').removeAttribute('minlength')")
-    await page.click("button")
-    await page.fill("#password", PASSWORD)
-    await page.click("button")
-    await page.wait_for_url(f"{server.gui_url}/callback*", timeout=10_000)
+async def test_making_an_account_leads_on_to_the_client(serve, chromium):
+    with serve(EVS_REGISTRATION="true") as server:
+        page = await chromium.new_page()
+        await page.route(f"{server.gui_url}/**", lambda route: route.fulfill(body="the client"))
+        await page.goto(request_of(server.auth_url, "evs-gui", f"{server.gui_url}/callback"))
+        await page.click("text=Make one")
+        await page.fill("#username", "grace")
+        await page.fill("#password", "too short")
+        await page.evaluate("document.querySelector('#password').removeAttribute('minlength')")
+        await page.click("button")
+        await page.fill("#password", PASSWORD)
+        await page.click("button")
+        await page.wait_for_url(f"{server.gui_url}/callback*", timeout=10_000)
 
 
 async def test_a_consent_leads_on_to_an_ipv6_address(server, chromium):

@@ -162,10 +162,13 @@ async def test_a_new_password_that_is_too_short_is_no_wrong_guess(provider):
         assert page.status_code == 422
 
 
-def test_a_trusted_proxy_says_where_a_request_comes_from(monkeypatch, request):
-    monkeypatch.setenv("EVS_TRUSTED_PROXIES", "127.0.0.1")
-    issuer = request.getfixturevalue("server").auth_url
-    with httpx.Client(base_url=issuer, headers={"x-forwarded-for": "203.0.113.9", "origin": issuer}) as http:
+def test_a_trusted_proxy_says_where_a_request_comes_from(serve):
+    with (
+        serve(EVS_TRUSTED_PROXIES="127.0.0.1") as server,
+        httpx.Client(
+            base_url=server.auth_url, headers={"x-forwarded-for": "203.0.113.9", "origin": server.auth_url}
+        ) as http,
+    ):
         csrf = http.get("/login").text.split('name="csrf" value="')[1].split('"')[0]
         http.post("/login", data={"username": "admin", "password": PASSWORD, "csrf": csrf})
         assert "203.0.113.9" in http.get("/account").text

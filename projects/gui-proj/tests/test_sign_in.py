@@ -121,10 +121,10 @@ def test_signing_out_ends_the_session_here_and_at_the_authservice(product):
         assert "Your session has ended" in stale.text
 
 
-async def test_an_expired_token_is_renewed_once_however_many_ask(own_product):
-    with own_product.signed_in() as person:
+async def test_an_expired_token_is_renewed_once_however_many_ask(short_lived):
+    with short_lived.signed_in() as person:
         person.get("/account")
-        expired = time.monotonic() + own_product.access_seconds + 0.5
+        expired = time.monotonic() + short_lived.access_seconds + 0.5
         await wait_until(lambda: time.monotonic() > expired)
         with ThreadPoolExecutor(12) as pool:
             pages = list(pool.map(lambda number: person.get(f"/runs?q=n{number}"), range(24)))
@@ -133,11 +133,11 @@ async def test_an_expired_token_is_renewed_once_however_many_ask(own_product):
         assert person.get("/").status_code == 200
 
 
-async def test_a_session_ended_at_the_authservice_ends_kindly_here(own_product):
-    with own_product.signed_in() as person:
-        page = person.get(f"{own_product.auth_url}/oauth2/logout")
+async def test_a_session_ended_at_the_authservice_ends_kindly_here(short_lived):
+    with short_lived.signed_in() as person:
+        page = person.get(f"{short_lived.auth_url}/oauth2/logout")
         form = person.hidden(page)
-        person.post(f"{own_product.auth_url}/oauth2/logout", data=form, headers={"Origin": own_product.auth_url})
+        person.post(f"{short_lived.auth_url}/oauth2/logout", data=form, headers={"Origin": short_lived.auth_url})
         ended = await wait_until(lambda: (found := person.get("/runs")).status_code == 401 and found, timeout=10)
         assert "Your session has ended" in ended.text
         assert 'href="/sign-in?next=%2Fruns"' in ended.text

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app_svc.settings import SERVICE, AppSettings
+from lib_events import memory
 from lib_events.database import DatabaseError
 from lib_events.parent_watch import watch_parent
 from lib_events.settings import SettingsRejected
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = options.pop("command", "serve")
     configure_logging(SERVICE)
     watch_parent()
+    memory.load()
     from app_svc import serving  # noqa: PLC0415 - --help needs neither engine nor server
     from app_svc.workflow_loading import WorkflowsNotLoaded  # noqa: PLC0415
     from lib_events.http_server import new_event_loop  # noqa: PLC0415

@@ -35,6 +35,7 @@ ANSWER_HEADERS = ("Location", "Preference-Applied", "WWW-Authenticate", "X-Reque
 def create_app(service: Service) -> FastAPI:
     """Return the application over a running service."""
     settings = service.settings
+    route_class = guarded_route(service.guard)
     app = FastAPI(
         title="AppService",
         docs_url=None,  # their pages load scripts from elsewhere
@@ -43,17 +44,16 @@ def create_app(service: Service) -> FastAPI:
             *health_routes(service.checks()),
             service.metrics.route(),
             *discovery_routes(service),
+            *catalogue_routes(service.workflows, service.database, route_class=route_class),
+            *run_routes(service, route_class=route_class),
+            *approval_routes(service.database, route_class=route_class),
+            *event_routes(service, route_class=route_class),
+            *dead_letter_routes(service.database, service.event_registry, route_class=route_class),
+            # Before the next, whose ids would take in the word "in".
+            *incoming_webhook_routes(service, route_class=route_class),
+            *webhook_routes(service, route_class=route_class),
         ],
     )
-    route_class = guarded_route(service.guard)
-    app.include_router(catalogue_routes(service.workflows, service.database, route_class=route_class))
-    app.include_router(run_routes(service, route_class=route_class))
-    app.include_router(approval_routes(service.database, route_class=route_class))
-    app.include_router(event_routes(service, route_class=route_class))
-    app.include_router(dead_letter_routes(service.database, service.event_registry, route_class=route_class))
-    # Before the next, whose ids would take in the word "in".
-    app.include_router(incoming_webhook_routes(service, route_class=route_class))
-    app.include_router(webhook_routes(service, route_class=route_class))
     install_openapi(app, settings)
     install_problem_handlers(app, unavailable=[*UNAVAILABLE, EngineStopped])
     app.add_exception_handler(PageCursorInvalid, _invalid_cursor)

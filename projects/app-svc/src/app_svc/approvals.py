@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
+from starlette.routing import BaseRoute
 
 from app_svc.authorization import Caller, CallerOf
 from app_svc.documents import ApprovalDocument
@@ -32,7 +33,7 @@ class DecisionBody(BaseModel):
     form: dict[str, Any] | None = Field(default=None, max_length=100)
 
 
-def approval_routes(database: Database, *, route_class: type[APIRoute]) -> APIRouter:
+def approval_routes(database: Database, *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes under `/v1/approvals`."""
     router = APIRouter(tags=["approvals"], route_class=route_class)
 
@@ -72,7 +73,7 @@ def approval_routes(database: Database, *, route_class: type[APIRoute]) -> APIRo
         except CommandRefused as refused:
             raise Problem(409, "run-status", "The run cannot hear of it now", str(refused)) from refused
 
-    return router
+    return router.routes
 
 
 def _find(connection: Connection, approval_id: str, caller: Caller) -> ApprovalDocument:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from app_svc.authorization import CallerOf
 from app_svc.documents import SizeDocument, WorkflowDocument, describe_workflow
@@ -14,7 +15,7 @@ from lib_workflows import Registry
 from lib_workflows.sizes import WorkflowSize, workflow_sizes
 
 
-def catalogue_routes(registry: Registry, database: Database, *, route_class: type[APIRoute]) -> APIRouter:
+def catalogue_routes(registry: Registry, database: Database, *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes under `/v1/workflows`."""
     router = APIRouter(tags=["workflows"], route_class=route_class)
     # The catalogue does not change while the process lives, and schemas take time to make.
@@ -37,4 +38,4 @@ def catalogue_routes(registry: Registry, database: Database, *, route_class: typ
         sizes = await database.read(workflow_sizes, found)
         return SizeDocument.model_validate(sizes[0] if sizes else WorkflowSize(workflow=found))
 
-    return router
+    return router.routes

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 from sqlalchemy import Row, select
+from starlette.routing import BaseRoute
 
 from app_svc.authorization import CallerOf
 from app_svc.event_intake import refusal
@@ -55,7 +56,7 @@ class RedriveBody(BaseModel):
     data: Any = None
 
 
-def dead_letter_routes(database: Database, registry: EventRegistry, *, route_class: type[APIRoute]) -> APIRouter:
+def dead_letter_routes(database: Database, registry: EventRegistry, *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes under `/v1/dead-letters`."""
     router = APIRouter(tags=["dead letters"], route_class=route_class)
 
@@ -84,7 +85,7 @@ def dead_letter_routes(database: Database, registry: EventRegistry, *, route_cla
         await database.transact(_discard, letter_id)
         return Response(status_code=204)
 
-    return router
+    return router.routes
 
 
 def _edit(registry: EventRegistry, body: RedriveBody | None) -> Callable[[Event], Event] | None:

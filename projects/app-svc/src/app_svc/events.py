@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
+from starlette.routing import BaseRoute
 
 from app_svc.authorization import CallerOf
 from app_svc.event_intake import EventIntake, read_events
@@ -53,14 +54,14 @@ class Accepted(BaseModel):
     accepted: list[dict[str, str]]
 
 
-def event_routes(service: Service, *, route_class: type[APIRoute]) -> APIRouter:
+def event_routes(service: Service, *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes under `/v1/events`."""
     router = APIRouter(tags=["events"], route_class=route_class)
     events = EventRoutes(service.database, service.streams, EventIntake(service.database, service.event_registry))
     stream: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}}
     router.get("/v1/events", response_model=EventPage, responses=stream)(events.read)
     router.post("/v1/events", status_code=202, openapi_extra=PUBLISH_BODY)(events.publish)
-    return router
+    return router.routes
 
 
 class EventRoutes:

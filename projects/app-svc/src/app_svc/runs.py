@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import AwareDatetime
 from pydantic_core import from_json
+from starlette.routing import BaseRoute
 
 from app_svc.authorization import CallerOf
 from app_svc.documents import HistoryDocument, LogDocument, RunDocument
@@ -32,7 +33,7 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 Prefer = Annotated[str | None, Header(max_length=500)]
 
 
-def run_routes(service: Service, *, route_class: type[APIRoute]) -> APIRouter:
+def run_routes(service: Service, *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes under `/v1/runs`."""
     router = APIRouter(tags=["runs"], route_class=route_class)
     runs = RunRoutes(service)
@@ -52,7 +53,7 @@ def run_routes(service: Service, *, route_class: type[APIRoute]) -> APIRouter:
     router.post("/v1/runs/{run_id}/fork", status_code=202)(runs.fork)
     router.post("/v1/runs/{run_id}/signals/{name}", status_code=202)(runs.signal)
     router.post("/v1/runs/{run_id}/updates/{name}")(runs.update)
-    return router
+    return router.routes
 
 
 class RunRoutes:

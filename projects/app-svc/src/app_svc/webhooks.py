@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
+from starlette.routing import BaseRoute
 
 from app_svc.authorization import Caller, CallerOf
 from app_svc.event_visibility import check_types
@@ -96,7 +97,7 @@ class TestDocument(BaseModel):
     error: str | None
 
 
-def webhook_routes(service: Service, *, route_class: type[APIRoute]) -> APIRouter:
+def webhook_routes(service: Service, *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes under `/v1/webhooks`."""
     router = APIRouter(tags=["webhooks"], route_class=route_class)
     routes = WebhookRoutes(service)
@@ -111,7 +112,7 @@ def webhook_routes(service: Service, *, route_class: type[APIRoute]) -> APIRoute
     router.post(one + "/resume")(routes.resume)
     router.post(one + "/test")(routes.test)
     router.get(one + "/deliveries")(routes.deliveries)
-    return router
+    return router.routes
 
 
 class WebhookRoutes:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from auth_svc.settings import SERVICE, AuthSettings
+from lib_events import memory
 from lib_events.database import DatabaseError, DatabaseInUse
 from lib_events.secret_file import SecretFileExposed
 from lib_events.settings import SettingsRejected
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
     """Serve until told to stop."""
+    memory.load()
     from auth_svc import serving  # noqa: PLC0415 - the offline commands need no server
     from lib_events.http_server import new_event_loop  # noqa: PLC0415
     from lib_events.parent_watch import watch_parent  # noqa: PLC0415

@@ -82,12 +82,21 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
 
 def create_app(service: AuthService) -> FastAPI:
     """Return the application that answers for an open service."""
-    app = FastAPI(title="AuthService", version="1", docs_url=None, redoc_url=None, routes=routes())
-    app.state.service = service
     metrics = Metrics(SERVICE)
-    app.router.routes.extend([*health_routes({"database": _check_database(service.database)}), metrics.route()])
-    app.include_router(admin_api.router)
-    app.include_router(access_api.router)
+    app = FastAPI(
+        title="AuthService",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        routes=[
+            *routes(),
+            *health_routes({"database": _check_database(service.database)}),
+            metrics.route(),
+            *admin_api.router.routes,
+            *access_api.router.routes,
+        ],
+    )
+    app.state.service = service
     install_problem_handlers(app, unavailable=UNAVAILABLE)
     app.add_exception_handler(PageRefused, _page_refused)
     app.add_exception_handler(PasswordsBusy, _passwords_busy)

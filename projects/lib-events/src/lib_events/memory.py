@@ -6,8 +6,14 @@ YOUNG_OBJECTS = 10_000  # made since the last look; a group commit alone makes m
 LOOKS_PER_OLDER = 20
 
 
+def load() -> None:
+    """Call before anything else is loaded: what comes now stays, and looking at it again and again takes time."""
+    gc.disable()
+
+
 def settle() -> None:
     """Call once everything is loaded: never look at that again, and less often at what comes and goes."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(YOUNG_OBJECTS, LOOKS_PER_OLDER, LOOKS_PER_OLDER)

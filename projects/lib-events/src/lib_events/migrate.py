@@ -1,6 +1,11 @@
-"""Bring each member's tables to the newest revision; Alembic is imported only when there is something to do."""
+"""Bring each member's tables to the newest revision; Alembic is imported only when there is something to do.
 
+A migration is SQL and nothing else: it is composed without looking at the database, and runs in one round trip.
+"""
+
+import io
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -32,7 +37,7 @@ def migrate(core: Connection, schemas: Sequence[Schema]) -> None:
                 "start the newer release that wrote this database, or restore a backup"
             )
         if current != known[-1]:
-            _upgrade(core, schema)
+            _upgrade(core, schema, current)
 
 
 def _current(core: Connection, schema: Schema) -> str | None:
@@ -41,7 +46,19 @@ def _current(core: Connection, schema: Schema) -> str | None:
     return revision
 
 
-def _upgrade(core: Connection, schema: Schema) -> None:
+def _upgrade(core: Connection, schema: Schema, current: str | None) -> None:
+    """Run all statements in one round trip: what a migration locks, nobody waits for longer than that takes."""
+    script = _script(core.dialect.name, schema, current)
+    driver: Any = core.connection.dbapi_connection
+    if core.dialect.name == "sqlite":
+        driver.executescript(script)
+    else:
+        driver.run_async(lambda raw: raw.execute(script))
+
+
+@cache  # it follows from the code alone; a process may open many databases
+def _script(dialect_name: str, schema: Schema, current: str | None) -> str:
+    """Return the SQL from the revision `current` to the newest one, as Alembic's offline mode writes it."""
     from alembic.config import Config  # noqa: PLC0415 - about 100 ms that a current database does not pay
     from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
@@ -49,16 +66,19 @@ def _upgrade(core: Connection, schema: Schema) -> None:
     config = Config()
     config.set_main_option("script_location", str(files(schema.migrations)))
     config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
+    folder = ScriptDirectory.from_config(config)
 
     def steps(revision: Any, _context: Any) -> Any:
-        return script._upgrade_revs("head", revision)
+        return folder._upgrade_revs("head", revision)
 
-    with EnvironmentContext(config, script, fn=steps) as environment:
+    script = io.StringIO()
+    with EnvironmentContext(config, folder, fn=steps, as_sql=True, starting_rev=current) as environment:
         environment.configure(
-            connection=core,
-            target_metadata=schema.metadata,
+            dialect_name=dialect_name,
+            dialect_opts={"paramstyle": "named"},  # others double every percent sign
+            output_buffer=script,
             version_table=version_table(schema),
             transactional_ddl=False,  # the caller's transaction spans all schemas
         )
         environment.run_migrations()
+    return script.getvalue()

