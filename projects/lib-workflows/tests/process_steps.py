@@ -1,5 +1,6 @@
 """Steps that run in a process: it imports this module, and nothing else of the tests."""
 
+import logging
 import os
 import threading
 import time
@@ -16,6 +17,11 @@ def silent_in_a_process() -> str:
     if current_step().attempt == 1:
         time.sleep(FOR_EVER_SECONDS)
     return f"attempt {current_step().attempt}"
+
+
+@step(process=True)
+def says_where_it_is(row: int) -> None:
+    logging.getLogger("copier").warning("at row %d, password=%s", row, "hunter2")
 
 
 @step(process=True)

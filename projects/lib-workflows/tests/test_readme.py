@@ -23,3 +23,4 @@ def test_the_readmes_example_and_its_tests_work(shown):
     assert printed == "receipt of o-42, to Elm Street\n"
     asyncio.run(names["test_three_days_pass_at_once"]())
     asyncio.run(names["test_it_survives_a_crash_at_every_commit"]())
+    asyncio.run(names["test_it_survives_crashes_one_after_the_other_and_a_step_that_fails"]())

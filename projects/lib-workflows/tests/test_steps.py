@@ -16,6 +16,7 @@ from process_steps import (
     overdraws,
     pid_of_step,
     returns_a_lock,
+    says_where_it_is,
     silent_in_a_process,
 )
 from sqlalchemy import select
@@ -294,6 +295,20 @@ async def test_errors_of_a_process_are_as_if_raised_here(sqlite_url):
     assert (missing, kind) == ("3 missing", "ZeroDivisionError")
     assert "return 1 / number" in stack
     assert "pickle" in unpicklable
+
+
+async def test_what_a_process_logs_is_kept_with_the_run(sqlite_url):
+    @workflow(name="saying")
+    async def saying(ctx: Context) -> None:
+        await ctx.step(says_where_it_is, 7)
+
+    async with Engine.open(sqlite_url, [saying]) as engine:
+        handle = await engine.start(saying)
+        await handle.result(20)
+        await engine.residence.logs.settle()
+        (line,) = (await engine.database.read(queries.list_logs, handle.id)).items
+    assert (line.logger, line.level, line.operation, line.attempt) == ("copier", "warning", "1", 1)
+    assert line.message == "at row 7, password=[hidden]"
 
 
 async def test_a_process_that_dies_is_a_failed_attempt(sqlite_url):

@@ -52,7 +52,7 @@ class StepPlaces:
             task = asyncio.Task(step.function(*args), loop=loop, context=context, eager_start=True)
             return Work(task, task.cancel)
         if step.options.process:
-            return self._begin_in_process(step, args, run, on_begun)
+            return self._begin_in_process(step, args, run, on_begun, context)
 
         def call() -> Any:
             if on_begun is not None:
@@ -63,7 +63,12 @@ class StepPlaces:
         return Work(asyncio.wrap_future(waiting), withdraw=waiting.cancel)
 
     def _begin_in_process(
-        self, step: AnyStep, args: tuple[Any, ...], run: StepRun, on_begun: Callable[[], None] | None
+        self,
+        step: AnyStep,
+        args: tuple[Any, ...],
+        run: StepRun,
+        on_begun: Callable[[], None] | None,
+        context: contextvars.Context,
     ) -> Work:
         loop = asyncio.get_running_loop()
         ending = threading.Event()
@@ -85,7 +90,8 @@ class StepPlaces:
                 if process.is_over:
                     self._let_go(process)
 
-        waiting = self._talkers.submit(call)
+        # In the step's context: what the process logs is the run's.
+        waiting = self._talkers.submit(context.run, call)
         future = asyncio.wrap_future(waiting)
 
         def end() -> None:

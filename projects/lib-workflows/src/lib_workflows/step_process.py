@@ -9,6 +9,8 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import logging
+import logging.handlers
 import os
 import pickle
 import signal
@@ -90,11 +92,14 @@ class StepProcess:
         `on_begun` is called once the process has imported the step.
         """
         try:
-            self._connection.send((Location.of(step.function), _facts(run), pickle.dumps(args)))
+            level = logging.getLogger().getEffectiveLevel()
+            self._connection.send((Location.of(step.function), _facts(run), pickle.dumps(args), level))
             while True:
                 kind, value = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - of our own child
                 if kind == "heartbeat":
                     run.heartbeat(value)
+                elif kind == "logged":
+                    logging.getLogger(value.name).handle(value)
                 elif kind == "begun":
                     on_begun()
                 elif kind == "completed":
@@ -126,6 +131,14 @@ def _facts(run: StepRun) -> dict[str, Any]:
     return {name: getattr(run, name) for name in names}
 
 
+class _Sender(logging.handlers.QueueHandler):
+    """Sends what the child logs to its parent, where it belongs to the run like any other line."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """The base class has made it fit to be pickled; its `queue` is the way to the parent."""
+        self.queue("logged", record)  # type: ignore[operator]
+
+
 def serve(connection: Connection) -> None:
     """The child: run what comes until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
@@ -136,9 +149,12 @@ def serve(connection: Connection) -> None:
         with sending:
             connection.send_bytes(message)
 
+    root = logging.getLogger()
+    root.addHandler(_Sender(send))  # type: ignore[arg-type]
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            location, facts, packed = connection.recv()
+            location, facts, packed, level = connection.recv()
+            root.setLevel(level)
             kind, value = _perform(location, facts, packed, send)
             try:
                 send(kind, value)
