@@ -17,8 +17,10 @@ from lib_events.clock import MICROSECOND, Clock, to_micros
 from lib_events.consumer_window import Window
 from lib_events.database import Connection, Database, is_database_failure
 from lib_events.dead_letters import Burial, bury, defer
-from lib_events.event_log import PLACED_TOPIC, Page, Placed, read_after
+from lib_events.event_filter import Wanted
+from lib_events.event_log import PLACED_TOPIC, Page, Placed
 from lib_events.lifecycle import Loop
+from lib_events.log_reader import read_page
 from lib_events.redriver import Redriver
 from lib_events.retries import Retries, Sleep, Stopping
 from lib_events.subscription import Subscription, TryLater
@@ -43,6 +45,7 @@ class Consumer(Loop):
         self._database = database
         self._subscription = subscription
         self._clock = clock
+        self._wanted = Wanted(types=subscription.types)
         self._place = Place(subscription.durable, subscription.start)
         self._is_transaction = subscription.kind == "transaction"
         self._in_order = self._is_transaction and subscription.concurrency == 1
@@ -106,7 +109,7 @@ class Consumer(Loop):
     async def _read_on(self, handled: set[int]) -> None:
         with suppress(asyncio.QueueShutDown):
             while True:
-                page = await self._database.read(self._read, self._window.reached)
+                page = await self._read(self._window.reached)
                 for placed in page.events:
                     if placed.position not in handled:
                         await self._window.add(placed.position)
@@ -115,8 +118,8 @@ class Consumer(Loop):
                 if page.position >= page.head.position:
                     await self.pause(POLL_SECONDS)
 
-    def _read(self, connection: Connection, position: int) -> Page:
-        page = read_after(connection, position, types=self._subscription.types, limit=PAGE_ROWS)
+    async def _read(self, position: int) -> Page:
+        page = await read_page(self._database, position, self._wanted, limit=PAGE_ROWS)
         if (max_age := self._subscription.max_age) is None:
             return page
         oldest = self._clock.micros() - max_age // MICROSECOND

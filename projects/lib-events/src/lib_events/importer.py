@@ -15,10 +15,11 @@ from lib_events.clock import to_micros
 from lib_events.database import EVENTS_TOPIC, Connection, Database
 from lib_events.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
 from lib_events.event import Event, EventRegistry, EventRejected
-from lib_events.event_log import IMPORT_EVENTS, SEGMENT_TYPE
+from lib_events.event_log import IMPORT_EVENTS
 from lib_events.lifecycle import Loop, running
 from lib_events.nats_permissions import subject_prefix
 from lib_events.statement import Write
+from lib_events.tables import SEGMENT_TYPE
 
 logger = logging.getLogger(__name__)
 
