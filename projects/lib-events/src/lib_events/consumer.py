@@ -50,7 +50,7 @@ class Consumer(Loop):
         self._is_transaction = subscription.kind == "transaction"
         self._in_order = self._is_transaction and subscription.concurrency == 1
         self._portion_limit = PAGE_ROWS if self._in_order else subscription.batch
-        self._threads = ThreadPoolExecutor(subscription.concurrency, thread_name_prefix=subscription.durable)
+        self._threads: ThreadPoolExecutor  # of the present run
         self._window = Window(0)
         self._lanes: list[asyncio.Queue[Placed]] = []
         self._written = 0  # the place, as it was last written down
@@ -59,7 +59,6 @@ class Consumer(Loop):
         self._failing: int | None = None  # in order: index in its portion of the event whose handler runs
         self._stop = asyncio.Event()
         self._retries = Retries(subscription, sleep=sleep, stop=self._stop)
-        self._redriver = Redriver(database, subscription, self._threads, self._retries, stop=self._stop)
 
     @property
     def position(self) -> int:
@@ -77,6 +76,7 @@ class Consumer(Loop):
         """Wait to lead, then consume until told to stop or until another process goes on from here."""
         self._stop.clear()
         async with self._database.leading(self.name) as lost:
+            self._threads = ThreadPoolExecutor(self._subscription.concurrency, thread_name_prefix=self.durable)
             unsubscribe = self._database.on_notify(PLACED_TOPIC, self.wake)
             try:
                 while not self._stop.is_set():
@@ -84,18 +84,20 @@ class Consumer(Loop):
                         await self._consume(lost)
             finally:
                 unsubscribe()
+                self._threads.shutdown(wait=False)  # one that still runs was waited for in vain
 
     async def _consume(self, lost: asyncio.Event) -> None:
         self._written, handled = await self._database.transact(self._place.begin)
         self._window, self._ahead = Window(self._written), bool(handled)
         lanes = self._subscription.concurrency if self._subscription.key else 1
         self._lanes = [asyncio.Queue() for _ in range(lanes)]
+        redriver = Redriver(self._database, self._subscription, self._threads, self._retries, stop=self._stop)
         try:
             async with asyncio.TaskGroup() as group:
                 others = [self._watch(lost), self._read_on(handled), self._keep_place()]
                 tasks = [group.create_task(other) for other in others]
                 workers = [self._work(self._lanes[index % lanes]) for index in range(self._subscription.concurrency)]
-                await asyncio.wait([group.create_task(work) for work in (*workers, self._redriver.run())])
+                await asyncio.wait([group.create_task(work) for work in (*workers, redriver.run())])
                 for task in tasks:
                     task.cancel()
             await self._write_place()
