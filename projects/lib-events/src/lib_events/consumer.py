@@ -58,6 +58,7 @@ class Consumer(Loop):
         self._ahead = False  # something was handled that the written place does not tell
         self._failing: int | None = None  # in order: index in its portion of the event whose handler runs
         self._stop = asyncio.Event()
+        self._sleep = sleep
         self._retries = Retries(subscription, sleep=sleep, stop=self._stop)
 
     @property
@@ -91,7 +92,15 @@ class Consumer(Loop):
         self._window, self._ahead = Window(self._written), bool(handled)
         lanes = self._subscription.concurrency if self._subscription.key else 1
         self._lanes = [asyncio.Queue() for _ in range(lanes)]
-        redriver = Redriver(self._database, self._subscription, self._threads, self._retries, stop=self._stop)
+        redriver = Redriver(
+            self._database,
+            self._subscription,
+            self._threads,
+            self._retries,
+            clock=self._clock,
+            sleep=self._sleep,
+            stop=self._stop,
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 others = [self._watch(lost), self._read_on(handled), self._keep_place()]
@@ -214,7 +223,7 @@ class Consumer(Loop):
             self._say_handled(connection, [placed])
         burial = Burial.of(placed.event, durable=self.durable, position=placed.position, attempts=attempts)
         if isinstance(error, TryLater):
-            defer(connection, burial, error)
+            defer(connection, burial, error, self._clock.micros())
         else:
             bury(connection, burial, error)
 
