@@ -20,9 +20,9 @@ from lib_events.database import (
     open_database,
 )
 from lib_events.event import Cause, Event, EventType, current_cause
-from lib_events.event_log import SCHEMA, SEGMENT_TYPE, append_writes, place, read_after
+from lib_events.event_log import SCHEMA, append_writes, place, read_after
 from lib_events.statement import Fence
-from lib_events.tables import events, subscription_cursors
+from lib_events.tables import SEGMENT_TYPE, events, subscription_cursors
 
 
 class Note(BaseModel):

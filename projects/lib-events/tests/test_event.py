@@ -1,6 +1,9 @@
 """The CloudEvents envelope, event types and the registry."""
 
-from datetime import UTC, datetime
+import json
+import time
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -36,6 +39,38 @@ OrderPlaced = EventType("shop.order.placed", Order)
 def test_an_event_survives_the_json_format():
     event = Event.of(OrderPlaced, Order(sku="tea"), source="/shop", subject="order-1", cause=Cause(principal="ada"))
     assert Event.from_json(event.to_json()) == event
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC),
+        datetime(2026, 1, 2, 3, 4, 5, 120_000, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+        datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone(-timedelta(minutes=30))),
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(0), "GMT")),
+    ],
+)
+def test_a_time_is_written_the_same_in_the_dictionary_and_encoded(moment):
+    event = Event.of(OrderPlaced, Order(sku="tea"), source="/shop", time=moment)
+    assert json.loads(event.to_json()) == event.to_dict()
+    assert Event.from_json(event.to_json()) == event
+
+
+def test_ids_are_unique_and_in_order_of_time():
+    ids = [Event.of(OrderPlaced, Order(sku="tea"), source="/shop").id for _ in range(2_000)]
+    parsed = [uuid.UUID(found) for found in ids]
+    assert [str(found) for found in parsed] == ids
+    assert {(found.version, found.variant) for found in parsed} == {(7, uuid.RFC_4122)}
+    assert len(set(ids)) == len(ids)
+    moments = [found.int >> 80 for found in parsed]
+    assert moments == sorted(moments)
+    assert abs(moments[-1] - time.time_ns() // 1_000_000) < 60_000
+    assert {(found.int >> 62) % 4 for found in parsed} == {2}
+    assert len({found.clock_seq for found in parsed}) > 100
 
 
 def test_an_event_made_from_another_keeps_its_correlation_and_names_it_as_the_cause():

@@ -7,7 +7,7 @@ from app_svc.authorization import Caller
 from app_svc.permissions import ACCOUNT_EVENTS, READ_ACCOUNT_EVENTS, READ_ALL_EVENTS
 from lib_auth.principal import with_included
 from lib_events.event import Event
-from lib_events.event_log import type_matches
+from lib_events.event_filter import type_matches
 from lib_events.problem import Problem
 from lib_workflows.queries import RunView
 

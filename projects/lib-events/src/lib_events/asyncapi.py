@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from lib_events.cloudevents_http import BATCH, STRUCTURED
 from lib_events.event import EventType
-from lib_events.event_log import SEGMENT_TYPE
 from lib_events.nats_permissions import stream_name, subject_prefix
+from lib_events.tables import SEGMENT_TYPE
 
 type AnyType = EventType[Any]
 type Part = dict[str, Any]

@@ -8,7 +8,7 @@ async def test_an_order_is_billed():
         assert await found.dead_letters() == []
 
 The database is a real SQLite file in a temporary folder, or any other that `url` names. Nobody waits: the pause before
-a retry moves the bench's clock on instead.
+a retry, and what `TryLater` and `NotNow` ask for, move the bench's clock on instead.
 """
 
 import asyncio
@@ -146,9 +146,11 @@ def _import(connection: Connection, event: Event) -> None:
 
 
 def _end(connection: Connection) -> int | None:
-    """The position of the last event, or None while one has no position yet."""
+    """The position of the last event, or None while one has no position yet or is to be handled again."""
     unplaced = select(events.c.sequence).where(events.c.last_position.is_(None)).limit(1)
-    return head(connection).position if connection.scalar(unplaced) is None else None
+    wanted_again = select(dead_letters.c.id).where(dead_letters.c.redriven_at.is_not(None)).limit(1)
+    is_open = any(connection.scalar(query) is not None for query in (unplaced, wanted_again))
+    return None if is_open else head(connection).position
 
 
 def _dead_letters(connection: Connection) -> Sequence[Row[Any]]:

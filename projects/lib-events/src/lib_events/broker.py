@@ -71,9 +71,9 @@ class Message:
 
     def __post_init__(self) -> None:
         """Refuse what would break out of its place in the protocol."""
-        for text in (self.subject, self.id, self.content_type, self.previous_id or ""):
-            if not text.isprintable() or " " in text:
-                raise ValueError(f"a message's subject and headers must have no spaces or line breaks, got {text!r}")
+        text = f"{self.subject}{self.id}{self.content_type}{self.previous_id}"
+        if not text.isprintable() or " " in text:
+            raise ValueError(f"a message's subject and headers must have no spaces or line breaks, got {text!r}")
 
 
 @dataclass(frozen=True, slots=True)

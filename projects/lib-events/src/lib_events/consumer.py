@@ -17,8 +17,10 @@ from lib_events.clock import MICROSECOND, Clock, to_micros
 from lib_events.consumer_window import Window
 from lib_events.database import Connection, Database, is_database_failure
 from lib_events.dead_letters import Burial, bury, defer
-from lib_events.event_log import PLACED_TOPIC, Page, Placed, read_after
+from lib_events.event_filter import Wanted
+from lib_events.event_log import PLACED_TOPIC, Page, Placed
 from lib_events.lifecycle import Loop
+from lib_events.log_reader import read_page
 from lib_events.redriver import Redriver
 from lib_events.retries import Retries, Sleep, Stopping
 from lib_events.subscription import Subscription, TryLater
@@ -43,11 +45,12 @@ class Consumer(Loop):
         self._database = database
         self._subscription = subscription
         self._clock = clock
+        self._wanted = Wanted(types=subscription.types)
         self._place = Place(subscription.durable, subscription.start)
         self._is_transaction = subscription.kind == "transaction"
         self._in_order = self._is_transaction and subscription.concurrency == 1
         self._portion_limit = PAGE_ROWS if self._in_order else subscription.batch
-        self._threads = ThreadPoolExecutor(subscription.concurrency, thread_name_prefix=subscription.durable)
+        self._threads: ThreadPoolExecutor  # of the present run
         self._window = Window(0)
         self._lanes: list[asyncio.Queue[Placed]] = []
         self._written = 0  # the place, as it was last written down
@@ -55,8 +58,8 @@ class Consumer(Loop):
         self._ahead = False  # something was handled that the written place does not tell
         self._failing: int | None = None  # in order: index in its portion of the event whose handler runs
         self._stop = asyncio.Event()
+        self._sleep = sleep
         self._retries = Retries(subscription, sleep=sleep, stop=self._stop)
-        self._redriver = Redriver(database, subscription, self._threads, self._retries, stop=self._stop)
 
     @property
     def position(self) -> int:
@@ -74,6 +77,7 @@ class Consumer(Loop):
         """Wait to lead, then consume until told to stop or until another process goes on from here."""
         self._stop.clear()
         async with self._database.leading(self.name) as lost:
+            self._threads = ThreadPoolExecutor(self._subscription.concurrency, thread_name_prefix=self.durable)
             unsubscribe = self._database.on_notify(PLACED_TOPIC, self.wake)
             try:
                 while not self._stop.is_set():
@@ -81,18 +85,28 @@ class Consumer(Loop):
                         await self._consume(lost)
             finally:
                 unsubscribe()
+                self._threads.shutdown(wait=False)  # one that still runs was waited for in vain
 
     async def _consume(self, lost: asyncio.Event) -> None:
         self._written, handled = await self._database.transact(self._place.begin)
         self._window, self._ahead = Window(self._written), bool(handled)
         lanes = self._subscription.concurrency if self._subscription.key else 1
         self._lanes = [asyncio.Queue() for _ in range(lanes)]
+        redriver = Redriver(
+            self._database,
+            self._subscription,
+            self._threads,
+            self._retries,
+            clock=self._clock,
+            sleep=self._sleep,
+            stop=self._stop,
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 others = [self._watch(lost), self._read_on(handled), self._keep_place()]
                 tasks = [group.create_task(other) for other in others]
                 workers = [self._work(self._lanes[index % lanes]) for index in range(self._subscription.concurrency)]
-                await asyncio.wait([group.create_task(work) for work in (*workers, self._redriver.run())])
+                await asyncio.wait([group.create_task(work) for work in (*workers, redriver.run())])
                 for task in tasks:
                     task.cancel()
             await self._write_place()
@@ -106,7 +120,7 @@ class Consumer(Loop):
     async def _read_on(self, handled: set[int]) -> None:
         with suppress(asyncio.QueueShutDown):
             while True:
-                page = await self._database.read(self._read, self._window.reached)
+                page = await self._read(self._window.reached)
                 for placed in page.events:
                     if placed.position not in handled:
                         await self._window.add(placed.position)
@@ -115,8 +129,8 @@ class Consumer(Loop):
                 if page.position >= page.head.position:
                     await self.pause(POLL_SECONDS)
 
-    def _read(self, connection: Connection, position: int) -> Page:
-        page = read_after(connection, position, types=self._subscription.types, limit=PAGE_ROWS)
+    async def _read(self, position: int) -> Page:
+        page = await read_page(self._database, position, self._wanted, limit=PAGE_ROWS)
         if (max_age := self._subscription.max_age) is None:
             return page
         oldest = self._clock.micros() - max_age // MICROSECOND
@@ -209,7 +223,7 @@ class Consumer(Loop):
             self._say_handled(connection, [placed])
         burial = Burial.of(placed.event, durable=self.durable, position=placed.position, attempts=attempts)
         if isinstance(error, TryLater):
-            defer(connection, burial, error)
+            defer(connection, burial, error, self._clock.micros())
         else:
             bury(connection, burial, error)
 

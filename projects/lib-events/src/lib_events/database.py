@@ -19,11 +19,13 @@ from sqlalchemy.exc import DBAPIError
 
 from lib_events.event import Event
 from lib_events.statement import Fence, Write
+from lib_events.tail import Tail
 
 type DialectName = Literal["sqlite", "postgresql"]
 type TransactionFunction[**P, R] = Callable[Concatenate["Connection", P], R]
 
 EVENTS_TOPIC = "events"
+REWRITTEN_TOPIC = "rewritten"  # the log is another one than before: its epoch, or where it begins
 
 
 class DatabaseError(Exception):
@@ -130,10 +132,12 @@ class Database(ABC):
     """The port; `SqliteDatabase` and `PostgresqlDatabase` are its two adapters."""
 
     dialect_name: DialectName
+    places_in_commit = False  # whether events have their positions once they are committed
 
     def __init__(self, *, service: str) -> None:
         self.service = service
         self.source = f"/{service}"
+        self.tail = Tail()  # filled where `places_in_commit`, else empty: everybody reads the table
         self._callbacks: dict[str, list[Callable[[], None]]] = {}
 
     @abstractmethod

@@ -75,9 +75,9 @@ def bury(connection: Connection, burial: Burial, error: Exception) -> None:
         _tell_buried(connection, row)
 
 
-def defer(connection: Connection, burial: Burial, error: TryLater) -> None:
+def defer(connection: Connection, burial: Burial, error: TryLater, now: int) -> None:
     """Transaction function: keep an event until its handler wants it again; doing so again changes nothing."""
-    due = {"redriven_at": _due(error), "deferred_attempts": burial.attempts}
+    due = {"redriven_at": _due(error, now), "deferred_attempts": burial.attempts}
     _add(connection, _row(burial, error) | due)
     connection.notify(REDRIVE_TOPIC)
 
@@ -101,17 +101,17 @@ def discard(connection: Connection, letter_id: int) -> None:
     _publish(connection, DEAD_LETTER_DISCARDED, _told_by(letter))
 
 
-def redriven(connection: Connection, durable: str) -> Sequence[Row[Any]]:
+def redriven(connection: Connection, durable: str, now: int) -> Sequence[Row[Any]]:
     """What is due to be handled again by a subscription, oldest first."""
-    wanted = (dead_letters.c.durable == durable, dead_letters.c.redriven_at <= SystemClock().micros())
+    wanted = (dead_letters.c.durable == durable, dead_letters.c.redriven_at <= now)
     return connection.execute(select(dead_letters).where(*wanted).order_by(dead_letters.c.id).limit(100)).all()
 
 
-def seconds_to_next(connection: Connection, durable: str) -> float:
+def seconds_to_next(connection: Connection, durable: str, now: int) -> float:
     """In how many seconds something else is due; infinite when nothing waits."""
     query = select(func.min(dead_letters.c.redriven_at)).where(dead_letters.c.durable == durable)
     due: int | None = connection.scalar(query)
-    return math.inf if due is None else max(0.0, (due - SystemClock().micros()) / SECOND)
+    return math.inf if due is None else max(0.0, (due - now) / SECOND)
 
 
 def settle(connection: Connection, letter_id: int) -> bool:
@@ -120,11 +120,11 @@ def settle(connection: Connection, letter_id: int) -> bool:
     return connection.execute(delete(dead_letters).where(*wanted)).rowcount == 1
 
 
-def bury_again(connection: Connection, letter_id: int, error: Exception, attempts: int) -> None:
+def bury_again(connection: Connection, letter_id: int, error: Exception, attempts: int, now: int) -> None:
     """Transaction function: it failed again, after so many more attempts; it rests, or waits where that is wanted."""
     values = _told_of(error) | {"attempts": dead_letters.c.attempts + attempts}
     if isinstance(error, TryLater):
-        values |= {"redriven_at": _due(error), "deferred_attempts": dead_letters.c.deferred_attempts + attempts}
+        values |= {"redriven_at": _due(error, now), "deferred_attempts": dead_letters.c.deferred_attempts + attempts}
     else:
         values |= {"redriven_at": None, "deferred_attempts": 0}
     mine = dead_letters.c.id == letter_id
@@ -160,8 +160,8 @@ def _add(connection: Connection, row: Mapping[str, Any]) -> bool:
     return connection.execute(insert(dead_letters).values(row).on_conflict_do_nothing()).rowcount == 1
 
 
-def _due(error: TryLater) -> int:
-    return SystemClock().micros() + round(error.seconds * SECOND)
+def _due(error: TryLater, now: int) -> int:
+    return now + round(error.seconds * SECOND)
 
 
 def _tell_buried(connection: Connection, row: Mapping[str, Any]) -> None:

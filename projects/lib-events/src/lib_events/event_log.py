@@ -1,22 +1,24 @@
 """The event log: appended to by every transaction, read by position. Outbox, feed and look-back at once."""
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic_core import from_json
-from sqlalchemy import Select, func, or_, select, text, update
+from sqlalchemy import Row, func, select, text, update
 
 from lib_events.clock import to_micros
 from lib_events.database import Connection, Schema
 from lib_events.event import Event
+from lib_events.event_filter import Wanted
 from lib_events.statement import Statement, Write
-from lib_events.tables import event_log_state, events, metadata
+from lib_events.tables import SEGMENT_TYPE, event_log_state, events, metadata
+from lib_events.tail import LogRow
 
 SCHEMA = Schema("lib_events", metadata, "lib_events.migrations")
 PLACED_TOPIC = "placed"  # events got positions: whoever reads the log may read on
-SEGMENT_TYPE = "evs.run.segment"
 SEGMENT_LIMIT = 1_000  # events in one segment
 PLACE_LIMIT = 1_000  # rows placed in one transaction
 PLACE = text("""
@@ -45,6 +47,9 @@ APPEND_EVENTS = Statement.load(
 )
 # The same for events that may be there already, as those of other services.
 IMPORT_EVENTS = Statement.load("lib_events", "import_events", dict(APPEND_EVENTS.columns))
+
+
+type StoredRow = LogRow | Row[Any]
 
 
 class CursorRejected(Exception):
@@ -84,6 +89,29 @@ class Placed:
     position: int
     event: Event
     imported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows in order, how far the log was searched for them (resume from `position`), and where it ended then."""
+
+    found: Sequence[StoredRow]
+    position: int
+    head: Cursor
+
+    @classmethod
+    def take(cls, rows: Iterable[StoredRow], *, limit: int, bytes_limit: int | None, end: int, head: Cursor) -> "Rows":
+        """Take of at most `limit` rows, which are all up to `end` if they are fewer, those with the first bytes."""
+        remaining = iter(rows)
+        found: list[StoredRow] = []
+        space = bytes_limit or math.inf
+        for row in remaining:
+            found.append(row)
+            space -= len(row.body)
+            if space <= 0:
+                break
+        is_end = len(found) < limit and next(remaining, None) is None
+        return cls(found, end if is_end else found[-1].last_position, head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,67 +196,38 @@ def read_after(
 
     `types` are exact names or patterns ending in `.*`; segments are opened and their events filtered too.
     """
+    wanted = Wanted(types=tuple(types), subject=subject, correlation=correlation, own_only=own_only)
+    return open_rows(rows_after(connection, position, wanted, limit=limit), position, wanted)
+
+
+def rows_after(
+    connection: Connection, position: int, wanted: Wanted, *, limit: int, bytes_limit: int | None = None
+) -> Rows:
+    """Read up to `limit` rows after `position`, in order, as they are stored, or less when `bytes_limit` is reached."""
     # The head comes first: what is placed while we read must not be skipped.
     log_head = head(connection)
-    query = select(events.c.last_position, events.c.count.label("size"), events.c.imported, events.c.body)
-    query = query.where(events.c.last_position > position).order_by(events.c.last_position).limit(limit)
-    rows = connection.execute(_narrow(query, types, subject, correlation, own_only=own_only)).all()
+    columns = (events.c.last_position, events.c.count.label("size"), events.c.type, events.c.imported, events.c.body)
+    query = select(*columns).where(events.c.last_position > position).order_by(events.c.last_position).limit(limit)
+    rows = connection.execute(wanted.narrow(query))
+    return Rows.take(rows, limit=limit, bytes_limit=bytes_limit, end=max(position, log_head.position), head=log_head)
+
+
+def open_rows(rows: Rows, position: int, wanted: Wanted) -> Page:
+    """Decode rows that were read after `position`: what is wanted of them."""
     found = [
         placed
-        for row in rows
-        for placed in _open_row(row.last_position, row.size, row.body, imported=row.imported)
-        if placed.position > position and matches(placed.event, types, subject, correlation)
+        for row in rows.found
+        for placed in _open_row(row)
+        if placed.position > position and wanted.matches(placed.event)
     ]
-    reached = rows[-1].last_position if rows else position
-    return Page(found, reached if len(rows) == limit else max(reached, log_head.position), log_head)
+    return Page(found, rows.position, rows.head)
 
 
-def matches(event: Event, types: Sequence[str], subject: str | None = None, correlation: str | None = None) -> bool:
-    """Whether `event` passes the filter."""
-    return (
-        (not types or any(type_matches(event.type, pattern) for pattern in types))
-        and (subject is None or event.subject == subject)
-        and (correlation is None or event.extensions.get("correlationid") == correlation)
-    )
-
-
-def type_matches(name: str, pattern: str) -> bool:
-    """Whether the event type `name` is `pattern`, or begins with it when it ends in `.*` (`*` takes all)."""
-    if pattern == "*":
-        return True
-    return name.startswith(pattern[:-1]) if pattern.endswith(".*") else name == pattern
-
-
-def _narrow(
-    query: Select[Any],
-    types: Sequence[str],
-    subject: str | None,
-    correlation: str | None,
-    *,
-    own_only: bool,
-) -> Select[Any]:
-    if types and "*" not in types:
-        wanted = [
-            events.c.type.startswith(pattern[:-1], autoescape=True)
-            if pattern.endswith(".*")
-            else events.c.type == pattern
-            for pattern in types
-        ]
-        query = query.where(or_(*wanted, events.c.type == SEGMENT_TYPE))
-    if subject is not None:
-        query = query.where(or_(events.c.subject == subject, events.c.type == SEGMENT_TYPE))
-    if correlation is not None:
-        query = query.where(or_(events.c.correlation == correlation, events.c.type == SEGMENT_TYPE))
-    if own_only:
-        query = query.where(~events.c.imported)
-    return query
-
-
-def _open_row(last_position: int, size: int, body: bytes, *, imported: bool) -> Iterator[Placed]:
-    decoded = from_json(body)
+def _open_row(row: StoredRow) -> Iterator[Placed]:
+    decoded = from_json(row.body)
     batch = decoded if isinstance(decoded, list) else [decoded]
     for offset, attributes in enumerate(batch, start=1):
-        yield Placed(last_position - size + offset, Event.from_dict(attributes), imported)
+        yield Placed(row.last_position - row.size + offset, Event.from_dict(attributes), row.imported)
 
 
 def _row(event: Event) -> Write:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from lib_events.database import Connection, Database
+from lib_events.database import Database
 from lib_events.event import Event
-from lib_events.event_log import PLACED_TOPIC, Cursor, Page, check_cursor, head, matches, read_after
+from lib_events.event_filter import Wanted, matches
+from lib_events.event_log import PLACED_TOPIC, Cursor, Page, check_cursor, head
 from lib_events.lifecycle import Loop
+from lib_events.log_reader import read_page
 
 POLL_SECONDS = 1.0
 PAGE_ROWS = 500
@@ -66,6 +68,11 @@ class Filter:
     subject: str | None = None
     correlation: str | None = None
     allowed: Allowed | None = None
+
+    @property
+    def stored(self) -> Wanted:
+        """What of it the log can be asked for."""
+        return Wanted(types=self.types, subject=self.subject, correlation=self.correlation)
 
     def passes(self, event: Event) -> bool:
         """Whether `event` is to be delivered."""
@@ -179,7 +186,7 @@ class Feed(Loop):
         self._followers.discard(follower)
 
     async def _read_on(self) -> bool:
-        stretch = Stretch(await self._database.read(_read_page, self._end, Filter()))
+        stretch = Stretch(await read_page(self._database, self._end, Wanted(), limit=PAGE_ROWS))
         self._end = stretch.end.position
         if stretch:
             for follower in tuple(self._followers):
@@ -232,7 +239,7 @@ class Follower:
         return self._drain()
 
     async def _read(self) -> list[Selection]:
-        page = await self._database.read(_read_page, self.cursor.position, self._wanted)
+        page = await read_page(self._database, self.cursor.position, self._wanted.stored, limit=PAGE_ROWS)
         if self._fell_back and page.head.position - self.cursor.position > LAG_LIMIT:
             self.cursor, self._fell_back = page.head, False
             raise FeedLagged(page.head)
@@ -251,14 +258,3 @@ class Follower:
             found.append(stretch.select(self._wanted, self.cursor))
             self.cursor = max(self.cursor, stretch.end)
         return [selection for selection in found if selection.entries]
-
-
-def _read_page(connection: Connection, position: int, wanted: Filter) -> Page:
-    return read_after(
-        connection,
-        position,
-        types=wanted.types,
-        subject=wanted.subject,
-        correlation=wanted.correlation,
-        limit=PAGE_ROWS,
-    )

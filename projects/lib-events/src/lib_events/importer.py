@@ -11,14 +11,15 @@ from contextlib import aclosing
 from nats.aio.msg import Msg
 
 from lib_events.broker import BROKER_ERRORS, Broker, NoStream
-from lib_events.clock import to_micros
+from lib_events.clock import SystemClock, to_micros
 from lib_events.database import EVENTS_TOPIC, Connection, Database
 from lib_events.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
 from lib_events.event import Event, EventRegistry, EventRejected
-from lib_events.event_log import IMPORT_EVENTS, SEGMENT_TYPE
+from lib_events.event_log import IMPORT_EVENTS
 from lib_events.lifecycle import Loop, running
 from lib_events.nats_permissions import subject_prefix
 from lib_events.statement import Write
+from lib_events.tables import SEGMENT_TYPE
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class _ImportRedrive(Loop):
         unsubscribe = self._database.on_notify(REDRIVE_TOPIC, self.wake)
         try:
             while True:
-                for letter in await self._database.read(redriven, self._source.name):
+                for letter in await self._database.read(redriven, self._source.name, SystemClock().micros()):
                     await self._database.transact(self._let_in, letter.id, letter.body)
                 await self.pause(REDRIVE_POLL_SECONDS)
         finally:
@@ -142,7 +143,7 @@ class _ImportRedrive(Loop):
         try:
             row = self._source.read(body)
         except EventRejected as error:
-            bury_again(connection, letter_id, error, attempts=1)
+            bury_again(connection, letter_id, error, attempts=1, now=SystemClock().micros())
             return
         if settle(connection, letter_id):
             connection.write(row)

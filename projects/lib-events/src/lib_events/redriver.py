@@ -4,6 +4,7 @@ Both go on beside the events of the log.
 """
 
 import asyncio
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
@@ -11,11 +12,12 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from lib_events.clock import Clock
 from lib_events.database import Connection, Database, is_database_failure
 from lib_events.dead_letters import REDRIVE_TOPIC, bury_again, redriven, seconds_to_next, settle
 from lib_events.event import Event
 from lib_events.lifecycle import first_of
-from lib_events.retries import Retries, Stopping
+from lib_events.retries import Retries, Sleep, Stopping
 from lib_events.subscription import Subscription
 
 POLL_SECONDS = 30.0  # only for what a lost notification would have told
@@ -31,12 +33,16 @@ class Redriver:
         threads: ThreadPoolExecutor,
         retries: Retries,
         *,
+        clock: Clock,
+        sleep: Sleep,
         stop: asyncio.Event,
     ) -> None:
         self._database = database
         self._subscription = subscription
         self._threads = threads
         self._retries = retries
+        self._clock = clock
+        self._sleep = sleep
         self._stop = stop
 
     async def run(self) -> None:
@@ -47,13 +53,27 @@ class Redriver:
             with suppress(Stopping):
                 while not self._stop.is_set():
                     asked.clear()
-                    for letter in await self._database.read(redriven, self._subscription.durable):
+                    durable = self._subscription.durable
+                    for letter in await self._database.read(redriven, durable, self._clock.micros()):
                         await self._handle(letter)
                         asked.set()  # there may be more of them
-                    seconds = await self._database.read(seconds_to_next, self._subscription.durable)
-                    await first_of(asked, self._stop, seconds=min(seconds, POLL_SECONDS))
+                    seconds = await self._database.read(seconds_to_next, durable, self._clock.micros())
+                    await self._wait(asked, seconds)
         finally:
             unsubscribe()
+
+    async def _wait(self, asked: asyncio.Event, seconds: float) -> None:
+        """Wait until something else may be due, or we are told to stop."""
+        due = None if math.isinf(seconds) else asyncio.create_task(self._sleep_and_set(asked, seconds))
+        try:
+            await first_of(asked, self._stop, seconds=POLL_SECONDS)
+        finally:
+            if due is not None:
+                due.cancel()
+
+    async def _sleep_and_set(self, event: asyncio.Event, seconds: float) -> None:
+        await self._sleep(seconds)
+        event.set()
 
     async def _handle(self, letter: Row[Any]) -> None:
         event = Event.from_json(letter.body)
@@ -69,7 +89,7 @@ class Redriver:
                 if self._retries.may_retry(error, attempt):
                     await self._retries.wait(event, error, attempt)
                     continue
-                await self._database.transact(bury_again, letter.id, error, attempt)
+                await self._database.transact(bury_again, letter.id, error, attempt, self._clock.micros())
             return
 
     async def _attempt(self, letter_id: int, event: Event, attempt: int) -> None:

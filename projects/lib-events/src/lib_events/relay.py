@@ -11,20 +11,24 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import Row, select, update
+from sqlalchemy import select, update
 
 from lib_events.broker import BROKER_ERRORS, Broker, Message, StreamState
-from lib_events.database import EVENTS_TOPIC, Connection, Database
+from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, Connection, Database
 from lib_events.event import TYPE_PATTERN
-from lib_events.event_log import PLACE_LIMIT, PLACED_TOPIC, SEGMENT_TYPE, Cursor, CursorRejected, place
+from lib_events.event_filter import Wanted
+from lib_events.event_log import PLACE_LIMIT, PLACED_TOPIC, Cursor, CursorRejected, StoredRow, place
 from lib_events.lifecycle import Loop, running
+from lib_events.log_reader import read_rows
 from lib_events.nats_permissions import subject_prefix
-from lib_events.tables import event_log_state, events
+from lib_events.tables import SEGMENT_TYPE, event_log_state
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +36,12 @@ POLL_SECONDS = 1.0
 BATCH_ROWS = 1_000
 BATCH_BYTES = 1024 * 1024
 BATCHES_UNDER_WAY = 4  # published, and not acknowledged yet
-RECORD_SECONDS = 0.5  # under load, between two notes of how far it is acknowledged: the stream itself knows better
+QUIET_SECONDS = 0.05  # so long nothing came: there is time to note how far it is acknowledged
+RECORD_SECONDS = 0.5  # between two such notes otherwise: the stream itself knows better
 HEADERS_BYTES = 1024  # of a message's payload limit, kept for its headers
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 1.0
+OWN = Wanted(own_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class Batch:
     epoch: int
     after: int
     end: int
-    rows: Sequence[Row[Any]]
+    rows: Sequence[StoredRow]
 
 
 class Relay(Loop):
@@ -68,30 +74,27 @@ class Relay(Loop):
 
 
 class _Placer(Loop):
-    """Gives positions; woken by every commit that published.
-
-    On SQLite the only writer has placed its events in the same commit already: here that is one look.
-    """
+    """Gives positions; woken by every commit that published, unless the commit itself has placed them (SQLite)."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(name="relay placer")
         self._database = database
 
     async def run(self) -> None:
-        unsubscribe = self._database.on_notify(EVENTS_TOPIC, self.wake)
-        try:
+        with ExitStack() as stack:
+            if not self._database.places_in_commit:
+                stack.callback(self._database.on_notify(EVENTS_TOPIC, self.wake))
             while True:
                 if await self._database.transact(place) < PLACE_LIMIT:
                     await self.pause(POLL_SECONDS)
-        finally:
-            unsubscribe()
 
 
 class _Progress:
     """The batches that are published and not acknowledged yet, oldest first, and what is written down of the others."""
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, *, wake: Callable[[], None]) -> None:
         self.acknowledged = position
+        self._wake = wake
         self._recorded = position
         self._recorded_at = time.monotonic()
         self._published = False  # something since it was written down
@@ -100,21 +103,35 @@ class _Progress:
     def add(self, end: int, publishing: "asyncio.Task[None] | None") -> None:
         """A batch that ends there is being published; None: there is nothing in it to publish."""
         self._under_way.append((end, publishing))
+        if publishing is not None:
+            publishing.add_done_callback(lambda _task: self._wake())
 
-    async def wait(self, *, at_most: int) -> None:
-        """Wait until at most so many batches are under way; raises what kept one from being acknowledged."""
-        while len(self._under_way) > at_most:
+    def take_acknowledged(self) -> None:
+        """Go on to where everything is acknowledged; raises what kept a batch from it."""
+        while self._under_way:
             end, publishing = self._under_way[0]
             if publishing is not None:
-                await publishing
+                if not publishing.done():
+                    return
+                publishing.result()
                 self._published = True
             self.acknowledged = end
             self._under_way.popleft()
 
-    def is_to_record(self, *, idle: bool) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Whether another batch may be published before the first one is acknowledged."""
+        return len(self._under_way) < BATCHES_UNDER_WAY
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long to wait for more: only a moment while there is something to write down."""
+        return QUIET_SECONDS if self._published and not self._under_way else POLL_SECONDS
+
+    def is_to_record(self, *, quiet: bool) -> bool:
         """Whether to write down what is acknowledged: after publishing when there is time, else now and then."""
         late = time.monotonic() - self._recorded_at > RECORD_SECONDS
-        return self.acknowledged != self._recorded and (late or (idle and self._published))
+        return self.acknowledged != self._recorded and (late or (quiet and self._published))
 
     def recorded(self) -> None:
         """What is acknowledged is written down."""
@@ -158,22 +175,23 @@ class _Publisher(Loop):
         await self._broker.ensure_stream()
         state = await self._broker.stream_state()
         after = await self._database.transact(align, state)
-        progress, previous_id = _Progress(after), state.last_message_id
+        progress, previous_id, quiet = _Progress(after, wake=self.wake), state.last_message_id, False
         try:
             while self._broker.connections == connection:
-                batch = await self._database.read(next_batch, after)
+                progress.take_acknowledged()
+                if progress.is_to_record(quiet=quiet):
+                    await self._database.transact(record, progress.acknowledged)
+                    progress.recorded()
+                batch = await next_batch(self._database, after) if progress.has_room else None
+                if batch is None or batch.end == after:
+                    quiet = not await self.pause(progress.patience_seconds)
+                    continue
                 messages = self._messages(batch, previous_id)
                 # In a chain the next batch need not wait for the last: the stream refuses it if that was lost.
                 publishing = asyncio.create_task(self._broker.publish_batch(messages)) if messages else None
                 progress.add(batch.end, publishing)
                 previous_id = messages[-1].id if messages else previous_id
-                after = batch.end
-                await progress.wait(at_most=BATCHES_UNDER_WAY if batch.rows else 0)
-                if progress.is_to_record(idle=not batch.rows):
-                    await self._database.transact(record, progress.acknowledged)
-                    progress.recorded()
-                if not batch.rows:
-                    await self.pause(POLL_SECONDS)
+                after, quiet = batch.end, False
         finally:
             await progress.give_up()
 
@@ -181,16 +199,18 @@ class _Publisher(Loop):
         limit = self._broker.max_payload - HEADERS_BYTES
         messages: list[Message] = []
         for row in batch.rows:
+            way = _way(self._broker.service, row.type)
             for position, body in _bodies(row, batch.after, limit):
                 message_id = f"{batch.epoch}.{position}"
-                if len(body) > limit or not TYPE_PATTERN.fullmatch(row.type):
+                if way is None or len(body) > limit:
                     logger.error(
                         "event %s (%s, %d bytes) cannot go to NATS, which takes %d bytes and types like a.b: "
                         "other services will not see it",
                         *(message_id, row.type, len(body), limit),
                     )
                     continue
-                messages.append(_message(self._broker.service, row.type, message_id, body, previous_id))
+                subject, content_type = way
+                messages.append(Message(subject, message_id, body, content_type, previous_id))
                 previous_id = message_id
         return messages
 
@@ -207,6 +227,7 @@ def align(connection: Connection, stream: StreamState) -> int:
     elif last is not None and last.epoch >= state.epoch:
         # The stream knows positions this database never gave: it was restored, so old cursors must end.
         values["epoch"] = last.epoch + 1
+        connection.notify(REWRITTEN_TOPIC)
         logger.error("the database is older than its stream (%s): new epoch %d", last, values["epoch"])
     position: int = values["published_position"]
     if position < state.published_position:
@@ -215,16 +236,14 @@ def align(connection: Connection, stream: StreamState) -> int:
     return position
 
 
-def next_batch(connection: Connection, after: int) -> Batch:
+async def next_batch(database: Database, after: int) -> Batch:
     """Return what to publish after that position; without own events it steps over the imported ones.
 
     Nothing need be written down before: a message's id and body follow from its row, so whoever tries again
     sends the same ones, and what the stream ends with says where.
     """
-    # The head comes first: what is placed while we read must not be skipped.
-    state = connection.execute(select(event_log_state.c.epoch, event_log_state.c.placed_position)).one()
-    rows = _own_rows(connection, after)
-    return Batch(state.epoch, after, rows[-1].last_position if rows else max(after, state.placed_position), rows)
+    rows = await read_rows(database, after, OWN, limit=BATCH_ROWS, bytes_limit=BATCH_BYTES)
+    return Batch(rows.head.epoch, after, rows.position, rows.found)
 
 
 def record(connection: Connection, position: int) -> None:
@@ -232,20 +251,7 @@ def record(connection: Connection, position: int) -> None:
     connection.execute(update(event_log_state).values(published_position=position))
 
 
-def _own_rows(connection: Connection, after: int) -> list[Row[Any]]:
-    query = select(events.c.last_position, events.c.count.label("size"), events.c.id, events.c.type, events.c.body)
-    query = query.where(events.c.last_position > after, ~events.c.imported).order_by(events.c.last_position)
-    rows: list[Row[Any]] = []
-    space = BATCH_BYTES
-    for row in connection.execute(query.limit(BATCH_ROWS)):
-        space -= len(row.body)
-        if rows and space < 0:
-            break
-        rows.append(row)
-    return rows
-
-
-def _bodies(row: Row[Any], after: int, limit: int) -> list[tuple[int, bytes]]:
+def _bodies(row: StoredRow, after: int, limit: int) -> list[tuple[int, bytes]]:
     """The bodies to publish for one row, each with its last position: a segment may be cut."""
     first = row.last_position - row.size + 1
     if row.type != SEGMENT_TYPE or (first > after and len(row.body) <= limit):
@@ -264,12 +270,16 @@ def _bodies(row: Row[Any], after: int, limit: int) -> list[tuple[int, bytes]]:
     return [(position, b"[" + b",".join(found) + b"]") for position, found in parts]
 
 
-def _message(service: str, event_type: str, message_id: str, body: bytes, previous_id: str | None) -> Message:
+@lru_cache(maxsize=4_096)
+def _way(service: str, event_type: str) -> tuple[str, str] | None:
+    """The subject and the content type of a type's messages; None: it can have no subject."""
+    if not TYPE_PATTERN.fullmatch(event_type):
+        return None
     # CloudEvents NATS binding 1.0, structured mode; a segment is a JSON batch.
     content_type = (
         "application/cloudevents-batch+json" if event_type == SEGMENT_TYPE else "application/cloudevents+json"
     )
-    return Message(f"{subject_prefix(service)}.{event_type}", message_id, body, content_type, previous_id)
+    return f"{subject_prefix(service)}.{event_type}", content_type
 
 
 def _read_id(message_id: str | None) -> Cursor | None:

@@ -15,7 +15,7 @@ from itertools import takewhile
 from sqlalchemy import delete, func, select, update
 
 from lib_events.clock import MICROSECOND, Clock, SystemClock
-from lib_events.database import Connection, Database
+from lib_events.database import REWRITTEN_TOPIC, Connection, Database
 from lib_events.event_log import head
 from lib_events.lifecycle import Loop
 from lib_events.tables import event_log_state, events, subscription_cursors
@@ -100,6 +100,7 @@ class Retention(Loop):
         if reached is None:
             return 0
         connection.execute(update(event_log_state).values(pruned_position=reached))
+        connection.notify(REWRITTEN_TOPIC)
         pruned: int = connection.execute(delete(events).where(events.c.last_position <= reached)).rowcount
         return pruned
 

@@ -25,6 +25,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from lib_events.committer import GroupCommitter, Member, fail, resolve
 from lib_events.database import (
     EVENTS_TOPIC,
+    REWRITTEN_TOPIC,
     CommitFailed,
     Connection,
     Database,
@@ -65,6 +66,7 @@ class SqliteDatabase(Database):
     """A SQLite file in WAL mode with `synchronous=FULL`."""
 
     dialect_name: Literal["sqlite"] = "sqlite"
+    places_in_commit = True
 
     def __init__(self, path: Path, raw: sqlite3.Connection, lock: IO[str], *, service: str) -> None:
         super().__init__(service=service)
@@ -168,12 +170,21 @@ class SqliteDatabase(Database):
         except sqlite3.Error as error:
             self._rollback()
             raise _not_saved(error) from error
+        self._extend_tail(topics)
         for outcome in outcomes:
             if outcome.error is not None:
                 fail([outcome.member], outcome.error)
             else:
                 resolve(outcome.member, outcome.value)
         self._wake(topics)
+
+    def _extend_tail(self, topics: set[str]) -> None:
+        """Hand over what is on disk now, if the group knows all that was placed in it."""
+        rows = self._positions.rows
+        if REWRITTEN_TOPIC in topics or (PLACED_TOPIC in topics and not rows):
+            self.tail.clear()
+        elif rows:
+            self.tail.extend(self._positions.epoch, rows)
 
     def _apply(self, group: Sequence[Member]) -> tuple[list[_Outcome], set[str]]:
         """Run the group's statements in a fresh transaction; start over without whoever broke it."""
@@ -215,6 +226,7 @@ class SqliteDatabase(Database):
     def _place(self, topics: set[str]) -> None:
         """See to it that every event of the group has its position."""
         if self._positions.finish():
+            self._positions.rows = []  # more was placed than these
             connection = Connection(self._writer, source=self.source)
             while place(connection) >= PLACE_LIMIT:
                 pass

@@ -19,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 
+SEGMENT_TYPE = "evs.run.segment"
 metadata = MetaData()
 UNPLACED = text("last_position IS NULL")
 REDRIVEN = text("redriven_at IS NOT NULL")

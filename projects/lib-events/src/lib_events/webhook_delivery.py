@@ -14,7 +14,7 @@ from sqlalchemy import select
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
 from lib_events.event import Event
-from lib_events.event_log import matches
+from lib_events.event_filter import matches
 from lib_events.lifecycle import Loop
 from lib_events.sealed import SealingKey, SecretUnreadable
 from lib_events.subscription import GiveUp, NotNow, Subscription, TryLater, current_delivery, subscribe
