@@ -155,7 +155,7 @@ def begin_start(executor: "Executor", pending: Pending) -> None:
     completion.input = payload
     completion.writes = (start.write,)
     executor.complete(completion)
-    executor.when_durable(executor.home.runs_are_due)
+    executor.home.queued(executor)
 
 
 def begin_tags(executor: "Executor", pending: Pending) -> None:

@@ -393,9 +393,11 @@ class Residence:
         if len(self._executors) > self._in_memory:
             self._evict_oldest()
 
-    def runs_are_due(self) -> None:
-        """Runs were queued: look for them, here at once and elsewhere when this is told."""
-        self.scanner.wake()
+    def queued(self, starter: Executor) -> None:
+        """A run was queued with a row of `starter`: look for it, here and elsewhere, as soon as it is durable."""
+        asyncio.get_running_loop().call_soon(starter.when_durable, self._tell_of_due_runs)
+
+    def _tell_of_due_runs(self) -> None:
         self.spawn(self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC)))
 
     def answered(self, executor: Executor, update_id: str) -> None:  # noqa: ARG002
