@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from lib_events.http_server import new_event_loop
 from lib_workflows import Context, Engine, Workflow, step, workflow
 
 OUTSTANDING = 2_000
@@ -122,7 +123,8 @@ def main() -> None:
     for kind in options.database or ["sqlite", "postgresql"]:
         folder = options.data or Path(tempfile.mkdtemp(prefix="evs-benchmark-"))
         url = f"sqlite:///{folder}/benchmark.db" if kind == "sqlite" else postgresql_url()
-        asyncio.run(measure(url, options.only or list(WORKLOADS), options.seconds))
+        work = measure(url, options.only or list(WORKLOADS), options.seconds)
+        asyncio.run(work, loop_factory=new_event_loop)
 
 
 if __name__ == "__main__":
