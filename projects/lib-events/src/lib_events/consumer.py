@@ -56,6 +56,7 @@ class Consumer(Loop):
         self._written = 0  # the place, as it was last written down
         self._writing = asyncio.Lock()  # whoever writes the place holds it
         self._ahead = False  # something was handled that the written place does not tell
+        self._marked_until = 0  # an earlier life that handled side by side has marked single events up to here
         self._failing: int | None = None  # in order: index in its portion of the event whose handler runs
         self._stop = asyncio.Event()
         self._sleep = sleep
@@ -90,6 +91,7 @@ class Consumer(Loop):
     async def _consume(self, lost: asyncio.Event) -> None:
         self._written, handled = await self._database.transact(self._place.begin)
         self._window, self._ahead = Window(self._written), bool(handled)
+        self._marked_until = max(handled, default=0)
         lanes = self._subscription.concurrency if self._subscription.key else 1
         self._lanes = [asyncio.Queue() for _ in range(lanes)]
         redriver = Redriver(
@@ -197,7 +199,8 @@ class Consumer(Loop):
 
     def _say_handled(self, connection: Connection, portion: Portion) -> None:
         if self._in_order:
-            self._place.move(connection, self._written, portion[-1].position)
+            marked = self._written < self._marked_until
+            self._place.move(connection, self._written, portion[-1].position, marked=marked)
         else:
             self._place.mark(connection, [placed.position for placed in portion])
 

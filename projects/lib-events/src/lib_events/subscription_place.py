@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lib_events.clock import SystemClock, to_micros
@@ -16,6 +16,20 @@ from lib_events.subscription import Start
 from lib_events.tables import events, handled_events, subscription_cursors
 
 MARK_HANDLED = Statement.load("lib_events", "mark_handled", {"durable": "text", "position": "bigint"})
+
+
+# Made once: each event that is handled in a transaction moves a place.
+MOVE = (
+    update(subscription_cursors)
+    .where(
+        subscription_cursors.c.durable == bindparam("of_durable"),
+        subscription_cursors.c.position == bindparam("from_position"),
+    )
+    .values(position=bindparam("to_position"), updated_at=bindparam("moved_at"))
+)
+FORGET_MARKS = delete(handled_events).where(
+    handled_events.c.durable == bindparam("of_durable"), handled_events.c.position <= bindparam("to_position")
+)
 
 
 class PlaceLost(Exception):
@@ -40,14 +54,16 @@ class Place:
         beyond = select(handled_events.c.position).where(handled_events.c.durable == self.durable)
         return position, set(connection.scalars(beyond.where(handled_events.c.position > position)))
 
-    def move(self, connection: Connection, before: int, after: int) -> None:
-        """Say that all is handled up to `after`; the row's lock keeps others out. Raises `PlaceLost`."""
-        mine = (self._mine, subscription_cursors.c.position == before)
-        values = {"position": after, "updated_at": SystemClock().micros()}
-        if connection.execute(update(subscription_cursors).where(*mine).values(values)).rowcount != 1:
+    def move(self, connection: Connection, before: int, after: int, *, marked: bool = True) -> None:
+        """Say that all is handled up to `after`; the row's lock keeps others out. Raises `PlaceLost`.
+
+        `marked`: single events beyond `before` may have been marked; those are not needed any more.
+        """
+        values = {"from_position": before, "to_position": after, "moved_at": SystemClock().micros()}
+        if connection.execute(MOVE, {"of_durable": self.durable, **values}).rowcount != 1:
             raise PlaceLost
-        mine_up_to = (handled_events.c.durable == self.durable, handled_events.c.position <= after)
-        connection.execute(delete(handled_events).where(*mine_up_to))
+        if marked:
+            connection.execute(FORGET_MARKS, {"of_durable": self.durable, "to_position": after})
 
     def mark(self, connection: Connection, positions: Sequence[int]) -> None:
         """Say that single events beyond the place are handled, each once; raises `PlaceLost`."""
