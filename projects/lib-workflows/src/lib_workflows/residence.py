@@ -534,6 +534,8 @@ class Residence:
             return
         for record, stored in loaded:
             ended_children = self._loading.pop(record.id, [])
+            if record.owner is None:
+                self.scanner.wake()  # it had just left when it was seen here: what came for it is still to be heard
             if record.owner != self._worker.owner or not self.is_open or self.is_lost:
                 continue  # it was another life that took it
             current = self._executors.get(record.id)
