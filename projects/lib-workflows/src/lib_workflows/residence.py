@@ -532,27 +532,29 @@ class Residence:
                 self._loading.pop(run_id, None)
                 self._load_again(run_id, error)
             return
+        ended_children = {run_id: self._loading.pop(run_id, []) for run_id in run_ids}
         for record, stored in loaded:
-            ended_children = self._loading.pop(record.id, [])
-            if record.owner is None:
-                self.scanner.wake()  # it had just left when it was seen here: what came for it is still to be heard
-            if record.owner != self._worker.owner or not self.is_open or self.is_lost:
-                continue  # it was another life that took it
-            current = self._executors.get(record.id)
-            if current is not None and not current.is_leaving:
-                continue
-            if current is not None:
-                self._drop(current)
-            was = claimed.get(record.id, NOT_CLAIMED)
-            stored.claimed, stored.queued = was.begins, was.queued
-            stored.resumed = not was.begins or bool(stored.history)
-            stored.children |= dict(ended_children)
-            try:
-                self._resume(record, stored)
-            except Exception as error:  # one that cannot be loaded must not keep the others out
-                logger.exception("run %s cannot be loaded", record.id)
-                self._forget(record.id)
-                self._load_again(record.id, error)
+            stored.children |= dict(ended_children[record.id])
+            self._take_in(record, stored, claimed.get(record.id, NOT_CLAIMED))
+
+    def _take_in(self, record: RunRecord, stored: Stored, was: Claimed) -> None:
+        if record.owner is None:
+            self.scanner.wake()  # it had just left when it was seen here: what came for it is still to be heard
+        if record.owner != self._worker.owner or not self.is_open or self.is_lost:
+            return  # it was another life that took it
+        current = self._executors.get(record.id)
+        if current is not None and not current.is_leaving:
+            return
+        if current is not None:
+            self._drop(current)
+        stored.claimed, stored.queued = was.begins, was.queued
+        stored.resumed = not was.begins or bool(stored.history)
+        try:
+            self._resume(record, stored)
+        except Exception as error:  # one that cannot be loaded must not keep the others out
+            logger.exception("run %s cannot be loaded", record.id)
+            self._forget(record.id)
+            self._load_again(record.id, error)
 
     def _forget(self, run_id: str) -> None:
         executor = self._executors.get(run_id)
