@@ -280,5 +280,5 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
             with suppress(httpx.TransportError):
                 if http.get("/readyz").status_code == 200:
                     return
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # between two looks, bounded by the deadline
     raise TimeoutError("the AuthService was not ready within 20 s")

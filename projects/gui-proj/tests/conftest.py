@@ -104,7 +104,7 @@ class Product:
                 with suppress(httpx.TransportError):
                     if http.get(f"http://127.0.0.1:{self.ports[name]}/readyz").is_success:
                         return
-                time.sleep(0.02)
+                time.sleep(0.02)  # between two looks, bounded by the deadline
         raise TimeoutError(f"{name} was not ready within {READY_SECONDS} s")
 
     def stop(self, name):

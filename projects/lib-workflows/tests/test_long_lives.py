@@ -1,6 +1,5 @@
 """Runs that outlive code, histories and their starters: continue-as-new, patches, runs started apart, tags."""
 
-import asyncio
 from datetime import timedelta
 
 import pytest
@@ -21,7 +20,7 @@ from lib_workflows import (
     workflow,
 )
 from lib_workflows.errors import TagsInvalid
-from lib_workflows.tables import history
+from lib_workflows.tables import history, messages
 from lib_workflows.testing import export_history, replay_history, survive
 
 keys = []
@@ -200,7 +199,6 @@ async def test_continuing_survives_a_crash_at_every_commit(tmp_path, after):
 
 
 def _signals_sent(connection, run_id):
-    from lib_workflows.tables import messages
 
     waiting = connection.scalar(select(func.count()).select_from(messages).where(messages.c.run == run_id))
     taken = select(func.count()).where(history.c.kind == "wait_signal", history.c.run.startswith(run_id))
@@ -444,5 +442,4 @@ async def test_a_run_is_forked_with_another_input(sqlite_url):
         handle = await engine.start(doubling, 1)
         assert await handle.result(10) == 2
         assert await (await handle.fork(input=5)).result(10) == 10
-        await asyncio.sleep(0)
         assert await (await engine.handle(handle.id).fork()).result(10) == 2

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lib_events.clock import Clock
@@ -217,18 +217,11 @@ class Residence:
 
     def start_child(self, parent: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> None:
         """Start the child of an operation; its id follows from both, so starting it again changes nothing."""
-        run = parent.run
-        request = StartRequest(
-            workflow=workflow.name,
-            version=workflow.version,
-            queue=workflow.queue,
-            input=payload,
-            id=child_run_id(run.id, operation, parent.stored.life),
-            principal=Principal(run.principal, run.principal_name) if run.principal else None,
-            cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
-            parent=run.id,
+        request = replace(
+            self._request_of(parent, operation, workflow, payload),
+            parent=parent.run.id,
             parent_operation=operation,
-            depth=run.depth + 1,
+            depth=parent.run.depth + 1,
         )
         now = self.timers.clock.micros()
         row = run_row(request, now, self._worker.owner if self.can_run(request) else None)
@@ -245,8 +238,17 @@ class Residence:
 
     def start_apart(self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> Start:
         """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
+        request = self._request_of(starter, operation, workflow, payload)
+        row = run_row(request, self.timers.clock.micros())
+        write, event = self._insertion(row)
+        return Start(row["id"], write, event)
+
+    def _request_of(
+        self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None
+    ) -> StartRequest:
+        """The start of a run by an operation of another: in its name, caused by it, and by both always the same."""
         run = starter.run
-        request = StartRequest(
+        return StartRequest(
             workflow=workflow.name,
             version=workflow.version,
             queue=workflow.queue,
@@ -255,9 +257,6 @@ class Residence:
             principal=Principal(run.principal, run.principal_name) if run.principal else None,
             cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
         )
-        row = run_row(request, self.timers.clock.micros())
-        write, event = self._insertion(row)
-        return Start(row["id"], write, event)
 
     def _child_saved(self, parent: Executor, saving: asyncio.Future[None]) -> None:
         error = None if saving.cancelled() else saving.exception()

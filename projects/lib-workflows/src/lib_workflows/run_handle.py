@@ -82,7 +82,7 @@ class RunHandle[R]:
         from_operation: str | None = None,
         *,
         input: Any = None,  # noqa: A002 - the word of the API
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,  # noqa: A002 - the word of the API
     ) -> "RunHandle[R]":
         """Start a new run with this one's history before `from_operation` (default: none of it).
 

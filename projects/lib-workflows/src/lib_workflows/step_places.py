@@ -27,6 +27,34 @@ class Work:
     withdraw: Callable[[], bool] = lambda: False
 
 
+class _Passage:
+    """A step's way through a process: ending it kills the process it is in, and never one that another step is in."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: StepProcess | None = None
+        self._is_ending = False
+
+    def enter(self, process: StepProcess) -> None:
+        """The step is in `process` now."""
+        with self._lock:
+            self._process = process
+            if self._is_ending:
+                process.kill()
+
+    def leave(self) -> None:
+        """The step is in no process any more."""
+        with self._lock:
+            self._process = None
+
+    def end(self) -> None:
+        """Kill the process it is in, or will be in."""
+        with self._lock:
+            self._is_ending = True
+            if self._process is not None:
+                self._process.kill()
+
+
 class StepPlaces:
     """The threads and processes of an engine; each begins when it is first needed."""
 
@@ -71,8 +99,7 @@ class StepPlaces:
         context: contextvars.Context,
     ) -> Work:
         loop = asyncio.get_running_loop()
-        ending = threading.Event()
-        taken: list[StepProcess] = []
+        passage = _Passage()
 
         def begun() -> None:
             if on_begun is not None:
@@ -80,13 +107,11 @@ class StepPlaces:
 
         def call() -> Any:
             process = self._process_of_this_thread()
-            taken.append(process)
-            if ending.is_set():
-                process.kill()
+            passage.enter(process)
             try:
                 return process.call(step, args, run, begun)
             finally:
-                taken.clear()
+                passage.leave()
                 if process.is_over:
                     self._let_go(process)
 
@@ -95,9 +120,7 @@ class StepPlaces:
         future = asyncio.wrap_future(waiting)
 
         def end() -> None:
-            ending.set()
-            for process in tuple(taken):
-                process.kill()
+            passage.end()
             future.cancel()
 
         return Work(future, end, waiting.cancel)

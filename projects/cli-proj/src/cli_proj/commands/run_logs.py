@@ -17,15 +17,15 @@ from cli_proj.session import connected
 from cli_proj.timeline import ENDED
 
 LINES = 10_000
-LOOK_AGAIN_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 1.0  # lines are no events: nothing tells of new ones
 
 
 async def logs(
-    id: str,  # noqa: A002
+    id: str,  # noqa: A002 - the word of the command line
     /,
     *,
     follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
-    options: Options = Options(),  # noqa: B008
+    options: Options = Options(),  # noqa: B008 - frozen
 ) -> None:
     """Print what a run and its steps logged. The last lines before a crash may be missing.
 

@@ -35,7 +35,7 @@ async def list_workflows(*, options: Options = Options()) -> None:  # noqa: B008
 
 
 @app.command
-async def show(name: str, /, *, size: bool = False, options: Options = Options()) -> None:  # noqa: B008
+async def show(name: str, /, *, size: bool = False, options: Options = Options()) -> None:  # noqa: B008 - frozen
     """Show a workflow and what it takes.
 
     Parameters
