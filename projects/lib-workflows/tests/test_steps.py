@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -309,6 +312,67 @@ async def test_what_a_process_logs_is_kept_with_the_run(sqlite_url):
         (line,) = (await engine.database.read(queries.list_logs, handle.id)).items
     assert (line.logger, line.level, line.operation, line.attempt) == ("copier", "warning", "1", 1)
     assert line.message == "at row 7, password=[hidden]"
+
+
+SCRIPT = """
+import asyncio, os, sys, time
+from dataclasses import dataclass
+from lib_workflows import Context, Engine, current_step, step, workflow
+
+@dataclass
+class Rows:
+    first: int
+    last: int
+
+@step(process=True)
+def copy(rows: Rows) -> Rows:
+    first = current_step().last_progress or rows.first
+    for row in range(first, rows.last):
+        current_step().heartbeat(row)
+        if row == rows.first:
+            print("copying in", os.getpid(), flush=True)
+        time.sleep(0.01 if first == rows.first else 0)
+    return Rows(first, rows.last)
+
+@workflow(name="copying")
+async def copying(ctx: Context, rows: Rows) -> Rows:
+    return await ctx.step(copy, rows)
+
+async def main():
+    async with Engine.open(sys.argv[1], [copying]) as engine:
+        handle = await engine.start(copying, Rows(1, 1_000), id="copy")
+        print(await handle.result(60))
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+async def test_a_script_that_is_killed_takes_its_processes_with_it_and_goes_on_from_the_last_heartbeat(
+    tmp_path, sqlite_url
+):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    async def begin():
+        return await asyncio.create_subprocess_exec(sys.executable, script, sqlite_url, stdout=subprocess.PIPE)
+
+    process = await begin()
+    try:
+        told = await asyncio.wait_for(process.stdout.readline(), 20)
+        kept = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
+        past_the_first = "SELECT 1 FROM heartbeats WHERE progress > 1"
+        await wait_until(lambda: asyncio.sleep(0, kept.execute(past_the_first).fetchone()), timeout=20)
+        kept.close()
+    finally:
+        process.kill()
+        await process.wait()
+    child = int(told.removeprefix(b"copying in "))
+    await wait_until(lambda: asyncio.sleep(0, not is_alive(child)))
+    output, _ = await asyncio.wait_for((await begin()).communicate(), 30)
+    assert output.startswith(b"Rows(first=")
+    assert output.rstrip().endswith(b", last=1000)")
+    assert not output.startswith(b"Rows(first=1,")
 
 
 async def test_a_process_that_dies_is_a_failed_attempt(sqlite_url):

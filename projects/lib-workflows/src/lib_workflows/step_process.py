@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -47,30 +48,38 @@ class Location:
 
     def find(self) -> Callable[..., Any]:
         """Import the function; raises whatever its module raises."""
-        found: Any = sys.modules.get(self.module) if self.module != MAIN else sys.modules.get("__mp_main__")
-        found = found or self._import()
+        found = _import_script(self.file) if self.module == MAIN else self._import()
         for part in self.name.split("."):
             found = getattr(found, part)
         function: Callable[..., Any] = found.function if isinstance(found, Step) else found
         return function
 
     def _import(self) -> Any:
-        if self.module != MAIN:
-            with contextlib.suppress(ModuleNotFoundError):
-                return importlib.import_module(self.module)
-        if self.file is None:
-            raise ModuleNotFoundError(f"step {self.name} must be in a file to run in a process, got {self.module}")
-        # A script must not begin its work again: it is not `__main__` here, though its classes are pickled as such.
-        name = "__mp_main__" if self.module == MAIN else self.module
-        specification = importlib.util.spec_from_file_location(name, self.file)
-        assert specification is not None  # noqa: S101 - it has been imported from there before
-        assert specification.loader is not None  # noqa: S101
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[name] = module
-        if self.module == MAIN:
-            sys.modules[MAIN] = module
-        specification.loader.exec_module(module)
-        return module
+        if self.module in sys.modules:
+            return sys.modules[self.module]
+        with contextlib.suppress(ModuleNotFoundError):
+            return importlib.import_module(self.module)
+        return _import_file(self.module, self.file)
+
+
+@cache
+def _import_script(file: str | None) -> Any:
+    """Import what is `__main__` in the parent, once; it must not begin its work again, so it has another name here.
+
+    That name is the one by which the parent knows it too (`multiprocessing` sees to that): results can be pickled.
+    """
+    module = _import_file("__mp_main__", file)
+    sys.modules[MAIN] = module  # the name by which the parent has pickled arguments
+    return module
+
+
+def _import_file(name: str, file: str | None) -> Any:
+    specification = importlib.util.spec_from_file_location(name, file) if file is not None else None
+    if specification is None or specification.loader is None:
+        raise ModuleNotFoundError(f"a step must be in a file to run in a process, got one of {name}")
+    sys.modules[name] = module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 class StepProcess:
