@@ -8,7 +8,6 @@ W4: a parent with 1,000 children and back. Steps do nothing: what is measured is
 
 import argparse
 import asyncio
-import gc
 import os
 import statistics
 import tempfile
@@ -16,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from lib_events import memory
 from lib_events.http_server import new_event_loop
 from lib_workflows import Context, Engine, Workflow, step, workflow
 
@@ -96,8 +96,7 @@ async def measure(url: str, names: list[str], seconds: float) -> None:
     """Print one line for each workload."""
     async with Engine.open(url, [one_step, ten_steps, thousand_children]) as engine:
         await closed_loop(engine, one_step, 0.5)  # warm up
-        gc.collect()
-        gc.freeze()
+        memory.settle()  # as every service does
         for name in names:
             print(f"{url.split(':', 1)[0]:<11} {name}  {await WORKLOADS[name](engine, seconds)}", flush=True)
 

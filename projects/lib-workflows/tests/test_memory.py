@@ -1,14 +1,17 @@
 """What a run leaves in memory when it has ended or left: nothing."""
 
+import asyncio
 import gc
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from flows import address_changed
+from flows import FAST, address_changed, doubling
 
 from lib_events.clock import SystemClock
 from lib_events.testing import FakeClock, wait_until
-from lib_workflows import Context, Engine, workflow
+from lib_workflows import Context, Engine, current_step, step, workflow
+from lib_workflows.attempt import Attempt
+from lib_workflows.driver import Driver
 from lib_workflows.executor import Executor
 from lib_workflows.residence import Limits
 from lib_workflows.timers import Timers
@@ -40,6 +43,44 @@ async def test_runs_that_ended_or_left_are_not_kept_by_their_timers(sqlite_url):
 
         await wait_until(everybody_left)
         assert executors_alive() == before
+
+
+@step
+async def waits_a_moment(number: int) -> int:
+    await asyncio.sleep(0)
+    return number
+
+
+@step(retries=1, backoff=FAST, timeout=timedelta(seconds=10))
+def fails_at_first(number: int) -> int:
+    current_step().heartbeat(number)
+    if current_step().attempt == 1:
+        raise ValueError("not yet")
+    return number
+
+
+@workflow(name="many-sided")
+async def many_sided(ctx: Context, number: int) -> int:
+    waited = [ctx.step(waits_a_moment, n, undo=print) for n in range(2)]
+    await ctx.race(ctx.step(waits_a_moment, 1), ctx.sleep(100))
+    async with ctx.timeout(100):
+        await ctx.gather(*waited, ctx.step(fails_at_first, 3), ctx.child(doubling, number))
+    return number
+
+
+async def test_what_has_ended_is_gone_without_the_garbage_collector(sqlite_url):
+    async with Engine.open(sqlite_url, [many_sided, doubling]) as engine:
+        assert await (await engine.start(many_sided, 0)).result(10) == 0
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(10):
+                assert await (await engine.start(many_sided, number)).result(10) == number
+            del number
+            left = [found for found in gc.get_objects() if isinstance(found, Executor | Driver | Attempt)]
+        finally:
+            gc.enable()
+        assert left == []
 
 
 async def test_who_waits_in_vain_for_a_result_is_forgotten(sqlite_url):

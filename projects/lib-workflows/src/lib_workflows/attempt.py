@@ -148,6 +148,7 @@ class Attempt:
     # The end
 
     def _ended(self, future: asyncio.Future[Any]) -> None:
+        self._work = None  # an error's traceback holds the function's frames, and they hold this attempt
         error: BaseException | None
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if self._timeout is not None and not self._stopping:
@@ -161,4 +162,10 @@ class Attempt:
             timer.cancel()
         if not self.reported:
             self.reported = True
-            self._on_end(self, value, error)
+            # Told once: whoever is told holds this attempt, and must not be held by it any more.
+            on_end, self._on_end = self._on_end, _told
+            on_end(self, value, error)
+
+
+def _told(attempt: Attempt, value: Any, error: BaseException | None) -> None:
+    """What an attempt that has been told of would tell."""

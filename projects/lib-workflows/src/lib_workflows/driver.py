@@ -223,6 +223,8 @@ class Driver:
             self._end(branch, None, failure)
         else:
             self._ask(branch, asked)
+        finally:
+            error = None  # its traceback holds this frame
 
     def _send(self, branch: Branch, value: Any, error: BaseException | None) -> Operation[Any]:
         """Drive a branch to the next operation that it has to wait for."""
@@ -231,8 +233,12 @@ class Driver:
             if error is None:
                 asked = self._context.run(iterator.send, value)
             else:
-                asked = self._context.run(iterator.throw, error)
-            value, error = None, None
+                thrown, error = error, None
+                try:
+                    asked = self._context.run(iterator.throw, thrown)
+                finally:
+                    del thrown  # its traceback holds this frame
+            value = None
             if type(asked) is EnterTimeout:
                 value = self._enter_timeout(branch, asked)
             elif type(asked) is ExitTimeout:

@@ -139,6 +139,7 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
     started_at: int,
     heart: Heart,
 ) -> None:
+    heart.attempt = None  # which holds it
     if executor.ended:
         return
     executor.running.pop(pending.path, None)
