@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib_events.database import CommitQueueFull, Connection
-from lib_events.event import Event
+from lib_events.event import Recordable
 from lib_events.statement import Fence, Write
 
 GROUP_LIMIT = 2_000  # members of one group: bounds how long the loop is held
@@ -20,7 +20,7 @@ class Member:
     future: asyncio.Future[Any]
     function: Callable[[Connection], Any] | None = None
     writes: Sequence[Write] = ()
-    events: Sequence[Event] = ()
+    events: Sequence[Recordable] = ()
     fence: Fence | None = None
     topics: Sequence[str] = ()
 
@@ -38,7 +38,7 @@ class GroupCommitter:
         *,
         function: Callable[[Connection], Any] | None = None,
         writes: Sequence[Write] = (),
-        events: Sequence[Event] = (),
+        events: Sequence[Recordable] = (),
         fence: Fence | None = None,
         topics: Sequence[str] = (),
     ) -> asyncio.Future[Any]:

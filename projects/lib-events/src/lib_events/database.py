@@ -17,7 +17,7 @@ from sqlalchemy import Connection as CoreConnection
 from sqlalchemy import CursorResult, Executable, MetaData, ScalarResult
 from sqlalchemy.exc import DBAPIError
 
-from lib_events.event import Event
+from lib_events.event import Recordable
 from lib_events.statement import Fence, Write
 from lib_events.tail import Tail
 
@@ -83,7 +83,7 @@ class Connection:
     def __init__(self, core: CoreConnection, *, source: str) -> None:
         self._core = core
         self._source = source
-        self.published: list[Event] = []  # what the adapter still has to do, once the function returns
+        self.published: list[Recordable] = []  # what the adapter still has to do, once the function returns
         self.written: list[Write] = []
         self.topics: set[str] = set()
 
@@ -113,7 +113,7 @@ class Connection:
         """Run `statement` and return the first column of each row."""
         return self._core.scalars(statement, parameters)
 
-    def publish(self, *events: Event) -> None:
+    def publish(self, *events: Recordable) -> None:
         """Append `events` to the event log in this transaction, after everything it writes."""
         self.published.extend(events)
         if events:
@@ -156,7 +156,7 @@ class Database(ABC):
 
     @abstractmethod
     def write(
-        self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+        self, *writes: Write, events: Sequence[Recordable] = (), fence: Fence | None = None, topics: Sequence[str] = ()
     ) -> asyncio.Future[None]:
         """Add hot rows and events to the next group commit; the future resolves when they are on disk.
 

@@ -9,12 +9,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from lib_events.clock import SystemClock, to_datetime
+from lib_events.clock import SystemClock, to_datetime, to_micros
 
 SPEC_VERSION = "1.0"
 RESERVED_PREFIX = "evs."
@@ -187,6 +187,13 @@ class Event:
         """The CloudEvents JSON format as a dictionary."""
         return self._attributes(self.time.isoformat().replace("+00:00", "Z"))
 
+    def encode(self) -> "EncodedEvent":
+        """The event as the log takes it."""
+        time, correlation = to_micros(self.time), self.extensions.get("correlationid")
+        return EncodedEvent(
+            self.id, self.source, self.type, self.subject, time, correlation, self.to_json(), self.packed
+        )
+
     def to_json(self) -> bytes:
         """The CloudEvents JSON format, encoded."""
         return to_json(self._attributes(self.time))  # which writes a time as `to_dict` does, in half the time
@@ -240,6 +247,26 @@ class Event:
         if not isinstance(attributes, dict):
             raise EventRejected("malformed", "the event must be a JSON object; see CloudEvents 1.0")
         return cls.from_dict(attributes)
+
+
+class EncodedEvent(NamedTuple):
+    """An event as the log takes it: for who tells of thousands a second, and can write their JSON in one go."""
+
+    id: str
+    source: str
+    type: str
+    subject: str | None
+    time: int  # micros
+    correlation: str | None
+    body: bytes  # the CloudEvents JSON format
+    packed: bool
+
+    def encode(self) -> "EncodedEvent":
+        """Itself."""
+        return self
+
+
+type Recordable = Event | EncodedEvent
 
 
 class EventRegistry:

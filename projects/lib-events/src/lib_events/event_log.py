@@ -9,9 +9,8 @@ from typing import Any, Literal
 from pydantic_core import from_json
 from sqlalchemy import Row, func, select, text, update
 
-from lib_events.clock import to_micros
 from lib_events.database import Connection, Schema
-from lib_events.event import Event
+from lib_events.event import EncodedEvent, Event, Recordable
 from lib_events.event_filter import Wanted
 from lib_events.statement import Statement, Write
 from lib_events.tables import SEGMENT_TYPE, event_log_state, events, metadata
@@ -123,20 +122,21 @@ class Page:
     head: Cursor
 
 
-def append_writes(new_events: Sequence[Event]) -> list[Write]:
+def append_writes(new_events: Sequence[Recordable]) -> list[Write]:
     """Return the hot rows that append `new_events`: one segment for the packed ones, and a row each for the others.
 
     The segment comes first: whoever follows a run has heard of its last step when they hear of its end.
     """
-    packed = [event for event in new_events if event.packed]
+    encoded = [event.encode() for event in new_events]
+    packed = [event for event in encoded if event.packed]
     starts = range(0, len(packed), SEGMENT_LIMIT)
     segments = [_segment(packed[start : start + SEGMENT_LIMIT]) for start in starts]
-    return segments + [_row(event) for event in new_events if not event.packed]
+    return segments + [_row(event) for event in encoded if not event.packed]
 
 
 def imported_row(event: Event) -> dict[str, Any]:
     """Return the row of an event that another service published."""
-    row = dict(zip((name for name, _ in APPEND_EVENTS.columns), _row(event).row, strict=True))
+    row = dict(zip((name for name, _ in APPEND_EVENTS.columns), _row(event.encode()).row, strict=True))
     return row | {"imported": True}
 
 
@@ -230,26 +230,14 @@ def _open_row(row: StoredRow) -> Iterator[Placed]:
         yield Placed(row.last_position - row.size + offset, Event.from_dict(attributes), row.imported)
 
 
-def _row(event: Event) -> Write:
-    return Write(
-        APPEND_EVENTS,
-        (
-            event.id,
-            event.source,
-            event.type,
-            event.subject,
-            to_micros(event.time),
-            event.extensions.get("correlationid"),
-            False,
-            1,
-            event.to_json(),
-        ),
-    )
+def _row(event: EncodedEvent) -> Write:
+    *attributes, body, _ = event
+    return Write(APPEND_EVENTS, (*attributes, False, 1, body))
 
 
-def _segment(packed: Sequence[Event]) -> Write:
+def _segment(packed: Sequence[EncodedEvent]) -> Write:
     first = packed[0]
-    body = b"[" + b",".join(event.to_json() for event in packed) + b"]"
+    body = b"[" + b",".join([event.body for event in packed]) + b"]"
     return Write(
         APPEND_EVENTS,
         (
@@ -257,7 +245,7 @@ def _segment(packed: Sequence[Event]) -> Write:
             first.source,
             SEGMENT_TYPE,
             None,
-            to_micros(first.time),
+            first.time,
             None,
             False,
             len(packed),

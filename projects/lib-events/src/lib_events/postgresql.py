@@ -25,7 +25,7 @@ from lib_events.database import (
     Fenced,
     Schema,
 )
-from lib_events.event import Event
+from lib_events.event import Recordable
 from lib_events.event_log import append_writes
 from lib_events.migrate import migrate
 from lib_events.postgresql_leads import Leads
@@ -179,7 +179,7 @@ class PostgresqlDatabase(Database):
             raise
 
     def write(
-        self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+        self, *writes: Write, events: Sequence[Recordable] = (), fence: Fence | None = None, topics: Sequence[str] = ()
     ) -> asyncio.Future[None]:
         """See `Database.write`."""
         return self._committer.submit(writes=writes, events=events, fence=fence, topics=topics)

@@ -35,7 +35,7 @@ from lib_events.database import (
     Schema,
     TransactionTooLong,
 )
-from lib_events.event import Event
+from lib_events.event import Recordable
 from lib_events.event_log import APPEND_EVENTS, IMPORT_EVENTS, PLACE_LIMIT, PLACED_TOPIC, append_writes, place
 from lib_events.migrate import migrate
 from lib_events.sqlite_positions import Positions
@@ -130,7 +130,7 @@ class SqliteDatabase(Database):
     def write(
         self,
         *writes: Write,
-        events: Sequence[Event] = (),
+        events: Sequence[Recordable] = (),
         fence: Fence | None = None,  # noqa: ARG002
         topics: Sequence[str] = (),
     ) -> asyncio.Future[None]:

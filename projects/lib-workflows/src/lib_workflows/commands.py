@@ -74,7 +74,7 @@ class StartRequest:
 def teller_of(row: Any, source: str) -> Teller:
     """Who makes the events about the run of `row`."""
     cause = Cause(row.correlation_id, row.causation_id, row.principal, row.traceparent)
-    return Teller.of(row.id, row.workflow, row.version, source, cause)
+    return Teller(row.id, row.workflow, row.version, source, cause)
 
 
 def start(
@@ -94,7 +94,7 @@ def start(
     if connection.execute(statement.values(**row).on_conflict_do_nothing()).rowcount == 0:
         return _existing(connection, request, row), False
     run_id: str = row["id"]
-    teller = Teller.of(run_id, request.workflow, request.version, connection.source, run_cause(request, run_id))
+    teller = Teller(run_id, request.workflow, request.version, connection.source, run_cause(request, run_id))
     connection.publish(teller.tell(RUN_STARTED if owner else RUN_QUEUED, now))
     if owner is None:
         connection.notify(RUNS_TOPIC)

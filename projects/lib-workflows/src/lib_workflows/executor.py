@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from lib_events.database import Database
-from lib_events.event import Event
+from lib_events.event import EncodedEvent
 from lib_events.statement import Fence, Write
 from lib_workflows import effects, event_effects, wait_effects
 from lib_workflows.attempt import Attempt
@@ -85,7 +85,7 @@ class Start(NamedTuple):
 
     run_id: str
     write: Write
-    event: Event
+    event: EncodedEvent
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +143,7 @@ class Executor:
             self.workflow.signature.result.encode,
         )
         log_place.reset(place)
-        self.teller = Teller.of(run.id, run.workflow, run.version, self.home.database.source, context.run.cause())
+        self.teller = Teller(run.id, run.workflow, run.version, self.home.database.source, context.run.cause())
         self.ledger = Ledger(
             self.home.database,
             self.fence,
@@ -487,7 +487,7 @@ class Executor:
     def _set_state(
         self,
         status: str,
-        event: Event | None = None,
+        event: EncodedEvent | None = None,
         *,
         wake_at: int | None = None,
         waiting_for: str | None = None,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lib_events.database import CommitFailed, CommitQueueFull, Database
-from lib_events.event import Event
+from lib_events.event import EncodedEvent, Recordable
 from lib_events.statement import Fence, Write
 from lib_workflows.statements import UPDATE_RUN
 
@@ -52,12 +52,12 @@ class Ledger:
         self._on_ended = on_ended
         self._on_lost = on_lost
         self._writes: list[Write] = []
-        self._events: list[Event] = []
+        self._events: list[Recordable] = []
         self._last: asyncio.Future[None] | None = None
         self._row_on_its_way: asyncio.Future[None] | None = None
         self._state: tuple[Any, ...] | None = None
         self._state_ends = False
-        self._state_events: list[Event] = []
+        self._state_events: list[EncodedEvent] = []
         self.closed = False
 
     @property
@@ -74,11 +74,11 @@ class Ledger:
         """Save a row with the next flush."""
         self._writes.append(write)
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Recordable) -> None:
         """Append an event with the next flush; nothing waits for it."""
         self._events.append(event)
 
-    def set_state(self, state: tuple[Any, ...], event: Event | None = None, *, ends: bool = False) -> None:
+    def set_state(self, state: tuple[Any, ...], event: EncodedEvent | None = None, *, ends: bool = False) -> None:
         """Save the run's own row, and with it the event that tells of it; `ends` when this is its last state."""
         self._state = state
         self._state_ends = ends
@@ -118,7 +118,7 @@ class Ledger:
         if sends_state and self._state_ends:
             self._on_ended(saving)
 
-    def _hand_over(self, writes: list[Write], events: list[Event]) -> asyncio.Future[None]:
+    def _hand_over(self, writes: list[Write], events: list[Recordable]) -> asyncio.Future[None]:
         if self._last is not None and self._last.done() and self._last.exception() is not None:
             raise CommitFailed("what this was decided upon was not saved")
         try:

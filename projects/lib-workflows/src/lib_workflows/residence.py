@@ -13,7 +13,7 @@ from typing import Any
 
 from lib_events.clock import Clock
 from lib_events.database import Database, DatabaseError, Fenced
-from lib_events.event import Cause, Event
+from lib_events.event import Cause, EncodedEvent
 from lib_events.lifecycle import Loop
 from lib_events.statement import Fence, Write
 from lib_workflows import commands, continuation
@@ -174,10 +174,10 @@ class Residence:
         owned = any(row["owner"] for row in rows)
         return self.database.write(*writes, events=events, fence=self._worker.fence if owned else None)
 
-    def _insertion(self, row: dict[str, Any]) -> tuple[Write, Event]:
+    def _insertion(self, row: dict[str, Any]) -> tuple[Write, EncodedEvent]:
         write = Write(INSERT_RUN, tuple([row[name] for name in INSERT_COLUMNS]))
         cause = Cause(row["correlation_id"], row["causation_id"], row["principal"], row["traceparent"])
-        teller = Teller.of(row["id"], row["workflow"], row["version"], self.database.source, cause)
+        teller = Teller(row["id"], row["workflow"], row["version"], self.database.source, cause)
         return write, teller.tell(RUN_STARTED if row["owner"] else RUN_QUEUED, row["created_at"])
 
     def run_now(self, record: RunRecord, saving: asyncio.Future[None] | None) -> None:

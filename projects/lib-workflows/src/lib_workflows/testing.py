@@ -25,7 +25,7 @@ from typing import Any
 
 from lib_events.clock import SystemClock, to_datetime
 from lib_events.database import Connection, Database, open_database
-from lib_events.event import Event
+from lib_events.event import Recordable
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import running
 from lib_events.relay import Relay
@@ -167,7 +167,7 @@ class CrashingDatabase(Database):
         return await self.inner.read(function, *args)
 
     def write(
-        self, *writes: Write, events: Sequence[Event] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+        self, *writes: Write, events: Sequence[Recordable] = (), fence: Fence | None = None, topics: Sequence[str] = ()
     ) -> asyncio.Future[None]:
         """See `Database.write`."""
         if self._lives():
