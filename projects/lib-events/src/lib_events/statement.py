@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 ROWS = "{rows}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is made once: looking one up need not compare their texts
 class Statement:
     """One hot statement in both dialects.
 
@@ -37,8 +37,7 @@ class Statement:
         return cls(name, (folder / f"{name}.sqlite.sql").read_text(), postgresql, tuple(columns.items()))
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """One row for a hot statement; its values are in the order of the statement's columns."""
 
     statement: Statement
@@ -60,8 +59,11 @@ class Fence:
 def by_statement(writes: Sequence[Write]) -> dict[Statement, list[tuple[Any, ...]]]:
     """Gather the rows of `writes` per statement, in order of first use."""
     gathered: dict[Statement, list[tuple[Any, ...]]] = {}
-    for write in writes:
-        gathered.setdefault(write.statement, []).append(write.row)
+    for statement, row in writes:
+        if statement in gathered:
+            gathered[statement].append(row)
+        else:
+            gathered[statement] = [row]
     return gathered
 
 

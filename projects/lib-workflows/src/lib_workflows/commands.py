@@ -36,6 +36,7 @@ from lib_workflows.lifecycle_events import (
     Teller,
 )
 from lib_workflows.messages import Principal
+from lib_workflows.run_record import NEW_COLUMNS, RunRecord, new_row
 from lib_workflows.run_state import TERMINAL, after
 from lib_workflows.tables import approvals, event_waits, heartbeats, history, messages, pruned_runs, runs, updates
 
@@ -48,9 +49,9 @@ ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
 type OnConflict = Literal["same", "existing", "fail"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class StartRequest:
-    """Everything that is fixed about a run at its start."""
+    """Everything that is fixed about a run at its start; not frozen, for that would triple what making one costs."""
 
     workflow: str
     version: int
@@ -71,12 +72,6 @@ class StartRequest:
     on_conflict: OnConflict = "same"
 
 
-def teller_of(row: Any, source: str) -> Teller:
-    """Who makes the events about the run of `row`."""
-    cause = Cause(row.correlation_id, row.causation_id, row.principal, row.traceparent)
-    return Teller(row.id, row.workflow, row.version, source, cause)
-
-
 def start(
     connection: Connection, request: StartRequest, now: int | None = None, owner: str | None = None
 ) -> tuple[str, bool]:
@@ -86,57 +81,46 @@ def start(
     them raises `RunConflict`, unless `on_conflict` says otherwise.
     """
     now = SystemClock().micros() if now is None else now
-    row = run_row(request, now, owner)
-    row["look_back_position"] = (
-        head(connection).position if request.look_back_position is None else request.look_back_position
-    )
+    run = new_run(request, now, owner)
+    position = head(connection).position if request.look_back_position is None else request.look_back_position
+    row = dict(zip(NEW_COLUMNS, new_row(run), strict=True))
+    row |= {"idempotency_key": request.idempotency_key, "wakes": 0, "look_back_position": position}
     statement = (sqlite_insert if connection.dialect_name == "sqlite" else postgresql_insert)(runs)
     if connection.execute(statement.values(**row).on_conflict_do_nothing()).rowcount == 0:
         return _existing(connection, request, row), False
-    run_id: str = row["id"]
-    teller = Teller(run_id, request.workflow, request.version, connection.source, run_cause(request, run_id))
-    connection.publish(teller.tell(RUN_STARTED if owner else RUN_QUEUED, now))
+    connection.publish(Teller(run, connection.source).tell(RUN_STARTED if owner else RUN_QUEUED, now))
     if owner is None:
         connection.notify(RUNS_TOPIC)
-    return run_id, True
+    return run.id, True
 
 
-def run_cause(request: StartRequest, run_id: str) -> Cause:
-    """What every event of the run carries."""
-    cause = request.cause
-    principal = request.principal.subject if request.principal else cause.principal
-    return Cause(cause.correlation_id or run_id, cause.causation_id, principal, cause.traceparent)
-
-
-def run_row(request: StartRequest, now: int, owner: str | None = None) -> dict[str, Any]:
-    """The row of a queued run, or of one that `owner` begins at once."""
+def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRecord:
+    """A run that is queued, or that `owner` begins at once."""
     run_id = request.id or time_ordered_id(now)
-    cause = run_cause(request, run_id)
-    return {
-        "id": run_id,
-        "workflow": request.workflow,
-        "version": request.version,
-        "queue": request.queue,
-        "priority": request.priority,
-        "status": "running" if owner else "queued",
-        "owner": owner,
-        "input": request.input,
-        "principal": cause.principal,
-        "principal_name": request.principal.username if request.principal else None,
-        "tags": encode_json(dict(request.tags)) if request.tags else None,
-        "idempotency_key": request.idempotency_key,
-        "correlation_id": cause.correlation_id,
-        "causation_id": cause.causation_id,
-        "traceparent": cause.traceparent,
-        "parent": request.parent,
-        "parent_operation": request.parent_operation,
-        "depth": request.depth,
-        "wakes": 0,
-        "wake_at": None if owner else now if request.run_at is None else request.run_at,
-        "deadline_at": request.deadline_at,
-        "created_at": now,
-        "started_at": now if owner else None,
-    }
+    cause, principal = request.cause, request.principal
+    return RunRecord(
+        id=run_id,
+        workflow=request.workflow,
+        version=request.version,
+        queue=request.queue,
+        priority=request.priority,
+        status="running" if owner else "queued",
+        owner=owner,
+        input=request.input,
+        principal=principal.subject if principal else cause.principal,
+        principal_name=principal.username if principal else None,
+        tags=encode_json(dict(request.tags)) if request.tags else None,
+        correlation_id=cause.correlation_id or run_id,
+        causation_id=cause.causation_id,
+        traceparent=cause.traceparent,
+        parent=request.parent,
+        parent_operation=request.parent_operation,
+        depth=request.depth,
+        wake_at=None if owner else now if request.run_at is None else request.run_at,
+        deadline_at=request.deadline_at,
+        created_at=now,
+        started_at=now if owner else None,
+    )
 
 
 def _existing(connection: Connection, request: StartRequest, row: Mapping[str, Any]) -> str:
@@ -211,7 +195,7 @@ def _cancel_at_rest(connection: Connection, row: Any, reason: str, now: int) -> 
         .where(runs.c.id == row.id)
         .values(status="cancelled", error=record, ended_at=now, wake_at=None, waiting_for=None)
     )
-    connection.publish(teller_of(row, connection.source).tell(RUN_CANCELLED, now))
+    connection.publish(Teller(row, connection.source).tell(RUN_CANCELLED, now))
     connection.notify(ENDED_TOPIC)
     if row.parent is not None:
         wake(connection, row.parent)
@@ -233,7 +217,7 @@ def retry(connection: Connection, run_id: str, now: int | None = None) -> None:
         .where(runs.c.id == run_id)
         .values(status=status, owner=None, wakes=runs.c.wakes + 1, wake_at=now, ended_at=None, error=None, output=None)
     )
-    connection.publish(teller_of(row, connection.source).tell(RUN_QUEUED, now))
+    connection.publish(Teller(row, connection.source).tell(RUN_QUEUED, now))
     connection.notify(RUNS_TOPIC)
 
 
@@ -328,7 +312,7 @@ def decide(
     except RunNotFound as gone:
         raise ApprovalNotFound(approval_id) from gone
     connection.publish(
-        teller_of(run, connection.source).tell_approval(
+        Teller(run, connection.source).tell_approval(
             APPROVAL_DECIDED,
             now,
             approval_id,
@@ -359,7 +343,7 @@ def expire(connection: Connection, approval_id: str, now: int) -> bool:
         status = connection.scalar(select(approvals.c.status).where(approvals.c.id == approval_id))
         return status in (None, "expired")
     run = connection.execute(select(runs).where(runs.c.id == row.run)).one()
-    teller = teller_of(run, connection.source)
+    teller = Teller(run, connection.source)
     connection.publish(teller.tell_approval(APPROVAL_EXPIRED, now, approval_id, name=row.name))
     return True
 

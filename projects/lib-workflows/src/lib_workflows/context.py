@@ -68,6 +68,10 @@ class RunInfo:
 class Conductor(Protocol):
     """What the context needs of whoever drives the workflow."""
 
+    def run_info(self) -> RunInfo:
+        """What is fixed about the run."""
+        ...
+
     def now_micros(self) -> int:
         """The time of the last thing the workflow heard."""
         ...
@@ -92,14 +96,19 @@ class Conductor(Protocol):
 class Context:
     """The first argument of every workflow. Its operations begin when they are awaited, gathered or raced."""
 
-    __slots__ = ("_conductor", "_encode_own_input", "run")
+    __slots__ = ("_conductor", "_encode_own_input", "_run")
 
-    def __init__(
-        self, run: RunInfo, conductor: Conductor, encode_own_input: Callable[[tuple[Any, ...]], str | None]
-    ) -> None:
-        self.run = run
+    def __init__(self, conductor: Conductor, encode_own_input: Callable[[tuple[Any, ...]], str | None]) -> None:
         self._conductor = conductor
         self._encode_own_input = encode_own_input
+        self._run: RunInfo | None = None
+
+    @property
+    def run(self) -> RunInfo:
+        """What is fixed about this run."""
+        if self._run is None:
+            self._run = self._conductor.run_info()
+        return self._run
 
     @property
     def run_id(self) -> str:

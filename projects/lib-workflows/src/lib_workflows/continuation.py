@@ -15,8 +15,8 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_events.event_log import head
 from lib_workflows.codec import decode_json, encode_json
-from lib_workflows.commands import RUNS_TOPIC, lock_run, teller_of
-from lib_workflows.lifecycle_events import RUN_CONTINUED
+from lib_workflows.commands import RUNS_TOPIC, lock_run
+from lib_workflows.lifecycle_events import RUN_CONTINUED, Teller
 from lib_workflows.run_record import RECEIVED_KIND, RECEIVED_OPERATION
 from lib_workflows.tables import attempts, event_waits, heartbeats, history, run_logs, runs
 
@@ -48,7 +48,7 @@ def continue_as_new(
         "look_back_position": min([head(connection).position, *received.values()]),
     }
     connection.execute(update(runs).where(runs.c.id == run_id).values(**values))
-    connection.publish(teller_of(row, connection.source).tell(RUN_CONTINUED, now, past=past))
+    connection.publish(Teller(row, connection.source).tell(RUN_CONTINUED, now, past=past))
     connection.notify(RUNS_TOPIC)
     return past
 

@@ -131,12 +131,12 @@ class Driver:
     patches: dict[str, bool] = field(default_factory=dict)  # name -> whether this run has the patch
     _cancellation: Cancelled | None = None
     _undo_log: dict[str, UndoEntry] = field(default_factory=dict)
-    _undone_outcome: Outcome = field(default_factory=Outcome)
+    _undone_outcome: Outcome | None = None  # what the run ends with once everything is undone
     _scopes: dict[str, TimeoutScope] = field(default_factory=dict)
     _ready: deque[tuple[Branch, Any, BaseException | None]] = field(default_factory=deque)
     _root: Branch | None = None
     _current: Branch | None = None
-    _context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)  # the workflow runs in it
 
     # What the driver's owner calls
 
@@ -231,11 +231,11 @@ class Driver:
         iterator = branch.iterator or self._start_branch(branch, error)
         while True:
             if error is None:
-                asked = self._context.run(iterator.send, value)
+                asked = self.context.run(iterator.send, value)
             else:
                 thrown, error = error, None
                 try:
-                    asked = self._context.run(iterator.throw, thrown)
+                    asked = self.context.run(iterator.throw, thrown)
                 finally:
                     del thrown  # its traceback holds this frame
             value = None

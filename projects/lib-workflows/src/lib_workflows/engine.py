@@ -5,6 +5,7 @@ Whatever is held in memory is the residence's; the engine is its life and the wa
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -16,15 +17,15 @@ from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
 from lib_workflows import commands
-from lib_workflows.commands import OnConflict, StartRequest, run_row
+from lib_workflows.commands import OnConflict, StartRequest, new_run
 from lib_workflows.errors import EngineStopped
+from lib_workflows.identifiers import time_ordered_id
 from lib_workflows.loop_watch import LoopWatch
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
 from lib_workflows.residence import AnyWorkflow, Limits, OnProgress, Residence
 from lib_workflows.retention import RetentionPolicy, RunRetention
 from lib_workflows.run_handle import RunHandle
-from lib_workflows.run_record import RunRecord
 from lib_workflows.tables import SCHEMA
 from lib_workflows.tags import check_tags
 from lib_workflows.unclaimed import UnclaimedAlarm
@@ -224,6 +225,7 @@ class Engine:
             return (await self.submit_many([request]))[0]
         self._check_open()
         now = self.clock.micros()
+        request.id = request.id or time_ordered_id(now)
         owner = self._worker.owner if self.residence.can_run(request) else None
         try:
             fence = self._worker.fence if owner else None
@@ -234,8 +236,7 @@ class Engine:
             run_id, _ = await self.database.transact(commands.start, request, now)
             return run_id
         if created and owner and owner == self._worker.owner:
-            record = RunRecord.begun({**run_row(request, now, owner), "id": run_id})
-            self.residence.run_now(record, None)
+            self.residence.run_now(new_run(request, now, owner))
         return run_id
 
     async def submit_many(self, requests: Sequence[StartRequest]) -> list[str]:
@@ -245,21 +246,17 @@ class Engine:
             return []
         now, residence = self.clock.micros(), self.residence
         owner = self._worker.owner
-        rows = [run_row(request, now, owner if residence.can_run(request) else None) for request in requests]
-        saving = residence.insert(rows)
-        for row in rows:
-            if row["owner"]:
-                residence.run_now(RunRecord.begun(row), saving)
+        runs = [new_run(request, now, owner if residence.can_run(request) else None) for request in requests]
         try:
-            await saving
+            await residence.start(runs)
         except Fenced:
             # This worker was taken for dead: the runs are for whoever lives.
             residence.fenced(owner)
-            rows = [{**row, "owner": None, "status": "queued", "wake_at": now, "started_at": None} for row in rows]
-            await residence.insert(rows)
-        if any(not row["owner"] for row in rows):
+            runs = [replace(run, owner=None, status="queued", wake_at=now, started_at=None) for run in runs]
+            await residence.start(runs)
+        if None in [run.owner for run in runs]:
             await self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC))
-        return [row["id"] for row in rows]
+        return [run.id for run in runs]
 
     def handle[R](self, run_id: str, workflow: Workflow[*tuple[Any, ...], R] | None = None) -> RunHandle[R]:
         """A handle on a run that exists."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +20,7 @@ from lib_workflows import effects, event_effects, wait_effects
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.completion import CancelRequest, Completion
-from lib_workflows.context import Context
+from lib_workflows.context import Context, RunInfo
 from lib_workflows.continuation import carried
 from lib_workflows.driver import Driver, Outcome
 from lib_workflows.errors import Cancelled, Continued, ErrorRecord, Nondeterministic
@@ -36,7 +37,7 @@ from lib_workflows.lifecycle_events import (
     Teller,
 )
 from lib_workflows.operation import WaitEvent
-from lib_workflows.run_logs import Place, RunLog, RunLogs, log_place
+from lib_workflows.run_logs import Place, RunLog, RunLogs, place_in_run
 from lib_workflows.run_record import RECEIVED_KIND, Attempted, Child, Message, RunRecord, Stored
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
 from lib_workflows.step_places import StepPlaces
@@ -96,24 +97,22 @@ class Executor:
     workflow: Workflow[*tuple[Any, ...], Any]
     run: RunRecord
     stored: Stored
+    teller: Teller
     running: dict[str, Any] = field(default_factory=dict)  # operations under way: attempts, registrations
     deadlines: dict[str, Timer] = field(default_factory=dict)  # by operation; the run's own under RUN_DEADLINE
-    attempts: dict[str, Attempted] = field(default_factory=dict)  # operation -> its last attempt that failed
-    progress: dict[str, str] = field(default_factory=dict)  # operation -> its last heartbeat that was kept
     lingering: dict[str, Attempt] = field(default_factory=dict)  # threads that do not stop
     mailbox: list[Message] = field(default_factory=list)
-    children: dict[str, Any] = field(default_factory=dict)
     received: dict[tuple[str, str], int] = field(default_factory=dict)  # (type, match) -> position of the last event
     replayed: frozenset[str] = frozenset()  # operations that may have begun in an earlier life
     transaction: str | None = None  # the operation whose transaction is under way
-    transactions: deque[Callable[[], None]] = field(default_factory=deque)  # those that wait for it
+    transactions: list[Callable[[], None]] = field(default_factory=list)  # those that wait for it
     position: int = 0
     status: str = "running"
     is_live: bool = False
     ended: bool = False
     seen: int = 0
     last_active_at: int = 0
-    _gated: deque[Callable[[], None]] = field(default_factory=deque)
+    _gated: list[Callable[[], None]] = field(default_factory=list)
     _inbox: deque[Completion | CancelRequest] = field(default_factory=deque)
     _in_turn: bool = False
     _cancelled: bool = False
@@ -123,40 +122,43 @@ class Executor:
     _is_continuing: bool = False
     is_leaving: bool = False
     _on_left: Callable[[], None] | None = None
+    attempts: dict[str, Attempted] = field(init=False)  # operation -> its last attempt that failed
+    progress: dict[str, str] = field(init=False)  # operation -> its last heartbeat that was kept
+    children: dict[str, Child] = field(init=False)
     driver: Driver = field(init=False)
     ledger: Ledger = field(init=False)
     log: RunLog = field(init=False)
-    teller: Teller = field(init=False)
+    _tags_at_start: str | None = field(init=False)
     owner: str = field(init=False)  # the life it belongs to, and what guards its commits
     fence: Fence | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.owner, self.fence = self.home.worker_id, self.home.fence
-        run = self.run
-        info = run.info(self.home.database.source, tags_at_start(run, self.stored.history))
-        context = Context(info, self, self.workflow.encode_input)
-        self.log = self.home.logs.of_run(run.id, self.stored.log_lines)
-        place = log_place.set(Place(self.log))  # the driver runs the workflow in a copy of this context
+        run, stored = self.run, self.stored
+        self.seen, self.attempts, self.progress, self.children = (
+            stored.wakes,
+            stored.attempts,
+            stored.progress,
+            stored.children,
+        )
+        self.log = self.home.logs.of_run(run.id, stored.log_lines)
+        self._tags_at_start = tags_at_start(run, stored.history)
+        context = Context(self, self.workflow.encode_input)
+        surroundings = copy_context()
+        surroundings.run(place_in_run.set, Place(self.log))
         self.driver = Driver(
             run.id + run.scope,
             lambda: self.workflow.function(context, *self.workflow.decode_input(run.input)),
             self.workflow.signature.result.encode,
+            context=surroundings,
         )
-        log_place.reset(place)
-        self.teller = Teller(run.id, run.workflow, run.version, self.home.database.source, context.run.cause())
-        self.ledger = Ledger(
-            self.home.database,
-            self.fence,
-            on_durable=self._on_durable,
-            on_ended=self._on_ended,
-            on_lost=self._on_lost,
-        )
-        self.seen = self.stored.wakes
-        self.attempts = dict(self.stored.attempts)
-        self.progress = dict(self.stored.progress)
-        self.children = dict(self.stored.children)
+        self.ledger = Ledger(self.home.database, self.fence, self)
 
     # The context's conductor
+
+    def run_info(self) -> RunInfo:
+        """See `Conductor`."""
+        return self.run.info(self.home.database.source, self._tags_at_start)
 
     def now_micros(self) -> int:
         """See `Conductor`."""
@@ -216,15 +218,9 @@ class Executor:
         finally:
             self._in_turn = False
         for row in rows:
-            if row.kind == "wait_event":
-                event_effects.remember(self, row.name, row.meta)
-            elif row.kind == "tags":
-                self.set_tags(decode_json(row.input or "{}"))
-            elif row.kind == RECEIVED_KIND:
-                self.received |= carried(row.meta)
-        self.replayed = frozenset(self.driver.pending) if self.stored.resumed else frozenset()
-        self._cancelled = any(row.kind == "cancel" for row in rows)
-        self._cancel_reason = next((row.meta or "" for row in rows if row.kind == "cancel"), "")
+            self._recall(row)
+        if self.stored.resumed:
+            self.replayed = frozenset(self.driver.pending)
         self.is_live, self.log.is_replaying = True, False
         if self.stored.claimed:
             self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
@@ -232,6 +228,17 @@ class Executor:
             self.arm(RUN_DEADLINE, run.deadline_at, lambda: self.request_cancel(DEADLINE_REASON))
         rows.clear()  # replayed: what is worth keeping is in the workflow
         self.hear(self.stored.messages, self.stored.wakes)
+
+    def _recall(self, row: HistoryRow) -> None:
+        """What a row says beside what the workflow was told of it."""
+        if row.kind == "wait_event":
+            event_effects.remember(self, row.name, row.meta)
+        elif row.kind == "tags":
+            self.set_tags(decode_json(row.input or "{}"))
+        elif row.kind == RECEIVED_KIND:
+            self.received |= carried(row.meta)
+        elif row.kind == "cancel" and not self._cancelled:
+            self._cancelled, self._cancel_reason = True, row.meta or ""
 
     def clock_micros(self) -> int:
         """The engine's time."""
@@ -374,7 +381,7 @@ class Executor:
             else:
                 self._deliver(item)
         elif self.transactions and self.transaction is None and driver.outcome is None:
-            self.transactions.popleft()()
+            self.transactions.pop(0)()
         else:
             return False
         return True
@@ -443,7 +450,8 @@ class Executor:
         self._mark(CANCEL_OPERATION, "cancel", "cancel", self._cancel_reason)
         self.driver.cancel(request.reason, now)
 
-    def _on_durable(self) -> None:
+    def on_durable(self) -> None:
+        """See `Holder`."""
         if not self._gated or self.home.is_draining:
             if self._on_left is not None:
                 self._on_left()
@@ -451,7 +459,7 @@ class Executor:
                 self.home.run_rests(self)
             return
         # A turn of its own, so that everything they lead to is flushed together.
-        ready, self._gated = self._gated, deque()
+        ready, self._gated = self._gated, []
         self._in_turn = True
         try:
             for effect in ready:
@@ -577,10 +585,12 @@ class Executor:
         self.ended = True
         self.ledger.flush()
 
-    def _on_ended(self, saving: asyncio.Future[None]) -> None:
+    def on_ended(self, saving: asyncio.Future[None]) -> None:
+        """See `Holder`."""
         self.home.run_ended(self, saving)
 
-    def _on_lost(self, error: BaseException) -> None:
+    def on_lost(self, error: BaseException) -> None:
+        """See `Holder`."""
         self.home.run_lost(self, error)
 
     def transacted(self, completion: Completion) -> None:

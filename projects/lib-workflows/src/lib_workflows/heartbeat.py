@@ -19,6 +19,8 @@ KEEP_SECONDS = 1.0  # at most so often progress is written
 class Heart:
     """What `current_step().heartbeat()` calls, from any thread."""
 
+    __slots__ = ("_executor", "_keep_at", "_loop", "_unkept", "attempt")
+
     def __init__(self, executor: "Executor") -> None:
         self._executor = executor
         self._loop = asyncio.get_running_loop()

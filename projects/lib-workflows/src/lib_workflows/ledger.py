@@ -9,8 +9,7 @@ newest state (one group commit must not hold two versions of a row).
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from lib_events.database import CommitFailed, CommitQueueFull, Database
 from lib_events.event import EncodedEvent, Recordable
@@ -18,39 +17,34 @@ from lib_events.statement import Fence, Write
 from lib_workflows.statements import UPDATE_RUN
 
 
+class Holder(Protocol):
+    """Whose ledger it is: it hears what became of what it handed in."""
+
+    def on_durable(self) -> None:
+        """Everything decided so far is on disk."""
+        ...
+
+    def on_ended(self, saving: asyncio.Future[None]) -> None:
+        """Its last state is on its way."""
+        ...
+
+    def on_lost(self, error: BaseException) -> None:
+        """Something was not saved: nothing in memory may be believed any more."""
+        ...
+
+
 class Ledger:
     """Gathers the rows and events of one run and hands them to the group commit."""
 
     __slots__ = (
-        "_database",
-        "_events",
-        "_fence",
-        "_last",
-        "_on_durable",
-        "_on_ended",
-        "_on_lost",
-        "_row_on_its_way",
-        "_state",
-        "_state_ends",
-        "_state_events",
-        "_writes",
-        "closed",
-    )
+        "_database", "_events", "_fence", "_holder", "_last", "_row_on_its_way",
+        "_state", "_state_ends", "_state_events", "_writes",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        database: Database,
-        fence: Fence | None,
-        *,
-        on_durable: Callable[[], None],
-        on_ended: Callable[[asyncio.Future[None]], None],
-        on_lost: Callable[[BaseException], None],
-    ) -> None:
+    def __init__(self, database: Database, fence: Fence | None, holder: Holder) -> None:
         self._database = database
         self._fence = fence
-        self._on_durable = on_durable
-        self._on_ended = on_ended
-        self._on_lost = on_lost
+        self._holder: Holder | None = holder
         self._writes: list[Write] = []
         self._events: list[Recordable] = []
         self._last: asyncio.Future[None] | None = None
@@ -58,17 +52,20 @@ class Ledger:
         self._state: tuple[Any, ...] | None = None
         self._state_ends = False
         self._state_events: list[EncodedEvent] = []
-        self.closed = False
 
     @property
     def is_durable(self) -> bool:
         """Whether everything decided so far is on disk."""
         return self._last is None and not self._writes and self._state is None
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has been released."""
+        return self._holder is None
+
     def release(self) -> None:
         """Let go of the run: nothing of it is saved or heard any more."""
-        self.closed = True
-        self._on_durable = self._on_ended = self._on_lost = _ignore
+        self._holder = None
 
     def add(self, write: Write) -> None:
         """Save a row with the next flush."""
@@ -92,7 +89,7 @@ class Ledger:
 
     def flush(self) -> None:
         """Hand everything to the group commit."""
-        if self.closed:
+        if self._holder is None:
             return
         sends_state = self._state is not None and self._row_on_its_way is None
         if sends_state:
@@ -108,7 +105,7 @@ class Ledger:
         try:
             saving = self._hand_over(writes, events)
         except CommitFailed as error:
-            self._on_lost(error)
+            self._holder.on_lost(error)
             return
         if writes:
             self._last = saving
@@ -116,7 +113,7 @@ class Ledger:
             self._row_on_its_way = saving
         saving.add_done_callback(self._saved)
         if sends_state and self._state_ends:
-            self._on_ended(saving)
+            self._holder.on_ended(saving)
 
     def _hand_over(self, writes: list[Write], events: list[Recordable]) -> asyncio.Future[None]:
         if self._last is not None and self._last.done() and self._last.exception() is not None:
@@ -127,11 +124,12 @@ class Ledger:
             raise CommitFailed(str(error)) from error
 
     def _saved(self, saving: asyncio.Future[None]) -> None:
-        if self.closed:
+        holder = self._holder
+        if holder is None:
             return
         error = asyncio.CancelledError() if saving.cancelled() else saving.exception()
         if error is not None:
-            self._on_lost(error)
+            holder.on_lost(error)
             return
         if saving is self._row_on_its_way:
             self._row_on_its_way = None
@@ -140,8 +138,4 @@ class Ledger:
         if saving is self._last:
             self._last = None
             if self.is_durable:
-                self._on_durable()
-
-
-def _ignore(*_: object) -> None:
-    """A run that has left memory hears nothing."""
+                holder.on_durable()

@@ -1,7 +1,7 @@
 """The events that tell of runs and approvals; their payloads are public interface."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -133,6 +133,18 @@ RUN_ENDED: dict[str, EventType[Any]] = {
 }
 
 
+class Told(Protocol):
+    """A run, or its row."""
+
+    id: str
+    workflow: str
+    version: int
+    correlation_id: str
+    causation_id: str | None
+    principal: str | None
+    traceparent: str | None
+
+
 class Teller:
     """Makes the events about one run; the data are exactly the payloads above.
 
@@ -142,16 +154,16 @@ class Teller:
 
     __slots__ = ("_about", "_correlation", "_envelope", "_run_id", "_source", "_subject", "_workflow")
 
-    def __init__(self, run_id: str, workflow: str, version: int, source: str, cause: Cause) -> None:
-        extensions = {"correlationid": run_id} | cause.extensions()
-        envelope = {"specversion": SPEC_VERSION, "source": source, "datacontenttype": JSON_DATA, **extensions}
-        self._run_id = run_id
-        self._subject = to_json(run_id).decode()
-        self._workflow = workflow
+    def __init__(self, run: Told, source: str) -> None:
+        self._run_id = run.id
+        self._subject = to_json(run.id).decode()
+        self._workflow = run.workflow
         self._source = source
-        self._correlation = extensions["correlationid"]
+        self._correlation = run.correlation_id or run.id
+        cause = Cause(self._correlation, run.causation_id, run.principal, run.traceparent)
+        envelope = {"specversion": SPEC_VERSION, "source": source, "datacontenttype": JSON_DATA} | cause.extensions()
         self._envelope = to_json(envelope)[:-1].decode()
-        self._about = to_json({"run": run_id, "workflow": workflow, "version": version})[1:-1].decode()
+        self._about = to_json({"run": run.id, "workflow": run.workflow, "version": run.version})[1:-1].decode()
 
     def tell(self, event_type: EventType[Any], at: int, **data: Any) -> EncodedEvent:
         """Make an event about the run."""

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib_events.clock import Clock
 from lib_events.database import Database, DatabaseError, Fenced
@@ -17,14 +17,14 @@ from lib_events.event import Cause, EncodedEvent
 from lib_events.lifecycle import Loop
 from lib_events.statement import Fence, Write
 from lib_workflows import commands, continuation
-from lib_workflows.commands import StartRequest, run_row
+from lib_workflows.commands import StartRequest, new_run
 from lib_workflows.errors import CommandRefused, RunNotFound
 from lib_workflows.executor import Executor, Start
 from lib_workflows.lifecycle_events import RUN_QUEUED, RUN_STARTED, Teller
 from lib_workflows.messages import Principal
 from lib_workflows.results import Ending, Results
 from lib_workflows.run_logs import RunLogs
-from lib_workflows.run_record import Child, RunRecord, Stored, child_run_id, load, refresh
+from lib_workflows.run_record import Child, RunRecord, Stored, child_run_id, load, new_row, refresh
 from lib_workflows.statements import INSERT_RUN, WAKE_RUN
 from lib_workflows.step_places import StepPlaces
 from lib_workflows.timers import Timers
@@ -39,7 +39,6 @@ RELOAD_SECONDS = 0.5  # after a commit that failed
 CANCEL_RETRY_SECONDS = 0.05
 DRAIN_SECONDS = 10.0
 NOT_CLAIMED = Claimed(begins=False, queued=False)
-INSERT_COLUMNS = tuple(name for name, _ in INSERT_RUN.columns)
 
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 type OnProgress = Callable[[str, float | None, str, Any], None]
@@ -54,6 +53,21 @@ class Limits:
     step_threads: int = 32
     blocked_seconds: float = 1.0  # a loop that is blocked for so long is told of in the log
     step_processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+
+class Birth(NamedTuple):
+    """A new run and who tells of it."""
+
+    record: RunRecord
+    teller: Teller
+
+    def write(self) -> Write:
+        """Its row."""
+        return Write(INSERT_RUN, new_row(self.record))
+
+    def event(self) -> EncodedEvent:
+        """What tells that it has begun, or waits to be taken."""
+        return self.teller.tell(RUN_STARTED if self.record.owner else RUN_QUEUED, self.record.created_at)
 
 
 class Residence:
@@ -168,24 +182,34 @@ class Residence:
             and (self._capability.queues is None or request.queue in self._capability.queues)
         )
 
-    def insert(self, rows: Sequence[dict[str, Any]]) -> asyncio.Future[None]:
-        """Insert new runs, all in one commit, with the events that tell of them."""
-        writes, events = zip(*map(self._insertion, rows), strict=True)
-        owned = any(row["owner"] for row in rows)
-        return self.database.write(*writes, events=events, fence=self._worker.fence if owned else None)
+    def start(self, records: Sequence[RunRecord]) -> asyncio.Future[None]:
+        """Insert new runs, all in one commit with the events that tell of them, and begin those that are ours."""
+        births = [self._birth(record) for record in records]
+        saving = self._insert(births)
+        for birth in births:
+            if birth.record.owner is not None:
+                self._begin(birth, saving)
+        return saving
 
-    def _insertion(self, row: dict[str, Any]) -> tuple[Write, EncodedEvent]:
-        write = Write(INSERT_RUN, tuple([row[name] for name in INSERT_COLUMNS]))
-        cause = Cause(row["correlation_id"], row["causation_id"], row["principal"], row["traceparent"])
-        teller = Teller(row["id"], row["workflow"], row["version"], self.database.source, cause)
-        return write, teller.tell(RUN_STARTED if row["owner"] else RUN_QUEUED, row["created_at"])
+    def _birth(self, record: RunRecord) -> Birth:
+        return Birth(record, Teller(record, self.database.source))
 
-    def run_now(self, record: RunRecord, saving: asyncio.Future[None] | None) -> None:
-        """Begin a run that is being inserted by `saving` (or has been)."""
+    def _insert(self, births: Sequence[Birth]) -> asyncio.Future[None]:
+        fence = self._worker.fence if any(birth.record.owner for birth in births) else None
+        return self.database.write(
+            *[birth.write() for birth in births], events=[birth.event() for birth in births], fence=fence
+        )
+
+    def run_now(self, record: RunRecord) -> None:
+        """Begin a new run of ours that has been inserted."""
+        self._begin(self._birth(record), None)
+
+    def _begin(self, birth: Birth, saving: asyncio.Future[None] | None) -> None:
+        record = birth.record
         if record.id in self._executors or record.id in self._loading:
             return  # somebody has sent it a message, and the scan was faster
         workflow = self.registry.find(record.workflow, record.version)
-        executor = Executor(self, workflow, record, Stored())
+        executor = Executor(self, workflow, record, Stored(), birth.teller)
         self._executors[record.id] = executor
         if saving is not None:
             executor.ledger.follow(saving)
@@ -224,24 +248,23 @@ class Residence:
             depth=parent.run.depth + 1,
         )
         now = self.timers.clock.micros()
-        row = run_row(request, now, self._worker.owner if self.can_run(request) else None)
-        saving = self.insert([row])
+        record = new_run(request, now, self._worker.owner if self.can_run(request) else None)
+        birth = self._birth(record)
+        saving = self._insert([birth])
         saving.add_done_callback(lambda done: self._child_saved(parent, done))
-        parent.children[operation] = Child(row["id"], row["status"], None, None)
-        if row["owner"]:
+        parent.children[operation] = Child(record.id, record.status, None, None)
+        if record.owner is not None:
             # Not within the parent's turn: children of children would nest without end.
-            record = RunRecord.begun(row)
             self._loading[record.id] = []
-            asyncio.get_running_loop().call_soon(self._begin_child, record, saving)
+            asyncio.get_running_loop().call_soon(self._begin_child, birth, saving)
         else:
             saving.add_done_callback(lambda _: self.scanner.wake())
 
     def start_apart(self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> Start:
         """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
         request = self._request_of(starter, operation, workflow, payload)
-        row = run_row(request, self.timers.clock.micros())
-        write, event = self._insertion(row)
-        return Start(row["id"], write, event)
+        birth = self._birth(new_run(request, self.timers.clock.micros()))
+        return Start(birth.record.id, birth.write(), birth.event())
 
     def _request_of(
         self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None
@@ -263,10 +286,10 @@ class Residence:
         if error is not None and not parent.ended:
             self.run_lost(parent, error)  # it waits for a child that is not there
 
-    def _begin_child(self, record: RunRecord, saving: asyncio.Future[None]) -> None:
-        self._loading.pop(record.id, None)
-        if self.is_open and record.owner == self._worker.owner:
-            self.run_now(record, saving)
+    def _begin_child(self, birth: Birth, saving: asyncio.Future[None]) -> None:
+        self._loading.pop(birth.record.id, None)
+        if self.is_open and birth.record.owner == self._worker.owner:
+            self._begin(birth, saving)
 
     def cancel_child(self, parent: Executor, operation: str) -> None:
         """Pass a cancellation on, durably, wherever the child is; the parent's operation awaits its end."""
@@ -565,7 +588,8 @@ class Residence:
             record.workflow, record.version
         ):
             return
-        executor = Executor(self, self.registry.find(record.workflow, record.version), record, stored)
+        workflow = self.registry.find(record.workflow, record.version)
+        executor = Executor(self, workflow, record, stored, Teller(record, self.database.source))
         self._executors[record.id] = executor
         executor.begin()
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class RunHandle[R]:
     """A run, by its id; the run itself may be anywhere."""
 
+    __slots__ = ("_engine", "_workflow", "id")
+
     def __init__(self, engine: "Engine", run_id: str, workflow: Workflow[*tuple[Any, ...], R] | None) -> None:
         self.id = run_id
         self._engine = engine

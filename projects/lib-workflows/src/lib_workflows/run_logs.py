@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from lib_events.database import CommitQueueFull, Database
 from lib_events.redaction import describe
@@ -48,25 +48,33 @@ class Line(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a line is made: the run's log, and the operation and attempt that make it; None: the workflow itself."""
+    """In a run: its log, and the operation and attempt that are under way; None: the workflow itself."""
 
-    log: "RunLog"
+    log: "RunLog | None"
     operation: str | None = None
     attempt: int | None = None
 
 
+class AttemptPlace(Protocol):
+    """In an attempt of a step, which says the same of itself."""
+
+    log: "RunLog | None"
+    operation: str
+    attempt: int
+
+
 NOWHERE = Context()  # what saves the lines of many runs is in none of them
-log_place: ContextVar[Place | None] = ContextVar("log_place", default=None)
+place_in_run: ContextVar[Place | AttemptPlace | None] = ContextVar("place_in_run", default=None)
 
 
 @contextmanager
 def logged_at(place: Place) -> Iterator[None]:
     """What is logged inside belongs there."""
-    token = log_place.set(place)
+    token = place_in_run.set(place)
     try:
         yield
     finally:
-        log_place.reset(token)
+        place_in_run.reset(token)
 
 
 class RunLog:
@@ -80,7 +88,7 @@ class RunLog:
         self._logs = logs
         self._numbers = count(kept + 1)  # threads take from it one at a time
 
-    def add(self, record: logging.LogRecord, place: Place) -> None:
+    def add(self, record: logging.LogRecord, place: Place | AttemptPlace) -> None:
         """Keep a line, unless a replay makes it again or the run has had its share."""
         if self.is_replaying and place.operation is None:
             return
@@ -89,7 +97,9 @@ class RunLog:
             return
         message = FULL if number > LINES_OF_A_RUN else storable(describe(record))
         level, at = record.levelname.lower(), int(record.created * 1e6)
-        self._logs.put(Line(self.run_id, number, at, level, storable(record.name), message, *place[1:]))
+        self._logs.put(
+            Line(self.run_id, number, at, level, storable(record.name), message, place.operation, place.attempt)
+        )
 
 
 def storable(text: str) -> str:
@@ -131,11 +141,12 @@ class RunLogs(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Keep a record that was made in a run of ours; nothing here needs the handler's lock."""
-        place = log_place.get()
-        if place is None or place.log._logs is not self or record.name == __name__:  # no lines about lines
+        place = place_in_run.get()
+        log = place.log if place is not None else None
+        if place is None or log is None or log._logs is not self or record.name == __name__:  # no lines about lines
             return False
         try:
-            place.log.add(record, place)
+            log.add(record, place)
         except Exception:  # noqa: BLE001 - arguments that do not fit the message must not fail who logs
             self.handleError(record)
         return True

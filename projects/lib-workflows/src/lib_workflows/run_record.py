@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
@@ -12,7 +13,7 @@ from lib_workflows.codec import decode_json
 from lib_workflows.context import RunInfo
 from lib_workflows.messages import Principal
 from lib_workflows.run_state import TERMINAL
-from lib_workflows.statements import HistoryRow
+from lib_workflows.statements import INSERT_RUN, HistoryRow
 from lib_workflows.tables import approvals, attempts, heartbeats, history, messages, run_logs, runs
 
 # The row that a run which continued as new begins with: how far it has received events.
@@ -78,6 +79,7 @@ class RunRecord:
     priority: int = 0
     depth: int = 0  # how many parents are above it
     earlier_lives: int = 0  # before it last continued as new
+    wake_at: int | None = None  # when it was queued: from when on it may begin
 
     @property
     def scope(self) -> str:
@@ -88,11 +90,6 @@ class RunRecord:
     def of(cls, row: Mapping[str, Any]) -> "RunRecord":
         """From a row of `runs`."""
         return cls(**{name: row[name] for name in RECORD_FIELDS})
-
-    @classmethod
-    def begun(cls, row: Mapping[str, Any]) -> "RunRecord":
-        """From the row of a run that begins."""
-        return cls(**{name: row[name] for name in NEW_FIELDS})
 
     def info(self, source: str, tags: str | None) -> RunInfo:
         """What the workflow sees of it; `tags` as it began."""
@@ -110,7 +107,8 @@ class RunRecord:
 
 
 RECORD_FIELDS = tuple(entry.name for entry in fields(RunRecord))
-NEW_FIELDS = tuple(name for name in RECORD_FIELDS if name not in ("output", "error", "earlier_lives"))
+NEW_COLUMNS = tuple(name for name, _ in INSERT_RUN.columns)
+new_row = attrgetter(*NEW_COLUMNS)  # of a run that is new, as `INSERT_RUN` takes it
 
 
 @dataclass(slots=True)

@@ -1,9 +1,7 @@
 """Steps: the ordinary functions in which a workflow touches the world, at least once each."""
 
-import contextlib
 import inspect
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, overload
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 from lib_workflows.codec import Signature
 from lib_workflows.errors import DefinitionError, StepCancelled, WorkflowsError
 from lib_workflows.retry import DEFAULT_BACKOFF, Backoff
+from lib_workflows.run_logs import place_in_run
 
 if TYPE_CHECKING:
     from lib_workflows.run_logs import RunLog
@@ -140,7 +139,7 @@ class StepRun:
     on_heartbeat: Callable[["StepRun", Any], None] = field(repr=False)
     last_progress: Any = None  # of the last heartbeat of an earlier attempt: where this one may go on
     scope: str = ""  # sets the runs of a `ctx.continue_as_new` apart
-    run_log: "RunLog | None" = field(default=None, repr=False, kw_only=True)  # where what it logs is kept
+    log: "RunLog | None" = field(default=None, repr=False, kw_only=True)  # where what it logs is kept
     _cancelled: bool = field(default=False, repr=False)  # set from the loop, read from a thread
 
     @property
@@ -170,11 +169,9 @@ class StepRun:
         self._cancelled = True
 
 
-running_step: ContextVar[StepRun] = ContextVar("running_step")
-
-
 def current_step() -> StepRun:
     """The step that is running here; raises `WorkflowsError` outside one."""
-    with contextlib.suppress(LookupError):
-        return running_step.get()
+    place = place_in_run.get()
+    if isinstance(place, StepRun):
+        return place
     raise WorkflowsError("current_step() must be called inside a step; in a workflow use ctx")

@@ -94,9 +94,10 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
         _attempt_ended(executor, pending, attempt, value, error, started_at, heart)
 
     heart = Heart(executor)
-    last_progress = decode_json(executor.progress.get(path, "null"))
+    progress = executor.progress.get(path)
+    last_progress = None if progress is None else decode_json(progress)
     run = StepRun(
-        executor.run.id, path, step.name, number, heart.beat, last_progress, executor.run.scope, run_log=executor.log
+        executor.run.id, path, step.name, number, heart.beat, last_progress, executor.run.scope, log=executor.log
     )
     total_seconds = (ends_at - started_at) / 1e6 if ends_at is not None else None
     is_last = number > step.options.retries

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from lib_workflows.run_logs import Place, log_place
-from lib_workflows.step import Step, StepRun, running_step
+from lib_workflows.run_logs import place_in_run
+from lib_workflows.step import Step, StepRun
 from lib_workflows.step_process import StepProcess
 
 type AnyStep = Step[*tuple[Any, ...], Any]
@@ -73,9 +73,7 @@ class StepPlaces:
         """
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
-        context.run(running_step.set, run)
-        if run.run_log is not None:
-            context.run(log_place.set, Place(run.run_log, run.operation, run.attempt))
+        context.run(place_in_run.set, run)
         if step.is_async:
             task = asyncio.Task(step.function(*args), loop=loop, context=context, eager_start=True)
             return Work(task, task.cancel)

@@ -27,7 +27,8 @@ from typing import Any
 from lib_events.parent_watch import dying_with_us
 from lib_workflows.errors import ErrorRecord, StepProcessDied
 from lib_workflows.failure import RemoteError, record_of
-from lib_workflows.step import Step, StepRun, running_step
+from lib_workflows.run_logs import place_in_run
+from lib_workflows.step import Step, StepRun
 
 MAIN = "__main__"
 CHILD = "from lib_workflows.step_process import main; main()"
@@ -175,7 +176,7 @@ def _perform(
     location: Location, facts: dict[str, Any], packed: bytes, send: Callable[[str, Any], None]
 ) -> tuple[str, Any]:
     run = StepRun(**facts, on_heartbeat=lambda _, progress: send("heartbeat", progress))
-    token = running_step.set(run)
+    token = place_in_run.set(run)
     try:
         function = location.find()
         send("begun", None)
@@ -184,7 +185,7 @@ def _perform(
         record: ErrorRecord = record_of(error)
         return "failed", record
     finally:
-        running_step.reset(token)
+        place_in_run.reset(token)
 
 
 def main() -> None:

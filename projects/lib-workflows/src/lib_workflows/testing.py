@@ -30,7 +30,7 @@ from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import running
 from lib_events.relay import Relay
 from lib_events.statement import Fence, Write
-from lib_workflows.context import Context
+from lib_workflows.context import Context, RunInfo
 from lib_workflows.driver import Driver
 from lib_workflows.engine import Engine
 from lib_workflows.history import replay, tags_at_start
@@ -278,8 +278,8 @@ def replay_history(workflow: AnyWorkflow, exported: dict[str, Any]) -> Any:
     """
     record = RunRecord(**exported["run"])
     rows = [HistoryRow(**row) for row in exported["history"]]
-    conductor = _OfflineConductor()
-    context = Context(record.info("/replay", tags_at_start(record, rows)), conductor, workflow.encode_input)
+    conductor = _OfflineConductor(record.info("/replay", tags_at_start(record, rows)))
+    context = Context(conductor, workflow.encode_input)
     driver = Driver(record.id + record.scope, lambda: workflow.function(context, *workflow.decode_input(record.input)))
     conductor.driver = driver
     try:
@@ -296,6 +296,13 @@ class _OfflineConductor:
     """Drives a workflow without an engine."""
 
     driver: Driver
+
+    def __init__(self, info: RunInfo) -> None:
+        self._info = info
+
+    def run_info(self) -> RunInfo:
+        """See `Conductor`."""
+        return self._info
 
     def now_micros(self) -> int:
         """See `Conductor`."""
