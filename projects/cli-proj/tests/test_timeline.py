@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from cli_proj.timeline import Timeline, event_line
+from cli_proj.timeline import Timeline, describe_waits, event_line
 from cli_proj.waterfall import bar, choose_operations, draw
 
 RUN = {
@@ -57,6 +57,15 @@ def test_progress_and_waits_are_kept():
         {"type": "evs.run.waiting", "data": {"run": "r1", "waiting_for": [{"kind": "sleep", "name": "sleep"}]}}
     )
     assert (timeline.run["progress"]["text"], timeline.status) == ("half", "waiting")
+
+
+def test_waits_that_look_alike_are_said_once_with_their_number():
+    waits = [
+        {"kind": "child", "name": "ship", "until": None, "count": 1_000},
+        {"kind": "sleep", "name": "sleep", "until": None, "count": 1},
+        {"kind": "others", "name": "7 others", "until": None, "count": 7},
+    ]
+    assert describe_waits(waits) == "child ship (1,000 of them), sleep, 7 others"
 
 
 def test_an_event_is_one_line():

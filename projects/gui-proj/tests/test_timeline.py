@@ -124,6 +124,8 @@ def test_long_lists_and_objects_are_cut_before_they_are_written():
 def test_what_a_run_waits_for_is_said_once():
     waiting = [{"kind": "sleep", "name": "sleep"}, {"kind": "wait_event", "name": "order.paid"}]
     assert waiting_words(waiting) == "sleep, event order.paid"
+    many = [{"kind": "child", "name": "ship", "count": 1_000}, {"kind": "others", "name": "7 others", "count": 7}]
+    assert waiting_words(many) == "child ship (1,000 of them), 7 others"
 
 
 def test_json_is_escaped_and_coloured():

@@ -2,11 +2,11 @@
 
 import flows
 import pytest
-from flows import Order, everything, forever
+from flows import Order, address_changed, everything, forever
 from scenarios import WORKFLOWS, allow_for_the_end, asked, play_everything
 
 from lib_events.testing import wait_until
-from lib_workflows import Engine, RunCancelled, queries
+from lib_workflows import Context, Engine, RunCancelled, commands, queries, workflow
 from lib_workflows.testing import survive
 
 LEASE_SECONDS = 0.2
@@ -100,3 +100,39 @@ async def test_an_interrupted_and_an_uninterrupted_run_have_the_same_history(dat
         await play_everything(engine, "interrupted")
         _, history, _, _ = await look(engine, "interrupted")
     assert shape(history) == shape(whole)
+
+
+@workflow(name="two-letters")
+async def two_letters(ctx: Context) -> list[str]:
+    return [await ctx.wait_signal(address_changed), await ctx.wait_signal(address_changed)]
+
+
+def send_both(connection, run_id):
+    for address in ("here", "there"):
+        commands.send_signal(connection, run_id, address_changed.name, f'"{address}"')
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
+async def test_a_crash_between_two_messages_that_came_together_loses_none(database_url, after):
+    number, crashed = 0, True
+    while crashed:
+        number += 1
+        run_id, sent = f"crash-{number}", []
+
+        async def scenario(engine, run_id=run_id, sent=sent):
+            handle = await engine.start(two_letters, id=run_id)
+            if not sent and await wait_until(lambda: rests(engine, run_id)) == "waiting":
+                await engine.database.transact(send_both, run_id)
+                sent.append(True)
+            return await handle.result(10)
+
+        result, crashed = await survive(
+            database_url, [two_letters], scenario, crash_at=number, after=after, lease_seconds=LEASE_SECONDS
+        )
+        assert result == ["here", "there"], f"crash at {number}"
+
+
+async def rests(engine, run_id):
+    status = (await engine.database.read(queries.get_run, run_id)).status
+    return None if status == "running" else status

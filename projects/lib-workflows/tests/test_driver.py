@@ -15,8 +15,10 @@ from lib_workflows.statements import HistoryRow
 class Play:
     """Drives a workflow by hand."""
 
+    run_info = staticmethod(lambda: RunInfo("run", "w", 1, "/test"))
+
     def __init__(self, function, *, begins=True):
-        context = Context(RunInfo("run", "w", 1, "/test"), self, lambda args: None)
+        context = Context(self, lambda args: None)
         self.driver = Driver("run", lambda: function(context))
         if begins:
             self.driver.begin(0)

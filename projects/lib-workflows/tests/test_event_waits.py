@@ -20,7 +20,8 @@ async def publish(engine, *amounts, order="a"):
 async def waits(engine, handle, kind, count=1):
     async def is_waiting():
         run = await engine.database.read(queries.get_run, handle.id)
-        return run.status == "waiting" and sum(entry["kind"] == kind for entry in run.waiting_for) == count
+        counts = [entry["count"] for entry in run.waiting_for if entry["kind"] == kind]
+        return run.status == "waiting" and sum(counts) == count
 
     await wait_until(is_waiting)
 

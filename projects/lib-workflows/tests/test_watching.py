@@ -12,7 +12,7 @@ from flows import FAST, doubling
 from lib_events.clock import SystemClock
 from lib_events.lifecycle import running
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, StepFailed, step, workflow
+from lib_workflows import Context, Engine, StepFailed, queries, step, workflow
 from lib_workflows.comparison import compare_runs
 from lib_workflows.errors import PayloadVersionUnknown, RunNotFound
 from lib_workflows.residence import Limits
@@ -129,3 +129,26 @@ async def test_a_run_survives_several_crashes_drawn_by_a_seed(database_url):
         database_url, [two_steps, doubling], scenario, crash_at=crashes(7, lives=4, within=4), lease_seconds=0.2
     )
     assert result == 4
+
+
+async def test_what_a_run_waits_for_is_told_in_few_entries_however_much_it_is(sqlite_url):
+    @workflow(name="patient")
+    async def patient(ctx: Context) -> None:
+        sleeps = [ctx.sleep(1_000 + number) for number in range(60)]
+        await ctx.gather(*sleeps, *(ctx.child(sleeper) for _ in range(200)))
+
+    @workflow(name="sleeper")
+    async def sleeper(ctx: Context) -> None:
+        await ctx.sleep(1_000)
+
+    async with Engine.open(sqlite_url, [patient, sleeper]) as engine:
+        handle = await engine.start(patient)
+
+        async def waited_for():
+            run = await engine.database.read(queries.get_run, handle.id)
+            return run.waiting_for if run.status == "waiting" else None
+
+        first, *others, last = await wait_until(waited_for)
+        assert first == {"kind": "child", "name": "sleeper", "until": None, "count": 200}
+        assert [other["kind"] for other in others] == ["sleep"] * 49
+        assert last == {"kind": "others", "name": "11 others", "until": None, "count": 11}

@@ -159,5 +159,8 @@ def describe_waits(waits: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _describe_wait(wait: Mapping[str, Any]) -> str:
-    label = operation_label(str(wait.get("kind", "")), str(wait.get("name") or ""))
+    kind, name, count = str(wait.get("kind", "")), str(wait.get("name") or ""), wait.get("count", 1)
+    if kind == "others":
+        return name
+    label = operation_label(kind, name) + (f" ({count:,} of them)" if count > 1 else "")
     return f"{label} until {moments.clock(wait['until'])[:8]}" if wait.get("until") else label

@@ -157,8 +157,13 @@ def run_note(run: Run) -> h.Node:
 
 
 def waiting_words(waiting: Iterable[Mapping[str, Any]]) -> str:
-    kinds = [(each["kind"].removeprefix("wait_"), each["name"]) for each in waiting]
-    return ", ".join(kind if kind == name else f"{kind} {name}" for kind, name in kinds)
+    return ", ".join(_wait_words(each) for each in waiting)
+
+
+def _wait_words(waiting: Mapping[str, Any]) -> str:
+    kind, name, count = waiting["kind"].removeprefix("wait_"), waiting["name"], waiting.get("count", 1)
+    words = name if kind in (name, "others") else f"{kind} {name}"
+    return words if count == 1 or kind == "others" else f"{words} ({count:,} of them)"
 
 
 def asker(run: Run) -> h.Node:

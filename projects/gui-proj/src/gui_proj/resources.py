@@ -48,6 +48,7 @@ class Awaited(TypedDict):
     kind: str
     name: str
     until: str | None
+    count: int
 
 
 class Run(TypedDict):

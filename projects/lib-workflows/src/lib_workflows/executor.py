@@ -16,19 +16,17 @@ from typing import Any, NamedTuple, Protocol
 from lib_events.database import Database
 from lib_events.event import EncodedEvent
 from lib_events.statement import Fence, Write
-from lib_workflows import effects, event_effects, wait_effects
+from lib_workflows import effects, ending, event_effects, wait_effects
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.completion import CancelRequest, Completion
 from lib_workflows.context import Context, RunInfo
 from lib_workflows.continuation import carried
-from lib_workflows.driver import Driver, Outcome
-from lib_workflows.errors import Cancelled, Continued, ErrorRecord, Nondeterministic
-from lib_workflows.failure import encode_record, record_of
+from lib_workflows.driver import Driver
+from lib_workflows.errors import Nondeterministic
 from lib_workflows.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
 from lib_workflows.ledger import Ledger
 from lib_workflows.lifecycle_events import (
-    RUN_ENDED,
     RUN_RESUMED,
     RUN_STARTED,
     RUN_WAITING,
@@ -47,9 +45,7 @@ from lib_workflows.workflow import Workflow
 
 logger = logging.getLogger(__name__)
 
-DEADLINE_REASON = "its deadline passed"
 RUN_DEADLINE = ""
-CONTINUATION = "continuation"
 NO_WAKES = 1 << 62  # a run that has ended is not woken
 TOLD_KINDS = frozenset(("step", "transaction", "child", "undo"))
 
@@ -110,17 +106,18 @@ class Executor:
     status: str = "running"
     is_live: bool = False
     ended: bool = False
+    ended_at: int | None = None
     seen: int = 0
     last_active_at: int = 0
     _gated: list[Callable[[], None]] = field(default_factory=list)
     _inbox: deque[Completion | CancelRequest] = field(default_factory=deque)
     _in_turn: bool = False
-    _cancelled: bool = False
-    _cancel_reason: str = ""
-    _waiting: tuple[int | None, str] | None = None  # what the row says of the rest
+    is_cancelled: bool = False
+    cancel_reason: str = ""
     _row_is_stale: bool = False
-    _is_continuing: bool = False
+    is_at_rest: bool = False  # it only waits, and the row says for what, or is about to
     is_leaving: bool = False
+    is_continuing: bool = False
     _on_left: Callable[[], None] | None = None
     attempts: dict[str, Attempted] = field(init=False)  # operation -> its last attempt that failed
     progress: dict[str, str] = field(init=False)  # operation -> its last heartbeat that was kept
@@ -213,7 +210,7 @@ class Executor:
             begun_at = run.started_at or run.created_at
             replay(self.driver, rows, run_id=run.id, begun_at=begun_at, resumed=resumed)
         except Nondeterministic as error:
-            self._park(error)
+            ending.park(self, error)
             return
         finally:
             self._in_turn = False
@@ -224,8 +221,8 @@ class Executor:
         self.is_live, self.log.is_replaying = True, False
         if self.stored.claimed:
             self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
-        if run.deadline_at is not None and not self._cancelled:
-            self.arm(RUN_DEADLINE, run.deadline_at, lambda: self.request_cancel(DEADLINE_REASON))
+        if run.deadline_at is not None and not self.is_cancelled:
+            self.arm(RUN_DEADLINE, run.deadline_at, lambda: self.request_cancel(ending.DEADLINE_REASON))
         rows.clear()  # replayed: what is worth keeping is in the workflow
         self.hear(self.stored.messages, self.stored.wakes)
 
@@ -237,8 +234,8 @@ class Executor:
             self.set_tags(decode_json(row.input or "{}"))
         elif row.kind == RECEIVED_KIND:
             self.received |= carried(row.meta)
-        elif row.kind == "cancel" and not self._cancelled:
-            self._cancelled, self._cancel_reason = True, row.meta or ""
+        elif row.kind == "cancel" and not self.is_cancelled:
+            self.is_cancelled, self.cancel_reason = True, row.meta or ""
 
     def clock_micros(self) -> int:
         """The engine's time."""
@@ -264,7 +261,7 @@ class Executor:
     @property
     def is_resting(self) -> bool:
         """Whether it only waits, and the database knows for what."""
-        at_rest = self._waiting is not None and not self.is_leaving
+        at_rest = self.is_at_rest and not self.is_leaving
         return at_rest and not self.running and not self._gated and self.ledger.is_durable
 
     def wake_at(self) -> int | None:
@@ -291,10 +288,10 @@ class Executor:
 
         From here on nothing is heard in memory: another worker may have it as soon as the database says so.
         """
-        assert self._waiting is not None  # noqa: S101 - it rests
+        assert self.is_at_rest  # noqa: S101 - whoever asks has looked
         self.is_leaving = True
         self._on_left = then
-        self._set_state("waiting", None, wake_at=self._waiting[0], waiting_for=self._waiting[1], keeps=False)
+        self._row_is_due()
         self.ledger.flush()
 
     def when_left(self, then: Callable[[], None]) -> None:
@@ -314,8 +311,13 @@ class Executor:
         """Take messages from the inbox; `wakes` is how many the run has had."""
         self._row_is_stale |= wakes > self.seen  # it has to be told that they are seen
         self.seen = max(self.seen, wakes)
-        for message in messages:
-            effects.take_message(self, message)
+        # In one turn: the row that says they are seen must not go ahead of what they lead to.
+        self._in_turn = True
+        try:
+            for message in messages:
+                effects.take_message(self, message)
+        finally:
+            self._in_turn = False
         self.turn()
 
     def request_cancel(self, reason: str, message: int | None = None) -> None:
@@ -348,12 +350,13 @@ class Executor:
             return
         self._in_turn = True
         try:
+            was_busy = False
             while self._do_next():
-                pass
+                was_busy = True
             if self.driver.outcome is not None:
-                self._finish(self.driver.outcome)
+                ending.finish(self, self.driver.outcome)
             else:
-                self._update_status()
+                self._settle(was_busy=was_busy)
         except Exception as error:
             logger.exception("run %s is put aside", self.run.id)
             self.home.run_lost(self, error)
@@ -441,13 +444,13 @@ class Executor:
     def _cancel(self, request: CancelRequest) -> None:
         if request.message is not None:
             self.ledger.add(Write(DELETE_MESSAGE, (self.run.id, request.message)))
-        if self._cancelled or self.driver.undoing:
+        if self.is_cancelled or self.driver.undoing:
             return
         now = self.clock_micros()
         self.disarm(RUN_DEADLINE)
-        self._cancelled = True
-        self._cancel_reason = encode_json({"reason": request.reason})
-        self._mark(CANCEL_OPERATION, "cancel", "cancel", self._cancel_reason)
+        self.is_cancelled = True
+        self.cancel_reason = encode_json({"reason": request.reason})
+        self._mark(CANCEL_OPERATION, "cancel", "cancel", self.cancel_reason)
         self.driver.cancel(request.reason, now)
 
     def on_durable(self) -> None:
@@ -470,120 +473,45 @@ class Executor:
 
     # The run's row
 
-    def _update_status(self) -> None:
-        status = "cancelling" if self._cancelled else "running"
-        if self.running or self._gated or self.transactions or self._inbox:
-            if self._waiting is not None or self._row_is_stale:
-                self._waiting = None
-                event = self.teller.tell(RUN_RESUMED, self.clock_micros()) if self.status == "waiting" else None
-                self._set_state(status, event)
-            self.status = status
-            return
-        rest = (self.wake_at(), encode_json(wait_effects.waiting_for(self)))
-        if rest == self._waiting and not self._row_is_stale:
-            return
-        self._waiting = rest
-        event = None
-        if not self._cancelled:
-            status = "waiting"
-            if self.status != "waiting":
-                waiting_for = wait_effects.waiting_for(self)
-                event = self.teller.tell(RUN_WAITING, self.clock_micros(), waiting_for=waiting_for)
-        self.status = status
-        self._set_state(status, event, wake_at=rest[0], waiting_for=rest[1])
-
-    def _set_state(
-        self,
-        status: str,
-        event: EncodedEvent | None = None,
-        *,
-        wake_at: int | None = None,
-        waiting_for: str | None = None,
-        keeps: bool = True,
-    ) -> None:
-        run = self.run
-        self._row_is_stale = False
-        row = (
-            status,
-            self.owner if keeps else None,
-            self.seen,
-            wake_at,
-            waiting_for,
-            None,
-            None,
+    def row(self) -> tuple[Any, ...]:
+        """See `Holder`: the row of `UPDATE_RUN`, as of now. In the middle of a turn it has work to do."""
+        run, rests = self.run, self.is_at_rest and not self._in_turn and not self.ended
+        return (
+            self.status if rests or self.ended else self._status_at_work(),
+            None if self.ended or self.is_leaving else self.owner,
+            NO_WAKES if self.ended else self.seen,
+            self.wake_at() if rests else None,
+            encode_json(wait_effects.waiting_for(self)) if rests else None,
+            run.output,
+            run.error,
             run.started_at,
-            None,
+            self.ended_at,
             run.tags,
             run.id,
         )
-        self.ledger.set_state(row, event)
 
-    def _finish(self, outcome: Outcome) -> None:
-        if self.running or self.transaction is not None:
-            return
-        if isinstance(outcome.error, Continued):
-            self._continue(outcome.error.payload)
-            return
-        status, output, record = "completed", None, None
-        if outcome.error is None:
-            output = outcome.value
-        elif isinstance(outcome.error, Cancelled) and self._cancelled:
-            status, record = self._cancelled_record()
-        else:
-            status, record = "failed", record_of(outcome.error)
-        self._end(status, output, record)
+    def _status_at_work(self) -> str:
+        return "cancelling" if self.is_cancelled else "running"
 
-    def _continue(self, payload: str | None) -> None:
-        """Continue as new, once everything of this life is durable; a cancellation that comes first comes in time."""
-        if self._is_continuing:
-            return
-        self._is_continuing = True
+    def _settle(self, *, was_busy: bool) -> None:
+        """At the end of a turn: say in the row, where it does not yet, whether it works or rests, and for what."""
+        before, now = self.status, self.clock_micros()
+        if self.running or self._gated or self.transactions or self._inbox:
+            self.status = self._status_at_work()
+            if self.is_at_rest or self._row_is_stale:
+                self.is_at_rest = False
+                self._row_is_due(self.teller.tell(RUN_RESUMED, now) if before == "waiting" else None)
+        elif was_busy or self._row_is_stale or not self.is_at_rest:
+            self.is_at_rest = True
+            self.status = "cancelling" if self.is_cancelled else "waiting"
+            if before == self.status or self.is_cancelled:
+                self._row_is_due()
+            else:
+                self._row_is_due(self.teller.tell(RUN_WAITING, now, waiting_for=wait_effects.waiting_for(self)))
 
-        def begin() -> None:
-            self.running[CONTINUATION] = self.home.spawn(self.home.continue_as_new(self, payload))
-
-        self.when_durable(begin)
-
-    def _cancelled_record(self) -> tuple[str, ErrorRecord]:
-        reason = wait_effects.reason_of(self._cancel_reason)
-        state = encode_json(
-            {
-                "args": [f"run {self.run.id} was cancelled: {reason}"],
-                "attributes": {"run_id": self.run.id, "reason": reason},
-            }
-        )
-        if reason == DEADLINE_REASON:
-            return "failed", ErrorRecord("DeadlineExceeded", f"run {self.run.id} must end in time: {reason}")
-        return "cancelled", ErrorRecord("RunCancelled", reason, path="lib_workflows.errors:RunCancelled", state=state)
-
-    def _park(self, error: Nondeterministic) -> None:
-        self.driver.close()
-        self._end("nondeterministic", None, record_of(error, stack=False))
-
-    def _end(self, status: str, output: str | None, record: ErrorRecord | None) -> None:
-        now = self.clock_micros()
-        parked = status == "nondeterministic"
-        self.status = status
-        self.run.status, self.run.output = status, output
-        error = encode_record(record) if record is not None else None
-        self.run.error = error
-        told = {"error": {"type": record.type, "message": record.message}} if record and status != "cancelled" else {}
-        row = (
-            status,
-            None,
-            NO_WAKES,
-            None,
-            None,
-            output,
-            error,
-            self.run.started_at,
-            None if parked else now,
-            self.run.tags,
-            self.run.id,
-        )
-        self.ledger.set_state(row, self.teller.tell(RUN_ENDED[status], now, **told), ends=True)
-        self.ended = True
-        self.ledger.flush()
+    def _row_is_due(self, event: EncodedEvent | None = None) -> None:
+        self._row_is_stale = False
+        self.ledger.row_is_due(event)
 
     def on_ended(self, saving: asyncio.Future[None]) -> None:
         """See `Holder`."""

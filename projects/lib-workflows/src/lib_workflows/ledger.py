@@ -18,7 +18,11 @@ from lib_workflows.statements import UPDATE_RUN
 
 
 class Holder(Protocol):
-    """Whose ledger it is: it hears what became of what it handed in."""
+    """Whose ledger it is: it says what its row is now, and hears what became of what it handed in."""
+
+    def row(self) -> tuple[Any, ...]:
+        """The run's own row."""
+        ...
 
     def on_durable(self) -> None:
         """Everything decided so far is on disk."""
@@ -37,8 +41,8 @@ class Ledger:
     """Gathers the rows and events of one run and hands them to the group commit."""
 
     __slots__ = (
-        "_database", "_events", "_fence", "_holder", "_last", "_row_on_its_way",
-        "_state", "_state_ends", "_state_events", "_writes",
+        "_database", "_events", "_fence", "_holder", "_last", "_row_ends", "_row_events", "_row_is_due",
+        "_row_on_its_way", "_writes",
     )  # fmt: skip
 
     def __init__(self, database: Database, fence: Fence | None, holder: Holder) -> None:
@@ -49,14 +53,14 @@ class Ledger:
         self._events: list[Recordable] = []
         self._last: asyncio.Future[None] | None = None
         self._row_on_its_way: asyncio.Future[None] | None = None
-        self._state: tuple[Any, ...] | None = None
-        self._state_ends = False
-        self._state_events: list[EncodedEvent] = []
+        self._row_is_due = False
+        self._row_ends = False
+        self._row_events: list[EncodedEvent] = []
 
     @property
     def is_durable(self) -> bool:
         """Whether everything decided so far is on disk."""
-        return self._last is None and not self._writes and self._state is None
+        return self._last is None and not self._writes and not self._row_is_due
 
     @property
     def closed(self) -> bool:
@@ -75,12 +79,12 @@ class Ledger:
         """Append an event with the next flush; nothing waits for it."""
         self._events.append(event)
 
-    def set_state(self, state: tuple[Any, ...], event: EncodedEvent | None = None, *, ends: bool = False) -> None:
-        """Save the run's own row, and with it the event that tells of it; `ends` when this is its last state."""
-        self._state = state
-        self._state_ends = ends
+    def row_is_due(self, event: EncodedEvent | None = None, *, ends: bool = False) -> None:
+        """Save the run's own row, and with it the event that tells of it; `ends` when that is its last state."""
+        self._row_is_due = True
+        self._row_ends = ends
         if event is not None:
-            self._state_events.append(event)
+            self._row_events.append(event)
 
     def follow(self, saving: asyncio.Future[None]) -> None:
         """The run's row is being inserted by `saving`."""
@@ -91,13 +95,12 @@ class Ledger:
         """Hand everything to the group commit."""
         if self._holder is None:
             return
-        sends_state = self._state is not None and self._row_on_its_way is None
-        if sends_state:
-            assert self._state is not None  # noqa: S101 - just asked
-            self._writes.append(Write(UPDATE_RUN, self._state))
-            self._state = None
-            self._events += self._state_events
-            self._state_events = []
+        sends_row = self._row_is_due and self._row_on_its_way is None
+        if sends_row:
+            self._writes.append(Write(UPDATE_RUN, self._holder.row()))
+            self._row_is_due = False
+            self._events += self._row_events
+            self._row_events = []
         if not self._writes and not self._events:
             return
         writes, events = self._writes, self._events
@@ -109,10 +112,10 @@ class Ledger:
             return
         if writes:
             self._last = saving
-        if sends_state:
+        if sends_row:
             self._row_on_its_way = saving
         saving.add_done_callback(self._saved)
-        if sends_state and self._state_ends:
+        if sends_row and self._row_ends:
             self._holder.on_ended(saving)
 
     def _hand_over(self, writes: list[Write], events: list[Recordable]) -> asyncio.Future[None]:
@@ -133,7 +136,7 @@ class Ledger:
             return
         if saving is self._row_on_its_way:
             self._row_on_its_way = None
-            if self._state is not None:
+            if self._row_is_due:
                 self.flush()
         if saving is self._last:
             self._last = None

@@ -1,6 +1,7 @@
 """Timers, signals, updates and approvals: the operations that wait, and the messages that answer them."""
 
 import bisect
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from lib_workflows.statements import DELETE_MESSAGE, INSERT_APPROVAL
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
+
+ENTRIES = 50  # of what a run waits for, for people
 
 # Timers
 
@@ -206,10 +209,22 @@ def reason_of(payload: str) -> str:
 
 
 def waiting_for(executor: "Executor") -> list[dict[str, Any]]:
-    """What the run waits for, for people."""
-    found = []
-    for pending in executor.driver.pending.values():
-        until = executor.deadlines.get(pending.path)
-        entry: dict[str, Any] = {"kind": pending.operation.kind, "name": pending.operation.name}
-        found.append(entry | {"until": time_text(until.at) if until is not None else None})
+    """What the run waits for, for people: waits that look alike are one entry with their `count`, children come first.
+
+    A run may wait for thousands: past some dozens of entries, the last one says how many more there are.
+    """
+    counts = Counter(_wait_of(executor, pending) for pending in executor.driver.pending.values())
+    alike = sorted(counts.items(), key=lambda entry: entry[0][0] != "child")
+    found = [
+        {"kind": kind, "name": name, "until": None if at is None else time_text(at), "count": count}
+        for (kind, name, at), count in alike[:ENTRIES]
+    ]
+    if len(alike) > ENTRIES:
+        count = sum(count for _, count in alike[ENTRIES:])
+        found.append({"kind": "others", "name": f"{count} others", "until": None, "count": count})
     return found
+
+
+def _wait_of(executor: "Executor", pending: Pending) -> tuple[str, str, int | None]:
+    timer = executor.deadlines.get(pending.path)
+    return pending.operation.kind, pending.operation.name, None if timer is None else timer.at
