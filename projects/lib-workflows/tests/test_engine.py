@@ -160,7 +160,7 @@ async def test_a_cancellation_reaches_steps_and_children(database_url):
 
         async def both_begun():
             events = [e.operation for e in await history_of(engine, handle.id)]
-            return events == [] and len(engine.residence._executors) == 2
+            return events == [] and len(engine.residence.executors) == 2
 
         await wait_until(both_begun)
         await handle.cancel()
@@ -405,7 +405,7 @@ async def test_idle_runs_leave_memory_and_come_back(database_url):
 
         def gone():
             engine.residence.evict_idle()
-            return handle.id not in engine.residence._executors
+            return handle.id not in engine.residence.executors
 
         await wait_until(gone)
         result = asyncio.ensure_future(handle.result(10))
@@ -578,7 +578,7 @@ async def test_a_run_whose_commit_failed_is_loaded_again_and_goes_on(database_ur
     async with Engine.open(database_url, [unlucky]) as engine:
         handle = await engine.start(unlucky)
         await waiting_for(engine, handle, "wait_signal")
-        executor = engine.residence._executors[handle.id]
+        executor = engine.residence.executors[handle.id]
         engine.residence.run_lost(executor, CommitFailed("the disk is full"))
         await handle.signal(address_changed, "went on")
         assert await handle.result(10) == "went on"

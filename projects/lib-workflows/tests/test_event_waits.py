@@ -65,7 +65,7 @@ async def test_an_event_that_came_a_moment_too_late_is_there_for_the_next_wait(d
     async with Engine.open(database_url, [gives_up_then_waits]) as engine:
         handle = await engine.start(gives_up_then_waits)
         await waits(engine, handle, "wait_event")
-        executor = engine.residence._executors[handle.id]
+        executor = engine.residence.executors[handle.id]
         executor.transaction = "held"  # nothing is delivered while a transaction is under way
         await publish(engine, 7)
         await wait_until(lambda: executor._inbox)
@@ -94,7 +94,7 @@ async def test_an_event_for_a_branch_that_has_given_up_is_for_the_one_that_still
     async with Engine.open(database_url, [one_gives_up]) as engine:
         handle = await engine.start(one_gives_up)
         await waits(engine, handle, "wait_event", 2)
-        executor = engine.residence._executors[handle.id]
+        executor = engine.residence.executors[handle.id]
         executor.transaction = "held"
         await publish(engine, 7)
         await wait_until(lambda: executor._inbox)
@@ -144,7 +144,7 @@ async def test_a_signal_for_a_branch_that_has_given_up_is_for_the_one_that_still
     async with Engine.open(database_url, [signalled_side_by_side]) as engine:
         handle = await engine.start(signalled_side_by_side)
         await waits(engine, handle, "wait_signal", 2)
-        executor = engine.residence._executors[handle.id]
+        executor = engine.residence.executors[handle.id]
         executor.transaction = "held"
         await handle.signal(address_changed, "here")
         await wait_until(lambda: executor._inbox)

@@ -168,7 +168,7 @@ async def test_what_was_decided_after_a_lost_commit_is_lost_with_it(database_url
             if not lost and any(w.statement is APPEND_HISTORY for member in group for w in member.writes):
                 lost.append(group)
                 # While this commit is under way the run goes on, and what it decides is queued behind.
-                engine.residence._executors[handle.id].hear([Message(2, "signal", "second", '"b"', None)], 2)
+                engine.residence.executors[handle.id].hear([Message(2, "signal", "second", '"b"', None)], 2)
                 raise CommitFailed("the disk is full")
             await commit(group)
 
@@ -256,7 +256,7 @@ async def test_a_childs_end_reaches_a_parent_that_just_leaves(database_url):
 
         def evict_parent(executor, saving):
             ended(executor, saving)
-            parent = engine.residence._executors.get(handle.id)
+            parent = engine.residence.executors.get(handle.id)
             if executor.run.id == child and parent is not None and parent.is_resting:
                 engine.residence._evict(parent)
 
@@ -272,7 +272,7 @@ async def test_a_crash_before_the_parent_was_woken_leaves_no_parent_behind(datab
 
         async def everybody_left():
             engine.residence.evict_idle()
-            return not engine.residence._executors
+            return not engine.residence.executors
 
         await wait_until(everybody_left)
         write = engine.database.write
@@ -285,7 +285,7 @@ async def test_a_crash_before_the_parent_was_woken_leaves_no_parent_behind(datab
         engine.database.write = crash_before_waking
         await engine.handle(child).signal(address_changed, "grown up")
         assert await engine.handle(child, slow_child).result(10) == "grown up"
-        await wait_until(lambda: engine.residence._waking)
+        await wait_until(lambda: engine.residence.waking)
     async with Engine.open(database_url, [parent_of_slow, slow_child]) as engine:
         assert await engine.handle("left-behind", parent_of_slow).result(10) == "grown up"
 
@@ -305,7 +305,7 @@ async def test_a_cancelled_child_hears_of_it_even_while_it_leaves_memory(databas
 
         def evict_child(parent, operation):
             cancel_child(parent, operation)
-            engine.residence._evict(engine.residence._executors[child])
+            engine.residence._evict(engine.residence.executors[child])
 
         engine.residence.cancel_child = evict_child
         await handle.cancel()
@@ -347,9 +347,9 @@ async def test_the_pause_before_a_retry_is_kept_by_a_run_that_is_woken_early(dat
         begun_at = env.now
         await env.until_resting()
         env.engine.residence.evict_idle()
-        await wait_until(lambda: not env.engine.residence._executors)
+        await wait_until(lambda: not env.engine.residence.executors)
         await handle.signal(address_changed, "nobody waits for this")
-        await wait_until(lambda: env.engine.residence._executors)
+        await wait_until(lambda: env.engine.residence.executors)
         await env.until_resting()
         assert len(attempts) == 1
         assert await env.result(handle) == 2

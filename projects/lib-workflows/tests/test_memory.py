@@ -39,7 +39,7 @@ async def test_runs_that_ended_or_left_are_not_kept_by_their_timers(sqlite_url):
 
         def everybody_left():
             engine.residence.evict_idle()
-            return not engine.residence._executors
+            return not engine.residence.executors
 
         await wait_until(everybody_left)
         assert executors_alive() == before

@@ -15,9 +15,9 @@ from lib_workflows import (
     RunCancelled,
     StepFailed,
     WaitTimeout,
+    arrivals,
     current_step,
     queries,
-    residence,
     step,
     workflow,
 )
@@ -87,7 +87,7 @@ async def test_an_undo_waits_for_the_thread_it_undoes(sqlite_url):
 
     async with Engine.open(sqlite_url, [flow]) as engine:
         handle = await engine.start(flow)
-        await wait_until(lambda: any(e.running for e in engine.residence._executors.values()))
+        await wait_until(lambda: any(e.running for e in engine.residence.executors.values()))
         await handle.cancel()
         await wait_until(lambda: _history(engine, handle.id, 2))
         proceed.set()
@@ -124,7 +124,7 @@ def test_the_states_of_a_run_are_a_table():
 
 
 async def test_a_message_that_meets_a_run_leaving_memory_is_heard_without_the_slow_poll(database_url, monkeypatch):
-    monkeypatch.setattr(residence, "POLL_SECONDS", 60.0)
+    monkeypatch.setattr(arrivals, "POLL_SECONDS", 60.0)
 
     @workflow(name="leaving")
     async def leaving(ctx: Context) -> None:

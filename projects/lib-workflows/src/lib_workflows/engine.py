@@ -108,11 +108,11 @@ class Engine:
         return self
 
     def _background(self) -> list[Loop]:
-        scanner = self.residence.scanner
-        loops: list[Loop] = [Matcher(self.database), scanner, UnclaimedAlarm(self.database, self.clock)]
+        arrivals = self.residence.arrivals
+        loops: list[Loop] = [Matcher(self.database), arrivals, UnclaimedAlarm(self.database, self.clock)]
         if self.database.dialect_name == "postgresql":
             seconds = self._worker.lease_seconds
-            loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=scanner.wake))
+            loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=arrivals.wake))
         if self._retention is not None:
             loops.append(RunRetention(self.database, self._retention, clock=self.clock))
         return loops

@@ -1,22 +1,18 @@
-"""The runs a process has in memory: it gives executors what they need, lets idle runs leave, and finds due ones.
-
-A message or a timer makes a run due in the database, a notification says to look, and a slow poll is the net
-beneath.
-"""
+"""The runs a process has in memory: it gives executors what they need, and lets idle runs leave."""
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from lib_events.clock import Clock
 from lib_events.database import Database, DatabaseError, Fenced
 from lib_events.event import Cause, EncodedEvent
-from lib_events.lifecycle import Loop
 from lib_events.statement import Fence, Write
 from lib_workflows import commands, continuation
+from lib_workflows.arrivals import Arrivals
 from lib_workflows.commands import StartRequest, new_run
 from lib_workflows.errors import CommandRefused, RunNotFound
 from lib_workflows.executor import Executor, Start
@@ -24,21 +20,19 @@ from lib_workflows.lifecycle_events import RUN_QUEUED, RUN_STARTED, Teller
 from lib_workflows.messages import Principal
 from lib_workflows.results import Ending, Results
 from lib_workflows.run_logs import RunLogs
-from lib_workflows.run_record import Child, RunRecord, Stored, child_run_id, load, new_row, refresh
+from lib_workflows.run_record import Child, RunRecord, Stored, child_run_id, new_row
+from lib_workflows.run_state import UNDER_WAY
 from lib_workflows.statements import INSERT_RUN, WAKE_RUN
 from lib_workflows.step_places import StepPlaces
 from lib_workflows.timers import Timers
-from lib_workflows.worker import Capability, Claimed, Worker, claim, look
+from lib_workflows.worker import Worker
 from lib_workflows.workflow import Registry, Workflow
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 5.0  # the slow poll beneath the notifications
-CLAIM_LIMIT = 500
 RELOAD_SECONDS = 0.5  # after a commit that failed
 CANCEL_RETRY_SECONDS = 0.05
 DRAIN_SECONDS = 10.0
-NOT_CLAIMED = Claimed(begins=False, queued=False)
 
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 type OnProgress = Callable[[str, float | None, str, Any], None]
@@ -71,7 +65,7 @@ class Birth(NamedTuple):
 
 
 class Residence:
-    """Executors and whatever brings them into memory and lets them go; the home of every executor."""
+    """The executors in memory, and the home of every one of them."""
 
     def __init__(
         self,
@@ -91,7 +85,7 @@ class Residence:
         self.results = Results(database, self._is_here)
         self.progress: dict[str, tuple[float | None, str]] = {}  # the last of each run in memory
         self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes)
-        self.scanner = Scanner(self)
+        self.arrivals = Arrivals(self, queues)
         self.is_open = False
         self.is_draining = False
         self.is_lost = False
@@ -99,14 +93,10 @@ class Residence:
         self._on_progress = on_progress
         self._idle_micros = int(limits.idle_seconds * 1e6)
         self._in_memory = limits.in_memory
-        self._capability = Capability([(entry.name, entry.version) for entry in registry.workflows], queues)
-        self._executors: dict[str, Executor] = {}
-        self._loading: dict[str, list[tuple[str, Child]]] = {}  # children that ended meanwhile
-        self._waking: dict[str, asyncio.Future[None]] = {}
-        self._refreshing: dict[str, bool] = {}  # by run: whether something came after it was asked for
+        self.executors: dict[str, Executor] = {}
+        self.waking: dict[str, asyncio.Future[None]] = {}
         self._resting: dict[str, None] = {}  # least recently active first
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._next_scan_at: int | None = None
 
     # Life
 
@@ -128,7 +118,7 @@ class Residence:
         self.is_draining = True
         deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
         while asyncio.get_running_loop().time() < deadline:
-            busy = [entry for entry in self._executors.values() if not entry.is_idle]
+            busy = [entry for entry in self.executors.values() if not entry.is_idle]
             if not busy:
                 return
             await asyncio.sleep(0.005)
@@ -136,14 +126,14 @@ class Residence:
 
     def drop_all(self) -> None:
         """Forget every run in memory."""
-        for executor in list(self._executors.values()):
+        for executor in list(self.executors.values()):
             self._drop(executor)
 
     def _drop(self, executor: Executor) -> None:
         run_id = executor.run.id
         executor.close()
-        if self._executors.get(run_id) is executor:
-            del self._executors[run_id]
+        if self.executors.get(run_id) is executor:
+            del self.executors[run_id]
         self._resting.pop(run_id, None)
         self.progress.pop(run_id, None)
         self.results.gone(run_id)
@@ -166,7 +156,7 @@ class Residence:
             except Exception as error:  # noqa: BLE001 - whatever it is, a worker that does not try is no worker
                 logger.warning("a new life cannot begin yet: %s", error)
                 await asyncio.sleep(RELOAD_SECONDS)
-        self.scanner.wake()
+        self.arrivals.wake()
 
     # Runs that begin here
 
@@ -177,9 +167,9 @@ class Residence:
             and not self.is_lost
             and not self.is_draining
             and request.run_at is None
-            and len(self._executors) < self._in_memory
+            and len(self.executors) < self._in_memory
             and self.registry.holds(request.workflow, request.version)
-            and (self._capability.queues is None or request.queue in self._capability.queues)
+            and (self.arrivals.capability.queues is None or request.queue in self.arrivals.capability.queues)
         )
 
     def start(self, records: Sequence[RunRecord]) -> asyncio.Future[None]:
@@ -206,11 +196,11 @@ class Residence:
 
     def _begin(self, birth: Birth, saving: asyncio.Future[None] | None) -> None:
         record = birth.record
-        if record.id in self._executors or record.id in self._loading:
+        if record.id in self.executors or record.id in self.arrivals.loading:
             return  # somebody has sent it a message, and the scan was faster
         workflow = self.registry.find(record.workflow, record.version)
         executor = Executor(self, workflow, record, Stored(), birth.teller)
-        self._executors[record.id] = executor
+        self.executors[record.id] = executor
         if saving is not None:
             executor.ledger.follow(saving)
         executor.begin()
@@ -255,10 +245,10 @@ class Residence:
         parent.children[operation] = Child(record.id, record.status, None, None)
         if record.owner is not None:
             # Not within the parent's turn: children of children would nest without end.
-            self._loading[record.id] = []
+            self.arrivals.loading[record.id] = []
             asyncio.get_running_loop().call_soon(self._begin_child, birth, saving)
         else:
-            saving.add_done_callback(lambda _: self.scanner.wake())
+            saving.add_done_callback(lambda _: self.arrivals.wake())
 
     def start_apart(self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> Start:
         """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
@@ -287,7 +277,7 @@ class Residence:
             self.run_lost(parent, error)  # it waits for a child that is not there
 
     def _begin_child(self, birth: Birth, saving: asyncio.Future[None]) -> None:
-        self._loading.pop(birth.record.id, None)
+        self.arrivals.loading.pop(birth.record.id, None)
         if self.is_open and birth.record.owner == self._worker.owner:
             self._begin(birth, saving)
 
@@ -322,11 +312,11 @@ class Residence:
         saving.add_done_callback(lambda done: self._end_is_durable(executor, done))
 
     def _tell_parent(self, parent_id: str, operation: str, child: Child) -> None:
-        parent = self._executors.get(parent_id)
+        parent = self.executors.get(parent_id)
         if parent is not None and not parent.is_leaving:
             parent.child_ended(operation, child)
-        elif parent_id in self._loading:
-            self._loading[parent_id].append((operation, child))
+        elif parent_id in self.arrivals.loading:
+            self.arrivals.loading[parent_id].append((operation, child))
         elif parent is not None:
             # One group commit must not hold two versions of a row: the parent's last one goes first.
             parent.when_left(lambda: self._wake_parent(parent_id))
@@ -335,16 +325,16 @@ class Residence:
 
     def _wake_parent(self, parent_id: str) -> None:
         waking = self.database.write(Write(WAKE_RUN, (parent_id,)), fence=self.fence)
-        self._waking[parent_id] = waking
+        self.waking[parent_id] = waking
         waking.add_done_callback(lambda done: self._woke(parent_id, done))
 
     def _woke(self, run_id: str, waking: asyncio.Future[None]) -> None:
-        if self._waking.get(run_id) is waking:
-            del self._waking[run_id]
+        if self.waking.get(run_id) is waking:
+            del self.waking[run_id]
         if not self.is_open:
             return
         if waking.cancelled() or waking.exception() is not None:
-            self._after_a_while(lambda: self._wake_parent(run_id))
+            self.after_a_while(lambda: self._wake_parent(run_id))
         else:
             self.spawn(self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC)))
 
@@ -352,8 +342,8 @@ class Residence:
         if saving.cancelled() or saving.exception() is not None:
             return  # the ledger reports it lost
         run = executor.run
-        if self._executors.get(run.id) is executor:
-            del self._executors[run.id]
+        if self.executors.get(run.id) is executor:
+            del self.executors[run.id]
         self._resting.pop(run.id, None)
         self.progress.pop(run.id, None)
         executor.close()
@@ -378,9 +368,9 @@ class Residence:
         except Exception as error:  # noqa: BLE001 - loaded again, the run comes to the same place
             self.run_lost(executor, error)
             return
-        if self._executors.get(run_id) is executor:
+        if self.executors.get(run_id) is executor:
             self._drop(executor)
-        self.scanner.wake()
+        self.arrivals.wake()
 
     def run_lost(self, executor: Executor, error: BaseException) -> None:
         """A commit failed, or we have a defect: forget the run's memory and load it again."""
@@ -391,18 +381,11 @@ class Residence:
         if isinstance(error, Fenced):
             self.fenced(executor.owner)
             return
-        self._load_again(run_id, error)
+        self.arrivals.load_again(run_id, error)
 
-    def _load_again(self, run_id: str, error: BaseException) -> None:
-        logger.warning("run %s is loaded again: %s", run_id, error)
-        self._after_a_while(lambda: self._reload(run_id))
-
-    def _after_a_while(self, work: Callable[[], None]) -> None:
+    def after_a_while(self, work: Callable[[], None]) -> None:
+        """Try something again, not at once."""
         self.timers.add(self.timers.clock.micros() + int(RELOAD_SECONDS * 1e6), work)
-
-    def _reload(self, run_id: str) -> None:
-        if self.is_open and run_id not in self._executors and run_id not in self._loading:
-            self.spawn(self._load([run_id], {}))
 
     def run_rests(self, executor: Executor) -> None:
         """A run only waits, durably: it may leave memory after a while."""
@@ -412,7 +395,7 @@ class Residence:
         executor.last_active_at = self.timers.clock.micros()
         self._resting.pop(run_id, None)
         self._resting[run_id] = None
-        if len(self._executors) > self._in_memory:
+        if len(self.executors) > self._in_memory:
             self._evict_oldest()
 
     def queued(self, starter: Executor) -> None:
@@ -434,7 +417,7 @@ class Residence:
             self._on_progress(run_id, fraction, text, detail)
 
     def _is_here(self, run_id: str) -> bool:
-        return run_id in self._executors
+        return run_id in self.executors
 
     # Leaving memory
 
@@ -442,7 +425,7 @@ class Residence:
         """Let runs leave memory that have rested long enough."""
         before = self.timers.clock.micros() - self._idle_micros
         for run_id in list(self._resting):
-            executor = self._executors.get(run_id)
+            executor = self.executors.get(run_id)
             if executor is None or not executor.is_resting:
                 del self._resting[run_id]
             elif executor.last_active_at <= before:
@@ -452,7 +435,7 @@ class Residence:
 
     def _evict_oldest(self) -> None:
         for run_id in list(self._resting)[: max(1, self._in_memory // 10)]:
-            executor = self._executors.get(run_id)
+            executor = self.executors.get(run_id)
             if executor is not None and executor.is_resting:
                 self._evict(executor)
 
@@ -461,157 +444,37 @@ class Residence:
         executor.leave(lambda: self._evicted(executor))
 
     def _evicted(self, executor: Executor) -> None:
-        if self._executors.get(executor.run.id) is executor:
+        if self.executors.get(executor.run.id) is executor:
             wake_at = executor.wake_at()
             self._drop(executor)
             if wake_at is not None:
-                self._scan_at(wake_at)
+                self.arrivals.look_at(wake_at)
 
-    # Finding what is due
-
-    async def scan(self) -> None:
-        """Tell runs in memory what came for them, and take runs that are due and in nobody's memory."""
-        if self.is_lost:
-            return
-        now = self.timers.clock.micros()
-        owner = self._worker.owner
-        due = await self.database.read(look, owner, self._capability, now)
-        for run_id, wakes in due.here:
-            self._tell_due(run_id, wakes)
-        more = due.free
-        while more and len(self._executors) < self._in_memory and not self.is_lost and not self.is_draining:
-            found = await self.database.transact(self._claim, owner, now, fence=self.fence)
-            if found:
-                await self._load(list(found), found)
-            more = len(found) == CLAIM_LIMIT
-        if due.next_at is not None:
-            self._scan_at(due.next_at)
-
-    def _tell_due(self, run_id: str, wakes: int) -> None:
-        executor = self._executors.get(run_id)
-        if executor is None:
-            self._reload(run_id)
-        elif executor.is_leaving:
-            executor.when_left(self.scanner.wake)  # whoever takes it next hears of it
-        elif wakes > executor.seen and run_id in self._refreshing:
-            self._refreshing[run_id] = True
-        elif wakes > executor.seen:
-            self._refreshing[run_id] = False
-            self.spawn(self._refresh(executor))
+    @property
+    def has_room(self) -> bool:
+        """Whether it may take in more."""
+        return len(self.executors) < self._in_memory and not self.is_lost and not self.is_draining
 
     @property
     def is_quiet(self) -> bool:
         """Whether every run here rests, durably: nothing happens until a timer ends or somebody does something."""
-        if self._tasks or self._loading or not self.scanner.is_pausing:
+        if self._tasks or self.arrivals.loading or not self.arrivals.is_pausing:
             return False
-        return all(entry.is_resting for entry in self._executors.values())
+        return all(entry.is_resting for entry in self.executors.values())
 
-    def _claim(self, connection: Any, owner: str, now: int) -> dict[str, Claimed]:
-        return claim(connection, owner, self._capability, now=now, limit=CLAIM_LIMIT)
+    # Coming into memory
 
-    def _scan_at(self, at: int) -> None:
-        if self._next_scan_at is not None and self._next_scan_at <= at:
-            return
-        self._next_scan_at = at
-
-        def scan() -> None:
-            if self._next_scan_at == at:
-                self._next_scan_at = None
-            self.scanner.wake()
-
-        self.timers.add(at, scan)
-
-    async def _refresh(self, executor: Executor) -> None:
-        try:
-            wakes, messages, children = await self.database.read(
-                refresh, executor.run.id, executor.seen, executor.stored.life
-            )
-        finally:
-            if self._refreshing.pop(executor.run.id, False):
-                self.scanner.wake()
-        if executor.ended or self._executors.get(executor.run.id) is not executor:
-            self.scanner.wake()
-            return
-        if executor.is_leaving:
-            executor.when_left(self.scanner.wake)
-            return
-        executor.hear(messages, wakes)
-        for operation, child in children.items():
-            if child.has_ended:
-                executor.child_ended(operation, child)
-
-    async def _load(self, run_ids: list[str], claimed: Mapping[str, Claimed]) -> None:
-        """Bring runs that this life owns into memory."""
-        for run_id in run_ids:
-            self._loading[run_id] = []
-        waking = [self._waking[run_id] for run_id in run_ids if run_id in self._waking]
-        if waking:
-            await asyncio.wait(waking)
-        try:
-            loaded = await self.database.read(load, run_ids)
-        except Exception as error:  # noqa: BLE001 - they are ours now: nobody else will look after them
-            for run_id in run_ids:
-                self._loading.pop(run_id, None)
-                self._load_again(run_id, error)
-            return
-        ended_children = {run_id: self._loading.pop(run_id, []) for run_id in run_ids}
-        for record, stored in loaded:
-            stored.children |= dict(ended_children[record.id])
-            self._take_in(record, stored, claimed.get(record.id, NOT_CLAIMED))
-
-    def _take_in(self, record: RunRecord, stored: Stored, was: Claimed) -> None:
-        if record.owner is None:
-            self.scanner.wake()  # it had just left when it was seen here: what came for it is still to be heard
-        if record.owner != self._worker.owner or not self.is_open or self.is_lost:
-            return  # it was another life that took it
-        current = self._executors.get(record.id)
-        if current is not None and not current.is_leaving:
-            return
-        if current is not None:
-            self._drop(current)
-        stored.claimed, stored.queued = was.begins, was.queued
-        stored.resumed = not was.begins or bool(stored.history)
-        try:
-            self._resume(record, stored)
-        except Exception as error:  # one that cannot be loaded must not keep the others out
-            logger.exception("run %s cannot be loaded", record.id)
-            self._forget(record.id)
-            self._load_again(record.id, error)
-
-    def _forget(self, run_id: str) -> None:
-        executor = self._executors.get(run_id)
-        if executor is not None:
-            self._drop(executor)
-
-    def _resume(self, record: RunRecord, stored: Stored) -> None:
-        if record.status not in ("running", "waiting", "cancelling") or not self.registry.holds(
-            record.workflow, record.version
-        ):
+    def take_in(self, record: RunRecord, stored: Stored) -> None:
+        """Bring a run that this life owns into memory, where it goes on from where its history ends."""
+        if record.status not in UNDER_WAY or not self.registry.holds(record.workflow, record.version):
             return
         workflow = self.registry.find(record.workflow, record.version)
         executor = Executor(self, workflow, record, stored, Teller(record, self.database.source))
-        self._executors[record.id] = executor
+        self.executors[record.id] = executor
         executor.begin()
 
-
-class Scanner(Loop):
-    """Scans whenever something may be due."""
-
-    def __init__(self, residence: Residence) -> None:
-        super().__init__(name="workflow engine")
-        self._residence = residence
-
-    async def run(self) -> None:
-        """Scan, then pause until woken, or for the slow poll."""
-        unsubscribe = self._residence.database.on_notify(commands.RUNS_TOPIC, self.wake)
-        try:
-            while True:
-                owner = self._residence.worker_id
-                try:
-                    await self._residence.scan()
-                except Fenced:
-                    self._residence.fenced(owner)
-                self._residence.evict_idle()
-                await self.pause(POLL_SECONDS)
-        finally:
-            unsubscribe()
+    def forget(self, run_id: str) -> None:
+        """Drop the run from memory, if it is there."""
+        executor = self.executors.get(run_id)
+        if executor is not None:
+            self._drop(executor)

@@ -9,6 +9,7 @@ type Status = Literal[
 ]
 type Move = Literal["claim", "rest", "resume", "cancel", "complete", "fail", "undone", "park", "retry", "continue"]
 
+UNDER_WAY = frozenset(("running", "waiting", "cancelling"))  # somebody has it in memory, or may take it there
 TERMINAL = frozenset(("completed", "failed", "cancelled", "continued"))
 ENDED = TERMINAL | {"nondeterministic"}  # parked: nothing happens until someone retries or forks it
 

@@ -1,0 +1,172 @@
+"""How runs come into memory: what is due is looked for, claimed and loaded; what is here hears what came for it.
+
+A message or a timer makes a run due in the database, a notification says to look, and a slow poll is the net
+beneath.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lib_events.database import Fenced
+from lib_events.lifecycle import Loop
+from lib_workflows.commands import RUNS_TOPIC
+from lib_workflows.executor import Executor
+from lib_workflows.run_record import Child, RunRecord, Stored, load, refresh
+from lib_workflows.worker import Capability, Claimed, claim, look
+
+if TYPE_CHECKING:
+    from lib_workflows.residence import Residence
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 5.0  # the slow poll beneath the notifications
+CLAIM_LIMIT = 500
+NOT_CLAIMED = Claimed(begins=False, queued=False)
+
+
+class Arrivals(Loop):
+    """Looks whenever something may be due, and brings it into memory."""
+
+    def __init__(self, residence: "Residence", queues: Collection[str] | None) -> None:
+        super().__init__(name="workflow engine")
+        self.loading: dict[str, list[tuple[str, Child]]] = {}  # by run: its children that ended meanwhile
+        self.capability = Capability([(entry.name, entry.version) for entry in residence.registry.workflows], queues)
+        self._residence = residence
+        self._refreshing: dict[str, bool] = {}  # by run: whether something came after it was asked for
+        self._next_look_at: int | None = None
+
+    async def run(self) -> None:
+        """Look, then pause until woken, or for the slow poll."""
+        home = self._residence
+        unsubscribe = home.database.on_notify(RUNS_TOPIC, self.wake)
+        try:
+            while True:
+                owner = home.worker_id
+                try:
+                    await self._look()
+                except Fenced:
+                    home.fenced(owner)
+                home.evict_idle()
+                await self.pause(POLL_SECONDS)
+        finally:
+            unsubscribe()
+
+    # What is due
+
+    async def _look(self) -> None:
+        """Tell runs in memory what came for them, and take runs that are due and in nobody's memory."""
+        home = self._residence
+        if home.is_lost:
+            return
+        now, owner = home.timers.clock.micros(), home.worker_id
+        due = await home.database.read(look, owner, self.capability, now)
+        for run_id, wakes in due.here:
+            self._tell(run_id, wakes)
+        more = due.free
+        while more and home.has_room:
+            found = await home.database.transact(self._claim, owner, now, fence=home.fence)
+            if found:
+                await self._load(list(found), found)
+            more = len(found) == CLAIM_LIMIT
+        if due.next_at is not None:
+            self.look_at(due.next_at)
+
+    def _claim(self, connection: Any, owner: str, now: int) -> dict[str, Claimed]:
+        return claim(connection, owner, self.capability, now=now, limit=CLAIM_LIMIT)
+
+    def look_at(self, at: int) -> None:
+        """Look again when that time has come (micros), if not before."""
+        if self._next_look_at is not None and self._next_look_at <= at:
+            return
+        self._next_look_at = at
+
+        def look_again() -> None:
+            if self._next_look_at == at:
+                self._next_look_at = None
+            self.wake()
+
+        self._residence.timers.add(at, look_again)
+
+    # What came for a run in memory
+
+    def _tell(self, run_id: str, wakes: int) -> None:
+        executor = self._residence.executors.get(run_id)
+        if executor is None:
+            self._load_one(run_id)
+        elif executor.is_leaving:
+            executor.when_left(self.wake)  # whoever takes it next hears of it
+        elif wakes > executor.seen and run_id in self._refreshing:
+            self._refreshing[run_id] = True
+        elif wakes > executor.seen:
+            self._refreshing[run_id] = False
+            self._residence.spawn(self._refresh(executor))
+
+    async def _refresh(self, executor: Executor) -> None:
+        run, life = executor.run, executor.stored.life
+        try:
+            wakes, messages, children = await self._residence.database.read(refresh, run.id, executor.seen, life)
+        finally:
+            if self._refreshing.pop(run.id, False):
+                self.wake()
+        if executor.ended or self._residence.executors.get(run.id) is not executor:
+            self.wake()
+        elif executor.is_leaving:
+            executor.when_left(self.wake)
+        else:
+            executor.hear(messages, wakes)
+            for operation, child in children.items():
+                if child.has_ended:
+                    executor.child_ended(operation, child)
+
+    # Loading
+
+    async def _load(self, run_ids: list[str], claimed: Mapping[str, Claimed]) -> None:
+        """Bring runs that this life owns into memory."""
+        home = self._residence
+        for run_id in run_ids:
+            self.loading[run_id] = []
+        waking = [home.waking[run_id] for run_id in run_ids if run_id in home.waking]
+        if waking:
+            await asyncio.wait(waking)
+        try:
+            loaded = await home.database.read(load, run_ids)
+        except Exception as error:  # noqa: BLE001 - they are ours now: nobody else will look after them
+            for run_id in run_ids:
+                self.loading.pop(run_id, None)
+                self.load_again(run_id, error)
+            return
+        ended_children = {run_id: self.loading.pop(run_id, []) for run_id in run_ids}
+        for record, stored in loaded:
+            stored.children |= dict(ended_children[record.id])
+            self._take_in(record, stored, claimed.get(record.id, NOT_CLAIMED))
+
+    def _take_in(self, record: RunRecord, stored: Stored, was: Claimed) -> None:
+        home = self._residence
+        if record.owner is None:
+            self.wake()  # it had just left when it was seen here: what came for it is still to be heard
+        if record.owner != home.worker_id or not home.is_open or home.is_lost:
+            return  # it was another life that took it
+        current = home.executors.get(record.id)
+        if current is not None and not current.is_leaving:
+            return
+        home.forget(record.id)
+        stored.claimed, stored.queued = was.begins, was.queued
+        stored.resumed = not was.begins or bool(stored.history)
+        try:
+            home.take_in(record, stored)
+        except Exception as error:  # one that cannot be loaded must not keep the others out
+            logger.exception("run %s cannot be loaded", record.id)
+            home.forget(record.id)
+            self.load_again(record.id, error)
+
+    def load_again(self, run_id: str, error: BaseException) -> None:
+        """Forgotten after a failure, a run is loaded anew, after a while."""
+        logger.warning("run %s is loaded again: %s", run_id, error)
+        self._residence.after_a_while(lambda: self._load_one(run_id))
+
+    def _load_one(self, run_id: str) -> None:
+        home = self._residence
+        if home.is_open and run_id not in home.executors and run_id not in self.loading:
+            home.spawn(self._load([run_id], {}))
