@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.13"
-# dependencies = ["lib-events", "faststream[nats]>=0.7,<0.8", "dramatiq[redis]>=2"]
+# dependencies = ["lib-events", "faststream[nats]>=0.7,<0.8", "dramatiq[redis]>=2", "celery[redis]>=5.6"]
 #
 # [tool.uv.sources]
 # lib-events = { path = "../projects/lib-events", editable = true }
@@ -14,11 +14,12 @@ nats-py       `publish` awaited by 200 tasks, a pull consumer that acknowledges 
 nats-always   the same with `sync_interval: always`, which is what makes an acknowledgement durable there
 faststream    FastStream on the same JetStream (default fsync): publish, and a pull subscriber of batches
 dramatiq      Dramatiq on Redis with `appendfsync always`: `send`, and a worker of 8 threads
+celery        Celery on the same: `apply_async`, a worker of 8 threads that acknowledges late, no results kept
 
-Each gets a publisher process and a consumer process, the same payload, 200 publishers at once (Dramatiq's client is
-synchronous: 8 threads), and the event loop that our services run on (uvloop). Only ours is stored in a database on both
-sides; nats-py, FastStream and Dramatiq consume into a counter. Then ours alone: from commit to handler at 200 events/s,
-and the CPU of an idle service.
+Each gets a publisher process and a consumer process, the same payload, 200 publishers at once (Dramatiq's and Celery's
+clients are synchronous: 8 threads), and the event loop that our services run on (uvloop). Only ours is stored in a
+database on both sides; the others consume into a counter. Then ours alone: from commit to handler at 200 events/s, and
+the CPU of an idle service.
 """
 
 import argparse
@@ -289,6 +290,50 @@ async def dramatiq_consume(_folder: Path, url: str, count: int) -> None:
     worker.stop()
 
 
+# Celery
+
+
+def celery_task(url: str, handle: Callable[[int], None]) -> tuple[Any, Any]:
+    from celery import Celery
+
+    app = Celery("bench", broker=url)
+    app.conf.update(task_acks_late=True, worker_prefetch_multiplier=100, worker_redirect_stdouts=False)
+
+    @app.task(name="placed", ignore_result=True)
+    def placed(number: int, *_: object) -> None:
+        handle(number)
+
+    return app, placed
+
+
+async def celery_publish(_folder: Path, url: str, count: int) -> None:
+    _, task = celery_task(url, lambda _: None)
+
+    def work(first: int) -> None:
+        for number in range(first, count, THREADS):
+            task.apply_async((number, "tea-green", 2))
+
+    ready()
+    await asyncio.gather(*(asyncio.to_thread(work, first) for first in range(THREADS)))
+
+
+async def celery_consume(_folder: Path, url: str, count: int) -> None:
+    from celery.signals import worker_ready
+
+    seen: set[int] = set()
+
+    def handle(number: int) -> None:
+        seen.add(number)
+        if len(seen) == count:
+            ready()
+            os._exit(0)  # from one of its threads there is no gentle end
+
+    app, _ = celery_task(url, handle)
+    worker_ready.connect(lambda **_: ready(), weak=False)
+    options = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True, "quiet": True}
+    app.Worker(pool="threads", concurrency=THREADS, loglevel="ERROR", **options).start()  # it wants the main thread
+
+
 def nats_default(folder: Path) -> Any:
     return plain_server(folder, always=False)
 
@@ -304,6 +349,7 @@ CONTESTANTS = {
     "nats-always": (nats_always, nats_publish, nats_consume, ("nats-py",)),
     "faststream": (nats_default, faststream_publish, faststream_consume, ("faststream",)),
     "dramatiq": (redis_server, dramatiq_publish, dramatiq_consume, ("dramatiq", "redis")),
+    "celery": (redis_server, celery_publish, celery_consume, ("celery", "redis")),
 }
 
 
@@ -372,7 +418,7 @@ async def idle() -> str:
 
 def available(name: str) -> str | None:
     """The versions, or None when something is missing."""
-    if name == "dramatiq" and shutil.which("redis-server") is None:
+    if CONTESTANTS[name][0] is redis_server and shutil.which("redis-server") is None:
         return None
     try:
         return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in CONTESTANTS[name][3])

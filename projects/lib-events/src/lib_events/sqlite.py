@@ -2,7 +2,8 @@
 
 A writer thread that runs statements would convoy on the GIL (each sqlite3_step gives it up and waits to get
 it back), so the loop's thread runs them itself and a helper thread only waits for the disk. While a COMMIT
-is under way nobody touches the writer's connection: the next group gathers meanwhile.
+is under way nobody touches the writer's connection: the next group gathers meanwhile. A small group on a quick disk is
+committed at once: waking the helper would take as long as the disk, and there is nothing to gather for.
 """
 
 import asyncio
@@ -44,6 +45,8 @@ from lib_events.statement import Fence, Write, by_statement
 READERS = 4
 FUNCTION_LIMIT_SECONDS = 0.25
 DISK_ERRORS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_CANTOPEN")
+FEW_MEMBERS = 4
+QUICK_SECONDS = 0.001
 PROGRESS_OPCODES = 10_000  # how often SQLite asks whether the limit has passed
 
 
@@ -85,6 +88,7 @@ class SqliteDatabase(Database):
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-read")
         self._committer = GroupCommitter(self._commit)
         self._closed = False
+        self._save_seconds = 1.0  # how long a COMMIT took lately; unknown yet
 
     @classmethod
     async def open(cls, path: str, *, service: str, schemas: Sequence[Schema]) -> "SqliteDatabase":
@@ -166,7 +170,10 @@ class SqliteDatabase(Database):
     async def _commit(self, group: Sequence[Member]) -> None:
         try:
             outcomes, topics = self._apply(group)
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._raw.execute, "COMMIT")
+            if len(group) <= FEW_MEMBERS and self._save_seconds < QUICK_SECONDS:
+                self._save()
+            else:
+                await asyncio.get_running_loop().run_in_executor(self._disk, self._save)
         except sqlite3.Error as error:
             self._rollback()
             raise _not_saved(error) from error
@@ -177,6 +184,12 @@ class SqliteDatabase(Database):
             else:
                 resolve(outcome.member, outcome.value)
         self._wake(topics)
+
+    def _save(self) -> None:
+        began = time.perf_counter()
+        self._raw.execute("COMMIT")
+        # One slow commit is remembered for some dozens of quick ones.
+        self._save_seconds = max(time.perf_counter() - began, 0.9 * self._save_seconds)
 
     def _extend_tail(self, topics: set[str]) -> None:
         """Hand over what is on disk now, if the group knows all that was placed in it."""
