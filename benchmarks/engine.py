@@ -47,8 +47,8 @@ async def thousand_children(ctx: Context) -> int:
 WORKFLOWS = [one_step, ten_steps, thousand_children]
 
 
-async def closed_loop(engine: Engine, flow: Workflow[int, int], seconds: float) -> float:
-    """Runs per second with `OUTSTANDING` clients, each waiting for its run before it starts the next."""
+async def closed_loop(engine: Engine, flow: Workflow[int, int], seconds: float, *, clients: int = OUTSTANDING) -> float:
+    """Runs per second with so many clients, each waiting for its run before it starts the next."""
     done = 0
     end = time.perf_counter() + seconds
 
@@ -59,7 +59,7 @@ async def closed_loop(engine: Engine, flow: Workflow[int, int], seconds: float) 
             done += 1
 
     begin = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(OUTSTANDING)))
+    await asyncio.gather(*(client() for _ in range(clients)))
     return done / (time.perf_counter() - begin)
 
 

@@ -32,6 +32,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import engine
 
+type Turns = dict[str, list[dict[str, float]]]  # by contestant
+
 HERE = Path(__file__).parent
 PYSQLITE = "pysqlite3-binary==0.5.4.post2"  # SQLite 3.51
 UVLOOP = "uvloop==0.23.0"
@@ -67,13 +69,29 @@ CONTESTANTS = {
     "taskiq": Contestant(runner="taskiq", database="redis", packages=("taskiq==0.13.0", "taskiq-redis==1.2.4", UVLOOP)),
 }
 
-# figure: what it is called, its unit, its digits, whether more is better
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A column of the tables."""
+
+    title: str
+    unit: str = ""
+    digits: int = 0
+    more_is_better: bool = True
+
+    def text(self, value: float) -> str:
+        return f"{value:,.{self.digits}f}{self.unit}"
+
+    def ratio(self, ours: float, theirs: float) -> str:
+        return f"{ours / theirs if self.more_is_better else theirs / ours:.1f}"
+
+
 FIGURES = {
-    "W1": ("one-step workflows", "/s", 0, True),
-    "W2": ("steps of ten-step workflows", "/s", 0, True),
-    "W3 p50": ("start to result, idle, p50", " ms", 2, False),
-    "W3 p99": ("start to result, idle, p99", " ms", 2, False),
-    "W4": ("1,000 children and back", " ms", 0, False),
+    "W1": Figure(title="one-step workflows/s"),
+    "W2": Figure(title="steps/s of ten-step workflows"),
+    "W3 p50": Figure(title="start to result, idle, p50", unit=" ms", digits=2, more_is_better=False),
+    "W3 p99": Figure(title="p99", unit=" ms", digits=1, more_is_better=False),
+    "W4": Figure(title="1,000 children and back", unit=" ms", more_is_better=False),
 }
 
 
@@ -150,7 +168,7 @@ def turn(contestant: Contestant, server: str, options: argparse.Namespace) -> di
 
 def compare(names: list[str], options: argparse.Namespace) -> None:
     server = engine.postgresql_server() if any(CONTESTANTS[name].database == "postgresql" for name in names) else ""
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    turns: Turns = {name: [] for name in names}
     for number in range(options.rounds):
         for name in names:
             began = time.perf_counter()
@@ -162,24 +180,46 @@ def compare(names: list[str], options: argparse.Namespace) -> None:
                 print(
                     f"round {number + 1}  {name:16} {time.perf_counter() - began:5.1f} s  {turns[name][-1]}", flush=True
                 )
-    for figure in FIGURES:
-        show(figure, {name: [found[figure] for found in turns[name] if figure in found] for name in names})
+    show({name: found for name, found in turns.items() if found})
 
 
-def show(figure: str, values: dict[str, list[float]]) -> None:
-    """One table: medians, the range, and how many times as good ours is."""
-    title, unit, digits, more_is_better = FIGURES[figure]
-    medians = {name: statistics.median(found) for name, found in values.items() if found}
-    if not medians:
-        return
-    print(f"\n| {title} | median | range | ours is |\n|---|---|---|---|")
-    for name, median in medians.items():
-        ours = medians.get("ours-sqlite" if CONTESTANTS[name].database == "sqlite" else "ours-postgresql")
-        ratio = ""
-        if ours and CONTESTANTS[name].runner != "ours":
-            ratio = f"{ours / median if more_is_better else median / ours:.1f} times as good"
-        low, high = min(values[name]), max(values[name])
-        print(f"| {name} | {median:,.{digits}f}{unit} | {low:,.{digits}f} to {high:,.{digits}f} | {ratio} |")
+def show(turns: Turns) -> None:
+    """Two tables: medians with how many times as good ours is, and the range of the turns."""
+    columns = [name for name in FIGURES if any(name in turn for found in turns.values() for turn in found)]
+    medians = {
+        name: {column: statistics.median(values_of(found, column)) for column in columns if column in found[0]}
+        for name, found in turns.items()
+    }
+    print(f"\n{heading('medians (ours is so many times as good)', columns)}")
+    for name, found in medians.items():
+        print(row(name, [cell(column, name, medians) if column in found else "" for column in columns]))
+    print(f"\n{heading('range', columns)}")
+    for name, found in turns.items():
+        print(row(name, [span(column, values_of(found, column)) for column in columns]))
+
+
+def values_of(found: list[dict[str, float]], column: str) -> list[float]:
+    return [turn[column] for turn in found if column in turn]
+
+
+def cell(column: str, name: str, medians: dict[str, dict[str, float]]) -> str:
+    figure, median = FIGURES[column], medians[name][column]
+    ours = medians.get("ours-sqlite" if CONTESTANTS[name].database == "sqlite" else "ours-postgresql")
+    if ours is None or CONTESTANTS[name].runner == "ours":
+        return figure.text(median)
+    return f"{figure.text(median)} ({figure.ratio(ours[column], median)})"
+
+
+def span(column: str, values: list[float]) -> str:
+    return f"{FIGURES[column].text(min(values))} to {FIGURES[column].text(max(values))}" if values else ""
+
+
+def heading(title: str, columns: list[str]) -> str:
+    return row(title, [FIGURES[column].title for column in columns]) + "\n|" + "---|" * (len(columns) + 1)
+
+
+def row(title: str, cells: list[str]) -> str:
+    return f"| {' | '.join([title, *cells])} |"
 
 
 def chosen(options: argparse.Namespace) -> list[str]:

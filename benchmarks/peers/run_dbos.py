@@ -4,9 +4,9 @@ Durable: the start, each step and the result are committed before they count (SQ
 PostgreSQL's `synchronous_commit=on`), like ours.
 Tuning: async workflows started and awaited in one process, which spares DBOS its queue's polling; 50 clients; a pool of
 10 connections (SQLite 5: it has one writer anyway) and 4 executor threads (2 to 32 threads, pools of 5 to 40 and 20 to
-200 clients are within 30 % of one another, these at the upper end); uvloop; logging of
-errors only; no OpenTelemetry, no Conductor. SQLite in WAL mode, which is faster than the rollback journal that DBOS
-leaves it in, and from `pysqlite3-binary`, since DBOS needs SQLite 3.42 and Debian 12 has 3.40.
+200 clients are within 30 % of one another, these at the upper end); uvloop; logging of errors only; no OpenTelemetry,
+no Conductor. SQLite in WAL mode, which is faster than the rollback journal that DBOS leaves it in, and from
+`pysqlite3-binary`, since DBOS needs SQLite 3.42 and Debian 12 has 3.40.
 """
 
 import asyncio

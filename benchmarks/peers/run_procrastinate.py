@@ -4,8 +4,8 @@ Durable: a job is committed when it is deferred and when it ends. It has jobs, n
 replayed, no results, and so no W2. In W3 and W4 the client sees the end as soon as the last job's function has run,
 which is before its commit.
 Tuning: a worker process beside the client, concurrency 20, pools of 10, jobs deferred in batches of 100, uvloop, no
-logging. LISTEN/NOTIFY, and a poll every 20 ms instead of every 5 s: a notification that comes while the worker looks for
-jobs is missed, and in W3 such a job would wait for the poll.
+logging. LISTEN/NOTIFY, and a poll every 20 ms instead of every 5 s: a notification that comes while the worker looks
+for jobs may be missed, and such a job would wait for the poll.
 """
 
 import asyncio
