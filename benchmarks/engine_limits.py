@@ -20,7 +20,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import asyncpg
 import engine as speed
@@ -286,9 +285,9 @@ def main() -> None:
     memory.settle()
     for kind in options.database or ["sqlite", "postgresql"]:
         print(kind)
-        folder = Path(tempfile.mkdtemp(prefix="evs-benchmark-"))
-        url = f"sqlite:///{folder}/benchmark.db" if kind == "sqlite" else speed.postgresql_url()
-        asyncio.run(measure(url, options.only.split(","), options.seconds), loop_factory=new_event_loop)
+        with tempfile.TemporaryDirectory(prefix="evs-benchmark-") as folder:
+            url = f"sqlite:///{folder}/benchmark.db" if kind == "sqlite" else speed.postgresql_url()
+            asyncio.run(measure(url, options.only.split(","), options.seconds), loop_factory=new_event_loop)
 
 
 if __name__ == "__main__":

@@ -58,9 +58,9 @@ class Sampler:
 
     def _collects(self, phase: str, _info: dict[str, int]) -> None:
         if phase == "start":
-            self._began = time.perf_counter()
+            self._began = time.thread_time()
         else:
-            self.collecting += time.perf_counter() - self._began
+            self.collecting += time.thread_time() - self._began
 
 
 async def profile(url: str, name: str, seconds: float) -> None:
@@ -85,9 +85,9 @@ def main() -> None:
     parser.add_argument("--only", choices=list(speed.WORKLOADS), default="W1")
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="evs-benchmark-")
-    url = f"sqlite:///{folder}/benchmark.db" if options.database == "sqlite" else speed.postgresql_url()
-    asyncio.run(profile(url, options.only, options.seconds), loop_factory=new_event_loop)
+    with tempfile.TemporaryDirectory(prefix="evs-benchmark-") as folder:
+        url = f"sqlite:///{folder}/benchmark.db" if options.database == "sqlite" else speed.postgresql_url()
+        asyncio.run(profile(url, options.only, options.seconds), loop_factory=new_event_loop)
 
 
 if __name__ == "__main__":

@@ -170,15 +170,15 @@ def main() -> None:
         work = live(options.only, options.url, options.sleepers)
         asyncio.run(work, loop_factory=new_event_loop)
         return
-    folder = tempfile.mkdtemp(prefix="evs-benchmark-")
-    url = f"sqlite:///{folder}/benchmark.db" if options.database == "sqlite" else postgresql_url()
-    for name in options.only.split(","):
-        if name == "killed" and options.database == "postgresql":
-            continue
-        command = [sys.executable, __file__, "--only", name, "--url", url, "--sleepers", str(options.sleepers)]
-        subprocess.run(command, env=os.environ | {"BENCH_STARTED": str(time.time())}, check=False)
-    if options.database == "sqlite":
-        print(f"on disk  {(Path(folder) / 'benchmark.db').stat().st_size / 1e6:.0f} MB")
+    with tempfile.TemporaryDirectory(prefix="evs-benchmark-") as folder:
+        url = f"sqlite:///{folder}/benchmark.db" if options.database == "sqlite" else postgresql_url()
+        for name in options.only.split(","):
+            if name == "killed" and options.database == "postgresql":
+                continue
+            command = [sys.executable, __file__, "--only", name, "--url", url, "--sleepers", str(options.sleepers)]
+            subprocess.run(command, env=os.environ | {"BENCH_STARTED": str(time.time())}, check=False)
+        if options.database == "sqlite":
+            print(f"on disk  {(Path(folder) / 'benchmark.db').stat().st_size / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":
