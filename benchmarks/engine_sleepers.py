@@ -66,7 +66,7 @@ def megabytes() -> float:
 
 
 def in_memory(engine: Engine) -> int:
-    return len(engine.residence._executors)
+    return len(engine.residence.executors)
 
 
 async def put_to_sleep(engine: Engine, count: int) -> float:
@@ -150,7 +150,7 @@ LIVES: dict[str, Callable[[Engine, int], Awaitable[None]]] = {
 async def live(name: str, url: str, count: int) -> None:
     memory.load()
     # Nobody leaves before the kill; else the wait for the eviction is cut short.
-    limits = Limits(idle_seconds=600.0, in_memory=2 * count) if name == "killed" else Limits(idle_seconds=1.0)
+    limits = Limits(idle_seconds=2 * DAYS * 86_400.0, in_memory=2 * count) if name == "killed" else Limits()
     clock = LaterClock() if name == "resume" else None
     async with Engine.open(url, [sleeper, napper, one_step], limits=limits, clock=clock) as engine:
         if name in ("first", "killed"):

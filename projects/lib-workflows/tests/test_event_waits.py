@@ -69,7 +69,7 @@ async def test_an_event_that_came_a_moment_too_late_is_there_for_the_next_wait(d
         executor.transaction = "held"  # nothing is delivered while a transaction is under way
         await publish(engine, 7)
         await wait_until(lambda: executor._inbox)
-        executor._inbox.appendleft(completed(executor.driver.pending["1"], None))
+        executor._inbox.insert(0, completed(executor.driver.pending["1"], None))
         executor.transaction = None
         executor.turn()
         assert await handle.result(10) == 7
@@ -98,7 +98,7 @@ async def test_an_event_for_a_branch_that_has_given_up_is_for_the_one_that_still
         executor.transaction = "held"
         await publish(engine, 7)
         await wait_until(lambda: executor._inbox)
-        executor._inbox.appendleft(completed(executor.driver.pending["1/1/1"], None))
+        executor._inbox.insert(0, completed(executor.driver.pending["1/1/1"], None))
         executor.transaction = None
         executor.turn()
         assert await handle.result(10) == 7
@@ -148,7 +148,7 @@ async def test_a_signal_for_a_branch_that_has_given_up_is_for_the_one_that_still
         executor.transaction = "held"
         await handle.signal(address_changed, "here")
         await wait_until(lambda: executor._inbox)
-        executor._inbox.appendleft(completed(executor.driver.pending["1/1/1"], None))
+        executor._inbox.insert(0, completed(executor.driver.pending["1/1/1"], None))
         executor.transaction = None
         executor.turn()
         assert await asyncio.wait_for(handle.result(), 10) == "here"

@@ -83,6 +83,46 @@ async def test_what_has_ended_is_gone_without_the_garbage_collector(sqlite_url):
         assert left == []
 
 
+@workflow(name="sleeps")
+async def sleeps(ctx: Context, seconds: float) -> str:
+    await ctx.sleep(seconds)
+    return "awake"
+
+
+async def test_who_sleeps_for_long_leaves_at_once_and_without_the_garbage_collector(sqlite_url):
+    async with Engine.open(sqlite_url, [sleeps]) as engine:
+        gc.collect()
+        gc.disable()
+        try:
+            for seconds in (100_000.0, 50_000.0):
+                await engine.start(sleeps, seconds)
+            short = await engine.start(sleeps, 0.2)
+            await wait_until(lambda: list(engine.residence.executors) == [short.id])
+            assert await short.result(10) == "awake"
+            left = [found for found in gc.get_objects() if isinstance(found, Executor | Driver)]
+        finally:
+            gc.enable()
+        assert left == []
+
+
+async def test_who_left_to_sleep_wakes_in_time(sqlite_url):
+    async with Engine.open(sqlite_url, [sleeps], limits=Limits(idle_seconds=0.1)) as engine:
+        handle = await engine.start(sleeps, 0.4)
+        await wait_until(lambda: not engine.residence.executors)
+        assert await handle.result(4) == "awake"  # before the slow poll
+
+
+async def test_a_memory_full_of_resting_runs_makes_room_for_a_new_one(sqlite_url):
+    limits = Limits(idle_seconds=1_000, in_memory=5)
+    async with Engine.open(sqlite_url, [for_years, doubling], limits=limits) as engine:
+        resting = [await engine.start(for_years) for _ in range(8)]
+        for number in range(8):
+            assert await (await engine.start(doubling, number)).result(4) == 2 * number  # before the slow poll
+        for handle in resting:
+            await handle.signal(address_changed, "soon")
+            assert await handle.result(10) == "soon"
+
+
 async def test_who_waits_in_vain_for_a_result_is_forgotten(sqlite_url):
     async with Engine.open(sqlite_url, [for_years]) as engine:
         handle = await engine.start(for_years)

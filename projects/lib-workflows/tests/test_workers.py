@@ -5,19 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import flows
 import pytest
 from flows import address_changed, forever
 from scenarios import WORKFLOWS, play_everything
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
 from lib_events.database import Fenced
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Registry, Signal, commands, queries, step, workflow
+from lib_workflows import Context, Engine, Registry, Signal, commands, queries, step, worker, workflow
 from lib_workflows.errors import Nondeterministic
-from lib_workflows.tables import workers
+from lib_workflows.tables import runs, workers
 from lib_workflows.testing import environment, export_history, replay_history
 from lib_workflows.worker import take_over
 
@@ -230,3 +231,24 @@ async def test_a_worker_taken_for_dead_begins_again(postgresql_url, rows):
         assert await engine.database.read(flows.stock_of, "the-run") == [-7]
         # Still a worker, in another life.
         assert await (await engine.start(flows.doubling, 3)).result(30) == 6
+
+
+async def test_a_dead_lifes_runs_are_set_free_in_pieces(database_url, monkeypatch):
+    monkeypatch.setattr(worker, "PIECE", 10)
+    async with Engine.open(database_url, [forever]) as engine:
+        await engine.database.transact(flows.make_stock)
+        database = engine.database
+
+        async def held():
+            return await database.read(lambda c: c.scalar(select(func.count()).where(runs.c.owner == "somebody")))
+
+        requests = [engine.request(forever, None, delay=timedelta(days=1)) for _ in range(25)]
+        ids = await engine.submit_many(requests)
+        hold = update(runs).where(runs.c.id.in_(ids)).values(owner="somebody", status="running", wake_at=None)
+        await database.transact(lambda connection: connection.execute(hold) and None)
+        assert await database.transact(worker.release_runs, "somebody", 10) == 10
+        assert await held() == 15
+        await worker.set_free(database, "somebody")
+        assert await held() == 0
+        due = select(func.count()).where(runs.c.id.in_(ids), runs.c.wakes == 1)
+        assert await database.read(lambda connection: connection.scalar(due)) == 25

@@ -70,6 +70,8 @@ class Arrivals(Loop):
             if found:
                 await self._load(list(found), found)
             more = len(found) == CLAIM_LIMIT
+        if more and not home.has_room and not home.is_lost and not home.is_draining:
+            home.make_room(self.wake)
         if due.next_at is not None:
             self.look_at(due.next_at)
 

@@ -20,7 +20,6 @@ block that took too long.
 import contextlib
 import contextvars
 import hashlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -121,7 +120,7 @@ class Driver:
     encode: Callable[[Any], Any] = lambda value: value  # makes the result's payload; may refuse it
     now: int = 0  # micros: the time of the last delivery
     pending: dict[str, Pending] = field(default_factory=dict)
-    begun: deque[Pending] = field(default_factory=deque)
+    begun: list[Pending] = field(default_factory=list)
     withdrawn: list[Pending] = field(default_factory=list)
     cancellations: list[Pending] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -133,7 +132,7 @@ class Driver:
     _undo_log: dict[str, UndoEntry] = field(default_factory=dict)
     _undone_outcome: Outcome | None = None  # what the run ends with once everything is undone
     _scopes: dict[str, TimeoutScope] = field(default_factory=dict)
-    _ready: deque[tuple[Branch, Any, BaseException | None]] = field(default_factory=deque)
+    _ready: list[tuple[Branch, Any, BaseException | None]] = field(default_factory=list)
     _root: Branch | None = None
     _current: Branch | None = None
     context: contextvars.Context = field(default_factory=contextvars.copy_context)  # the workflow runs in it
@@ -183,6 +182,7 @@ class Driver:
         """Drop the coroutine without letting it do anything more."""
         for branch in self._alive(self._root):
             self._close_branch(branch)
+            branch.waiting = None  # which holds it
         self._root = None
         self.pending.clear()
         self.begun.clear()
@@ -202,9 +202,10 @@ class Driver:
         loop = get_loop()
         set_loop(GUARD)
         try:
-            while self._ready:
-                self._advance(*self._ready.popleft())
+            for ready in self._ready:  # it grows meanwhile
+                self._advance(*ready)
         finally:
+            self._ready.clear()
             self._current = None
             set_loop(loop)
 

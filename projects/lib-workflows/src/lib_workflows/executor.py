@@ -7,7 +7,6 @@ first and is delivered to the workflow then, in one go: the order of rows is the
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -47,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 RUN_DEADLINE = ""
 NO_WAKES = 1 << 62  # a run that has ended is not woken
+SLEEPS = frozenset(("sleep", "timeout"))
 TOLD_KINDS = frozenset(("step", "transaction", "child", "undo"))
 
 
@@ -62,6 +62,8 @@ class Home(Protocol):
     @property
     def worker_id(self) -> str: ...
     @property
+    def long_micros(self) -> int: ...
+    @property
     def fence(self) -> Fence | None: ...
 
     def start_child(self, parent: "Executor", operation: str, workflow: Any, payload: str | None) -> None: ...
@@ -71,6 +73,7 @@ class Home(Protocol):
     def run_ended(self, executor: "Executor", saving: asyncio.Future[None]) -> None: ...
     def run_lost(self, executor: "Executor", error: BaseException) -> None: ...
     def run_rests(self, executor: "Executor") -> None: ...
+    def let_go(self, executor: "Executor") -> None: ...
     async def continue_as_new(self, executor: "Executor", payload: str | None) -> None: ...
     def spawn(self, work: Any) -> asyncio.Task[Any]: ...
     def answered(self, executor: "Executor", update_id: str) -> None: ...
@@ -110,7 +113,7 @@ class Executor:
     seen: int = 0
     last_active_at: int = 0
     _gated: list[Callable[[], None]] = field(default_factory=list)
-    _inbox: deque[Completion | CancelRequest] = field(default_factory=deque)
+    _inbox: list[Completion | CancelRequest] = field(default_factory=list)
     _in_turn: bool = False
     is_cancelled: bool = False
     cancel_reason: str = ""
@@ -256,6 +259,7 @@ class Executor:
         self.driver.close()
         # No cycles: what has ended is gone at once, without the garbage collector.
         self.driver.start = _nothing
+        self._on_left = None
         self.ledger.release()
 
     @property
@@ -363,14 +367,23 @@ class Executor:
             return
         finally:
             self._in_turn = False
+        if self.is_at_rest and self._sleeps_long():
+            self.home.let_go(self)
         self.ledger.flush()
+
+    def _sleeps_long(self) -> bool:
+        if self.ended or any(pending.operation.kind not in SLEEPS for pending in self.driver.pending.values()):
+            return False
+        wake_at = self.wake_at()
+        return wake_at is not None and wake_at - self.clock_micros() > self.home.long_micros
 
     def _do_next(self) -> bool:
         driver = self.driver
         if driver.begun:
-            pending = driver.begun.popleft()
-            if driver.pending.get(pending.path) is pending:
-                effects.begin(self, pending)
+            begun, driver.begun = driver.begun, []
+            for pending in begun:
+                if driver.pending.get(pending.path) is pending:
+                    effects.begin(self, pending)
         elif driver.cancellations:
             pending = driver.cancellations.pop()
             if driver.pending.get(pending.path) is pending:
@@ -378,7 +391,7 @@ class Executor:
         elif driver.withdrawn:
             effects.forget(self, driver.withdrawn.pop())
         elif self._inbox and self.transaction is None and driver.outcome is None:
-            item = self._inbox.popleft()
+            item = self._inbox.pop(0)
             if isinstance(item, CancelRequest):
                 self._cancel(item)
             else:
@@ -527,7 +540,7 @@ class Executor:
             return
         self.transaction = None
         self.running.pop(completion.pending.path, None)
-        self._inbox.appendleft(completion)
+        self._inbox.insert(0, completion)
         self.turn()
 
 

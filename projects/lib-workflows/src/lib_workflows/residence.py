@@ -96,6 +96,7 @@ class Residence:
         self.executors: dict[str, Executor] = {}
         self.waking: dict[str, asyncio.Future[None]] = {}
         self._resting: dict[str, None] = {}  # least recently active first
+        self._wants_room: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # Life
@@ -134,8 +135,7 @@ class Residence:
         executor.close()
         if self.executors.get(run_id) is executor:
             del self.executors[run_id]
-        self._resting.pop(run_id, None)
-        self.progress.pop(run_id, None)
+        self._gone(run_id)
         self.results.gone(run_id)
 
     def fenced(self, owner: str) -> None:
@@ -344,8 +344,7 @@ class Residence:
         run = executor.run
         if self.executors.get(run.id) is executor:
             del self.executors[run.id]
-        self._resting.pop(run.id, None)
-        self.progress.pop(run.id, None)
+        self._gone(run.id)
         executor.close()
         self.results.ended(run.id, Ending(run.status, run.output, run.error))
 
@@ -395,8 +394,8 @@ class Residence:
         executor.last_active_at = self.timers.clock.micros()
         self._resting.pop(run_id, None)
         self._resting[run_id] = None
-        if len(self.executors) > self._in_memory:
-            self._evict_oldest()
+        if self._wants_room is not None:
+            self.make_room(self._wants_room)
 
     def queued(self, starter: Executor) -> None:
         """A run was queued with a row of `starter`: look for it, here and elsewhere, as soon as it is durable."""
@@ -433,11 +432,30 @@ class Residence:
             else:
                 break
 
-    def _evict_oldest(self) -> None:
-        for run_id in list(self._resting)[: max(1, self._in_memory // 10)]:
-            executor = self.executors.get(run_id)
-            if executor is not None and executor.is_resting:
-                self._evict(executor)
+    def let_go(self, executor: Executor) -> None:
+        """A run only sleeps, for so long that it need not stay."""
+        if not self.is_draining:
+            self._evict(executor)
+
+    @property
+    def long_micros(self) -> int:
+        """A run that sleeps for longer than runs rest in memory leaves at once."""
+        return self._idle_micros
+
+    def make_room(self, then: Callable[[], None]) -> None:
+        """Call `then` when there is room again; those that have rested longest leave for it."""
+        self._wants_room = then
+        resting = [found for run_id in self._resting if (found := self.executors.get(run_id)) and found.is_resting]
+        for executor in resting[: max(1, self._in_memory // 10)]:
+            self._evict(executor)
+
+    def _gone(self, run_id: str) -> None:
+        """A run is not in memory any more."""
+        self._resting.pop(run_id, None)
+        self.progress.pop(run_id, None)
+        if self._wants_room is not None and self.has_room:
+            then, self._wants_room = self._wants_room, None
+            then()
 
     def _evict(self, executor: Executor) -> None:
         self._resting.pop(executor.run.id, None)

@@ -122,7 +122,7 @@ class Stored:
     pauses: dict[str, int] = field(default_factory=dict)  # operation -> when its next attempt may begin
     progress: dict[str, str] = field(default_factory=dict)  # operation -> its last heartbeat that was kept
     children: dict[str, Child] = field(default_factory=dict)
-    approvals: set[str] = field(default_factory=set)  # operations that have asked already
+    approvals: frozenset[str] = frozenset()  # operations that have asked already
     last_position: int = 0  # also of rows set aside by a retry
     resumed: bool = False  # it has been in memory before
     claimed: bool = False  # it was queued and begins now
@@ -151,7 +151,7 @@ def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord
     asked = select(approvals.c.id, approvals.c.run, approvals.c.operation).where(approvals.c.run.in_(run_ids))
     for row in connection.execute(asked):
         if row.id == approval_id(row.run, row.operation, stored[row.run].life):
-            stored[row.run].approvals.add(row.operation)
+            stored[row.run].approvals |= {row.operation}
     return [(RunRecord.of(dict(row)), stored[row["id"]]) for row in records]
 
 

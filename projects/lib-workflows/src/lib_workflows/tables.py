@@ -68,7 +68,7 @@ runs = Table(
     Column("earlier_lives", Integer, nullable=False, server_default="0"),  # before it last continued as new
     Column("first_input", Text),  # of the first life of a run that has continued as new
     _partial("runs_due", "wake_at IS NOT NULL", "owner", "wake_at"),
-    _partial("runs_owned", "ended_at IS NULL AND owner IS NOT NULL", "owner"),
+    _partial("runs_unfinished", "ended_at IS NULL", "owner"),
     _partial("runs_parent", "parent IS NOT NULL", "parent"),
     # Nobody is a principal too: without one, a key must not mean two runs.
     _partial("runs_idempotency", "idempotency_key IS NOT NULL", PRINCIPAL, "idempotency_key", unique=True),

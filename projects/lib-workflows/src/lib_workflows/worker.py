@@ -10,6 +10,7 @@ import logging
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import batched
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Select, and_, case, delete, exists, literal, select, text, true, tuple_, update
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 20.0
 FENCE = "SELECT 1 FROM workers WHERE id = $1 AND epoch = $2 FOR KEY SHARE"
 DATABASE_MICROS = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
+PIECE = 2_000  # runs in one transaction
 CHILD_WAIT = '%"kind":"child"%'
 
 
@@ -60,10 +62,10 @@ class Worker:
         """
         before, self.epoch = self.owner, self.epoch + 1
         if self._database.dialect_name == "sqlite":
-            await self._database.transact(release_runs, None)
+            await set_free(self._database, None)
             return
         await self._database.transact(_register, self.id, self.epoch, self.lease_seconds)
-        await self._database.transact(release_runs, before)
+        await set_free(self._database, before)
         from lib_workflows.lease import Renewal  # noqa: PLC0415 - brings a driver that SQLite does not need
 
         self._renewal = Renewal(self._database, self.id, self.epoch, self.lease_seconds, partial(on_lost, self.owner))
@@ -75,7 +77,7 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(None, self._renewal.stop)
             self._renewal = None
         if release:
-            await self._database.transact(release_runs, self.owner)
+            await set_free(self._database, self.owner)
             await self._database.transact(_unregister, self.id)
 
 
@@ -127,30 +129,49 @@ def take_over(connection: Connection, worker_id: str, epoch: int) -> bool:
     if raised.rowcount == 0:
         return False
     release_runs(connection, f"{worker_id}.{epoch}")
+    wake_runs(connection, waiting_in_vain(connection))
     _unregister(connection, worker_id)
     return True
 
 
-def release_runs(connection: Connection, owner: str | None) -> None:
-    """Set free the runs of `owner` (None: of everybody); what was under way is due at once.
+async def set_free(database: Database, owner: str | None) -> None:
+    """Set free the runs of `owner` (None: of everybody), and wake those that wait for a child which has ended.
 
-    So is every run, whoever holds it, that waits for a child which has ended: that may have been told in the
-    memory of this owner only, or the owner has died before it could wake the parent.
+    In pieces: on SQLite one transaction must not hold the database for long, however many runs there are.
     """
-    under_way = runs.c.status.in_(("running", "cancelling"))
+    while await database.transact(release_runs, owner, PIECE) == PIECE:
+        pass
+    for run_ids in batched(await database.read(waiting_in_vain), PIECE, strict=False):
+        await database.transact(wake_runs, run_ids)
+
+
+def release_runs(connection: Connection, owner: str | None, limit: int | None = None) -> int:
+    """Set free runs of `owner` (None: of everybody); what was under way is due at once. Returns how many."""
     held = and_(runs.c.owner.is_not(None), runs.c.owner == owner if owner is not None else true())
-    connection.execute(
-        update(runs)
-        .where(held, runs.c.ended_at.is_(None))
-        .values(owner=None, wakes=runs.c.wakes + 1, wake_at=case((under_way, literal(0)), else_=runs.c.wake_at))
+    found = select(runs.c.id).where(held, runs.c.ended_at.is_(None)).limit(limit)
+    due_at = case((runs.c.status.in_(("running", "cancelling")), literal(0)), else_=runs.c.wake_at)
+    released = connection.execute(
+        update(runs).where(runs.c.id.in_(found)).values(owner=None, wakes=runs.c.wakes + 1, wake_at=due_at)
     )
+    connection.notify(RUNS_TOPIC)
+    return released.rowcount
+
+
+def waiting_in_vain(connection: Connection) -> Sequence[str]:
+    """The runs, whoever holds them, that wait for a child which has ended.
+
+    That may have been told in the memory of a worker only, or it has died before it could wake the parent.
+    """
     child = runs.alias()
     a_child_ended = exists().where(child.c.parent == runs.c.id, child.c.ended_at.is_not(None))
-    connection.execute(
-        update(runs)
-        .where(runs.c.ended_at.is_(None), runs.c.waiting_for.like(CHILD_WAIT), a_child_ended)
-        .values(wakes=runs.c.wakes + 1, wake_at=0)
-    )
+    waiting = and_(runs.c.ended_at.is_(None), runs.c.waiting_for.like(CHILD_WAIT))
+    return connection.scalars(select(runs.c.id).where(waiting, a_child_ended)).all()
+
+
+def wake_runs(connection: Connection, run_ids: Sequence[str]) -> None:
+    """Let whoever holds these runs, or will, look what came for them."""
+    waking = {"wakes": runs.c.wakes + 1, "wake_at": 0}
+    connection.execute(update(runs).where(runs.c.id.in_(run_ids), runs.c.ended_at.is_(None)).values(waking))
     connection.notify(RUNS_TOPIC)
 
 
