@@ -8,6 +8,8 @@ cpu      one-step workflows beside two that keep a CPU busy: alone, with the bus
          late the event loop is meanwhile
 replay   a history of 1,000 steps: replayed in memory; loaded, replayed and ended after a signal to a run that had left
 fan-out  a parent with 10,000 children and back
+relay    W1 and W2 of `engine.py` while every event is published to NATS from the same process, as in the product: what
+         is published a second, how far it falls behind, how long it takes to catch up and what that costs in memory
 mixed    400 one-step runs, 40 of ten steps, 40 with a timer of 100 ms and 2 with 50 children a second, whatever the
          engine does: latency of the one-step runs
 """
@@ -16,19 +18,30 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import asyncpg
 import engine as speed
 from engine import nothing, one_step, ten_steps
+from sqlalchemy import select
 
 from lib_events import memory
+from lib_events.broker import Broker
+from lib_events.database import Connection, open_database
+from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.http_server import new_event_loop
-from lib_workflows import Context, Engine, Signal, step, workflow
+from lib_events.lifecycle import running
+from lib_events.nats_server import NatsServer
+from lib_events.relay import Relay
+from lib_events.tables import event_log_state
+from lib_workflows import Context, Engine, Registry, Signal, step, workflow
 from lib_workflows.residence import Limits
+from lib_workflows.tables import SCHEMA
 from lib_workflows.testing import export_history, replay_history
 
 DISK_SECONDS = 0.01
@@ -37,6 +50,7 @@ CLIENTS = 200
 STEPS = 1_000
 CHILDREN = 10_000
 REPEATS = 20
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 go_on = Signal("go-on", int)
 
@@ -243,6 +257,61 @@ async def mixed(url: str, seconds: float) -> None:
     print(f"mixed    {percentiles(took)} of {len(took):,} one-step runs")
 
 
+# Publishing beside
+
+
+@contextlib.asynccontextmanager
+async def published(url: str) -> AsyncIterator[Engine]:
+    """An engine whose events go to a NATS server, by a relay in the same process."""
+    with tempfile.TemporaryDirectory(prefix="evs-benchmark-nats-") as found:
+        async with NatsServer(Path(found)) as server:
+            database = await open_database(url, service="app-svc", schemas=[EVENTS_SCHEMA, SCHEMA])
+            broker = Broker(server.url, service="app-svc", seed_file=Path(found) / "secrets" / "nats-app-svc.nk")
+            async with running(broker, Relay(database, broker)):
+                await broker.wait_connected()
+                async with Engine(database, Registry.of(WORKFLOWS)) as engine:
+                    await speed.closed_loop(engine, one_step, 0.5)
+                    yield engine
+            await database.close()
+
+
+def log_state(connection: Connection) -> tuple[int, int]:
+    """How far events are placed, and published."""
+    row = connection.execute(select(event_log_state)).one()
+    return row.placed_position, row.published_position
+
+
+async def relay(url: str, seconds: float) -> None:
+    async with published(url) as engine:
+        read = engine.database.read
+        for name, flow in (("W1", one_step), ("W2", ten_steps)):
+            behind = []
+
+            async def watch(behind: list[int]) -> None:
+                while True:
+                    await asyncio.sleep(0.1)
+                    placed, done = await read(log_state)
+                    behind.append(placed - done)
+
+            before, (_, start) = resident_megabytes(), await read(log_state)
+            watching = asyncio.create_task(watch(behind))
+            began = time.perf_counter()
+            speed_of_runs = await speed.closed_loop(engine, flow, seconds)
+            ended = time.perf_counter()
+            watching.cancel()
+            while (state := await read(log_state))[0] > state[1]:
+                await asyncio.sleep(0.01)
+            took = time.perf_counter() - ended
+            events = (state[1] - start) / (time.perf_counter() - began)
+            speeds = f"{speed_of_runs:,.0f} runs/s, {events:,.0f} events/s published"
+            lag = f"at most {max(behind):,} behind, caught up after {took:.2f} s"
+            print(f"relay    {name} {speeds}, {lag}, {resident_megabytes() - before:+.0f} MB")
+
+
+def resident_megabytes() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
+
+
 async def every(period: float, seconds: float, work: Callable[[], Awaitable[None]], group: asyncio.TaskGroup) -> None:
     """Begin `work` once a period, however long it takes."""
     begin = time.perf_counter()
@@ -267,6 +336,7 @@ LIMITS: dict[str, Callable[[str, float], Awaitable[None]]] = {
     "cpu": cpu,
     "replay": replay,
     "fan-out": fan_out,
+    "relay": relay,
     "mixed": mixed,
 }
 
