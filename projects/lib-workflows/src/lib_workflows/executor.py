@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 RUN_DEADLINE = ""
 NO_WAKES = 1 << 62  # a run that has ended is not woken
+FEW = 10  # waits of a run that are worth a look each time it rests
 SLEEPS = frozenset(("sleep", "timeout"))
 TOLD_KINDS = frozenset(("step", "transaction", "child", "undo"))
 
@@ -108,6 +109,11 @@ class Executor:
     position: int = 0
     status: str = "running"
     is_live: bool = False
+    is_at_rest: bool = False  # it only waits, and the row says for what, or is about to
+    is_leaving: bool = False
+    is_continuing: bool = False
+    is_cancelled: bool = False
+    cancel_reason: str = ""
     ended: bool = False
     ended_at: int | None = None
     seen: int = 0
@@ -115,12 +121,7 @@ class Executor:
     _gated: list[Callable[[], None]] = field(default_factory=list)
     _inbox: list[Completion | CancelRequest] = field(default_factory=list)
     _in_turn: bool = False
-    is_cancelled: bool = False
-    cancel_reason: str = ""
     _row_is_stale: bool = False
-    is_at_rest: bool = False  # it only waits, and the row says for what, or is about to
-    is_leaving: bool = False
-    is_continuing: bool = False
     _on_left: Callable[[], None] | None = None
     attempts: dict[str, Attempted] = field(init=False)  # operation -> its last attempt that failed
     progress: dict[str, str] = field(init=False)  # operation -> its last heartbeat that was kept
@@ -135,12 +136,8 @@ class Executor:
     def __post_init__(self) -> None:
         self.owner, self.fence = self.home.worker_id, self.home.fence
         run, stored = self.run, self.stored
-        self.seen, self.attempts, self.progress, self.children = (
-            stored.wakes,
-            stored.attempts,
-            stored.progress,
-            stored.children,
-        )
+        self.seen = stored.wakes
+        self.attempts, self.progress, self.children = stored.attempts, stored.progress, stored.children
         self.log = self.home.logs.of_run(run.id, stored.log_lines)
         self._tags_at_start = tags_at_start(run, stored.history)
         context = Context(self, self.workflow.encode_input)
@@ -372,7 +369,8 @@ class Executor:
         self.ledger.flush()
 
     def _sleeps_long(self) -> bool:
-        if self.ended or any(pending.operation.kind not in SLEEPS for pending in self.driver.pending.values()):
+        pending = self.driver.pending
+        if self.ended or len(pending) > FEW or any(each.operation.kind not in SLEEPS for each in pending.values()):
             return False
         wake_at = self.wake_at()
         return wake_at is not None and wake_at - self.clock_micros() > self.home.long_micros
