@@ -36,7 +36,7 @@ from lib_workflows import (
     step,
     workflow,
 )
-from lib_workflows.residence import Limits
+from lib_workflows.limits import Limits
 from lib_workflows.step import Step, StepOptions
 from lib_workflows.tables import heartbeats
 from lib_workflows.testing import environment

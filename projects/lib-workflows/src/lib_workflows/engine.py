@@ -3,6 +3,7 @@
 Whatever is held in memory is the residence's; the engine is its life and the way in.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -20,10 +21,11 @@ from lib_workflows import commands
 from lib_workflows.commands import OnConflict, StartRequest, new_run
 from lib_workflows.errors import EngineStopped
 from lib_workflows.identifiers import time_ordered_id
+from lib_workflows.limits import Limits
 from lib_workflows.loop_watch import LoopWatch
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
-from lib_workflows.residence import AnyWorkflow, Limits, OnProgress, Residence
+from lib_workflows.residence import AnyWorkflow, OnProgress, Residence
 from lib_workflows.retention import RetentionPolicy, RunRetention
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.tables import SCHEMA
@@ -72,6 +74,7 @@ class Engine:
         self._works = works
         self._retention = retention
         self._is_open = False
+        self._starting: set[asyncio.Task[str]] = set()
         self._loops = AsyncExitStack()
 
     @classmethod
@@ -122,6 +125,8 @@ class Engine:
     ) -> None:
         """Drain: let what is under way end, then leave everything to the next life."""
         self._is_open = False
+        if self._starting:
+            await asyncio.wait(self._starting)
         await self._loops.aclose()
         if self._works and self.residence.is_open:
             await self.residence.drain()
@@ -134,6 +139,10 @@ class Engine:
     async def abandon(self) -> None:
         """Stop like a crash: nothing more is written, nothing is released (for tests of recovery)."""
         self._is_open = False
+        for starting in self._starting:
+            starting.cancel()
+        if self._starting:
+            await asyncio.wait(self._starting)
         self.residence.drop_all()
         self.residence.is_open = False
         await self._loops.aclose()
@@ -224,18 +233,26 @@ class Engine:
         if request.id is None and request.idempotency_key is None:
             return (await self.submit_many([request]))[0]
         self._check_open()
+        # A caller that is cancelled meanwhile must not leave a run behind that is durable, and in nobody's memory.
+        starting = asyncio.Task(self._start(request), loop=asyncio.get_running_loop(), eager_start=True)
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        return await asyncio.shield(starting)
+
+    async def _start(self, request: StartRequest) -> str:
         now = self.clock.micros()
         request.id = request.id or time_ordered_id(now)
         owner = self._worker.owner if self.residence.can_run(request) else None
         try:
             fence = self._worker.fence if owner else None
-            run_id, created = await self.database.transact(commands.start, request, now, owner, fence=fence)
+            with self.residence.arrivals.doubt.about_commit():
+                run_id, created = await self.database.transact(commands.start, request, now, owner, fence=fence)
         except Fenced:
             # This worker was taken for dead: the run is for whoever lives.
             self.residence.fenced(owner or "")
             run_id, _ = await self.database.transact(commands.start, request, now)
             return run_id
-        if created and owner and owner == self._worker.owner:
+        if created and owner and owner == self._worker.owner and self.residence.is_open:
             self.residence.run_now(new_run(request, now, owner))
         return run_id
 
@@ -248,7 +265,7 @@ class Engine:
         owner = self._worker.owner
         runs = [new_run(request, now, owner if residence.can_run(request) else None) for request in requests]
         try:
-            await residence.start(runs)
+            await asyncio.shield(residence.start(runs))
         except Fenced:
             # This worker was taken for dead: the runs are for whoever lives.
             residence.fenced(owner)

@@ -346,6 +346,11 @@ class Executor:
         else:
             self._gated.append(effect)
 
+    @property
+    def has_gated(self) -> bool:
+        """Whether effects wait for what was decided before them."""
+        return bool(self._gated)
+
     # Turns
 
     def turn(self) -> None:

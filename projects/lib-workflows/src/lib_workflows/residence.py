@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lib_events.clock import Clock
@@ -17,6 +16,7 @@ from lib_workflows.commands import StartRequest, new_run
 from lib_workflows.errors import CommandRefused, RunNotFound
 from lib_workflows.executor import Executor, Start
 from lib_workflows.lifecycle_events import RUN_QUEUED, RUN_STARTED, Teller
+from lib_workflows.limits import Limits
 from lib_workflows.messages import Principal
 from lib_workflows.results import Ending, Results
 from lib_workflows.run_logs import RunLogs
@@ -36,17 +36,6 @@ DRAIN_SECONDS = 10.0
 
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 type OnProgress = Callable[[str, float | None, str, Any], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much a process keeps in memory, and for how long."""
-
-    idle_seconds: float = 60.0
-    in_memory: int = 50_000
-    step_threads: int = 32
-    blocked_seconds: float = 1.0  # a loop that is blocked for so long is told of in the log
-    step_processes: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
 class Birth(NamedTuple):

@@ -175,6 +175,11 @@ def wake_runs(connection: Connection, run_ids: Sequence[str]) -> None:
     connection.notify(RUNS_TOPIC)
 
 
+def held_runs(connection: Connection, owner: str) -> list[str]:
+    """The runs that a life holds, whether it knows of them or not."""
+    return list(connection.scalars(select(runs.c.id).where(runs.c.owner == owner, runs.c.ended_at.is_(None))))
+
+
 class Capability(NamedTuple):
     """Which runs a process can run: the versions it holds, and the queues it serves (None: every queue)."""
 

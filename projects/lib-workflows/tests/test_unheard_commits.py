@@ -1,0 +1,129 @@
+"""Commits whose end nobody hears: they are on disk all the same, and what they gave to a worker is not left behind."""
+
+import asyncio
+
+import flows
+import pytest
+from flows import doubling
+from sqlalchemy import select
+
+from lib_events.database import CommitFailed
+from lib_events.testing import wait_until
+from lib_workflows import Context, Engine, commands, queries, workflow
+from lib_workflows.errors import Nondeterministic
+from lib_workflows.tables import event_waits
+
+LEASE_SECONDS = 0.3
+
+
+def hear_nothing_of(engine, wanted):
+    """The first transaction that `wanted` chooses is committed, and told as lost; gives those it has chosen."""
+    transact, unheard = engine.database.transact, []
+
+    async def deaf_once(function, *args, fence=None):
+        value = await transact(function, *args, fence=fence)
+        if not unheard and wanted(function):
+            unheard.append(value)
+            raise CommitFailed("the connection was lost")
+        return value
+
+    engine.database.transact = deaf_once
+    return unheard
+
+
+async def test_a_run_whose_start_nobody_heard_of_is_run_all_the_same(database_url):
+    async with Engine.open(database_url, [doubling]) as engine:
+        unheard = hear_nothing_of(engine, lambda function: function is commands.start)
+        with pytest.raises(CommitFailed):
+            await engine.start(doubling, 4, id="unheard")
+        assert unheard
+        assert await engine.handle("unheard", doubling).result(10) == 8
+
+
+async def test_runs_whose_claim_nobody_heard_of_are_run_all_the_same(database_url):
+    async with Engine.open(database_url, [doubling]) as engine:
+        unheard = hear_nothing_of(engine, lambda function: function == engine.residence.arrivals._claim)
+        await engine.database.transact(commands.start, engine.request(doubling, "4", id="claimed"))
+        assert await engine.handle("claimed", doubling).result(10) == 8
+        assert unheard
+
+
+async def test_a_run_whose_starter_was_cancelled_is_run_all_the_same(database_url):
+    async with Engine.open(database_url, [doubling]) as engine:
+        transact, under_way, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()
+
+        async def held_up(function, *args, fence=None):
+            value = await transact(function, *args, fence=fence)
+            if function is commands.start:
+                under_way.set()
+                await go_on.wait()
+            return value
+
+        engine.database.transact = held_up
+        starting = asyncio.ensure_future(engine.start(doubling, 4, id="nobody-waits"))
+        await under_way.wait()
+        starting.cancel()
+        await asyncio.wait([starting])
+        go_on.set()
+        assert await engine.handle("nobody-waits", doubling).result(10) == 8
+
+
+@workflow(name="asks-in-vain")
+async def asks_in_vain(ctx: Context) -> int:
+    index, _ = await ctx.race(ctx.approval("never", text="?", to="role:nobody"), ctx.sleep(0.01))
+    return index
+
+
+async def test_a_run_does_not_end_before_what_it_asked_for_is_withdrawn(database_url):
+    async with Engine.open(database_url, [asks_in_vain], lease_seconds=LEASE_SECONDS) as engine:
+        transact, withdrawing = engine.database.transact, asyncio.Event()
+
+        async def dies_before_the_withdrawal(function, *args, fence=None):
+            if function is commands.expire:
+                withdrawing.set()
+                await asyncio.Event().wait()
+            return await transact(function, *args, fence=fence)
+
+        engine.database.transact = dies_before_the_withdrawal
+        await engine.start(asks_in_vain, id="asks")
+        await withdrawing.wait()
+        assert await engine.handle("asks").status() in ("running", "waiting")
+        await engine.abandon()
+    async with Engine.open(database_url, [asks_in_vain], lease_seconds=LEASE_SECONDS) as engine:
+        assert await engine.handle("asks", asks_in_vain).result(10) == 1
+        assert [approval.status for approval in await approvals_of(engine, "asks")] == ["expired"]
+
+
+async def test_a_parked_run_that_is_cancelled_asks_and_waits_for_nothing_any_more(database_url):
+    @workflow(name="changing")
+    async def before(ctx: Context) -> None:
+        await ctx.step(flows.charge, flows.Order(id="a", amount=1))
+        await ctx.gather(
+            ctx.approval("ship", text="?", to="role:nobody"), ctx.wait_event(flows.PaymentCaptured, match={"id": "a"})
+        )
+
+    @workflow(name="changing")
+    async def changed(ctx: Context) -> None:
+        await ctx.step(flows.double, 1)
+
+    async with Engine.open(database_url, [before]) as engine:
+        handle = await engine.start(before, id="parked")
+        await wait_until(lambda: engine.database.read(waits_for_events))
+        assert await wait_until(lambda: approvals_of(engine, "parked"))
+    async with Engine.open(database_url, [changed]) as engine:
+        handle = engine.handle("parked", changed)
+        await handle.signal(flows.address_changed, "wakes it")
+        with pytest.raises(Nondeterministic):
+            await handle.result(10)
+        await handle.cancel()
+        assert await handle.status() == "cancelled"
+        assert [approval.status for approval in await approvals_of(engine, "parked")] == ["expired"]
+        assert not await engine.database.read(waits_for_events)
+
+
+async def approvals_of(engine, run_id):
+    return (await engine.database.read(lambda c: queries.list_approvals(c, run=run_id))).items
+
+
+def waits_for_events(connection):
+    return connection.execute(select(event_waits)).all()
