@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from lib_events.clock import Clock, SystemClock, to_micros
+from lib_events.clock import Clock, SystemClock
 from lib_events.database import Database, Fenced, open_database
 from lib_events.event import Cause, current_cause
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
@@ -19,7 +19,8 @@ from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
 from lib_workflows import commands
 from lib_workflows.commands import OnConflict, StartRequest, new_run
-from lib_workflows.errors import EngineStopped
+from lib_workflows.durations import check_moment, check_seconds
+from lib_workflows.errors import DefinitionError, EngineStopped
 from lib_workflows.identifiers import time_ordered_id
 from lib_workflows.limits import Limits
 from lib_workflows.loop_watch import LoopWatch
@@ -30,9 +31,12 @@ from lib_workflows.retention import RetentionPolicy, RunRetention
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.tables import SCHEMA
 from lib_workflows.tags import check_tags
+from lib_workflows.texts import check_name
 from lib_workflows.unclaimed import UnclaimedAlarm
 from lib_workflows.worker import LEASE_SECONDS, Undertaker, Worker
 from lib_workflows.workflow import Registry, Workflow
+
+LOWEST_PRIORITY = -1_000_000
 
 
 class Engine:
@@ -211,7 +215,14 @@ class Engine:
         on_conflict: OnConflict = "same",
     ) -> StartRequest:
         """Everything about a run to start; `payload` is the input as checked JSON text."""
+        self.residence.check_known(workflow)
         now = self.clock.micros()
+        for what, name in (("id of a run", id), ("queue", queue), ("idempotency_key", idempotency_key)):
+            if name is not None:
+                check_name(name, what)
+        if not LOWEST_PRIORITY <= priority <= -LOWEST_PRIORITY:
+            raise DefinitionError(f"priority must be {LOWEST_PRIORITY} to {-LOWEST_PRIORITY}, got {priority}")
+        delay_seconds = check_seconds(delay, "delay") if delay is not None else 0.0
         return StartRequest(
             workflow=workflow.name,
             version=workflow.version,
@@ -219,8 +230,8 @@ class Engine:
             input=payload,
             id=id,
             priority=priority,
-            run_at=now + round(delay.total_seconds() * 1e6) if delay else None,
-            deadline_at=to_micros(deadline) if deadline else None,
+            run_at=now + round(delay_seconds * 1e6) if delay_seconds else None,
+            deadline_at=check_moment(deadline, "deadline") if deadline is not None else None,
             tags=check_tags(tags or {}),
             principal=principal,
             idempotency_key=idempotency_key,

@@ -105,6 +105,17 @@ class PayloadVersionUnknown(WorkflowsError):
         self.version = version
 
 
+class TextInvalid(WorkflowsError, ValueError):
+    """A name, an id or a reason is no text that a database keeps."""
+
+    def __init__(self, what: str, value: object, limit: int) -> None:
+        super().__init__(
+            f"{what} must be a text of at most {limit} characters, without NUL and half characters and, if it is a "
+            f"name, not empty; got {value!r:.100}"
+        )
+        self.what = what
+
+
 class TagsInvalid(WorkflowsError, ValueError):
     """Tags are short texts, and not too many."""
 

@@ -3,6 +3,9 @@
 import os
 from dataclasses import dataclass, field
 
+from lib_workflows.durations import check_seconds
+from lib_workflows.errors import DefinitionError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -13,3 +16,10 @@ class Limits:
     step_threads: int = 32
     blocked_seconds: float = 1.0  # a loop that is blocked for so long is told of in the log
     step_processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+    def __post_init__(self) -> None:
+        check_seconds(self.idle_seconds, "idle_seconds")
+        check_seconds(self.blocked_seconds, "blocked_seconds")
+        for name in ("in_memory", "step_threads", "step_processes"):
+            if not getattr(self, name) >= 1:
+                raise DefinitionError(f"{name} must be 1 or more, got {getattr(self, name)!r}")

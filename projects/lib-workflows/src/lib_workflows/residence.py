@@ -161,6 +161,11 @@ class Residence:
             and (self.arrivals.capability.queues is None or request.queue in self.arrivals.capability.queues)
         )
 
+    def check_known(self, workflow: AnyWorkflow) -> None:
+        """Raise `UnknownWorkflow` where nobody could ever run it: of a SQLite file there is one process."""
+        if self.database.dialect_name == "sqlite":
+            self.registry.find(workflow.name, workflow.version)
+
     def start(self, records: Sequence[RunRecord]) -> asyncio.Future[None]:
         """Insert new runs, all in one commit with the events that tell of them, and begin those that are ours."""
         births = [self._birth(record) for record in records]
@@ -249,6 +254,7 @@ class Residence:
         self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None
     ) -> StartRequest:
         """The start of a run by an operation of another: in its name, caused by it, and by both always the same."""
+        self.check_known(workflow)
         run = starter.run
         return StartRequest(
             workflow=workflow.name,
