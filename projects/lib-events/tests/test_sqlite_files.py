@@ -1,4 +1,4 @@
-"""SQLite files that others lock, and files that are damaged: what is wrong is said with what to do, and nothing is lost."""
+"""SQLite files that others lock, or that are damaged: what is wrong is said with what to do, and nothing is lost."""
 
 import asyncio
 import random
