@@ -9,7 +9,6 @@ from sqlalchemy import text
 
 from lib_events.database import DatabaseError, SchemaTooNew
 from lib_workflows import Backoff, Context, DefinitionError, Engine, Signal, Update, step, workflow
-from lib_workflows.context import RunInfo
 from lib_workflows.errors import UnknownWorkflow
 from lib_workflows.limits import Limits
 from lib_workflows.testing import environment
@@ -22,7 +21,7 @@ asked = Update("asked", str, str)
 
 
 async def test_durations_that_no_timer_keeps_are_refused(sqlite_url, subtests):
-    ctx = Context(RunInfo("r", "w", 1, "/test"), None, None)
+    ctx = Context.__new__(Context)
     optional = {
         "timeout of ctx.wait_signal": lambda bad: ctx.wait_signal(anything, timeout=bad),
         "timeout of ctx.wait_update": lambda bad: ctx.wait_update(asked, timeout=bad),

@@ -288,7 +288,7 @@ async def test_places_in_memory_are_given_back(database_url):
         await engine.database.transact(make_counted)
         handles = await engine.start_many(doubling, range(60))
         assert [await handle.result(20) for handle in handles] == [2 * number for number in range(60)]
-        assert not engine.residence._executors
+        assert not engine.residence.executors
 
 
 # Zombies

@@ -68,4 +68,4 @@ async def all_wait(engine):
 
 def all_left(engine):
     engine.residence.evict_idle()
-    return not engine.residence._executors
+    return not engine.residence.executors
