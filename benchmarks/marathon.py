@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 from marathon_checks import look, statements_of_an_idle_engine, statements_of_idle_workers
 from marathon_flows import make_effects
-from marathon_worker import LEASE_SECONDS
+from marathon_worker import CLIENTS, LEASE_SECONDS
 
 from lib_events.database import Database, DatabaseUnavailable, open_database
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
@@ -48,12 +48,16 @@ class Marathon:
     workers: int
     server: KillablePostgresql | None
     chance: random.Random
+    clients: int = CLIENTS  # of each worker
     faults: Counter[str] = field(default_factory=Counter)
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start_worker(self, index: int) -> None:
         """Start a process that works on its share."""
-        arguments = [self.url, str(index), str(self.workers), str(self.runs), str(self.folder)]
+        before = self.processes.get(index)
+        if before is not None and before.stdin is not None:
+            before.stdin.close()
+        arguments = map(str, (self.url, index, self.workers, self.runs, self.folder, self.clients))
         with (self.folder / f"worker-{index}.log").open("ab") as log:
             self.processes[index] = subprocess.Popen(
                 [sys.executable, WORKER, *arguments], stdin=subprocess.PIPE, stderr=log, env=supervised()
@@ -71,9 +75,15 @@ class Marathon:
         """Whether every share is done."""
         return all((self.folder / f"done-{index}").exists() for index in range(self.workers))
 
-    async def harm(self) -> None:
+    @property
+    def progress(self) -> float:
+        """About which part of the runs is done."""
+        places = [self.folder / f"place-{index}" for index in range(self.workers)]
+        return max((int(place.read_text()) for place in places if place.exists()), default=0) / self.runs
+
+    async def harm(self, name: str | None = None) -> None:
         """Do one of the faults."""
-        name = self.chance.choices(["worker killed", "server killed", "worker stopped"], [6, 2, 2])[0]
+        name = name or self.chance.choices(["worker killed", "server killed", "worker stopped"], [6, 2, 2])[0]
         if self.server is None:
             name = "worker killed"
         index = self.chance.randrange(self.workers)
@@ -120,8 +130,18 @@ FAULTS: dict[str, Callable[[Marathon, int], Any]] = {
 }
 
 
-async def run(marathon: Marathon, *, mean_seconds: float, timeout: float) -> dict[str, Any]:  # noqa: ASYNC109
-    """Play the whole marathon; returns what was found. Raises `TimeoutError` when it does not come to its end."""
+async def run(
+    marathon: Marathon,
+    *,
+    mean_seconds: float,
+    timeout: float,  # noqa: ASYNC109
+    faults: Sequence[str] = (),
+    idle_seconds: float = IDLE_SECONDS,
+) -> dict[str, Any]:
+    """Play the whole marathon; returns what was found. Raises `TimeoutError` when it does not come to its end.
+
+    Besides what chance does every `mean_seconds` or so, each of `faults` is done when its part of the runs is done.
+    """
     database = await _open(marathon.url)
     await database.transact(make_effects)
     await database.close()
@@ -130,27 +150,30 @@ async def run(marathon: Marathon, *, mean_seconds: float, timeout: float) -> dic
         marathon.start_worker(index)
     try:
         async with asyncio.timeout(timeout):
-            await _harm_until_done(marathon, mean_seconds)
+            await _harm_until_done(marathon, mean_seconds, faults)
         seconds = time.monotonic() - begin
-        found = await _found_beside_workers(marathon)
+        found = await _found_beside_workers(marathon, idle_seconds)
     finally:
         marathon.end()
     if marathon.server is None:
-        found = await _found_alone(marathon)
+        found = await _found_alone(marathon, idle_seconds)
     return {"runs": marathon.runs, "seconds": round(seconds, 1), "faults": dict(marathon.faults), **found}
 
 
-async def _harm_until_done(marathon: Marathon, mean_seconds: float) -> None:
+async def _harm_until_done(marathon: Marathon, mean_seconds: float, faults: Sequence[str]) -> None:
+    planned = [(number / (len(faults) + 1), name) for number, name in enumerate(faults, start=1)]
     next_at = time.monotonic() + marathon.chance.expovariate(1 / mean_seconds)
-    while not marathon.is_done:
+    while planned or not marathon.is_done:
         await asyncio.sleep(POLL_SECONDS)
         marathon.see_to_workers()
+        if planned and (marathon.is_done or marathon.progress >= planned[0][0]):
+            await marathon.harm(planned.pop(0)[1])
         if time.monotonic() >= next_at and not marathon.is_done:
             await marathon.harm()
             next_at = time.monotonic() + marathon.chance.expovariate(1 / mean_seconds)
 
 
-async def _found_beside_workers(marathon: Marathon) -> dict[str, Any]:
+async def _found_beside_workers(marathon: Marathon, idle_seconds: float) -> dict[str, Any]:
     """On PostgreSQL the workers live on, idle, while we look."""
     if marathon.server is None:
         return {}
@@ -158,15 +181,15 @@ async def _found_beside_workers(marathon: Marathon) -> dict[str, Any]:
     try:
         await asyncio.sleep(2 * LEASE_SECONDS)  # whoever was killed last is taken over by then
         found = await database.read(look, marathon.runs, marathon.workers)
-        rate = await statements_of_idle_workers(database, IDLE_SECONDS)
+        rate = await statements_of_idle_workers(database, idle_seconds) if idle_seconds else 0.0
         return {**found, "idle transactions/s of a worker": round(rate / marathon.workers, 1)}
     finally:
         await database.close()
 
 
-async def _found_alone(marathon: Marathon) -> dict[str, Any]:
+async def _found_alone(marathon: Marathon, idle_seconds: float) -> dict[str, Any]:
     """On SQLite one process at a time has the file."""
-    rate = await statements_of_an_idle_engine(marathon.url, IDLE_SECONDS)
+    rate = await statements_of_an_idle_engine(marathon.url, idle_seconds) if idle_seconds else 0.0
     database = await _open(marathon.url)
     try:
         return {**await database.read(look, marathon.runs, None), "idle statements/s": round(rate, 1)}

@@ -1,6 +1,6 @@
 """One process of the marathon: an engine that works, and a client that starts its share of the runs.
 
-    python benchmarks/marathon_worker.py URL INDEX WORKERS RUNS FOLDER
+    python benchmarks/marathon_worker.py URL INDEX WORKERS RUNS FOLDER [CLIENTS]
 
 It may be killed at any time and started again: it goes on where FOLDER says that its share is done to.
 """
@@ -81,21 +81,21 @@ async def client(engine: Engine, share: Share) -> None:
         share.finished(number)
 
 
-async def live(url: str, share: Share) -> None:
+async def live(url: str, share: Share, clients: int) -> None:
     """Work until standard input ends."""
     async with Engine.open(url, WORKFLOWS, lease_seconds=LEASE_SECONDS) as engine:
-        await asyncio.gather(*(client(engine, share) for _ in range(CLIENTS)))
+        await asyncio.gather(*(client(engine, share) for _ in range(clients)))
         share.complete()
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 async def main() -> None:
     """Begin as soon as the database is there."""
-    url, index, workers, runs, folder = sys.argv[1:]
+    url, index, workers, runs, folder, *clients = sys.argv[1:]
     while True:
         share = Share(int(index), int(workers), int(runs), Path(folder))
         try:
-            return await live(url, share)
+            return await live(url, share, int(clients[0]) if clients else CLIENTS)
         except DatabaseError as error:
             print(f"worker {index} begins again: {error}", file=sys.stderr, flush=True)
             await asyncio.sleep(AGAIN_SECONDS)
