@@ -151,3 +151,88 @@ async def approvals_of(engine, run_id):
 
 def waits_for_events(connection):
     return connection.execute(select(event_waits)).all()
+
+
+@workflow(name="goes-on-as-new")
+async def goes_on_as_new(ctx: Context, left: int) -> str:
+    if left == 0:
+        await ctx.wait_signal(flows.address_changed)
+    await ctx.transaction(flows.reserve, "stock", left)
+    if left:
+        await ctx.continue_as_new(left - 1)
+    return "over"
+
+
+async def test_a_transaction_of_a_life_that_was_lost_is_not_done_in_the_next(database_url):
+    """It waits for a connection while its run is loaded again, does it once more, and goes on as new."""
+    async with Engine.open(database_url, [goes_on_as_new]) as engine:
+        await engine.database.transact(flows.make_stock)
+        transact, first, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()
+
+        async def holding_up_the_first(function, *args, fence=None):
+            if "_transact" in function.__qualname__ and not first.is_set():
+                first.set()
+                await go_on.wait()
+            return await transact(function, *args, fence=fence)
+
+        engine.database.transact = holding_up_the_first
+        handle = await engine.start(goes_on_as_new, 1, id="lives")
+        await first.wait()
+        engine.residence.run_lost(engine.residence.executors["lives"], CommitFailed("the connection was lost"))
+        await wait_until(lambda: waits_for_a_signal(engine, "lives"))
+        go_on.set()
+        await wait_until(lambda: engine.residence.is_quiet)
+        assert await engine.database.read(flows.stock_of, "stock") == [-1]
+        await handle.signal(flows.address_changed, "on")
+        assert await handle.result(10) == "over"
+        assert await engine.database.read(flows.stock_of, "stock") == [-1, 0]
+
+
+async def waits_for_a_signal(engine, run_id):
+    run = await engine.database.read(queries.get_run, run_id)
+    return [wait["kind"] for wait in run.waiting_for] == ["wait_signal"]
+
+
+async def test_a_life_that_was_lost_does_not_go_on_as_new_a_second_time(database_url):
+    async with Engine.open(database_url, [goes_on_as_new]) as engine:
+        await engine.database.transact(flows.make_stock)
+        transact, first, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()
+
+        async def holding_up_the_first(function, *args, fence=None):
+            if "continue_as_new" in function.__qualname__ and not first.is_set():
+                first.set()
+                await go_on.wait()
+            return await transact(function, *args, fence=fence)
+
+        engine.database.transact = holding_up_the_first
+        handle = await engine.start(goes_on_as_new, 1, id="lives")
+        await first.wait()
+        engine.residence.run_lost(engine.residence.executors["lives"], CommitFailed("the connection was lost"))
+        await wait_until(lambda: waits_for_a_signal(engine, "lives"))
+        go_on.set()
+        await wait_until(lambda: engine.residence.is_quiet)
+        assert await engine.database.read(queries.count_runs) == {"continued": 1, "waiting": 1}
+        await handle.signal(flows.address_changed, "on")
+        assert await handle.result(10) == "over"
+        assert await engine.database.read(flows.stock_of, "stock") == [-1, 0]
+
+
+async def test_a_transaction_that_was_committed_unheard_is_found_and_not_a_failure(database_url):
+    async with Engine.open(database_url, [goes_on_as_new]) as engine:
+        await engine.database.transact(flows.make_stock)
+        transact, held_up, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()
+
+        async def unheard(function, *args, fence=None):
+            if "_transact" in function.__qualname__ and not held_up.is_set():
+                held_up.set()
+                await go_on.wait()  # its run is loaded in the meantime, without what this commits
+                await transact(function, *args, fence=fence)
+            return await transact(function, *args, fence=fence)
+
+        engine.database.transact = unheard
+        handle = await engine.start(goes_on_as_new, 0, id="unheard")
+        await handle.signal(flows.address_changed, "on")
+        await held_up.wait()
+        go_on.set()
+        assert await handle.result(10) == "over"
+        assert await engine.database.read(flows.stock_of, "stock") == [0]

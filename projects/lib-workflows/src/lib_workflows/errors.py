@@ -270,5 +270,13 @@ class UpdateRejected(WorkflowsError):
         self.reason = reason
 
 
+class LifeOver(WorkflowsError):
+    """A run has been loaded again, or has gone on as new: what was asked for by its life before is not done."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} must be in the life that asks, and has another one; nothing was done")
+        self.run_id = run_id
+
+
 class EngineStopped(WorkflowsError):
     """The engine was asked for work while it is not running."""

@@ -351,7 +351,7 @@ class Residence:
             await self.database.transact(
                 lambda connection: continuation.continue_as_new(
                     connection,
-                    run_id,
+                    executor.run,
                     payload,
                     life=executor.stored.life,
                     received=executor.received,
@@ -369,6 +369,8 @@ class Residence:
     def run_lost(self, executor: Executor, error: BaseException) -> None:
         """A commit failed, or we have a defect: forget the run's memory and load it again."""
         run_id = executor.run.id
+        if executor.ended and self.executors.get(run_id) is not executor:
+            return  # it was forgotten before, and may be here again
         self._drop(executor)
         if not self.is_open or self.is_lost:
             return
