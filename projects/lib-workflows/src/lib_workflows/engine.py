@@ -252,7 +252,8 @@ class Engine:
 
     async def _start(self, request: StartRequest) -> str:
         now = self.clock.micros()
-        request.id = request.id or time_ordered_id(now)
+        if request.id is None:
+            request = replace(request, id=time_ordered_id(now))  # the caller's still says that it chose none
         owner = self._worker.owner if self.residence.can_run(request) else None
         try:
             fence = self._worker.fence if owner else None
