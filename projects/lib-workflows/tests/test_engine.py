@@ -396,7 +396,7 @@ async def test_a_second_decision_is_refused(engine):
 
 
 async def test_idle_runs_leave_memory_and_come_back(database_url):
-    from lib_workflows.residence import Limits
+    from lib_workflows.limits import Limits
 
     async with Engine.open(database_url, [forever, doubling], limits=Limits(idle_seconds=0)) as engine:
         await engine.database.transact(flows.make_stock)

@@ -22,7 +22,7 @@ from lib_workflows import (
     workflow,
 )
 from lib_workflows.errors import Nondeterministic
-from lib_workflows.residence import Limits
+from lib_workflows.limits import Limits
 from lib_workflows.run_record import Message
 from lib_workflows.statements import APPEND_HISTORY, WAKE_RUN
 from lib_workflows.tables import messages

@@ -13,7 +13,7 @@ from lib_workflows import Context, Engine, current_step, step, workflow
 from lib_workflows.attempt import Attempt
 from lib_workflows.driver import Driver
 from lib_workflows.executor import Executor
-from lib_workflows.residence import Limits
+from lib_workflows.limits import Limits
 from lib_workflows.timers import Timers
 
 

@@ -22,7 +22,7 @@ from lib_workflows import (
     workflow,
 )
 from lib_workflows.errors import CommandRefused
-from lib_workflows.residence import Limits
+from lib_workflows.limits import Limits
 from lib_workflows.run_state import TRANSITIONS, after
 
 

@@ -307,6 +307,16 @@ async def test_more_lines_than_can_be_saved_are_lost_and_that_is_told(engine, mo
     assert "30 lines that runs logged are lost" in caplog.text
 
 
+async def test_warnings_of_a_program_without_configured_logging_are_still_written(sqlite_url, monkeypatch, capsys):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    async with Engine.open(sqlite_url, []):
+        logging.getLogger("somebody").warning("look out")
+        assert capsys.readouterr().err == "look out\n"
+        logging.getLogger().handlers.append(logging.NullHandler())
+        logging.getLogger("somebody").warning("configured")
+        assert capsys.readouterr().err == ""
+
+
 async def test_an_engine_that_is_closed_hears_nothing(database_url):
     before = list(logging.getLogger().handlers)
     async with Engine.open(database_url, WORKFLOWS):

@@ -36,7 +36,7 @@ from lib_workflows import (
     step,
     workflow,
 )
-from lib_workflows.residence import Limits
+from lib_workflows.limits import Limits
 from lib_workflows.step import Step, StepOptions
 from lib_workflows.tables import heartbeats
 from lib_workflows.testing import environment
@@ -436,7 +436,7 @@ def test_options_that_cannot_be_are_refused(subtests):
     def is_sync() -> None: ...
 
     for function, options, told in (
-        (is_sync, {"retries": -1}, "retries of step is_sync must be 0 or more, got -1"),
+        (is_sync, {"retries": -1}, "retries of step is_sync must be a whole number, 0 or more, got -1"),
         (is_sync, {"timeout": timedelta(0)}, "timeout of step is_sync must be positive"),
         (is_sync, {"heartbeat_timeout": timedelta(-1)}, "heartbeat_timeout of step is_sync must be positive"),
         (is_sync, {"process": True}, "must be at the top of its module to run in a process, got .*<locals>.is_sync"),

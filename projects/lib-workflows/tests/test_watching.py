@@ -15,7 +15,7 @@ from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, StepFailed, queries, step, workflow
 from lib_workflows.comparison import compare_runs
 from lib_workflows.errors import PayloadVersionUnknown, RunNotFound
-from lib_workflows.residence import Limits
+from lib_workflows.limits import Limits
 from lib_workflows.testing import crashes, environment, failing, survive
 from lib_workflows.unclaimed import LATE_SECONDS, UnclaimedAlarm, unclaimed_runs
 

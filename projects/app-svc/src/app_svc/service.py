@@ -43,7 +43,8 @@ from lib_workflows import tables as workflow_tables
 from lib_workflows.archive import FolderArchive
 from lib_workflows.event_waits import oldest_look_back
 from lib_workflows.lifecycle_events import EVENT_TYPES
-from lib_workflows.residence import Limits, OnProgress
+from lib_workflows.limits import Limits
+from lib_workflows.residence import OnProgress
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
 SUBSCRIPTIONS = (hear_revocations, hear_owners)

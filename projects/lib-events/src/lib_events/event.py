@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import from_json, to_json
 
 from lib_events.clock import SystemClock, to_datetime, to_micros
 
@@ -111,7 +111,7 @@ class EventType[T]:
             self.adapter.validate_python(data)
         except ValidationError as error:
             raise _invalid_data(self.name, error) from error
-        except PydanticSerializationError as error:
+        except ValueError as error:  # also of what is within itself
             raise EventRejected("invalid_data", f"data: {error}", event_type=self.name, field="data") from error
         return data
 

@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from lib_events.committer import GroupCommitter, Member, fail, resolve
 from lib_events.database import (
     EVENTS_TOPIC,
-    CommitFailed,
     Connection,
     Database,
     DatabaseUnavailable,
@@ -28,23 +27,21 @@ from lib_events.database import (
 from lib_events.event import Recordable
 from lib_events.event_log import append_writes
 from lib_events.migrate import migrate
+from lib_events.postgresql_errors import (
+    DRIVER_ERRORS,
+    FUNCTION_ERRORS,
+    LOST,
+    connection_lost,
+    is_lost,
+    may_be_retried,
+)
 from lib_events.postgresql_leads import Leads
 from lib_events.statement import Fence, Write, compose_postgresql
 
 logger = logging.getLogger(__name__)
 
 POOL_SIZE = 10
-ATTEMPTS = 5  # a deadlock or serialization failure is PostgreSQL asking to be asked again
-RETRYABLE = ("40001", "40P01")
-# No statement is at fault: the server went away, or sent us away.
-LOST = (
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-)
+ATTEMPTS = 5
 NOTIFY = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
 SESSION = {
     "synchronous_commit": "on",  # acknowledged means on disk
@@ -93,7 +90,7 @@ class PostgresqlDatabase(Database):
             await database._migrate(schemas)
             database._hot = await database._connect()
             database._listening = asyncio.create_task(database._listen(), name="postgresql-listener")
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (*DRIVER_ERRORS, DBAPIError) as error:
             await database.close()
             host = urlsplit(url).hostname
             raise DatabaseUnavailable(
@@ -125,10 +122,10 @@ class PostgresqlDatabase(Database):
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._transact_once(function, *args, fence=fence)
-            except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                if _is_lost(error):
-                    raise _connection_lost(error) from error
-                if _sqlstate(error) not in RETRYABLE or attempt == ATTEMPTS:
+            except FUNCTION_ERRORS as error:
+                if is_lost(error):
+                    raise connection_lost(error) from error
+                if not may_be_retried(error) or attempt == ATTEMPTS:
                     raise
                 await asyncio.sleep(0.01 * attempt)
         raise AssertionError("unreachable")
@@ -173,8 +170,8 @@ class PostgresqlDatabase(Database):
             async with self._pooled() as (core, raw), raw.transaction(isolation="repeatable_read", readonly=True):
                 _, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
                 return value
-        except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            if _is_lost(error):
+        except FUNCTION_ERRORS as error:
+            if is_lost(error):
                 raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}; try again") from error
             raise
 
@@ -200,8 +197,8 @@ class PostgresqlDatabase(Database):
         except Fenced as error:
             fail(members, error)
         except Exception as error:
-            if _is_lost(error):
-                raise _connection_lost(error) from error
+            if is_lost(error):
+                raise connection_lost(error) from error
             if len(members) == 1:
                 fail(members, error)
                 return
@@ -233,7 +230,7 @@ class PostgresqlDatabase(Database):
             while self._topics and self._listener is not None and not self._listener.is_closed():
                 topics, self._topics = self._topics, set()
                 # A lost notification costs one slow poll, nothing else.
-                with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                with contextlib.suppress(*DRIVER_ERRORS):
                     await self._listener.fetch(NOTIFY, self._channel, list(topics))
         finally:
             self._notifying = None
@@ -247,7 +244,7 @@ class PostgresqlDatabase(Database):
                 closed = asyncio.Event()
                 self._listener.add_termination_listener(lambda _connection, closed=closed: closed.set())
                 await closed.wait()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 logger.warning("PostgreSQL notifications are away, polling: %s", error)
             await asyncio.sleep(1)
 
@@ -284,19 +281,3 @@ async def _execute(raw: asyncpg.Connection, writes: Sequence[Write], fence: Fenc
     query, parameters = compose_postgresql(writes, fence)
     if not await raw.fetch(query, *parameters):
         raise Fenced("the writer's right to write must be current, and somebody took over; stop this worker")
-
-
-def _is_lost(error: BaseException) -> bool:
-    # The driver's error is behind SQLAlchemy's two.
-    cause = getattr(error.__cause__, "__cause__", None) if isinstance(error, DBAPIError) else error
-    return isinstance(cause, LOST)
-
-
-def _connection_lost(error: BaseException) -> CommitFailed:
-    return CommitFailed(f"the connection to PostgreSQL was lost: {error}; it may or may not be saved")
-
-
-def _sqlstate(error: BaseException) -> str | None:
-    cause = getattr(error, "orig", None) or error
-    state: str | None = getattr(cause, "sqlstate", None)
-    return state

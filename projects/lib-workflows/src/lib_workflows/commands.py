@@ -195,6 +195,10 @@ def _cancel_at_rest(connection: Connection, row: Any, reason: str, now: int) -> 
         .where(runs.c.id == row.id)
         .values(status="cancelled", error=record, ended_at=now, wake_at=None, waiting_for=None)
     )
+    connection.execute(delete(event_waits).where(event_waits.c.run == row.id))
+    asked = select(approvals.c.id).where(approvals.c.run == row.id, approvals.c.status == "pending")
+    for approval in connection.scalars(asked).all():
+        expire(connection, approval, now)
     connection.publish(Teller(row, connection.source).tell(RUN_CANCELLED, now))
     connection.notify(ENDED_TOPIC)
     if row.parent is not None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Never, Protocol
 
 from lib_events.clock import to_datetime
 from lib_events.event import Cause, Event, EventType, is_reserved
-from lib_workflows.codec import encode_json, within_limit
+from lib_workflows.codec import encode_given
+from lib_workflows.durations import check_optional_seconds, check_seconds
 from lib_workflows.errors import DefinitionError, WaitTimeout
 from lib_workflows.messages import Decision, Principal, Signal, Update, UpdateCall
 from lib_workflows.operation import (
@@ -35,6 +36,7 @@ from lib_workflows.operation import (
 )
 from lib_workflows.step import Step
 from lib_workflows.tags import check_tags
+from lib_workflows.texts import check_name, check_text
 
 if TYPE_CHECKING:
     from lib_events.database import Connection
@@ -162,7 +164,7 @@ class Context:
 
     def sleep(self, duration: timedelta | float) -> Operation[None]:
         """Wait, for milliseconds or years, without holding anything in memory."""
-        return Sleep(_seconds(duration, "ctx.sleep"))
+        return Sleep(check_seconds(duration, "ctx.sleep"))
 
     def wait_event[T](
         self,
@@ -177,17 +179,18 @@ class Context:
         """
         if event_type.packed:
             raise DefinitionError(f"ctx.wait_event must get an event with a row of its own, got {event_type!r}")
-        return WaitEvent(event_type, dict(match or {}), _optional_seconds(timeout, "ctx.wait_event"))
+        encode_given(match, "match of ctx.wait_event")
+        return WaitEvent(event_type, dict(match or {}), check_optional_seconds(timeout, "timeout of ctx.wait_event"))
 
     def wait_signal[T](self, signal: Signal[T], timeout: timedelta | float | None = None) -> Operation[T]:
         """Wait for a signal; one that came before is taken at once. Raises `WaitTimeout`."""
-        return WaitSignal(signal, _optional_seconds(timeout, "ctx.wait_signal"))
+        return WaitSignal(signal, check_optional_seconds(timeout, "timeout of ctx.wait_signal"))
 
     def wait_update[In, Out](
         self, update: Update[In, Out], timeout: timedelta | float | None = None
     ) -> Operation[UpdateCall[In, Out]]:
         """Wait for an update; answer it with `await call.reply(…)` or `await call.reject(…)`."""
-        return WaitUpdate(update, _optional_seconds(timeout, "ctx.wait_update"))
+        return WaitUpdate(update, check_optional_seconds(timeout, "timeout of ctx.wait_update"))
 
     def approval(
         self,
@@ -204,7 +207,12 @@ class Context:
         """
         if not to.startswith(("user:", "role:")) or not to[5:]:
             raise DefinitionError(f"ctx.approval must go to 'user:<subject>' or 'role:<name>', got {to!r}")
-        return AskApproval(name, text, to, _optional_seconds(timeout, "ctx.approval"), about)
+        check_name(name, "name of ctx.approval")
+        check_text(text, "text of ctx.approval")
+        check_name(to, "addressee of ctx.approval")
+        if about is not None:
+            encode_given(about, "about of ctx.approval")
+        return AskApproval(name, text, to, check_optional_seconds(timeout, "timeout of ctx.approval"), about)
 
     def gather[R](self, *branches: Awaitable[R], limit: int | None = None) -> Operation[list[R]]:
         """Run branches side by side, at most `limit` at once; returns their results in order.
@@ -236,7 +244,7 @@ class Context:
 
     def timeout(self, duration: timedelta | float) -> "Timeout":
         """Bound a block: `async with ctx.timeout(…)` cancels what the block waits for and raises `WaitTimeout`."""
-        return Timeout(_seconds(duration, "ctx.timeout"))
+        return Timeout(check_seconds(duration, "ctx.timeout"))
 
     def publish[T](self, event_type: EventType[T], payload: T, subject: str | None = None) -> Operation[None]:
         """Append an event to the log, with the history's row; its subject is the run's id unless given."""
@@ -246,16 +254,17 @@ class Context:
             event_type,
             payload,
             source=self.run.source,
-            subject=subject or self.run.id,
+            subject=check_name(subject, "subject of ctx.publish") if subject is not None else self.run.id,
             cause=self.run.cause(),
             id=str(self.uuid()),
             time=self.now(),
         )
+        encode_given(event.data, f"data of event {event_type.name}")
         return Publish(event)
 
     def set_view(self, name: str, value: Any) -> Operation[None]:
         """Store a JSON-able value that anyone who may see the run can read, also while it is out of memory."""
-        return SetView(name, within_limit(encode_json(value), f"view {name}"))
+        return SetView(check_name(name, "name of ctx.set_view"), encode_given(value, f"view {name}"))
 
     def set_tags(self, tags: Mapping[str, str | None]) -> Operation[None]:
         """Change tags of this run, by which runs are found; None takes one away. `ctx.run.tags` stays as it began."""
@@ -280,6 +289,7 @@ class Context:
         Runs that had passed here before go on with the old code: `if ctx.patched("new tax"): … else: …`. The first
         answer counts for the whole run. Once no run of before is left, the `if` and the old code may go.
         """
+        check_name(name, "name of ctx.patched")
         return self._conductor.is_patched(name)
 
     def progress(self, fraction: float, text: str = "") -> None:
@@ -321,14 +331,3 @@ class Timeout:
             await ExitTimeout(scope)
         if error is not None and error is scope.expiry:
             raise WaitTimeout(f"the end of a block of {self._seconds} s") from error
-
-
-def _seconds(duration: timedelta | float, what: str) -> float:
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    if not 0 <= seconds < 3.2e9:
-        raise DefinitionError(f"{what} must wait for 0 s up to 100 years, got {seconds} s")
-    return seconds
-
-
-def _optional_seconds(duration: timedelta | float | None, what: str) -> float | None:
-    return None if duration is None else _seconds(duration, what)

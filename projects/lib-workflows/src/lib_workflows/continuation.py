@@ -16,8 +16,9 @@ from lib_events.database import Connection
 from lib_events.event_log import head
 from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.commands import RUNS_TOPIC, lock_run
+from lib_workflows.errors import LifeOver
 from lib_workflows.lifecycle_events import RUN_CONTINUED, Teller
-from lib_workflows.run_record import RECEIVED_KIND, RECEIVED_OPERATION
+from lib_workflows.run_record import RECEIVED_KIND, RECEIVED_OPERATION, RunRecord
 from lib_workflows.tables import attempts, event_waits, heartbeats, history, run_logs, runs
 
 type Received = Mapping[tuple[str, str], int]  # (type, match) -> position of the last event
@@ -26,11 +27,23 @@ NOT_KEPT = ("owner", "parent", "parent_operation", "idempotency_key", "wake_at",
 
 
 def continue_as_new(
-    connection: Connection, run_id: str, payload: str | None, *, life: int, received: Received, now: int | None = None
+    connection: Connection,
+    run: RunRecord,
+    payload: str | None,
+    *,
+    life: int,
+    received: Received,
+    now: int | None = None,
 ) -> str:
-    """Set the run's past apart and queue it with the input `payload`; returns the id of the run that holds the past."""
+    """Set the run's past apart and queue it with the input `payload`; returns the id of the run that holds the past.
+
+    Raises `LifeOver` when it has gone on as new already.
+    """
     now = SystemClock().micros() if now is None else now
+    run_id = run.id
     row = lock_run(connection, run_id)
+    if (row.owner, row.earlier_lives) != (run.owner, run.earlier_lives):
+        raise LifeOver(run_id)
     past = _set_apart(connection, run_id, life + 1, now)
     for table in (attempts, heartbeats, event_waits):
         connection.execute(delete(table).where(table.c.run == run_id))

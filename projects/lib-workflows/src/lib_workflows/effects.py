@@ -1,15 +1,17 @@
 """How each kind of operation is begun, stopped and forgotten: the table of what a workflow can ask for."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lib_events.database import DatabaseError
 from lib_events.statement import Write
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import encode_json
 from lib_workflows.completion import Completion, bare_row, complete_cancelled, completed, failed
 from lib_workflows.driver import Pending
-from lib_workflows.errors import ChildrenTooDeep, TagsInvalid
+from lib_workflows.errors import ChildrenTooDeep, TagsInvalid, WorkflowsError
 from lib_workflows.event_effects import begin_wait_event, forget_event_wait, take_event, undelivered
 from lib_workflows.history import outcome_of
 from lib_workflows.operation import (
@@ -46,6 +48,8 @@ from lib_workflows.wait_effects import (
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
 
+logger = logging.getLogger(__name__)
+
 DEEPEST = 100  # children of children: past it, it must be a recursion without an end
 
 
@@ -55,8 +59,16 @@ def begin(executor: "Executor", pending: Pending) -> None:
         return
     if pending.cancelling is not None and pending.operation.kind != "child":
         complete_cancelled(executor, pending, ran=pending.path in executor.replayed)
-    else:
+        return
+    try:
         BEGIN[type(pending.operation)](executor, pending)
+    except DatabaseError:
+        raise
+    except Exception as error:
+        # What cannot be begun now cannot be begun later either: the workflow must hear of it.
+        if not isinstance(error, WorkflowsError):
+            logger.exception("operation %s of run %s cannot begin", pending.path, executor.run.id)
+        executor.complete(failed(pending, error))
 
 
 # Stopping

@@ -18,7 +18,7 @@ CONTINUATION = "continuation"
 
 def finish(executor: "Executor", outcome: Outcome) -> None:
     """End a run whose function has ended, once nothing of it is under way."""
-    if executor.running or executor.transaction is not None:
+    if executor.running or executor.has_gated or executor.transaction is not None:
         return
     error = outcome.error
     if isinstance(error, Continued):

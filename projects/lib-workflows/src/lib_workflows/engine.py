@@ -3,6 +3,7 @@
 Whatever is held in memory is the residence's; the engine is its life and the way in.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from lib_events.clock import Clock, SystemClock, to_micros
+from lib_events.clock import Clock, SystemClock
 from lib_events.database import Database, Fenced, open_database
 from lib_events.event import Cause, current_cause
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
@@ -18,19 +19,24 @@ from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
 from lib_workflows import commands
 from lib_workflows.commands import OnConflict, StartRequest, new_run
-from lib_workflows.errors import EngineStopped
+from lib_workflows.durations import check_moment, check_seconds
+from lib_workflows.errors import DefinitionError, EngineStopped
 from lib_workflows.identifiers import time_ordered_id
+from lib_workflows.limits import Limits
 from lib_workflows.loop_watch import LoopWatch
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
-from lib_workflows.residence import AnyWorkflow, Limits, OnProgress, Residence
+from lib_workflows.residence import AnyWorkflow, OnProgress, Residence
 from lib_workflows.retention import RetentionPolicy, RunRetention
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.tables import SCHEMA
 from lib_workflows.tags import check_tags
+from lib_workflows.texts import check_name
 from lib_workflows.unclaimed import UnclaimedAlarm
 from lib_workflows.worker import LEASE_SECONDS, Undertaker, Worker
 from lib_workflows.workflow import Registry, Workflow
+
+LOWEST_PRIORITY = -1_000_000
 
 
 class Engine:
@@ -72,6 +78,7 @@ class Engine:
         self._works = works
         self._retention = retention
         self._is_open = False
+        self._starting: set[asyncio.Task[str]] = set()
         self._loops = AsyncExitStack()
 
     @classmethod
@@ -122,6 +129,8 @@ class Engine:
     ) -> None:
         """Drain: let what is under way end, then leave everything to the next life."""
         self._is_open = False
+        if self._starting:
+            await asyncio.wait(self._starting)
         await self._loops.aclose()
         if self._works and self.residence.is_open:
             await self.residence.drain()
@@ -134,6 +143,10 @@ class Engine:
     async def abandon(self) -> None:
         """Stop like a crash: nothing more is written, nothing is released (for tests of recovery)."""
         self._is_open = False
+        for starting in self._starting:
+            starting.cancel()
+        if self._starting:
+            await asyncio.wait(self._starting)
         self.residence.drop_all()
         self.residence.is_open = False
         await self._loops.aclose()
@@ -202,7 +215,14 @@ class Engine:
         on_conflict: OnConflict = "same",
     ) -> StartRequest:
         """Everything about a run to start; `payload` is the input as checked JSON text."""
+        self.residence.check_known(workflow)
         now = self.clock.micros()
+        for what, name in (("id of a run", id), ("queue", queue), ("idempotency_key", idempotency_key)):
+            if name is not None:
+                check_name(name, what)
+        if not LOWEST_PRIORITY <= priority <= -LOWEST_PRIORITY:
+            raise DefinitionError(f"priority must be {LOWEST_PRIORITY} to {-LOWEST_PRIORITY}, got {priority}")
+        delay_seconds = check_seconds(delay, "delay") if delay is not None else 0.0
         return StartRequest(
             workflow=workflow.name,
             version=workflow.version,
@@ -210,8 +230,8 @@ class Engine:
             input=payload,
             id=id,
             priority=priority,
-            run_at=now + round(delay.total_seconds() * 1e6) if delay else None,
-            deadline_at=to_micros(deadline) if deadline else None,
+            run_at=now + round(delay_seconds * 1e6) if delay_seconds else None,
+            deadline_at=check_moment(deadline, "deadline") if deadline is not None else None,
             tags=check_tags(tags or {}),
             principal=principal,
             idempotency_key=idempotency_key,
@@ -224,18 +244,27 @@ class Engine:
         if request.id is None and request.idempotency_key is None:
             return (await self.submit_many([request]))[0]
         self._check_open()
+        # A caller that is cancelled meanwhile must not leave a run behind that is durable, and in nobody's memory.
+        starting = asyncio.Task(self._start(request), loop=asyncio.get_running_loop(), eager_start=True)
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        return await asyncio.shield(starting)
+
+    async def _start(self, request: StartRequest) -> str:
         now = self.clock.micros()
-        request.id = request.id or time_ordered_id(now)
+        if request.id is None:
+            request = replace(request, id=time_ordered_id(now))  # the caller's still says that it chose none
         owner = self._worker.owner if self.residence.can_run(request) else None
         try:
             fence = self._worker.fence if owner else None
-            run_id, created = await self.database.transact(commands.start, request, now, owner, fence=fence)
+            with self.residence.arrivals.doubt.about_commit():
+                run_id, created = await self.database.transact(commands.start, request, now, owner, fence=fence)
         except Fenced:
             # This worker was taken for dead: the run is for whoever lives.
             self.residence.fenced(owner or "")
             run_id, _ = await self.database.transact(commands.start, request, now)
             return run_id
-        if created and owner and owner == self._worker.owner:
+        if created and owner and owner == self._worker.owner and self.residence.is_open:
             self.residence.run_now(new_run(request, now, owner))
         return run_id
 
@@ -248,7 +277,7 @@ class Engine:
         owner = self._worker.owner
         runs = [new_run(request, now, owner if residence.can_run(request) else None) for request in requests]
         try:
-            await residence.start(runs)
+            await asyncio.shield(residence.start(runs))
         except Fenced:
             # This worker was taken for dead: the runs are for whoever lives.
             residence.fenced(owner)

@@ -105,6 +105,17 @@ class PayloadVersionUnknown(WorkflowsError):
         self.version = version
 
 
+class TextInvalid(WorkflowsError, ValueError):
+    """A name, an id or a reason is no text that a database keeps."""
+
+    def __init__(self, what: str, value: object, limit: int) -> None:
+        super().__init__(
+            f"{what} must be a text of at most {limit} characters, without NUL and half characters and, if it is a "
+            f"name, not empty; got {value!r:.100}"
+        )
+        self.what = what
+
+
 class TagsInvalid(WorkflowsError, ValueError):
     """Tags are short texts, and not too many."""
 
@@ -257,6 +268,14 @@ class UpdateRejected(WorkflowsError):
         super().__init__(f"update {name} was rejected: {reason}")
         self.name = name
         self.reason = reason
+
+
+class LifeOver(WorkflowsError):
+    """A run has been loaded again, or has gone on as new: what was asked for by its life before is not done."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} must be in the life that asks, and has another one; nothing was done")
+        self.run_id = run_id
 
 
 class EngineStopped(WorkflowsError):

@@ -39,6 +39,7 @@ from lib_workflows.run_record import RECEIVED_KIND, Attempted, Child, Message, R
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
 from lib_workflows.step_places import StepPlaces
 from lib_workflows.tags import changed
+from lib_workflows.texts import message_of
 from lib_workflows.timers import Timer, Timers
 from lib_workflows.workflow import Workflow
 
@@ -343,6 +344,11 @@ class Executor:
         else:
             self._gated.append(effect)
 
+    @property
+    def has_gated(self) -> bool:
+        """Whether effects wait for what was decided before them."""
+        return bool(self._gated)
+
     # Turns
 
     def turn(self) -> None:
@@ -449,7 +455,7 @@ class Executor:
             self.ledger.tell(self.teller.tell(STEP_COMPLETED, now, **data))
         else:
             error = completion.outcome.error
-            told = {"type": type(error).__name__, "message": str(error)}
+            told = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
             self.ledger.tell(self.teller.tell(STEP_FAILED, now, **data, error=told))
 
     def _cancel(self, request: CancelRequest) -> None:

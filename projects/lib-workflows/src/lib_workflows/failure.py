@@ -6,9 +6,11 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import from_json, to_json
 
-from lib_workflows.errors import ErrorRecord, RunCancelled, WorkflowsError
+from lib_workflows.codec import encode_given
+from lib_workflows.errors import ErrorRecord, PayloadInvalid, PayloadTooLarge, RunCancelled, WorkflowsError
+from lib_workflows.texts import fit, message_of
 
 STACK_LIMIT_CHARACTERS = 16_000
 
@@ -39,8 +41,8 @@ def record_of(error: BaseException, *, stack: bool = True) -> ErrorRecord:
     text = "".join(traceback.format_exception(error)) if stack else ""
     return ErrorRecord(
         type=kind.__name__,
-        message=str(error),
-        stack=text[-STACK_LIMIT_CHARACTERS:],
+        message=message_of(error),
+        stack=fit(text[-STACK_LIMIT_CHARACTERS:]),
         path=f"{kind.__module__}:{kind.__qualname__}",
         state=_state_of(error),
     )
@@ -98,8 +100,8 @@ def cancelled_record(run_id: str, reason: str) -> ErrorRecord:
 
 def _state_of(error: BaseException) -> str:
     try:
-        return to_json({"args": error.args, "attributes": vars(error)}).decode()
-    except (PydanticSerializationError, TypeError, ValueError):
+        return encode_given({"args": error.args, "attributes": vars(error)}, "state of an error")
+    except (PayloadInvalid, PayloadTooLarge):
         return ""
 
 

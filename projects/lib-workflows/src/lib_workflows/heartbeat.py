@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
-from lib_workflows.codec import encode_json, within_limit
+from lib_workflows.codec import encode_given
 from lib_workflows.statements import PUT_HEARTBEAT
 from lib_workflows.step import StepRun
 
@@ -29,10 +29,10 @@ class Heart:
         self.attempt: Attempt | None = None
 
     def beat(self, run: StepRun, progress: Any) -> None:
-        """Pass a heartbeat on; raises `PayloadTooLarge`, or what refuses to become JSON."""
+        """Pass a heartbeat on; raises `PayloadInvalid` or `PayloadTooLarge`."""
         if self.attempt is not None:
             self.attempt.hear()
-        text = within_limit(encode_json(progress), f"progress of step {run.name}") if progress is not None else None
+        text = encode_given(progress, f"progress of step {run.name}") if progress is not None else None
         detail = {"operation": run.operation, "step": run.name, "progress": progress}
         self._executor.home.report_progress(run.run_id, None, "", detail)
         if text is None:

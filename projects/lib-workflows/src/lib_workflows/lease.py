@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from lib_events.database import Database
+from lib_events.postgresql_errors import DRIVER_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Renewal:
                 if await connection.execute(RENEW, *self._life) == "UPDATE 0":
                     self._home.call_soon_threadsafe(self._on_lost)
                     break
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 logger.warning("the worker's lease could not be renewed: %s", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)

@@ -7,6 +7,7 @@ from typing import Any
 from lib_events.event import EventType
 from lib_workflows.codec import Codec
 from lib_workflows.operation import Operation, Reply
+from lib_workflows.texts import check_name, check_text
 
 __all__ = ["Decision", "EventType", "Principal", "Signal", "Update", "UpdateCall"]
 
@@ -15,7 +16,7 @@ class Signal[T]:
     """A named message to a running workflow; one sent before the workflow waits for it is kept."""
 
     def __init__(self, name: str, model: type[T]) -> None:
-        self.name = name
+        self.name = check_name(name, "name of a signal")
         self.model = model
 
     @cached_property
@@ -28,7 +29,7 @@ class Update[In, Out]:
     """A named request to a running workflow, which replies or rejects it."""
 
     def __init__(self, name: str, request: type[In], reply: type[Out]) -> None:
-        self.name = name
+        self.name = check_name(name, "name of an update")
         self.request = request
         self.reply = reply
 
@@ -57,7 +58,7 @@ class UpdateCall[In, Out]:
 
     def reject(self, reason: str) -> Operation[None]:
         """Refuse; the sender gets `UpdateRejected` with the reason."""
-        return Reply(self.update.name, self.id, reason, rejected=True)
+        return Reply(self.update.name, self.id, check_text(reason, "reason of a rejection"), rejected=True)
 
 
 @dataclass(frozen=True, slots=True)

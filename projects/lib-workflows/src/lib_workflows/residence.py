@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lib_events.clock import Clock
@@ -17,6 +16,7 @@ from lib_workflows.commands import StartRequest, new_run
 from lib_workflows.errors import CommandRefused, RunNotFound
 from lib_workflows.executor import Executor, Start
 from lib_workflows.lifecycle_events import RUN_QUEUED, RUN_STARTED, Teller
+from lib_workflows.limits import Limits
 from lib_workflows.messages import Principal
 from lib_workflows.results import Ending, Results
 from lib_workflows.run_logs import RunLogs
@@ -36,17 +36,6 @@ DRAIN_SECONDS = 10.0
 
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 type OnProgress = Callable[[str, float | None, str, Any], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much a process keeps in memory, and for how long."""
-
-    idle_seconds: float = 60.0
-    in_memory: int = 50_000
-    step_threads: int = 32
-    blocked_seconds: float = 1.0  # a loop that is blocked for so long is told of in the log
-    step_processes: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
 class Birth(NamedTuple):
@@ -172,6 +161,11 @@ class Residence:
             and (self.arrivals.capability.queues is None or request.queue in self.arrivals.capability.queues)
         )
 
+    def check_known(self, workflow: AnyWorkflow) -> None:
+        """Raise `UnknownWorkflow` where nobody could ever run it: of a SQLite file there is one process."""
+        if self.database.dialect_name == "sqlite":
+            self.registry.find(workflow.name, workflow.version)
+
     def start(self, records: Sequence[RunRecord]) -> asyncio.Future[None]:
         """Insert new runs, all in one commit with the events that tell of them, and begin those that are ours."""
         births = [self._birth(record) for record in records]
@@ -260,6 +254,7 @@ class Residence:
         self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None
     ) -> StartRequest:
         """The start of a run by an operation of another: in its name, caused by it, and by both always the same."""
+        self.check_known(workflow)
         run = starter.run
         return StartRequest(
             workflow=workflow.name,
@@ -356,7 +351,7 @@ class Residence:
             await self.database.transact(
                 lambda connection: continuation.continue_as_new(
                     connection,
-                    run_id,
+                    executor.run,
                     payload,
                     life=executor.stored.life,
                     received=executor.received,
@@ -374,6 +369,8 @@ class Residence:
     def run_lost(self, executor: Executor, error: BaseException) -> None:
         """A commit failed, or we have a defect: forget the run's memory and load it again."""
         run_id = executor.run.id
+        if executor.ended and self.executors.get(run_id) is not executor:
+            return  # it was forgotten before, and may be here again
         self._drop(executor)
         if not self.is_open or self.is_lost:
             return

@@ -4,6 +4,11 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
+from lib_workflows.errors import DefinitionError
+
+LONGEST = timedelta(days=36_500)
+STEEPEST = 1_000.0
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -15,12 +20,16 @@ class Backoff:
     jitter: float = 0.5  # the share of a pause that is random: 0 none, 1 all of it
 
     def __post_init__(self) -> None:
-        if self.initial < timedelta(0) or self.maximum < self.initial or self.factor < 1 or not 0 <= self.jitter <= 1:
-            raise ValueError(f"backoff must have 0 <= initial <= maximum, factor >= 1, 0 <= jitter <= 1, got {self!r}")
+        durations_fit = timedelta(0) <= self.initial <= self.maximum <= LONGEST
+        if not durations_fit or not 1 <= self.factor <= STEEPEST or not 0 <= self.jitter <= 1:
+            raise DefinitionError(
+                f"backoff must have 0 <= initial <= maximum <= 100 years, 1 <= factor <= {STEEPEST:.0f} and "
+                f"0 <= jitter <= 1, got {self!r}"
+            )
 
     def pause_seconds(self, attempt: int) -> float:
         """The pause after `attempt` (counted from 1) failed."""
-        exponent = min(attempt - 1, 64)
+        exponent = min(attempt - 1, 64)  # with the steepest factor still a number
         longest = min(self.initial.total_seconds() * self.factor**exponent, self.maximum.total_seconds())
         return longest * (1 - self.jitter * random.random())  # noqa: S311 - spreads load, protects nothing
 

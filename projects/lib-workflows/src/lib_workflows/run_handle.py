@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from lib_workflows import commands, queries
 from lib_workflows.codec import decode_json
+from lib_workflows.durations import check_optional_seconds
 from lib_workflows.errors import RunNotFound, UpdateRejected
 from lib_workflows.failure import decode_record
 from lib_workflows.history import run_error
 from lib_workflows.messages import Signal, Update
+from lib_workflows.texts import check_name, check_text
 from lib_workflows.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class RunHandle[R]:
         """Wait for the run's result, at most `timeout` seconds (`TimeoutError`). Raises the run's error,
         `RunCancelled`, or `Nondeterministic` for a parked run.
         """
+        check_optional_seconds(timeout, "timeout of result")
         if timeout is None:
             status, output, error = await self._engine.results.wait(self.id)
         else:
@@ -60,6 +63,7 @@ class RunHandle[R]:
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Out:
         """Send an update and wait for the reply; raises `UpdateRejected`."""
+        check_optional_seconds(timeout, "timeout of update")
         update_id = uuid.uuid4().hex
         payload = update.codec.encode(value)
         await self._engine.database.transact(
@@ -73,7 +77,7 @@ class RunHandle[R]:
 
     async def cancel(self, reason: str = "cancelled") -> None:
         """Ask the run to stop and to undo what it did; wait for the end with `result`."""
-        await self._engine.database.transact(commands.cancel, self.id, reason)
+        await self._engine.database.transact(commands.cancel, self.id, check_text(reason, "reason of a cancellation"))
 
     async def retry(self) -> None:
         """Run a failed, cancelled or parked run again; what succeeded before its failure is kept."""
@@ -90,6 +94,8 @@ class RunHandle[R]:
 
         `input` (a value of the workflow's input type) replaces the run's own. Raises `OperationNotFound`.
         """
+        if id is not None:
+            check_name(id, "id of a run")
         payload = None
         if input is not None:
             workflow = self._workflow or await self._find_workflow()

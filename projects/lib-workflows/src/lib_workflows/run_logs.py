@@ -110,6 +110,16 @@ def storable(text: str) -> str:
     return encoded[: MESSAGE_BYTES - len(CUT.encode())].decode(errors="ignore") + CUT
 
 
+def is_configured(name: str) -> bool:
+    """Whether a handler other than ours hears the logger."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        if any(not isinstance(handler, RunLogs) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
 class RunLogs(logging.Handler):
     """The lines of an engine's runs on their way to the database; a handler of the root logger while it is open."""
 
@@ -139,8 +149,16 @@ class RunLogs(logging.Handler):
         self._loop = None
         super().close()
 
+    def _write_where_nobody_listens(self, record: logging.LogRecord) -> None:
+        """Without any handler Python writes warnings to standard error: we are one, and must not silence them."""
+        last, handlers = logging.lastResort, logging.getLogger().handlers
+        if last is None or (record.levelno or 0) < last.level or handlers[:1] != [self] or is_configured(record.name):
+            return
+        last.handle(record)
+
     def handle(self, record: logging.LogRecord) -> bool:
         """Keep a record that was made in a run of ours; nothing here needs the handler's lock."""
+        self._write_where_nobody_listens(record)
         place = place_in_run.get()
         log = place.log if place is not None else None
         if place is None or log is None or log._logs is not self or record.name == __name__:  # no lines about lines

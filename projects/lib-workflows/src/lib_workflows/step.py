@@ -7,9 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lib_workflows.codec import Signature
+from lib_workflows.durations import check_seconds
 from lib_workflows.errors import DefinitionError, StepCancelled, WorkflowsError
 from lib_workflows.retry import DEFAULT_BACKOFF, Backoff
 from lib_workflows.run_logs import place_in_run
+from lib_workflows.texts import check_name
 
 if TYPE_CHECKING:
     from lib_workflows.run_logs import RunLog
@@ -31,11 +33,15 @@ class StepOptions:
     def check(self, name: str, function: Callable[..., Any]) -> None:
         """Raise `DefinitionError` for what the engine cannot do."""
         is_async = inspect.iscoroutinefunction(function)
-        if self.retries < 0:
-            raise DefinitionError(f"retries of step {name} must be 0 or more, got {self.retries}")
+        if not isinstance(self.retries, int) or self.retries < 0:
+            raise DefinitionError(f"retries of step {name} must be a whole number, 0 or more, got {self.retries!r}")
         for limit in ("timeout", "total_timeout", "start_timeout", "heartbeat_timeout"):
             value = getattr(self, limit)
-            if value is not None and value <= timedelta(0):
+            if value is None:
+                continue
+            if not isinstance(value, timedelta):
+                raise DefinitionError(f"{limit} of step {name} must be a timedelta, got {value!r:.100}")
+            if check_seconds(abs(value), f"{limit} of step {name}") == 0 or value < timedelta(0):
                 raise DefinitionError(f"{limit} of step {name} must be positive, got {value}")
         if self.process and "<locals>" in function.__qualname__:
             raise DefinitionError(
@@ -57,7 +63,7 @@ class Step[*Args, R]:
 
     def __init__(self, function: Callable[[*Args], Any], *, name: str, options: StepOptions) -> None:
         self.function = function
-        self.name = name
+        self.name = check_name(name, "name of a step")
         self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
         options.check(name, function)
@@ -123,7 +129,7 @@ def step(
 
     def decorate(target: Callable[..., Any]) -> Step[*tuple[Any, ...], Any]:
         chosen = StepOptions(**options)
-        return Step(target, name=name or target.__name__, options=chosen)
+        return Step(target, name=target.__name__ if name is None else name, options=chosen)
 
     return decorate if function is None else decorate(function)
 

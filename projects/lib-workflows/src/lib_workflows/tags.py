@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.errors import TagsInvalid
+from lib_workflows.texts import fit
 
 NAME_LIMIT = 128
 VALUE_LIMIT = 1024
@@ -13,9 +14,9 @@ COUNT_LIMIT = 64
 def check_tags[V: (str, str | None)](tags: Mapping[str, V]) -> dict[str, V]:
     """Return `tags` as a dictionary; raises `TagsInvalid`."""
     for name, value in tags.items():
-        if not isinstance(name, str) or not 0 < len(name) <= NAME_LIMIT or ":" in name:
+        if not isinstance(name, str) or not 0 < len(name) <= NAME_LIMIT or ":" in name or fit(name) != name:
             raise TagsInvalid(f"names of tags must be 1 to {NAME_LIMIT} characters without a colon, got {name!r:.200}")
-        if value is not None and (not isinstance(value, str) or len(value) > VALUE_LIMIT):
+        if value is not None and (not isinstance(value, str) or len(value) > VALUE_LIMIT or fit(value) != value):
             raise TagsInvalid(f"tag {name} must be a text of at most {VALUE_LIMIT} characters, got {value!r:.200}")
     return dict(tags)
 

@@ -4,13 +4,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lib_events.database import Connection, is_database_failure
-from lib_events.statement import Write
+from lib_events.statement import Fence, Write
 from lib_workflows.completion import Completion, complete_cancelled, completed, failed
 from lib_workflows.driver import Pending
+from lib_workflows.errors import LifeOver
 from lib_workflows.history import transaction_signature
 from lib_workflows.operation import RunTransaction, RunUndo
 from lib_workflows.run_logs import Place, logged_at
 from lib_workflows.statements import APPEND_HISTORY
+
+FENCE_OF_RUN = """
+    SELECT 1 FROM workers, runs
+    WHERE workers.id = $1 AND workers.epoch = $2 AND runs.id = $3 AND runs.earlier_lives = $4
+    FOR KEY SHARE
+"""
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
@@ -62,6 +69,8 @@ async def _transact(executor: "Executor", pending: Pending, call: Callable[[Conn
     position = executor.position
 
     def function(connection: Connection) -> Completion:
+        if executor.ended:
+            raise LifeOver(executor.run.id)
         with logged_at(Place(executor.log, pending.path, 1)):
             completion = call(connection)
         completion.started_at, completion.position = started_at, position
@@ -69,11 +78,24 @@ async def _transact(executor: "Executor", pending: Pending, call: Callable[[Conn
         return completion
 
     try:
-        completion = await executor.home.database.transact(function, fence=executor.fence)
+        completion = await executor.home.database.transact(function, fence=_fence(executor))
     except Exception as error:  # noqa: BLE001 - what the function raises is its result
-        if is_database_failure(error):
+        if executor.ended:
+            return  # it was loaded again meanwhile, and another life of it does this
+        if is_database_failure(error) or _is_written_already(error):
             executor.home.run_lost(executor, error)
             return
         completion = failed(pending, error)
         completion.started_at = started_at
     executor.transacted(completion)
+
+
+def _fence(executor: "Executor") -> Fence | None:
+    """The worker's fence, and the run's: it must not have gone on as new meanwhile, where its place is free again."""
+    run, fence = executor.run, executor.fence
+    return None if fence is None else Fence(FENCE_OF_RUN, (*fence.parameters, run.id, run.earlier_lives))
+
+
+def _is_written_already(error: Exception) -> bool:
+    """Whether the history has this row: a commit that nobody heard of. Loaded again, the run finds it."""
+    return getattr(error, "table_name", None) == "history" or "failed: history." in str(error)

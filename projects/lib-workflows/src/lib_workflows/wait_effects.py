@@ -2,7 +2,7 @@
 
 import bisect
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
@@ -109,41 +109,40 @@ def _ask(executor: "Executor", pending: Pending, operation: AskApproval[Any], du
 def _expire(executor: "Executor", pending: Pending) -> None:
     """Nobody decided in time, unless somebody does this very moment: the row of the approval decides."""
 
-    async def settle() -> None:
-        approval = approval_id(executor.run.id, pending.path, executor.stored.life)
-        try:
-            expired = await executor.home.database.transact(
-                commands.expire, approval, executor.clock_micros(), fence=executor.fence
-            )
-        except Exception as error:  # noqa: BLE001 - loaded again, the run finds its approval due again
-            executor.home.run_lost(executor, error)
-            return
-        executor.running.pop(pending.path, None)
+    def closed(expired: bool) -> None:  # noqa: FBT001 - what the row said
         if expired and not executor.ended:
             executor.complete(failed(pending, WaitTimeout(f"approval {pending.operation.name}")))
         else:
             executor.turn()
 
-    def begin() -> None:
-        executor.running[pending.path] = executor.home.spawn(settle())
-
     executor.disarm(pending.path)
-    executor.when_durable(begin)
+    _close_approval(executor, pending, pending.path, closed)
 
 
 def withdraw_approval(executor: "Executor", pending: Pending) -> None:
-    """Nobody needs to decide any more."""
+    """Nobody needs to decide any more. The run does not end before that is said: nobody would say it after a crash."""
+    _close_approval(executor, pending, f"{pending.path}/withdrawal", lambda _: executor.turn())
+
+
+def _close_approval(executor: "Executor", pending: Pending, name: str, then: Callable[[bool], None]) -> None:
+    """Close an approval once everything before is durable; under way as `name` until then."""
     approval = approval_id(executor.run.id, pending.path, executor.stored.life)
-    database, fence, now = executor.home.database, executor.fence, executor.clock_micros()
 
-    async def withdraw() -> None:
-        await database.transact(commands.expire, approval, now, fence=fence)
+    async def close() -> None:
+        try:
+            expired = await executor.home.database.transact(
+                commands.expire, approval, executor.clock_micros(), fence=executor.fence
+            )
+        except Exception as error:  # noqa: BLE001 - loaded again, the run finds that it still has to do this
+            executor.home.run_lost(executor, error)
+            return
+        executor.running.pop(name, None)
+        then(expired)
 
-    executor.when_durable(lambda: _spawn(executor, withdraw()))
+    def begin() -> None:
+        executor.running[name] = executor.home.spawn(close())
 
-
-def _spawn(executor: "Executor", work: Coroutine[Any, Any, None]) -> None:
-    executor.home.spawn(work)
+    executor.when_durable(begin)
 
 
 # Messages

@@ -19,6 +19,8 @@ from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
 from lib_events.statement import Fence
 from lib_workflows.commands import RUNS_TOPIC
+from lib_workflows.durations import check_seconds
+from lib_workflows.errors import DefinitionError
 from lib_workflows.tables import runs, workers
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 20.0
+SHORTEST_LEASE_SECONDS = 0.1
 FENCE = "SELECT 1 FROM workers WHERE id = $1 AND epoch = $2 FOR KEY SHARE"
 DATABASE_MICROS = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
 PIECE = 2_000  # runs in one transaction
@@ -39,6 +42,8 @@ class Worker:
     def __init__(self, database: Database, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self.id = uuid.uuid4().hex
         self.epoch = 0
+        if check_seconds(lease_seconds, "lease_seconds") < SHORTEST_LEASE_SECONDS:
+            raise DefinitionError(f"lease_seconds must be {SHORTEST_LEASE_SECONDS} or more, got {lease_seconds}")
         self.lease_seconds = lease_seconds
         self._database = database
         self._renewal: Renewal | None = None
@@ -173,6 +178,11 @@ def wake_runs(connection: Connection, run_ids: Sequence[str]) -> None:
     waking = {"wakes": runs.c.wakes + 1, "wake_at": 0}
     connection.execute(update(runs).where(runs.c.id.in_(run_ids), runs.c.ended_at.is_(None)).values(waking))
     connection.notify(RUNS_TOPIC)
+
+
+def held_runs(connection: Connection, owner: str) -> list[str]:
+    """The runs that a life holds, whether it knows of them or not."""
+    return list(connection.scalars(select(runs.c.id).where(runs.c.owner == owner, runs.c.ended_at.is_(None))))
 
 
 class Capability(NamedTuple):

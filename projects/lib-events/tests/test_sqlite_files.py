@@ -1,0 +1,106 @@
+"""SQLite files that others lock, or that are damaged: what is wrong is said with what to do, and nothing is lost."""
+
+import asyncio
+import random
+import sqlite3
+import time
+
+import pytest
+from sqlalchemy import text
+
+from lib_events import sqlite
+from lib_events.database import CommitFailed, DatabaseError, DatabaseInUse, open_database
+from lib_events.event_log import SCHEMA
+
+
+async def opened(url):
+    return await open_database(url, service="test-svc", schemas=[SCHEMA])
+
+
+@pytest.fixture
+def other_program(tmp_path):
+    """A connection of another program: what it begins locks the file for ours."""
+    connection = sqlite3.connect(tmp_path / "test.db", autocommit=True, check_same_thread=False)
+    yield connection
+    connection.close()
+
+
+def move_cursor(connection):
+    connection.execute(text("INSERT INTO subscription_cursors VALUES ('mine', 1, 0)"))
+
+
+def cursors(connection):
+    return len(connection.execute(text("SELECT * FROM subscription_cursors")).all())
+
+
+async def test_a_lock_of_another_program_is_waited_for_and_the_loop_goes_on(sqlite_url, other_program):
+    database = await opened(sqlite_url)
+    other_program.execute("BEGIN IMMEDIATE")
+    writing = asyncio.ensure_future(database.transact(move_cursor))
+    longest, before, end = 0.0, time.monotonic(), time.monotonic() + 0.3
+    while time.monotonic() < end:
+        await asyncio.sleep(0)
+        longest, before = max(longest, time.monotonic() - before), time.monotonic()
+    assert not writing.done()
+    assert longest < 0.2
+    assert await database.read(cursors) == 0  # reading goes on
+    other_program.execute("ROLLBACK")
+    await asyncio.wait_for(writing, 5)
+    assert await database.read(cursors) == 1
+    await database.close()
+
+
+async def test_a_lock_that_is_not_given_back_is_told_of(sqlite_url, other_program, monkeypatch):
+    monkeypatch.setattr(sqlite, "LOCKED_SECONDS", 0.05)
+    database = await opened(sqlite_url)
+    other_program.execute("BEGIN IMMEDIATE")
+    with pytest.raises(CommitFailed, match=r"test\.db: database is locked; end what has it open"):
+        await database.transact(move_cursor)
+    other_program.execute("ROLLBACK")
+    await database.transact(move_cursor)
+    await database.close()
+
+
+async def test_a_file_that_another_program_locks_is_refused_at_the_start(sqlite_url, other_program, monkeypatch):
+    monkeypatch.setattr(sqlite, "OPEN_LOCKED_SECONDS", 0.05)
+    await (await opened(sqlite_url)).close()
+    other_program.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseInUse, match="must not be locked by another program; end what has it open"):
+        await opened(sqlite_url)
+    other_program.execute("ROLLBACK")
+    await (await opened(sqlite_url)).close()
+
+
+async def test_a_damaged_file_is_refused_at_the_start(sqlite_url, tmp_path, subtests):
+    await (await opened(sqlite_url)).close()
+    whole = (tmp_path / "test.db").read_bytes()
+    noise = random.Random(1).randbytes(len(whole))
+    for damage, content in {
+        "its header": noise[:100] + whole[100:],
+        "its schema": whole[:100] + noise[100:4096] + whole[4096:],
+        "its end is gone": whole[: len(whole) // 2],
+        "everything but its schema": whole[:4096] + noise[4096:],
+    }.items():
+        with subtests.test(damage=damage):
+            (tmp_path / "test.db").write_bytes(content)
+            with pytest.raises(DatabaseError, match="restore a backup"):
+                await opened(sqlite_url)
+
+
+async def test_damage_that_is_met_later_is_told_of_too(sqlite_url, tmp_path):
+    database = await opened(sqlite_url)
+    await database.transact(move_cursor)
+    await database.close()
+    with sqlite3.connect(tmp_path / "test.db") as raw:
+        page = raw.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'subscription_cursors'").fetchone()[0]
+        size = raw.execute("PRAGMA page_size").fetchone()[0]
+    raw.close()
+    content = bytearray((tmp_path / "test.db").read_bytes())
+    content[(page - 1) * size : page * size] = random.Random(1).randbytes(size)
+    (tmp_path / "test.db").write_bytes(content)
+    database = await opened(sqlite_url)
+    with pytest.raises(DatabaseError, match=r"cannot be read: .* the file is damaged: stop, and restore a backup"):
+        await database.read(cursors)
+    with pytest.raises(DatabaseError, match=r"nothing was saved .* the file is damaged: stop, and restore a backup"):
+        await database.transact(move_cursor)
+    await database.close()
