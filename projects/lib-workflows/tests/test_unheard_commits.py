@@ -13,7 +13,7 @@ from lib_workflows import Context, Engine, commands, queries, workflow
 from lib_workflows.errors import Nondeterministic
 from lib_workflows.run_record import load
 from lib_workflows.tables import event_waits
-from lib_workflows.worker import held_runs
+from lib_workflows.worker import held_runs, look
 
 LEASE_SECONDS = 0.3
 
@@ -90,6 +90,25 @@ async def test_looking_for_runs_left_behind_takes_none_that_are_under_way(databa
         assert await begun[0].result(10) == 8
         assert flows.calls == [("double", 4)]
         assert not loaded
+
+
+@pytest.mark.postgresql
+async def test_a_worker_that_begins_again_while_it_looks_claims_nothing_for_its_life_before(postgresql_url):
+    async with Engine.open(postgresql_url, [doubling]) as engine:
+        read, begun_again = engine.database.read, []
+
+        async def read_while_the_life_ends(function, *args):
+            found = await read(function, *args)
+            if function is look and found.free and not begun_again:
+                engine.residence.fenced(engine.residence.worker_id)
+                await wait_until(lambda: not engine.residence.is_lost)
+                begun_again.append(engine.residence.worker_id)
+            return found
+
+        engine.database.read = read_while_the_life_ends
+        await engine.database.transact(commands.start, engine.request(doubling, "4", id="claimed"))
+        assert await engine.handle("claimed", doubling).result(15) == 8
+        assert begun_again
 
 
 @workflow(name="asks-in-vain")

@@ -1,5 +1,6 @@
 """A PostgreSQL that tests may kill: a server of their own, which recovers from its log when it is started again."""
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -23,11 +24,22 @@ class KillablePostgresql:
 
     def kill(self) -> None:
         """Kill the server; what it has started ends by itself, and is waited for: it would keep the next one out."""
-        server = psutil.Process(self._server.get_pid())
-        started = server.children(recursive=True)
-        server.kill()
-        psutil.wait_procs(started, timeout=START_SECONDS)
+        psutil.Process(self._server.get_pid()).kill()
+        deadline = time.monotonic() + START_SECONDS
+        while left := self._processes():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"processes of a PostgreSQL that was killed must end by themselves, got {left}")
+            time.sleep(POLL_SECONDS)
         (self._folder / "postmaster.pid").unlink()
+
+    def _processes(self) -> list[int]:
+        """Whoever still works in the folder, also what was started in the very last moment."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(self._folder.resolve()):
+                    found.append(process.pid)
+        return found
 
     def start(self) -> None:
         """Start it again."""

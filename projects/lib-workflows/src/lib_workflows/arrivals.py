@@ -62,7 +62,8 @@ class Arrivals(Loop):
         home = self._residence
         if home.is_lost:
             return
-        now, owner = home.timers.clock.micros(), home.worker_id
+        # Owner and fence of one life: this one may end, and another begin, while we wait.
+        now, owner, fence = home.timers.clock.micros(), home.worker_id, home.fence
         due = await home.database.read(look, owner, self.capability, now)
         for run_id, wakes in due.here:
             self._tell(run_id, wakes)
@@ -71,7 +72,7 @@ class Arrivals(Loop):
             await self._find_strays(owner)
         while more and home.has_room:
             with self.doubt.about_commit():
-                found = await home.database.transact(self._claim, owner, now, fence=home.fence)
+                found = await home.database.transact(self._claim, owner, now, fence=fence)
             if found:
                 await self._load(list(found), found)
             more = len(found) == CLAIM_LIMIT
