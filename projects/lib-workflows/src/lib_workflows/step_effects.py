@@ -18,6 +18,7 @@ from lib_workflows.run_record import Attempted
 from lib_workflows.statements import DELETE_ATTEMPT, PUT_ATTEMPT
 from lib_workflows.step import Step, StepOptions, StepRun
 from lib_workflows.transaction_effects import queue_transaction
+from lib_workflows.undoing import announce
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
@@ -36,6 +37,7 @@ def begin_undo(executor: "Executor", pending: Pending) -> None:
     """Undo an operation: in a transaction, or by a step (a plain function is one with patient retries)."""
     operation = pending.operation
     assert isinstance(operation, RunUndo)  # noqa: S101 - the table says so
+    announce(executor)
     if operation.transactional:
         queue_transaction(executor, pending, operation.function, operation.args)
         return
