@@ -34,7 +34,7 @@ async def compare(
         How many differences to show at most.
     """
     async with connected(options) as session:
-        found = await session.app.get(path_of("runs", id, "comparison"), **{"with": other, "limit": limit})
+        found = await session.app.get(path_of("runs", id, "comparison"), limit=limit, **{"with": other})
         session.output.item(found, show_comparison)
 
 
