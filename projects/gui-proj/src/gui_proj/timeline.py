@@ -176,7 +176,7 @@ def _facts(run: Run, entry: Operation) -> Iterator[h.Node]:
     yield h.p(".muted")[" · ".join(words)]
     error = entry.get("error")
     if error:
-        yield h.div(".error-box")[h.b[error["type"]], " ", error["message"]]
+        yield h.div(".error-box")[h.div[h.b[error["type"]], h.p[error["message"]]]]
     if entry["kind"] == "child" and isinstance(entry.get("output"), dict) and "run" in entry["output"]:
         yield h.p[h.a(href=link_to_run(str(entry["output"]["run"])))["Open the child run"]]
     whole = f"{link_to_run(run['id'])}/history/{entry['position']}"

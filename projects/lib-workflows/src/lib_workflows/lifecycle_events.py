@@ -185,7 +185,7 @@ class Teller:
         return self._event(event_type, at, approval, to_json(approval).decode(), to_json(about | data)[1:-1].decode())
 
     def _event(self, event_type: EventType[Any], at: int, subject: str, encoded: str, members: str) -> EncodedEvent:
-        name, event = event_type.name, event_id(at)
+        name, event = event_type.name, event_id(at, subject)
         own = f'"id":"{event}","type":"{name}","time":"{time_text(at)}","subject":{encoded}'
         body = f'{self._envelope},{own},"data":{{{members}}}}}'.encode()
         return EncodedEvent(event, self._source, name, subject, at, self._correlation, body, event_type.packed)

@@ -172,7 +172,8 @@ def _next_attempt_at(executor: "Executor", pending: Pending, attempt: Attempt, e
     """When the next attempt begins; None when this was the last."""
     if pending.cancelling is not None or not attempt.may_be_retried(error):
         return None
-    pause_seconds = attempt.step.options.backoff.pause_seconds(attempt.run.attempt)
+    backoff, what = attempt.step.options.backoff, f"{executor.run.id}{executor.run.scope} {pending.path}"
+    pause_seconds = backoff.pause_seconds(attempt.run.attempt, what)
     next_at = executor.clock_micros() + int(pause_seconds * 1e6)
     ends_at = _ends_at(pending, attempt.step)
     return next_at if ends_at is None or next_at < ends_at else None

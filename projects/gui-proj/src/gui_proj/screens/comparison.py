@@ -62,7 +62,7 @@ def _whole(run: Run, found: Comparison, title: str) -> h.Element:
         h.div(".pad")[
             h.p[h.a(".mono", href=link_to_run(run["id"]))[run["id"]]],
             h.p[pill(run["status"]), h.span(".muted")[f" {run['workflow']} v{run['version']}"]],
-            error and h.div(".error-box")[h.b[error["type"]], " ", error["message"]],
+            error and h.div(".error-box")[h.div[h.b[error["type"]], h.p[error["message"]]]],
             [_side(name, run[name]) for name in values],  # type: ignore[literal-required]
             not values and h.p(".muted")["Input and output are the same."],
         ],
@@ -112,7 +112,7 @@ def _entry(entry: Operation | None, difference: Difference) -> h.Element:
     is_named = not fields or not {"kind", "name", "status"}.isdisjoint(fields)
     return h.div(".difference-side")[
         is_named and h.p[pill(entry["status"]), f" {entry['kind']} {entry['name']}"],
-        error and h.div(".error-box")[h.b[error["type"]], " ", error["message"]],
+        error and h.div(".error-box")[h.div[h.b[error["type"]], h.p[error["message"]]]],
         [_side(name, entry.get(name)) for name in values],
     ]
 
