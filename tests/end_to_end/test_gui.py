@@ -56,7 +56,8 @@ def test_a_declined_order_shows_what_was_undone(product, signed_in):
     start_order(product, signed_in, card="tok_declined")
     expect(status_of(signed_in)).to_have_text("failed", timeout=20_000)
     expect(signed_in.get_by_role("alert")).to_contain_text("CardDeclined")
-    expect(signed_in.locator("rect.k-undo")).to_have_count(1)
+    expect(signed_in.locator("rect.k-undo")).to_have_count(2)  # when it began to undo, and the undo
+    expect(signed_in.locator(".op-name", has_text="reserve_stock").locator(".u-undone")).to_have_text("undone")
 
 
 def test_cancelling_undoes_before_ones_eyes(product, signed_in):

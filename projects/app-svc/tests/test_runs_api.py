@@ -512,3 +512,57 @@ async def test_what_a_run_logs_is_read_by_whoever_may_see_the_run(any_app: Any, 
     assert (await any_app.client("bob").get(path)).status_code == 404
     assert (await any_app.operator().get(path)).json()["items"] == lines
     assert (await alice.get(path, params={"after": -1})).status_code == 422
+
+
+async def test_a_history_says_what_undoes_an_operation_and_that_it_was_undone(app: Any) -> None:
+    alice = app.client()
+    kept = await alice.run("order", {})
+    undone = await alice.run("order", {"card": "tok_declined"})
+
+    async def undos_of(run: Any) -> list[Any]:
+        items = (await alice.get(f"/v1/runs/{run['id']}/history")).json()["items"]
+        return [(entry["name"], entry["undo"]["name"], entry["undo"]["status"]) for entry in items if entry["undo"]]
+
+    assert (kept["undoing_since"], undone["undoing_since"]) == (None, None)
+    assert await undos_of(undone) == [("reserve_stock", "release_stock", "undone")]
+    assert await undos_of(kept) == [
+        ("reserve_stock", "release_stock", "declared"),
+        ("take_payment", "refund_payment", "declared"),
+        ("ship", "recall_shipment", "declared"),
+    ]
+
+
+async def test_two_runs_are_compared_operation_by_operation(app: Any) -> None:
+    alice = app.client()
+    first = await alice.run("order", {"quantity": 1})
+    forked = (await alice.post(f"/v1/runs/{first['id']}/fork", {"from_step": "3", "input": {"quantity": 2}})).json()
+    await alice.until(forked["id"], "completed")
+    answer = await alice.get(f"/v1/runs/{forked['id']}/comparison", params={"with": first["id"]})
+    found = answer.json()
+    assert (answer.status_code, found["run"], found["other"]) == (200, forked["id"], first["id"])
+    assert found["fields"] == ["input", "output"]
+    assert found["total"] == len(found["differences"])
+    operations = [difference["operation"] for difference in found["differences"]]
+    assert "1" not in operations  # both have what was copied
+    paid = next(each for each in found["differences"] if each["run"]["name"] == "book_carrier")
+    assert paid["fields"] == ["input", "output"]
+    assert paid["run"]["input"] == [forked["id"]]
+    assert paid["other"]["input"] == [first["id"]]
+    few = await alice.get(f"/v1/runs/{forked['id']}/comparison", params={"with": first["id"], "limit": 1})
+    assert (len(few.json()["differences"]), few.json()["total"]) == (1, found["total"])
+    same = await alice.get(f"/v1/runs/{first['id']}/comparison", params={"with": first["id"]})
+    assert (same.json()["fields"], same.json()["total"]) == ([], 0)
+
+
+async def test_a_comparison_shows_nothing_of_a_run_one_may_not_see(app: Any, subtests: pytest.Subtests) -> None:
+    alice, bob, operator = app.client(), app.client("bob"), app.client("olga", roles=("member", "operator"))
+    hers, his = (await alice.run("order", {}))["id"], (await bob.run("order", {}))["id"]
+    for of, other, hidden in ((hers, his, his), (his, hers, his), (hers, "absent", "absent")):
+        with subtests.test(of=of, other=other):
+            refused = await alice.get(f"/v1/runs/{of}/comparison", params={"with": other})
+            assert (refused.status_code, refused.json()["type"]) == (404, "urn:evs:problem:run-not-found")
+            assert hidden in refused.json()["detail"]
+    with subtests.test("without another run"):
+        assert (await alice.get(f"/v1/runs/{hers}/comparison")).status_code == 422
+    with subtests.test("an operator sees both"):
+        assert (await operator.get(f"/v1/runs/{hers}/comparison", params={"with": his})).status_code == 200

@@ -1,6 +1,7 @@
 """Runs, events and the catalogue of a real product, as this machine's own client."""
 
 import json
+import re
 import signal
 import subprocess
 
@@ -97,7 +98,7 @@ def test_a_timeout_exits_with_124_and_the_run_goes_on(product):
 def test_the_same_idempotency_key_is_the_same_run(product):
     first = product.evs("run", "start", "order", "--idempotency-key", "k1")
     second = product.evs("run", "start", "order", "--idempotency-key", "k1")
-    assert first.out == second.out
+    assert first.out == second.out, second.err
 
 
 def test_the_same_id_with_another_input_is_a_conflict(product):
@@ -199,6 +200,8 @@ def test_a_run_is_cancelled_undone_and_retried(product):
     product.wait_for(lambda: product.evs("run", "show", "unwanted", "-o", "json").json["status"] == "cancelled")
     shown = product.evs("run", "show", "unwanted")
     assert "undo release_stock" in shown.out
+    assert "↶ undone" in shown.out
+    assert "2 of 2 undone" in shown.out
     assert product.evs("run", "cancel", "unwanted").code == 5
 
 
@@ -214,6 +217,14 @@ def test_a_view_of_a_run_is_printed_and_a_run_is_forked(product):
     forked = product.evs("run", "fork", run["id"]).out.strip()
     assert forked not in ("", run["id"])
     assert product.evs("run", "watch", forked).code == 0
+    compared = product.evs("run", "compare", forked, run["id"])
+    assert compared.code == 0, compared.err
+    assert "the runs themselves differ in output" in compared.out
+    assert re.search(rf"book_carrier +input, output .*{forked}.*{run['id']}", compared.out)
+    as_json = product.evs("run", "compare", forked, run["id"], "--limit", "1", "-o", "json").json
+    assert (len(as_json["differences"]), as_json["fields"]) == (1, ["output"])
+    assert "do not differ" in product.evs("run", "compare", forked, forked).err
+    assert product.evs("run", "compare", forked, "nope").code == 3
 
 
 def test_dead_letters_are_listed(product):

@@ -91,9 +91,28 @@ async def test_a_declined_order_shows_what_failed_and_what_was_undone(person):
     page = await ended(person, started.headers["Location"])
     assert "CardDeclined" in page.text
     assert "k-undo" in page.text
+    assert "u-undone" in page.text
     assert "Retry" in page.text
     again = person.get(re.search(r'href="(/workflows/order\?like=[^"]+)"', page.text)[1])
     assert '<option value="&#34;tok_declined&#34;" selected>' in again.text
+
+
+async def test_two_runs_are_shown_beside_each_other(person):
+    paths = []
+    for form in ('{"quantity": 1}', '{"quantity": 2}', '{"card": "tok_declined"}'):
+        started = person.submit("/workflows/order", {"_from": "json", "_json": form}).headers["Location"]
+        await ended(person, started)
+        paths.append(started)
+    one, two, declined = (path.rpartition("/")[2] for path in paths)
+    page = person.get(f"/runs/{two}/comparison?with={one}")
+    assert page.status_code == 200
+    assert page.text.count("<h1") == 1
+    assert "reserve_stock" in page.text
+    assert f'href="/runs/{one}"' in page.text
+    assert "CardDeclined" in person.get(f"/runs/{declined}/comparison?with={one}").text
+    assert "No operation differs" in person.get(f"/runs/{one}/comparison?with={one}").text
+    assert person.get(f"/runs/{one}/comparison?with=unknown").status_code == 404
+    assert person.get(f"/runs/{one}/comparison").status_code == 404
 
 
 def test_a_form_sent_twice_starts_one_run(person):

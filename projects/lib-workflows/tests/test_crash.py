@@ -85,7 +85,7 @@ async def test_a_crash_at_every_commit_of_a_cancellation_still_undoes(database_u
         )
         assert run.status == "cancelled"
         assert stock == [-1, 1], f"crash at {number}"
-        assert [e.operation for e in history] == ["1", "2", "cancel", "2/undo", "1/undo"]
+        assert [e.operation for e in history] == ["1", "2", "cancel", "undoing", "2/undo", "1/undo"]
 
 
 async def test_an_interrupted_and_an_uninterrupted_run_have_the_same_history(database_url):

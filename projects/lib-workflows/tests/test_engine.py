@@ -131,7 +131,7 @@ async def test_a_cancelled_run_is_undone(engine):
         await handle.result(10)
     assert await handle.status() == "cancelled"
     kinds = [entry.kind for entry in await history_of(engine, handle.id)]
-    assert kinds == ["step", "transaction", "cancel", "undo", "undo"]
+    assert kinds == ["step", "transaction", "cancel", "undoing", "undo", "undo"]
     assert await engine.database.read(flows.stock_of, handle.id) == [-1, 1]
 
 

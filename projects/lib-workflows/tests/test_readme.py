@@ -24,3 +24,4 @@ def test_the_readmes_example_and_its_tests_work(shown):
     asyncio.run(names["test_three_days_pass_at_once"]())
     asyncio.run(names["test_it_survives_a_crash_at_every_commit"]())
     asyncio.run(names["test_it_survives_crashes_one_after_the_other_and_a_step_that_fails"]())
+    asyncio.run(names["test_the_same_seed_gives_the_same_coupon"]())

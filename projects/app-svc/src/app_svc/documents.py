@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lib_workflows import Workflow
+from lib_workflows.undoing import UndoStatus
 
 
 class Document(BaseModel):
@@ -80,10 +81,27 @@ class RunDocument(Document):
     started_at: datetime | None
     ended_at: datetime | None
     waiting_for: list[dict[str, Any]]
+    undoing_since: datetime | None = Field(
+        description="Set while the run, having failed or been cancelled, undoes what it did"
+    )
+
+
+class UndoDocument(Document):
+    """What undoes an operation, and how far that is.
+
+    `declared`: nothing asks for it; `pending`: to come; `running`: under way at its `attempt`-th attempt, `error` being
+    that of the one before; `undone` and `failed` are final. Operations are undone one by one, the last begun first.
+    """
+
+    name: str
+    status: UndoStatus
+    attempt: int
+    error: ErrorDocument | None
+    ended_at: datetime | None
 
 
 class HistoryDocument(Document):
-    """One row of a run's history."""
+    """One row of a run's history; `undo` is null where there is nothing to undo."""
 
     position: int
     operation: str
@@ -96,6 +114,26 @@ class HistoryDocument(Document):
     input: Any = None
     output: Any = None
     error: ErrorDocument | None = None
+    undo: UndoDocument | None = None
+
+
+class DifferenceDocument(BaseModel):
+    """An operation that only one of two runs has, or that ended differently: `fields` names what differs."""
+
+    operation: str
+    fields: list[str]
+    run: HistoryDocument | None
+    other: HistoryDocument | None
+
+
+class ComparisonDocument(BaseModel):
+    """Where two runs differ: `fields` of the runs themselves, and the first of their operations that do."""
+
+    run: str
+    other: str
+    fields: list[str]
+    differences: list[DifferenceDocument]
+    total: int = Field(description="How many operations differ, also where fewer are shown")
 
 
 class LogDocument(Document):

@@ -1,17 +1,24 @@
 """Commands on runs for a caller: what the caller may not see is as if it did not exist."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from app_svc.authorization import Caller
-from app_svc.documents import ProgressDocument, RunDocument
+from app_svc.documents import (
+    ComparisonDocument,
+    DifferenceDocument,
+    HistoryDocument,
+    ProgressDocument,
+    RunDocument,
+)
 from app_svc.run_bodies import BulkAnswer, BulkBody, ForkBody
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem, invalid_input
 from lib_workflows import Engine, commands, queries
 from lib_workflows.commands import StartRequest
+from lib_workflows.comparison import Difference, compare_facts, compare_runs
 from lib_workflows.errors import CommandRefused, OperationNotFound, RunConflict, RunNotFound
 from lib_workflows.queries import RunView
 from lib_workflows.run_state import TRANSITIONS, Move
@@ -83,6 +90,20 @@ class RunDesk:
         fraction, text = self._engine.progress.get(run_id, (None, ""))
         document.progress = None if fraction is None else ProgressDocument(fraction=fraction, text=text)
         return document
+
+    async def compare(self, run_id: str, other: str, caller: Caller, limit: int) -> ComparisonDocument:
+        """Compare two visible runs, in one snapshot; raises the `Problem` 404."""
+        try:
+            fields, differences = await self._database.read(_compare, run_id, other, caller)
+        except RunNotFound as missing:
+            raise _not_found(missing.run_id) from missing
+        return ComparisonDocument(
+            run=run_id,
+            other=other,
+            fields=list(fields),
+            differences=[_difference(each) for each in differences[:limit]],
+            total=len(differences),
+        )
 
     async def command[*A, R](
         self, run_id: str, caller: Caller, function: Callable[[Connection, str, *A], R], *args: *A
@@ -168,6 +189,25 @@ def _find(connection: Connection, run_id: str, caller: Caller) -> RunView:
     if run is None or not caller.may_see(run):
         raise RunNotFound(run_id)
     return run
+
+
+def _compare(
+    connection: Connection, run_id: str, other: str, caller: Caller
+) -> tuple[Sequence[str], Sequence[Difference]]:
+    found = []
+    for each in (run_id, other):
+        _find(connection, each, caller)
+        run = queries.get_run(connection, each)
+        assert run is not None  # noqa: S101 - it has just been found, in the same snapshot
+        found.append(run)
+    return compare_facts(*found), compare_runs(connection, run_id, other)
+
+
+def _difference(difference: Difference) -> DifferenceDocument:
+    one, other = (
+        None if entry is None else HistoryDocument.model_validate(entry) for entry in (difference.one, difference.other)
+    )
+    return DifferenceDocument(operation=difference.operation, fields=list(difference.fields), run=one, other=other)
 
 
 def _not_found(run_id: str) -> Problem:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from starlette.routing import BaseRoute
 
 from app_svc.authorization import CallerOf
-from app_svc.documents import HistoryDocument, LogDocument, RunDocument
+from app_svc.documents import ComparisonDocument, HistoryDocument, LogDocument, RunDocument
 from app_svc.event_visibility import OfRun
 from app_svc.page import STORABLE, CursorText, Limit, Page
 from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, UpdateAnswer
@@ -45,6 +45,7 @@ def run_routes(service: Service, *, route_class: type[APIRoute]) -> list[BaseRou
     router.post("/v1/runs:retry")(runs.retry_matching)
     router.get("/v1/runs/{run_id}")(runs.show)
     router.get("/v1/runs/{run_id}/history")(runs.history)
+    router.get("/v1/runs/{run_id}/comparison")(runs.compare)
     router.get("/v1/runs/{run_id}/logs")(runs.logs)
     router.get("/v1/runs/{run_id}/events", response_class=Response, responses=stream)(runs.follow)
     router.get("/v1/runs/{run_id}/views/{name}")(runs.view)
@@ -133,6 +134,17 @@ class RunRoutes:
         await self._desk.find(run_id, caller)
         found = await self._database.read(queries.list_history, run_id, cursor, limit)
         return Page[HistoryDocument].model_validate(found)
+
+    async def compare(
+        self,
+        run_id: RunId,
+        caller: CallerOf,
+        *,
+        other: Annotated[str, Query(alias="with", pattern=RUN_ID, description="The run to compare it with")],
+        limit: Annotated[int, Query(ge=1, le=1_000, description="How many differences to show at most")] = 100,
+    ) -> ComparisonDocument:
+        """Compare two runs: what differs of them and of their operations; times and attempts do not count."""
+        return await self._desk.compare(run_id, other, caller, limit)
 
     async def logs(
         self,

@@ -6,7 +6,8 @@ from cli_proj import moments
 from cli_proj.column import Column, Item
 from cli_proj.messages import printable
 from cli_proj.printing import console, print_fields, print_renderable, write
-from cli_proj.timeline import Timeline, describe_waits
+from cli_proj.timeline import ENDED, Timeline, describe_waits
+from cli_proj.undos import describe_undos
 
 WIDEST = 120  # a longer bar says nothing more
 
@@ -21,11 +22,13 @@ def show_run(run: Item) -> None:
             ("id", run["id"]),
             ("workflow", f"{run['workflow']} version {run['version']}"),
             ("status", run["status"]),
+            ("undo" if run["status"] in ENDED else "undoing", _undoing(run)),
             ("waits for", describe_waits(run.get("waiting_for") or [])),
             ("by", person_of(run["principal"])),
             ("created", f"{run['created_at']} ({moments.age(run['created_at'])} ago)"),
             ("took", moments.between(run["started_at"], run["ended_at"])),
             ("parent", run.get("parent")),
+            ("forked from", run.get("forked_from")),
             ("tags", run.get("tags")),
             ("input", _shorten(run.get("input"))),
             ("output", _shorten(run.get("output"))),
@@ -37,6 +40,14 @@ def show_run(run: Item) -> None:
         timeline = Timeline(dict(run))
         timeline.take_snapshot(run, run["history"])
         print_renderable(draw(timeline, width=min(console().width, WIDEST)))
+
+
+def _undoing(run: Item) -> str:
+    """How far the undos are: while they go on, and how they ended."""
+    undos = [entry["undo"] for entry in run.get("history") or [] if entry.get("undo")]
+    if since := run.get("undoing_since"):
+        return f"since {moments.clock(since)}: {describe_undos(undos)}"
+    return describe_undos(undos)
 
 
 def _shorten(value: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cli_proj import moments
+from cli_proj.undos import UNDO_SUFFIX, Undo, undo_told
 
 ENDED = frozenset(("completed", "failed", "cancelled", "nondeterministic", "continued"))
 STATUS_OF_STEP_EVENT = {
@@ -23,6 +24,7 @@ STATUS_OF_RUN_EVENT = {
     "evs.run.cancelled": "cancelled",
     "evs.run.nondeterministic": "nondeterministic",
 }
+RUN_UNDOING = "evs.run.undoing"
 RUN_ENDED = frozenset(f"evs.run.{status}" for status in ENDED)
 PROGRESSED = "evs.run.progressed"
 
@@ -39,6 +41,7 @@ class Operation:
     started_at: str | None = None
     ended_at: str | None = None
     error: str | None = None
+    undo: Undo | None = None  # what undoes it, and how far that is
 
     @property
     def label(self) -> str:
@@ -90,6 +93,8 @@ class Timeline:
             changed: bool = self.run["status"] != STATUS_OF_RUN_EVENT[kind]
             self.run["status"] = STATUS_OF_RUN_EVENT[kind]
             self.run["waiting_for"] = data.get("waiting_for", [])
+            if self.has_ended:
+                self.run["undoing_since"] = None
             return changed
         return kind.startswith("evs.approval.")
 
@@ -106,6 +111,9 @@ class Timeline:
         if error := data.get("error"):
             operation.error = error.get("message")
         self.operations[operation.key] = operation
+        undone = self.operations.get(operation.key.removesuffix(UNDO_SUFFIX))
+        if operation.kind == "undo" and undone is not None:
+            undone.undo = undo_told(undone.undo, kind, data)
         return True
 
     def _put(self, entry: Mapping[str, Any]) -> None:
@@ -119,6 +127,7 @@ class Timeline:
             started_at=entry["started_at"],
             ended_at=entry["ended_at"],
             error=error.get("message"),
+            undo=entry.get("undo"),
         )
 
 
@@ -142,6 +151,8 @@ def event_line(event: Mapping[str, Any]) -> str:
     if "operation" in data:
         name = operation_label(data["kind"], data["name"])
         parts.append(name + (f" (attempt {data['attempt']})" if data.get("attempt", 1) > 1 else ""))
+    elif kind == RUN_UNDOING and "operations" in data:
+        parts.append(f"{data['operations']} operations")
     elif "fraction" in data:
         parts.append(f"{data['fraction']:.0%} {data.get('text') or ''}".rstrip())
     elif "approval" in data:

@@ -9,7 +9,7 @@ from typing import Any
 from cli_proj.api import OPENED, RECONNECT_SECONDS, Service, Unavailable, path_of
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import CommandFailed
-from cli_proj.timeline import RUN_ENDED, Timeline, happened_before
+from cli_proj.timeline import RUN_ENDED, RUN_UNDOING, Timeline, happened_before
 
 HISTORY_ROWS = 1_000
 
@@ -29,7 +29,7 @@ async def follow_run(
     async with aclosing(app.follow(path_of("runs", run["id"], "events"))) as stream:
         async for event in stream:
             told = None if event.type == OPENED else _decode(event.data)
-            if told is None or _tells_of_end(told, timeline):
+            if told is None or _tells_of_a_turn(told, timeline):
                 await _refresh(app, timeline)
                 on_change(timeline, told)
                 if timeline.has_ended and (_is_last(told, timeline) or (told is None and not from_start)):
@@ -85,10 +85,15 @@ def _decode(text: str) -> Event | None:
     return event if isinstance(event, dict) else None
 
 
-def _tells_of_end(event: Event, timeline: Timeline) -> bool:
-    return event.get("type") in RUN_ENDED and (event.get("data") or {}).get("run") == timeline.run["id"]
+def _tells_of_a_turn(event: Event, timeline: Timeline) -> bool:
+    """Whether the run has ended or begins to undo: of both its history says more than the event."""
+    return event.get("type") in (*RUN_ENDED, RUN_UNDOING) and (event.get("data") or {}).get("run") == timeline.run["id"]
 
 
 def _is_last(event: Event | None, timeline: Timeline) -> bool:
     """Whether this is the end that the run has now: a run that was retried has ended before."""
-    return event is not None and not happened_before(event.get("time"), timeline.run.get("ended_at"))
+    return (
+        event is not None
+        and event.get("type") in RUN_ENDED
+        and not happened_before(event.get("time"), timeline.run.get("ended_at"))
+    )

@@ -14,6 +14,7 @@ from cli_proj import moments
 from cli_proj.messages import printable
 from cli_proj.printing import STATUS_STYLES, status_text
 from cli_proj.timeline import Operation, Timeline, describe_waits
+from cli_proj.undos import SIGN, undo_words
 from cli_proj.watch import Event
 
 LABEL_WIDTH = 28
@@ -92,6 +93,8 @@ def _headline(timeline: Timeline, now: datetime) -> Text:
     took = moments.between(run.get("started_at") or run["created_at"], run.get("ended_at"), now=now)
     line = Text("  ", no_wrap=True, overflow="ellipsis")
     line.append_text(status_text(timeline.status))
+    if run.get("undoing_since"):
+        line.append(f"  {SIGN} undoing", style="magenta")
     line.append(f"  {printable(run['workflow'])}", style="bold")
     line.append(f"  {printable(run['id'])}  {took}", style="dim")
     progress = run.get("progress")
@@ -103,16 +106,21 @@ def _headline(timeline: Timeline, now: datetime) -> Text:
 
 def _bars(operations: Sequence[Operation], timeline: Timeline, *, width: int, now: datetime) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
-    cells = max(width - LABEL_WIDTH - DURATION_WIDTH - 8, 8)
+    words = max((len(undo_words(operation.undo)[0]) for operation in operations), default=0)
+    cells = max(width - LABEL_WIDTH - DURATION_WIDTH - 8 - (words + 1 if words else 0), 8)
     start = moments.parse(timeline.run.get("started_at") or timeline.run["created_at"]) or now
     end = moments.parse(timeline.run.get("ended_at")) or now
     span = max((end - start).total_seconds(), 0.001)
     for operation in operations:
-        table.add_row(*_row(operation, start=start, span=span, cells=cells, now=now))
+        sign, label, line, took = _row(operation, start=start, span=span, cells=cells, now=now)
+        text, style = undo_words(operation.undo)
+        table.add_row(sign, label, *([Text(text.ljust(words), style=style)] if words else []), line, took)
     return table
 
 
-def _row(operation: Operation, *, start: datetime, span: float, cells: int, now: datetime) -> tuple[Text, ...]:
+def _row(
+    operation: Operation, *, start: datetime, span: float, cells: int, now: datetime
+) -> tuple[Text, Text, Text, Text]:
     sign, style = STATUS_STYLES.get(operation.status, ("·", ""))
     depth = operation.key.count("/")
     label = "  " * min(depth, 3) + printable(operation.label)
@@ -123,7 +131,7 @@ def _row(operation: Operation, *, start: datetime, span: float, cells: int, now:
     began = moments.parse(operation.started_at) or now
     ended = moments.parse(operation.ended_at) or now
     first, last = ((moment - start).total_seconds() / span for moment in (began, ended))
-    colour = {"undo": "magenta", "approval": "yellow", "sleep": "dim"}.get(operation.kind, style)
+    colour = {"undo": "magenta", "undoing": "magenta", "approval": "yellow", "sleep": "dim"}.get(operation.kind, style)
     return (
         Text(f"    {sign}", style=style),
         Text(label.ljust(LABEL_WIDTH)),

@@ -65,10 +65,22 @@ class Run(TypedDict):
     tags: dict[str, str]
     correlation_id: str
     parent: str | None
+    forked_from: str | None
     created_at: str
     started_at: str | None
     ended_at: str | None
     waiting_for: list[Awaited]
+    undoing_since: str | None
+
+
+class Undo(TypedDict):
+    """What undoes an operation, and how far that is."""
+
+    name: str
+    status: Literal["declared", "pending", "running", "undone", "failed"]
+    attempt: int
+    error: RunError | None
+    ended_at: str | None
 
 
 class Operation(TypedDict):
@@ -85,6 +97,24 @@ class Operation(TypedDict):
     input: NotRequired[Any]
     output: NotRequired[Any]
     error: NotRequired[RunError | None]
+    undo: NotRequired[Undo | None]
+
+
+class Difference(TypedDict):
+    """An operation that only one of two runs has, or that ended differently."""
+
+    operation: str
+    fields: list[str]
+    run: Operation | None
+    other: Operation | None
+
+
+class Comparison(TypedDict):
+    run: str
+    other: str
+    fields: list[str]
+    differences: list[Difference]
+    total: int
 
 
 class Approval(TypedDict):

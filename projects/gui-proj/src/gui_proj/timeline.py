@@ -13,6 +13,7 @@ from gui_proj.icons import icon
 from gui_proj.json_view import json_view
 from gui_proj.moments import parse, seconds_words
 from gui_proj.resources import Operation, Run
+from gui_proj.undos import undo_mark
 
 KIND_ICONS: Final = {
     "step": "bolt",
@@ -26,6 +27,7 @@ KIND_ICONS: Final = {
     "publish": "publish",
     "view": "view",
     "undo": "undo",
+    "undoing": "undo",
     "cancel": "ban",
     "race": "race",
     "reply": "swap",
@@ -121,6 +123,7 @@ def _row(run: Run, entry: Operation, scale: Scale, now: datetime) -> h.Element:
                     icon(KIND_ICONS.get(entry["kind"], "dot")),
                     h.span(".op-title")[entry["name"] or entry["kind"]],
                     _attempts(entry),
+                    undo_mark(entry),
                 ],
                 _bar(scale, began, until, style, open_ended=ended is None),
                 h.span(".op-time.num")[seconds_words((until - began).total_seconds())],
@@ -138,7 +141,7 @@ def bar_class(entry: Operation) -> str:
     """Which colour: what is undone and what went wrong stand out, waiting is calm."""
     if entry["status"] in {"failed", "cancelled"}:
         return entry["status"]
-    if entry["kind"] in {"undo", "cancel"}:
+    if entry["kind"] in {"undo", "undoing", "cancel"}:
         return "undo"
     if entry["kind"] in WAITS:
         return "wait"
@@ -173,7 +176,7 @@ def _facts(run: Run, entry: Operation) -> Iterator[h.Node]:
     yield h.p(".muted")[" · ".join(words)]
     error = entry.get("error")
     if error:
-        yield h.div(".error-box")[h.b[error["type"]], " ", error["message"]]
+        yield h.div(".error-box")[h.div[h.b[error["type"]], h.p[error["message"]]]]
     if entry["kind"] == "child" and isinstance(entry.get("output"), dict) and "run" in entry["output"]:
         yield h.p[h.a(href=link_to_run(str(entry["output"]["run"])))["Open the child run"]]
     whole = f"{link_to_run(run['id'])}/history/{entry['position']}"

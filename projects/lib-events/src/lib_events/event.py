@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from lib_events.chance import current_seed
 from lib_events.clock import SystemClock, to_datetime, to_micros
 
 SPEC_VERSION = "1.0"
@@ -316,7 +317,11 @@ def _new_id() -> str:
 
     The standard library has it from Python 3.14 on.
     """
-    moment, random = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    seed = current_seed.get()
+    if seed is None:
+        moment, random = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    else:
+        moment, random = "0" * 12, seed.draw("event").hex()
     variant = "89ab"[int(random[0], 16) % 4]  # binary 10, and two random bits
     return f"{moment[:8]}-{moment[8:]}-7{random[1:4]}-{variant}{random[4:7]}-{random[7:19]}"
 

@@ -36,7 +36,7 @@ from lib_workflows.lifecycle_events import (
     Teller,
 )
 from lib_workflows.messages import Principal
-from lib_workflows.run_record import NEW_COLUMNS, RunRecord, new_row
+from lib_workflows.run_record import NEW_COLUMNS, UNDOING_KIND, RunRecord, new_row
 from lib_workflows.run_state import TERMINAL, after
 from lib_workflows.tables import approvals, event_waits, heartbeats, history, messages, pruned_runs, runs, updates
 
@@ -234,7 +234,7 @@ def _cut(connection: Connection, run_id: str) -> int | None:
     ).all()
     undone = {row.operation.removesuffix("/undo") for row in rows if row.kind == "undo"}
     failed = [row.position for row in rows if row.status == "failed" and row.kind != "undo"]
-    cuts = [row.position for row in rows if row.operation in undone or row.kind in ("cancel", "undo")]
+    cuts = [row.position for row in rows if row.operation in undone or row.kind in ("cancel", "undo", UNDOING_KIND)]
     return min([*cuts, *failed[-1:]], default=None)
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from lib_events.database import Connection
 from lib_workflows.errors import RunNotFound
-from lib_workflows.queries import HistoryEntry, get_history, get_run
+from lib_workflows.queries import HistoryEntry, RunView, get_history, get_run
 
+COMPARED_OF_RUNS = ("workflow", "version", "status", "input", "output", "error")
 COMPARED = ("kind", "name", "status", "input", "output", "error")
 
 
@@ -31,6 +32,11 @@ def compare_runs(connection: Connection, one: str, other: str) -> list[Differenc
     return compare(get_history(connection, one), get_history(connection, other))
 
 
+def compare_facts(one: RunView, other: RunView) -> tuple[str, ...]:
+    """What differs of two runs themselves: workflow, version, status, input, output, error."""
+    return tuple(name for name in COMPARED_OF_RUNS if _told(one, name) != _told(other, name))
+
+
 def compare(one: Sequence[HistoryEntry], other: Sequence[HistoryEntry]) -> list[Difference]:
     """The same of two histories."""
     ours = {entry.operation: entry for entry in one}
@@ -48,7 +54,7 @@ def _differing(one: HistoryEntry, other: HistoryEntry) -> tuple[str, ...]:
     return tuple(name for name in COMPARED if _told(one, name) != _told(other, name))
 
 
-def _told(entry: HistoryEntry, name: str) -> object:
+def _told(entry: HistoryEntry | RunView, name: str) -> object:
     value = getattr(entry, name)
     # Two stacks of the same error need not be alike.
     return (value.type, value.message) if name == "error" and value is not None else value

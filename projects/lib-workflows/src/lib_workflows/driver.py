@@ -187,6 +187,16 @@ class Driver:
         self.pending.clear()
         self.begun.clear()
 
+    @property
+    def undo_plan(self) -> list[str]:
+        """The operations that are undone when the function fails, in that order."""
+        return list(reversed(self._undo_log))
+
+    @property
+    def undone_for(self) -> BaseException | None:
+        """Why the run undoes what it did."""
+        return None if self._undone_outcome is None else self._undone_outcome.error
+
     def random_bytes(self) -> bytes:
         """Sixteen bytes made of the run, the branch and a count: the same on every replay."""
         branch = self._current
@@ -271,7 +281,7 @@ class Driver:
         elif isinstance(operation, Race):
             self._open(branch, path, operation.branches, None, is_race=True)
         else:
-            if getattr(operation, "undo", None) is not None:
+            if operation.undo is not None:
                 self._undo_log[path] = UndoEntry(path, operation)  # type: ignore[arg-type]
             self._begin(branch, path, operation)
         if branch.must_cancel is not None:

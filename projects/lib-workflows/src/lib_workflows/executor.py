@@ -35,12 +35,13 @@ from lib_workflows.lifecycle_events import (
 )
 from lib_workflows.operation import WaitEvent
 from lib_workflows.run_logs import Place, RunLog, RunLogs, place_in_run
-from lib_workflows.run_record import RECEIVED_KIND, Attempted, Child, Message, RunRecord, Stored
+from lib_workflows.run_record import RECEIVED_KIND, UNDOING_KIND, Attempted, Child, Message, RunRecord, Stored
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
 from lib_workflows.step_places import StepPlaces
 from lib_workflows.tags import changed
 from lib_workflows.texts import message_of
 from lib_workflows.timers import Timer, Timers
+from lib_workflows.undoing import meta_of
 from lib_workflows.workflow import Workflow
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class Executor:
     is_continuing: bool = False
     is_cancelled: bool = False
     cancel_reason: str = ""
+    is_undoing: bool = False  # and its history says so
     ended: bool = False
     ended_at: int | None = None
     seen: int = 0
@@ -177,7 +179,7 @@ class Executor:
         if known is None:
             known = self.driver.patches[name] = not self.driver.is_replaying
             if known:
-                self._mark(f"{PATCH_PREFIX}{name}", "patch", name)
+                self.mark(f"{PATCH_PREFIX}{name}", "patch", name)
         return known
 
     def history_length(self) -> int:
@@ -189,11 +191,12 @@ class Executor:
         self.run.tags = changed(self.run.tags, changes)
         self._row_is_stale = True
 
-    def _mark(self, operation: str, kind: str, name: str, meta: str | None = None) -> None:
+    def mark(self, operation: str, kind: str, name: str, meta: str | None = None, *, error: str | None = None) -> None:
         """Write a row for something that happened and that nobody waits for."""
-        now = self.clock_micros()
-        self.position += 1
-        row = HistoryRow(self.run.id, self.position, operation, kind, name, "completed", 1, now, now, meta=meta)
+        now, self.position = self.clock_micros(), self.position + 1
+        row = HistoryRow(
+            self.run.id, self.position, operation, kind, name, "completed", 1, now, now, error=error, meta=meta
+        )
         self.ledger.add(Write(APPEND_HISTORY, row))
 
     # Life
@@ -237,6 +240,8 @@ class Executor:
             self.received |= carried(row.meta)
         elif row.kind == "cancel" and not self.is_cancelled:
             self.is_cancelled, self.cancel_reason = True, row.meta or ""
+        elif row.kind == UNDOING_KIND:
+            self.is_undoing = True
 
     def clock_micros(self) -> int:
         """The engine's time."""
@@ -440,7 +445,7 @@ class Executor:
             completion.input,
             completion.output,
             completion.error,
-            completion.meta,
+            completion.meta if pending.operation.undo is None else meta_of(completion),
         )
 
     def _tell_end(self, completion: Completion, now: int) -> None:
@@ -467,7 +472,7 @@ class Executor:
         self.disarm(RUN_DEADLINE)
         self.is_cancelled = True
         self.cancel_reason = encode_json({"reason": request.reason})
-        self._mark(CANCEL_OPERATION, "cancel", "cancel", self.cancel_reason)
+        self.mark(CANCEL_OPERATION, "cancel", "cancel", self.cancel_reason)
         self.driver.cancel(request.reason, now)
 
     def on_durable(self) -> None:

@@ -28,11 +28,11 @@ from lib_workflows.operation import (
     WaitSignal,
     WaitUpdate,
 )
-from lib_workflows.run_record import RECEIVED_KIND, RunRecord
+from lib_workflows.run_record import RECEIVED_KIND, UNDOING_KIND, RunRecord
 from lib_workflows.statements import HistoryRow
 
 CANCEL_OPERATION = "cancel"
-MARKS = ("patch", RECEIVED_KIND)  # rows that no operation waits for
+MARKS = ("patch", RECEIVED_KIND, UNDOING_KIND)  # rows that no operation waits for
 PATCH_PREFIX = "patch:"  # of the operation in a patch's row; branch paths are numbers
 
 

@@ -2,6 +2,9 @@
 
 import itertools
 import os
+import uuid
+
+from lib_events.chance import current_seed
 
 _process = os.urandom(5).hex()
 _numbers = itertools.count()
@@ -9,12 +12,24 @@ _numbers = itertools.count()
 
 def time_ordered_id(micros: int) -> str:
     """A new id of that time: 32 hexadecimal digits, half time, half chance. Nobody can guess it."""
+    seed = current_seed.get()
+    if seed is not None:
+        return seed.draw("id").hex()
     return f"{micros:016x}{os.urandom(8).hex()}"
 
 
-def event_id(micros: int) -> str:
+def event_id(micros: int, subject: str) -> str:
     """A new id for one of many events: time, this process, and a number; unique, and cheaper than chance."""
+    seed = current_seed.get()
+    if seed is not None:
+        return seed.draw(f"event {subject}").hex()
     return f"{micros:016x}{_process}{next(_numbers) & 0xFFFFFF:06x}"
+
+
+def update_id() -> str:
+    """A new id for an update."""
+    seed = current_seed.get()
+    return uuid.uuid4().hex if seed is None else seed.draw("update").hex()
 
 
 def _begin_process() -> None:

@@ -31,6 +31,13 @@ class RunFailed(RunEvent):
     error: dict[str, str]
 
 
+class RunUndoing(RunEvent):
+    """A run failed or was cancelled, for `error`, and undoes so many operations before it ends."""
+
+    error: dict[str, str]
+    operations: int
+
+
 class RunContinued(RunEvent):
     """A run continued as new: it begins again, and `past` is the ended run that holds its history so far."""
 
@@ -94,6 +101,7 @@ RUN_QUEUED = EventType("evs.run.queued", RunEvent, packed=True)
 RUN_STARTED = EventType("evs.run.started", RunEvent, packed=True)
 RUN_WAITING = EventType("evs.run.waiting", RunWaiting, packed=True)
 RUN_RESUMED = EventType("evs.run.resumed", RunEvent, packed=True)
+RUN_UNDOING = EventType("evs.run.undoing", RunUndoing, packed=True)
 RUN_CONTINUED = EventType("evs.run.continued", RunContinued, packed=True)
 STEP_STARTED = EventType("evs.step.started", StepEvent, packed=True)
 STEP_COMPLETED = EventType("evs.step.completed", StepEvent, packed=True)
@@ -112,6 +120,7 @@ EVENT_TYPES: tuple[EventType[Any], ...] = (
     RUN_STARTED,
     RUN_WAITING,
     RUN_RESUMED,
+    RUN_UNDOING,
     RUN_CONTINUED,
     STEP_STARTED,
     STEP_COMPLETED,
@@ -176,7 +185,7 @@ class Teller:
         return self._event(event_type, at, approval, to_json(approval).decode(), to_json(about | data)[1:-1].decode())
 
     def _event(self, event_type: EventType[Any], at: int, subject: str, encoded: str, members: str) -> EncodedEvent:
-        name, event = event_type.name, event_id(at)
+        name, event = event_type.name, event_id(at, subject)
         own = f'"id":"{event}","type":"{name}","time":"{time_text(at)}","subject":{encoded}'
         body = f'{self._envelope},{own},"data":{{{members}}}}}'.encode()
         return EncodedEvent(event, self._source, name, subject, at, self._correlation, body, event_type.packed)

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 type Kind = Literal[
     "step", "transaction", "sleep", "wait_event", "wait_signal", "wait_update", "approval", "child", "publish",
-    "view", "reply", "undo", "cancel", "race", "timeout", "start", "tags", "patch",
+    "view", "reply", "undo", "undoing", "cancel", "race", "timeout", "start", "tags", "patch",
 ]  # fmt: skip
 
 type Undo = Callable[..., Any]
+
+
+def undo_name(undo: Undo) -> str:
+    """What an undo is called: a step by its name, a function by its own."""
+    return str(getattr(undo, "name", None) or getattr(undo, "__name__", "undo"))
 
 
 class Operation[R]:
@@ -28,6 +33,7 @@ class Operation[R]:
     __slots__ = ()
     kind: ClassVar[str] = ""
     name: str
+    undo: Undo | None = None
 
     def __await__(self) -> Generator["Operation[Any]", Any, R]:
         result: R = yield self
@@ -101,7 +107,7 @@ class RunUndo(Operation[None]):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return str(getattr(self.function, "name", None) or getattr(self.function, "__name__", "undo"))
+        return undo_name(self.function)
 
 
 @dataclass(slots=True, eq=False)

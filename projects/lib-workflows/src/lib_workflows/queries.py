@@ -20,13 +20,16 @@ from lib_workflows.codec import decode_json
 from lib_workflows.errors import ErrorRecord, WorkflowsError
 from lib_workflows.failure import decode_record
 from lib_workflows.messages import Principal
+from lib_workflows.run_state import UNDER_WAY
 from lib_workflows.tables import approvals, history, run_logs, runs, views
+from lib_workflows.undoing import UndoView, undo_views, undoing_since
 
 PAGE = 50
 INTEGER_LIMIT = 2**63  # of the databases' integers
 
 BIG = ("input", "output")
-LISTED = tuple(column for column in runs.columns if column.name not in BIG)
+UNDOING_AT = undoing_since().label("undoing_at")
+LISTED = (*(column for column in runs.columns if column.name not in BIG), UNDOING_AT)
 
 
 class PageCursorInvalid(WorkflowsError, ValueError):
@@ -59,11 +62,12 @@ class RunView:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    undoing_since: datetime | None  # while it undoes what it did
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """One row of a history as it is read."""
+    """One row of a history as it is read; `undo` is None where there is nothing to undo."""
 
     position: int
     operation: str
@@ -76,6 +80,7 @@ class HistoryEntry:
     input: Any
     output: Any
     error: ErrorRecord | None
+    undo: UndoView | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +158,7 @@ def get_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunVie
 
 def get_run(connection: Connection, run_id: str) -> RunView | None:
     """One run with everything there is about it, or None."""
-    row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+    row = connection.execute(select(runs, UNDOING_AT).where(runs.c.id == run_id)).one_or_none()
     if row is None:
         return None
     return _run(row, input=_json(row.input), output=_json(row.output), views=get_views(connection, run_id))
@@ -167,14 +172,16 @@ def count_runs(connection: Connection, narrow: RunFilter | None = None) -> dict[
 
 def get_history(connection: Connection, run_id: str) -> list[HistoryEntry]:
     """The history of a run, in order, without what a retry has set aside."""
-    return [_entry(row) for row in connection.execute(_history_of(run_id).order_by(history.c.position))]
+    rows = connection.execute(_history_of(run_id).order_by(history.c.position)).all()
+    return _entries(connection, run_id, rows)
 
 
 def list_history(
     connection: Connection, run_id: str, cursor: str | None = None, limit: int = PAGE
 ) -> Page[HistoryEntry]:
     """The same in pages."""
-    return _page(connection, _history_of(run_id), HISTORY_ORDER, cursor, limit)
+    page = _page(connection, _history_of(run_id), HISTORY_ORDER, cursor, limit)
+    return Page(_entries(connection, run_id, page.items), page.next_cursor)
 
 
 def list_logs(
@@ -336,11 +343,17 @@ def _run(row: Any, **big: Any) -> RunView:
         created_at=to_datetime(row.created_at),
         started_at=_moment(row.started_at),
         ended_at=_moment(row.ended_at),
+        undoing_since=_moment(row.undoing_at) if row.status in UNDER_WAY else None,
         **big,
     )
 
 
-def _entry(row: Any) -> HistoryEntry:
+def _entries(connection: Connection, run_id: str, rows: Sequence[Any]) -> list[HistoryEntry]:
+    undos = undo_views(connection, run_id, rows)
+    return [_entry(row, undos.get(row.operation)) for row in rows]
+
+
+def _entry(row: Any, undo: UndoView | None) -> HistoryEntry:
     return HistoryEntry(
         position=row.position,
         operation=row.operation,
@@ -353,6 +366,7 @@ def _entry(row: Any) -> HistoryEntry:
         input=_json(row.input),
         output=_json(row.output),
         error=_error(row.error),
+        undo=undo,
     )
 
 
@@ -389,8 +403,7 @@ def _approval(row: Any) -> ApprovalView:
 
 NEWEST_RUN = _Order((runs.c.created_at, runs.c.id), _run)
 NEWEST_APPROVAL = _Order((approvals.c.asked_at, approvals.c.id), _approval)
-HISTORY_ORDER = _Order((history.c.position,), _entry, is_falling=False)
-
+HISTORY_ORDER = _Order((history.c.position,), lambda row: row, is_falling=False)
 LOG_ORDER = _Order((run_logs.c.number,), _line, is_falling=False)
 
 

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
+from lib_events.chance import current_seed
 from lib_workflows.errors import DefinitionError
 
 LONGEST = timedelta(days=36_500)
@@ -27,11 +28,13 @@ class Backoff:
                 f"0 <= jitter <= 1, got {self!r}"
             )
 
-    def pause_seconds(self, attempt: int) -> float:
-        """The pause after `attempt` (counted from 1) failed."""
+    def pause_seconds(self, attempt: int, what: str = "") -> float:
+        """The pause after `attempt` (counted from 1) of `what` failed."""
+        seed = current_seed.get()
+        chance = random.random() if seed is None else seed.share(f"pause {what} {attempt}")  # noqa: S311 - spreads load
         exponent = min(attempt - 1, 64)  # with the steepest factor still a number
         longest = min(self.initial.total_seconds() * self.factor**exponent, self.maximum.total_seconds())
-        return longest * (1 - self.jitter * random.random())  # noqa: S311 - spreads load, protects nothing
+        return longest * (1 - self.jitter * chance)
 
 
 DEFAULT_BACKOFF = Backoff()

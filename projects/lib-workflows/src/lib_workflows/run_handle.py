@@ -1,7 +1,6 @@
 """What a caller holds of a run: ask for its result, talk to it, cancel it."""
 
 import asyncio
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from lib_workflows import commands, queries
@@ -10,6 +9,7 @@ from lib_workflows.durations import check_optional_seconds
 from lib_workflows.errors import RunNotFound, UpdateRejected
 from lib_workflows.failure import decode_record
 from lib_workflows.history import run_error
+from lib_workflows.identifiers import update_id
 from lib_workflows.messages import Signal, Update
 from lib_workflows.texts import check_name, check_text
 from lib_workflows.workflow import Workflow
@@ -64,13 +64,12 @@ class RunHandle[R]:
     ) -> Out:
         """Send an update and wait for the reply; raises `UpdateRejected`."""
         check_optional_seconds(timeout, "timeout of update")
-        update_id = uuid.uuid4().hex
-        payload = update.codec.encode(value)
+        new_id, payload = update_id(), update.codec.encode(value)
         await self._engine.database.transact(
-            lambda connection: commands.send_update(connection, self.id, update.name, payload, update_id=update_id)
+            lambda connection: commands.send_update(connection, self.id, update.name, payload, update_id=new_id)
         )
         async with asyncio.timeout(timeout):
-            status, reply = await self._engine.results.wait_update(update_id)
+            status, reply = await self._engine.results.wait_update(new_id)
         if status == "rejected":
             raise UpdateRejected(update.name, reply or "")
         return update.reply_codec.decode(reply or "null")

@@ -18,6 +18,8 @@ from lib_workflows.tables import approvals, attempts, heartbeats, history, messa
 
 # The row that a run which continued as new begins with: how far it has received events.
 RECEIVED_KIND = RECEIVED_OPERATION = "received"
+# The row that says that the run undoes what it did: why, and what in which order.
+UNDOING_KIND = UNDOING_OPERATION = "undoing"
 HISTORY_COLUMNS = tuple(history.c[name] for name in HistoryRow._fields)
 
 

@@ -18,6 +18,7 @@ from lib_workflows.run_record import Attempted
 from lib_workflows.statements import DELETE_ATTEMPT, PUT_ATTEMPT
 from lib_workflows.step import Step, StepOptions, StepRun
 from lib_workflows.transaction_effects import queue_transaction
+from lib_workflows.undoing import announce
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
@@ -36,6 +37,7 @@ def begin_undo(executor: "Executor", pending: Pending) -> None:
     """Undo an operation: in a transaction, or by a step (a plain function is one with patient retries)."""
     operation = pending.operation
     assert isinstance(operation, RunUndo)  # noqa: S101 - the table says so
+    announce(executor)
     if operation.transactional:
         queue_transaction(executor, pending, operation.function, operation.args)
         return
@@ -170,7 +172,8 @@ def _next_attempt_at(executor: "Executor", pending: Pending, attempt: Attempt, e
     """When the next attempt begins; None when this was the last."""
     if pending.cancelling is not None or not attempt.may_be_retried(error):
         return None
-    pause_seconds = attempt.step.options.backoff.pause_seconds(attempt.run.attempt)
+    backoff, what = attempt.step.options.backoff, f"{executor.run.id}{executor.run.scope} {pending.path}"
+    pause_seconds = backoff.pause_seconds(attempt.run.attempt, what)
     next_at = executor.clock_micros() + int(pause_seconds * 1e6)
     ends_at = _ends_at(pending, attempt.step)
     return next_at if ends_at is None or next_at < ends_at else None

@@ -20,9 +20,12 @@ async def test_it_survives_a_crash_at_every_commit(tmp_path):
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import func, select
+
+from lib_events.chance import Seed, seeded
 from lib_events.clock import SystemClock, to_datetime
 from lib_events.database import Connection, Database, open_database
 from lib_events.event import Recordable
@@ -30,6 +33,7 @@ from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import running
 from lib_events.relay import Relay
 from lib_events.statement import Fence, Write
+from lib_events.tables import events
 from lib_workflows.context import Context, RunInfo
 from lib_workflows.driver import Driver
 from lib_workflows.engine import Engine
@@ -57,6 +61,8 @@ __all__ = [
 
 POLL_SECONDS = 0.001
 RESULT_SECONDS = 30.0
+SERVICE = "workflows"
+SEEDED_START = datetime(2026, 1, 1, tzinfo=UTC)
 
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 
@@ -124,12 +130,35 @@ class Environment:
 
 @asynccontextmanager
 async def environment(
-    url: str, workflows: Sequence[AnyWorkflow], *, start: datetime | None = None, **options: Any
+    url: str,
+    workflows: Sequence[AnyWorkflow],
+    *,
+    start: datetime | None = None,
+    seed: int | None = None,
+    **options: Any,
 ) -> AsyncIterator[Environment]:
-    """Open an environment on a database."""
-    clock = SkippingClock(start)
-    async with Engine.open(url, workflows, clock=clock, **options) as engine:
-        yield Environment(engine, clock)
+    """Open an environment on a database; time begins at `start`.
+
+    With a `seed` nothing is left to chance: the same test gets the same ids of runs, events and updates, the same
+    `ctx.random()` and `ctx.uuid()`, and the same pauses between attempts, each time it runs. Time then begins at
+    `SEEDED_START`. What is begun in two runs at once may still end in either order.
+    """
+    clock = SkippingClock(start or (SEEDED_START if seed is not None else None))
+    with seeded(await _seed_for(url, seed, options.get("service", SERVICE))):
+        async with Engine.open(url, workflows, clock=clock, **options) as engine:
+            yield Environment(engine, clock)
+
+
+async def _seed_for(url: str, seed: int | None, service: str = SERVICE) -> Seed | None:
+    """The seed of one more life on a database: it goes on from what is there, else ids would come twice."""
+    if seed is None:
+        return None
+    database = await open_database(url, service=service, schemas=[EVENTS_SCHEMA, SCHEMA])
+    try:
+        told = await database.read(lambda connection: connection.scalar(select(func.count()).select_from(events)))
+    finally:
+        await database.close()
+    return Seed(f"{seed} {told}")
 
 
 class Crashed(Exception):
@@ -234,14 +263,28 @@ async def survive[R](
     *,
     crash_at: int | Sequence[int],
     after: bool = False,
+    seed: int | None = None,
     **options: Any,
 ) -> tuple[R, bool]:
     """Play `scenario(engine)` with a crash at the n-th commit, then again on a new engine over the same database.
 
     Several numbers crash several lives, one after the other (`crashes(seed)` draws them). The scenario must be one
     that may be played twice: start runs by id, ask before sending. Returns what it returned and whether every life
-    crashed: `crash_at` is past the end when not.
+    crashed: `crash_at` is past the end when not. `seed` is as in `environment`, one for all lives.
     """
+    with seeded(await _seed_for(url, seed)):
+        return await _survive(url, workflows, scenario, crash_at=crash_at, after=after, **options)
+
+
+async def _survive[R](
+    url: str,
+    workflows: Sequence[AnyWorkflow],
+    scenario: Callable[[Engine], Awaitable[R]],
+    *,
+    crash_at: int | Sequence[int],
+    after: bool,
+    **options: Any,
+) -> tuple[R, bool]:
     for number in [crash_at] if isinstance(crash_at, int) else crash_at:
         ended = await _play_until_crash(url, workflows, scenario, crash_at=number, after=after, **options)
         if ended is not None:

@@ -28,6 +28,7 @@ from gui_proj.moments import ago, duration
 from gui_proj.page import heading
 from gui_proj.resources import ENDED, Operation, Run
 from gui_proj.timeline import timeline
+from gui_proj.undos import undoing_badge, undos_card
 from gui_proj.visit import Visit
 
 MOST_OPERATIONS: Final = 150
@@ -55,6 +56,7 @@ async def show(visit: Visit) -> Response:
         f"{run['workflow']} · {run['status']}",
         h.div("#run-head", data_live=live, data_every=every)[_head(visit, run)],
         h.div("#run-body", data_live=live)[
+            undos_card(run, listing["items"]),
             _waiting(visit, run),
             card(
                 timeline(run, operations),
@@ -123,6 +125,7 @@ def _head(visit: Visit, run: Run) -> h.Node:
             above=[h.a(href="/runs")["Runs"], " / ", h.span(".mono")[run["id"]]],
             below=h.div(".under")[
                 pill(run["status"]),
+                undoing_badge(run),
                 h.span(".muted")["by ", asker(run), " · ", ago(run["created_at"]), took],
             ],
             beside=_actions(visit, run),
@@ -152,7 +155,7 @@ def _actions(visit: Visit, run: Run) -> h.Node:
     ]
     if run["status"] in {"failed", "cancelled", "nondeterministic"}:
         return [again, _action(visit, run, "retry", "Retry", "retry", style="primary")]
-    if run["status"] not in ENDED and run["status"] != "cancelling":
+    if run["status"] not in ENDED and run["status"] != "cancelling" and not run["undoing_since"]:
         return [_action(visit, run, "cancel", "Cancel", "ban", style="danger")]
     return again
 
@@ -165,7 +168,7 @@ def _action(visit: Visit, run: Run, verb: str, label: str, drawing: str, *, styl
 
 def _waiting(visit: Visit, run: Run) -> h.Node:
     """What an unfinished run waits for; where a person can give it, the form to do so."""
-    waiting = run["waiting_for"]
+    waiting = [each for each in run["waiting_for"] if each["kind"] != "undo"]  # of those the card of undos tells more
     if not waiting or run["status"] in ENDED:
         return None
     signals = dict.fromkeys(each["name"] for each in waiting if each["kind"].removeprefix("wait_") == "signal")
@@ -245,6 +248,8 @@ def _facts_card(run: Run) -> h.Element:
     ]
     if run["parent"]:
         facts.append(("Parent", h.a(".mono", href=link_to_run(run["parent"]))[run["parent"]]))
+    if run["forked_from"]:
+        facts.append(("Forked from", _origin(run, run["forked_from"])))
     if tags := run["tags"].items():
         facts.append(("Tags", [_tag(name, value) for name, value in tags]))
     return card(
@@ -252,6 +257,16 @@ def _facts_card(run: Run) -> h.Element:
         title="Details",
         action=h.a(href=f"/events?subject={quote(run['id'], safe='')}")["Its events"],
     )
+
+
+def _origin(run: Run, origin: str) -> h.Node:
+    """The run that a fork came from, and the way to what became different."""
+    return [
+        h.a(".mono", href=link_to_run(origin))[origin],
+        h.a(".button.small", href=query(f"{link_to_run(run['id'])}/comparison", **{"with": origin}))[
+            icon("fork"), "What differs"
+        ],
+    ]
 
 
 def _tag(name: str, value: str) -> h.Element:
@@ -263,8 +278,9 @@ def _tag(name: str, value: str) -> h.Element:
 
 def _counted(history: Sequence[Operation], *, more: bool) -> str:
     failed = sum(entry["status"] == "failed" for entry in history)
-    undone = sum(entry["kind"] == "undo" for entry in history)
-    words = [f"{len(history)}{'+' if more else ''} operations"]
+    undone = sum(entry["kind"] == "undo" and entry["status"] == "completed" for entry in history)
+    count = sum(entry["kind"] != "undoing" for entry in history)
+    words = [f"{count}{'+' if more else ''} operations"]
     words += [f"{failed} failed"] if failed else []
     words += [f"{undone} undone"] if undone else []
     return " · ".join(words)

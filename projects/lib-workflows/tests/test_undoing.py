@@ -1,0 +1,262 @@
+"""What of a run can be undone, is being undone and has been is visible at any moment."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from lib_events.database import Connection
+from lib_events.event_log import read_after
+from lib_events.testing import wait_until
+from lib_workflows import Context, Engine, NonRetryable, queries, step, workflow
+from lib_workflows.errors import RunCancelled
+from lib_workflows.lifecycle_events import RUN_UNDOING
+from lib_workflows.retry import Backoff
+from lib_workflows.testing import export_history, replay_history
+
+
+class Gate:
+    """Undos wait here until a test opens it."""
+
+    def __init__(self):
+        self.close()
+
+    def close(self):
+        self.open = asyncio.Event()
+        self.attempts = 0
+
+
+gate = Gate()
+
+
+@pytest.fixture(autouse=True)
+async def _closed():
+    gate.close()
+
+
+class SoldOut(Exception):
+    pass
+
+
+@step
+async def take(what: str) -> str:
+    return what
+
+
+@step(errors=(SoldOut,))
+async def sell_out(what: str) -> None:
+    raise SoldOut(what)
+
+
+async def give_back(result: str | None, what: str) -> None:
+    await gate.open.wait()
+
+
+async def cannot_give_back(result: str | None, what: str) -> None:
+    raise NonRetryable("it is gone")
+
+
+@step(name="give-back-later", retries=20, backoff=Backoff(timedelta(milliseconds=1), maximum=timedelta(milliseconds=1)))
+async def give_back_later(result: str | None, what: str) -> None:
+    gate.attempts += 1
+    if not gate.open.is_set():
+        raise ConnectionError("the shop is closed")
+
+
+def book(connection: Connection, what: str) -> str:
+    return what
+
+
+def unbook(connection: Connection, result: str | None, what: str) -> None:
+    pass
+
+
+@workflow(name="baking")
+async def baking(ctx: Context, what: str) -> str:
+    """Take the eggs."""
+    return await ctx.step(take, what, undo=give_back)
+
+
+@workflow(name="shopping")
+async def shopping(ctx: Context, last: str) -> str:
+    """Take this and that, then fail."""
+    await ctx.step(take, "milk", undo=give_back)
+    await ctx.transaction(book, "table", undo=unbook)
+    await ctx.step(take, "bread")
+    await ctx.step(take, "fish", undo=cannot_give_back)
+    await ctx.child(baking, "cake", undo=give_back)
+    try:
+        await ctx.step(sell_out, "wine", undo=give_back)
+    except SoldOut:
+        if last == "keep":
+            return "kept"
+    raise ValueError(f"no {last}")
+
+
+@workflow(name="patient")
+async def patient(ctx: Context) -> None:
+    """Take something that is hard to give back, and fail."""
+    await ctx.step(take, "milk", undo=give_back_later)
+    raise ValueError("no wine")
+
+
+@workflow(name="side-by-side")
+async def side_by_side(ctx: Context) -> None:
+    """Begin two things at once: the one that began later is undone first, whichever ended first."""
+    await ctx.gather(ctx.step(take, "a", undo=give_back), ctx.step(take, "b", undo=give_back))
+    raise ValueError("no")
+
+
+@workflow(name="waits")
+async def waits(ctx: Context) -> None:
+    """Take something and wait."""
+    await ctx.step(take, "milk", undo=give_back)
+    await ctx.sleep(timedelta(days=1))
+
+
+WORKFLOWS = [waits, baking, shopping, patient, side_by_side]
+
+
+@pytest.fixture
+async def engine(database_url):
+    async with Engine.open(database_url, WORKFLOWS) as engine:
+        yield engine
+
+
+async def history_of(engine, run_id):
+    return await engine.database.read(queries.get_history, run_id)
+
+
+async def undos_of(engine, run_id):
+    return {e.operation: (e.undo.name, e.undo.status) for e in await history_of(engine, run_id) if e.undo}
+
+
+async def events_until_the_end(engine, run_id):
+    page = await engine.database.read(lambda c: read_after(c, 0, subject=run_id))
+    found = [placed.event for placed in page.events]
+    return found if found and found[-1].type == "evs.run.failed" else None
+
+
+async def until_undo(engine, run_id, operation, status):
+    async def look():
+        return (await undos_of(engine, run_id)).get(operation, ("", ""))[1] == status
+
+    await wait_until(look)
+
+
+async def test_a_run_that_did_not_fail_says_what_could_be_undone_and_that_nothing_is(engine):
+    handle = await engine.start(shopping, "keep")
+    await handle.result(10)
+    assert await undos_of(engine, handle.id) == {
+        "1": ("give_back", "declared"),
+        "2": ("unbook", "declared"),
+        "4": ("cannot_give_back", "declared"),
+        "5": ("give_back", "declared"),
+    }  # 3 has no undo; 6 raised a declared error: it had no effect
+    run = await engine.database.read(queries.get_run, handle.id)
+    assert run.undoing_since is None
+
+
+async def test_while_a_run_undoes_each_operation_says_how_far_that_is(engine):
+    handle = await engine.start(shopping, "wine")
+    await until_undo(engine, handle.id, "5", "running")
+    assert await undos_of(engine, handle.id) == {
+        "1": ("give_back", "pending"),
+        "2": ("unbook", "pending"),
+        "4": ("cannot_give_back", "pending"),
+        "5": ("give_back", "running"),
+    }
+    run = await engine.database.read(queries.get_run, handle.id)
+    listed = (await engine.database.read(queries.list_runs)).items
+    assert run.status == "running"
+    assert run.started_at < run.undoing_since
+    assert {each.undoing_since for each in listed if each.id == run.id} == {run.undoing_since}
+    gate.open.set()
+    with pytest.raises(ValueError, match="no wine"):
+        await handle.result(10)
+    assert await undos_of(engine, handle.id) == {
+        "1": ("give_back", "undone"),
+        "2": ("unbook", "undone"),
+        "4": ("cannot_give_back", "failed"),
+        "5": ("give_back", "undone"),
+    }
+    (failed,) = [e.undo for e in await history_of(engine, handle.id) if e.operation == "4"]
+    assert failed.error.message == "it is gone"
+    assert (await engine.database.read(queries.get_run, handle.id)).undoing_since is None
+
+
+async def test_pages_of_a_history_say_the_same_as_the_whole(engine):
+    handle = await engine.start(shopping, "wine")
+    await until_undo(engine, handle.id, "5", "running")
+    found, cursor, more = [], None, True
+    while more:
+        page = await engine.database.read(queries.list_history, handle.id, cursor, 1)
+        found += page.items
+        cursor, more = page.next_cursor, page.next_cursor is not None
+    assert found == await history_of(engine, handle.id)
+
+
+async def test_an_undo_that_is_tried_again_says_how_often_and_why(engine):
+    handle = await engine.start(patient)
+    await wait_until(lambda: gate.attempts > 3)
+
+    async def told():
+        (entry, *_) = await history_of(engine, handle.id)
+        return entry.undo if entry.undo.attempt > 3 else None
+
+    undo = await wait_until(told)
+    assert (undo.name, undo.status, undo.error.message) == ("give-back-later", "running", "the shop is closed")
+    gate.open.set()
+    with pytest.raises(ValueError, match="no wine"):
+        await handle.result(10)
+    (entry, *_) = await history_of(engine, handle.id)
+    assert (entry.undo.status, entry.undo.error) == ("undone", None)
+    assert entry.undo.attempt > 3
+
+
+async def test_the_history_and_an_event_tell_once_why_a_run_undoes_also_after_a_crash(sqlite_url):
+    async with Engine.open(sqlite_url, WORKFLOWS) as engine:
+        handle = await engine.start(side_by_side, id="r")
+        await until_undo(engine, "r", "1/2/1", "running")
+        assert (await undos_of(engine, "r"))["1/1/1"] == ("give_back", "pending")
+        await engine.abandon()
+    gate.open.set()
+    async with Engine.open(sqlite_url, WORKFLOWS) as engine:
+        handle = engine.handle("r", side_by_side)
+        with pytest.raises(ValueError, match="no"):
+            await handle.result(10)
+        rows = await history_of(engine, "r")
+        told = await wait_until(lambda: events_until_the_end(engine, "r"))
+        exported = await export_history(engine, "r")
+    assert [row.operation for row in rows][2:] == ["undoing", "1/2/1/undo", "1/1/1/undo"]
+    assert (rows[2].error.type, rows[2].error.message) == ("ValueError", "no")
+    assert [event.data["operations"] for event in told if event.type == RUN_UNDOING.name] == [2]
+    with pytest.raises(ValueError, match="no"):
+        replay_history(side_by_side, exported)
+
+
+async def test_a_retry_of_a_run_that_was_undone_begins_with_nothing_undone(engine):
+    gate.open.set()
+    handle = await engine.start(shopping, "wine")
+    with pytest.raises(ValueError, match="no wine"):
+        await handle.result(10)
+    await handle.retry()
+    with pytest.raises(ValueError, match="no wine"):
+        await handle.result(10)
+    assert [entry.operation for entry in await history_of(engine, handle.id)].count("undoing") == 1
+    assert (await undos_of(engine, handle.id))["1"] == ("give_back", "undone")
+
+
+async def test_a_cancelled_run_undoes_for_its_cancellation(engine):
+    gate.open.set()
+    handle = await engine.start(waits)
+
+    async def waiting():
+        return await handle.status() == "waiting"
+
+    await wait_until(waiting)
+    await handle.cancel("changed my mind")
+    with pytest.raises(RunCancelled):
+        await handle.result(10)
+    (mark,) = [entry for entry in await history_of(engine, handle.id) if entry.kind == "undoing"]
+    assert (mark.error.type, mark.error.message) == ("RunCancelled", "changed my mind")
