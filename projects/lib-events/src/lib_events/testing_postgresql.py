@@ -30,7 +30,8 @@ class KillablePostgresql:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"processes of a PostgreSQL that was killed must end by themselves, got {left}")
             time.sleep(POLL_SECONDS)
-        (self._folder / "postmaster.pid").unlink()
+        for lock in (self._folder / "postmaster.pid", *self._folder.glob(".s.PGSQL.*.lock")):
+            lock.unlink(missing_ok=True)
 
     def _processes(self) -> list[int]:
         """Whoever still works in the folder, also what was started in the very last moment."""
