@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,6 +27,20 @@ async def for_years(ctx: Context) -> str:
 def executors_alive():
     gc.collect()
     return sum(isinstance(found, Executor) for found in gc.get_objects())
+
+
+@contextmanager
+def nothing_is_left():
+    """No run that begins inside is kept by anything, and the garbage collector does not help."""
+    gc.collect()
+    others = {id(found) for found in gc.get_objects()}
+    gc.disable()
+    try:
+        yield
+        left = [found for found in gc.get_objects() if isinstance(found, Executor | Driver | Attempt)]
+        assert [found for found in left if id(found) not in others] == []
+    finally:
+        gc.enable()
 
 
 async def test_runs_that_ended_or_left_are_not_kept_by_their_timers(sqlite_url):
@@ -71,16 +86,10 @@ async def many_sided(ctx: Context, number: int) -> int:
 async def test_what_has_ended_is_gone_without_the_garbage_collector(sqlite_url):
     async with Engine.open(sqlite_url, [many_sided, doubling]) as engine:
         assert await (await engine.start(many_sided, 0)).result(10) == 0
-        gc.collect()
-        gc.disable()
-        try:
+        with nothing_is_left():
             for number in range(10):
                 assert await (await engine.start(many_sided, number)).result(10) == number
             del number
-            left = [found for found in gc.get_objects() if isinstance(found, Executor | Driver | Attempt)]
-        finally:
-            gc.enable()
-        assert left == []
 
 
 @workflow(name="sleeps")
@@ -91,18 +100,12 @@ async def sleeps(ctx: Context, seconds: float) -> str:
 
 async def test_who_sleeps_for_long_leaves_at_once_and_without_the_garbage_collector(sqlite_url):
     async with Engine.open(sqlite_url, [sleeps]) as engine:
-        gc.collect()
-        gc.disable()
-        try:
+        with nothing_is_left():
             for seconds in (100_000.0, 50_000.0):
                 await engine.start(sleeps, seconds)
             short = await engine.start(sleeps, 0.2)
             await wait_until(lambda: list(engine.residence.executors) == [short.id])
             assert await short.result(10) == "awake"
-            left = [found for found in gc.get_objects() if isinstance(found, Executor | Driver)]
-        finally:
-            gc.enable()
-        assert left == []
 
 
 async def test_who_left_to_sleep_wakes_in_time(sqlite_url):

@@ -70,13 +70,14 @@ class Arrivals(Loop):
         more = due.free
         if self.doubt.is_open:
             await self._find_strays(owner)
-        while more and home.has_room:
+        while more and home.room:
+            limit = min(CLAIM_LIMIT, home.room)
             with self.doubt.about_commit():
-                found = await home.database.transact(self._claim, owner, now, fence=fence)
+                found = await home.database.transact(self._claim, owner, now, limit, fence=fence)
             if found:
                 await self._load(list(found), found)
-            more = len(found) == CLAIM_LIMIT
-        if more and not home.has_room and not home.is_lost and not home.is_draining:
+            more = len(found) == limit
+        if more:
             home.make_room(self.wake)
         if due.next_at is not None:
             self.look_at(due.next_at)
@@ -92,8 +93,8 @@ class Arrivals(Loop):
         if strays:
             await self._load(strays, {})
 
-    def _claim(self, connection: Any, owner: str, now: int) -> dict[str, Claimed]:
-        return claim(connection, owner, self.capability, now=now, limit=CLAIM_LIMIT)
+    def _claim(self, connection: Any, owner: str, now: int, limit: int) -> dict[str, Claimed]:
+        return claim(connection, owner, self.capability, now=now, limit=limit)
 
     def look_at(self, at: int) -> None:
         """Look again when that time has come (micros), if not before."""

@@ -441,16 +441,19 @@ class Residence:
 
     def make_room(self, then: Callable[[], None]) -> None:
         """Call `then` when there is room again; those that have rested longest leave for it."""
+        if self.is_lost or self.is_draining:
+            return
         self._wants_room = then
         resting = [found for run_id in self._resting if (found := self.executors.get(run_id)) and found.is_resting]
-        for executor in resting[: max(1, self._in_memory // 10)]:
+        too_many = len(self.executors) - self._in_memory
+        for executor in resting[: too_many + max(1, self._in_memory // 10)]:
             self._evict(executor)
 
     def _gone(self, run_id: str) -> None:
         """A run is not in memory any more."""
         self._resting.pop(run_id, None)
         self.progress.pop(run_id, None)
-        if self._wants_room is not None and self.has_room:
+        if self._wants_room is not None and self.room:
             then, self._wants_room = self._wants_room, None
             then()
 
@@ -466,9 +469,9 @@ class Residence:
                 self.arrivals.look_at(wake_at)
 
     @property
-    def has_room(self) -> bool:
-        """Whether it may take in more."""
-        return len(self.executors) < self._in_memory and not self.is_lost and not self.is_draining
+    def room(self) -> int:
+        """How many more it may take in."""
+        return 0 if self.is_lost or self.is_draining else max(0, self._in_memory - len(self.executors))
 
     @property
     def is_quiet(self) -> bool:
