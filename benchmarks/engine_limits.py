@@ -218,7 +218,7 @@ async def replay(url: str, _seconds: float) -> None:
 
 async def leave(engine: Engine) -> None:
     """Let every resting run leave memory now."""
-    while engine.residence._executors:
+    while engine.residence.executors:
         engine.residence.evict_idle()
         await asyncio.sleep(0.01)
 
@@ -281,29 +281,33 @@ def log_state(connection: Connection) -> tuple[int, int]:
     return row.placed_position, row.published_position
 
 
+async def caught_up(engine: Engine) -> int:
+    """Wait until everything is published; returns how far that is."""
+    while (state := await engine.database.read(log_state))[0] > state[1]:
+        await asyncio.sleep(0.01)
+    return state[1]
+
+
 async def relay(url: str, seconds: float) -> None:
     async with published(url) as engine:
-        read = engine.database.read
         for name, flow in (("W1", one_step), ("W2", ten_steps)):
-            behind = []
+            behind: list[int] = []
 
             async def watch(behind: list[int]) -> None:
                 while True:
                     await asyncio.sleep(0.1)
-                    placed, done = await read(log_state)
+                    placed, done = await engine.database.read(log_state)
                     behind.append(placed - done)
 
-            before, (_, start) = resident_megabytes(), await read(log_state)
+            start, before = await caught_up(engine), resident_megabytes()
             watching = asyncio.create_task(watch(behind))
             began = time.perf_counter()
             speed_of_runs = await speed.closed_loop(engine, flow, seconds)
             ended = time.perf_counter()
             watching.cancel()
-            while (state := await read(log_state))[0] > state[1]:
-                await asyncio.sleep(0.01)
+            events = await caught_up(engine) - start
             took = time.perf_counter() - ended
-            events = (state[1] - start) / (time.perf_counter() - began)
-            speeds = f"{speed_of_runs:,.0f} runs/s, {events:,.0f} events/s published"
+            speeds = f"{speed_of_runs:,.0f} runs/s, {events / (ended + took - began):,.0f} events/s published"
             lag = f"at most {max(behind):,} behind, caught up after {took:.2f} s"
             print(f"relay    {name} {speeds}, {lag}, {resident_megabytes() - before:+.0f} MB")
 
