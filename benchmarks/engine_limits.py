@@ -131,7 +131,7 @@ class SlowCommits:
 
     def execute(self, statement: str, *parameters: object) -> object:
         if statement == "COMMIT":
-            time.sleep(DISK_SECONDS)
+            time.sleep(DISK_SECONDS)  # the slow disk
         return self._raw.execute(statement, *parameters)
 
 
@@ -167,7 +167,7 @@ async def lateness(late: list[float]) -> None:
     """How many milliseconds later than asked for the loop comes back."""
     while True:
         begin = time.perf_counter()
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # what is asked for
         late.append((time.perf_counter() - begin - 0.005) * 1_000)
 
 
@@ -201,7 +201,7 @@ async def replay(url: str, _seconds: float) -> None:
         for _ in range(REPEATS):
             handle = await engine.start(thousand_steps, 1)
             while await handle.status() != "waiting":
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # between two looks
             await leave(engine)
             exported = await export_history(engine, handle.id)
             gc.collect()
@@ -220,7 +220,7 @@ async def leave(engine: Engine) -> None:
     """Let every resting run leave memory now."""
     while engine.residence.executors:
         engine.residence.evict_idle()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # between two looks
 
 
 # Many children
@@ -284,7 +284,7 @@ def log_state(connection: Connection) -> tuple[int, int]:
 async def caught_up(engine: Engine) -> int:
     """Wait until everything is published; returns how far that is."""
     while (state := await engine.database.read(log_state))[0] > state[1]:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # between two looks
     return state[1]
 
 
@@ -295,7 +295,7 @@ async def relay(url: str, seconds: float) -> None:
 
             async def watch(behind: list[int]) -> None:
                 while True:
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.1)  # between two looks
                     placed, done = await engine.database.read(log_state)
                     behind.append(placed - done)
 
@@ -320,7 +320,7 @@ async def every(period: float, seconds: float, work: Callable[[], Awaitable[None
     """Begin `work` once a period, however long it takes."""
     begin = time.perf_counter()
     for number in range(int(seconds / period)):
-        await asyncio.sleep(max(0.0, begin + number * period - time.perf_counter()))
+        await asyncio.sleep(max(0.0, begin + number * period - time.perf_counter()))  # the load's pace
         group.create_task(work())
 
 

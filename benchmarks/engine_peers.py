@@ -144,7 +144,7 @@ def listening(port: int) -> None:
     for _ in range(200):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks
     raise TimeoutError(f"redis-server must listen on port {port} within 10 s")
 
 

@@ -122,7 +122,7 @@ async def restart(engine: Engine, _count: int) -> None:
     await (await engine.start(one_step, 1)).result()
     ran = since_start()
     while await engine.database.read(count_naps) > 0:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # between two looks
     print(f"restart  open {opened:.2f} s, a new run done {ran:.2f} s, a due sleeper done {since_start():.2f} s")
 
 

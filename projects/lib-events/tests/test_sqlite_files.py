@@ -54,8 +54,10 @@ async def test_a_lock_that_is_not_given_back_is_told_of(sqlite_url, other_progra
     monkeypatch.setattr(sqlite, "LOCKED_SECONDS", 0.05)
     database = await opened(sqlite_url)
     other_program.execute("BEGIN IMMEDIATE")
-    with pytest.raises(CommitFailed, match=r"test\.db: database is locked; end what has it open"):
+    with pytest.raises(CommitFailed, match=r"the database: database is locked; end what has it open") as caught:
         await database.transact(move_cursor)
+    assert "test.db" not in str(caught.value)  # clients read it; the log has the note
+    assert caught.value.__notes__ == [f"the database is {database.path}"]
     other_program.execute("ROLLBACK")
     await database.transact(move_cursor)
     await database.close()

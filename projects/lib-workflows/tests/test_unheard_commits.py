@@ -182,29 +182,27 @@ async def goes_on_as_new(ctx: Context, left: int) -> str:
     return "over"
 
 
-async def test_a_transaction_of_a_life_that_was_lost_is_not_done_in_the_next(database_url):
-    """It waits for a connection while its run is loaded again, does it once more, and goes on as new."""
-    async with Engine.open(database_url, [goes_on_as_new]) as engine:
-        await engine.database.transact(flows.make_stock)
-        transact, first, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()
+async def lost_in(engine, commit):
+    """Start a run whose life is lost while the commit of that name waits for its connection.
 
-        async def holding_up_the_first(function, *args, fence=None):
-            if "_transact" in function.__qualname__ and not first.is_set():
-                first.set()
-                await go_on.wait()
-            return await transact(function, *args, fence=fence)
+    Its next life does the same once more, goes on as new and waits; then the first commit comes, too late.
+    """
+    transact, first, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()
 
-        engine.database.transact = holding_up_the_first
-        handle = await engine.start(goes_on_as_new, 1, id="lives")
-        await first.wait()
-        engine.residence.run_lost(engine.residence.executors["lives"], CommitFailed("the connection was lost"))
-        await wait_until(lambda: waits_for_a_signal(engine, "lives"))
-        go_on.set()
-        await wait_until(lambda: engine.residence.is_quiet)
-        assert await engine.database.read(flows.stock_of, "stock") == [-1]
-        await handle.signal(flows.address_changed, "on")
-        assert await handle.result(10) == "over"
-        assert await engine.database.read(flows.stock_of, "stock") == [-1, 0]
+    async def holding_up_the_first(function, *args, fence=None):
+        if commit in function.__qualname__ and not first.is_set():
+            first.set()
+            await go_on.wait()
+        return await transact(function, *args, fence=fence)
+
+    engine.database.transact = holding_up_the_first
+    handle = await engine.start(goes_on_as_new, 1, id="lives")
+    await first.wait()
+    engine.residence.run_lost(engine.residence.executors["lives"], CommitFailed("the connection was lost"))
+    await wait_until(lambda: waits_for_a_signal(engine, "lives"))
+    go_on.set()
+    await wait_until(lambda: engine.residence.is_quiet)
+    return handle
 
 
 async def waits_for_a_signal(engine, run_id):
@@ -212,24 +210,20 @@ async def waits_for_a_signal(engine, run_id):
     return [wait["kind"] for wait in run.waiting_for] == ["wait_signal"]
 
 
+async def test_a_transaction_of_a_life_that_was_lost_is_not_done_in_the_next(database_url):
+    async with Engine.open(database_url, [goes_on_as_new]) as engine:
+        await engine.database.transact(flows.make_stock)
+        handle = await lost_in(engine, "_transact")
+        assert await engine.database.read(flows.stock_of, "stock") == [-1]
+        await handle.signal(flows.address_changed, "on")
+        assert await handle.result(10) == "over"
+        assert await engine.database.read(flows.stock_of, "stock") == [-1, 0]
+
+
 async def test_a_life_that_was_lost_does_not_go_on_as_new_a_second_time(database_url):
     async with Engine.open(database_url, [goes_on_as_new]) as engine:
         await engine.database.transact(flows.make_stock)
-        transact, first, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()
-
-        async def holding_up_the_first(function, *args, fence=None):
-            if "continue_as_new" in function.__qualname__ and not first.is_set():
-                first.set()
-                await go_on.wait()
-            return await transact(function, *args, fence=fence)
-
-        engine.database.transact = holding_up_the_first
-        handle = await engine.start(goes_on_as_new, 1, id="lives")
-        await first.wait()
-        engine.residence.run_lost(engine.residence.executors["lives"], CommitFailed("the connection was lost"))
-        await wait_until(lambda: waits_for_a_signal(engine, "lives"))
-        go_on.set()
-        await wait_until(lambda: engine.residence.is_quiet)
+        handle = await lost_in(engine, "continue_as_new")
         assert await engine.database.read(queries.count_runs) == {"continued": 1, "waiting": 1}
         await handle.signal(flows.address_changed, "on")
         assert await handle.result(10) == "over"

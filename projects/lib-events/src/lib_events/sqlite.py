@@ -52,11 +52,11 @@ from lib_events.statement import Fence, Write, by_statement
 
 READERS = 4
 LOCKED_SECONDS = 5.0  # another program may hold the file's write lock for so long
-LOCKED_PAUSE_SECONDS = 0.01
+LOCKED_PAUSE_SECONDS = 0.01  # between two tries: SQLite tells nobody when a lock is free
 OPEN_LOCKED_SECONDS = 5.0  # the same as we open it
 FUNCTION_LIMIT_SECONDS = 0.25
-FEW_MEMBERS = 4
-QUICK_SECONDS = 0.001
+FEW_MEMBERS = 4  # so few wait for a group that nothing would gather behind it …
+QUICK_SECONDS = 0.001  # … and for so long the loop may wait for the disk itself
 PROGRESS_OPCODES = 10_000  # how often SQLite asks whether the limit has passed
 
 

@@ -48,13 +48,17 @@ def _advice(error: sqlite3.Error) -> str:
 
 
 def not_saved(error: sqlite3.Error, path: Path) -> CommitFailed:
-    """The error for a commit that did not come about."""
-    return CommitFailed(f"nothing was saved in {path}: {error}; {_advice(error)}, then try again")
+    """The error for a commit that did not come about; its text is for clients, its note for who reads the log."""
+    failed = CommitFailed(f"nothing was saved in the database: {error}; {_advice(error)}, then try again")
+    failed.add_note(f"the database is {path}")
+    return failed
 
 
 def not_read(error: sqlite3.Error, path: Path) -> DatabaseUnavailable:
-    """The error for something that could not be read."""
-    return DatabaseUnavailable(f"{path} cannot be read: {error}; {_advice(error)}, then try again")
+    """The error for something that could not be read; text and note as for `not_saved`."""
+    failed = DatabaseUnavailable(f"the database cannot be read: {error}; {_advice(error)}, then try again")
+    failed.add_note(f"the database is {path}")
+    return failed
 
 
 def not_opened(error: sqlite3.Error, path: Path) -> DatabaseInUse | DatabaseReadOnly | DatabaseUnavailable:

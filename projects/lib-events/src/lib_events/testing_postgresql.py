@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1  # between two looks at processes that are not ours to wait for
 START_SECONDS = 60.0
 
 

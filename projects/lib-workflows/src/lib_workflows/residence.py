@@ -153,10 +153,8 @@ class Residence:
         """Whether a new run may begin here at once."""
         return (
             self.is_open
-            and not self.is_lost
-            and not self.is_draining
+            and self.room > 0
             and request.run_at is None
-            and len(self.executors) < self._in_memory
             and self.registry.holds(request.workflow, request.version)
             and (self.arrivals.capability.queues is None or request.queue in self.arrivals.capability.queues)
         )
