@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lib_events.database import Connection, is_database_failure
-from lib_events.statement import Fence, Write
+from lib_events.statement import Write
 from lib_workflows.completion import Completion, complete_cancelled, completed, failed
 from lib_workflows.driver import Pending
 from lib_workflows.errors import LifeOver
@@ -12,12 +12,7 @@ from lib_workflows.history import transaction_signature
 from lib_workflows.operation import RunTransaction, RunUndo
 from lib_workflows.run_logs import Place, logged_at
 from lib_workflows.statements import APPEND_HISTORY
-
-FENCE_OF_RUN = """
-    SELECT 1 FROM workers, runs
-    WHERE workers.id = $1 AND workers.epoch = $2 AND runs.id = $3 AND runs.earlier_lives = $4
-    FOR KEY SHARE
-"""
+from lib_workflows.worker import fence_of_run
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
@@ -78,7 +73,7 @@ async def _transact(executor: "Executor", pending: Pending, call: Callable[[Conn
         return completion
 
     try:
-        completion = await executor.home.database.transact(function, fence=_fence(executor))
+        completion = await executor.home.database.transact(function, fence=fence_of_run(executor.fence, executor.run))
     except Exception as error:  # noqa: BLE001 - what the function raises is its result
         if executor.ended:
             return  # it was loaded again meanwhile, and another life of it does this
@@ -88,12 +83,6 @@ async def _transact(executor: "Executor", pending: Pending, call: Callable[[Conn
         completion = failed(pending, error)
         completion.started_at = started_at
     executor.transacted(completion)
-
-
-def _fence(executor: "Executor") -> Fence | None:
-    """The worker's fence, and the run's: it must not have gone on as new meanwhile, where its place is free again."""
-    run, fence = executor.run, executor.fence
-    return None if fence is None else Fence(FENCE_OF_RUN, (*fence.parameters, run.id, run.earlier_lives))
 
 
 def _is_written_already(error: Exception) -> bool:
