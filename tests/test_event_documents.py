@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from app_svc.discovery import describe_events as describe_app_service
 from app_svc.service import registry_of
 from app_svc.workflow_loading import load_workflows
-from auth_svc.discovery import describe_events as describe_auth_service
+from auth_svc.endpoints.discovery import describe_events as describe_auth_service
 from lib_auth import events as account_events
 from lib_events.asyncapi import describe_service
 from lib_events.event import EventType

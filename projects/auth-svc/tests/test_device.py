@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from auth_svc import accounts, sessions
 from auth_svc import device_codes as device_codes_module
-from auth_svc.grants import DEVICE_SECONDS
+from auth_svc.grants.device import DEVICE_SECONDS
 from auth_svc.tables import device_codes
 from lib_auth.client import DEVICE_GRANT
 

@@ -79,6 +79,11 @@ class NewAccount:
     roles: frozenset[str] = frozenset((MEMBER,))
 
 
+def enabled(account: Account | None) -> Account | None:
+    """The account, if its person may sign in."""
+    return account if account is not None and account.enabled else None
+
+
 def username_key(username: str) -> str:
     """Fold a user name so that look-alikes in case and width are one."""
     return unicodedata.normalize("NFKC", username.strip()).casefold()

@@ -11,13 +11,13 @@ from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import access_api, admin_api, first_start, signing_keys
+from auth_svc import first_start, signing_keys
+from auth_svc.api import rest_routes
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
-from auth_svc.browser import PageRefused, render
-from auth_svc.discovery import describe_events
+from auth_svc.endpoints.discovery import describe_events
+from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.issuer import Issuer
-from auth_svc.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.own_tokens import OwnRevocations
 from auth_svc.pages.notices import error_page
 from auth_svc.parameters import ParametersRejected
@@ -28,6 +28,7 @@ from auth_svc.resources import Resources
 from auth_svc.routes import routes
 from auth_svc.service import AuthService
 from auth_svc.settings import SERVICE, AuthSettings
+from auth_svc.site.browser import PageRefused, render
 from auth_svc.tables import SCHEMA
 from lib_auth import events as account_events
 from lib_auth.access_token import TokenVerifier
@@ -92,8 +93,7 @@ def create_app(service: AuthService) -> FastAPI:
             *routes(),
             *health_routes({"database": _check_database(service.database)}),
             metrics.route(),
-            *admin_api.router.routes,
-            *access_api.router.routes,
+            *rest_routes(),
         ],
     )
     app.state.service = service

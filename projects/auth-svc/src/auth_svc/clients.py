@@ -23,6 +23,8 @@ REFRESH = "refresh_token"
 CREDENTIALS = "client_credentials"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 GRANT_TYPES = (CODE, REFRESH, CREDENTIALS, DEVICE)
+ANY_CLIENT = ["client_secret_basic", "client_secret_post", "none"]
+CONFIDENTIAL = ["client_secret_basic", "client_secret_post"]
 DEFAULT_SCOPE = "openid profile"
 
 # RFC 6749 section 3.1.2: absolute, without a fragment. Its origin becomes a source in a policy: nothing in it ends one.

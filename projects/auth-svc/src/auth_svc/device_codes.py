@@ -1,5 +1,6 @@
 """Device codes as the person sees them: found by what they type, decided once."""
 
+import secrets
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
@@ -8,10 +9,12 @@ from auth_svc import audit, clients, families, listed, sessions
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
 from auth_svc.clients import Client
-from auth_svc.grants import USER_CODE_LETTERS
 from auth_svc.sessions import Session
 from auth_svc.tables import device_codes
 from lib_events.database import Connection
+
+# RFC 8628 section 6.1: no vowels (no words), nothing that looks alike.
+USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,12 @@ class WaitingDevice:
     client: Client
     scopes: frozenset[str]
     resources: tuple[str, ...]
+
+
+def new_user_code() -> str:
+    """Eight letters, 34 bits: with ten minutes and a rate limit nobody guesses one."""
+    letters = [secrets.choice(USER_CODE_LETTERS) for _ in range(8)]
+    return "".join(letters[:4]) + "-" + "".join(letters[4:])
 
 
 def normalise(typed: str) -> str:

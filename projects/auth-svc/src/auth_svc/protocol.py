@@ -21,15 +21,11 @@ from auth_svc.clients import Client
 from auth_svc.decision import Decision
 from auth_svc.effects import DevicePolled, Effect, KillFamily, SaveRefreshToken, TellIssued
 from auth_svc.families import MICROS
-from auth_svc.grants import (
-    ClientCredentialsGrant,
-    CodeGrant,
-    DeviceAuthorization,
-    DeviceGrant,
-    RefreshGrant,
-    RequiredChallenge,
-)
-from auth_svc.id_tokens import IdTokens
+from auth_svc.grants.client_credentials import ClientCredentialsGrant
+from auth_svc.grants.code import CodeGrant, RequiredChallenge
+from auth_svc.grants.device import DeviceAuthorization, DeviceGrant
+from auth_svc.grants.id_token import IdTokens
+from auth_svc.grants.refresh import RefreshGrant
 from auth_svc.issuer import AccessToken, Issuer
 from auth_svc.protocol_request import BASIC_CHALLENGE, Answer, ProtocolRequest
 from auth_svc.resources import TargetInvalid

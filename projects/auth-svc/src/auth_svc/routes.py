@@ -7,19 +7,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from auth_svc import (
-    account_pages,
-    authorize_endpoint,
-    device_pages,
-    discovery,
-    logout,
-    revocation_feed,
-    sign_in_pages,
-    token_endpoint,
-    token_status,
-    userinfo,
-)
-from auth_svc.browser import redirect
+from auth_svc.endpoints import authorize, discovery, logout, revocation_feed, token, token_status, userinfo
+from auth_svc.site import account, device, registration, sign_in
+from auth_svc.site.browser import redirect
 
 STATIC = Path(__file__).parent / "static"
 
@@ -46,10 +36,10 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/oauth2/jwks", discovery.jwks),
     ("GET", "/asyncapi.json", discovery.asyncapi),
     # protocol
-    ("GET", "/oauth2/authorize", authorize_endpoint.authorize),
-    ("POST", "/oauth2/authorize", authorize_endpoint.authorize),
-    ("POST", "/oauth2/token", token_endpoint.token),
-    ("POST", "/oauth2/device_authorization", token_endpoint.device_authorization),
+    ("GET", "/oauth2/authorize", authorize.authorize),
+    ("POST", "/oauth2/authorize", authorize.authorize),
+    ("POST", "/oauth2/token", token.token),
+    ("POST", "/oauth2/device_authorization", token.device_authorization),
     ("POST", "/oauth2/revoke", token_status.revoke),
     ("POST", "/oauth2/introspect", token_status.introspect),
     ("GET", "/oauth2/userinfo", userinfo.userinfo),
@@ -59,17 +49,17 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/revocations", revocation_feed.revocation_feed),
     # pages
     ("GET", "/", _home),
-    ("GET", "/login", sign_in_pages.sign_in_form),
-    ("POST", "/login", sign_in_pages.sign_in),
-    ("GET", "/register", sign_in_pages.registration_form),
-    ("POST", "/register", sign_in_pages.register),
-    ("POST", "/consent", authorize_endpoint.consent),
-    ("GET", "/device", device_pages.device_form),
-    ("POST", "/device", device_pages.device),
-    ("GET", "/account", account_pages.account),
-    ("POST", "/account/password", account_pages.change_password),
-    ("POST", "/account/end-session", account_pages.end_session),
-    ("POST", "/account/sign-out", account_pages.sign_out),
+    ("GET", "/login", sign_in.sign_in_form),
+    ("POST", "/login", sign_in.sign_in),
+    ("GET", "/register", registration.registration_form),
+    ("POST", "/register", registration.register),
+    ("POST", "/consent", authorize.consent),
+    ("GET", "/device", device.device_form),
+    ("POST", "/device", device.device),
+    ("GET", "/account", account.account),
+    ("POST", "/account/password", account.change_password),
+    ("POST", "/account/end-session", account.end_session),
+    ("POST", "/account/sign-out", account.sign_out),
     ("GET", "/static/auth.css", _static("auth.css", "text/css")),
     ("GET", "/static/icon.svg", _static("icon.svg", "image/svg+xml")),
 )

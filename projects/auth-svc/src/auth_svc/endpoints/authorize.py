@@ -8,13 +8,13 @@ from starlette.responses import Response
 
 from auth_svc import authorization, consents, effects
 from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded
-from auth_svc.browser import PageRefused, Visitor, read_page_form, read_pairs, redirect, render, visitor_of
 from auth_svc.consents import Consent
 from auth_svc.effects import Effect
-from auth_svc.oauth_http import REPEATABLE
+from auth_svc.endpoints.oauth_http import REPEATABLE
 from auth_svc.pages.consent import consent_page
 from auth_svc.parameters import read_form
 from auth_svc.service import AuthService, service_of
+from auth_svc.site.browser import PageRefused, Visitor, read_page_form, read_pairs, redirect, render, visitor_of
 from auth_svc.token_rows import usable_client
 from lib_events.database import Connection
 

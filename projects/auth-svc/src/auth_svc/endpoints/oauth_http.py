@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auth_svc import token_rows
-from auth_svc.clients import Client
-from auth_svc.grants import ANY_CLIENT
+from auth_svc.clients import ANY_CLIENT, Client
 from auth_svc.parameters import ParametersRejected, named_client, read_form
 from auth_svc.protocol import Protocol
 from auth_svc.protocol_request import BASIC_CHALLENGE, Answer, ProtocolRequest

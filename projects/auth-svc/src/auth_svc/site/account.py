@@ -8,7 +8,7 @@ from starlette.responses import Response
 from auth_svc import accounts, audit, sessions
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
-from auth_svc.browser import Visitor, read_page_form, redirect, render, sign_out_browser, visitor_of
+from auth_svc.site.browser import Visitor, read_page_form, redirect, render, sign_out_browser, visitor_of
 from auth_svc.pages.account import account_page
 from auth_svc.pages.notices import signed_out_page
 from auth_svc.passwords import SHORTEST, PasswordRejected

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from auth_svc import access_requests
 from auth_svc.access_requests import AccessRequest, AccessRequestRejected
-from auth_svc.admin_views import WITHOUT_NUL, Body
+from auth_svc.api.views import WITHOUT_NUL, Body
 from auth_svc.service import service_of
 from lib_auth.principal import MEMBER, Principal
 from lib_events.clock import to_datetime

@@ -1,49 +1,20 @@
-"""`/v1/admin`: users, clients and the audit, for administrators with a token made for just this."""
+"""`/v1/admin/users`: people, what they may do, and whether they may sign in."""
 
-import json
 import secrets
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import SecretStr
 
-from auth_svc import accounts, audit, clients, opaque
+from auth_svc import accounts
 from auth_svc.accounts import Account, AccountRejected, NewAccount
-from auth_svc.admin_views import (
-    WITHOUT_NUL,
-    AuditLine,
-    ClientBody,
-    ClientView,
-    Page,
-    PasswordBody,
-    RolesBody,
-    UserBody,
-    UserView,
-)
-from auth_svc.clients import Client, ClientRejected
+from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, Named, administrator, invalid
+from auth_svc.api.views import Page, PasswordBody, RolesBody, UserBody, UserView
 from auth_svc.passwords import PasswordRejected, PasswordsBusy
 from auth_svc.service import AuthService, service_of
-from lib_auth.principal import ADMIN, Principal
-from lib_events.clock import to_datetime
+from lib_auth.principal import ADMIN
 from lib_events.problem import Problem
 
-PAGE = 100
-
-
-async def administrator(request: Request) -> Principal:
-    """Let in whoever has both the scope and the role `admin`."""
-    guard = service_of(request).admin_guard
-    principal = await guard.authenticate(request)
-    guard.authorise(principal, scope=ADMIN, role=ADMIN)
-    return principal
-
-
-Limit = Annotated[int, Query(ge=1, le=500)]
-Named = Annotated[str, Path(pattern=WITHOUT_NUL)]
-Cursor = Annotated[str | None, Query(pattern=WITHOUT_NUL)]
-Line = Annotated[int, Query(ge=1, lt=2**63)]
-Administrator = Annotated[Principal, Depends(administrator)]
-router = APIRouter(prefix="/v1/admin", tags=["administration"], dependencies=[Depends(administrator)])
+router = APIRouter(prefix="/v1/admin", tags=["users"], dependencies=[Depends(administrator)])
 
 
 @router.get("/users")
@@ -64,7 +35,7 @@ async def create_user(request: Request, body: UserBody, by: Administrator) -> Us
         new = NewAccount(body.username, kept, body.email, frozenset(body.roles))
         account = await service.database.transact(accounts.register, new, service.actor(request, by.subject))
     except AccountRejected as error:
-        raise _invalid(error.field, error.detail) from error
+        raise invalid(error.field, error.detail) from error
     return UserView.of(account, generated)
 
 
@@ -116,59 +87,8 @@ async def set_roles(request: Request, user: Named, body: RolesBody, by: Administ
     try:
         changed = await service.database.transact(accounts.set_roles, account.id, frozenset(body.roles), actor)
     except AccountRejected as error:
-        raise _invalid(error.field, error.detail) from error
+        raise invalid(error.field, error.detail) from error
     return UserView.of(changed)
-
-
-@router.get("/clients")
-async def list_clients(request: Request, cursor: Cursor = None, limit: Limit = PAGE) -> Page[ClientView]:
-    """List clients by id."""
-    found = await service_of(request).database.read(clients.page, cursor, limit)
-    more = found[-1].id if len(found) == limit else None
-    return Page(items=[ClientView.of(client) for client in found], next_cursor=more)
-
-
-@router.post("/clients", status_code=201)
-async def create_client(request: Request, body: ClientBody, by: Administrator) -> ClientView:
-    """Make a client; its secret is in this answer and nowhere else."""
-    service = service_of(request)
-    secret = None if body.public else opaque.new_secret()
-    actor = service.actor(request, by.subject)
-    client = Client(
-        id=body.id,
-        name=body.name,
-        secret_digest=opaque.digest(secret) if secret else None,
-        redirect_uris=tuple(body.redirect_uris),
-        post_logout_redirect_uris=tuple(body.post_logout_redirect_uris),
-        grant_types=tuple(body.grant_types),
-        scopes=frozenset(body.scopes),
-        roles=frozenset(body.roles),
-        access_token_seconds=body.access_token_seconds,
-        created_at=actor.at,
-    )
-    try:
-        return ClientView.of(await service.database.transact(clients.register, client, actor), secret)
-    except ClientRejected as error:
-        raise _invalid(error.field, error.detail) from error
-
-
-@router.get("/audit")
-async def list_audit(request: Request, cursor: Line | None = None, limit: Limit = PAGE) -> Page[AuditLine]:
-    """Show what happened, newest first."""
-    rows = await service_of(request).database.read(audit.page, cursor, limit)
-    lines = [
-        AuditLine(
-            id=row.id,
-            at=to_datetime(row.at).isoformat(),
-            who=row.who,
-            what=row.what,
-            about=row.about,
-            address=row.address,
-            detail=json.loads(row.detail),
-        )
-        for row in rows
-    ]
-    return Page(items=lines, next_cursor=str(lines[-1].id) if len(lines) == limit else None)
 
 
 async def _find(service: AuthService, user: str) -> Account:
@@ -191,12 +111,7 @@ async def _hash(service: AuthService, password: str) -> str:
     try:
         return await service.passwords.hash(password)
     except PasswordRejected as error:
-        raise _invalid("password", str(error)) from error
+        raise invalid("password", str(error)) from error
     except PasswordsBusy as error:
         headers = {"retry-after": str(error.retry_after)}
         raise Problem(503, "busy", detail="too many passwords at once; try again", headers=headers) from error
-
-
-def _invalid(field: str, detail: str) -> Problem:
-    errors = [{"pointer": f"/{field}", "detail": detail}]
-    return Problem(422, "invalid-input", "The input is not valid", f"/{field}: {detail}", errors=errors)

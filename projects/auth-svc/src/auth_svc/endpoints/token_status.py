@@ -9,11 +9,11 @@ from auth_svc import accounts, token_rows
 from auth_svc.accounts import Account
 from auth_svc.clients import Client
 from auth_svc.effects import Effect, KillFamily, RevokeToken
+from auth_svc.endpoints.oauth_http import ClientRequest, ProtocolRefused, read_client_request, refusal, respond
+from auth_svc.endpoints.token import commit
 from auth_svc.families import MICROS
-from auth_svc.oauth_http import ClientRequest, ProtocolRefused, read_client_request, refusal, respond
 from auth_svc.protocol_request import Answer
 from auth_svc.service import AuthService
-from auth_svc.token_endpoint import commit
 from auth_svc.token_rows import RefreshToken
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from auth_svc.endpoints.oauth_http import NO_STORE, authenticate, refusal, respond
 from auth_svc.families import MICROS
-from auth_svc.oauth_http import NO_STORE, authenticate, refusal, respond
 from auth_svc.parameters import SECONDS
 from auth_svc.protocol_request import ProtocolRequest
 from auth_svc.service import AuthService, service_of

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from auth_svc import effects, token_rows
 from auth_svc.effects import Effect, TellIssued, issued_event
-from auth_svc.oauth_http import REPEATABLE, refusal, respond
+from auth_svc.endpoints.oauth_http import REPEATABLE, refusal, respond
 from auth_svc.parameters import named_client, read_form
 from auth_svc.protocol import Protocol
 from auth_svc.protocol_request import Answer, ProtocolRequest

@@ -1,6 +1,5 @@
-"""`/login` and `/register`: a password becomes a session."""
+"""`/login`: a password becomes a session."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
@@ -9,8 +8,9 @@ from starlette.responses import Response
 from auth_svc import accounts, audit, first_start, opaque, sessions
 from auth_svc.accounts import Account, AccountRejected, NewAccount, username_key
 from auth_svc.audit import Actor
-from auth_svc.authorize_endpoint import client_behind
-from auth_svc.browser import (
+from auth_svc.endpoints.authorize import client_behind
+from auth_svc.site.new_session import start_session
+from auth_svc.site.browser import (
     PageRefused,
     Visitor,
     read_page_form,
@@ -40,16 +40,6 @@ class _Attempt:
     way_on: str
 
 
-@dataclass(frozen=True, slots=True)
-class _SignIn:
-    """A sign-in whose password was right."""
-
-    account: Account  # as it was when the password was checked
-    before: Session | None  # what the browser had
-    cookie: str = field(repr=False)
-    user_agent: str
-
-
 async def sign_in_form(request: Request) -> Response:
     """Show the sign-in page."""
     visitor = await visitor_of(request)
@@ -75,7 +65,7 @@ async def sign_in(request: Request) -> Response:
         return await _show(request, visitor, attempt.way_on, username=attempt.username, error=WRONG, status=401)
     service.sign_in_limits.succeeded(key, address)
     first_start.forget_initial_password(service.settings, account.username)
-    return await _start_session(request, visitor, account, attempt.way_on)
+    return await start_session(request, visitor, account, attempt.way_on)
 
 
 async def check_password(service: AuthService, username: str, password: str) -> Account | None:
@@ -89,29 +79,6 @@ async def check_password(service: AuthService, username: str, password: str) -> 
         await service.database.transact(accounts.rehash, account.id, kept, fresh)
         return replace(account, password_hash=fresh)
     return account
-
-
-async def registration_form(request: Request) -> Response:
-    """Show the registration page where people may make themselves an account."""
-    _check_open(service_of(request))
-    return await _show_registration(request, await visitor_of(request), way_on(request.query_params.get("next")))
-
-
-async def register(request: Request) -> Response:
-    """Make an account and sign it in."""
-    service, visitor = service_of(request), await visitor_of(request)
-    _check_open(service)
-    form = await read_page_form(request, visitor)
-    target = way_on(form.get("next"))
-    try:
-        service.sign_in_limits.begin("registration", address_of(request))
-        password_hash = await service.passwords.hash(form.get("password", ""))
-        new = NewAccount(form.get("username", ""), password_hash, form.get("email"))
-        account = await service.database.transact(accounts.register, new, service.actor(request))
-    except (AccountRejected, PasswordRejected) as error:
-        at = error.field if isinstance(error, AccountRejected) else "password"
-        return await _show_registration(request, visitor, target, form=form, errors={at: str(error)})
-    return await _start_session(request, visitor, account, target)
 
 
 async def _show(
@@ -140,59 +107,7 @@ async def _show(
     return response
 
 
-async def _show_registration(
-    request: Request,
-    visitor: Visitor,
-    target: str,
-    *,
-    form: Mapping[str, str] | None = None,
-    errors: Mapping[str, str] | None = None,
-) -> Response:
-    _, targets = await client_behind(service_of(request), target)
-    typed = form or {}
-    page = registration_page(
-        csrf=visitor.csrf,
-        way_on=target,
-        username=typed.get("username", ""),
-        email=typed.get("email", ""),
-        field_errors=errors,
-        shortest=SHORTEST,
-    )
-    return render(request, page, visitor=visitor, status=422 if errors else 200, form_targets=targets)
-
-
-async def _start_session(request: Request, visitor: Visitor, account: Account, target: str) -> Response:
-    service = service_of(request)
-    act_as(account.id)
-    new = _SignIn(account, visitor.session, opaque.new_secret(), request.headers.get("user-agent", ""))
-    if not await service.database.transact(_start, new, service.actor(request, account.id)):
-        raise PageRefused(403, "You cannot sign in", "The account was changed meanwhile. Try again.")
-    response = redirect(target)
-    sign_in_browser(response, service.issuer, new.cookie)
-    return response
-
-
-def _start(connection: Connection, new: _SignIn, actor: Actor) -> bool:
-    """Replace whatever session the browser had; False when what was checked is no longer so.
-
-    Hashing takes a while. A password that was set meanwhile has ended every session of the old one, and must end this.
-    """
-    account = accounts.lock(connection, new.account.id)
-    if account is None or not account.enabled or account.password_hash != new.account.password_hash:
-        return False
-    if new.before is not None:
-        sessions.end(connection, new.before.id, "signed in again", actor.at)
-    audit.record(connection, actor, "session.started", about=account.id)
-    sessions.start(connection, new.cookie, account.id, actor, new.user_agent)
-    return True
-
-
 def _record_failure(connection: Connection, username: str, actor: Actor) -> None:
     """Name the account if there is one; people type passwords into the wrong field."""
     account = accounts.find_by_username(connection, username)
     audit.record(connection, actor, "session.refused", about=account.id if account else None)
-
-
-def _check_open(service: AuthService) -> None:
-    if not service.settings.registration:
-        raise PageRefused(404, "No such page", "Ask an administrator for an account.")
