@@ -21,7 +21,7 @@ from auth_svc import accounts, first_start, opaque, passwords
 from auth_svc.accounts import Account, NewAccount
 from auth_svc.app import create_app, open_service
 from auth_svc.audit import Actor
-from auth_svc.clients import Client
+from auth_svc.client import Client
 from auth_svc.clients import register as register_client
 from auth_svc.service import AuthService
 from auth_svc.settings import AuthSettings

@@ -23,21 +23,46 @@ async def test_a_refresh_token_brings_new_tokens_and_is_used_up(provider_on_both
     assert "id_token" in second
 
 
-async def test_using_a_refresh_token_twice_ends_the_family(provider_on_both):
-    provider = provider_on_both
-    first = await provider.tokens()
-    second = (await provider.refresh(first["refresh_token"])).json()
-    assert (await provider.refresh(first["refresh_token"])).json()["error"] == "invalid_grant"
-    assert (await provider.refresh(second["refresh_token"])).json()["error"] == "invalid_grant"
-    assert not (await provider.introspect(second["access_token"]))["active"]
+@pytest.fixture
+async def strict(run_provider, tmp_path, database_url):
+    """An AuthService that gives no second chance, on both databases."""
+    async with run_provider(tmp_path, database_url, refresh_grace_seconds=0) as running:
+        await running.add_user("ada")
+        yield running
 
 
-async def test_of_twenty_who_race_for_a_refresh_token_one_wins(provider_on_both):
+async def test_using_a_refresh_token_twice_ends_the_family(strict):
+    first = await strict.tokens()
+    second = (await strict.refresh(first["refresh_token"])).json()
+    assert (await strict.refresh(first["refresh_token"])).json()["error"] == "invalid_grant"
+    assert (await strict.refresh(second["refresh_token"])).json()["error"] == "invalid_grant"
+    assert not (await strict.introspect(second["access_token"]))["active"]
+
+
+async def test_of_twenty_who_race_for_a_refresh_token_one_wins(strict):
+    tokens = await strict.tokens()
+    answers = await asyncio.gather(*(strict.refresh(tokens["refresh_token"]) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
+    assert {answer.json()["error"] for answer in answers if answer.status_code == 400} == {"invalid_grant"}
+
+
+async def test_twenty_tabs_that_refresh_at_once_are_told_the_same_successor(provider_on_both):
     provider = provider_on_both
     tokens = await provider.tokens()
     answers = await asyncio.gather(*(provider.refresh(tokens["refresh_token"]) for _ in range(20)))
-    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
-    assert {answer.json()["error"] for answer in answers if answer.status_code == 400} == {"invalid_grant"}
+    assert {answer.status_code for answer in answers} == {200}
+    (successor,) = {answer.json()["refresh_token"] for answer in answers}
+    after = await provider.refresh(successor)
+    assert after.status_code == 200
+
+
+async def test_a_refresh_token_whose_successor_was_used_ends_the_family(provider_on_both):
+    provider = provider_on_both
+    first = await provider.tokens()
+    second = (await provider.refresh(first["refresh_token"])).json()
+    third = (await provider.refresh(second["refresh_token"])).json()
+    assert (await provider.refresh(first["refresh_token"])).json()["error"] == "invalid_grant"
+    assert (await provider.refresh(third["refresh_token"])).json()["error"] == "invalid_grant"
 
 
 async def test_a_full_disk_is_told_and_the_refresh_token_is_still_good(provider):

@@ -90,7 +90,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
     async with (
         _open_database(settings) as database,
         httpx.AsyncClient() as http,
-        Sender(settings.webhook_destinations) as sender,
+        Sender(settings.destinationss) as sender,
     ):
         contracts = await database.transact(keep_contracts, registry.schemas())
         key = _sealing_key(settings)
@@ -138,7 +138,7 @@ async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
     """Run an engine and nothing that answers anybody; relay, importer and subscriptions wait to take the lead."""
     loaded = load_workflows(settings.workflows)
     registry = registry_of(loaded)
-    async with _open_database(settings) as database, Sender(settings.webhook_destinations) as sender:
+    async with _open_database(settings) as database, Sender(settings.destinationss) as sender:
         await database.transact(keep_contracts, registry.schemas())
         subscriptions = _subscriptions(database, loaded)
         key = _sealing_key(settings)

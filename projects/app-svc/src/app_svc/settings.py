@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from lib_events.destinations import Destinations
 from lib_events.settings import Names, Settings, SettingsRejected
-from lib_events.webhook_destination import Destinations
 
 SERVICE: Final = "app-svc"
 CLIENT_ID: Final = "evs-app"  # how we call the AuthService
@@ -40,7 +40,7 @@ class AppSettings(Settings):
         return f"{self.app_url}/.well-known/oauth-protected-resource"
 
     @property
-    def webhook_destinations(self) -> Destinations:
+    def destinationss(self) -> Destinations:
         """Where webhooks may go; raises `SettingsRejected`."""
         try:
             return Destinations(tuple(ip_network(text) for text in self.webhook_allow_private))

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lib_auth.access_token import RevocationsUnknown, TokenRejected, TokenVerifier
-from lib_auth.guard import bearer_token
+from lib_auth.credentials import read_credentials
 from lib_auth.jwks import KeysUnavailable
 from lib_events.event_log import Cursor, CursorRejected
 from lib_events.event_stream import EventStream, Unlogged
@@ -40,7 +40,8 @@ class Streams:
 
     def open(self, request: Request, cursor: Cursor, wanted: Filter, unlogged: Unlogged | None = None) -> Response:
         """Return the stream of events after `cursor`, and of what `unlogged` tells meanwhile."""
-        authorised = partial(self._is_good, bearer_token(request) or "")
+        credentials = read_credentials(request)
+        authorised = partial(self._is_good, credentials.token if credentials else "")
         return EventStream(self._feed, cursor, wanted, authorised=authorised, unlogged=unlogged)
 
     def close(self) -> None:

@@ -18,8 +18,8 @@ from lib_events import tables
 from lib_events import webhooks as commands
 from lib_events.clock import to_datetime
 from lib_events.database import Connection
+from lib_events.destinations import URL_LIMIT, DestinationRefused
 from lib_events.problem import Problem
-from lib_events.webhook_destination import URL_LIMIT, DestinationRefused
 from lib_events.webhooks import NewWebhook, TooManyWebhooks, Webhook, new_id, new_secret
 
 MICROS_PER_MILLISECOND = 1_000
@@ -122,7 +122,7 @@ class WebhookRoutes:
         self._database = service.database
         self._webhooks = service.webhooks
         self._key = service.sealing_key
-        self._destinations = service.settings.webhook_destinations
+        self._destinations = service.settings.destinationss
 
     async def list(self, caller: CallerOf, cursor: CursorText = None, limit: Limit = 50) -> Page[WebhookDocument]:
         """List my webhooks (an operator sees all), newest first."""

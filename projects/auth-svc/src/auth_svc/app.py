@@ -15,9 +15,11 @@ from auth_svc import first_start, signing_keys
 from auth_svc.api import rest_routes
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
+from auth_svc.client_keys import ClientKeys
 from auth_svc.endpoints.discovery import describe_events
 from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.issuer import Issuer
+from auth_svc.nonces import Nonces
 from auth_svc.own_tokens import OwnRevocations
 from auth_svc.pages.notices import error_page
 from auth_svc.parameters import ParametersRejected
@@ -32,9 +34,11 @@ from auth_svc.site.browser import PageRefused, render
 from auth_svc.tables import SCHEMA
 from lib_auth import events as account_events
 from lib_auth.access_token import TokenVerifier
+from lib_auth.credentials import SenderCheck
 from lib_auth.guard import Guard
 from lib_events import event_log
 from lib_events.broker import Broker
+from lib_events.checked_http import CheckedHttp
 from lib_events.clock import SystemClock
 from lib_events.contracts import keep_contracts
 from lib_events.database import UNAVAILABLE, Connection, Database, open_database
@@ -46,12 +50,15 @@ from lib_events.lifecycle import Loop, running
 from lib_events.problem import install_problem_handlers
 from lib_events.relay import Relay
 from lib_events.retention import Keep, Retention
+from lib_events.sealed import SealingKey
+from lib_events.secret_file import create_secret
 from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics, RequestTelemetry
 
 logger = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES = 64 * 1024
+SEALING_KEY_FILE = "sealing-key"
 RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
 SCHEMAS = (event_log.SCHEMA, SCHEMA)
 EVENT_TYPES = EventRegistry(*account_events.ALL, ApprovalDecided)
@@ -71,11 +78,13 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
         contracts = await database.transact(keep_contracts, EVENT_TYPES.schemas())
         private = signing_keys.load_private_key(settings.secrets)
         keys = await database.transact(signing_keys.publish_key, private, SystemClock().micros())
-        issuer = Issuer(url, keys, Resources(url, settings.app_url))
+        secret = create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate)
+        issuer = Issuer(url, keys, Resources(url, settings.app_url), Nonces(secret), settings.refresh_grace_seconds)
         await _first_start(database, settings, issuer, passwords)
-        service = _wire(settings, database, issuer, passwords, contracts)
-        async with running(*_loops(service)):
-            yield service
+        async with CheckedHttp(settings.destinations(is_loopback=issuer.is_loopback)) as http:
+            service = _wire(settings, database, issuer, passwords, http, contracts=contracts)
+            async with running(*_loops(service)):
+                yield service
     finally:
         passwords.close()
         await database.close()
@@ -111,7 +120,13 @@ def create_app(service: AuthService) -> FastAPI:
 
 
 def _wire(
-    settings: AuthSettings, database: Database, issuer: Issuer, passwords: Passwords, contracts: Mapping[str, int]
+    settings: AuthSettings,
+    database: Database,
+    issuer: Issuer,
+    passwords: Passwords,
+    http: CheckedHttp,
+    *,
+    contracts: Mapping[str, int],
 ) -> AuthService:
     app, admin = issuer.resources.app, issuer.resources.admin
     revocations = OwnRevocations(database)
@@ -126,13 +141,15 @@ def _wire(
         database=database,
         event_document=describe_events(contracts),
         issuer=issuer,
+        client_keys=ClientKeys(http),
         passwords=passwords,
         sign_in_limits=SignInLimits(),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
         verifier=verifier(app, admin),
+        sender=SenderCheck(issuer.url),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
-        app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA),
+        app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA, origin=issuer.url),
         clock=SystemClock(),
     )
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Error
 
 from auth_svc.accounts import Account
-from auth_svc.clients import Client
+from auth_svc.client import Client
 from auth_svc.consents import Consent
 from auth_svc.effects import Effect
 from auth_svc.families import MICROS

@@ -42,3 +42,8 @@ def remember(connection: Connection, user_id: str, client_id: str, consent: Cons
             granted_at=now,
         )
     )
+
+
+def forget_client(connection: Connection, client_id: str) -> None:
+    """Forget what anybody allowed a client."""
+    connection.execute(delete(consents).where(consents.c.client_id == client_id))

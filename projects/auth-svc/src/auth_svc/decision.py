@@ -1,11 +1,15 @@
 """What a decision about one request may look at, and the effects it lists; the grants know no more than this."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from authlib.oauth2.rfc6749 import AuthorizationServer
 
 from auth_svc.effects import Effect
 from auth_svc.families import Family
 from auth_svc.issuer import Issuer
 from auth_svc.token_rows import TokenRows
+from lib_auth.dpop import Proof
 
 
 class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no types
@@ -21,3 +25,11 @@ class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no t
         self.resources: tuple[str, ...] = ()  # what a person is allowing right now
         self.session_id = ""
         self.authenticated_at = 0
+        self.actor: Mapping[str, Any] | None = None  # who acts for the person
+        self.proof: Proof | None = None  # of the key that tokens are bound to
+        self.refresh_token: str | None = None  # what the next one is, where that is not by chance
+        self.is_repeat = False  # the next refresh token was given out a moment ago, and is told once more
+
+    def holds(self, thumbprint: str) -> bool:
+        """Whether the client has proven that it holds that key."""
+        return self.proof is not None and self.proof.thumbprint == thumbprint

@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from auth_svc import audit, clients, families, listed, sessions
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
-from auth_svc.clients import Client
+from auth_svc.client import Client
 from auth_svc.sessions import Session
 from auth_svc.tables import device_codes
 from lib_events.database import Connection

@@ -4,14 +4,15 @@ The effects that can lose a race come first; when one of them does, nothing of t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, Table, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from auth_svc import families, listed, sessions
 from auth_svc.families import Family
-from auth_svc.tables import codes, device_codes, refresh_tokens, revoked_tokens
+from auth_svc.tables import codes, device_codes, proofs, pushed_requests, refresh_tokens, revoked_tokens
 from lib_auth.events import TokenIssued, TokenIssuedData, TokenRevoked, TokenRevokedData
 from lib_events.database import Connection
 from lib_events.event import Event
@@ -27,10 +28,15 @@ class UseCode:
 
 @dataclass(frozen=True, slots=True)
 class UseRefreshToken:
-    """Rotate a refresh token: it must be unused and its family alive."""
+    """Rotate a refresh token: it must be unused and its family alive.
+
+    `salt` tells its successor to whoever shows it again within `grace_micros`.
+    """
 
     digest: bytes
     family_id: str
+    salt: bytes = field(repr=False)
+    grace_micros: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,29 @@ class UseDeviceCode:
 
     digest: bytes
     family_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UseProof:
+    """Take a proof that counts once: a client assertion or a DPoP proof."""
+
+    digest: bytes
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsePushedRequest:
+    """Answer a pushed authorization request with a code: that must not have happened yet."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BindKey:
+    """Bind a family's refresh tokens to a key."""
+
+    family_id: str
+    thumbprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +95,7 @@ class SaveCode:
     redirect_uri: str
     challenge: str
     nonce: str | None
+    key_thumbprint: str | None
     expires_at: int
 
 
@@ -114,11 +144,10 @@ class TellIssued:
     data: TokenIssuedData
 
 
+type Raced = UseProof | UsePushedRequest | UseCode | UseRefreshToken | UseDeviceCode | StartFamily
 type Effect = (
-    UseCode
-    | UseRefreshToken
-    | UseDeviceCode
-    | StartFamily
+    Raced
+    | BindKey
     | KillFamily
     | SaveCode
     | SaveRefreshToken
@@ -127,19 +156,18 @@ type Effect = (
     | RevokeToken
     | TellIssued
 )
-RACED = (UseCode, UseRefreshToken, UseDeviceCode, StartFamily)
-TABLES = {UseCode: codes, UseRefreshToken: refresh_tokens}
+RACED = (UseProof, UsePushedRequest, UseCode, UseRefreshToken, UseDeviceCode, StartFamily)
 
 
-def commit(connection: Connection, effects: Sequence[Effect], now: int) -> bool:
-    """Do all of `effects`, or none; False means another request was first."""
+def commit(connection: Connection, effects: Sequence[Effect], now: int) -> Raced | None:
+    """Do all of `effects`, or none: then another request was first, and the effect that lost to it is returned."""
     for effect in effects:
         if isinstance(effect, RACED) and not _use(connection, effect, now):
-            return False
+            return effect
     for effect in effects:
         if not isinstance(effect, RACED):
             _do(connection, effect, now)
-    return True
+    return None
 
 
 def issued_event(source: str, data: TokenIssuedData) -> Event:
@@ -147,21 +175,49 @@ def issued_event(source: str, data: TokenIssuedData) -> Event:
     return Event.of(TokenIssued, data, source=source, subject=data.token)
 
 
-def _use(connection: Connection, effect: UseCode | UseRefreshToken | UseDeviceCode | StartFamily, now: int) -> bool:
+def _use(connection: Connection, effect: Raced, now: int) -> bool:  # noqa: PLR0911 - one way out for each kind
     """Compare and swap; what the effect depends on is locked first, so that its end is either seen or waits."""
-    if isinstance(effect, StartFamily):
-        return _start_family(connection, effect)
+    match effect:
+        case StartFamily():
+            return _start_family(connection, effect)
+        case UseProof(digest, expires_at):
+            return _use_proof(connection, digest, expires_at)
+        case UsePushedRequest(digest):
+            unused = (pushed_requests.c.digest == digest) & pushed_requests.c.used_at.is_(None)
+            return _swap(connection, pushed_requests, unused, used_at=now)
     if not families.touch(connection, effect.family_id):
         return False
-    if isinstance(effect, UseDeviceCode):
-        return _use_device_code(connection, effect)
-    table = TABLES[type(effect)]
-    unused = (table.c.digest == effect.digest) & table.c.used_at.is_(None)
-    if connection.execute(update(table).where(unused).values(used_at=now)).rowcount:
-        return True
-    # RFC 9700 sections 2.1.1 and 4.14.2: nobody can tell which of the two was the thief.
-    families.revoke(connection, effect.family_id, "a code or refresh token was used twice", now)
-    return False
+    match effect:
+        case UseDeviceCode(digest):
+            approved = (device_codes.c.digest == digest) & (device_codes.c.status == "approved")
+            return _swap(connection, device_codes, approved, status="consumed")
+        case UseCode(digest):
+            unused = (codes.c.digest == digest) & codes.c.used_at.is_(None)
+            used = _swap(connection, codes, unused, used_at=now)
+        case UseRefreshToken(digest):
+            unused = (refresh_tokens.c.digest == digest) & refresh_tokens.c.used_at.is_(None)
+            used = _swap(connection, refresh_tokens, unused, used_at=now, salt=effect.salt)
+            if not used and _was_just_used(connection, effect, now):
+                return False  # by another tab of the same browser, most likely: it is told the same successor
+    if not used:
+        # RFC 9700 sections 2.1.1 and 4.14.2: nobody can tell which of the two was the thief.
+        families.revoke(connection, effect.family_id, "a code or refresh token was used twice", now)
+    return used
+
+
+def _swap(connection: Connection, table: Table, expected: ColumnElement[bool], **values: Any) -> bool:
+    return bool(connection.execute(update(table).where(expected).values(**values)).rowcount)
+
+
+def _was_just_used(connection: Connection, effect: UseRefreshToken, now: int) -> bool:
+    used_at = connection.scalar(select(refresh_tokens.c.used_at).where(refresh_tokens.c.digest == effect.digest))
+    return used_at is not None and now - used_at < effect.grace_micros
+
+
+def _use_proof(connection: Connection, digest: bytes, expires_at: int) -> bool:
+    insert_into = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
+    statement = insert_into(proofs).values(digest=digest, expires_at=expires_at).on_conflict_do_nothing()
+    return bool(connection.execute(statement).rowcount)
 
 
 def _start_family(connection: Connection, effect: StartFamily) -> bool:
@@ -171,15 +227,12 @@ def _start_family(connection: Connection, effect: StartFamily) -> bool:
     return True
 
 
-def _use_device_code(connection: Connection, effect: UseDeviceCode) -> bool:
-    approved = (device_codes.c.digest == effect.digest) & (device_codes.c.status == "approved")
-    return bool(connection.execute(update(device_codes).where(approved).values(status="consumed")).rowcount)
-
-
 def _do(connection: Connection, effect: Effect, now: int) -> None:
     match effect:
         case KillFamily(family_id, why):
             families.revoke(connection, family_id, why, now)
+        case BindKey(family_id, thumbprint):
+            families.bind_key(connection, family_id, thumbprint)
         case SaveCode() | SaveRefreshToken() | SaveDeviceCode():
             _save(connection, effect, now)
         case DevicePolled(digest, interval):

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from auth_svc import listed
 from auth_svc.audit import Actor, record
 from auth_svc.opaque import new_id
-from auth_svc.tables import families
+from auth_svc.tables import codes, families, refresh_tokens
 from lib_auth.events import TokenRevoked, TokenRevokedData
 from lib_events.database import Connection
 from lib_events.event import Event
@@ -31,6 +31,8 @@ class Family:
     authenticated_at: int
     created_at: int
     revoked_at: int | None = None
+    started_in: str | None = None  # the session it was allowed in
+    key_thumbprint: str | None = None
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -55,6 +57,8 @@ def start(connection: Connection, family: Family) -> None:
             resources=listed.to_text(family.resources),
             authenticated_at=family.authenticated_at,
             created_at=family.created_at,
+            started_in=family.started_in,
+            key_thumbprint=family.key_thumbprint,
         )
     )
 
@@ -80,6 +84,7 @@ def opened(
         resources=resources,
         authenticated_at=authenticated_at,
         created_at=now,
+        started_in=session_id,
     )
 
 
@@ -123,6 +128,27 @@ def revoke_all_of_user(
             revoke(connection, row.id, why, now)
 
 
+def revoke_all_of_client(connection: Connection, client_id: str, why: str, now: int) -> None:
+    """End everything that people allowed a client."""
+    alive = (families.c.client_id == client_id) & families.c.revoked_at.is_(None)
+    for family_id in connection.execute(select(families.c.id).where(alive)).scalars().all():
+        revoke(connection, family_id, why, now)
+
+
+def remove_all_of_client(connection: Connection, client_id: str) -> None:
+    """Delete a client's families, and the secrets that belong to them."""
+    mine = select(families.c.id).where(families.c.client_id == client_id)
+    for table in (codes, refresh_tokens):
+        connection.execute(delete(table).where(table.c.family_id.in_(mine)))
+    connection.execute(delete(families).where(families.c.client_id == client_id))
+
+
+def bind_key(connection: Connection, family_id: str, thumbprint: str) -> None:
+    """Bind the family's refresh tokens to a key, the first one that is shown (RFC 9449 section 5)."""
+    unbound = (families.c.id == family_id) & families.c.key_thumbprint.is_(None)
+    connection.execute(update(families).where(unbound).values(key_thumbprint=thumbprint))
+
+
 def revoke_access_tokens(connection: Connection, user_id: str, now: int) -> None:
     """Refuse the access tokens a person holds now; refresh tokens go on and bring up-to-date ones."""
     payload = TokenRevokedData(user=user_id, issued_until=now // MICROS, expires_at=last_expiry(now))
@@ -140,6 +166,8 @@ def _family(row: Row[Any]) -> Family:
         authenticated_at=row.authenticated_at,
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        started_in=row.started_in,
+        key_thumbprint=row.key_thumbprint,
     )
 
 

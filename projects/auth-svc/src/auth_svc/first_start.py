@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from auth_svc import accounts, clients, opaque
 from auth_svc.accounts import NewAccount
 from auth_svc.audit import Actor
-from auth_svc.clients import CODE, CREDENTIALS, DEVICE, REFRESH, Client
+from auth_svc.client import CODE, CREDENTIALS, DEVICE, REFRESH, Client
 from auth_svc.issuer import Issuer
 from auth_svc.passwords import PasswordRejected, Passwords
 from auth_svc.resources import ADMIN_SCOPES, APP_SCOPES, OPENID

@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from auth_svc.accounts import Account
-from auth_svc.clients import Client, is_loopback
+from auth_svc.client import Client, is_loopback
 from auth_svc.families import MICROS, Family
 from auth_svc.listed import scope_text
+from auth_svc.nonces import Nonces
 from auth_svc.resources import Resources
 from auth_svc.signing_keys import SigningKeys
 from lib_auth.principal import with_included
@@ -36,6 +37,8 @@ class Issuer:
     url: str
     keys: SigningKeys
     resources: Resources
+    nonces: Nonces
+    refresh_grace_seconds: int = 0  # in which a refresh token may come again, from another tab of the same browser
 
     @property
     def is_loopback(self) -> bool:
@@ -56,8 +59,13 @@ class Issuer:
         now: int,
         account: Account | None = None,
         family: Family | None = None,
+        thumbprint: str | None = None,
+        actor: Mapping[str, Any] | None = None,
     ) -> AccessToken:
-        """Sign an access token for a person's client, or for the client itself."""
+        """Sign an access token for a person's client, or for the client itself.
+
+        `thumbprint` binds it to a key (RFC 9449 section 6), `actor` says who acts for the person (RFC 8693).
+        """
         seconds = now // MICROS
         # A token of the very second in which older ones were refused must not look like one of them.
         issued_at = max(seconds, account.tokens_valid_after // MICROS + 1) if account else seconds
@@ -75,6 +83,10 @@ class Issuer:
             "roles": sorted(with_included(account.roles if account else client.roles)),
         }
         claims |= _person_claims(account, family)
+        if thumbprint is not None:
+            claims["cnf"] = {"jkt": thumbprint}
+        if actor is not None:
+            claims["act"] = actor
         text = self.keys.sign(claims, token_type="at+jwt")  # noqa: S106 - a media type
         return AccessToken(text, token_id, audience, scope, claims["exp"], client.access_token_seconds)
 

@@ -6,6 +6,7 @@ from auth_svc import accounts, first_start, signing_keys
 from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
 from auth_svc.issuer import Issuer
+from auth_svc.nonces import Nonces
 from auth_svc.passwords import Passwords
 from auth_svc.resources import Resources
 from auth_svc.settings import SERVICE, AuthSettings
@@ -38,7 +39,7 @@ async def issue(settings: AuthSettings) -> str:
     try:
         private = signing_keys.load_private_key(settings.secrets)
         keys = await database.transact(signing_keys.publish_key, private, now)
-        issuer = Issuer(url, keys, Resources(url, settings.app_url))
+        issuer = Issuer(url, keys, Resources(url, settings.app_url), Nonces(""))
         wanted = first_start.local_client(settings, issuer, now)
         await database.transact(first_start.put_clients, wanted)
     finally:

@@ -6,10 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, unquote_plus
 
+from joserfc import jws
+from joserfc.errors import JoseError
+from pydantic_core import from_json
 from starlette.requests import Request
 
 FORM = "application/x-www-form-urlencoded"
 MAX_PARAMETERS = 60
+MAX_ASSERTION = 4_096
 # RFC 6749 appendix A: protocol parameters are printable ASCII; nothing of ours needs more.
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
 SECONDS = re.compile(r"[0-9]{1,9}")  # int() refuses thousands of digits, and reads those of every script
@@ -67,7 +71,14 @@ def named_client(headers: Mapping[str, str], form: Mapping[str, str]) -> str | N
     if basic is not None and "client_secret" in form:
         # RFC 6749 section 2.3: one method of authentication in each request.
         raise ParametersRejected("The client must authenticate in one way only.")
-    return basic or form.get("client_id")
+    if "client_assertion" not in form:
+        return basic or form.get("client_id")
+    if basic is not None or "client_secret" in form:
+        raise ParametersRejected("The client must authenticate in one way only.")
+    asserted = _asserted_client(form["client_assertion"])
+    if form.get("client_id", asserted) != asserted:
+        raise ParametersRejected("The client in 'client_assertion' and 'client_id' must be the same.")
+    return asserted
 
 
 def _basic_client(header: str) -> str | None:
@@ -81,3 +92,13 @@ def _basic_client(header: str) -> str | None:
     if not PRINTABLE.fullmatch(client_id):
         raise ParametersRejected("The client's id must be printable ASCII.", status=401)  # RFC 6749 appendix A.1
     return client_id
+
+
+def _asserted_client(assertion: str) -> str | None:
+    """Whom an assertion says it is from, before anything is proven."""
+    try:
+        claims = from_json(jws.extract_compact(assertion[:MAX_ASSERTION].encode()).payload)
+    except (JoseError, ValueError):
+        return None
+    subject = claims.get("sub") if isinstance(claims, dict) else None
+    return subject if isinstance(subject, str) else None

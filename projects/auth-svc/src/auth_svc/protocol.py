@@ -17,21 +17,26 @@ from authlib.oauth2.rfc6749 import (
 
 from auth_svc import opaque
 from auth_svc.accounts import Account
-from auth_svc.clients import Client
+from auth_svc.client import BY_KEY, Client
+from auth_svc.client_assertion import authenticate_by_key
 from auth_svc.decision import Decision
-from auth_svc.effects import DevicePolled, Effect, KillFamily, SaveRefreshToken, TellIssued
-from auth_svc.families import MICROS
+from auth_svc.effects import BindKey, DevicePolled, Effect, KillFamily, SaveRefreshToken, TellIssued, UseProof
+from auth_svc.families import MICROS, Family
 from auth_svc.grants.client_credentials import ClientCredentialsGrant
 from auth_svc.grants.code import CodeGrant, RequiredChallenge
 from auth_svc.grants.device import DeviceAuthorization, DeviceGrant
 from auth_svc.grants.id_token import IdTokens
 from auth_svc.grants.refresh import RefreshGrant
+from auth_svc.grants.token_exchange import TokenExchangeGrant
 from auth_svc.issuer import AccessToken, Issuer
+from auth_svc.nonces import WINDOW_SECONDS
 from auth_svc.protocol_request import BASIC_CHALLENGE, Answer, ProtocolRequest
 from auth_svc.resources import TargetInvalid
 from auth_svc.token_rows import TokenRows
+from lib_auth.dpop import ProofRejected, read_proof
 from lib_auth.events import TokenIssuedData
 
+PROOF_KEPT_SECONDS = 3 * WINDOW_SECONDS  # longer than its nonce is good for
 REFRESH_SECONDS = 30 * 24 * 3600
 
 
@@ -39,6 +44,18 @@ class TargetInvalidError(OAuth2Error):  # type: ignore[misc]
     """RFC 8707 section 2."""
 
     error = "invalid_target"
+
+
+class ProofInvalidError(OAuth2Error):  # type: ignore[misc]
+    """RFC 9449 section 5."""
+
+    error = "invalid_dpop_proof"
+
+
+class NonceNeededError(OAuth2Error):  # type: ignore[misc]
+    """RFC 9449 section 8."""
+
+    error = "use_dpop_nonce"
 
 
 class Protocol(Decision):
@@ -50,7 +67,9 @@ class Protocol(Decision):
         self.register_grant(RefreshGrant, [IdTokens()])
         self.register_grant(DeviceGrant, [IdTokens()])
         self.register_grant(ClientCredentialsGrant)
+        self.register_grant(TokenExchangeGrant)
         self.register_endpoint(DeviceAuthorization)
+        self.register_client_auth_method(BY_KEY, lambda _query, request: authenticate_by_key(self, request))
 
     def query_client(self, client_id: str) -> Client | None:
         """The client that was loaded, if it is the one in question."""
@@ -101,7 +120,9 @@ class Protocol(Decision):
         include_refresh_token: bool = True,  # noqa: FBT001, FBT002
     ) -> dict[str, Any]:
         """Sign the access token and list the refresh token that goes with it."""
-        family = self.family
+        family, thumbprint = self.family, self.proof.thumbprint if self.proof else None
+        if thumbprint is None and client.dpop_bound:
+            raise ProofInvalidError("This client's tokens are bound to a key: send a DPoP proof.")
         scopes = frozenset((scope or "").split()) & (family.scopes if family else client.scopes)
         access = self.issuer.access_token(
             client,
@@ -110,19 +131,30 @@ class Protocol(Decision):
             now=self.now,
             account=user,
             family=family,
+            thumbprint=thumbprint,
+            actor=self.actor,
         )
-        self.effects.append(TellIssued(_issued(access, client, user, grant_type)))
+        actor = client.id if self.actor else None
+        self.effects.append(TellIssued(_issued(access, client, user, grant_type, actor=actor)))
         token: dict[str, Any] = {
-            "token_type": "Bearer",
+            "token_type": "DPoP" if thumbprint else "Bearer",
             "access_token": access.text,
             "expires_in": access.lifetime,
             "scope": access.scope,
         }
         if include_refresh_token and family is not None:
-            token["refresh_token"] = refresh_token = opaque.new_secret()
+            token["refresh_token"] = self._next_refresh_token(client, family)
+        return token
+
+    def _next_refresh_token(self, client: Client, family: Family) -> str:
+        refresh_token = self.refresh_token or opaque.new_secret()
+        if not self.is_repeat:
             expires_at = self.now + REFRESH_SECONDS * MICROS
             self.effects.append(SaveRefreshToken(opaque.digest(refresh_token), family.id, expires_at))
-        return token
+        if client.is_public and self.proof is not None and family.key_thumbprint is None:
+            # RFC 9449 section 5: what nobody proves to be theirs is bound to the key that was proven.
+            self.effects.append(BindKey(family.id, self.proof.thumbprint))
+        return refresh_token
 
     def audience(self, client: Client) -> str:  # noqa: ARG002
         """The one resource the token is for (RFC 8707 section 2.2)."""
@@ -150,8 +182,30 @@ class Protocol(Decision):
         self.request = request
         if "grant_type" not in request.form:
             return self.handle_error_response(request, InvalidRequestError("Missing 'grant_type' in request."))
+        try:
+            self.take_proof(request)
+        except OAuth2Error as error:
+            return self.handle_error_response(request, error)
         answer: Answer = self.create_token_response(request)
         return answer
+
+    def take_proof(self, request: ProtocolRequest) -> None:
+        """Check the DPoP proof, if there is one, and list its use.
+
+        Raises `ProofInvalidError` and `NonceNeededError`.
+        """
+        if not request.proofs:
+            return
+        if len(request.proofs) > 1:
+            raise ProofInvalidError("There must be one DPoP header.")
+        try:
+            proof = read_proof(request.proofs[0], method="POST", url=request.url)
+        except ProofRejected as error:
+            raise ProofInvalidError(str(error)) from error
+        if proof.nonce is None or not self.issuer.nonces.is_good(proof.nonce):
+            raise NonceNeededError("Make the DPoP proof with the nonce of the header DPoP-Nonce.")
+        self.proof = proof
+        self.effects.append(UseProof(proof.digest, self.now + PROOF_KEPT_SECONDS * MICROS))
 
     def device_authorization(self, request: ProtocolRequest) -> Answer:
         """Decide a device authorization request."""
@@ -159,8 +213,11 @@ class Protocol(Decision):
         return answer
 
 
-def _issued(access: AccessToken, client: Client, user: Account | None, grant_type: str) -> TokenIssuedData:
+def _issued(
+    access: AccessToken, client: Client, user: Account | None, grant_type: str, *, actor: str | None
+) -> TokenIssuedData:
     return TokenIssuedData(
+        actor=actor,
         token=access.id,
         client=client.id,
         user=user.id if user else None,

@@ -42,10 +42,21 @@ class Payload(OAuth2Payload):  # type: ignore[misc]
 class ProtocolRequest(OAuth2Request):  # type: ignore[misc]
     """A request as Authlib sees it."""
 
-    def __init__(self, method: str, pairs: Sequence[tuple[str, str]], headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        method: str,
+        pairs: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
+        *,
+        url: str = "",
+        proofs: Sequence[str] = (),
+    ) -> None:
+        """`url` is the endpoint's own, `proofs` the DPoP headers (RFC 9449)."""
         # Whether http is acceptable was decided at start-up; Authlib's switch for it is process-wide.
         super().__init__(method, "https://issuer.invalid/", headers=headers)
         self.payload = Payload(pairs)
+        self.url = url
+        self.proofs = tuple(proofs)
 
     @property
     def form(self) -> dict[str, str]:

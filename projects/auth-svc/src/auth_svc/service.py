@@ -8,11 +8,13 @@ from typing import Any
 from starlette.requests import Request
 
 from auth_svc.audit import Actor
+from auth_svc.client_keys import ClientKeys
 from auth_svc.issuer import Issuer
 from auth_svc.passwords import Passwords
 from auth_svc.rate_limits import Attempts, SignInLimits
 from auth_svc.settings import AuthSettings
 from lib_auth.access_token import TokenVerifier
+from lib_auth.credentials import SenderCheck
 from lib_auth.guard import Guard
 from lib_events.clock import Clock
 from lib_events.database import Database
@@ -27,11 +29,13 @@ class AuthService:
     database: Database
     event_document: Mapping[str, Any]  # AsyncAPI
     issuer: Issuer
+    client_keys: ClientKeys
     passwords: Passwords
     sign_in_limits: SignInLimits
     user_code_limits: Attempts
     device_limits: Attempts
     verifier: TokenVerifier  # of our own tokens, whatever they are for
+    sender: SenderCheck
     admin_guard: Guard
     app_guard: Guard
     clock: Clock

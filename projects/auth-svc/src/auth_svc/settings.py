@@ -1,13 +1,16 @@
 """What the AuthService may be told beyond the settings of every member."""
 
+from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from auth_svc.clients import is_loopback
+from auth_svc.client import is_loopback
+from lib_events.destinations import Destinations
 from lib_events.settings import Names, Settings, SettingsRejected
 
+LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 SERVICE: Final = "auth-svc"
 
 
@@ -18,7 +21,17 @@ class AuthSettings(Settings):
     registration: bool = False  # may people make themselves an account?
     gui_access_seconds: int = Field(default=300, ge=1, le=3600)  # the demo shows a token expire
     trusted_proxies: Names = Field(default=[])  # whose X-Forwarded-For says where a request comes from
+    refresh_grace_seconds: int = Field(default=10, ge=0, le=60)  # 0: no second use of a refresh token, ever
+    client_networks: Names = Field(default=[])  # private networks in which clients may have keys, documents, logouts
     hash_threads: int | None = Field(default=None, ge=1)
+
+    def destinations(self, *, is_loopback: bool) -> Destinations:
+        """Where requests to URLs that clients name may go; raises `SettingsRejected`."""
+        try:
+            own = tuple(ip_network(text) for text in self.client_networks)
+        except ValueError as error:
+            raise SettingsRejected(f"EVS_CLIENT_NETWORKS must be networks like 10.0.0.0/8: {error}") from error
+        return Destinations((*own, *LOOPBACK) if is_loopback else own)
 
     def check_issuer(self) -> str:
         """Return the issuer; raises `SettingsRejected` where browsers would send passwords in the clear."""

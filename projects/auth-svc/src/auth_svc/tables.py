@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
 )
 
 from lib_events.database import Schema
@@ -57,6 +58,17 @@ clients = Table(
     Column("loopback_only", Boolean, nullable=False),  # valid only while the issuer is on loopback
     Column("created_at", BigInteger, nullable=False),
     Column("disabled_at", BigInteger),
+    Column("auth_method", Text),  # NULL: its secret, in the header or in the form
+    Column("jwks", Text),  # the client's own public keys
+    Column("jwks_uri", Text),  # … or where they are
+    Column("id_token_algorithm", Text, nullable=False, server_default="ES256"),
+    Column("dpop_bound", Boolean, nullable=False, server_default=false()),  # only tokens bound to a key
+    Column("pushed_only", Boolean, nullable=False, server_default=false()),  # only pushed authorization requests
+    Column("logout_uri", Text),  # where it wants to hear of logouts (back-channel)
+    Column("details", Text, nullable=False, server_default="{}"),  # JSON: what is only shown
+    Column("origin", Text, nullable=False, server_default="administrator"),
+    Column("registration_digest", LargeBinary),  # of the token with which it manages itself (RFC 7592)
+    Column("fetched_at", BigInteger),  # when its metadata document was read
 )
 
 sessions = Table(
@@ -88,8 +100,12 @@ families = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
     Column("revoked_why", Text),
+    Column("started_in", Text),  # the session in which it was allowed, whether or not it depends on it
+    Column("key_thumbprint", Text),  # its refresh tokens are for the holder of this key (RFC 9449 section 5)
     Index("families_user", "user_id"),
     Index("families_session", "session_id"),
+    Index("families_client", "client_id"),
+    Index("families_started_in", "started_in"),
 )
 
 codes = Table(
@@ -102,6 +118,7 @@ codes = Table(
     Column("nonce", Text),
     Column("expires_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
+    Column("key_thumbprint", Text),  # only the holder of this key may redeem it (RFC 9449 section 10)
     Index("codes_expires", "expires_at"),
 )
 
@@ -113,6 +130,7 @@ refresh_tokens = Table(
     Column("issued_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
+    Column("salt", LargeBinary),  # once used: with it and the token itself its successor can be told again
     Index("refresh_tokens_family", "family_id"),
     Index("refresh_tokens_expires", "expires_at"),
 )
@@ -174,7 +192,60 @@ signing_keys = Table(
     Column("id", Text, primary_key=True),  # the RFC 7638 thumbprint
     Column("public_key", Text, nullable=False),  # JWK
     Column("created_at", BigInteger, nullable=False),
-    Column("retired_at", BigInteger),
+    Column("retired_at", BigInteger),  # no longer published: its last token has expired
+    Column("algorithm", Text, nullable=False, server_default="ES256"),
+    Column("sealed_key", LargeBinary),  # the private half; NULL once it signs no more
+    Column("active_from", BigInteger, nullable=False, server_default="0"),  # published before it is used
+    Column("revoked_at", BigInteger),
+)
+
+# What clients pushed before sending the browser (RFC 9126), found by the digest of its `request_uri`.
+pushed_requests = Table(
+    "pushed_requests",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("client_id", Text, ForeignKey("clients.id"), nullable=False),
+    Column("parameters", Text, nullable=False),  # form-encoded
+    Column("expires_at", BigInteger, nullable=False),
+    Column("begun_at", BigInteger),  # a browser came with it
+    Column("used_at", BigInteger),  # a code was issued
+    Index("pushed_requests_expires", "expires_at"),
+)
+
+# The `jti` of client assertions and DPoP proofs, kept as long as they could be accepted again.
+proofs = Table(
+    "proofs",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("proofs_expires", "expires_at"),
+)
+
+# Initial access tokens (RFC 7591 section 3): who may register clients, how many, and with which scopes.
+registration_tokens = Table(
+    "registration_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("scopes", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+# Logouts that clients have yet to hear of (OpenID Connect Back-Channel Logout).
+logout_deliveries = Table(
+    "logout_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("client_id", Text, ForeignKey("clients.id"), nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("logout_deliveries_next", "next_at"),
 )
 
 audit = Table(

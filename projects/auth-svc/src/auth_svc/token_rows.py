@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from joserfc.jwk import KeySet
 from sqlalchemy import select
 
-from auth_svc import accounts, clients, families, listed, sessions
+from auth_svc import accounts, clients, families, listed, opaque, sessions
 from auth_svc.accounts import Account
-from auth_svc.clients import Client
+from auth_svc.client import Client
 from auth_svc.families import Family
 from auth_svc.opaque import digest
 from auth_svc.tables import codes, device_codes, refresh_tokens
+from lib_auth.principal import Principal
 from lib_events.database import Connection
 
 
@@ -25,6 +27,7 @@ class Code:
     nonce: str | None
     expires_at: int
     used_at: int | None
+    key_thumbprint: str | None = None
     code_challenge_method: str = "S256"
 
     def get_redirect_uri(self) -> str:
@@ -44,6 +47,7 @@ class RefreshToken:
     family: Family
     expires_at: int
     used_at: int | None
+    salt: bytes | None = field(default=None, repr=False)
 
     def check_client(self, client: Client) -> bool:
         """RFC 6749 section 10.4: bound to the client it was issued to."""
@@ -87,30 +91,48 @@ class TokenRows:
     """Everything a decision about tokens may look at."""
 
     client: Client | None = None
+    client_keys: KeySet | None = None  # where the client proves itself with a key
     code: Code | None = None
     refresh_token: RefreshToken | None = None
+    successor: RefreshToken | None = None  # what a used refresh token was exchanged for
     device_code: DeviceCode | None = None
     account: Account | None = None
+    subject: Principal | None = None  # whose token is exchanged (RFC 8693)
+    subject_family: Family | None = None
 
 
 def load(
     connection: Connection,
     client_id: str | None,
     form: Mapping[str, str],
+    subject: Principal | None,
     loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
 ) -> TokenRows:
-    """Read the rows that `form` names."""
+    """Read the rows that `form` names; `subject` is who the token that is exchanged stands for."""
     client = usable_client(connection, client_id, loopback)
-    code = refresh_token = device_code = None
+    code = refresh_token = successor = device_code = None
     family: Family | None = None
     if "code" in form and (code := _find_code(connection, form["code"])):
         family = code.family
     elif "refresh_token" in form and (refresh_token := find_refresh_token(connection, form["refresh_token"])):
         family = refresh_token.family
+        if refresh_token.salt is not None:
+            successor = find_refresh_token(connection, opaque.derive(form["refresh_token"], refresh_token.salt))
     elif "device_code" in form and (device_code := _find_device_code(connection, form["device_code"])):
         family = device_code.family
+    elif subject is not None and subject.family_id is not None:
+        family = families.find(connection, subject.family_id)
     account = accounts.find(connection, family.user_id) if family else None
-    return TokenRows(client, code, refresh_token, device_code, account)
+    return TokenRows(
+        client=client,
+        code=code,
+        refresh_token=refresh_token,
+        successor=successor,
+        device_code=device_code,
+        account=account,
+        subject=subject,
+        subject_family=family if subject else None,
+    )
 
 
 def usable_client(connection: Connection, client_id: str | None, loopback: bool) -> Client | None:  # noqa: FBT001
@@ -128,7 +150,7 @@ def find_refresh_token(connection: Connection, token: str) -> RefreshToken | Non
     family = families.find(connection, row.family_id) if row else None
     if row is None or family is None:
         return None
-    return RefreshToken(row.digest, family, _last_moment(connection, family, row.expires_at), row.used_at)
+    return RefreshToken(row.digest, family, _last_moment(connection, family, row.expires_at), row.used_at, row.salt)
 
 
 def _last_moment(connection: Connection, family: Family, expires_at: int) -> int:
@@ -142,7 +164,16 @@ def _find_code(connection: Connection, code: str) -> Code | None:
     family = families.find(connection, row.family_id) if row else None
     if row is None or family is None:
         return None
-    return Code(row.digest, family, row.redirect_uri, row.challenge, row.nonce, row.expires_at, row.used_at)
+    return Code(
+        digest=row.digest,
+        family=family,
+        redirect_uri=row.redirect_uri,
+        code_challenge=row.challenge,
+        nonce=row.nonce,
+        expires_at=row.expires_at,
+        used_at=row.used_at,
+        key_thumbprint=row.key_thumbprint,
+    )
 
 
 def _find_device_code(connection: Connection, code: str) -> DeviceCode | None:

@@ -16,9 +16,22 @@ from lib_auth.principal import Principal
 MAX_TOKEN_LENGTH = 8_192
 # RFC 9068 section 4: both spellings of the media type are to be accepted.
 TOKEN_TYPES = frozenset(("at+jwt", "application/at+jwt"))
+MAX_ACTORS = 8
 
 type RejectionReason = Literal[
-    "malformed", "algorithm", "type", "key", "signature", "issuer", "audience", "expired", "early", "claims", "revoked"
+    "malformed",
+    "algorithm",
+    "type",
+    "key",
+    "signature",
+    "issuer",
+    "audience",
+    "expired",
+    "early",
+    "claims",
+    "revoked",
+    "binding",
+    "proof",
 ]
 
 
@@ -83,18 +96,19 @@ class TokenVerifier:
                 return principal
             self._verified.pop(digest, None)
             raise TokenRejected("expired", "the access token has expired")
-        claims = await self._read(token)
-        principal = self._check(claims)
+        key_id, claims = await self._read(token)
+        principal = self._check(claims, key_id)
         self._remember(digest, principal, float(claims["exp"]))
         return principal
 
-    async def _read(self, token: str) -> dict[str, Any]:
-        """Check the signature with the key the token names and return the claims."""
+    async def _read(self, token: str) -> tuple[str, dict[str, Any]]:
+        """Check the signature with the key the token names; returns the key's id and the claims."""
         try:
             header = jws.extract_compact(token.encode()).headers()
         except (JoseError, ValueError) as error:
             raise TokenRejected("malformed", "the access token is not a signed JWT") from error
-        key = await self._keys.find(_check_header(header))
+        key_id = _check_header(header)
+        key = await self._keys.find(key_id)
         if key is None:
             raise TokenRejected("key", "the access token names a key the issuer does not have")
         try:
@@ -104,9 +118,9 @@ class TokenVerifier:
             raise TokenRejected("signature", "the access token's signature does not fit") from error
         if not isinstance(claims, dict):
             raise TokenRejected("claims", "the access token carries no claims")
-        return claims
+        return key_id, claims
 
-    def _check(self, claims: Mapping[str, Any]) -> Principal:
+    def _check(self, claims: Mapping[str, Any], key_id: str) -> Principal:
         """Check the claims of RFC 9068 section 2.2 and make the principal of them."""
         now = self._clock()
         if claims.get("iss") != self.issuer:
@@ -119,7 +133,7 @@ class TokenVerifier:
         not_before = _read_time(claims, "nbf") if "nbf" in claims else 0.0
         if max(_read_time(claims, "iat"), not_before) > now + self._leeway:
             raise TokenRejected("early", "the access token is not valid yet; are the clocks in step?")
-        return _to_principal(claims)
+        return _to_principal(claims, key_id)
 
     def _remember(self, digest: bytes, principal: Principal, expires_at: float) -> None:
         if len(self._verified) >= self._cache_size:
@@ -155,7 +169,7 @@ def _read_text(claims: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _to_principal(claims: Mapping[str, Any]) -> Principal:
+def _to_principal(claims: Mapping[str, Any], key_id: str) -> Principal:
     roles = claims.get("roles", [])
     if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
         raise TokenRejected("claims", "the access token's claim 'roles' must be a list of texts")
@@ -174,7 +188,32 @@ def _to_principal(claims: Mapping[str, Any]) -> Principal:
         issued_at=datetime.fromtimestamp(_read_time(claims, "iat"), UTC),
         expires_at=datetime.fromtimestamp(_read_time(claims, "exp"), UTC),
         family_id=_optional_text(claims, "family"),
+        key_id=key_id,
+        key_thumbprint=_confirmation(claims),
+        actors=_actors(claims),
     )
+
+
+def _confirmation(claims: Mapping[str, Any]) -> str | None:
+    """The key a token is bound to; a binding nobody here can check refuses the token (RFC 7800 section 3.1)."""
+    if "cnf" not in claims:
+        return None
+    confirmation = claims["cnf"]
+    if not isinstance(confirmation, dict) or set(confirmation) != {"jkt"}:
+        raise TokenRejected("claims", "the access token is bound in a way that is not known here")
+    return _read_text(confirmation, "jkt")
+
+
+def _actors(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """Who acts for the subject: the outermost actor, and within it who acted before (RFC 8693 section 4.1)."""
+    actors: list[str] = []
+    actor = claims.get("act")
+    while actor is not None:
+        if not isinstance(actor, dict) or len(actors) == MAX_ACTORS:
+            raise TokenRejected("claims", "the access token's claim 'act' must be an object, not too deep")
+        actors.append(_read_text(actor, "sub"))
+        actor = actor.get("act")
+    return tuple(actors)
 
 
 def _optional_text(claims: Mapping[str, Any], name: str) -> str | None:

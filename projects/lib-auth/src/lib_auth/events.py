@@ -59,6 +59,7 @@ class TokenIssuedData(Payload):
     audience: str
     scope: str
     expires_at: int
+    actor: str | None = None  # the client that acts for the user (RFC 8693)
 
 
 class TokenRevokedData(Payload):
@@ -74,6 +75,24 @@ class TokenRevokedData(Payload):
     client: str | None = None
     issued_until: int = 0  # seconds since the epoch
     expires_at: int = 0  # seconds since the epoch: the last of those tokens has expired by then
+
+
+class ClientChangedData(Payload):
+    """Something about a client changed."""
+
+    client: str
+    name: str
+    origin: str  # own | administrator | registered | document
+    by: str | None = None
+
+
+class KeyChangedData(Payload):
+    """Something about a signing key changed."""
+
+    key: str
+    algorithm: str
+    active_from: int = 0  # seconds since the epoch: from then on it signs
+    by: str | None = None
 
 
 class AccessRequestedData(Payload):
@@ -116,6 +135,15 @@ SessionStarted = EventType("evs.session.started", SessionStartedData)
 SessionEnded = EventType("evs.session.ended", SessionEndedData)
 TokenIssued = EventType("evs.token.issued", TokenIssuedData)
 TokenRevoked = EventType("evs.token.revoked", TokenRevokedData)
+ClientRegistered = EventType("evs.client.registered", ClientChangedData)
+ClientChanged = EventType("evs.client.changed", ClientChangedData)
+ClientSecretRotated = EventType("evs.client.secret-rotated", ClientChangedData)
+ClientDisabled = EventType("evs.client.disabled", ClientChangedData)
+ClientEnabled = EventType("evs.client.enabled", ClientChangedData)
+ClientRemoved = EventType("evs.client.removed", ClientChangedData)
+KeyPublished = EventType("evs.key.published", KeyChangedData)
+KeyRetired = EventType("evs.key.retired", KeyChangedData)
+KeyRevoked = EventType("evs.key.revoked", KeyChangedData)
 AccessRequested = EventType("evs.access.requested", AccessRequestedData)
 AccessGranted = EventType("evs.access.granted", AccessGrantedData)
 AccessRefused = EventType("evs.access.refused", AccessRefusedData)
@@ -130,6 +158,15 @@ ALL = (
     SessionEnded,
     TokenIssued,
     TokenRevoked,
+    ClientRegistered,
+    ClientChanged,
+    ClientSecretRotated,
+    ClientDisabled,
+    ClientEnabled,
+    ClientRemoved,
+    KeyPublished,
+    KeyRetired,
+    KeyRevoked,
     AccessRequested,
     AccessGranted,
     AccessRefused,

@@ -1,11 +1,14 @@
 """Route guards: who calls, and whether they may; refusals that tell a client what to do (RFC 6750, RFC 9728)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from lib_auth.access_token import RevocationsUnknown, TokenRejected, TokenVerifier
+from lib_auth.credentials import SenderCheck, read_credentials
+from lib_auth.dpop import ALGORITHMS
 from lib_auth.jwks import KeysUnavailable
 from lib_auth.principal import Principal
 from lib_events.event import current_cause
@@ -20,9 +23,11 @@ class Guard:
     `Depends(guard.requires(scope="workflows:read", role="member"))` gives a route its `Principal`.
     """
 
-    def __init__(self, verifier: TokenVerifier, *, resource_metadata: str) -> None:
+    def __init__(self, verifier: TokenVerifier, *, resource_metadata: str, origin: str | None = None) -> None:
+        """`origin` is where clients send requests to; without one it is that of the metadata's URL."""
         self._verifier = verifier
         self._resource_metadata = resource_metadata
+        self._sender = SenderCheck(origin or "{0.scheme}://{0.netloc}".format(urlsplit(resource_metadata)))
 
     def requires(
         self, *, scope: str | None = None, role: str | None = None
@@ -38,13 +43,14 @@ class Guard:
 
     async def authenticate(self, request: Request) -> Principal:
         """Return who calls; raises the `Problem` 401, or 503 when nobody can say whether the token is good."""
-        token = bearer_token(request)
-        if token is None:
-            raise self._unauthorised("Send an access token in the header Authorization: Bearer …", error=None)
+        credentials = read_credentials(request)
+        if credentials is None:
+            raise self._unauthorised("Send an access token in the header Authorization: Bearer …", None)
         try:
-            principal = await self._verifier.verify(token)
+            principal = await self._verifier.verify(credentials.token)
+            self._sender.check(request, credentials, principal)
         except TokenRejected as error:
-            raise self._unauthorised(error.detail, error="invalid_token") from error
+            raise self._unauthorised(error.detail, error, scheme=credentials.scheme) from error
         except (KeysUnavailable, RevocationsUnknown) as error:
             raise Problem(
                 503,
@@ -64,7 +70,7 @@ class Guard:
                 "insufficient-scope",
                 "The token does not reach that far",
                 f"the access token must have the scope {scope}; sign in again and ask for it",
-                headers={"www-authenticate": self._challenge(error="insufficient_scope", scope=scope)},
+                headers={"www-authenticate": insufficient_scope(scope, resource_metadata=self._resource_metadata)},
                 scope=scope,
             )
         if role is not None and not principal.has_role(role):
@@ -76,26 +82,33 @@ class Guard:
                 role=role,
             )
 
-    def _unauthorised(self, detail: str, *, error: str | None) -> Problem:
-        challenge = self._challenge(error=error, error_description=detail if error else None)
-        return Problem(401, "not-signed-in", "Sign in first", detail, headers={"www-authenticate": challenge})
-
-    def _challenge(self, **parameters: str | None) -> str:
-        """RFC 9728 section 5.1: the client finds the way to the issuer from here."""
-        named = {"resource_metadata": self._resource_metadata} | parameters
-        return "Bearer " + ", ".join(f'{name}="{_quotable(text)}"' for name, text in named.items() if text)
+    def _unauthorised(self, detail: str, error: TokenRejected | None, *, scheme: str = "bearer") -> Problem:
+        named = challenge(error, scheme=scheme, resource_metadata=self._resource_metadata)
+        return Problem(401, "not-signed-in", "Sign in first", detail, headers={"www-authenticate": named})
 
 
-def bearer_token(request: Request) -> str | None:
-    """Return the token of the `Authorization` header; tokens in URLs are not looked at (RFC 6750 section 5.3)."""
-    headers = request.headers.getlist("authorization")
-    scheme, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
-    return token.strip() or None if scheme.lower() == "bearer" else None
+def challenge(error: TokenRejected | None, *, scheme: str = "bearer", **parameters: str | None) -> str:
+    """The `WWW-Authenticate` of a 401: what was wrong, in the scheme that was used (RFC 6750, RFC 9449 section 7.1)."""
+    if error is None:
+        return _scheme("Bearer", parameters)
+    code = "invalid_dpop_proof" if error.reason == "proof" else "invalid_token"
+    told = parameters | {"error": code, "error_description": error.detail}
+    return _scheme("DPoP", told | {"algs": " ".join(ALGORITHMS)}) if scheme == "dpop" else _scheme("Bearer", told)
 
 
 def cause_principal(principal: Principal) -> None:
     """Let every event that this request leads to carry who caused it."""
     current_cause.set(replace(current_cause.get(), principal=str(principal)))
+
+
+def insufficient_scope(scope: str, **parameters: str | None) -> str:
+    """The `WWW-Authenticate` of a 403: which scope is missing."""
+    return _scheme("Bearer", parameters | {"error": "insufficient_scope", "scope": scope})
+
+
+def _scheme(name: str, parameters: Mapping[str, str | None]) -> str:
+    told = ", ".join(f'{key}="{_quotable(text)}"' for key, text in parameters.items() if text)
+    return f"{name} {told}".strip()
 
 
 def _quotable(text: str) -> str:

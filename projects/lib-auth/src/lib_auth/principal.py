@@ -36,6 +36,9 @@ class Principal:
     issued_at: datetime
     expires_at: datetime
     family_id: str | None = None  # the authorisation the token came from; all its tokens are revoked together
+    key_id: str | None = None  # which of the issuer's keys signed it
+    key_thumbprint: str | None = None  # only the holder of this key may use it (RFC 9449)
+    actors: tuple[str, ...] = ()  # the services that act for the subject, the one that acts now first (RFC 8693)
 
     def has_role(self, role: str) -> bool:
         """Whether the person holds `role` or one that includes it."""

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Depends, Request
 from auth_svc import clients, opaque
 from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, administrator, invalid
 from auth_svc.api.views import ClientBody, ClientView, Page
-from auth_svc.clients import Client, ClientRejected
+from auth_svc.client import Client, ClientRejected
 from auth_svc.service import service_of
 
 router = APIRouter(prefix="/v1/admin", tags=["clients"], dependencies=[Depends(administrator)])

@@ -4,9 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from auth_svc import clients
+from auth_svc import client as clients
 from auth_svc.accounts import Account
-from auth_svc.clients import CODE, REFRESH, Client
+from auth_svc.client import CODE, REFRESH, Client
 from auth_svc.passwords import LONGEST
 from lib_auth.principal import MEMBER
 from lib_events.clock import to_datetime

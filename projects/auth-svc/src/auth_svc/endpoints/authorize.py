@@ -100,7 +100,7 @@ async def _send_back(
 
 
 def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNeeded | None, now: int) -> bool:
-    if not effects.commit(connection, wanted, now):
+    if effects.commit(connection, wanted, now) is not None:
         return False
     if allowed is not None:
         given = Consent(allowed.scopes, frozenset(allowed.resources))

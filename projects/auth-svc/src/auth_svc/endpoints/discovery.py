@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided
-from auth_svc.clients import GRANT_TYPES
+from auth_svc.client import GRANT_TYPES
 from auth_svc.issuer import Issuer
 from auth_svc.resources import ADMIN_PATH, ADMIN_SCOPES, ALL_SCOPES
 from auth_svc.service import service_of

@@ -6,7 +6,7 @@ from urllib.parse import urlencode, urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc.clients import Client
+from auth_svc.client import Client
 from auth_svc.id_token_hint import read_id_token_hint
 from auth_svc.pages.notices import sign_out_page, signed_out_page
 from auth_svc.service import AuthService, service_of

@@ -1,14 +1,15 @@
 """Answers of the protocol endpoints, and the client authentication they share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from authlib.oauth2.rfc6749 import OAuth2Error
+from authlib.oauth2.rfc6749 import InvalidClientError, OAuth2Error
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from auth_svc import token_rows
-from auth_svc.clients import ANY_CLIENT, Client
+from auth_svc import effects, token_rows
+from auth_svc.client import ANY_CLIENT, Client
+from auth_svc.effects import Effect
 from auth_svc.parameters import ParametersRejected, named_client, read_form
 from auth_svc.protocol import Protocol
 from auth_svc.protocol_request import BASIC_CHALLENGE, Answer, ProtocolRequest
@@ -77,9 +78,13 @@ async def authenticate(service: AuthService, request: Request, protocol_request:
     """Return the client that proves who it is; raises `ProtocolRefused`."""
     client_id = named_client(request.headers, protocol_request.form)
     loaded = await service.database.read(token_rows.usable_client, client_id, service.issuer.is_loopback)
-    protocol = Protocol(service.issuer, TokenRows(client=loaded), service.clock.micros())
+    rows = TokenRows(client=loaded, client_keys=await service.client_keys.of(loaded))
+    protocol = Protocol(service.issuer, rows, service.clock.micros())
     try:
         client: Client = protocol.authenticate_client(protocol_request, ANY_CLIENT)
+        wanted: Sequence[Effect] = protocol.effects
+        if wanted and await service.database.transact(effects.commit, wanted, protocol.now) is not None:
+            raise InvalidClientError  # the assertion was used before
     except OAuth2Error as error:
         raise ProtocolRefused(protocol.handle_error_response(protocol_request, error)) from error
     return client

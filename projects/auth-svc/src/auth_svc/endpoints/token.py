@@ -1,12 +1,22 @@
 """`/oauth2/token` and `/oauth2/device_authorization`: load the rows, decide, commit, answer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc import effects, token_rows
-from auth_svc.effects import Effect, TellIssued, issued_event
+from auth_svc.effects import (
+    Effect,
+    Raced,
+    TellIssued,
+    UseCode,
+    UseDeviceCode,
+    UseProof,
+    UseRefreshToken,
+    issued_event,
+)
 from auth_svc.endpoints.oauth_http import REPEATABLE, refusal, respond
 from auth_svc.parameters import named_client, read_form
 from auth_svc.protocol import Protocol
@@ -14,17 +24,43 @@ from auth_svc.protocol_request import Answer, ProtocolRequest
 from auth_svc.rate_limits import TooManyAttempts, network_of
 from auth_svc.resources import TargetInvalid
 from auth_svc.service import AuthService, act_as, address_of, service_of
+from lib_auth.access_token import TokenRejected
+from lib_auth.principal import Principal
 
 LOST_RACE = refusal("invalid_grant", "Another request used this first.")
+LOSSES: Mapping[type, Answer] = {
+    UseCode: LOST_RACE,
+    UseDeviceCode: LOST_RACE,
+    UseProof: refusal("invalid_request", "The proof was used before (jti): make a new one for each request."),
+}
 
 
 async def token(request: Request) -> Response:
     """Exchange a grant for tokens (RFC 6749 section 3.2)."""
     service = service_of(request)
     pairs = await read_form(request, repeatable=REPEATABLE)
-    protocol = await _load(service, request, dict(pairs))
-    answer = protocol.token(ProtocolRequest("POST", pairs, request.headers))
-    return respond(await _commit(service, protocol, answer))
+    wanted = ProtocolRequest(
+        "POST",
+        pairs,
+        request.headers,
+        url=f"{service.issuer.url}/oauth2/token",
+        proofs=request.headers.getlist("dpop"),
+    )
+    answer = await _answer(service, wanted)
+    if answer is None:  # another tab used the same refresh token at the same moment: then its rows say what follows
+        answer = await _answer(service, wanted)
+    response = respond(answer or LOST_RACE)
+    if wanted.proofs:
+        response.headers["dpop-nonce"] = service.issuer.nonces.current()  # RFC 9449 section 8.2
+    return response
+
+
+async def _answer(service: AuthService, wanted: ProtocolRequest) -> Answer | None:
+    """Load, decide, commit; None when another request came first with the same refresh token."""
+    protocol = await _load(service, wanted)
+    answer = protocol.token(wanted)
+    lost = await _commit(service, protocol, answer)
+    return None if isinstance(lost, UseRefreshToken) else LOSSES.get(type(lost), answer)
 
 
 async def device_authorization(request: Request) -> Response:
@@ -38,38 +74,47 @@ async def device_authorization(request: Request) -> Response:
         refused = respond(refusal("temporarily_unavailable", "Too many devices at once.", status=429))
         refused.headers["retry-after"] = str(error.retry_after)
         return refused
-    protocol = await _load(service, request, dict(pairs))
+    wanted = ProtocolRequest("POST", pairs, request.headers)
+    protocol = await _load(service, wanted)
     try:
         protocol.resources = service.issuer.resources.choose([value for name, value in pairs if name == "resource"])
     except TargetInvalid as error:
         return respond(refusal("invalid_target", str(error)))
-    answer = protocol.device_authorization(ProtocolRequest("POST", pairs, request.headers))
-    return respond(await _commit(service, protocol, answer))
+    answer = protocol.device_authorization(wanted)
+    return respond(LOSSES.get(type(await _commit(service, protocol, answer)), answer))
 
 
-async def _load(service: AuthService, request: Request, form: Mapping[str, str]) -> Protocol:
-    client_id = named_client(request.headers, form)
-    rows = await service.database.read(token_rows.load, client_id, form, service.issuer.is_loopback)
+async def _load(service: AuthService, wanted: ProtocolRequest) -> Protocol:
+    client_id = named_client(wanted.headers, wanted.form)
+    subject = await _subject(service, wanted.form.get("subject_token"))
+    rows = await service.database.read(token_rows.load, client_id, wanted.form, subject, service.issuer.is_loopback)
+    rows = replace(rows, client_keys=await service.client_keys.of(rows.client))
     return Protocol(service.issuer, rows, service.clock.micros())
 
 
-async def _commit(service: AuthService, protocol: Protocol, answer: Answer) -> Answer:
-    """Make the decision true, then let it out; a refusal keeps only its penalties."""
+async def _subject(service: AuthService, token: str | None) -> Principal | None:
+    """Whom the token that is to be exchanged stands for, if it is worth anything (RFC 8693)."""
+    try:
+        return await service.verifier.verify(token) if token is not None else None
+    except TokenRejected:
+        return None
+
+
+async def _commit(service: AuthService, protocol: Protocol, answer: Answer) -> Raced | None:
+    """Make the decision true, or say what it lost to; a refusal keeps only its penalties."""
     wanted = protocol.effects if answer.status < 400 else protocol.penalties()
     if answer.status < 400 and protocol.rows.client is not None:
         act_as(protocol.rows.account.id if protocol.rows.account else protocol.rows.client.id)
-    if not await commit(service, wanted, protocol.now):
-        return LOST_RACE
-    return answer
+    return await commit(service, wanted, protocol.now)
 
 
-async def commit(service: AuthService, wanted: Sequence[Effect], now: int) -> bool:
+async def commit(service: AuthService, wanted: Sequence[Effect], now: int) -> Raced | None:
     """Commit `wanted`; events alone join the group commit as rows, which costs no transaction of their own."""
     if not wanted:
-        return True
+        return None
     if all(isinstance(effect, TellIssued) for effect in wanted):
         source = service.database.source
         events = [issued_event(source, effect.data) for effect in wanted if isinstance(effect, TellIssued)]
         await service.database.write(events=events)
-        return True
+        return None
     return await service.database.transact(effects.commit, wanted, now)

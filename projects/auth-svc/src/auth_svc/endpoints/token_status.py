@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from auth_svc import accounts, token_rows
 from auth_svc.accounts import Account
-from auth_svc.clients import Client
+from auth_svc.client import Client
 from auth_svc.effects import Effect, KillFamily, RevokeToken
 from auth_svc.endpoints.oauth_http import ClientRequest, ProtocolRefused, read_client_request, refusal, respond
 from auth_svc.endpoints.token import commit

@@ -2,7 +2,7 @@
 
 from authlib.oauth2.rfc6749 import InvalidScopeError, grants
 
-from auth_svc.clients import CONFIDENTIAL
+from auth_svc.client import CONFIDENTIAL
 from auth_svc.decision import Decision
 
 

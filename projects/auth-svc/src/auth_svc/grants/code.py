@@ -8,7 +8,7 @@ from authlib.oauth2.rfc7636 import CodeChallenge
 
 from auth_svc import families, opaque
 from auth_svc.accounts import Account, enabled
-from auth_svc.clients import ANY_CLIENT, Client
+from auth_svc.client import ANY_CLIENT, Client
 from auth_svc.decision import Decision
 from auth_svc.effects import KillFamily, SaveCode, StartFamily, UseCode
 from auth_svc.families import MICROS
@@ -79,6 +79,7 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
                 redirect_uri=data["redirect_uri"],
                 challenge=data["code_challenge"],
                 nonce=data.get("nonce"),
+                key_thumbprint=data.get("dpop_jkt"),
                 expires_at=server.now + CODE_SECONDS * MICROS,
             )
         )
@@ -94,6 +95,8 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
             return None
         if self.server.now >= row.expires_at or row.family.revoked_at is not None:
             return None
+        if row.key_thumbprint is not None and not self.server.holds(row.key_thumbprint):
+            return None  # RFC 9449 section 10: only the holder of the key that was named
         if "redirect_uri" not in self.request.form:
             return replace(row, redirect_uri="")  # OAuth 2.1 section 10.2: the challenge does its work
         return row

@@ -8,7 +8,7 @@ from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE, DeviceAuthorizationEn
 
 from auth_svc import opaque
 from auth_svc.accounts import Account, enabled
-from auth_svc.clients import ANY_CLIENT, Client
+from auth_svc.client import ANY_CLIENT, Client
 from auth_svc.decision import Decision
 from auth_svc.device_codes import new_user_code
 from auth_svc.effects import DevicePolled, SaveDeviceCode, UseDeviceCode

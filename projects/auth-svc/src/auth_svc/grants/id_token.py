@@ -5,7 +5,7 @@ from typing import Any
 from authlib.oidc.core.grants.code import OpenIDToken
 
 from auth_svc.accounts import Account
-from auth_svc.clients import Client
+from auth_svc.client import Client
 from auth_svc.decision import Decision
 from auth_svc.families import MICROS
 from auth_svc.issuer import ID_TOKEN_SECONDS

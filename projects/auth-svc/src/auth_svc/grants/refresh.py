@@ -1,11 +1,15 @@
 """The refresh grant (RFC 6749 section 6), with rotation and reuse detection (RFC 9700 section 4.14.2)."""
 
+import secrets
+
 from authlib.oauth2.rfc6749 import grants
 
+from auth_svc import opaque
 from auth_svc.accounts import Account, enabled
-from auth_svc.clients import ANY_CLIENT
+from auth_svc.client import ANY_CLIENT
 from auth_svc.decision import Decision
 from auth_svc.effects import KillFamily, UseRefreshToken
+from auth_svc.families import MICROS
 from auth_svc.token_rows import RefreshToken
 
 
@@ -16,19 +20,24 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
     INCLUDE_NEW_REFRESH_TOKEN = True
     server: Decision
 
-    def authenticate_refresh_token(self, refresh_token: str) -> RefreshToken | None:  # noqa: ARG002
+    def authenticate_refresh_token(self, refresh_token: str) -> RefreshToken | None:
         """The refresh token, if it may be used now."""
         row, client = self.server.rows.refresh_token, self.server.rows.client
         if row is None or client is None or not row.check_client(client):
             return None
-        if row.used_at is not None:
+        if row.used_at is not None and not self._was_just_used(row):
             self.server.effects.append(KillFamily(row.family.id, "a refresh token was used twice"))
             return None
         if self.server.now >= row.expires_at or row.family.revoked_at is not None:
             return None
+        if row.family.key_thumbprint is not None and not self.server.holds(row.family.key_thumbprint):
+            return None  # RFC 9449 section 5: a public client's refresh tokens are for the holder of its key
         if enabled(self.server.rows.account) is None:
             return None  # `authenticate_user` would make it an `invalid_request`
         self.server.family = row.family
+        self._salt = row.salt or secrets.token_bytes(opaque.SECRET_BYTES)
+        self.server.refresh_token = opaque.derive(refresh_token, self._salt)
+        self.server.is_repeat = row.used_at is not None
         return row
 
     def authenticate_user(self, refresh_token: RefreshToken) -> Account | None:  # noqa: ARG002
@@ -37,4 +46,18 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
 
     def revoke_old_credential(self, refresh_token: RefreshToken) -> None:
         """List the token's use."""
-        self.server.effects.append(UseRefreshToken(refresh_token.digest, refresh_token.family.id))
+        if not self.server.is_repeat:
+            grace = self.server.issuer.refresh_grace_seconds * MICROS
+            use = UseRefreshToken(refresh_token.digest, refresh_token.family.id, self._salt, grace)
+            self.server.effects.append(use)
+
+    def _was_just_used(self, row: RefreshToken) -> bool:
+        """Whether this is another tab of the same browser, or an answer that was lost.
+
+        Both tabs are told the same successor, so the family has one line of tokens, and a thief's use of an older
+        one still shows. Once the successor was used, or after the grace, it is no second tab any more.
+        """
+        successor, used_at = self.server.rows.successor, row.used_at
+        if successor is None or successor.used_at is not None or used_at is None:
+            return False
+        return self.server.now - used_at < self.server.issuer.refresh_grace_seconds * MICROS

@@ -1,4 +1,4 @@
-"""Where a webhook may go: to public addresses over TLS, and to networks that the operator names.
+"""Where requests to URLs that strangers name may go: public addresses over TLS, and networks the operator names.
 
 A name is resolved when a connection is made, what it resolved to is checked, and the connection goes to that very
 address: a name that means something else a moment later (DNS rebinding) changes nothing. TLS still checks the name.
@@ -29,7 +29,7 @@ type Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class DestinationRefused(Exception):
-    """A webhook must not go there; the text says what must be different, and nothing about our network."""
+    """A request must not go there; the text says what must be different, and nothing about our network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Destinations:
     networks: tuple[Network, ...] = ()
 
     def check(self, url: str) -> None:
-        """Raise `DestinationRefused` for a URL that is never delivered to, whatever its name resolves to."""
+        """Raise `DestinationRefused` for a URL that is never asked, whatever its name resolves to."""
         if len(url) > URL_LIMIT or not all("!" <= letter <= "~" for letter in url):
             raise DestinationRefused(f"url must be at most {URL_LIMIT} printable ASCII characters; encode the others")
         try:

@@ -1,0 +1,73 @@
+"""Token exchange (RFC 8693): a service that was called for a person acts for them, in less, and says so (`act`)."""
+
+from typing import Any, Final
+
+from authlib.oauth2.rfc6749 import InvalidRequestError, InvalidScopeError, UnauthorizedClientError
+from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin
+
+from auth_svc.accounts import enabled
+from auth_svc.client import CONFIDENTIAL, EXCHANGE, Client
+from auth_svc.decision import Decision
+from lib_auth.principal import Principal
+
+ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name
+JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+LONGEST_CHAIN = 4  # of actors; each is a service that called the next
+
+
+class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
+    """Delegation only: the new token always names who acts; nobody becomes somebody else."""
+
+    TOKEN_ENDPOINT_AUTH_METHODS = CONFIDENTIAL
+    GRANT_TYPE = EXCHANGE
+    server: Decision
+
+    def validate_token_request(self) -> None:
+        """Find out who wants to act for whom, and whether they may."""
+        client: Client = self.authenticate_token_endpoint_client()
+        self.request.client = client
+        if not client.check_grant_type(EXCHANGE):
+            raise UnauthorizedClientError("The client may not exchange tokens.")
+        self._check_types()
+        subject = self.server.rows.subject
+        if subject is None or enabled(self.server.rows.account) is None or self.server.rows.subject_family is None:
+            # Section 2.2.2: a subject token that is not valid is an invalid request.
+            raise InvalidRequestError("The 'subject_token' must be a valid access token of a person.")
+        if subject.audience != client.resource and subject.client_id != client.id:
+            raise UnauthorizedClientError("The client may exchange only what was meant for it, or issued to it.")
+        if len(subject.actors) >= LONGEST_CHAIN:
+            raise InvalidRequestError(f"At most {LONGEST_CHAIN} services may act one for the other.")
+        self.server.family = self.server.rows.subject_family
+        self.server.actor = _acting(client, subject)
+        self._scope = self._narrowed(client, subject)
+
+    def create_token_response(self) -> tuple[int, dict[str, Any], Any]:
+        """Section 2.2.1: the token, and what kind it is."""
+        user = self.server.rows.account
+        token = self.generate_token(user=user, scope=self._scope, include_refresh_token=False)
+        return 200, token | {"issued_token_type": ACCESS_TOKEN}, self.TOKEN_RESPONSE_HEADER
+
+    def _check_types(self) -> None:
+        form = self.request.form
+        if form.get("subject_token_type") not in (ACCESS_TOKEN, JWT):
+            raise InvalidRequestError(f"The 'subject_token_type' must be {ACCESS_TOKEN}.")
+        if form.get("requested_token_type", ACCESS_TOKEN) not in (ACCESS_TOKEN, JWT):
+            raise InvalidRequestError(f"The 'requested_token_type' must be {ACCESS_TOKEN}.")
+        if "actor_token" in form or "actor_token_type" in form:
+            raise InvalidRequestError("The client itself is the actor: 'actor_token' must be left out.")
+
+    def _narrowed(self, client: Client, subject: Principal) -> str:
+        """Never more than the person's token has, and never more than the client may have."""
+        allowed = subject.scopes & client.scopes
+        requested = frozenset((self.request.payload.scope or "").split())
+        if not requested <= allowed or not allowed:
+            raise InvalidScopeError
+        return " ".join(sorted(requested or allowed))
+
+
+def _acting(client: Client, subject: Principal) -> dict[str, Any]:
+    """Section 4.1: who acts now, and within it who acted before."""
+    acting: dict[str, Any] = {}
+    for actor in reversed((client.id, *subject.actors)):
+        acting = {"sub": actor} | ({"act": acting} if acting else {})
+    return acting
