@@ -30,7 +30,7 @@ async def test_both_documents_say_the_same(provider):
 async def test_every_endpoint_is_there(provider):
     document = (await provider.http.get("/.well-known/openid-configuration")).json()
     endpoints = [url for name, url in document.items() if name.endswith(("_endpoint", "_uri"))]
-    assert len(endpoints) == 8
+    assert len(endpoints) == 9
     for url in endpoints:
         path = urlsplit(url).path
         assert (await provider.http.get(path)).status_code != 404

@@ -11,14 +11,17 @@ from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import first_start, signing_keys
+from auth_svc import first_start
 from auth_svc.api import rest_routes
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
+from auth_svc.client_documents import ClientDocuments
 from auth_svc.client_keys import ClientKeys
 from auth_svc.endpoints.discovery import describe_events
 from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.issuer import Issuer
+from auth_svc.key_rotation import KeyRotation
+from auth_svc.logout_notices import LogoutNotices, plan_logouts
 from auth_svc.nonces import Nonces
 from auth_svc.own_tokens import OwnRevocations
 from auth_svc.pages.notices import error_page
@@ -30,6 +33,7 @@ from auth_svc.resources import Resources
 from auth_svc.routes import routes
 from auth_svc.service import AuthService
 from auth_svc.settings import SERVICE, AuthSettings
+from auth_svc.signing_keys import SigningKeys
 from auth_svc.site.browser import PageRefused, render
 from auth_svc.tables import SCHEMA
 from lib_auth import events as account_events
@@ -76,14 +80,23 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
     passwords = Passwords(threads=settings.hash_threads)
     try:
         contracts = await database.transact(keep_contracts, EVENT_TYPES.schemas())
-        private = signing_keys.load_private_key(settings.secrets)
-        keys = await database.transact(signing_keys.publish_key, private, SystemClock().micros())
-        secret = create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate)
+        secret = settings.sealing_key or create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate)
+        keys, clock = SigningKeys(), SystemClock()
+        rotation = KeyRotation(database, keys, SealingKey(secret), days=settings.signing_key_days, clock=clock)
+        await rotation.begin(settings.secrets)
         issuer = Issuer(url, keys, Resources(url, settings.app_url), Nonces(secret), settings.refresh_grace_seconds)
         await _first_start(database, settings, issuer, passwords)
         async with CheckedHttp(settings.destinations(is_loopback=issuer.is_loopback)) as http:
-            service = _wire(settings, database, issuer, passwords, http, contracts=contracts)
-            async with running(*_loops(service)):
+            service = _wire(
+                settings,
+                database,
+                issuer=issuer,
+                passwords=passwords,
+                http=http,
+                rotation=rotation,
+                contracts=contracts,
+            )
+            async with running(*_loops(service), LogoutNotices(database, issuer, http, clock)):
                 yield service
     finally:
         passwords.close()
@@ -122,14 +135,15 @@ def create_app(service: AuthService) -> FastAPI:
 def _wire(
     settings: AuthSettings,
     database: Database,
+    *,
     issuer: Issuer,
     passwords: Passwords,
     http: CheckedHttp,
-    *,
+    rotation: KeyRotation,
     contracts: Mapping[str, int],
 ) -> AuthService:
     app, admin = issuer.resources.app, issuer.resources.admin
-    revocations = OwnRevocations(database)
+    revocations = OwnRevocations(database, issuer.keys)
 
     def verifier(*audiences: str) -> TokenVerifier:
         return TokenVerifier(
@@ -142,10 +156,16 @@ def _wire(
         event_document=describe_events(contracts),
         issuer=issuer,
         client_keys=ClientKeys(http),
+        key_rotation=rotation,
         passwords=passwords,
         sign_in_limits=SignInLimits(),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
+        push_limits=Attempts(Limit(60, 60)),
+        registration_limits=Attempts(Limit(20, 3600)),
+        client_documents=ClientDocuments(
+            database, http, Attempts(Limit(30, 300)), SystemClock(), allowed=settings.client_documents
+        ),
         verifier=verifier(app, admin),
         sender=SenderCheck(issuer.url),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
@@ -165,9 +185,10 @@ def _loops(service: AuthService) -> list[Loop]:
         loops.append(Importer(database, broker, sources=[APP_SERVICE], types=types, registry=EVENT_TYPES))
     loops += [
         Relay(database, broker),
-        Subscriptions(database, [hear_decision]),
+        Subscriptions(database, [hear_decision, plan_logouts]),
         Retention(database, _keep(settings), is_published=broker is not None),
         Pruner(database, service.clock),
+        service.key_rotation,
     ]
     return loops
 

@@ -1,5 +1,6 @@
 """Decide an authorization request: the checks of the endpoint as a list, then a code or an interaction."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,17 +11,19 @@ from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Error
 from auth_svc.accounts import Account
 from auth_svc.client import Client
 from auth_svc.consents import Consent
-from auth_svc.effects import Effect
+from auth_svc.effects import Effect, UsePushedRequest
 from auth_svc.families import MICROS
 from auth_svc.id_token_hint import read_id_token_hint
 from auth_svc.issuer import Issuer
 from auth_svc.parameters import SECONDS
 from auth_svc.protocol import Protocol
 from auth_svc.protocol_request import ProtocolRequest
+from auth_svc.pushed_requests import PREFIX, PushedRequest
 from auth_svc.resources import TargetInvalid
 from auth_svc.sessions import Session
 from auth_svc.token_rows import TokenRows
 
+THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 PROMPTS = frozenset(("none", "login", "consent", "select_account"))
 FRESH_SIGN_IN = frozenset(("prompt", "max_age"))  # satisfied by the sign-in they lead to
 
@@ -33,6 +36,7 @@ class AuthorizationRows:
     session: Session | None = None
     account: Account | None = None
     consent: Consent | None = None
+    pushed: PushedRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class SendBack:
 
     location: str = field(repr=False)
     effects: Sequence[Effect] = ()
+    refused: Refused | None = None  # what the client is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +102,64 @@ class _Request:
         return frozenset(str(self.request.scope).split())
 
 
+type _Check = Callable[[_Request], Outcome | None]
+
+
 def decide(
     issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRows, now: int, *, consented: bool = False
 ) -> Outcome:
     """Say what happens with an authorization request; `consented` is the person's answer to this very one."""
+    refused = _check_pushed(pairs, rows, now)
+    if refused is not None:
+        return refused
     protocol = Protocol(issuer, TokenRows(client=rows.client), now)
-    request = ProtocolRequest("GET", pairs, {})
-    state = request.form.get("state")
+    request = ProtocolRequest("GET", rows.pushed.pairs if rows.pushed else pairs, {})
     try:
         grant = protocol.get_consent_grant(request, rows.account)
         checked = _Request(issuer, pairs, rows, now, consented, request, grant.redirect_uri)
-        for check in CHECKS:
-            outcome = check(checked)
-            if outcome is not None:
-                return outcome
-        return _issue_code(protocol, grant, checked)
+        return _first_outcome(checked, CHECKS) or _issue_code(protocol, grant, checked)
     except OAuth2Error as error:
-        if error.redirect_uri is None:
-            return Refused(str(error.error), str(error.description or ""))
-        return _error(issuer, error.redirect_uri, state, str(error.error), str(error.description or ""))
+        return _refusal(issuer, request, error)
+
+
+def validate(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRows) -> Refused | None:
+    """Say what is wrong with a request before any person is asked; None if nothing is."""
+    protocol = Protocol(issuer, TokenRows(client=rows.client), 0)
+    request = ProtocolRequest("GET", pairs, {})
+    try:
+        grant = protocol.get_consent_grant(request, None)
+        checked = _Request(issuer, pairs, rows, 0, False, request, grant.redirect_uri)  # noqa: FBT003 - nobody was asked
+        outcome = _first_outcome(checked, REQUEST_CHECKS)
+    except OAuth2Error as error:
+        outcome = _refusal(issuer, request, error)
+    return outcome.refused if isinstance(outcome, SendBack) else outcome if isinstance(outcome, Refused) else None
+
+
+def _first_outcome(request: _Request, checks: Sequence[_Check]) -> Outcome | None:
+    for check in checks:
+        outcome = check(request)
+        if outcome is not None:
+            return outcome
+    return None
+
+
+def _refusal(issuer: Issuer, request: ProtocolRequest, error: OAuth2Error) -> Refused | SendBack:
+    """Tell the client, or the person where the client's redirect URI is not certain."""
+    code, description = str(error.error), str(error.description or "")
+    if error.redirect_uri is None:
+        return Refused(code, description)
+    return _error(issuer, error.redirect_uri, request.form.get("state"), code, description)
+
+
+def _check_pushed(pairs: Sequence[tuple[str, str]], rows: AuthorizationRows, now: int) -> Refused | None:
+    """RFC 9126 section 4: what was pushed is all that counts, and only for its client, once and in time."""
+    named = dict(pairs)
+    if named.get("request_uri", "").startswith(PREFIX):
+        if rows.pushed is None or not rows.pushed.is_good(named.get("client_id"), now):
+            return Refused("invalid_request_uri", "The request has expired or was used. Begin again.")
+    elif rows.client is not None and rows.client.pushed_only:
+        return Refused("invalid_request", "This client must push its authorization requests (RFC 9126).")
+    return None
 
 
 def deny(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRows, now: int) -> Outcome:
@@ -124,7 +168,7 @@ def deny(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRo
     would_be_allowed = isinstance(outcome, SendBack) and outcome.effects  # by a consent remembered meanwhile
     if not isinstance(outcome, ConsentNeeded) and not would_be_allowed:
         return outcome
-    request = ProtocolRequest("GET", pairs, {}).form
+    request = ProtocolRequest("GET", rows.pushed.pairs if rows.pushed else pairs, {}).form
     return _error(issuer, request["redirect_uri"], request.get("state"), "access_denied", "The person refused.")
 
 
@@ -185,6 +229,13 @@ def _check_resources(request: _Request) -> Outcome | None:
     return None
 
 
+def _check_key(request: _Request) -> Outcome | None:
+    """RFC 9449 section 10: the key that the code will be for."""
+    if not THUMBPRINT.fullmatch(request.data.get("dpop_jkt", "A" * 43)):
+        return _refuse(request, "invalid_request", "The parameter dpop_jkt must be a JWK thumbprint (SHA-256).")
+    return None
+
+
 def _check_signed_in(request: _Request) -> Outcome | None:
     if _is_signed_in(request):
         return None
@@ -192,7 +243,7 @@ def _check_signed_in(request: _Request) -> Outcome | None:
         return _refuse(request, "login_required", "Nobody is signed in.")
     # What asked for a fresh sign-in is left out of the way back, or it would ask for ever.
     kept = [(name, value) for name, value in request.pairs if name not in FRESH_SIGN_IN]
-    if "consent" in request.prompts:
+    if "consent" in request.prompts and request.rows.pushed is None:
         kept.append(("prompt", "consent"))
     return SignInNeeded(urlencode(kept), request.redirect_uri)
 
@@ -208,7 +259,7 @@ def _check_consent(request: _Request) -> Outcome | None:
     return ConsentNeeded(rows.client, rows.account, request.scopes, request.resources, request.redirect_uri)
 
 
-CHECKS: tuple[Callable[[_Request], Outcome | None], ...] = (
+REQUEST_CHECKS: tuple[_Check, ...] = (
     _check_once,
     _check_request_object,
     _check_response_mode,
@@ -216,21 +267,28 @@ CHECKS: tuple[Callable[[_Request], Outcome | None], ...] = (
     _check_max_age,
     _check_hint,
     _check_resources,
-    _check_signed_in,
-    _check_consent,
+    _check_key,
 )
+CHECKS: tuple[_Check, ...] = (*REQUEST_CHECKS, _check_signed_in, _check_consent)
 
 
 def _is_signed_in(request: _Request) -> bool:
     session, account = request.rows.session, request.rows.account
     if session is None or account is None or not account.enabled or not session.is_alive(request.now):
         return False
-    if {"login", "select_account"} & request.prompts:
-        return False
-    max_age = request.data.get("max_age")
-    if max_age is not None and request.now - session.authenticated_at > int(max_age) * MICROS:
-        return False
+    if not _is_just_signed_in(request, session):
+        if {"login", "select_account"} & request.prompts:
+            return False
+        max_age = request.data.get("max_age")
+        if max_age is not None and request.now - session.authenticated_at > int(max_age) * MICROS:
+            return False
     return request.hinted in (None, account.id)
+
+
+def _is_just_signed_in(request: _Request, session: Session) -> bool:
+    """Whether the person signed in because of this very request: a pushed one knows when the browser came with it."""
+    pushed = request.rows.pushed
+    return pushed is not None and pushed.begun_at is not None and session.authenticated_at > pushed.begun_at
 
 
 def _must_ask(request: _Request, client: Client) -> bool:
@@ -248,6 +306,8 @@ def _issue_code(protocol: Protocol, grant: Any, request: _Request) -> SendBack:
     protocol.resources = request.resources
     protocol.session_id = rows.session.id
     protocol.authenticated_at = rows.session.authenticated_at
+    if rows.pushed is not None:
+        protocol.effects.append(UsePushedRequest(rows.pushed.digest))
     answer = protocol.create_authorization_response(request.request, grant_user=rows.account, grant=grant)
     return SendBack(_with_issuer(request.issuer, answer.headers["location"]), protocol.effects)
 
@@ -258,7 +318,8 @@ def _refuse(request: _Request, error: str, description: str) -> SendBack:
 
 def _error(issuer: Issuer, redirect_uri: str, state: str | None, error: str, description: str) -> SendBack:
     answer = {"error": error, "error_description": description, "state": state}
-    return SendBack(_with_issuer(issuer, _add(redirect_uri, {k: v for k, v in answer.items() if v})))
+    location = _add(redirect_uri, {name: value for name, value in answer.items() if value})
+    return SendBack(_with_issuer(issuer, location), refused=Refused(error, description))
 
 
 def _with_issuer(issuer: Issuer, location: str) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from auth_svc import accounts, clients, opaque
 from auth_svc.accounts import NewAccount
 from auth_svc.audit import Actor
-from auth_svc.client import CODE, CREDENTIALS, DEVICE, REFRESH, Client
+from auth_svc.client import CODE, CREDENTIALS, DEVICE, EXCHANGE, REFRESH, Client
 from auth_svc.issuer import Issuer
 from auth_svc.passwords import PasswordRejected, Passwords
 from auth_svc.resources import ADMIN_SCOPES, APP_SCOPES, OPENID
@@ -90,6 +90,7 @@ def prepare_clients(settings: AuthSettings, issuer: Issuer, now: int) -> list[Cl
             consent="never",
             access_token_seconds=settings.gui_access_seconds,
             created_at=now,
+            origin="own",
         ),
         Client(
             id=CLI_CLIENT,
@@ -99,14 +100,19 @@ def prepare_clients(settings: AuthSettings, issuer: Issuer, now: int) -> list[Cl
             scopes=OPENID | APP_SCOPES | ADMIN_SCOPES,
             consent="always",  # any program on the machine can be a public client (RFC 8252 section 8.6)
             created_at=now,
+            origin="own",
         ),
         Client(
             id=APP_CLIENT,
             name="AppService",
             secret_digest=opaque.digest(app),
-            grant_types=(CREDENTIALS,),
+            grant_types=(CREDENTIALS, EXCHANGE),
+            # What its runs may do for the people who started them; for itself it holds no role.
+            scopes=APP_SCOPES - {"approvals:decide"},
+            access_token_seconds=900,
             resource=issuer.resources.app,
             created_at=now,
+            origin="own",
         ),
     ]
     return wanted + local_client(settings, issuer, now)
@@ -130,6 +136,7 @@ def local_client(settings: AuthSettings, issuer: Issuer, now: int) -> list[Clien
             roles=frozenset((OPERATOR,)),
             loopback_only=True,
             created_at=now,
+            origin="own",
         )
     ]
 

@@ -8,17 +8,16 @@ from joserfc.errors import JoseError
 from pydantic_core import from_json
 
 from auth_svc.issuer import Issuer
-from lib_auth.jwks import ALGORITHM
 
 
 def read_id_token_hint(issuer: Issuer, token: str) -> Mapping[str, Any] | None:
     """Return the claims of an ID token this service signed, expired or not; None for anything else."""
     try:
         header = jws.extract_compact(token.encode()).headers()
-        key = issuer.keys.public.get(str(header.get("kid")))
+        key = issuer.keys.known(str(header.get("kid")))
         if key is None or header.get("typ", "JWT") != "JWT":  # an access token is no hint
             return None
-        claims = from_json(jws.deserialize_compact(token, key, algorithms=[ALGORITHM]).payload)
+        claims = from_json(jws.deserialize_compact(token, key.public, algorithms=[key.algorithm]).payload)
     except (JoseError, ValueError):
         return None
     return claims if isinstance(claims, dict) and claims.get("iss") == issuer.url else None

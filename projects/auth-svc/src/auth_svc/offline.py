@@ -2,7 +2,7 @@
 
 import secrets
 
-from auth_svc import accounts, first_start, signing_keys
+from auth_svc import accounts, first_start
 from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
 from auth_svc.issuer import Issuer
@@ -10,6 +10,7 @@ from auth_svc.nonces import Nonces
 from auth_svc.passwords import Passwords
 from auth_svc.resources import Resources
 from auth_svc.settings import SERVICE, AuthSettings
+from auth_svc.signing_keys import SigningKeys
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, open_database
 
@@ -37,9 +38,7 @@ async def issue(settings: AuthSettings) -> str:
     url, now = settings.check_issuer(), SystemClock().micros()
     database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
     try:
-        private = signing_keys.load_private_key(settings.secrets)
-        keys = await database.transact(signing_keys.publish_key, private, now)
-        issuer = Issuer(url, keys, Resources(url, settings.app_url), Nonces(""))
+        issuer = Issuer(url, SigningKeys(), Resources(url, settings.app_url), Nonces(""))
         wanted = first_start.local_client(settings, issuer, now)
         await database.transact(first_start.put_clients, wanted)
     finally:

@@ -4,6 +4,7 @@ from sqlalchemy import select
 
 from auth_svc import accounts, clients, families, sessions
 from auth_svc.families import MICROS
+from auth_svc.signing_keys import SigningKeys
 from auth_svc.tables import revoked_tokens
 from lib_auth.principal import Principal
 from lib_events.clock import to_micros
@@ -13,11 +14,14 @@ from lib_events.database import Connection, Database
 class OwnRevocations:
     """A `RevocationCheck` that asks the service's own database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keys: SigningKeys) -> None:
         self._database = database
+        self._keys = keys
 
     async def is_revoked(self, principal: Principal, token: str) -> bool:  # noqa: ARG002
         """Whether the token may no longer be used."""
+        if principal.key_id is not None and self._keys.known(principal.key_id) is None:
+            return True  # its key was revoked; the verifier may have checked its signature before
         return await self._database.read(is_revoked, principal)
 
 

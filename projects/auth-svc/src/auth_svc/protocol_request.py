@@ -23,6 +23,7 @@ class Payload(OAuth2Payload):  # type: ignore[misc]
     """The parameters of a request, and each as often as it came."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self.pairs = pairs
         self._lists: dict[str, list[str]] = {}
         for name, value in pairs:
             self._lists.setdefault(name, []).append(value)

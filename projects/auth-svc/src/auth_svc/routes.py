@@ -7,7 +7,17 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from auth_svc.endpoints import authorize, discovery, logout, revocation_feed, token, token_status, userinfo
+from auth_svc.endpoints import (
+    authorize,
+    discovery,
+    logout,
+    pushed_authorization,
+    revocation_feed,
+    token,
+    token_status,
+    userinfo,
+)
+from auth_svc.endpoints import registration as client_registration
 from auth_svc.site import account, device, registration, sign_in
 from auth_svc.site.browser import redirect
 
@@ -38,6 +48,7 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     # protocol
     ("GET", "/oauth2/authorize", authorize.authorize),
     ("POST", "/oauth2/authorize", authorize.authorize),
+    ("POST", "/oauth2/par", pushed_authorization.push),
     ("POST", "/oauth2/token", token.token),
     ("POST", "/oauth2/device_authorization", token.device_authorization),
     ("POST", "/oauth2/revoke", token_status.revoke),
@@ -46,6 +57,10 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/oauth2/userinfo", userinfo.userinfo),
     ("GET", "/oauth2/logout", logout.logout),
     ("POST", "/oauth2/logout", logout.logout),
+    ("POST", "/oauth2/register", client_registration.register),
+    ("GET", "/oauth2/register/{client_id}", client_registration.read),
+    ("PUT", "/oauth2/register/{client_id}", client_registration.change),
+    ("DELETE", "/oauth2/register/{client_id}", client_registration.remove),
     ("GET", "/v1/revocations", revocation_feed.revocation_feed),
     # pages
     ("GET", "/", _home),

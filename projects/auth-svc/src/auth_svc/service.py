@@ -8,8 +8,10 @@ from typing import Any
 from starlette.requests import Request
 
 from auth_svc.audit import Actor
+from auth_svc.client_documents import ClientDocuments
 from auth_svc.client_keys import ClientKeys
 from auth_svc.issuer import Issuer
+from auth_svc.key_rotation import KeyRotation
 from auth_svc.passwords import Passwords
 from auth_svc.rate_limits import Attempts, SignInLimits
 from auth_svc.settings import AuthSettings
@@ -30,10 +32,14 @@ class AuthService:
     event_document: Mapping[str, Any]  # AsyncAPI
     issuer: Issuer
     client_keys: ClientKeys
+    key_rotation: KeyRotation
     passwords: Passwords
     sign_in_limits: SignInLimits
     user_code_limits: Attempts
     device_limits: Attempts
+    push_limits: Attempts
+    registration_limits: Attempts
+    client_documents: ClientDocuments
     verifier: TokenVerifier  # of our own tokens, whatever they are for
     sender: SenderCheck
     admin_guard: Guard

@@ -1,7 +1,7 @@
 """What the AuthService may be told beyond the settings of every member."""
 
 from ipaddress import ip_network
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -21,7 +21,11 @@ class AuthSettings(Settings):
     registration: bool = False  # may people make themselves an account?
     gui_access_seconds: int = Field(default=300, ge=1, le=3600)  # the demo shows a token expire
     trusted_proxies: Names = Field(default=[])  # whose X-Forwarded-For says where a request comes from
+    signing_key_days: int = Field(default=90, ge=1, le=3650)  # a new key is published so often
+    sealing_key: str | None = Field(default=None, repr=False)  # of several machines with one database
     refresh_grace_seconds: int = Field(default=10, ge=0, le=60)  # 0: no second use of a refresh token, ever
+    client_registration: Literal["off", "token", "open"] = "off"  # may programs register themselves (RFC 7591)?
+    client_documents: bool = False  # may a client be named by the URL of its metadata?
     client_networks: Names = Field(default=[])  # private networks in which clients may have keys, documents, logouts
     hash_threads: int | None = Field(default=None, ge=1)
 

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lib_auth.access_token import RevocationsUnknown
 from lib_auth.client import OAuthClient, basic_authorization
-from lib_auth.events import SessionEnded, TokenRevoked, UserDisabled
+from lib_auth.events import KeyRevoked, SessionEnded, TokenRevoked, UserDisabled
 from lib_auth.oauth_error import OAuthError, ServerUnavailable
 from lib_auth.principal import Principal
 from lib_auth.tables import revocation_cursors, revocations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 FEED_PATH = "/v1/revocations"
 TOPIC = "token-revocations"
-EVENT_TYPES = (TokenRevoked, SessionEnded, UserDisabled)
+EVENT_TYPES = (TokenRevoked, SessionEnded, UserDisabled, KeyRevoked)
 UNHEARD_SECONDS = 10.0
 WAIT_SECONDS = 4  # how long the issuer may hold the question when it has nothing to tell
 PAUSE_SECONDS = 0.5
@@ -39,7 +39,7 @@ FEED_TIMEOUT_SECONDS = WAIT_SECONDS + 3.0
 KEEP_SECONDS = 3601  # no access token lives longer than an hour
 MICROS = 1_000_000
 
-type Kind = Literal["token", "family", "session", "user", "client"]
+type Kind = Literal["token", "family", "session", "user", "client", "key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ def revocations_of(event: Event) -> tuple[Revocation, ...]:
         return (Revocation("session", ended.session, 0, ended.expires_at or latest),)
     if event.type == UserDisabled.name:
         return (Revocation("user", event.payload(UserDisabled).user, happened_at, latest),)
+    if event.type == KeyRevoked.name:
+        return (Revocation("key", event.payload(KeyRevoked).key, 0, latest),)
     if event.type != TokenRevoked.name:
         return ()
     data = event.payload(TokenRevoked)
@@ -121,6 +123,7 @@ class RevocationList:
             ("session", principal.session_id),
             ("user", principal.subject),
             ("client", principal.client_id),
+            ("key", principal.key_id),
         )
         for kind, value in named:
             known = self._known.get((kind, value)) if value is not None else None

@@ -1,14 +1,23 @@
 """`/v1/admin/clients`: the programs that may ask for tokens."""
 
-from fastapi import APIRouter, Depends, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request
 
 from auth_svc import clients, opaque
 from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, administrator, invalid
-from auth_svc.api.views import ClientBody, ClientView, Page
+from auth_svc.api.client_views import ClientBody, ClientPatch, ClientView, as_columns
+from auth_svc.api.views import WITHOUT_NUL, Page
 from auth_svc.client import Client, ClientRejected
-from auth_svc.service import service_of
+from auth_svc.client_keys import KeysRejected, read_key_set
+from auth_svc.clients import ClientUnknown
+from auth_svc.service import AuthService, service_of
+from lib_events.problem import Problem
 
 router = APIRouter(prefix="/v1/admin", tags=["clients"], dependencies=[Depends(administrator)])
+
+# A client may be named by a URL, so an id may have slashes.
+ClientId = Annotated[str, Path(pattern=WITHOUT_NUL)]
 
 
 @router.get("/clients")
@@ -23,21 +32,102 @@ async def list_clients(request: Request, cursor: Cursor = None, limit: Limit = P
 async def create_client(request: Request, body: ClientBody, by: Administrator) -> ClientView:
     """Make a client; its secret is in this answer and nowhere else."""
     service = service_of(request)
-    secret = None if body.public else opaque.new_secret()
+    secret = opaque.new_secret() if body.needs_secret else None
     actor = service.actor(request, by.subject)
-    client = Client(
-        id=body.id,
-        name=body.name,
-        secret_digest=opaque.digest(secret) if secret else None,
-        redirect_uris=tuple(body.redirect_uris),
-        post_logout_redirect_uris=tuple(body.post_logout_redirect_uris),
-        grant_types=tuple(body.grant_types),
-        scopes=frozenset(body.scopes),
-        roles=frozenset(body.roles),
-        access_token_seconds=body.access_token_seconds,
-        created_at=actor.at,
-    )
+    digest = opaque.digest(secret) if secret else None
+    client = Client(secret_digest=digest, created_at=actor.at, **as_columns(body.model_dump(exclude={"public"})))
+    await _check_keys(service, client)
     try:
         return ClientView.of(await service.database.transact(clients.register, client, actor), secret)
     except ClientRejected as error:
         raise invalid(error.field, error.detail) from error
+
+
+@router.get("/clients/{client:path}")
+async def show_client(request: Request, client: ClientId) -> ClientView:
+    """Show a client."""
+    return ClientView.of(await _find(service_of(request), client))
+
+
+@router.patch("/clients/{client:path}")
+async def change_client(request: Request, client: ClientId, body: ClientPatch, by: Administrator) -> ClientView:
+    """Change a client; tokens that say more than it may have now are refused."""
+    service = service_of(request)
+    wanted = body.apply(_changeable(await _find(service, client)))
+    await _check_keys(service, wanted)
+    try:
+        changed = await service.database.transact(clients.change, wanted, service.actor(request, by.subject))
+    except ClientRejected as error:
+        raise invalid(error.field, error.detail) from error
+    except ClientUnknown as error:
+        raise _unknown(error) from error
+    return ClientView.of(changed)
+
+
+@router.delete("/clients/{client:path}", status_code=204)
+async def remove_client(request: Request, client: ClientId, by: Administrator) -> None:
+    """Remove a client; whatever people allowed it ends."""
+    service = service_of(request)
+    _changeable(await _find(service, client))
+    try:
+        await service.database.transact(clients.remove, client, service.actor(request, by.subject))
+    except ClientUnknown as error:
+        raise _unknown(error) from error
+
+
+@router.post("/clients/{client:path}/rotate-secret")
+async def rotate_client_secret(request: Request, client: ClientId, by: Administrator) -> ClientView:
+    """Give a client a new secret; the old one is worth nothing at once."""
+    service, secret = service_of(request), opaque.new_secret()
+    _changeable(await _find(service, client))
+    actor = service.actor(request, by.subject)
+    try:
+        changed = await service.database.transact(clients.rotate_secret, client, secret, actor)
+    except ClientRejected as error:
+        raise Problem(409, "no-secret", detail=error.detail) from error
+    return ClientView.of(changed, secret)
+
+
+@router.post("/clients/{client:path}/disable")
+async def disable_client(request: Request, client: ClientId, by: Administrator) -> ClientView:
+    """Stop a client from getting tokens and refuse those it holds."""
+    service = service_of(request)
+    _changeable(await _find(service, client))
+    actor = service.actor(request, by.subject)
+    return ClientView.of(await service.database.transact(clients.disable, client, actor))
+
+
+@router.post("/clients/{client:path}/enable")
+async def enable_client(request: Request, client: ClientId, by: Administrator) -> ClientView:
+    """Let a disabled client go on."""
+    service = service_of(request)
+    await _find(service, client)
+    return ClientView.of(await service.database.transact(clients.enable, client, service.actor(request, by.subject)))
+
+
+async def _find(service: AuthService, client_id: str) -> Client:
+    client = await service.database.read(clients.find, client_id)
+    if client is None:
+        raise _unknown(ClientUnknown(client_id))
+    return client
+
+
+def _changeable(client: Client) -> Client:
+    if client.origin == "own":
+        detail = f"the client {client.id!r} is one of our own: this release and its settings say what it is"
+        raise Problem(409, "own-client", detail=detail)
+    return client
+
+
+async def _check_keys(service: AuthService, client: Client) -> None:
+    """Check the client's keys, and have a key of ours to sign its ID tokens with."""
+    if client.jwks is not None:
+        try:
+            read_key_set(client.jwks)
+        except KeysRejected as error:
+            raise invalid("jwks", str(error)) from error
+    await service.key_rotation.ensure(client.id_token_algorithm)
+
+
+def _unknown(error: ClientUnknown) -> Problem:
+    return Problem(404, "client-unknown", detail=str(error))

@@ -4,9 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from auth_svc import client as clients
 from auth_svc.accounts import Account
-from auth_svc.client import CODE, REFRESH, Client
 from auth_svc.passwords import LONGEST
 from lib_auth.principal import MEMBER
 from lib_events.clock import to_datetime
@@ -41,20 +39,6 @@ class RolesBody(Body):
     roles: list[str] = Field(max_length=20)
 
 
-class ClientBody(Body):
-    """A new client."""
-
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,63}$")
-    name: str = Field(min_length=1, max_length=80, pattern=WITHOUT_NUL)
-    public: bool = False
-    redirect_uris: list[str] = Field(default=[], max_length=20)
-    post_logout_redirect_uris: list[str] = Field(default=[], max_length=20)
-    grant_types: list[str] = Field(default=[CODE, REFRESH], max_length=4)
-    scopes: list[str] = Field(default=["openid", "profile"], max_length=20)
-    roles: list[str] = Field(default=[], max_length=20)
-    access_token_seconds: int = Field(default=clients.ACCESS_TOKEN_SECONDS, ge=1, le=3600)
-
-
 class UserView(BaseModel):
     """A user as administrators see them."""
 
@@ -77,39 +61,6 @@ class UserView(BaseModel):
             enabled=account.enabled,
             created_at=to_datetime(account.created_at).isoformat(),
             password=password,
-        )
-
-
-class ClientView(BaseModel):
-    """A client as administrators see it."""
-
-    id: str
-    name: str
-    public: bool
-    redirect_uris: list[str]
-    post_logout_redirect_uris: list[str]
-    grant_types: list[str]
-    scopes: list[str]
-    roles: list[str]
-    consent: str
-    access_token_seconds: int
-    secret: str | None = None  # only in the answer that made it
-
-    @classmethod
-    def of(cls, client: Client, secret: str | None = None) -> "ClientView":
-        """Show a client."""
-        return cls(
-            id=client.id,
-            name=client.name,
-            public=client.is_public,
-            redirect_uris=list(client.redirect_uris),
-            post_logout_redirect_uris=list(client.post_logout_redirect_uris),
-            grant_types=list(client.grant_types),
-            scopes=sorted(client.scopes),
-            roles=sorted(client.roles),
-            consent=client.consent,
-            access_token_seconds=client.access_token_seconds,
-            secret=secret,
         )
 
 

@@ -1,19 +1,23 @@
 """`/oauth2/authorize` and the consent form: load, decide, and let the browser go where the decision says."""
 
 from collections.abc import Sequence
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import authorization, consents, effects
+from auth_svc import authorization, consents, effects, pushed_requests
 from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded
+from auth_svc.client import Client
+from auth_svc.client_documents import DocumentRejected
 from auth_svc.consents import Consent
 from auth_svc.effects import Effect
 from auth_svc.endpoints.oauth_http import REPEATABLE
 from auth_svc.pages.consent import consent_page
 from auth_svc.parameters import read_form
-from auth_svc.service import AuthService, service_of
+from auth_svc.pushed_requests import PREFIX
+from auth_svc.rate_limits import network_of
+from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import PageRefused, Visitor, read_page_form, read_pairs, redirect, render, visitor_of
 from auth_svc.token_rows import usable_client
 from lib_events.database import Connection
@@ -33,7 +37,14 @@ async def authorize(request: Request) -> Response:
     if len(query) > MAX_QUERY:
         raise PageRefused(414, "That request is too long", "Tell the developer of the application you came from.")
     service, visitor, pairs = service_of(request), await visitor_of(request), read_pairs(query)
+    try:
+        await service.client_documents.ensure(dict(pairs).get("client_id"), network_of(address_of(request)))
+    except DocumentRejected as error:
+        raise PageRefused(400, "That application cannot be recognised", f"{error}.", code="invalid_client") from error
     rows = await load(service, pairs, visitor)
+    if rows.pushed is not None and rows.pushed.begun_at is None:
+        await service.database.transact(pushed_requests.begin, rows.pushed.digest, _now(request))
+        rows = await load(service, pairs, visitor)
     outcome = authorization.decide(service.issuer, pairs, rows, _now(request))
     return await _act(request, query, visitor, outcome)
 
@@ -55,8 +66,10 @@ async def consent(request: Request) -> Response:
 
 async def load(service: AuthService, pairs: Pairs, visitor: Visitor) -> AuthorizationRows:
     """Read what an authorization request names."""
-    client_id = dict(reversed(pairs)).get("client_id")
-    return await service.database.read(_load, client_id, visitor, service.issuer.is_loopback)
+    named = dict(reversed(pairs))
+    request_uri = named.get("request_uri", "")
+    pushed = request_uri if request_uri.startswith(PREFIX) else None
+    return await service.database.read(_load, named.get("client_id"), pushed, visitor, service.issuer.is_loopback)
 
 
 async def client_behind(service: AuthService, way_on: str) -> tuple[str | None, tuple[str, ...]]:
@@ -83,7 +96,12 @@ async def _act(
             return redirect(f"/login?next={quote(f'{PATH}?{wanted}', safe='')}")
         case ConsentNeeded(client, account, scopes, _, redirect_uri):
             page = consent_page(
-                csrf=visitor.csrf, query=query, client=client.name, username=account.username, scopes=scopes
+                csrf=visitor.csrf,
+                query=query,
+                client=client.name,
+                username=account.username,
+                scopes=scopes,
+                origin=_vouching_host(client, redirect_uri),
             )
             return render(request, page, visitor=visitor, form_targets=(redirect_uri,))
         case SendBack(location, wanted_effects):
@@ -111,6 +129,7 @@ def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNe
 def _load(
     connection: Connection,
     client_id: str | None,
+    request_uri: str | None,
     visitor: Visitor,
     loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
 ) -> AuthorizationRows:
@@ -118,7 +137,19 @@ def _load(
     remembered = None
     if client is not None and visitor.account is not None:
         remembered = consents.find(connection, visitor.account.id, client.id)
-    return AuthorizationRows(client, visitor.session, visitor.account, remembered)
+    pushed = pushed_requests.find(connection, request_uri) if request_uri else None
+    return AuthorizationRows(client, visitor.session, visitor.account, remembered, pushed)
+
+
+def _vouching_host(client: Client, redirect_uri: str) -> str | None:
+    """Who stands behind a client that no administrator has made: names can be chosen at will, hosts cannot."""
+    match client.origin:
+        case "document":
+            return urlsplit(client.id).hostname
+        case "registered":
+            return urlsplit(redirect_uri).hostname
+        case _:
+            return None
 
 
 def _now(request: Request) -> int:

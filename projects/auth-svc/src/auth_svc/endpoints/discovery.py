@@ -7,22 +7,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided
-from auth_svc.client import GRANT_TYPES
+from auth_svc.client import ANY_CLIENT, CONFIDENTIAL, GRANT_TYPES, ID_TOKEN_ALGORITHMS
+from auth_svc.client_assertion import ALGORITHMS as ASSERTION_ALGORITHMS
 from auth_svc.issuer import Issuer
 from auth_svc.resources import ADMIN_PATH, ADMIN_SCOPES, ALL_SCOPES
 from auth_svc.service import service_of
-from auth_svc.settings import SERVICE
+from auth_svc.settings import SERVICE, AuthSettings
 from lib_auth import events as account_events
+from lib_auth.dpop import ALGORITHMS as PROOF_ALGORITHMS
 from lib_events.asyncapi import describe_service
 
 VERSION = "1.0.0"
-AUTH_METHODS = ["client_secret_basic", "client_secret_post", "none"]
 HEADERS = {"access-control-allow-origin": "*", "cache-control": "public, max-age=300"}
 
 
 async def metadata(request: Request) -> Response:
     """OpenID Connect Discovery section 3 and RFC 8414 section 2, in one document."""
-    return _public(describe(service_of(request).issuer))
+    return _public(describe(service_of(request).issuer, service_of(request).settings))
 
 
 async def jwks(request: Request) -> Response:
@@ -55,10 +56,11 @@ def describe_events(contracts: Mapping[str, int]) -> dict[str, Any]:
     return describe_service(SERVICE, version=VERSION, sent=account_events.ALL, received=received, contracts=contracts)
 
 
-def describe(issuer: Issuer) -> dict[str, Any]:
+def describe(issuer: Issuer, settings: AuthSettings) -> dict[str, Any]:
     """The discovery document."""
     oauth2 = issuer.url + "/oauth2"
-    return {
+    registration = {} if settings.client_registration == "off" else {"registration_endpoint": f"{oauth2}/register"}
+    return registration | {
         "issuer": issuer.url,
         "authorization_endpoint": f"{oauth2}/authorize",
         "token_endpoint": f"{oauth2}/token",
@@ -68,16 +70,25 @@ def describe(issuer: Issuer) -> dict[str, Any]:
         "introspection_endpoint": f"{oauth2}/introspect",
         "device_authorization_endpoint": f"{oauth2}/device_authorization",
         "end_session_endpoint": f"{oauth2}/logout",
+        "pushed_authorization_request_endpoint": f"{oauth2}/par",
         "scopes_supported": sorted(ALL_SCOPES),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(GRANT_TYPES),
         "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": AUTH_METHODS,
-        "revocation_endpoint_auth_methods_supported": AUTH_METHODS,
-        "introspection_endpoint_auth_methods_supported": AUTH_METHODS[:2],
+        "token_endpoint_auth_methods_supported": ANY_CLIENT,
+        "revocation_endpoint_auth_methods_supported": ANY_CLIENT,
+        "introspection_endpoint_auth_methods_supported": CONFIDENTIAL,
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
+        "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
+        "revocation_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
+        "introspection_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
+        "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
+        "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGORITHMS),
+        "require_pushed_authorization_requests": False,
+        "client_id_metadata_document_supported": settings.client_documents,
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
         "claims_supported": [
             *("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid"),
             *("name", "preferred_username", "updated_at", "email", "email_verified"),

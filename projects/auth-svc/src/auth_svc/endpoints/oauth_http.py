@@ -1,7 +1,7 @@
 """Answers of the protocol endpoints, and the client authentication they share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from authlib.oauth2.rfc6749 import InvalidClientError, OAuth2Error
 from starlette.requests import Request
@@ -13,11 +13,13 @@ from auth_svc.effects import Effect
 from auth_svc.parameters import ParametersRejected, named_client, read_form
 from auth_svc.protocol import Protocol
 from auth_svc.protocol_request import BASIC_CHALLENGE, Answer, ProtocolRequest
-from auth_svc.service import AuthService, act_as, service_of
+from auth_svc.rate_limits import Attempts, TooManyAttempts, network_of
+from auth_svc.service import AuthService, act_as, address_of, service_of
 from auth_svc.token_rows import TokenRows
 
 # RFC 6749 section 5.1: answers with tokens, and errors of such requests, are never stored.
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
+KEPT_HEADERS = frozenset(("www-authenticate", "retry-after"))
 REPEATABLE = frozenset(("resource",))
 
 
@@ -40,7 +42,7 @@ class ClientRequest:
 
 def respond(answer: Answer) -> Response:
     """Encode a protocol answer."""
-    headers = {name: value for name, value in answer.headers.items() if name == "www-authenticate"}
+    headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
     return JSONResponse(dict(answer.body), answer.status, headers=headers | NO_STORE)
 
 
@@ -72,6 +74,15 @@ async def read_client_request(request: Request) -> ClientRequest:
     client = await authenticate(service, request, ProtocolRequest("POST", pairs, request.headers))
     act_as(client.id)
     return ClientRequest(service, client, form)
+
+
+def limited(request: Request, limits: Attempts) -> None:
+    """Count a request that anybody can make and that leaves a row; raises `ProtocolRefused` 429."""
+    try:
+        limits.begin(network_of(address_of(request)))
+    except TooManyAttempts as error:
+        refused = refusal("temporarily_unavailable", "Too many requests at once; try again later.", status=429)
+        raise ProtocolRefused(replace(refused, headers={"retry-after": str(error.retry_after)})) from error
 
 
 async def authenticate(service: AuthService, request: Request, protocol_request: ProtocolRequest) -> Client:

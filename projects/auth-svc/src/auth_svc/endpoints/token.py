@@ -17,13 +17,12 @@ from auth_svc.effects import (
     UseRefreshToken,
     issued_event,
 )
-from auth_svc.endpoints.oauth_http import REPEATABLE, refusal, respond
+from auth_svc.endpoints.oauth_http import REPEATABLE, limited, refusal, respond
 from auth_svc.parameters import named_client, read_form
 from auth_svc.protocol import Protocol
 from auth_svc.protocol_request import Answer, ProtocolRequest
-from auth_svc.rate_limits import TooManyAttempts, network_of
 from auth_svc.resources import TargetInvalid
-from auth_svc.service import AuthService, act_as, address_of, service_of
+from auth_svc.service import AuthService, act_as, service_of
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal
 
@@ -67,13 +66,7 @@ async def device_authorization(request: Request) -> Response:
     """Begin a sign-in on another device (RFC 8628 section 3.1)."""
     service = service_of(request)
     pairs = await read_form(request, repeatable=REPEATABLE)
-    try:
-        # Anybody can be a public client, and each request keeps a row for ten minutes.
-        service.device_limits.begin(network_of(address_of(request)))
-    except TooManyAttempts as error:
-        refused = respond(refusal("temporarily_unavailable", "Too many devices at once.", status=429))
-        refused.headers["retry-after"] = str(error.retry_after)
-        return refused
+    limited(request, service.device_limits)  # anybody can be a public client, and each request keeps a row
     wanted = ProtocolRequest("POST", pairs, request.headers)
     protocol = await _load(service, wanted)
     try:

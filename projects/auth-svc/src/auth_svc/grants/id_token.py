@@ -10,7 +10,6 @@ from auth_svc.decision import Decision
 from auth_svc.families import MICROS
 from auth_svc.issuer import ID_TOKEN_SECONDS
 from auth_svc.token_rows import Code
-from lib_auth.jwks import ALGORITHM
 
 
 class IdTokens(OpenIDToken):  # type: ignore[misc]
@@ -21,17 +20,18 @@ class IdTokens(OpenIDToken):  # type: ignore[misc]
         self.server: Decision = grant.server
         return super().process_token(grant, response)
 
-    def resolve_client_private_key(self, client: Client) -> Any:  # noqa: ARG002
+    def resolve_client_private_key(self, client: Client) -> Any:
         """The active key."""
-        return self.server.issuer.keys.active
+        return self.server.issuer.keys.active(client.id_token_algorithm).private
 
-    def get_client_algorithm(self, client: Client) -> str:  # noqa: ARG002
-        """ES256 for everybody."""
-        return ALGORITHM
+    def get_client_algorithm(self, client: Client) -> str:
+        """What the client registered."""
+        return client.id_token_algorithm
 
-    def get_encode_header(self, client: Client) -> dict[str, str]:  # noqa: ARG002
+    def get_encode_header(self, client: Client) -> dict[str, str]:
         """Name the key: clients keep more than one during a rotation."""
-        return {"alg": ALGORITHM, "typ": "JWT", "kid": self.server.issuer.keys.key_id}
+        key = self.server.issuer.keys.active(client.id_token_algorithm)
+        return {"alg": key.algorithm, "typ": "JWT", "kid": key.id}
 
     def get_client_claims(self, client: Client) -> dict[str, Any]:
         """What every ID token says."""

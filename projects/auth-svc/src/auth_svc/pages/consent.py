@@ -8,11 +8,17 @@ from auth_svc.pages.layout import button, field, form, hidden, icon, notice, pag
 from auth_svc.resources import DESCRIPTIONS
 
 
-def consent_page(*, csrf: str, query: str, client: str, username: str, scopes: Iterable[str]) -> h.Element:
-    """Ask whether a client may have what it wants."""
+def consent_page(
+    *, csrf: str, query: str, client: str, username: str, scopes: Iterable[str], origin: str | None = None
+) -> h.Element:
+    """Ask whether a client may have what it wants; `origin` is the host that vouches for one we have not made."""
     return page(
         "Allow access?",
         h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
+        origin
+        and h.p(".notice warning", role="note")[
+            icon("alert"), h.span["It is run by ", h.strong[origin], ", not by us."]
+        ],
         scope_list(scopes),
         form(
             "/consent",

@@ -1,0 +1,72 @@
+"""`/oauth2/par`: a client says what it wants before it sends the browser, and proves that it is the one (RFC 9126)."""
+
+from authlib.oauth2.rfc6749 import OAuth2Error
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_svc import authorization, effects, pushed_requests
+from auth_svc.authorization import AuthorizationRows
+from auth_svc.client import Client
+from auth_svc.client_documents import DocumentRejected
+from auth_svc.effects import Effect
+from auth_svc.endpoints.oauth_http import REPEATABLE, ProtocolRefused, authenticate, limited, refusal, respond
+from auth_svc.parameters import read_form
+from auth_svc.protocol import Protocol
+from auth_svc.protocol_request import Answer, ProtocolRequest
+from auth_svc.pushed_requests import UNTIL_BEGUN_SECONDS, Pairs
+from auth_svc.rate_limits import network_of
+from auth_svc.service import AuthService, address_of, service_of
+from auth_svc.token_rows import TokenRows
+from lib_events.database import Connection
+
+AUTHENTICATION = frozenset(("client_secret", "client_assertion", "client_assertion_type"))
+
+
+async def push(request: Request) -> Response:
+    """Keep a valid authorization request for its client."""
+    service = service_of(request)
+    pairs = await read_form(request, repeatable=REPEATABLE)
+    url = f"{service.issuer.url}/oauth2/par"
+    wanted = ProtocolRequest("POST", pairs, request.headers, url=url, proofs=request.headers.getlist("dpop"))
+    try:
+        await service.client_documents.ensure(wanted.form.get("client_id"), network_of(address_of(request)))
+    except DocumentRejected as error:
+        raise ProtocolRefused(refusal("invalid_client", f"{error}.")) from error
+    client = await authenticate(service, request, wanted)
+    if client.is_public:
+        limited(request, service.push_limits)
+    answer = await _push(service, wanted, client)
+    response = respond(answer)
+    if wanted.proofs:
+        response.headers["dpop-nonce"] = service.issuer.nonces.current()
+    return response
+
+
+async def _push(service: AuthService, wanted: ProtocolRequest, client: Client) -> Answer:
+    if "request_uri" in wanted.form:
+        return refusal("invalid_request", "A pushed request cannot refer to another one.")  # section 2.1
+    now = service.clock.micros()
+    pairs = [(name, value) for name, value in wanted.payload.pairs if name not in AUTHENTICATION | {"client_id"}]
+    pairs.append(("client_id", client.id))
+    protocol = Protocol(service.issuer, TokenRows(client=client), now)
+    try:
+        protocol.take_proof(wanted)
+    except OAuth2Error as error:
+        return protocol.handle_error_response(wanted, error)
+    if protocol.proof is not None:
+        if wanted.form.get("dpop_jkt", protocol.proof.thumbprint) != protocol.proof.thumbprint:
+            return refusal("invalid_dpop_proof", "The proof's key must be the one named by dpop_jkt.")
+        pairs = [*(pair for pair in pairs if pair[0] != "dpop_jkt"), ("dpop_jkt", protocol.proof.thumbprint)]
+    refused = authorization.validate(service.issuer, pairs, AuthorizationRows(client=client))
+    if refused is not None:
+        return refusal(refused.error, refused.description)
+    request_uri = await service.database.transact(_keep, client, pairs, protocol.effects, now)
+    if request_uri is None:
+        raise ProtocolRefused(refusal("invalid_dpop_proof", "The DPoP proof was used before (jti)."))
+    return Answer(201, {"request_uri": request_uri, "expires_in": UNTIL_BEGUN_SECONDS})
+
+
+def _keep(connection: Connection, client: Client, pairs: Pairs, wanted: list[Effect], now: int) -> str | None:
+    if effects.commit(connection, wanted, now) is not None:
+        return None
+    return pushed_requests.keep(connection, client.id, pairs, now)
