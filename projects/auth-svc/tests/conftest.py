@@ -1,5 +1,8 @@
 """A whole AuthService per test, spoken to over HTTP, and a browser that reads its pages."""
 
+import base64
+import hashlib
+import json
 import os
 import secrets
 import subprocess
@@ -7,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +19,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
+from joserfc import jws
+from joserfc.jwk import ECKey, Key
 
 from auth_svc import accounts, first_start, opaque, passwords
 from auth_svc.accounts import Account, NewAccount
@@ -194,6 +199,81 @@ class Provider:
 
 
 VERIFIER = secrets.token_urlsafe(48)
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+def new_key() -> ECKey:
+    key = ECKey.generate_key("P-256", private=True)
+    key.ensure_kid()
+    return key
+
+
+@dataclass
+class Holder:
+    """Holds a key and proves it (RFC 9449)."""
+
+    key: Key = field(default_factory=new_key)
+    algorithm: str = "ES256"
+    nonce: str | None = None
+
+    @property
+    def thumbprint(self) -> str:
+        return self.key.thumbprint()
+
+    def proof(self, url: str, *, method: str = "POST", token: str | None = None, header: Any = None, **changes: Any):
+        claims = {"jti": secrets.token_urlsafe(12), "htm": method, "htu": url, "iat": int(time.time())}
+        if self.nonce is not None:
+            claims["nonce"] = self.nonce
+        if token is not None:
+            digest = hashlib.sha256(token.encode()).digest()
+            claims["ath"] = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        claims = {name: value for name, value in (claims | changes).items() if value is not ...}
+        head = {"typ": "dpop+jwt", "alg": self.algorithm, "jwk": self.key.as_dict(private=False)} | (header or {})
+        return jws.serialize_compact(head, json.dumps(claims), self.key, algorithms=[head["alg"]])
+
+
+def assertion(client_id: str, key: ECKey, audience: str, *, header: Any = None, **changes: Any) -> dict[str, str]:
+    """The two parameters of `private_key_jwt`."""
+    now = int(time.time())
+    claims = {"iss": client_id, "sub": client_id, "aud": audience, "jti": secrets.token_urlsafe(12), "exp": now + 60}
+    claims = {name: value for name, value in (claims | changes).items() if value is not ...}
+    head = {"alg": "ES256", "kid": key.kid} | (header or {})
+    text = jws.serialize_compact(head, json.dumps(claims), key, algorithms=[head["alg"]])
+    return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": text}
+
+
+def key_set(*keys: ECKey) -> str:
+    return json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
+
+
+@pytest.fixture
+def holder() -> Holder:
+    """Somebody who holds a key."""
+    return Holder()
+
+
+@pytest.fixture
+def new_holder() -> type[Holder]:
+    """Makes somebody who holds a key of the test's choice."""
+    return Holder
+
+
+@pytest.fixture
+def client_key() -> ECKey:
+    """A client's own key."""
+    return new_key()
+
+
+@pytest.fixture
+def sign_assertion() -> Callable[..., dict[str, str]]:
+    """Signs what a client says of itself."""
+    return assertion
+
+
+@pytest.fixture
+def jwk_set() -> Callable[..., str]:
+    """Makes a JWK set of public keys."""
+    return key_set
 
 
 @pytest.fixture(autouse=True)

@@ -164,7 +164,12 @@ def _wire(
         push_limits=Attempts(Limit(60, 60)),
         registration_limits=Attempts(Limit(20, 3600)),
         client_documents=ClientDocuments(
-            database, http, Attempts(Limit(30, 300)), SystemClock(), allowed=settings.client_documents
+            database,
+            http,
+            Attempts(Limit(30, 300)),
+            SystemClock(),
+            allowed=settings.client_documents,
+            ensure_key=rotation.ensure,
         ),
         verifier=verifier(app, admin),
         sender=SenderCheck(issuer.url),

@@ -17,7 +17,7 @@ from auth_svc.parameters import MAX_ASSERTION
 from auth_svc.protocol_request import ProtocolRequest
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-ALGORITHMS: Final = ("ES256", "ES384", "EdDSA", "Ed25519", "PS256", "RS256")
+ALGORITHMS: Final = ("ES256", "Ed25519", "PS256", "RS256")
 LEEWAY_SECONDS = 10
 LONGEST_SECONDS = 600  # an assertion is made for the moment; its `jti` is kept as long
 

@@ -1,5 +1,6 @@
 """Clients named by the URL of their metadata (OAuth Client ID Metadata Document): read, checked, kept an hour."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -42,8 +43,18 @@ def names_document(client_id: str) -> bool:
 class ClientDocuments:
     """Reads documents of clients that people are sent by, for as many networks of strangers as may ask."""
 
-    def __init__(self, database: Database, http: CheckedHttp, limits: Attempts, clock: Clock, *, allowed: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        http: CheckedHttp,
+        limits: Attempts,
+        clock: Clock,
+        *,
+        allowed: bool,
+        ensure_key: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._allowed = allowed
+        self._ensure_key = ensure_key  # that signs the ID tokens a client wants
         self._database = database
         self._http = http
         self._limits = limits
@@ -62,6 +73,7 @@ class ClientDocuments:
         except TooManyAttempts as error:
             raise DocumentRejected(f"too many clients are looked up from there; wait {error.wait}") from error
         client = await self._fetch(client_id, now)
+        await self._ensure_key(client.id_token_algorithm)
         await self._database.transact(_keep, client, Actor(now, client_id))
 
     async def _fetch(self, client_id: str, now: int) -> Client:

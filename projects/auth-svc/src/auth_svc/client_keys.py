@@ -69,7 +69,7 @@ class ClientKeys:
 def _public(member: object) -> Key:
     if not isinstance(member, dict):
         raise KeysRejected("each key must be an object")
-    key = import_key(member)
+    key = import_key(member) if member.get("kty") in ("EC", "OKP", "RSA") else None
     if not isinstance(key, ECKey | OKPKey | RSAKey) or key.is_private:
         raise KeysRejected("each key must be the public half of an asymmetric one; keep the private half to yourself")
     return key

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from joserfc.jwk import ECKey
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from auth_svc import signing_keys
 from auth_svc.audit import Actor
@@ -130,6 +130,10 @@ def _publish_unless(  # noqa: PLR0917 - transaction functions take no keywords
     connection: Connection, new: NewKey, sealing: SealingKey, actor: Actor, active_from: int, newer_than: int
 ) -> None:
     """Publish a key unless another process was faster."""
+    # Whoever comes second waits here, and then sees what the first has published.
+    connection.execute(select(table.c.id).where(table.c.algorithm == new.algorithm).with_for_update()).all()
+    # Whoever comes second waits here, and then sees what the first has published.
+    connection.execute(select(table.c.id).where(table.c.algorithm == new.algorithm).with_for_update()).all()
     others = [key for key in signing_keys.load(connection, sealing) if key.algorithm == new.algorithm]
     if not any(key.is_published and key.created_at > newer_than for key in others):
         signing_keys.publish(connection, new, sealing, actor, active_from=active_from)

@@ -123,11 +123,10 @@ def _changed(client: Client, metadata: ClientMetadata) -> tuple[Client, str | No
     elif digest is None:
         secret = opaque.new_secret()
         digest = opaque.digest(secret)
-    policy = Policy(client.scopes | Policy().scopes, frozenset(client.grant_types) | OPEN_GRANTS)
+    # Scopes never grow: what it was let have when it was registered is all there is.
+    policy = Policy(client.scopes, frozenset(client.grant_types) | OPEN_GRANTS)
     changed = to_client(client.id, metadata, policy, secret_digest=digest)
-    kept = {
-        name: getattr(client, name) for name in ("registration_digest", "origin", "created_at", "roles", "fetched_at")
-    }
+    kept = {name: getattr(client, name) for name in KEPT}
     return replace(changed, **kept), secret
 
 

@@ -12,6 +12,7 @@ from auth_svc.effects import Effect, KillFamily, RevokeToken
 from auth_svc.endpoints.oauth_http import ClientRequest, ProtocolRefused, read_client_request, refusal, respond
 from auth_svc.endpoints.token import commit
 from auth_svc.families import MICROS
+from auth_svc.grants.token_exchange import acting
 from auth_svc.protocol_request import Answer
 from auth_svc.service import AuthService
 from auth_svc.token_rows import RefreshToken
@@ -88,7 +89,9 @@ def _describe(service: AuthService, principal: Principal) -> dict[str, Any]:
         "sid": principal.session_id,
         "iat": to_micros(principal.issued_at) // MICROS,
         "exp": to_micros(principal.expires_at) // MICROS,
-        "token_type": "Bearer",
+        "token_type": "Bearer" if principal.key_thumbprint is None else "DPoP",
+        "cnf": None if principal.key_thumbprint is None else {"jkt": principal.key_thumbprint},
+        "act": acting(principal.actors),
     }
     return {name: value for name, value in members.items() if value is not None}
 

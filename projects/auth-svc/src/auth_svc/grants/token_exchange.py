@@ -1,5 +1,6 @@
 """Token exchange (RFC 8693): a service that was called for a person acts for them, in less, and says so (`act`)."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from authlib.oauth2.rfc6749 import InvalidRequestError, InvalidScopeError, UnauthorizedClientError
@@ -38,7 +39,7 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
         if len(subject.actors) >= LONGEST_CHAIN:
             raise InvalidRequestError(f"At most {LONGEST_CHAIN} services may act one for the other.")
         self.server.family = self.server.rows.subject_family
-        self.server.actor = _acting(client, subject)
+        self.server.actor = acting((client.id, *subject.actors))
         self._scope = self._narrowed(client, subject)
 
     def create_token_response(self) -> tuple[int, dict[str, Any], Any]:
@@ -65,9 +66,9 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
         return " ".join(sorted(requested or allowed))
 
 
-def _acting(client: Client, subject: Principal) -> dict[str, Any]:
-    """Section 4.1: who acts now, and within it who acted before."""
-    acting: dict[str, Any] = {}
-    for actor in reversed((client.id, *subject.actors)):
-        acting = {"sub": actor} | ({"act": acting} if acting else {})
-    return acting
+def acting(actors: Sequence[str]) -> dict[str, Any] | None:
+    """The claim `act`: who acts now, and within it who acted before (section 4.1)."""
+    told: dict[str, Any] | None = None
+    for actor in reversed(actors):
+        told = {"sub": actor} | ({"act": told} if told else {})
+    return told

@@ -15,10 +15,7 @@ def consent_page(
     return page(
         "Allow access?",
         h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
-        origin
-        and h.p(".notice warning", role="note")[
-            icon("alert"), h.span["It is run by ", h.strong[origin], ", not by us."]
-        ],
+        origin and h.p(".notice", role="note")[icon("alert"), h.span["Run by ", h.strong[origin], ", not by us."]],
         scope_list(scopes),
         form(
             "/consent",

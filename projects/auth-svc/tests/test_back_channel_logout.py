@@ -1,0 +1,130 @@
+"""Back-Channel Logout 1.0: clients hear that a session is over, until they have."""
+
+from urllib.parse import parse_qs
+
+import pytest
+from joserfc import jws, jwt
+from joserfc.jwk import KeySet
+from sqlalchemy import select, update
+
+from auth_svc.tables import logout_deliveries
+from lib_events.testing import wait_until
+from lib_events.testing_receiver import Receiver, receiving, status
+
+PASSWORD = "correct horse battery staple"
+EVENT = "http://schemas.openid.net/event/backchannel-logout"
+
+
+@pytest.fixture
+async def hearer():
+    """A client's endpoint that hears of logouts."""
+    async with receiving() as receiver:
+        yield receiver
+
+
+async def signed_in(provider, hearer: Receiver, **values):
+    """Sign ada in to a client that wants to hear of logouts; returns her browser and the client's tokens."""
+    back = "https://hearing.example/back"
+    auth = await provider.add_client(
+        id="hearing",
+        name="Hearing",
+        redirect_uris=(back,),
+        scopes=frozenset(("openid", "offline_access", "workflows:read")),
+        consent="never",
+        logout_uri=hearer.url,
+    )
+    browser = await provider.browser()
+    request = {"client_id": "hearing", "redirect_uri": back, "scope": "openid workflows:read"} | values
+    await provider.authorize(browser, **request)
+    code = provider.answer(await browser.submit(username="ada", password=PASSWORD))["code"]
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+    return browser, (await provider.token(auth, **form)).json()
+
+
+async def sign_out(browser):
+    await browser.open("/account")
+    await browser.submit(form=-1)
+
+
+async def left(provider):
+    return await provider.service.database.read(lambda connection: connection.execute(select(logout_deliveries)).all())
+
+
+async def test_a_client_hears_of_the_logout(provider_on_both, hearer):
+    provider = provider_on_both
+    browser, tokens = await signed_in(provider, hearer)
+    await sign_out(browser)
+    await wait_until(lambda: hearer.received)
+    (received,) = hearer.received
+    assert received.headers["content-type"] == "application/x-www-form-urlencoded"
+    (token,) = parse_qs(received.body.decode())["logout_token"]
+    assert jws.extract_compact(token.encode()).headers()["typ"] == "logout+jwt"
+    keys = KeySet.import_key_set((await provider.http.get("/oauth2/jwks")).json())
+    claims = jwt.decode(token, keys, algorithms=["ES256"]).claims
+    id_claims = jwt.decode(tokens["id_token"], keys, algorithms=["ES256"]).claims
+    assert claims["events"] == {EVENT: {}}
+    assert (claims["sub"], claims["sid"], claims["aud"]) == (id_claims["sub"], id_claims["sid"], "hearing")
+    assert "nonce" not in claims
+    assert claims["exp"] - claims["iat"] <= 120
+    await wait_until(lambda: none_left(provider))
+
+
+async def none_left(provider):
+    return not await left(provider)
+
+
+async def test_a_client_with_offline_access_hears_too_and_keeps_its_tokens(provider, hearer):
+    browser, tokens = await signed_in(provider, hearer, scope="openid offline_access workflows:read")
+    await sign_out(browser)
+    await wait_until(lambda: hearer.received)
+    assert (await provider.introspect(tokens["access_token"]))["active"]
+
+
+async def test_a_client_that_does_not_answer_is_told_again(provider, hearer):
+    hearer.answer = status(503)
+    browser, _ = await signed_in(provider, hearer)
+    await sign_out(browser)
+
+    async def failed():
+        return [row.attempts for row in await left(provider)] == [1]
+
+    await wait_until(failed)
+    hearer.answer = status(204)
+
+    def now_due(connection):
+        connection.execute(update(logout_deliveries).values(next_at=0))
+        connection.notify("logout-deliveries")
+
+    await provider.service.database.transact(now_due)
+    await wait_until(lambda: none_left(provider))
+    assert len(hearer.received) == 2
+
+
+async def test_a_delivery_is_given_up_after_a_day_and_said_so(provider, hearer):
+    hearer.answer = status(400)
+    browser, _ = await signed_in(provider, hearer)
+    await sign_out(browser)
+    await wait_until(lambda: left(provider))
+
+    def of_yesterday(connection):
+        connection.execute(update(logout_deliveries).values(next_at=0, created_at=0))
+        connection.notify("logout-deliveries")
+
+    await provider.service.database.transact(of_yesterday)
+    await wait_until(lambda: none_left(provider))
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    lines = (await provider.http.get("/v1/admin/audit", headers=headers)).json()["items"]
+    assert ("logout.undelivered", "hearing") in {(line["what"], line["about"]) for line in lines}
+
+
+async def test_a_delivery_survives_a_restart(run_provider, tmp_path, sqlite_url, hearer):
+    hearer.answer = status(503)
+    async with run_provider(tmp_path, sqlite_url) as provider:
+        await provider.add_user("ada")
+        browser, _ = await signed_in(provider, hearer)
+        await sign_out(browser)
+        await wait_until(lambda: left(provider))
+    hearer.answer, before = status(204), len(hearer.received)
+    async with run_provider(tmp_path, sqlite_url) as provider:
+        await wait_until(lambda: none_left(provider))
+    assert len(hearer.received) > before

@@ -1,0 +1,105 @@
+"""`private_key_jwt`: clients that prove themselves with a key (RFC 7523)."""
+
+import asyncio
+
+import pytest
+
+ISSUER = "http://127.0.0.1:8001"
+FAR = 4_102_444_800  # the year 2100
+GRANT = {"grant_type": "client_credentials", "scope": "events:read"}
+
+
+@pytest.fixture
+async def robot(provider, client_key, jwk_set):
+    """A client with a key of its own."""
+    await provider.add_client(**values(client_key, jwk_set))
+    return "robot"
+
+
+def values(key, jwk_set):
+    return {
+        "id": "robot",
+        "name": "Robot",
+        "grant_types": ("client_credentials",),
+        "scopes": frozenset(("events:read",)),
+        "auth_method": "private_key_jwt",
+        "secret_digest": None,
+        "jwks": jwk_set(key),
+    }
+
+
+async def test_an_assertion_is_as_good_as_a_secret(provider, robot, client_key, sign_assertion, subtests):
+    for audience in (ISSUER, f"{ISSUER}/oauth2/token", [ISSUER]):
+        with subtests.test(audience):
+            answer = await provider.token(**GRANT, **sign_assertion(robot, client_key, audience))
+            assert answer.status_code == 200, answer.text
+            named = await provider.token(**GRANT, client_id=robot, **sign_assertion(robot, client_key, audience))
+            assert named.status_code == 200
+    token = (await provider.token(**GRANT, **sign_assertion(robot, client_key, ISSUER))).json()["access_token"]
+    told = await provider.post("/oauth2/introspect", {"token": token} | sign_assertion(robot, client_key, ISSUER))
+    assert told.json()["active"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "another"},
+        {"sub": "another"},
+        {"sub": ...},
+        {"aud": "https://another.example"},
+        {"aud": [ISSUER, "https://another.example"]},
+        {"aud": ...},
+        {"jti": ...},
+        {"jti": ""},
+        {"exp": ...},
+        {"exp": 1},
+        {"exp": FAR},
+        {"exp": "soon"},
+        {"nbf": FAR},
+        {"iat": FAR},
+        {"header": {"kid": "unknown"}},
+    ],
+    ids=str,
+)
+async def test_a_wrong_assertion_proves_nothing(provider, robot, client_key, sign_assertion, changes):
+    answer = await provider.token(
+        **GRANT, **({"client_id": robot} | sign_assertion(robot, client_key, ISSUER, **changes))
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"] in {"invalid_client", "invalid_request"}
+    assert "access_token" not in answer.json()
+
+
+async def test_another_key_or_none_proves_nothing(provider, robot, new_holder, sign_assertion):
+    stranger = new_holder().key
+    answers = [
+        await provider.token(**GRANT, **sign_assertion(robot, stranger, ISSUER)),
+        await provider.token(**GRANT, client_id=robot),
+        await provider.token(**GRANT, client_id=robot, client_assertion="x", client_assertion_type="y"),
+        await provider.token((robot, "secret"), **GRANT),
+        await provider.token(**GRANT, client_id=robot, client_secret="secret"),
+    ]
+    assert {answer.json()["error"] for answer in answers} <= {"invalid_client", "invalid_request"}
+
+
+async def test_a_client_with_a_secret_cannot_use_an_assertion(provider, client_key, sign_assertion):
+    answer = await provider.token(**GRANT, **sign_assertion("evs-local", client_key, ISSUER))
+    assert answer.json()["error"] == "invalid_client"
+
+
+async def test_there_is_one_way_to_prove_oneself_in_a_request(provider, robot, client_key, sign_assertion):
+    proof = sign_assertion(robot, client_key, ISSUER)
+    both = await provider.token(("evs-local", provider.secret_of("evs-local")), **GRANT, **proof)
+    assert (both.status_code, both.json()["error"]) == (400, "invalid_request")
+    other = await provider.token(**GRANT, client_id="evs-local", **proof)
+    assert (other.status_code, other.json()["error"]) == (400, "invalid_request")
+
+
+async def test_of_twenty_uses_of_one_assertion_one_counts(provider_on_both, client_key, jwk_set, sign_assertion):
+    provider = provider_on_both
+    await provider.add_client(**values(client_key, jwk_set))
+    proof = sign_assertion("robot", client_key, ISSUER)
+    answers = await asyncio.gather(*(provider.token(**GRANT, **proof) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
+    told = [await provider.post("/oauth2/introspect", {"token": "x"} | proof) for _ in range(2)]
+    assert {answer.json()["error"] for answer in told} == {"invalid_client"}

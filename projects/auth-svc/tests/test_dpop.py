@@ -1,0 +1,209 @@
+"""DPoP (RFC 9449): tokens that are worth nothing without the key they are bound to."""
+
+import asyncio
+import time
+
+import pytest
+from joserfc.jwk import OctKey, OKPKey, RSAKey
+
+ISSUER = "http://127.0.0.1:8001"
+TOKEN = f"{ISSUER}/oauth2/token"
+USERINFO = f"{ISSUER}/oauth2/userinfo"
+CREDENTIALS = {"grant_type": "client_credentials", "scope": "workflows:read"}
+
+
+@pytest.fixture
+def ask(provider, holder):
+    """Asks for a token with a proof, as evs-local unless told otherwise."""
+
+    async def post(proof=None, *, auth=None, **form):
+        headers = {"dpop": proof} if proof is not None else {}
+        auth = auth or ("evs-local", provider.secret_of("evs-local"))
+        return await provider.http.post("/oauth2/token", data=form or CREDENTIALS, auth=auth, headers=headers)
+
+    return post
+
+
+async def nonce_of(provider, ask, holder):
+    answer = await ask(holder.proof(TOKEN))
+    assert (answer.status_code, answer.json()["error"]) == (400, "use_dpop_nonce")
+    holder.nonce = answer.headers["dpop-nonce"]
+    return holder.nonce
+
+
+async def test_the_server_asks_for_its_nonce_and_binds_the_token(provider, ask, holder):
+    await nonce_of(provider, ask, holder)
+    answer = await ask(holder.proof(TOKEN))
+    assert answer.json()["token_type"] == "DPoP"
+    assert answer.headers["dpop-nonce"]
+    told = await provider.introspect(answer.json()["access_token"])
+    assert (told["cnf"], told["token_type"]) == ({"jkt": holder.thumbprint}, "DPoP")
+
+
+async def test_without_a_proof_tokens_are_bearer_tokens_unless_the_client_is_bound(provider, ask):
+    assert (await ask()).json()["token_type"] == "Bearer"
+    bound = await provider.add_client(
+        id="bound",
+        name="Bound",
+        grant_types=("client_credentials",),
+        scopes=frozenset(("events:read",)),
+        dpop_bound=True,
+    )
+    answer = await ask(auth=bound, grant_type="client_credentials")
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"htm": "GET"}, "htm"),
+        ({"htu": f"{ISSUER}/oauth2/par"}, "htu"),
+        ({"htu": "http://localhost:8001/oauth2/token"}, "htu"),
+        ({"htu": 7}, "htu"),
+        ({"jti": ...}, "jti"),
+        ({"jti": ""}, "jti"),
+        ({"iat": ...}, "iat"),
+        ({"iat": "now"}, "iat"),
+        ({"iat": True}, "iat"),
+        ({"nonce": 5}, "nonce"),
+        ({"header": {"typ": "JWT"}}, "typ"),
+        ({"header": {"jwk": {"kty": "EC"}}}, "jwk"),
+    ],
+)
+async def test_a_proof_must_fit_the_request(provider, ask, holder, changes, word):
+    await nonce_of(provider, ask, holder)
+    answer = await ask(holder.proof(TOKEN, **changes))
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+    assert word in answer.json()["error_description"]
+
+
+async def test_a_proof_carries_a_public_asymmetric_key(provider, ask, new_holder, holder):
+    await nonce_of(provider, ask, holder)
+    private = holder.key.as_dict(private=True)
+    answers = [await ask(holder.proof(TOKEN, header={"jwk": private}))]
+    secret = OctKey.generate_key(256)
+    answers.append(await ask(new_holder(secret, "HS256", holder.nonce).proof(TOKEN, header={"jwk": secret.as_dict()})))
+    answers.append(await ask("no.jwt.here"))
+    answers.append(await ask("a" * 5000))
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+        assert holder.key.as_dict(private=True)["d"] not in answer.text
+
+
+async def test_other_algorithms_are_as_good(provider, ask, new_holder, holder, subtests):
+    nonce = await nonce_of(provider, ask, holder)
+    for key, algorithm in (
+        (OKPKey.generate_key("Ed25519", private=True), "Ed25519"),
+        (RSAKey.generate_key(2048, private=True), "PS256"),
+        (RSAKey.generate_key(2048, private=True), "RS256"),
+    ):
+        with subtests.test(algorithm):
+            answer = await ask(new_holder(key, algorithm, nonce).proof(TOKEN))
+            assert answer.status_code == 200, answer.text
+
+
+async def test_of_twenty_uses_of_one_proof_one_counts(provider_on_both, new_holder):
+    provider, holder = provider_on_both, new_holder()
+    holder.nonce = provider.service.issuer.nonces.current()
+    proof, auth = holder.proof(TOKEN), ("evs-local", provider.secret_of("evs-local"))
+    send = provider.http.post
+    answers = await asyncio.gather(
+        *(send("/oauth2/token", data=CREDENTIALS, auth=auth, headers={"dpop": proof}) for _ in range(20))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
+
+
+async def test_a_code_that_names_a_key_is_for_its_holder(provider, ask, new_holder, holder):
+    await nonce_of(provider, ask, holder)
+    thief = new_holder(nonce=holder.nonce)
+    code = await provider.sign_in_for_code(dpop_jkt=holder.thumbprint)
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": "http://127.0.0.1:8000/callback",
+        "code_verifier": provider.verifier,
+    }
+    stolen = await ask(thief.proof(TOKEN), auth=provider.gui(), **form)
+    assert stolen.json()["error"] == "invalid_grant"
+    assert (await ask(auth=provider.gui(), **form)).json()["error"] == "invalid_grant"
+    assert (await ask(holder.proof(TOKEN), auth=provider.gui(), **form)).json()["token_type"] == "DPoP"
+
+
+async def test_a_public_clients_refresh_tokens_are_for_the_holder_of_its_key(provider, new_holder, holder):
+    holder.nonce = provider.service.issuer.nonces.current()
+    thief = new_holder(nonce=holder.nonce)
+    browser = await provider.browser()
+    await provider.authorize(browser, client_id="evs-cli", redirect_uri="http://127.0.0.1:5555/callback")
+    await browser.submit(username="ada", password="correct horse battery staple")
+    code = provider.answer(await browser.submit(decision="allow"))["code"]
+
+    async def post(proof=None, **form):
+        headers = {"dpop": proof} if proof else {}
+        return await provider.http.post("/oauth2/token", data={"client_id": "evs-cli"} | form, headers=headers)
+
+    first = await post(
+        holder.proof(TOKEN),
+        grant_type="authorization_code",
+        code=code,
+        redirect_uri="http://127.0.0.1:5555/callback",
+        code_verifier=provider.verifier,
+    )
+    refresh = {"grant_type": "refresh_token", "refresh_token": first.json()["refresh_token"]}
+    assert (await post(thief.proof(TOKEN), **refresh)).json()["error"] == "invalid_grant"
+    assert (await post(**refresh)).json()["error"] == "invalid_grant"
+    assert (await post(holder.proof(TOKEN), **refresh)).json()["token_type"] == "DPoP"
+
+
+async def test_a_bound_token_needs_its_proof_wherever_it_is_used(provider, ask, new_holder, holder, subtests):
+    await nonce_of(provider, ask, holder)
+    code = await provider.sign_in_for_code()
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": "http://127.0.0.1:8000/callback"}
+    tokens = await ask(holder.proof(TOKEN), auth=provider.gui(), **form, code_verifier=provider.verifier)
+    token = tokens.json()["access_token"]
+
+    async def get(authorization, *proofs):
+        headers = [("authorization", authorization), *(("dpop", proof) for proof in proofs)]
+        return await provider.http.get("/oauth2/userinfo", headers=headers)
+
+    good = holder.proof(USERINFO, method="GET", token=token)
+    assert (await get(f"DPoP {token}", good)).json()["preferred_username"] == "ada"
+    used = {
+        "again": (f"DPoP {token}", good),
+        "as bearer": (f"Bearer {token}",),
+        "as bearer with a proof": (f"Bearer {token}", holder.proof(USERINFO, method="GET", token=token)),
+        "without a proof": (f"DPoP {token}",),
+        "with two": (f"DPoP {token}", *(holder.proof(USERINFO, method="GET", token=token) for _ in range(2))),
+        "for another token": (f"DPoP {token}", holder.proof(USERINFO, method="GET", token="another")),
+        "for no token": (f"DPoP {token}", holder.proof(USERINFO, method="GET")),
+        "for another method": (f"DPoP {token}", holder.proof(USERINFO, method="POST", token=token)),
+        "of yesterday": (f"DPoP {token}", holder.proof(USERINFO, method="GET", token=token, iat=time.time() - 90_000)),
+        "of another key": (f"DPoP {token}", new_holder().proof(USERINFO, method="GET", token=token)),
+    }
+    for name, sent in used.items():
+        with subtests.test(name):
+            refused = await get(*sent)
+            assert refused.status_code == 401
+            challenge = refused.headers["www-authenticate"]
+            assert 'error="invalid_' in challenge
+            assert ("algs=" in challenge) == challenge.startswith("DPoP")
+
+
+async def test_a_bearer_token_does_not_become_bound_by_calling_it_so(provider, holder):
+    token = (await provider.tokens())["access_token"]
+    headers = {"authorization": f"DPoP {token}", "dpop": holder.proof(USERINFO, method="GET", token=token)}
+    assert (await provider.http.get("/oauth2/userinfo", headers=headers)).status_code == 401
+
+
+async def test_an_old_nonce_is_refused_with_a_fresh_one(provider, ask, holder):
+    holder.nonce = "bm90IG9uZSBvZiBvdXJz"
+    answer = await ask(holder.proof(TOKEN))
+    assert answer.json()["error"] == "use_dpop_nonce"
+    assert answer.headers["dpop-nonce"] != holder.nonce
+
+
+async def test_there_is_one_proof_in_a_request(provider, holder):
+    holder.nonce = provider.service.issuer.nonces.current()
+    headers = [("dpop", holder.proof(TOKEN)), ("dpop", holder.proof(TOKEN))]
+    auth = ("evs-local", provider.secret_of("evs-local"))
+    answer = await provider.http.post("/oauth2/token", data=CREDENTIALS, auth=auth, headers=headers)
+    assert answer.json()["error"] == "invalid_dpop_proof"
