@@ -352,6 +352,29 @@ def serve(tmp_path: Path) -> Callable[..., AbstractContextManager[AuthSettings]]
     return partial(served, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def approve() -> Callable[[str, str], str]:
+    """Is the administrator in a browser: opens a URL of an issuer, signs in, allows, and returns where that leads."""
+
+    def visit(issuer: str, url: str) -> str:
+        with httpx.Client(base_url=issuer, headers={"origin": issuer}, verify=False) as http:
+            page = http.get(url)
+            for more in ({}, {"username": "admin", "password": PASSWORD}, {"decision": "allow"}):
+                if more:
+                    reader = _Forms()
+                    reader.feed(page.text)
+                    action, fields = reader.forms[0]
+                    page = http.post(action, data=fields | more)
+                while page.is_redirect:
+                    location = page.headers["location"]
+                    if not location.startswith("/"):
+                        return location
+                    page = http.get(location)
+        return page.text
+
+    return visit
+
+
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + 20
     with httpx.Client(base_url=url, verify=False) as http:  # no trust store is read to speak to loopback
