@@ -18,12 +18,16 @@ from auth_svc.audit import Actor
 from auth_svc.endpoints.discovery import describe_events
 from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.issuer import Issuer
+from auth_svc.mail.postman import Postman
+from auth_svc.mail.transport import sender_of, transport_of
 from auth_svc.own_tokens import OwnRevocations
 from auth_svc.pages.notices import error_page
 from auth_svc.parameters import ParametersRejected
+from auth_svc.password_policy import PasswordPolicy
 from auth_svc.passwords import Passwords, PasswordsBusy
 from auth_svc.pruner import Pruner
 from auth_svc.rate_limits import Attempts, Limit, SignInLimits, TooManyAttempts
+from auth_svc.recovery import RecoveryDesk
 from auth_svc.resources import Resources
 from auth_svc.routes import routes
 from auth_svc.service import AuthService
@@ -65,15 +69,17 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
     """
     url = settings.check_issuer()
     settings.prepare_data()
+    policy, transport, sender = PasswordPolicy(settings.breached_passwords), transport_of(settings), sender_of(settings)
     database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
-    passwords = Passwords(threads=settings.hash_threads)
+    passwords = Passwords(threads=settings.hash_threads, policy=policy)
     try:
         contracts = await database.transact(keep_contracts, EVENT_TYPES.schemas())
         private = signing_keys.load_private_key(settings.secrets)
         keys = await database.transact(signing_keys.publish_key, private, SystemClock().micros())
         issuer = Issuer(url, keys, Resources(url, settings.app_url))
         await _first_start(database, settings, issuer, passwords)
-        service = _wire(settings, database, issuer, passwords, contracts)
+        postman = Postman(database, transport, sender=sender, issuer=url, clock=SystemClock())
+        service = _wire(settings, issuer, passwords, postman, contracts=contracts)
         async with running(*_loops(service)):
             yield service
     finally:
@@ -111,8 +117,9 @@ def create_app(service: AuthService) -> FastAPI:
 
 
 def _wire(
-    settings: AuthSettings, database: Database, issuer: Issuer, passwords: Passwords, contracts: Mapping[str, int]
+    settings: AuthSettings, issuer: Issuer, passwords: Passwords, postman: Postman, *, contracts: Mapping[str, int]
 ) -> AuthService:
+    database = postman.database
     app, admin = issuer.resources.app, issuer.resources.admin
     revocations = OwnRevocations(database)
 
@@ -130,6 +137,10 @@ def _wire(
         sign_in_limits=SignInLimits(),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
+        registration_limits=Attempts(Limit(20, 3600)),
+        recovery_limits=Attempts(Limit(10, 3600)),
+        postman=postman,
+        recovery_desk=RecoveryDesk(database, postman, SystemClock()),
         verifier=verifier(app, admin),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
         app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA),
@@ -151,6 +162,8 @@ def _loops(service: AuthService) -> list[Loop]:
         Subscriptions(database, [hear_decision]),
         Retention(database, _keep(settings), is_published=broker is not None),
         Pruner(database, service.clock),
+        service.postman,
+        service.recovery_desk,
     ]
     return loops
 

@@ -3,7 +3,7 @@
 from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 
 from auth_svc.families import LONGEST_ACCESS_SECONDS, MICROS
-from auth_svc.tables import codes, device_codes, families, refresh_tokens, revoked_tokens, sessions
+from auth_svc.tables import codes, device_codes, families, mail_links, refresh_tokens, revoked_tokens, sessions
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -38,6 +38,7 @@ def prune(connection: Connection, now: int) -> bool:
         _delete(connection, device_codes, device_codes.c.expires_at < later),
         _delete(connection, refresh_tokens, refresh_tokens.c.expires_at < now),
         _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
+        _delete(connection, mail_links, mail_links.c.expires_at < later),
         _delete(connection, families, _is_spent(later)),
         _delete(connection, sessions, _is_forgotten(now)),
     ]

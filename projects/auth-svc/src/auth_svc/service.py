@@ -9,8 +9,10 @@ from starlette.requests import Request
 
 from auth_svc.audit import Actor
 from auth_svc.issuer import Issuer
+from auth_svc.mail.postman import Postman
 from auth_svc.passwords import Passwords
 from auth_svc.rate_limits import Attempts, SignInLimits
+from auth_svc.recovery import RecoveryDesk
 from auth_svc.settings import AuthSettings
 from lib_auth.access_token import TokenVerifier
 from lib_auth.guard import Guard
@@ -31,6 +33,10 @@ class AuthService:
     sign_in_limits: SignInLimits
     user_code_limits: Attempts
     device_limits: Attempts
+    registration_limits: Attempts
+    recovery_limits: Attempts
+    postman: Postman
+    recovery_desk: RecoveryDesk
     verifier: TokenVerifier  # of our own tokens, whatever they are for
     admin_guard: Guard
     app_guard: Guard

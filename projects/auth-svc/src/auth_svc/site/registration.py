@@ -60,5 +60,5 @@ async def _show(
 
 
 def _check_open(service: AuthService) -> None:
-    if not service.settings.registration:
+    if service.settings.registration == "off":
         raise PageRefused(404, "No such page", "Ask an administrator for an account.")

@@ -5,27 +5,22 @@ from dataclasses import dataclass, field, replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, first_start, opaque, sessions
-from auth_svc.accounts import Account, AccountRejected, NewAccount, username_key
+from auth_svc import accounts, audit, first_start
+from auth_svc.accounts import Account, username_key
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
-from auth_svc.site.new_session import start_session
+from auth_svc.pages.sign_in import sign_in_page
+from auth_svc.rate_limits import TooManyAttempts
+from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
-    PageRefused,
     Visitor,
     read_page_form,
     read_pairs,
-    redirect,
     render,
-    sign_in_browser,
     visitor_of,
     way_on,
 )
-from auth_svc.pages.sign_in import registration_page, sign_in_page
-from auth_svc.passwords import SHORTEST, PasswordRejected
-from auth_svc.rate_limits import TooManyAttempts
-from auth_svc.service import AuthService, act_as, address_of, service_of
-from auth_svc.sessions import Session
+from auth_svc.site.new_session import start_session
 from lib_events.database import Connection
 
 WRONG = "The user name or the password is wrong."
@@ -75,7 +70,7 @@ async def check_password(service: AuthService, username: str, password: str) -> 
     if not await service.passwords.verify(password, kept):
         return None
     if account is not None and kept is not None and service.passwords.needs_rehash(kept):
-        fresh = await service.passwords.hash(password)
+        fresh = await service.passwords.rehash(password)
         await service.database.transact(accounts.rehash, account.id, kept, fresh)
         return replace(account, password_hash=fresh)
     return account
@@ -99,7 +94,7 @@ async def _show(
         client=client,
         username=username,
         error=error,
-        registration=service.settings.registration,
+        registration=service.settings.registration == "open",
     )
     response = render(request, page, visitor=visitor, status=status, form_targets=targets)
     if retry_after is not None:

@@ -1,0 +1,18 @@
+"""Proving an e-mail address: the link is used once, and the address is the person's from then on."""
+
+from auth_svc import accounts, addresses, mail_links, profile
+from auth_svc.accounts import Account
+from auth_svc.audit import Actor
+from auth_svc.mail_links import LinkSpent
+from lib_events.database import Connection
+
+
+def verify(connection: Connection, secret: str, actor: Actor) -> Account:
+    """Take a link's address for its person's; raises `LinkSpent`."""
+    link = mail_links.use(connection, "verify", secret, actor.at)
+    account = accounts.lock(connection, link.user_id)
+    owner = addresses.owner_of(connection, link.email)
+    if account is None or not account.enabled or (owner is not None and owner.id != account.id):
+        raise LinkSpent
+    own = Actor(actor.at, account.id, actor.address)
+    return profile.set_verified_email(connection, account, link.email, own)
