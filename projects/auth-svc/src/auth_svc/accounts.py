@@ -66,6 +66,11 @@ class Account:
     changed_at: int | None = None
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What a password of theirs should not consist of."""
+        return tuple(name for name in (self.username, self.name, self.email) if name)
+
+    @property
     def shown_name(self) -> str:
         """How others call the person."""
         return self.name or self.username

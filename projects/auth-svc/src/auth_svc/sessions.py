@@ -29,6 +29,7 @@ class Session:
     ended_at: int | None
     address: str | None
     user_agent: str | None
+    last_seen_at: int | None = None
 
     def is_alive(self, now: int) -> bool:
         """Whether the browser is still signed in."""
@@ -49,6 +50,7 @@ def start(connection: Connection, cookie: str, user_id: str, actor: Actor, user_
             expires_at=session.expires_at,
             address=actor.address,
             user_agent=session.user_agent,
+            last_seen_at=now,
         )
     )
     payload = SessionStartedData(session=session.id, user=user_id)
@@ -113,4 +115,5 @@ def _session(row: Row[Any]) -> Session:
         ended_at=row.ended_at,
         address=row.address,
         user_agent=row.user_agent,
+        last_seen_at=row.last_seen_at,
     )

@@ -1,5 +1,7 @@
 """Proving an e-mail address: the link is used once, and the address is the person's from then on."""
 
+from sqlalchemy.exc import IntegrityError
+
 from auth_svc import accounts, addresses, mail_links, profile
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
@@ -15,4 +17,7 @@ def verify(connection: Connection, secret: str, actor: Actor) -> Account:
     if account is None or not account.enabled or (owner is not None and owner.id != account.id):
         raise LinkSpent
     own = Actor(actor.at, account.id, actor.address)
-    return profile.set_verified_email(connection, account, link.email, own)
+    try:
+        return profile.set_verified_email(connection, account, link.email, own)
+    except IntegrityError as error:  # another account proved the same address at the same time, and was first
+        raise LinkSpent from error
