@@ -41,4 +41,4 @@ def set_verified_email(connection: Connection, account: Account, email: str, act
 def masked(email: str) -> str:
     """An address that its owner recognises and a stranger cannot use."""
     local, _, domain = email.partition("@")
-    return f"{local[0]}…@{domain}"
+    return f"{local[0]}***@{domain}"
