@@ -89,6 +89,14 @@ async def test_a_new_device_is_told_by_mail_and_a_known_one_is_not(provider):
     assert provider.mailbox.unread("new-device") == []
 
 
+async def test_a_sign_in_after_a_long_time_is_told_although_no_device_is_known_any_more(provider):
+    await provider.add_user("grace", email="grace@navy.test")
+    long_ago = update(tables.users).values(created_at=1)
+    await provider.service.database.transact(lambda connection: connection.execute(long_ago))
+    await signed_in(provider, "grace")
+    assert "Firefox on Linux" in await provider.mailbox.receive("new-device")
+
+
 async def test_mails_about_new_devices_can_be_switched_off(tmp_path, sqlite_url, run_provider):
     async with run_provider(tmp_path, sqlite_url, mail_new_devices=False) as provider:
         await provider.add_user("grace", email="grace@navy.test")
@@ -130,6 +138,18 @@ async def test_an_app_is_shown_in_words_and_withdrawing_ends_all_it_holds(provid
     assert (revoked.data["client"], revoked.data["scopes"]) == ("report", ["openid"])
     await provider.authorize(browser, client_id="report", redirect_uri="https://report.test/callback", scope="openid")
     assert "Allow access?" in browser.page.text
+
+
+async def test_what_is_asked_for_every_time_is_told_and_not_remembered(provider):
+    browser = await signed_in(provider)
+    await provider.authorize(
+        browser, client_id="evs-cli", redirect_uri="http://127.0.0.1:4567/callback", scope="openid"
+    )
+    await browser.submit(decision="allow")
+    given = (await wait_until(lambda: provider.events("evs.grant.given")))[0]
+    assert given.data["client"] == "evs-cli"
+    kept = await provider.service.database.read(lambda connection: connection.execute(select(tables.consents)).all())
+    assert kept == []
 
 
 async def test_nobody_withdraws_for_somebody_else_or_what_is_not_there(provider, report):

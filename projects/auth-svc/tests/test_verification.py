@@ -163,6 +163,13 @@ async def test_an_address_that_is_somebodys_is_not_given_away_and_only_the_owner
     assert provider.mailbox.unread("verify") == []
 
 
+async def test_nobody_has_mails_sent_to_one_address_after_another(provider):
+    browser = await signed_in(provider)
+    for number in range(4):
+        assert (await ask(provider, browser, f"victim{number}@home.test")).status_code == 200
+    assert "Enough mails were sent for now" in (await ask(provider, browser, "another@home.test")).text
+
+
 async def test_nobodys_mailbox_is_flooded(provider):
     await provider.add_user("bea")
     ada, bea = await signed_in(provider), await signed_in(provider, "bea")
@@ -170,7 +177,7 @@ async def test_nobodys_mailbox_is_flooded(provider):
         assert (await ask(provider, browser, "victim@home.test")).status_code == 200
     refused = await ask(provider, ada, "VICTIM@home.test")
     assert refused.status_code == 422
-    assert "was sent enough mails for now" in refused.text
+    assert "Enough mails were sent for now" in refused.text
 
 
 @pytest.mark.parametrize(
@@ -212,3 +219,20 @@ async def test_a_name_is_how_clients_call_the_person(provider):
     assert refused.status_code == 422
     assert "<script" not in refused.text
     assert await wait_until(lambda: provider.events("evs.user.profile-changed"))
+
+
+async def test_who_has_no_password_changes_the_address_soon_after_signing_in_only(provider):
+    browser = await signed_in(provider)
+    database = provider.service.database
+
+    async def change(table, **values):
+        await database.transact(lambda connection: connection.execute(update(table).values(values)))
+
+    await change(tables.users, password_hash=None)
+    assert "Your password" not in (await browser.open("/account")).text
+    assert "on its way" in (await browser.submit(form=EMAIL_FORM, email="ada@home.test")).text
+    await change(tables.sessions, authenticated_at=provider.service.clock.micros() - 301 * 1_000_000)
+    await browser.open("/account")
+    refused = await browser.submit(form=EMAIL_FORM, email="ada@work.test")
+    assert refused.status_code == 422
+    assert "Sign in once more" in refused.text

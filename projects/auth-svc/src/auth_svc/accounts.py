@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from auth_svc import addresses, listed, mail_links
 from auth_svc.addresses import EMAIL, email_key
@@ -33,6 +34,7 @@ from lib_events.event import Event
 
 USERNAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
 NAME = re.compile(r"[^\x00-\x1f\x7f<>]{1,80}")
+TAKEN = "That user name is taken; choose another."
 ROLE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
@@ -143,32 +145,39 @@ def register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
     email, name = (new.email or "").strip() or None, (new.name or "").strip() or None
     check(username, email, name, new.roles)
     if find_by_username(connection, username) is not None:
-        raise AccountRejected("username", "That user name is taken; choose another.")
+        raise AccountRejected("username", TAKEN)
     verified = new.email_verified and email is not None and addresses.owner_of(connection, email) is None
     roles = new.roles | {MEMBER}
     account = Account(new_id(), username, email, new.password_hash, roles, actor.at, None, 0, name, verified)
-    connection.execute(
-        insert(users).values(
-            id=account.id,
-            username=username,
-            username_key=username_key(username),
-            email=email,
-            email_key=email_key(email) if email else None,
-            email_verified_at=actor.at if verified else None,
-            name=name,
-            password_hash=new.password_hash,
-            roles=listed.to_text(sorted(account.roles)),
-            created_at=actor.at,
-            password_changed_at=actor.at,
-            tokens_valid_after=0,
-        )
-    )
+    _insert(connection, account)
     payload = UserRegisteredData(user=account.id, username=username, email=email)
     connection.publish(Event.of(UserRegistered, payload, source=connection.source, subject=account.id))
     record(connection, actor, "user.registered", about=account.id, roles=sorted(account.roles))
     if email is not None and not verified:
         addresses.ask(connection, account.id, username, email, actor.at)
     return account
+
+
+def _insert(connection: Connection, account: Account) -> None:
+    try:
+        connection.execute(
+            insert(users).values(
+                id=account.id,
+                username=account.username,
+                username_key=username_key(account.username),
+                email=account.email,
+                email_key=email_key(account.email) if account.email else None,
+                email_verified_at=account.created_at if account.email_verified else None,
+                name=account.name,
+                password_hash=account.password_hash,
+                roles=listed.to_text(sorted(account.roles)),
+                created_at=account.created_at,
+                password_changed_at=account.created_at,
+                tokens_valid_after=0,
+            )
+        )
+    except IntegrityError as error:  # somebody took the name, or proved the address, at the same time
+        raise AccountRejected("username", TAKEN) from error
 
 
 def set_password(

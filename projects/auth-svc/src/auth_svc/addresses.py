@@ -28,14 +28,14 @@ def owner_of(connection: Connection, email: str) -> Row[Any] | None:
 
 
 def ask(connection: Connection, user_id: str, username: str, email: str, now: int) -> bool:
-    """Send the link that proves an address; False when it got too many of late.
+    """Send the link that proves an address; False when it got, or the person had sent, too many of late.
 
     Whether the address is another person's already, only its owner learns: the mail says so instead.
     """
-    key = email_key(email)
-    if mail_links.issued_to(connection, "verify", key, now) >= VERIFICATIONS_AN_HOUR:
+    link = MailLink(user_id, email, email_key(email))
+    if mail_links.issued_lately(connection, "verify", link, now) >= VERIFICATIONS_AN_HOUR:
         return False
-    secret = mail_links.issue(connection, "verify", MailLink(user_id, email, key), now)
+    secret = mail_links.issue(connection, "verify", link, now)
     owner = owner_of(connection, email)
     if owner is not None and owner.id != user_id:
         outbox.put(connection, texts.address_in_use(owner.username), to=email, user_id=owner.id, now=now)

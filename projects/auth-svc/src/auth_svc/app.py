@@ -137,7 +137,7 @@ def _wire(
         sign_in_limits=SignInLimits(),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
-        registration_limits=Attempts(Limit(20, 3600)),
+        registration_limits=Attempts(Limit(30, 3600)),
         recovery_limits=Attempts(Limit(10, 3600)),
         postman=postman,
         recovery_desk=RecoveryDesk(database, postman, SystemClock()),

@@ -11,6 +11,7 @@ from lib_events.database import Connection
 
 MICROS = 1_000_000
 SEEN_EVERY_SECONDS = 300
+FRESH_ACCOUNT_SECONDS = 3600
 # In this order: they name one another.
 BROWSERS = {"Firefox": "Firefox", "Edg": "Edge", "OPR": "Opera", "Chrome": "Chrome", "Safari": "Safari", "curl": "curl"}
 SYSTEMS = {
@@ -33,11 +34,12 @@ def describe(user_agent: str | None) -> str:
 
 
 def tell_if_new(connection: Connection, account: Account, user_agent: str, actor: Actor) -> None:
-    """Write to a person who signs in from a device unlike those of late; the very first one is no news."""
+    """Write to a person who signs in from a device unlike those of late; with a fresh account the first is no news."""
     query = select(sessions.c.user_agent).where(sessions.c.user_id == account.id).distinct()
     known = {describe(seen) for seen in connection.scalars(query)}
     device = describe(user_agent)
-    if known and device not in known:
+    is_first = not known and actor.at - account.created_at < FRESH_ACCOUNT_SECONDS * MICROS
+    if device not in known and not is_first:
         letter = texts.new_device(account.username, device, actor.address or "unknown")
         accounts.write_to(connection, account, letter, actor.at)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, func, insert, or_, select, update
 
 from auth_svc.opaque import digest, new_secret
 from auth_svc.tables import mail_links
@@ -82,9 +82,10 @@ def waiting_address(connection: Connection, user_id: str, now: int) -> str | Non
     return found
 
 
-def issued_to(connection: Connection, purpose: Purpose, email_key: str, now: int) -> int:
-    """How many links an address was sent within the last hour: nobody's mailbox is to be flooded."""
-    recent = (mail_links.c.email_key == email_key) & (mail_links.c.created_at > now - HOUR)
+def issued_lately(connection: Connection, purpose: Purpose, link: MailLink, now: int) -> int:
+    """How many links an address was sent, or a person had sent, within the last hour: nobody is to be flooded."""
+    concerned = or_(mail_links.c.email_key == link.email_key, mail_links.c.user_id == link.user_id)
+    recent = concerned & (mail_links.c.created_at > now - HOUR)
     count = select(func.count()).select_from(mail_links).where(recent & (mail_links.c.purpose == purpose))
     return connection.scalar(count) or 0
 

@@ -87,11 +87,11 @@ def _is_asked(connection: Connection) -> bool:
 def _send_link(connection: Connection, account: Account, actor: Actor) -> None:
     if account.email is None or not account.email_verified or not account.enabled:
         return
-    key = email_key(account.email)
-    if mail_links.issued_to(connection, "recover", key, actor.at) >= MAILS_AN_HOUR:
+    link = MailLink(account.id, account.email, email_key(account.email))
+    if mail_links.issued_lately(connection, "recover", link, actor.at) >= MAILS_AN_HOUR:
         logger.info("user %s gets no further mail this hour to recover the password", account.id)
         return
-    secret = mail_links.issue(connection, "recover", MailLink(account.id, account.email, key), actor.at)
+    secret = mail_links.issue(connection, "recover", link, actor.at)
     letter, until = texts.recover_password(account.username, secret), mail_links.expiry("recover", actor.at)
     outbox.put(connection, letter, to=account.email, user_id=account.id, now=actor.at, expires_at=until)
     audit.record(connection, actor, "user.recovery-asked", about=account.id)

@@ -5,8 +5,17 @@ from sqlalchemy.exc import IntegrityError
 from auth_svc import accounts, addresses, mail_links, profile
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
-from auth_svc.mail_links import LinkSpent
+from auth_svc.mail_links import LinkSpent, MailLink
 from lib_events.database import Connection
+
+
+def account_behind(connection: Connection, secret: str, now: int) -> tuple[MailLink, Account]:
+    """Return what a link would prove, and of whom; raises `LinkSpent`."""
+    link = mail_links.find(connection, "verify", secret, now)
+    account = accounts.find(connection, link.user_id)
+    if account is None or not account.enabled:
+        raise LinkSpent
+    return link, account
 
 
 def verify(connection: Connection, secret: str, actor: Actor) -> Account:

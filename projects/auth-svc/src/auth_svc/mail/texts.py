@@ -17,12 +17,12 @@ class Letter:
 
 def verify_address(name: str, secret: str) -> Letter:
     """Ask whoever reads the mails of an address whether it is theirs."""
-    text = f"""Please confirm that this is your e-mail address:
+    text = f"""Please confirm that this address belongs to your account {name}:
 
 {ISSUER}/verify-email?link={secret}
 
-The link works once, for 24 hours. If you did not ask for this, do nothing: without the confirmation
-your address is not used."""
+The link works once, for 24 hours. If that is not your account, do nothing: without the
+confirmation the address is not used."""
     return _letter("verify", "Confirm your e-mail address", name, text)
 
 

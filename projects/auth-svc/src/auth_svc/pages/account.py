@@ -23,6 +23,7 @@ def profile_page(
         "Your account",
         "/account",
         notice(done, kind="done"),
+        notice(None if account.password_hash else errors.get("password")),
         _facts(account, waiting),
         _name_form(csrf, account, errors),
         _email_form(csrf, account, waiting, errors),

@@ -5,13 +5,13 @@ import htpy as h
 from auth_svc.pages.layout import button, field, form, hidden, page
 
 
-def verification_page(*, csrf: str, secret: str, email: str) -> h.Element:
+def verification_page(*, csrf: str, secret: str, email: str, username: str) -> h.Element:
     """Ask for the press that proves an address."""
     return page(
         "Is this your address?",
-        h.p(".lead")["Confirm that ", h.strong[email], " is your e-mail address."],
+        h.p(".lead")["Confirm that ", h.strong[email], " belongs to your account ", h.strong[username], "."],
         form("/verify-email", csrf, hidden("link", secret), button("Confirm the address", autofocus="")),
-        h.p(".aside")["If you did not ask for this, close the page: nothing is changed."],
+        h.p(".aside")["Not your account? Close the page: nothing is changed."],
     )
 
 

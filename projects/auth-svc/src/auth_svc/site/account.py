@@ -16,7 +16,7 @@ from auth_svc.site.browser import read_page_form, redirect, render, sign_out_bro
 from auth_svc.site.person import Person, doubt, for_people
 from lib_events.database import Connection
 
-TOO_MANY_MAILS = "That address was sent enough mails for now; look for them, or try again in an hour."
+TOO_MANY_MAILS = "Enough mails were sent for now; look for them, or try again in an hour."
 
 
 @for_people
@@ -60,7 +60,8 @@ async def change_password(request: Request, person: Person) -> Response:
     """Check the current password and set a new one; every other sign-in ends."""
     service, form = service_of(request), await read_page_form(request, person.visitor)
     if (wrong := await doubt(request, person, form.get("current_password", ""))) is not None:
-        return await _show(request, person, errors={"current_password": wrong})
+        at = "current_password" if person.account.password_hash else "password"
+        return await _show(request, person, errors={at: wrong})
     try:
         fresh = await service.passwords.hash(form.get("new_password", ""), context=person.account.names)
     except PasswordRejected as error:

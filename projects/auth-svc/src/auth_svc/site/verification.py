@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import mail_links, verification
+from auth_svc import verification
 from auth_svc.mail_links import LinkSpent
 from auth_svc.pages.mailed import verification_page
 from auth_svc.pages.notices import done_page
@@ -16,10 +16,11 @@ async def verification_form(request: Request) -> Response:
     service, visitor = service_of(request), await visitor_of(request)
     secret = request.query_params.get("link", "")
     try:
-        link = await service.database.read(mail_links.find, "verify", secret, service.clock.micros())
+        link, account = await service.database.read(verification.account_behind, secret, service.clock.micros())
     except LinkSpent:
         raise _spent() from None
-    return render(request, verification_page(csrf=visitor.csrf, secret=secret, email=link.email), visitor=visitor)
+    page = verification_page(csrf=visitor.csrf, secret=secret, email=link.email, username=account.username)
+    return render(request, page, visitor=visitor)
 
 
 async def verify(request: Request) -> Response:
