@@ -279,6 +279,14 @@ async def test_without_a_mail_server_mails_are_files_that_only_we_may_read(provi
     assert "home.test" not in caplog.text
 
 
+def test_a_service_that_others_reach_says_that_nobody_gets_its_mails(caplog):
+    transport_of(AuthSettings(auth_url="https://auth.example.org"))
+    assert "EVS_SMTP_URL is not set" in caplog.text
+    caplog.clear()
+    transport_of(AuthSettings())
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("address", ["a@b.test\r\nBcc: eve@evil.test", "a, b@c.test", "<a@b.test>", "", "a@"])
 def test_an_address_cannot_say_more_than_an_address(address):
     with pytest.raises(MailRefused):

@@ -6,6 +6,7 @@ from auth_svc import accounts
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
 from auth_svc.mail import texts
+from auth_svc.sessions import LONGEST_USER_AGENT
 from auth_svc.tables import sessions
 from lib_events.database import Connection
 
@@ -35,7 +36,11 @@ def describe(user_agent: str | None) -> str:
 
 def tell_if_new(connection: Connection, account: Account, user_agent: str, actor: Actor) -> None:
     """Write to a person who signs in from a device unlike those of late; with a fresh account the first is no news."""
-    query = select(sessions.c.user_agent).where(sessions.c.user_id == account.id).distinct()
+    mine = sessions.c.user_id == account.id
+    same = select(sessions.c.id).where(mine, sessions.c.user_agent == user_agent[:LONGEST_USER_AGENT]).limit(1)
+    if connection.scalar(same) is not None:  # nearly always: looking at all of them is for the rest
+        return
+    query = select(sessions.c.user_agent).where(mine).distinct()
     known = {describe(seen) for seen in connection.scalars(query)}
     device = describe(user_agent)
     is_first = not known and actor.at - account.created_at < FRESH_ACCOUNT_SECONDS * MICROS

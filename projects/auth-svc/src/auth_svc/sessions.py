@@ -15,6 +15,7 @@ from lib_events.database import Connection
 from lib_events.event import Event
 
 LIFETIME_SECONDS = 12 * 3600
+LONGEST_USER_AGENT = 300
 MICROS = 1_000_000
 
 
@@ -40,7 +41,7 @@ def start(connection: Connection, cookie: str, user_id: str, actor: Actor, user_
     """Sign a browser in; `cookie` is known to nobody else."""
     now = actor.at
     expires_at = now + LIFETIME_SECONDS * MICROS
-    session = Session(new_id(), user_id, now, expires_at, None, actor.address, user_agent[:300])
+    session = Session(new_id(), user_id, now, expires_at, None, actor.address, user_agent[:LONGEST_USER_AGENT])
     connection.execute(
         insert(sessions).values(
             id=session.id,

@@ -123,7 +123,11 @@ class MailFolder:
 
 def transport_of(settings: AuthSettings) -> Transport:
     """The way that the settings name; raises `SettingsRejected`."""
-    return MailServer.of_url(settings.smtp_url) if settings.smtp_url else MailFolder(settings.mails)
+    if settings.smtp_url is not None:
+        return MailServer.of_url(settings.smtp_url)
+    if not is_loopback(urlsplit(settings.auth_url).hostname):
+        logger.warning("EVS_SMTP_URL is not set: nobody gets mails, they are files in %s", settings.mails)
+    return MailFolder(settings.mails)
 
 
 def sender_of(settings: AuthSettings) -> Address:
