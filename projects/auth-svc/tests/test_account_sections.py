@@ -180,7 +180,9 @@ async def test_what_is_kept_of_a_person_can_be_taken_along(provider, report):
     assert kept["profile"]["username"] == "ada"
     assert kept["sessions"][0]["address"] == "127.0.0.1"
     assert [app["name"] for app in kept["connected_apps"]] == ["The report"]
-    assert {"user.registered", "session.started", "grant.given"} <= {line["what"] for line in kept["audit"]}
+    assert {"user.registered", "session.started", "grant.given", "user.exported"} <= {
+        line["what"] for line in kept["audit"]
+    }
     assert "grace" not in answer.text
     assert "argon2" not in answer.text
 

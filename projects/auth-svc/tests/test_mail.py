@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 
 from auth_svc import audit, tables
 from auth_svc.app import open_service
-from auth_svc.mail import outbox, texts
+from auth_svc.mail import outbox, texts, transport
 from auth_svc.mail.outbox import WaitingMail
 from auth_svc.mail.transport import MailDelayed, MailRefused, MailServer, message_of, sender_of, transport_of
 from auth_svc.settings import AuthSettings
@@ -253,6 +253,20 @@ async def test_beyond_loopback_nothing_is_sent_without_tls(port):
         with pytest.raises(MailDelayed):
             await strict.send(mail, message_of(mail, sender_of(AuthSettings()), "http://127.0.0.1:8001"))
     assert mailbox.received == []
+
+
+async def test_a_server_that_says_nothing_is_left_after_a_while(port, monkeypatch):
+    monkeypatch.setattr(transport, "ATTEMPT_SECONDS", 0.2)
+    mail, silent = waiting_mail(), []
+    server = await asyncio.start_server(lambda reader, writer: silent.append(writer), "127.0.0.1", port)
+    with pytest.raises(MailDelayed) as delayed:
+        await MailServer.of_url(f"smtp://127.0.0.1:{port}").send(
+            mail, message_of(mail, sender_of(AuthSettings()), "http://127.0.0.1:8001")
+        )
+    assert delayed.value.unreachable
+    for writer in silent:
+        writer.close()
+    server.close()
 
 
 async def test_a_certificate_nobody_vouches_for_gets_no_mail(certificate, port):

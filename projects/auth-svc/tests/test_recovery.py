@@ -187,6 +187,22 @@ async def test_of_twenty_who_use_a_link_at_the_same_time_one_sets_the_password(p
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Account"] + ["LinkSpent"] * 19
 
 
+async def test_recovering_and_changing_a_password_at_the_same_time_wait_for_one_another(provider_on_both):
+    """Both lock the person before the links: the other way round each would wait for the other."""
+    provider = provider_on_both
+    grace = await provider.add_user("grace", email="grace@navy.test")
+    kept, database = await provider.service.passwords.hash(FRESH), provider.service.database
+    for _ in range(3):
+        await ask(provider, "grace")
+        secret = (await provider.mailbox.link("recover")).partition("=")[2]
+        outcomes = await asyncio.gather(
+            *(database.transact(recovery.recover, secret, kept, provider.actor()) for _ in range(6)),
+            *(database.transact(accounts.set_password, grace.id, kept, provider.actor()) for _ in range(6)),
+            return_exceptions=True,
+        )
+        assert {type(outcome).__name__ for outcome in outcomes} <= {"Account", "LinkSpent"}
+
+
 async def test_a_mailbox_gets_a_few_mails_an_hour_however_many_ask(provider, grace):
     for _ in range(6):
         await ask(provider, "grace")

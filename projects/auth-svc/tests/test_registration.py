@@ -6,6 +6,7 @@ import pytest
 
 from auth_svc import accounts, invitations, registration
 from auth_svc.accounts import NewAccount
+from auth_svc.pruner import prune
 from auth_svc.registration import Registration
 from auth_svc.settings import AuthSettings
 from lib_events.testing import wait_until
@@ -221,3 +222,12 @@ async def test_an_administrator_names_an_address_and_its_owner_confirms_it(provi
     await browser.submit()
     shown = (await provider.http.get("/v1/admin/users/grace", headers=headers)).json()
     assert shown["email_verified"] is True
+
+
+async def test_an_invitation_is_forgotten_a_month_after_it_is_over(provider):
+    database, now = provider.service.database, provider.service.clock.micros()
+    await database.transact(invitations.invite, "grace@navy.test", frozenset(), 60, provider.actor())
+    month = 31 * 24 * 3600 * 1_000_000
+    for later, kept in ((0, 1), (month, 0)):
+        await database.transact(prune, now + later)
+        assert len(await database.read(invitations.page, None, 10)) == kept

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from sqlalchemy import Row, func, insert, or_, select, update
 
 from auth_svc.opaque import digest, new_secret
-from auth_svc.tables import mail_links
+from auth_svc.tables import mail_links, users
 from lib_events.database import Connection
 
 type Purpose = Literal["verify", "recover"]
@@ -31,6 +31,7 @@ class MailLink:
 
 def issue(connection: Connection, purpose: Purpose, link: MailLink, now: int) -> str:
     """Return the secret of a fresh link; the ones before it stop working."""
+    _lock_person(connection, link.user_id)
     withdraw(connection, purpose, link.user_id, now)
     secret = new_secret()
     connection.execute(
@@ -63,6 +64,7 @@ def find(connection: Connection, purpose: Purpose, secret: str, now: int) -> Mai
 def use(connection: Connection, purpose: Purpose, secret: str, now: int) -> MailLink:
     """Return what a link stands for, once: of many who use it at the same time one does; raises `LinkSpent`."""
     link = find(connection, purpose, secret, now)
+    _lock_person(connection, link.user_id)
     if not connection.execute(update(mail_links).where(_usable(purpose, secret, now)).values(used_at=now)).rowcount:
         raise LinkSpent
     return link
@@ -88,6 +90,11 @@ def issued_lately(connection: Connection, purpose: Purpose, link: MailLink, now:
     recent = concerned & (mail_links.c.created_at > now - HOUR)
     count = select(func.count()).select_from(mail_links).where(recent & (mail_links.c.purpose == purpose))
     return connection.scalar(count) or 0
+
+
+def _lock_person(connection: Connection, user_id: str) -> None:
+    """First the person, then their links: whoever changes a password does the same."""
+    connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
 
 
 def _usable(purpose: Purpose, secret: str, now: int) -> Any:

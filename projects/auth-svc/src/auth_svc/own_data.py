@@ -56,6 +56,11 @@ def export(connection: Connection, account: Account, now: int) -> dict[str, Any]
     }
 
 
+def record_export(connection: Connection, actor: Actor) -> None:
+    """Say that a person took everything along: if it was somebody else with their session, they shall see it."""
+    audit.record(connection, actor, "user.exported", about=actor.who)
+
+
 def delete_account(connection: Connection, user_id: str, actor: Actor) -> None:
     """End all of a person's sign-ins and erase what is personal; raises `LastAdministrator`.
 

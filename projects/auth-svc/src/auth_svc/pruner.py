@@ -3,7 +3,16 @@
 from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 
 from auth_svc.families import LONGEST_ACCESS_SECONDS, MICROS
-from auth_svc.tables import codes, device_codes, families, mail_links, refresh_tokens, revoked_tokens, sessions
+from auth_svc.tables import (
+    codes,
+    device_codes,
+    families,
+    invitations,
+    mail_links,
+    refresh_tokens,
+    revoked_tokens,
+    sessions,
+)
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -11,6 +20,7 @@ from lib_events.lifecycle import Loop
 PAUSE_SECONDS = 600.0
 BATCH = 500  # a transaction must stay short: others wait for it
 KEEP_SESSION_SECONDS = 30 * 24 * 3600
+KEEP_INVITATION_SECONDS = 30 * 24 * 3600  # administrators look at what became of it; then its address goes
 
 
 class Pruner(Loop):
@@ -39,6 +49,7 @@ def prune(connection: Connection, now: int) -> bool:
         _delete(connection, refresh_tokens, refresh_tokens.c.expires_at < now),
         _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
         _delete(connection, mail_links, mail_links.c.expires_at < later),
+        _delete(connection, invitations, invitations.c.expires_at < now - KEEP_INVITATION_SECONDS * MICROS),
         _delete(connection, families, _is_spent(later)),
         _delete(connection, sessions, _is_forgotten(now)),
     ]

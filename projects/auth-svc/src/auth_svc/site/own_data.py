@@ -31,7 +31,9 @@ async def own_data(request: Request, person: Person) -> Response:
 async def export(request: Request, person: Person) -> Response:
     """Answer with all of it as a file."""
     service = service_of(request)
-    content = await service.database.read(data.export, person.account, service.clock.micros())
+    actor = service.actor(request, person.account.id)
+    await service.database.transact(data.record_export, actor)
+    content = await service.database.read(data.export, person.account, actor.at)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     return Response(text, media_type="application/json", headers=DOWNLOAD)
 
