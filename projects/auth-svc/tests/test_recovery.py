@@ -23,7 +23,9 @@ async def grace(provider):
 async def ask(provider, wanted):
     browser = await provider.browser()
     await browser.open("/recover")
-    return await browser.submit(wanted=wanted)
+    page = await browser.submit(wanted=wanted)
+    provider.service.recovery_desk.wake()  # it looks every two seconds by itself
+    return page
 
 
 async def choose(provider, link, password=FRESH):

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WANTED = 254
 MAILS_AN_HOUR = 3  # for one account, whoever asks: a stranger must not fill its mailbox
-PAUSE_SECONDS = 5.0
+PAUSE_SECONDS = 2.0
 
 
 def ask(connection: Connection, wanted: str, actor: Actor) -> None:
@@ -73,7 +73,7 @@ class RecoveryDesk(Loop):
         self._clock = clock
 
     async def run(self) -> None:
-        """Answer all there are, then pause until somebody asks."""
+        """Answer all there are, then look again a little later."""
         while True:
             while await self._database.read(_is_asked) and await self._database.transact(answer, self._clock.micros()):
                 self._postman.wake()
