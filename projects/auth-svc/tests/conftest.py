@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,14 @@ from lib_auth.client import OAuthClient, code_challenge
 from lib_events.clock import SystemClock
 from lib_events.event import Event
 from lib_events.event_log import read_after
-from lib_events.testing import POLL_SECONDS, free_ports
+from lib_events.testing import POLL_SECONDS, free_ports, wait_until
 
 ISSUER = "http://127.0.0.1:8001"
 APP = "http://127.0.0.1:8002"
 GUI = "http://127.0.0.1:8000"
 GUI_CALLBACK = f"{GUI}/callback"
 PASSWORD = "correct horse battery staple"
+LINK = re.compile(r"http://127\.0\.0\.1:8001(/\S+)")
 SCOPE = "openid profile workflows:read workflows:run"
 
 
@@ -94,6 +96,29 @@ class Browser:
         return not parts.netloc or location.startswith(ISSUER + "/")
 
 
+class Mailbox:
+    """The mails that an AuthService without a mail server writes into its folder, each read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: set[Path] = set()
+
+    async def receive(self, kind: str) -> str:
+        """Wait for the next mail of a kind and return its text."""
+        path = (await wait_until(lambda: self.unread(kind)))[0]
+        self._read.add(path)
+        return path.read_text()
+
+    def unread(self, kind: str = "*") -> list[Path]:
+        return [path for path in self._folder.glob(f"*-{kind}-*.eml") if path not in self._read]
+
+    async def link(self, kind: str) -> str:
+        """Wait for the next mail of a kind and return where its link leads."""
+        found = LINK.search(await self.receive(kind))
+        assert found is not None
+        return found[1]
+
+
 @dataclass
 class Provider:
     """A running AuthService and what a test needs to talk to it."""
@@ -111,9 +136,14 @@ class Provider:
     async def browser(self) -> Browser:
         return Browser(await self.open_client())
 
-    async def add_user(self, username: str, *roles: str) -> Account:
+    @cached_property
+    def mailbox(self) -> Mailbox:
+        return Mailbox(self.settings.mails)
+
+    async def add_user(self, username: str, *roles: str, email: str | None = None) -> Account:
+        """Make a user, whose address counts as proven."""
         kept = self.service.passwords.hash_now(PASSWORD)
-        new = NewAccount(username, kept, roles=frozenset(("member", *roles)))
+        new = NewAccount(username, kept, email, frozenset(("member", *roles)), email_verified=email is not None)
         return await self.service.database.transact(accounts.register, new, self.actor())
 
     async def add_client(self, **values: Any) -> tuple[str, str]:

@@ -38,7 +38,7 @@ PUBLISH_EVENTS = Permission("events:publish", MEMBER)
 DECIDE = Permission("approvals:decide", MEMBER)  # and the approval must name the person or a role of theirs
 
 # These tell of people: who signed in when, and whose token was revoked.
-ACCOUNT_EVENTS = ("evs.user.*", "evs.session.*", "evs.token.*")
+ACCOUNT_EVENTS = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.grant.*")
 
 RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/workflows"): Rule(READ),

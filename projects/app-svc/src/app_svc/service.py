@@ -51,7 +51,7 @@ SUBSCRIPTIONS = (hear_revocations, hear_owners)
 SEALING_KEY_FILE = "webhook-secrets.key"
 IMPORTED_FROM = "auth-svc"
 SOURCES_OF_IMPORTED = {event_type.name: IMPORTED_FROM for event_type in account_events.ALL}
-IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.access.*")
+IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.grant.*", "evs.access.*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from auth_svc import listed
+from auth_svc import addresses, listed, mail_links
+from auth_svc.addresses import EMAIL, email_key
 from auth_svc.audit import Actor, record
 from auth_svc.families import MICROS, revoke_access_tokens, revoke_all_of_user
+from auth_svc.mail import outbox, texts
+from auth_svc.mail.texts import Letter
 from auth_svc.opaque import new_id
 from auth_svc.sessions import end_all_of_user
 from auth_svc.tables import users
@@ -29,7 +33,8 @@ from lib_events.database import Connection
 from lib_events.event import Event
 
 USERNAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
-EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
+NAME = re.compile(r"[^\x00-\x1f\x7f<>]{1,80}")
+TAKEN = "That user name is taken; choose another."
 ROLE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
@@ -58,6 +63,19 @@ class Account:
     created_at: int
     disabled_at: int | None
     tokens_valid_after: int
+    name: str | None = None
+    email_verified: bool = False
+    changed_at: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a password of theirs should not consist of."""
+        return tuple(name for name in (self.username, self.name, self.email) if name)
+
+    @property
+    def shown_name(self) -> str:
+        """How others call the person."""
+        return self.name or self.username
 
     @property
     def enabled(self) -> bool:
@@ -77,6 +95,8 @@ class NewAccount:
     password_hash: str | None = field(repr=False)
     email: str | None = None
     roles: frozenset[str] = frozenset((MEMBER,))
+    name: str | None = None
+    email_verified: bool = False  # the link of an invitation has proven it
 
 
 def enabled(account: Account | None) -> Account | None:
@@ -91,12 +111,12 @@ def username_key(username: str) -> str:
 
 def find(connection: Connection, user_id: str) -> Account | None:
     """Return the account with that id."""
-    return _one(connection.execute(select(users).where(users.c.id == user_id)).one_or_none())
+    return _one(connection.execute(select(users).where(has_id(user_id))).one_or_none())
 
 
 def lock(connection: Connection, user_id: str) -> Account | None:
     """Return the account as it stays until this transaction ends."""
-    return _one(connection.execute(select(users).where(users.c.id == user_id).with_for_update()).one_or_none())
+    return _one(connection.execute(select(users).where(has_id(user_id)).with_for_update()).one_or_none())
 
 
 def find_by_username(connection: Connection, username: str) -> Account | None:
@@ -105,9 +125,15 @@ def find_by_username(connection: Connection, username: str) -> Account | None:
     return _one(connection.execute(query).one_or_none())
 
 
+def find_by_email(connection: Connection, email: str) -> Account | None:
+    """Return the account of whoever has proven that the address is theirs."""
+    owner = addresses.owner_of(connection, email)
+    return None if owner is None else find(connection, owner.id)
+
+
 def page(connection: Connection, after: str | None, limit: int) -> Sequence[Account]:
     """Return up to `limit` accounts in order of user name, after the one whose key is `after`."""
-    query = select(users).order_by(users.c.username_key).limit(limit)
+    query = select(users).where(users.c.deleted_at.is_(None)).order_by(users.c.username_key).limit(limit)
     if after is not None:
         query = query.where(users.c.username_key > after)
     return [_account(row) for row in connection.execute(query)]
@@ -116,40 +142,63 @@ def page(connection: Connection, after: str | None, limit: int) -> Sequence[Acco
 def register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
     """Make an account; raises `AccountRejected`."""
     username = unicodedata.normalize("NFKC", new.username.strip())
-    _check(username, new.email, new.roles)
+    email, name = (new.email or "").strip() or None, (new.name or "").strip() or None
+    check(username, email, name, new.roles)
     if find_by_username(connection, username) is not None:
-        raise AccountRejected("username", "That user name is taken; choose another.")
-    account = Account(new_id(), username, new.email, new.password_hash, new.roles | {MEMBER}, actor.at, None, 0)
-    connection.execute(
-        insert(users).values(
-            id=account.id,
-            username=username,
-            username_key=username_key(username),
-            email=new.email,
-            password_hash=new.password_hash,
-            roles=listed.to_text(sorted(account.roles)),
-            created_at=actor.at,
-            password_changed_at=actor.at,
-            tokens_valid_after=0,
-        )
-    )
-    payload = UserRegisteredData(user=account.id, username=username, email=new.email)
+        raise AccountRejected("username", TAKEN)
+    verified = new.email_verified and email is not None and addresses.owner_of(connection, email) is None
+    roles = new.roles | {MEMBER}
+    account = Account(new_id(), username, email, new.password_hash, roles, actor.at, None, 0, name, verified)
+    _insert(connection, account)
+    payload = UserRegisteredData(user=account.id, username=username, email=email)
     connection.publish(Event.of(UserRegistered, payload, source=connection.source, subject=account.id))
-    record(connection, actor, "user.registered", about=account.id, username=username, roles=sorted(account.roles))
+    record(connection, actor, "user.registered", about=account.id, roles=sorted(account.roles))
+    if email is not None and not verified:
+        addresses.ask(connection, account.id, username, email, actor.at)
     return account
+
+
+def _insert(connection: Connection, account: Account) -> None:
+    try:
+        connection.execute(
+            insert(users).values(
+                id=account.id,
+                username=account.username,
+                username_key=username_key(account.username),
+                email=account.email,
+                email_key=email_key(account.email) if account.email else None,
+                email_verified_at=account.created_at if account.email_verified else None,
+                name=account.name,
+                password_hash=account.password_hash,
+                roles=listed.to_text(sorted(account.roles)),
+                created_at=account.created_at,
+                password_changed_at=account.created_at,
+                tokens_valid_after=0,
+            )
+        )
+    except IntegrityError as error:  # somebody took the name, or proved the address, at the same time
+        raise AccountRejected("username", TAKEN) from error
 
 
 def set_password(
     connection: Connection, user_id: str, password_hash: str, actor: Actor, keep_session: str | None = None
 ) -> Account:
     """Set a password; every sign-in made with the old one ends, except the one that changes it."""
-    account = _existing(connection, user_id)
+    account = existing(connection, user_id)
     values = {"password_hash": password_hash, "password_changed_at": actor.at}
     connection.execute(update(users).where(users.c.id == user_id).values(values))
     end_all_of_user(connection, user_id, "password changed", actor.at, keep=keep_session)
     revoke_all_of_user(connection, user_id, "password changed", actor.at, keep_session=keep_session)
-    _tell(connection, UserPasswordChanged, account, actor, "user.password-changed")
+    mail_links.withdraw(connection, "recover", user_id, actor.at)
+    tell(connection, UserPasswordChanged, account, actor, "user.password-changed")
+    write_to(connection, account, texts.password_changed(account.username), actor.at)
     return account
+
+
+def write_to(connection: Connection, account: Account, letter: Letter, now: int) -> None:
+    """Send a letter to a person whose address is proven."""
+    if account.email is not None and account.email_verified:
+        outbox.put(connection, letter, to=account.email, user_id=account.id, now=now)
 
 
 def rehash(connection: Connection, user_id: str, old_hash: str, new_hash: str) -> None:
@@ -160,29 +209,29 @@ def rehash(connection: Connection, user_id: str, old_hash: str, new_hash: str) -
 
 def disable(connection: Connection, user_id: str, actor: Actor) -> Account:
     """Stop a person from signing in and end everything they are signed in to."""
-    account = _existing(connection, user_id)
+    account = existing(connection, user_id)
     if account.enabled:
         values = {"disabled_at": actor.at, "tokens_valid_after": actor.at}
         connection.execute(update(users).where(users.c.id == user_id).values(values))
         end_all_of_user(connection, user_id, "user disabled", actor.at)
         revoke_all_of_user(connection, user_id, "user disabled", actor.at)
-        _tell(connection, UserDisabled, account, actor, "user.disabled")
-    return _existing(connection, user_id)
+        tell(connection, UserDisabled, account, actor, "user.disabled")
+    return existing(connection, user_id)
 
 
 def enable(connection: Connection, user_id: str, actor: Actor) -> Account:
     """Let a disabled person sign in again."""
-    account = _existing(connection, user_id)
+    account = existing(connection, user_id)
     if not account.enabled:
         connection.execute(update(users).where(users.c.id == user_id).values(disabled_at=None))
-        _tell(connection, UserEnabled, account, actor, "user.enabled")
-    return _existing(connection, user_id)
+        tell(connection, UserEnabled, account, actor, "user.enabled")
+    return existing(connection, user_id)
 
 
 def set_roles(connection: Connection, user_id: str, roles: frozenset[str], actor: Actor) -> Account:
     """Set what a person may do; taking something away refuses the access tokens that still say it."""
-    account = _existing(connection, user_id)
-    _check(account.username, account.email, roles)
+    account = existing(connection, user_id)
+    check_roles(roles)
     wanted = roles | {MEMBER}
     if wanted == account.roles:
         return account
@@ -196,29 +245,50 @@ def set_roles(connection: Connection, user_id: str, roles: frozenset[str], actor
     payload = UserRolesChangedData(user=user_id, username=account.username, by=actor.who, roles=sorted(wanted))
     connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=user_id))
     record(connection, actor, "user.roles-changed", about=user_id, roles=sorted(wanted))
-    return _existing(connection, user_id)
+    return existing(connection, user_id)
 
 
-def _tell(connection: Connection, event_type: Any, account: Account, actor: Actor, what: str) -> None:
+def tell(connection: Connection, event_type: Any, account: Account, actor: Actor, what: str) -> None:
+    """Publish and record that something about a person changed."""
     payload = UserChangedData(user=account.id, username=account.username, by=actor.who)
     connection.publish(Event.of(event_type, payload, source=connection.source, subject=account.id))
-    record(connection, actor, what, about=account.id, username=account.username)
+    record(connection, actor, what, about=account.id)
 
 
-def _existing(connection: Connection, user_id: str) -> Account:
+def existing(connection: Connection, user_id: str) -> Account:
+    """Return the account as it stays until this transaction ends; raises `AccountUnknown`."""
     account = lock(connection, user_id)
     if account is None:
         raise AccountUnknown(f"there is no user {user_id!r}; list them with: evs admin user list")
     return account
 
 
-def _check(username: str, email: str | None, roles: frozenset[str]) -> None:
+def has_id(user_id: str) -> Any:
+    """What was deleted is no account any more."""
+    return (users.c.id == user_id) & users.c.deleted_at.is_(None)
+
+
+def check(username: str, email: str | None, name: str | None, roles: frozenset[str]) -> None:
+    """Raise `AccountRejected` for what an account cannot have."""
     if not USERNAME.fullmatch(username):
         raise AccountRejected(
             "username", "A user name is 1 to 64 letters, digits or any of ._@+- and begins with a letter or digit."
         )
-    if email is not None and not EMAIL.fullmatch(email):
+    if email is not None:
+        check_email(email)
+    if name is not None and not NAME.fullmatch(name):
+        raise AccountRejected("name", "A name has up to 80 characters, without < and >.")
+    check_roles(roles)
+
+
+def check_email(email: str) -> None:
+    """Raise `AccountRejected` for what is no address."""
+    if not EMAIL.fullmatch(email):
         raise AccountRejected("email", "That is not an e-mail address.")
+
+
+def check_roles(roles: frozenset[str]) -> None:
+    """Raise `AccountRejected` for what cannot be a role."""
     for role in roles:
         if not ROLE.fullmatch(role):
             raise AccountRejected("roles", f"A role has lower-case letters, digits, - and _, got {role!r}.")
@@ -238,4 +308,7 @@ def _account(row: Row[Any]) -> Account:
         created_at=row.created_at,
         disabled_at=row.disabled_at,
         tokens_valid_after=row.tokens_valid_after,
+        name=row.name,
+        email_verified=row.email_verified_at is not None,
+        changed_at=row.changed_at,
     )

@@ -22,13 +22,17 @@ from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.issuer import Issuer
 from auth_svc.key_rotation import KeyRotation
 from auth_svc.logout_notices import LogoutNotices, plan_logouts
+from auth_svc.mail.postman import Postman
+from auth_svc.mail.transport import sender_of, transport_of
 from auth_svc.nonces import Nonces
 from auth_svc.own_tokens import OwnRevocations
 from auth_svc.pages.notices import error_page
 from auth_svc.parameters import ParametersRejected
+from auth_svc.password_policy import PasswordPolicy
 from auth_svc.passwords import Passwords, PasswordsBusy
 from auth_svc.pruner import Pruner
 from auth_svc.rate_limits import Attempts, Limit, SignInLimits, TooManyAttempts
+from auth_svc.recovery import RecoveryDesk
 from auth_svc.resources import Resources
 from auth_svc.routes import routes
 from auth_svc.service import AuthService
@@ -76,8 +80,9 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
     """
     url = settings.check_issuer()
     settings.prepare_data()
+    policy, transport, sender = PasswordPolicy(settings.breached_passwords), transport_of(settings), sender_of(settings)
     database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
-    passwords = Passwords(threads=settings.hash_threads)
+    passwords = Passwords(threads=settings.hash_threads, policy=policy)
     try:
         contracts = await database.transact(keep_contracts, EVENT_TYPES.schemas())
         secret = settings.sealing_key or create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate)
@@ -86,12 +91,14 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
         await rotation.begin(settings.secrets)
         issuer = Issuer(url, keys, Resources(url, settings.app_url), Nonces(secret), settings.refresh_grace_seconds)
         await _first_start(database, settings, issuer, passwords)
+        postman = Postman(database, transport, sender=sender, issuer=url, clock=clock)
         async with CheckedHttp(settings.destinations(is_loopback=issuer.is_loopback)) as http:
             service = _wire(
                 settings,
                 database,
                 issuer=issuer,
                 passwords=passwords,
+                postman=postman,
                 http=http,
                 rotation=rotation,
                 contracts=contracts,
@@ -138,10 +145,12 @@ def _wire(
     *,
     issuer: Issuer,
     passwords: Passwords,
+    postman: Postman,
     http: CheckedHttp,
     rotation: KeyRotation,
     contracts: Mapping[str, int],
 ) -> AuthService:
+    database = postman.database
     app, admin = issuer.resources.app, issuer.resources.admin
     revocations = OwnRevocations(database, issuer.keys)
 
@@ -162,7 +171,7 @@ def _wire(
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
         push_limits=Attempts(Limit(60, 60)),
-        registration_limits=Attempts(Limit(20, 3600)),
+        client_limits=Attempts(Limit(20, 3600)),
         client_documents=ClientDocuments(
             database,
             http,
@@ -171,6 +180,10 @@ def _wire(
             allowed=settings.client_documents,
             ensure_key=rotation.ensure,
         ),
+        registration_limits=Attempts(Limit(30, 3600)),
+        recovery_limits=Attempts(Limit(10, 3600)),
+        postman=postman,
+        recovery_desk=RecoveryDesk(database, postman, SystemClock()),
         verifier=verifier(app, admin),
         sender=SenderCheck(issuer.url),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
@@ -194,6 +207,8 @@ def _loops(service: AuthService) -> list[Loop]:
         Retention(database, _keep(settings), is_published=broker is not None),
         Pruner(database, service.clock),
         service.key_rotation,
+        service.postman,
+        service.recovery_desk,
     ]
     return loops
 

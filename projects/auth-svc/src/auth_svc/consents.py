@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, select
 
 from auth_svc import listed
+from auth_svc.audit import Actor, record
+from auth_svc.client import Client
 from auth_svc.tables import consents
+from lib_auth.events import GrantData, GrantGiven
 from lib_events.database import Connection
+from lib_events.event import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,20 @@ def find(connection: Connection, user_id: str, client_id: str) -> Consent | None
     mine = (consents.c.user_id == user_id) & (consents.c.client_id == client_id)
     row = connection.execute(select(consents).where(mine)).one_or_none()
     return Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))) if row else None
+
+
+def give(connection: Connection, user_id: str, client: Client, consent: Consent, actor: Actor) -> None:
+    """A person allows a client something: kept where they are not to be asked again, and told in any case."""
+    if client.consent == "once":
+        remember(connection, user_id, client.id, consent, actor.at)
+    tell(connection, user_id, client.id, consent.scopes, actor)
+
+
+def tell(connection: Connection, user_id: str, client_id: str, scopes: frozenset[str], actor: Actor) -> None:
+    """Publish and record what a person allows a client."""
+    payload = GrantData(user=user_id, client=client_id, scopes=sorted(scopes))
+    connection.publish(Event.of(GrantGiven, payload, source=connection.source, subject=user_id))
+    record(connection, actor, "grant.given", about=user_id, client=client_id, scope=listed.scope_text(scopes))
 
 
 def remember(connection: Connection, user_id: str, client_id: str, consent: Consent, now: int) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select, update
 
-from auth_svc import audit, clients, families, listed, sessions
+from auth_svc import audit, clients, consents, families, listed, sessions
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
 from auth_svc.client import Client
@@ -70,6 +70,7 @@ def approve(connection: Connection, user_code: str, account: Account, session: S
     families.start(connection, family)
     belongs = update(device_codes).where(device_codes.c.user_code == user_code)
     connection.execute(belongs.values(family_id=family.id))
+    consents.tell(connection, account.id, device.client.id, device.scopes, actor)
     audit.record(connection, actor, "device.approved", about=device.client.id, scope=family.scope)
     return True
 

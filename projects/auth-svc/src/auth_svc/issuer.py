@@ -95,12 +95,12 @@ class Issuer:
         claims: dict[str, Any] = {"sub": account.id}
         if "profile" in scopes:
             claims |= {
-                "name": account.username,
+                "name": account.shown_name,
                 "preferred_username": account.username,
-                "updated_at": account.created_at // MICROS,
+                "updated_at": (account.changed_at or account.created_at) // MICROS,
             }
         if "email" in scopes and account.email is not None:
-            claims |= {"email": account.email, "email_verified": False}
+            claims |= {"email": account.email, "email_verified": account.email_verified}
         return claims
 
 

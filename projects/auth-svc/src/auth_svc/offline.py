@@ -7,6 +7,7 @@ from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
 from auth_svc.issuer import Issuer
 from auth_svc.nonces import Nonces
+from auth_svc.password_policy import PasswordPolicy
 from auth_svc.passwords import Passwords
 from auth_svc.resources import Resources
 from auth_svc.settings import SERVICE, AuthSettings
@@ -19,7 +20,7 @@ OFFLINE = "offline command"
 
 async def reset(settings: AuthSettings, username: str, password: str | None) -> str:
     """Set the password and return what to tell; raises `LookupError` for an unknown user, or `PasswordRejected`."""
-    passwords = Passwords(threads=1)
+    passwords = Passwords(threads=1, policy=PasswordPolicy(settings.breached_passwords))
     chosen = password or secrets.token_urlsafe(12)
     kept = passwords.hash_now(chosen)
     passwords.close()

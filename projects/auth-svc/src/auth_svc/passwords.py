@@ -6,20 +6,21 @@ A hash holds 19 MiB and a core for about 22 ms, so an unbounded queue would be a
 import asyncio
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
+
+from auth_svc.password_policy import LONGEST, SHORTEST, PasswordPolicy, PasswordRejected
+
+__all__ = ["LONGEST", "SHORTEST", "PasswordRejected", "Passwords", "PasswordsBusy"]
 
 MEMORY_KIB = 19_456
 TIME_COST = 2
 PARALLELISM = 1
 QUEUE_PER_THREAD = 16
 RETRY_AFTER_SECONDS = 2
-# NIST SP 800-63B section 3.1.1: length counts, composition does not.
-SHORTEST = 12
-LONGEST = 256
 # What an unknown user's password is compared with: nobody has it, and it costs what every other costs.
 DUMMY_HASH = f"$argon2id$v=19$m={MEMORY_KIB},t={TIME_COST},p={PARALLELISM}${'A' * 22}${'A' * 43}"
 
@@ -30,14 +31,17 @@ class PasswordsBusy(Exception):
     retry_after = RETRY_AFTER_SECONDS
 
 
-class PasswordRejected(Exception):
-    """A new password does not fit the policy; the text is for the person who chose it."""
-
-
 class Passwords:
     """Hashes and verifies in as many threads as there are cores (Argon2 runs without the GIL)."""
 
-    def __init__(self, *, threads: int | None = None, queue_per_thread: int = QUEUE_PER_THREAD) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        queue_per_thread: int = QUEUE_PER_THREAD,
+        policy: PasswordPolicy | None = None,
+    ) -> None:
+        self._policy = policy or PasswordPolicy()
         self._hasher = PasswordHasher(
             time_cost=TIME_COST, memory_cost=MEMORY_KIB, parallelism=PARALLELISM, type=Type.ID
         )
@@ -50,15 +54,17 @@ class Passwords:
         """Whether `password` is the one behind `kept`; without one, work as long as if there were."""
         return await self._run(self._verify, _normalised(password), kept)
 
-    async def hash(self, password: str) -> str:
-        """Return the hash to keep; raises `PasswordRejected` by the policy."""
-        check_policy(password)
+    async def hash(self, password: str, *, context: Collection[str] = ()) -> str:
+        """Return the hash to keep; `context` are the person's names; raises `PasswordRejected` by the policy."""
+        return await self._run(self._checked_hash, _normalised(password), context)
+
+    async def rehash(self, password: str) -> str:
+        """Return a fresh hash of a password that is in use, whatever today's policy says of it."""
         return await self._run(self._hasher.hash, _normalised(password))
 
-    def hash_now(self, password: str) -> str:
+    def hash_now(self, password: str, *, context: Collection[str] = ()) -> str:
         """Return the hash to keep, blocking: for start-up and offline commands only."""
-        check_policy(password)
-        return self._hasher.hash(_normalised(password))
+        return self._checked_hash(_normalised(password), context)
 
     def needs_rehash(self, kept: str) -> bool:
         """Whether `kept` was made with weaker parameters than today's."""
@@ -77,6 +83,10 @@ class Passwords:
         finally:
             self._pending -= 1
 
+    def _checked_hash(self, password: str, context: Collection[str]) -> str:
+        self._policy.check(password, context)
+        return self._hasher.hash(password)
+
     def _verify(self, password: str, kept: str | None) -> bool:
         try:
             return self._hasher.verify(kept or DUMMY_HASH, password[: LONGEST + 1]) and kept is not None
@@ -87,11 +97,3 @@ class Passwords:
 def _normalised(password: str) -> str:
     """RFC 8265 section 4.2: keyboards that compose letters differently type the same password."""
     return unicodedata.normalize("NFC", password)
-
-
-def check_policy(password: str) -> None:
-    """Raise `PasswordRejected` unless `password` may be used."""
-    if len(password) < SHORTEST:
-        raise PasswordRejected(f"The password must have at least {SHORTEST} characters.")
-    if len(password) > LONGEST:
-        raise PasswordRejected(f"The password must have at most {LONGEST} characters.")

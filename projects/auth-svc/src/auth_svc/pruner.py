@@ -7,6 +7,8 @@ from auth_svc.tables import (
     codes,
     device_codes,
     families,
+    invitations,
+    mail_links,
     proofs,
     pushed_requests,
     refresh_tokens,
@@ -20,6 +22,7 @@ from lib_events.lifecycle import Loop
 PAUSE_SECONDS = 600.0
 BATCH = 500  # a transaction must stay short: others wait for it
 KEEP_SESSION_SECONDS = 30 * 24 * 3600
+KEEP_INVITATION_SECONDS = 30 * 24 * 3600  # administrators look at what became of it; then its address goes
 
 
 class Pruner(Loop):
@@ -49,6 +52,8 @@ def prune(connection: Connection, now: int) -> bool:
         _delete(connection, pushed_requests, pushed_requests.c.expires_at < now),
         _delete(connection, proofs, proofs.c.expires_at < now),
         _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
+        _delete(connection, mail_links, mail_links.c.expires_at < later),
+        _delete(connection, invitations, invitations.c.expires_at < now - KEEP_INVITATION_SECONDS * MICROS),
         _delete(connection, families, _is_spent(later)),
         _delete(connection, sessions, _is_forgotten(now)),
     ]

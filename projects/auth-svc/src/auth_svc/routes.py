@@ -18,7 +18,7 @@ from auth_svc.endpoints import (
     userinfo,
 )
 from auth_svc.endpoints import registration as client_registration
-from auth_svc.site import account, device, registration, sign_in
+from auth_svc.site import account, apps, device, devices, own_data, recovery, registration, sign_in, verification
 from auth_svc.site.browser import redirect
 
 STATIC = Path(__file__).parent / "static"
@@ -72,9 +72,24 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/device", device.device_form),
     ("POST", "/device", device.device),
     ("GET", "/account", account.account),
+    ("POST", "/account/name", account.change_name),
+    ("POST", "/account/email", account.change_email),
     ("POST", "/account/password", account.change_password),
-    ("POST", "/account/end-session", account.end_session),
     ("POST", "/account/sign-out", account.sign_out),
+    ("GET", "/account/sessions", devices.devices),
+    ("POST", "/account/end-session", devices.end_session),
+    ("POST", "/account/end-other-sessions", devices.end_other_sessions),
+    ("GET", "/account/apps", apps.apps),
+    ("POST", "/account/apps/withdraw", apps.withdraw),
+    ("GET", "/account/data", own_data.own_data),
+    ("GET", "/account/data/export", own_data.export),
+    ("POST", "/account/delete", own_data.delete),
+    ("GET", "/verify-email", verification.verification_form),
+    ("POST", "/verify-email", verification.verify),
+    ("GET", "/recover", recovery.recovery_form),
+    ("POST", "/recover", recovery.ask),
+    ("GET", "/recover/new-password", recovery.new_password_form),
+    ("POST", "/recover/new-password", recovery.set_new_password),
     ("GET", "/static/auth.css", _static("auth.css", "text/css")),
     ("GET", "/static/icon.svg", _static("icon.svg", "image/svg+xml")),
 )

@@ -12,8 +12,10 @@ from auth_svc.client_documents import ClientDocuments
 from auth_svc.client_keys import ClientKeys
 from auth_svc.issuer import Issuer
 from auth_svc.key_rotation import KeyRotation
+from auth_svc.mail.postman import Postman
 from auth_svc.passwords import Passwords
 from auth_svc.rate_limits import Attempts, SignInLimits
+from auth_svc.recovery import RecoveryDesk
 from auth_svc.settings import AuthSettings
 from lib_auth.access_token import TokenVerifier
 from lib_auth.credentials import SenderCheck
@@ -38,8 +40,12 @@ class AuthService:
     user_code_limits: Attempts
     device_limits: Attempts
     push_limits: Attempts
-    registration_limits: Attempts
+    client_limits: Attempts
     client_documents: ClientDocuments
+    registration_limits: Attempts
+    recovery_limits: Attempts
+    postman: Postman
+    recovery_desk: RecoveryDesk
     verifier: TokenVerifier  # of our own tokens, whatever they are for
     sender: SenderCheck
     admin_guard: Guard

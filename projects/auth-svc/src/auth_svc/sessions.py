@@ -15,6 +15,7 @@ from lib_events.database import Connection
 from lib_events.event import Event
 
 LIFETIME_SECONDS = 12 * 3600
+LONGEST_USER_AGENT = 300
 MICROS = 1_000_000
 
 
@@ -29,6 +30,7 @@ class Session:
     ended_at: int | None
     address: str | None
     user_agent: str | None
+    last_seen_at: int | None = None
 
     def is_alive(self, now: int) -> bool:
         """Whether the browser is still signed in."""
@@ -39,7 +41,7 @@ def start(connection: Connection, cookie: str, user_id: str, actor: Actor, user_
     """Sign a browser in; `cookie` is known to nobody else."""
     now = actor.at
     expires_at = now + LIFETIME_SECONDS * MICROS
-    session = Session(new_id(), user_id, now, expires_at, None, actor.address, user_agent[:300])
+    session = Session(new_id(), user_id, now, expires_at, None, actor.address, user_agent[:LONGEST_USER_AGENT])
     connection.execute(
         insert(sessions).values(
             id=session.id,
@@ -49,6 +51,7 @@ def start(connection: Connection, cookie: str, user_id: str, actor: Actor, user_
             expires_at=session.expires_at,
             address=actor.address,
             user_agent=session.user_agent,
+            last_seen_at=now,
         )
     )
     payload = SessionStartedData(session=session.id, user=user_id)
@@ -113,4 +116,5 @@ def _session(row: Row[Any]) -> Session:
         ended_at=row.ended_at,
         address=row.address,
         user_agent=row.user_agent,
+        last_seen_at=row.last_seen_at,
     )

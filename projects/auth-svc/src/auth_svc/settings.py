@@ -1,10 +1,11 @@
 """What the AuthService may be told beyond the settings of every member."""
 
 from ipaddress import ip_network
-from typing import Final, Literal
+from pathlib import Path
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from auth_svc.client import is_loopback
 from lib_events.destinations import Destinations
@@ -12,13 +13,21 @@ from lib_events.settings import Names, Settings, SettingsRejected
 
 LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 SERVICE: Final = "auth-svc"
+REGISTRATION_SWITCH = {"true": "open", "1": "open", "false": "off", "0": "off"}  # it was once a mere switch
+
+
+def _read_registration(value: object) -> object:
+    return REGISTRATION_SWITCH.get(str(value).lower(), value)
+
+
+type Registration = Annotated[Literal["off", "invited", "open"], BeforeValidator(_read_registration)]
 
 
 class AuthSettings(Settings):
     """Settings of the AuthService."""
 
     admin_password: str | None = Field(default=None, repr=False)  # sets the first password of `admin`, once
-    registration: bool = False  # may people make themselves an account?
+    registration: Registration = "off"  # who may make themselves an account
     gui_access_seconds: int = Field(default=300, ge=1, le=3600)  # the demo shows a token expire
     trusted_proxies: Names = Field(default=[])  # whose X-Forwarded-For says where a request comes from
     signing_key_days: int = Field(default=90, ge=1, le=3650)  # a new key is published so often
@@ -28,6 +37,15 @@ class AuthSettings(Settings):
     client_documents: bool = False  # may a client be named by the URL of its metadata?
     client_networks: Names = Field(default=[])  # private networks in which clients may have keys, documents, logouts
     hash_threads: int | None = Field(default=None, ge=1)
+    smtp_url: str | None = Field(default=None, repr=False)  # may hold a password; None: mails are files in DATA/mail
+    mail_from: str | None = None  # None: no-reply at the issuer's host
+    mail_new_devices: bool = True  # tell people when somebody signs in from a device they have not used before
+    breached_passwords: Path | None = None  # SHA-1 hashes in order, as Have I Been Pwned publishes them
+
+    @property
+    def mails(self) -> Path:
+        """The folder of mails where no mail server is named."""
+        return self.data / "mail"
 
     def destinations(self, *, is_loopback: bool) -> Destinations:
         """Where requests to URLs that clients name may go; raises `SettingsRejected`."""

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    text,
 )
 
 from lib_events.database import Schema
@@ -33,12 +34,26 @@ users = Table(
     Column("username", Text, nullable=False),
     Column("username_key", Text, nullable=False, unique=True),  # folded: ADA and ada are one person
     Column("email", Text),
+    Column("email_key", Text),  # folded
+    Column("email_verified_at", BigInteger),
+    Column("name", Text),  # how others call the person
+    Column("changed_at", BigInteger),  # of the profile; NULL: never
+    Column("deleted_at", BigInteger),  # nothing personal is left in the row then
     Column("password_hash", Text),
     Column("roles", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("password_changed_at", BigInteger, nullable=False),
     Column("disabled_at", BigInteger),
     Column("tokens_valid_after", BigInteger, nullable=False),  # older access tokens are refused
+    Index("users_email", "email_key"),
+    # An address that was proven belongs to one person.
+    Index(
+        "users_verified_email",
+        "email_key",
+        unique=True,
+        sqlite_where=text("email_verified_at IS NOT NULL"),
+        postgresql_where=text("email_verified_at IS NOT NULL"),
+    ),
 )
 
 clients = Table(
@@ -80,6 +95,7 @@ sessions = Table(
     Column("authenticated_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
+    Column("last_seen_at", BigInteger),
     Column("address", Text),
     Column("user_agent", Text),
     Index("sessions_user", "user_id"),
@@ -259,4 +275,64 @@ audit = Table(
     Column("address", Text),  # where it came from
     Column("detail", Text, nullable=False),  # JSON
     Index("audit_at", "at"),
+)
+
+# Mails that have not left yet; a row goes with its mail.
+mails = Table(
+    "mails",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("user_id", Text, ForeignKey("users.id")),
+    Column("recipient", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),  # nobody wants it after this
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", BigInteger, nullable=False),
+    Index("mails_next_attempt", "next_attempt_at"),
+    Index("mails_user", "user_id"),
+)
+
+# What a link in a mail proves: that whoever follows it reads the mails of that address.
+mail_links = Table(
+    "mail_links",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("purpose", Text, nullable=False),  # verify | recover
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("email", Text, nullable=False),
+    Column("email_key", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),  # or replaced, or no longer wanted
+    Index("mail_links_user", "user_id"),
+    Index("mail_links_email", "email_key"),
+    Index("mail_links_expires", "expires_at"),
+)
+
+# Somebody says they forgot a password: looked into later, so that the answer tells nothing.
+recoveries = Table(
+    "recoveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("wanted", Text, nullable=False),  # a user name or an address, as it was typed
+    Column("address", Text),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("email", Text),
+    Column("roles", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Column("used_by", Text),
+    Column("revoked_at", BigInteger),
 )

@@ -33,6 +33,30 @@ class UserRolesChangedData(UserChangedData):
     roles: list[str]
 
 
+class UserInvitedData(Payload):
+    """Somebody may make themselves an account."""
+
+    invitation: str
+    roles: list[str]
+    by: str | None = None
+    expires_at: int = 0  # seconds since the epoch
+
+
+class UserDeletedData(Payload):
+    """A person is gone: whoever keeps something of theirs deletes it now."""
+
+    user: str
+    by: str | None = None
+
+
+class GrantData(Payload):
+    """What a person lets a client do, or no longer does."""
+
+    user: str
+    client: str
+    scopes: list[str]
+
+
 class SessionStartedData(Payload):
     """A person signed in with a browser."""
 
@@ -127,6 +151,13 @@ class AccessRefusedData(Payload):
 
 
 UserRegistered = EventType("evs.user.registered", UserRegisteredData)
+UserInvited = EventType("evs.user.invited", UserInvitedData)
+UserDeleted = EventType("evs.user.deleted", UserDeletedData)
+UserProfileChanged = EventType("evs.user.profile-changed", UserChangedData)
+UserEmailVerified = EventType("evs.user.email-verified", UserChangedData)
+UserEmailChanged = EventType("evs.user.email-changed", UserChangedData)
+GrantGiven = EventType("evs.grant.given", GrantData)
+GrantRevoked = EventType("evs.grant.revoked", GrantData)
 UserDisabled = EventType("evs.user.disabled", UserChangedData)
 UserEnabled = EventType("evs.user.enabled", UserChangedData)
 UserPasswordChanged = EventType("evs.user.password-changed", UserChangedData)
@@ -150,6 +181,13 @@ AccessRefused = EventType("evs.access.refused", AccessRefusedData)
 
 ALL = (
     UserRegistered,
+    UserInvited,
+    UserDeleted,
+    UserProfileChanged,
+    UserEmailVerified,
+    UserEmailChanged,
+    GrantGiven,
+    GrantRevoked,
     UserDisabled,
     UserEnabled,
     UserPasswordChanged,

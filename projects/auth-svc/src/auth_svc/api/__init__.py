@@ -2,9 +2,9 @@
 
 from starlette.routing import BaseRoute
 
-from auth_svc.api import access_requests, audit, clients, keys, registration_tokens, users
+from auth_svc.api import access_requests, audit, clients, invitations, keys, registration_tokens, users
 
-RESOURCES = (users, clients, registration_tokens, keys, audit, access_requests)
+RESOURCES = (users, invitations, clients, registration_tokens, keys, audit, access_requests)
 
 
 def rest_routes() -> list[BaseRoute]:

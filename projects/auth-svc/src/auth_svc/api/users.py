@@ -31,11 +31,12 @@ async def create_user(request: Request, body: UserBody, by: Administrator) -> Us
     service = service_of(request)
     password, generated = _password(body.password)
     try:
-        kept = await _hash(service, password)
-        new = NewAccount(body.username, kept, body.email, frozenset(body.roles))
+        kept = await _hash(service, password, body.username, body.email or "")
+        new = NewAccount(body.username, kept, body.email, frozenset(body.roles), body.name)
         account = await service.database.transact(accounts.register, new, service.actor(request, by.subject))
     except AccountRejected as error:
         raise invalid(error.field, error.detail) from error
+    service.postman.wake()
     return UserView.of(account, generated)
 
 
@@ -51,9 +52,11 @@ async def reset_password(request: Request, user: Named, body: PasswordBody, by: 
     service = service_of(request)
     account = await _find(service, user)
     password, generated = _password(body.password)
-    kept = await _hash(service, password)
+    kept = await _hash(service, password, *account.names)
     actor = service.actor(request, by.subject)
-    return UserView.of(await service.database.transact(accounts.set_password, account.id, kept, actor), generated)
+    changed = await service.database.transact(accounts.set_password, account.id, kept, actor)
+    service.postman.wake()
+    return UserView.of(changed, generated)
 
 
 @router.post("/users/{user}/disable")
@@ -107,9 +110,9 @@ def _password(given: SecretStr | None) -> tuple[str, str | None]:
     return generated, generated
 
 
-async def _hash(service: AuthService, password: str) -> str:
+async def _hash(service: AuthService, password: str, *context: str) -> str:
     try:
-        return await service.passwords.hash(password)
+        return await service.passwords.hash(password, context=context)
     except PasswordRejected as error:
         raise invalid("password", str(error)) from error
     except PasswordsBusy as error:

@@ -23,6 +23,7 @@ class UserBody(Body):
 
     username: str = Field(min_length=1, max_length=64)
     email: str | None = Field(default=None, max_length=254)
+    name: str | None = Field(default=None, max_length=80)
     password: SecretStr | None = Field(default=None, max_length=LONGEST)
     roles: list[str] = Field(default=[MEMBER], max_length=20)
 
@@ -44,7 +45,9 @@ class UserView(BaseModel):
 
     id: str
     username: str
+    name: str | None
     email: str | None
+    email_verified: bool
     roles: list[str]
     enabled: bool
     created_at: str
@@ -56,7 +59,9 @@ class UserView(BaseModel):
         return cls(
             id=account.id,
             username=account.username,
+            name=account.name,
             email=account.email,
+            email_verified=account.email_verified,
             roles=sorted(account.roles),
             enabled=account.enabled,
             created_at=to_datetime(account.created_at).isoformat(),

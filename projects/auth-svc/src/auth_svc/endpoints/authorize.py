@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc import authorization, consents, effects, pushed_requests
+from auth_svc.audit import Actor
 from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded
 from auth_svc.client import Client
 from auth_svc.client_documents import DocumentRejected
@@ -60,7 +61,7 @@ async def consent(request: Request) -> Response:
         return await _act(request, query, visitor, authorization.deny(service.issuer, pairs, rows, now))
     asked = authorization.decide(service.issuer, pairs, rows, now)
     outcome = authorization.decide(service.issuer, pairs, rows, now, consented=True)
-    allowed = asked if isinstance(asked, ConsentNeeded) and asked.client.consent == "once" else None
+    allowed = asked if isinstance(asked, ConsentNeeded) else None
     return await _act(request, query, visitor, outcome, allowed=allowed)
 
 
@@ -111,18 +112,19 @@ async def _act(
 async def _send_back(
     request: Request, location: str, wanted: Sequence[Effect], allowed: ConsentNeeded | None
 ) -> Response:
-    service, now = service_of(request), _now(request)
-    if wanted and not await service.database.transact(_commit, wanted, allowed, now):
+    service = service_of(request)
+    actor = service.actor(request, allowed.account.id if allowed else None)
+    if wanted and not await service.database.transact(_commit, wanted, allowed, actor):
         raise PageRefused(409, "You were signed out meanwhile", "Sign in again from the application you came from.")
     return redirect(location)
 
 
-def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNeeded | None, now: int) -> bool:
-    if effects.commit(connection, wanted, now) is not None:
+def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNeeded | None, actor: Actor) -> bool:
+    if effects.commit(connection, wanted, actor.at) is not None:
         return False
     if allowed is not None:
         given = Consent(allowed.scopes, frozenset(allowed.resources))
-        consents.remember(connection, allowed.account.id, allowed.client.id, given, now)
+        consents.give(connection, allowed.account.id, allowed.client, given, actor)
     return True
 
 

@@ -49,7 +49,7 @@ async def register(request: Request) -> Response:
         service.settings.client_registration == "token" and initial is None
     ):
         raise ProtocolRefused(_unauthorised("Ask an administrator for an initial access token."))
-    limited(request, service.registration_limits)
+    limited(request, service.client_limits)
     try:
         metadata = read_metadata(await _read_json(request))
         secret = opaque.new_secret() if metadata.token_endpoint_auth_method in BY_SECRET else None

@@ -1,5 +1,6 @@
 """The frame of every page, and the pieces they share."""
 
+from datetime import datetime
 from typing import Final
 
 import htpy as h
@@ -90,3 +91,8 @@ def notice(text: str | None, *, kind: str = "error") -> h.Node:
 def button(text: str, *, kind: str = "primary", **attributes: str) -> h.Element:
     """A button that sends its form."""
     return h.button(type="submit", class_=f"button {kind}", **attributes)[text]
+
+
+def moment(at: datetime) -> h.Element:
+    """A time, for people and for programs."""
+    return h.time(datetime=at.isoformat(timespec="seconds"))[at.strftime("%d %b %Y, %H:%M UTC")]

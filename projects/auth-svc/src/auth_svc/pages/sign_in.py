@@ -48,6 +48,7 @@ def sign_in_page(
             ),
             button("Sign in"),
         ),
+        h.p(".aside")[h.a(href="/recover")["Forgot the password?"]],
         registration
         and h.p(".aside")["No account yet? ", h.a(href=f"/register?next={quote(way_on, safe='')}")["Make one"]],
     )
@@ -57,24 +58,25 @@ def registration_page(
     *,
     csrf: str,
     way_on: str,
-    username: str = "",
-    email: str = "",
-    field_errors: Mapping[str, str] | None = None,
+    typed: Mapping[str, str],
+    errors: Mapping[str, str],
     shortest: int,
 ) -> h.Element:
     """Ask for what an account needs."""
-    errors = field_errors or {}
+    invitation = typed.get("invitation")
     return page(
         "Make an account",
+        invitation and h.p(".lead")["You are invited. Choose how you will sign in."],
         form(
             "/register",
             csrf,
             hidden("next", way_on),
+            hidden("invitation", invitation or None),
             field(
                 "User name",
                 "username",
                 type="text",
-                value=username,
+                value=typed.get("username", ""),
                 autocomplete="username",
                 autocapitalize="none",
                 spellcheck="false",
@@ -82,11 +84,22 @@ def registration_page(
                 error=errors.get("username"),
             ),
             field(
+                "Name (optional)",
+                "name",
+                type="text",
+                value=typed.get("name", ""),
+                autocomplete="name",
+                maxlength="80",
+                hint="How others see you.",
+                error=errors.get("name"),
+            ),
+            field(
                 "E-mail (optional)",
                 "email",
                 type="email",
-                value=email,
+                value=typed.get("email", ""),
                 autocomplete="email",
+                hint="Needed to get a new password, should you forget yours.",
                 error=errors.get("email"),
             ),
             field(

@@ -11,9 +11,10 @@ import htpy as h
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from auth_svc import accounts, opaque, sessions
+from auth_svc import accounts, devices, opaque, sessions
 from auth_svc.accounts import Account
 from auth_svc.issuer import Issuer
+from auth_svc.pages.account_frame import SECTIONS
 from auth_svc.parameters import ParametersRejected, check_once, parse
 from auth_svc.service import act_as, service_of
 from auth_svc.sessions import LIFETIME_SECONDS, Session
@@ -21,6 +22,7 @@ from lib_events.database import Connection
 
 CSRF_FIELD = "csrf"
 GUEST_SECONDS = 3600
+WAYS_ON = frozenset(("/oauth2/authorize", "/device", *(path for path, _ in SECTIONS)))
 
 
 class PageRefused(Exception):
@@ -68,7 +70,10 @@ async def visitor_of(request: Request) -> Visitor:
     cookie = request.cookies.get(cookie_name(service.issuer))
     if cookie is not None:
         session, account = await service.database.read(_load, cookie)
-        if session is not None and account is not None and session.is_alive(service.clock.micros()):
+        now = service.clock.micros()
+        if session is not None and account is not None and session.is_alive(now):
+            if now - (session.last_seen_at or 0) > devices.SEEN_EVERY_SECONDS * devices.MICROS:
+                await service.database.transact(devices.saw, session.id, now)
             act_as(account.id)
             return Visitor(cookie, session, account)
     return Visitor(request.cookies.get(guest_cookie_name(service.issuer)) or opaque.new_secret())
@@ -151,7 +156,7 @@ def way_on(wanted: str | None) -> str:
         parts = urlsplit(wanted or "")
     except ValueError:
         return "/account"
-    if not parts.scheme and not parts.netloc and parts.path in ("/oauth2/authorize", "/device", "/account"):
+    if not parts.scheme and not parts.netloc and parts.path in WAYS_ON:
         return parts.path + (f"?{parts.query}" if parts.query else "")
     return "/account"
 

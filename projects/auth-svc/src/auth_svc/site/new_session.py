@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, opaque, sessions
+from auth_svc import accounts, audit, devices, opaque, sessions
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
 from auth_svc.service import act_as, service_of
@@ -22,15 +22,18 @@ class _Proven:
     before: Session | None  # what the browser had
     cookie: str = field(repr=False)
     user_agent: str
+    tells: bool  # whether a new device is worth a mail
 
 
 async def start_session(request: Request, visitor: Visitor, account: Account, target: str) -> Response:
     """Sign the browser in and send it on to `target`; raises `PageRefused` when the account was changed meanwhile."""
     service = service_of(request)
     act_as(account.id)
-    new = _Proven(account, visitor.session, opaque.new_secret(), request.headers.get("user-agent", ""))
+    tells = service.settings.mail_new_devices
+    new = _Proven(account, visitor.session, opaque.new_secret(), request.headers.get("user-agent", ""), tells)
     if not await service.database.transact(_start, new, service.actor(request, account.id)):
         raise PageRefused(403, "You cannot sign in", "The account was changed meanwhile. Try again.")
+    service.postman.wake()
     response = redirect(target)
     sign_in_browser(response, service.issuer, new.cookie)
     return response
@@ -47,5 +50,7 @@ def _start(connection: Connection, new: _Proven, actor: Actor) -> bool:
     if new.before is not None:
         sessions.end(connection, new.before.id, "signed in again", actor.at)
     audit.record(connection, actor, "session.started", about=account.id)
+    if new.tells:
+        devices.tell_if_new(connection, account, new.user_agent, actor)
     sessions.start(connection, new.cookie, account.id, actor, new.user_agent)
     return True

@@ -70,7 +70,7 @@ async def check_password(service: AuthService, username: str, password: str) -> 
     if not await service.passwords.verify(password, kept):
         return None
     if account is not None and kept is not None and service.passwords.needs_rehash(kept):
-        fresh = await service.passwords.hash(password)
+        fresh = await service.passwords.rehash(password)
         await service.database.transact(accounts.rehash, account.id, kept, fresh)
         return replace(account, password_hash=fresh)
     return account
@@ -94,7 +94,7 @@ async def _show(
         client=client,
         username=username,
         error=error,
-        registration=service.settings.registration,
+        registration=service.settings.registration == "open",
     )
     response = render(request, page, visitor=visitor, status=status, form_targets=targets)
     if retry_after is not None:
