@@ -132,8 +132,6 @@ def _publish_unless(  # noqa: PLR0917 - transaction functions take no keywords
     """Publish a key unless another process was faster."""
     # Whoever comes second waits here, and then sees what the first has published.
     connection.execute(select(table.c.id).where(table.c.algorithm == new.algorithm).with_for_update()).all()
-    # Whoever comes second waits here, and then sees what the first has published.
-    connection.execute(select(table.c.id).where(table.c.algorithm == new.algorithm).with_for_update()).all()
     others = [key for key in signing_keys.load(connection, sealing) if key.algorithm == new.algorithm]
     if not any(key.is_published and key.created_at > newer_than for key in others):
         signing_keys.publish(connection, new, sealing, actor, active_from=active_from)

@@ -22,7 +22,7 @@ class OwnRevocations:
         """Whether the token may no longer be used."""
         if principal.key_id is not None and self._keys.known(principal.key_id) is None:
             return True  # its key was revoked; the verifier may have checked its signature before
-        return await self._database.read(is_revoked, principal)
+        return await self._database.look(is_revoked, principal)
 
 
 def is_revoked(connection: Connection, principal: Principal) -> bool:

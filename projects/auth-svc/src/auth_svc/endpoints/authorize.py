@@ -70,7 +70,7 @@ async def load(service: AuthService, pairs: Pairs, visitor: Visitor) -> Authoriz
     named = dict(reversed(pairs))
     request_uri = named.get("request_uri", "")
     pushed = request_uri if request_uri.startswith(PREFIX) else None
-    return await service.database.read(_load, named.get("client_id"), pushed, visitor, service.issuer.is_loopback)
+    return await service.database.look(_load, named.get("client_id"), pushed, visitor, service.issuer.is_loopback)
 
 
 async def client_behind(service: AuthService, way_on: str) -> tuple[str | None, tuple[str, ...]]:

@@ -88,7 +88,7 @@ def limited(request: Request, limits: Attempts) -> None:
 async def authenticate(service: AuthService, request: Request, protocol_request: ProtocolRequest) -> Client:
     """Return the client that proves who it is; raises `ProtocolRefused`."""
     client_id = named_client(request.headers, protocol_request.form)
-    loaded = await service.database.read(token_rows.usable_client, client_id, service.issuer.is_loopback)
+    loaded = await service.database.look(token_rows.usable_client, client_id, service.issuer.is_loopback)
     rows = TokenRows(client=loaded, client_keys=await service.client_keys.of(loaded))
     protocol = Protocol(service.issuer, rows, service.clock.micros())
     try:

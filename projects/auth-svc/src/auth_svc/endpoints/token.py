@@ -80,7 +80,7 @@ async def device_authorization(request: Request) -> Response:
 async def _load(service: AuthService, wanted: ProtocolRequest) -> Protocol:
     client_id = named_client(wanted.headers, wanted.form)
     subject = await _subject(service, wanted.form.get("subject_token"))
-    rows = await service.database.read(token_rows.load, client_id, wanted.form, subject, service.issuer.is_loopback)
+    rows = await service.database.look(token_rows.load, client_id, wanted.form, subject, service.issuer.is_loopback)
     rows = replace(rows, client_keys=await service.client_keys.of(rows.client))
     return Protocol(service.issuer, rows, service.clock.micros())
 

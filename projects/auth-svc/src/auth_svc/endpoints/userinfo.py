@@ -22,7 +22,7 @@ async def userinfo(request: Request) -> Response:
     try:
         principal = await service.verifier.verify(credentials.token)
         service.sender.check(request, credentials, principal)
-        account = _person(await service.database.read(accounts.find, principal.subject))
+        account = _person(await service.database.look(accounts.find, principal.subject))
     except TokenRejected as error:
         return _refuse(401, challenge(error, scheme=credentials.scheme))
     if not principal.has_scope("openid"):

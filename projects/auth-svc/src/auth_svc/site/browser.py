@@ -69,7 +69,7 @@ async def visitor_of(request: Request) -> Visitor:
     service = service_of(request)
     cookie = request.cookies.get(cookie_name(service.issuer))
     if cookie is not None:
-        session, account = await service.database.read(_load, cookie)
+        session, account = await service.database.look(_load, cookie)
         now = service.clock.micros()
         if session is not None and account is not None and session.is_alive(now):
             if now - (session.last_seen_at or 0) > devices.SEEN_EVERY_SECONDS * devices.MICROS:
