@@ -29,6 +29,9 @@ from lib_workflows.messages import Principal
 from lib_workflows.residence import AnyWorkflow, OnProgress, Residence
 from lib_workflows.retention import RetentionPolicy, RunRetention
 from lib_workflows.run_handle import RunHandle
+from lib_workflows.schedule_commands import declare_schedules
+from lib_workflows.scheduler import Scheduler
+from lib_workflows.schedules import Schedules
 from lib_workflows.tables import SCHEMA
 from lib_workflows.tags import check_tags
 from lib_workflows.texts import check_name
@@ -75,6 +78,7 @@ class Engine:
             on_progress=on_progress,
         )
         self.results = self.residence.results
+        self.schedules = Schedules(database, registry, clock=self.clock)
         self._works = works
         self._retention = retention
         self._is_open = False
@@ -103,6 +107,7 @@ class Engine:
     async def __aenter__(self) -> Self:
         """Begin: take over what an earlier life left, and work."""
         await self.database.transact(declare_triggers, self.registry.newest())
+        await self.database.transact(declare_schedules, self.registry.newest(), self.clock.micros())
         if self._works:
             await self._worker.begin(self.residence.fenced)
             self.residence.is_open = True
@@ -116,7 +121,9 @@ class Engine:
 
     def _background(self) -> list[Loop]:
         arrivals = self.residence.arrivals
-        loops: list[Loop] = [Matcher(self.database), arrivals, UnclaimedAlarm(self.database, self.clock)]
+        scheduler = Scheduler(self.database, self.registry, self.residence.timers)
+        self.residence.beside = [scheduler]
+        loops: list[Loop] = [Matcher(self.database), arrivals, scheduler, UnclaimedAlarm(self.database, self.clock)]
         if self.database.dialect_name == "postgresql":
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=arrivals.wake))

@@ -280,3 +280,39 @@ class LifeOver(WorkflowsError):
 
 class EngineStopped(WorkflowsError):
     """The engine was asked for work while it is not running."""
+
+
+class ScheduleInvalid(WorkflowsError, ValueError):
+    """A part of a schedule makes no sense; `field` names it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class ScheduleNotFound(WorkflowsError, LookupError):
+    """No schedule has that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no schedule has the name {name!r}; list schedules to find it")
+        self.name = name
+
+
+class ScheduleExists(WorkflowsError):
+    """There is a schedule of that name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"name must be of no other schedule, got {name!r}; change that one, or choose a new name")
+        self.name = name
+
+
+class ScheduleDeclared(WorkflowsError):
+    """The schedule is declared beside its workflow: what it does and when is for the code to say."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"schedule {name} must be changed where it is declared, in the code of its workflow; here it can be "
+            "paused, resumed, triggered and backfilled"
+        )
+        self.name = name

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lib_events.clock import Clock
 from lib_events.database import Database, DatabaseError, Fenced
 from lib_events.event import Cause, EncodedEvent
+from lib_events.lifecycle import Loop
 from lib_events.statement import Fence, Write
 from lib_workflows import commands, continuation
 from lib_workflows.arrivals import Arrivals
@@ -75,6 +76,7 @@ class Residence:
         self.progress: dict[str, tuple[float | None, str]] = {}  # the last of each run in memory
         self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes)
         self.arrivals = Arrivals(self, queues)
+        self.beside: list[Loop] = []  # what else may bring runs: it is quiet here only while they pause
         self.is_open = False
         self.is_draining = False
         self.is_lost = False
@@ -474,7 +476,8 @@ class Residence:
     @property
     def is_quiet(self) -> bool:
         """Whether every run here rests, durably: nothing happens until a timer ends or somebody does something."""
-        if self._tasks or self.arrivals.loading or not self.arrivals.is_pausing:
+        loops = [self.arrivals, *self.beside]
+        if self._tasks or self.arrivals.loading or not all(loop.is_pausing for loop in loops):
             return False
         return all(entry.is_resting for entry in self.executors.values())
 
