@@ -45,6 +45,7 @@ from lib_workflows.event_waits import oldest_look_back
 from lib_workflows.lifecycle_events import EVENT_TYPES
 from lib_workflows.limits import Limits
 from lib_workflows.residence import OnProgress
+from lib_workflows.schedule_events import EVENT_TYPES as SCHEDULE_EVENTS
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
 SUBSCRIPTIONS = (hear_revocations, hear_owners)
@@ -167,7 +168,12 @@ def registry_of(loaded: Loaded) -> EventRegistry:
     """Return every event type there is to read here; raises `WorkflowsNotLoaded` when two claim a name."""
     try:
         return EventRegistry(
-            *account_events.ALL, *EVENT_TYPES, *DEAD_LETTER_EVENTS, *webhooks.EVENT_TYPES, *loaded.event_types
+            *account_events.ALL,
+            *EVENT_TYPES,
+            *SCHEDULE_EVENTS,
+            *DEAD_LETTER_EVENTS,
+            *webhooks.EVENT_TYPES,
+            *loaded.event_types,
         )
     except ValueError as error:
         raise WorkflowsNotLoaded(str(error)) from error

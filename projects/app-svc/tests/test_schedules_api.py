@@ -1,0 +1,151 @@
+"""Schedules over HTTP: who may, what is refused and how, and that their runs really start."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from lib_events.testing import wait_until
+
+TABLE = {"name": "people", "data": "name,age\nzoe,3\n"}
+
+
+def schedule_of(**values: Any) -> dict[str, Any]:
+    """A schedule of a built-in workflow that nobody minds when it runs."""
+    return {"name": "import", "workflow": "import-table", "input": TABLE, "cron": "0 6 * * mon-fri"} | values
+
+
+async def make(app: Any, **values: Any) -> dict[str, Any]:
+    answer = await app.operator().post("/v1/schedules", schedule_of(**values))
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+async def test_a_schedule_is_made_listed_shown_changed_and_deleted(any_app: Any) -> None:
+    operator = any_app.operator()
+    made = await make(any_app, timezone="Europe/Berlin", tags={"team": "blue"}, jitter_seconds=60)
+    assert (made["cron"], made["timezone"], made["overlap"]) == ("0 6 * * mon-fri", "Europe/Berlin", "skip")
+    assert (made["principal"], made["principal_name"], made["declared"]) == ("olga", "olga", False)
+    page = (await operator.get("/v1/schedules")).json()
+    assert [item["name"] for item in page["items"]] == ["import"]
+    shown = (await operator.get("/v1/schedules/import")).json()
+    assert len(shown["next_times"]) == 5
+    assert shown["next_times"][0] == shown["next_at"]
+    changed = await operator.request("PATCH", "/v1/schedules/import", json={"every_seconds": 60, "overlap": "allow"})
+    assert changed.status_code == 200, changed.text
+    assert (changed.json()["every_seconds"], changed.json()["cron"], changed.json()["input"]["name"]) == (
+        60,
+        None,
+        "people",
+    )
+    assert (changed.json()["overlap"], changed.json()["tags"]) == ("allow", {"team": "blue"})
+    assert (await operator.request("DELETE", "/v1/schedules/import")).status_code == 204
+    assert (await operator.get("/v1/schedules/import")).status_code == 404
+
+
+async def test_its_runs_start_by_themselves_in_the_name_of_who_made_it(any_app: Any) -> None:
+    await make(any_app, cron=None, every_seconds=1)
+    operator = any_app.operator()
+
+    async def first_run() -> Any:
+        return (await operator.get("/v1/schedules/import")).json()["last_runs"]
+
+    last = (await wait_until(first_run))[-1]
+    run = (await operator.get(f"/v1/runs/{last['id']}")).json()
+    assert run["principal"]["subject"] == "olga"
+    assert run["tags"]["schedule"] == "import"
+    page = await operator.get("/v1/events", params={"types": "evs.schedule.*"})
+    types = [event["type"] for event in page.json()["items"]]
+    assert types[:2] == ["evs.schedule.created", "evs.schedule.fired"]
+
+
+async def test_it_is_paused_resumed_triggered_and_backfilled(any_app: Any) -> None:
+    operator = any_app.operator()
+    await make(any_app, cron=None, every_seconds=3600)
+    paused = (await operator.post("/v1/schedules/import/pause", {"note": "stocktaking"})).json()
+    assert (paused["paused"], paused["note"], paused["next_at"]) == (True, "stocktaking", None)
+    triggered = await any_app.admin().post("/v1/schedules/import/trigger")
+    assert triggered.status_code == 202
+    (run_id,) = triggered.json()["runs"]
+    assert (await operator.get(f"/v1/runs/{run_id}")).json()["principal"]["subject"] == "ada"
+    now = datetime.now(UTC)
+    past = {"since": (now - timedelta(hours=3)).isoformat(), "until": now.isoformat()}
+    filled = await operator.post("/v1/schedules/import/backfill", past)
+    assert (filled.status_code, len(filled.json()["runs"])) == (202, 3)
+    assert (await operator.post("/v1/schedules/import/backfill", past)).json()["runs"] == []
+    resumed = (await operator.post("/v1/schedules/import/resume")).json()
+    assert (resumed["paused"], resumed["note"]) == (False, "")
+    assert resumed["next_at"] is not None
+
+
+async def test_schedules_are_for_operators(app: Any, subtests: Any) -> None:
+    await make(app)
+    narrow = app.client("olga", roles=("operator",), scope="workflows:read workflows:run")
+    for who, client in {"member": app.client(), "narrow client": narrow}.items():
+        for method, path in (
+            ("GET", "/v1/schedules"),
+            ("POST", "/v1/schedules"),
+            ("GET", "/v1/schedules/import"),
+            ("PATCH", "/v1/schedules/import"),
+            ("DELETE", "/v1/schedules/import"),
+            ("POST", "/v1/schedules/import/pause"),
+            ("POST", "/v1/schedules/import/resume"),
+            ("POST", "/v1/schedules/import/trigger"),
+            ("POST", "/v1/schedules/import/backfill"),
+        ):
+            with subtests.test(who, method=method, path=path):
+                assert (await client.request(method, path, json={})).status_code == 403
+
+
+async def test_what_is_wrong_is_said_with_its_field(app: Any, subtests: Any) -> None:
+    operator = app.operator()
+    for number, (changes, pointer) in enumerate(
+        [
+            ({"cron": "61 * * * *"}, "/cron"),
+            ({"cron": "0 0 31 2 *"}, "/cron"),
+            ({"cron": "* * * * * *"}, "/cron"),
+            ({"cron": None}, "/cron"),
+            ({"timezone": "Mars/Olympus"}, "/timezone"),
+            ({"timezone": "../../etc"}, "/timezone"),
+            ({"cron": None, "every_seconds": 60, "timezone": "UTC"}, "/timezone"),
+            ({"every_seconds": 60}, "/every_seconds"),
+            ({"cron": None, "every_seconds": 0}, "/every_seconds"),
+            ({"cron": None, "every_seconds": -1}, "/every_seconds"),
+            ({"cron": None, "every_seconds": 1e300}, "/every_seconds"),
+            ({"cron": None, "times": []}, "/times"),
+            ({"cron": None, "times": ["2020-01-01T00:00:00Z"]}, "/times"),
+            ({"cron": None, "times": ["2030-01-01T00:00:00"]}, "/times/0"),
+            ({"overlap": "maybe"}, "/overlap"),
+            ({"catch_up_window_seconds": 1}, "/catch_up_window_seconds"),
+            ({"jitter_seconds": 100_000}, "/jitter_seconds"),
+            ({"tags": {"schedule": "mine"}}, "/tags"),
+            ({"name": "a/b"}, "/name"),
+            ({"workflow": "nobody"}, "/workflow"),
+            ({"input": {"name": 7}}, "/input/"),
+            ({"note": "\0"}, "/note"),
+            ({"unknown": 1}, "/unknown"),
+        ]
+    ):
+        with subtests.test(str(changes), number=number):
+            answer = await operator.post("/v1/schedules", schedule_of(**changes))
+            assert answer.status_code == 422, answer.text
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["errors"][0]["pointer"].startswith(pointer), answer.text
+    assert (await operator.get("/v1/schedules")).json()["items"] == []
+
+
+async def test_names_and_ids_are_not_taken_twice(app: Any) -> None:
+    operator = app.operator()
+    await make(app)
+    assert (await operator.post("/v1/schedules", schedule_of())).json()["type"] == "urn:evs:problem:schedule-exists"
+    for path in ("/v1/schedules/none/trigger", "/v1/schedules/none/pause", "/v1/schedules/none/resume"):
+        answer = await operator.post(path)
+        assert (answer.status_code, answer.json()["type"]) == (404, "urn:evs:problem:schedule-not-found")
+    start = {"workflow": "import-table", "input": TABLE, "id": "schedule~import~20300101T060000Z"}
+    answer = await app.client().post("/v1/runs", start)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/id")
+
+
+async def test_openapi_shows_how_a_schedule_is_made(app: Any) -> None:
+    document = (await app.http.get("/openapi.json")).json()
+    assert {"get", "post"} <= document["paths"]["/v1/schedules"].keys()
+    schema = document["components"]["schemas"]["ScheduleBody"]
+    assert schema["examples"][0]["cron"] == "0 6 * * mon-fri"
