@@ -181,6 +181,14 @@ class StepProcessDied(WorkflowsError):
     """The process of a `process=True` step ended by itself: it crashed, or the system killed it for its memory."""
 
 
+class ExitRefused(WorkflowsError):
+    """A step or a transaction asked its process to end: that fails the attempt, and the worker goes on."""
+
+    def __init__(self, error: BaseException) -> None:
+        asked = type(error).__name__ + (f": {error}" if str(error) else "")
+        super().__init__(f"code of a workflow must return or raise an error, it asked the worker to end ({asked})")
+
+
 class StepCancelled(WorkflowsError):
     """Raised inside a synchronous step that asks `current_step().raise_if_cancelled()` after its cancellation."""
 
