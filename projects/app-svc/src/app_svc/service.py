@@ -159,6 +159,7 @@ def _engine(settings: AppSettings, database: Database, loaded: Loaded, on_progre
         on_progress=on_progress,
         limits=limits,
         queues=settings.queues or None,
+        tags=settings.worker_tags,
         lease_seconds=settings.lease_seconds,
         retention=_run_retention(settings),
     )

@@ -37,7 +37,7 @@ from lib_workflows.tags import check_tags
 from lib_workflows.texts import check_name
 from lib_workflows.unclaimed import UnclaimedAlarm
 from lib_workflows.worker import LEASE_SECONDS, Undertaker, Worker
-from lib_workflows.workflow import Registry, Workflow
+from lib_workflows.workflow import Registry, Workflow, check_worker_tags
 
 LOWEST_PRIORITY = -1_000_000
 
@@ -46,8 +46,9 @@ class Engine:
     """Runs the workflows of a registry on a database; `async with` starts, recovers, and drains on exit.
 
     With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work. With `queues` it
-    works on the runs of these queues only. `on_progress(run_id, fraction, text, detail)` hears of live progress; it
-    may be called from a step's thread. Without a `retention` policy runs are kept for ever.
+    works on the runs of these queues only, with `tags` also on those of workflows that require them.
+    `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
+    Without a `retention` policy runs are kept for ever.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Engine:
         on_progress: OnProgress | None = None,
         limits: Limits | None = None,
         queues: Collection[str] | None = None,
+        tags: Collection[str] = (),
         lease_seconds: float = LEASE_SECONDS,
         retention: RetentionPolicy | None = None,
     ) -> None:
@@ -75,6 +77,7 @@ class Engine:
             clock=self.clock,
             limits=self._limits,
             queues=queues,
+            tags=check_worker_tags(tags, "tags of a worker"),
             on_progress=on_progress,
         )
         self.results = self.residence.results
@@ -123,7 +126,8 @@ class Engine:
         arrivals = self.residence.arrivals
         scheduler = Scheduler(self.database, self.registry, self.residence.timers)
         self.residence.beside = [scheduler]
-        loops: list[Loop] = [Matcher(self.database), arrivals, scheduler, UnclaimedAlarm(self.database, self.clock)]
+        alarm = UnclaimedAlarm(self.database, self.clock, registry=self.registry)
+        loops: list[Loop] = [Matcher(self.database), arrivals, scheduler, alarm]
         if self.database.dialect_name == "postgresql":
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=arrivals.wake))

@@ -66,6 +66,7 @@ class Residence:
         clock: Clock,
         limits: Limits,
         queues: Collection[str] | None = None,
+        tags: frozenset[str] = frozenset(),
         on_progress: OnProgress | None,
     ) -> None:
         self.database = database
@@ -75,7 +76,7 @@ class Residence:
         self.results = Results(database, self._is_here)
         self.progress: dict[str, tuple[float | None, str]] = {}  # the last of each run in memory
         self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes)
-        self.arrivals = Arrivals(self, queues)
+        self.arrivals = Arrivals(self, queues, tags)
         self.beside: list[Loop] = []  # what else may bring runs: it is quiet here only while they pause
         self.is_open = False
         self.is_draining = False
@@ -157,8 +158,7 @@ class Residence:
             self.is_open
             and self.room > 0
             and request.run_at is None
-            and self.registry.holds(request.workflow, request.version)
-            and (self.arrivals.capability.queues is None or request.queue in self.arrivals.capability.queues)
+            and self.arrivals.capability.includes(request.workflow, request.version, request.queue)
         )
 
     def check_known(self, workflow: AnyWorkflow) -> None:

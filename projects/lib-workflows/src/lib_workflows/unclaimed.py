@@ -1,4 +1,4 @@
-"""Runs that nobody takes: their workflow's version, or their queue, is held by no worker that lives. Said aloud."""
+"""Runs that nobody takes: no worker that lives holds their version, serves their queue, and has the tags they need."""
 
 import logging
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from lib_events.clock import Clock
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
 from lib_workflows.tables import runs
+from lib_workflows.workflow import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,18 @@ def unclaimed_runs(connection: Connection, before: int) -> list[Unclaimed]:
 class UnclaimedAlarm(Loop):
     """Looks once a minute, reads only, and says the same at most once an hour."""
 
-    def __init__(self, database: Database, clock: Clock, *, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        registry: Registry | None = None,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         super().__init__(name="alarm of unclaimed runs")
         self._database = database
         self._clock = clock
+        self._registry = registry or Registry.of([])
         self._look_seconds = look_seconds
         self._said: dict[tuple[str, int, str], int] = {}
 
@@ -60,10 +69,18 @@ class UnclaimedAlarm(Loop):
         self._said[kind] = now
         logger.error(
             "%d run(s) of workflow %s version %d in queue %s have been due for %d s and nobody takes them; start a "
-            "worker that holds that version and serves that queue, or cancel them",
+            "worker that holds that version and serves that queue%s, or cancel them",
             found.number,
             found.workflow,
             found.version,
             found.queue,
             (now - found.since) // 1_000_000,
+            self._tags_of(found),
         )
+
+    def _tags_of(self, found: Unclaimed) -> str:
+        """What the worker must have beside, as far as this process knows."""
+        if not self._registry.holds(found.workflow, found.version):
+            return ""
+        requires = self._registry.find(found.workflow, found.version).requires
+        return f", with the tags {', '.join(sorted(requires))}" if requires else ""
