@@ -1,13 +1,16 @@
 """Schedules start each of their times once: overlaps, catching up, clocks that jump, crashes, several workers."""
 
-from contextlib import asynccontextmanager, suppress
+import asyncio
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from lib_events.clock import to_micros
 from lib_events.event import Event
+from lib_events.lifecycle import running
 from lib_events.tables import events
 from lib_events.testing import FakeClock, wait_until
 from lib_workflows import At, Context, Cron, Engine, Every, Principal, Registry, Signal, queries, workflow
@@ -22,7 +25,9 @@ from lib_workflows.errors import (
 from lib_workflows.queries import RunFilter
 from lib_workflows.schedule import Plan, Schedule
 from lib_workflows.schedule_firing import what_is_due
+from lib_workflows.tables import schedules
 from lib_workflows.testing import environment, survive
+from lib_workflows.unclaimed import UnclaimedAlarm
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -441,6 +446,40 @@ def test_a_declared_schedule_must_be_one_and_do_without_input():
 
     with pytest.raises(DefinitionError, match="do without input"):
         workflow(name="w", schedule=HOURLY)(needs)
+
+
+async def test_a_schedule_whose_workflow_nobody_holds_is_told_of(database_url, caplog):
+    async with engine_at(database_url) as (engine, _):
+        await engine.schedules.create("s", tick, timing=HOURLY)
+    async with engine_at(database_url, START + 2 * HOUR, workflows=[long]) as (engine, clock):
+        with caplog.at_level(logging.ERROR):
+            async with running(UnclaimedAlarm(engine.database, clock, look_seconds=0.005)):
+                await wait_until(lambda: "schedule s is due and nobody" in caplog.text)
+        assert await run_ids(engine) == []
+
+
+async def test_a_schedule_that_cannot_fire_does_not_hold_up_the_others(database_url, caplog):
+    async with engine_at(database_url) as (engine, clock):
+        await engine.schedules.create("a", tick, timing=HOURLY)
+        await engine.schedules.create("s", tick, timing=HOURLY)
+        nonsense = '{"cron": "0 6 * * *", "timezone": "Atlantis/Harbour"}'
+        await engine.database.transact(
+            lambda connection: connection.execute(
+                update(schedules).where(schedules.c.name == "a").values(timing=nonsense)
+            )
+        )
+        move(engine, clock, START + HOUR)
+        await has_runs(engine, id_of(1))
+        assert "schedule a cannot fire now" in caplog.text
+
+
+@pytest.mark.postgresql
+async def test_workers_that_start_at_once_declare_a_schedule_once(postgresql_url):
+    async with AsyncExitStack() as stack:
+        database = (await stack.enter_async_context(engine_at(postgresql_url)))[0].database
+        engines = [Engine(database, Registry.of([declared])) for _ in range(4)]
+        await asyncio.gather(*(stack.enter_async_context(engine) for engine in engines))
+        assert [found.name for found in (await engines[0].schedules.list()).items] == ["declared"]
 
 
 @pytest.mark.postgresql

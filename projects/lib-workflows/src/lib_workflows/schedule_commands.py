@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -121,7 +122,8 @@ def declare_schedules(connection: Connection, workflows: Iterable[Workflow[*tupl
                 _remove(connection, lock(connection, workflow.name), now)
         elif known is None:
             plan = Plan(workflow=workflow.name, timing=workflow.schedule)
-            create(connection, workflow.name, plan, now, declared=True)
+            with suppress(ScheduleExists):  # another worker that starts now was faster
+                create(connection, workflow.name, plan, now, declared=True)
         elif known.plan.timing != workflow.schedule:
             _declare_anew(connection, lock(connection, workflow.name), workflow, now)
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy import Row, and_, exists, func, or_, select
 
 from lib_events.database import EVENTS_TOPIC, Connection, Database
 from lib_events.lifecycle import Loop
@@ -26,7 +27,7 @@ LOOK_LIMIT = 100
 class Look(NamedTuple):
     """What there is to do at some moment."""
 
-    due: list[Schedule]  # its next time has come, or one that waited for a run need not wait any more
+    due: Sequence[Row[Any]]  # of schedules whose next time has come, or one that waited need not wait any more
     waits: bool  # whether a time waits for a run to end
     next_at: int | None
 
@@ -37,11 +38,10 @@ def look(connection: Connection, workflows: list[str], now: int) -> Look:
     waits = schedules.c.waiting_at.is_not(None)
     under_way = exists().where(schedule_runs.c.schedule == schedules.c.name, UNDER_WAY)
     due = or_(schedules.c.fire_at <= now, and_(waits, ~under_way))
-    rows = connection.execute(select(schedules).where(here, due).order_by(schedules.c.fire_at).limit(LOOK_LIMIT))
+    found = connection.execute(select(schedules).where(here, due).order_by(schedules.c.fire_at).limit(LOOK_LIMIT))
     waiting = select(schedules.c.name).where(here, waits).limit(1)
     later = select(func.min(schedules.c.fire_at)).where(here, schedules.c.fire_at > now)
-    found = [Schedule.of(row) for row in rows]
-    return Look(found, connection.scalar(waiting) is not None, connection.scalar(later))
+    return Look(found.all(), connection.scalar(waiting) is not None, connection.scalar(later))
 
 
 class Scheduler(Loop):
@@ -82,19 +82,20 @@ class Scheduler(Loop):
             now = self._timers.clock.micros()
             found = await self._database.read(look, workflows, now)
             self._something_waits = found.waits
-            due = [schedule for schedule in found.due if schedule.name not in failed]
-            again = any([await self._fire(schedule, now, failed) for schedule in due])
+            due = [row for row in found.due if row.name not in failed]
+            again = any([await self._fire(row, now, failed) for row in due])
         self._arm(found.next_at)
 
-    async def _fire(self, schedule: Schedule, now: int, failed: set[str]) -> bool:
+    async def _fire(self, row: Row[Any], now: int, failed: set[str]) -> bool:
         """Do what is due for one; returns whether there may be more. A defect of one is not the others'."""
         try:
+            schedule = Schedule.of(row)
             workflow = self._registry.find(schedule.plan.workflow)
             due = what_is_due(schedule, now)
             return await self._database.transact(fire, schedule, due, workflow, now)
         except Exception:
-            failed.add(schedule.name)
-            logger.exception("schedule %s cannot fire now; it is tried again", schedule.name)
+            failed.add(row.name)
+            logger.exception("schedule %s cannot fire now; it is tried again", row.name)
             return False
 
     def _something_happened(self) -> None:
