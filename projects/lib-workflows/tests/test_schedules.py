@@ -1,6 +1,7 @@
 """Schedules start each of their times once: overlaps, catching up, clocks that jump, crashes, several workers."""
 
 import asyncio
+import itertools
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -275,17 +276,18 @@ async def test_jitter_is_the_same_on_every_worker_and_bounded(database_url):
 
 def test_a_time_whose_jitter_has_not_passed_is_not_missed(subtests):
     now = to_micros(START + timedelta(hours=10, minutes=1))
-    for catch_up in ("one", "all"):
-        plan = Plan(workflow="tick", timing=HOURLY, jitter=HOUR, catch_up=catch_up, catch_up_window=timedelta(hours=2))
+    for catch_up, jitter in itertools.product(("one", "all"), (1, 5)):
+        window = timedelta(hours=2)
+        plan = Plan(workflow="tick", timing=HOURLY, jitter=jitter * HOUR, catch_up=catch_up, catch_up_window=window)
         for name in map(str, range(20)):
             schedule = schedule_of(name, plan, next_at=to_micros(START))
-            with subtests.test(catch_up, name=name):
+            with subtests.test(catch_up, name=name, jitter=jitter):
                 due = what_is_due(schedule, now)
-                done = {*due.times}
-                if due.missed:
-                    done |= {at for at in hours() if due.missed[0] <= at <= due.missed[1]}
-                assert done == {at for at in hours() if at < due.next_at}
+                missed = {at for at in hours() if due.missed and due.missed[0] <= at <= due.missed[1]}
+                assert {*due.times} | missed == {at for at in hours() if at < due.next_at}
                 assert all(schedule.fires_at(at) <= now for at in due.times)
+                if catch_up == "all":
+                    assert all(at < now - 3_600_000_000 * (2 + jitter) for at in missed)
 
 
 def hours():

@@ -1,10 +1,11 @@
 """When schedules are due: cron expressions, intervals, lists, and what clocks that change do to them."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 
 from lib_events.clock import to_datetime, to_micros
 from lib_workflows import At, Cron, Every
@@ -138,7 +139,7 @@ def test_an_open_hour_goes_by_time_that_passes(subtests):
         for expression in ("0 * * * *", "0 0-23 * * *", "0 */1 * * *"):
             with subtests.test(expression, begin=begin):
                 found = times_after(Cron(expression, BERLIN), at(begin) - 1, count + 1)
-                assert {later - earlier for earlier, later in pairwise(found)} == {3_600_000_000}
+                assert {later - earlier for earlier, later in itertools.pairwise(found)} == {3_600_000_000}
                 assert to_datetime(found[-1]).astimezone(ZoneInfo(BERLIN)).hour == 0
 
 
@@ -147,6 +148,26 @@ def test_a_day_that_does_not_exist_loses_nothing():
     found = times_after(Cron("0 12 * * *", "Pacific/Apia"), at("2011-12-29T00:00"), 4)
     assert len(set(found)) == 4
     assert found == sorted(found)
+
+
+def test_in_every_zone_each_time_on_the_wall_is_due_once(subtests):
+    for zone, year in {
+        BERLIN: 2026,
+        "America/New_York": 2026,
+        "Australia/Lord_Howe": 2026,  # half an hour
+        "Pacific/Apia": 2011,  # a whole day
+        "America/Sao_Paulo": 2018,  # at midnight
+        "Africa/Casablanca": 2026,  # for Ramadan
+        "Asia/Kathmandu": 2026,  # never
+    }.items():
+        for expression in ("30 2 * * *", "0 0 * * *", "15,45 0,2,3 * * *"):
+            with subtests.test(zone, expression=expression):
+                begin, end = datetime(year, 1, 2), datetime(year + 1, 1, 2)  # noqa: DTZ001 - on the wall
+                walls = itertools.takewhile(lambda wall, end=end: wall < end, CronSim(expression, begin))
+                expected = {to_micros(wall.replace(tzinfo=ZoneInfo(zone))) for wall in walls}
+                first = to_micros(begin.replace(tzinfo=ZoneInfo(zone)))
+                until = to_micros(end.replace(tzinfo=ZoneInfo(zone))) - 1
+                assert times_after(Cron(expression, zone), first, 100_000, until) == sorted(expected)
 
 
 def test_every_counts_from_the_epoch_or_from_its_start():

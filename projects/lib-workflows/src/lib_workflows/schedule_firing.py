@@ -8,6 +8,7 @@ again.
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Literal
 
 from sqlalchemy import and_, delete, select, update
@@ -73,9 +74,9 @@ def _last(schedule: Schedule, first: int, now: int) -> list[int]:
 
 
 def _each(schedule: Schedule, first: int, now: int) -> list[int]:
-    """Every time that has come and is not too old; not too many at once."""
+    """Every time that has come and is not too old; not too many at once, and none past one whose jitter has not."""
     found = times_after(schedule.plan.timing, max(first, _oldest(schedule, now)) - 1, AT_ONCE, now)
-    return [due_at for due_at in found if schedule.fires_at(due_at) <= now]
+    return list(takewhile(lambda due_at: schedule.fires_at(due_at) <= now, found))
 
 
 def _oldest(schedule: Schedule, now: int) -> int:
