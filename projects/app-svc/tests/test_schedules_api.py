@@ -66,6 +66,11 @@ async def test_it_is_paused_resumed_triggered_and_backfilled(any_app: Any) -> No
     assert triggered.status_code == 202
     (run_id,) = triggered.json()["runs"]
     assert (await operator.get(f"/v1/runs/{run_id}")).json()["principal"]["subject"] == "ada"
+    again = [
+        (await operator.post("/v1/schedules/import/trigger", headers={"idempotency-key": key})).json()["runs"]
+        for key in ("one", "one", "other")
+    ]
+    assert again[0] == again[1] != again[2]
     now = datetime.now(UTC)
     past = {"since": (now - timedelta(hours=3)).isoformat(), "until": now.isoformat()}
     filled = await operator.post("/v1/schedules/import/backfill", past)

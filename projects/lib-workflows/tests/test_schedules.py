@@ -238,6 +238,7 @@ async def test_a_clock_that_goes_back_fires_nothing_twice(database_url):
         await engine.schedules.create("s", tick, timing=HOURLY)
         move(engine, clock, START + HOUR)
         await has_runs(engine, id_of(1))
+        assert await engine.handle(id_of(1), tick).result(10) == "tick"
         move(engine, clock, START - 5 * HOUR)
         move(engine, clock, START + timedelta(hours=1, minutes=59))
         await engine.database.read(lambda connection: None)

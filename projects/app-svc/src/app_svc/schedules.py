@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from app_svc.authorization import CallerOf
 from app_svc.page import CursorText, Limit, Page
 from app_svc.run_start import check_input, find_workflow
+from app_svc.runs import IdempotencyKey
 from app_svc.schedule_bodies import (
     SCHEDULE_NAME,
     BackfillBody,
@@ -109,10 +110,11 @@ class ScheduleRoutes:
         with _problems():
             return describe(await self._schedules.resume(name))
 
-    async def trigger(self, name: Name, caller: CallerOf) -> StartedDocument:
-        """Start a run now, in the caller's name, beside whatever is under way."""
+    async def trigger(self, name: Name, caller: CallerOf, *, idempotency_key: IdempotencyKey = None) -> StartedDocument:
+        """Start a run now, in the caller's name, beside whatever is under way; once for each `Idempotency-Key`."""
         with _problems():
-            run_id = await self._schedules.trigger(name, principal=caller.as_run_principal())
+            by = caller.as_run_principal()
+            run_id = await self._schedules.trigger(name, principal=by, idempotency_key=idempotency_key)
         return StartedDocument(runs=[run_id])
 
     async def backfill(self, name: Name, body: BackfillBody, caller: CallerOf) -> StartedDocument:

@@ -190,7 +190,8 @@ class Firing:
         except RunConflict:
             started, is_new = "", False  # the schedule of that name was for another workflow then
         if not is_new:
-            self.skip("exists", due_at)
+            if kind in ("due", "waited"):  # who asks for a run by hand knows that it may be there
+                self.skip("exists", due_at)
             return
         record_run(self.connection, schedule.name, started, kind=kind, due_at=due_at, now=self.now)
         self.started.append(started)

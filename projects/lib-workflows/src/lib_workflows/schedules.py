@@ -1,6 +1,7 @@
 """Schedules as an engine offers them: each command is one transaction, durable when it returns."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -131,11 +132,18 @@ class Schedules:
         """Forget a schedule; its runs stay."""
         await self._database.transact(schedule_commands.remove, name, self._clock.micros())
 
-    async def trigger(self, name: str, *, principal: Principal | None = None) -> str:
-        """Start a run now, beside whatever is under way, also of one that is paused; returns the run's id."""
+    async def trigger(
+        self, name: str, *, principal: Principal | None = None, idempotency_key: str | None = None
+    ) -> str:
+        """Start a run now, beside whatever is under way, also of one that is paused; returns the run's id.
+
+        The same `idempotency_key` of the principal means the same run.
+        """
         schedule, now = await self.get(name), self._clock.micros()
-        run_id = f"{RUN_PREFIX}{name}~{time_ordered_id(now)}"
-        return (await self._fire(schedule, [now], "trigger", run_id=run_id, principal=principal))[0]
+        word = time_ordered_id(now) if idempotency_key is None else _word_of(principal, idempotency_key)
+        run_id = f"{RUN_PREFIX}{name}~{word}"
+        await self._fire(schedule, [now], "trigger", run_id=run_id, principal=principal)
+        return run_id
 
     async def backfill(
         self, name: str, since: datetime, until: datetime, *, principal: Principal | None = None
@@ -164,6 +172,11 @@ class Schedules:
             return fire_now(connection, schedule.name, workflow, times, kind=kind, now=now, **options)
 
         return await self._database.transact(fire)
+
+
+def _word_of(principal: Principal | None, key: str) -> str:
+    subject = principal.subject if principal else ""
+    return hashlib.blake2b(f"{subject}\0{key}".encode(), digest_size=16).hexdigest()
 
 
 def _list(connection: Connection, cursor: str | None, limit: int) -> Page[Schedule]:
