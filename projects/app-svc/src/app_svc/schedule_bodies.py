@@ -26,6 +26,8 @@ EXAMPLE: dict[str, Any] = {
     "overlap": "skip",
 }
 
+RANGE: dict[str, Any] = {"since": "2026-11-20T00:00:00Z", "until": "2026-11-21T00:00:00Z"}
+
 type Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
 type Tags = dict[Annotated[str, Field(pattern=TAG_NAME)], Annotated[str, Field(max_length=256, pattern=STORABLE)]]
 
@@ -84,6 +86,10 @@ class ScheduleBody(TimingBody):
 class ChangeBody(TimingBody):
     """What to change of a schedule; what is left out stays."""
 
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"cron": "0 7 * * *", "overlap": "allow"}]}
+    )
+
     workflow: str | None = Field(default=None, max_length=128)
     input: Any = None
     queue: str | None = Field(default=None, min_length=1, max_length=128, pattern=STORABLE)
@@ -97,7 +103,7 @@ class ChangeBody(TimingBody):
 class PauseBody(BaseModel):
     """Why a schedule is paused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"note": "stocktaking until Monday"}]})
 
     note: str = Field(default="", max_length=1_000, pattern=STORABLE)
 
@@ -105,7 +111,7 @@ class PauseBody(BaseModel):
 class BackfillBody(BaseModel):
     """A past range: the times in `since <= time < until` that have no run get one."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [RANGE]})
 
     since: AwareDatetime
     until: AwareDatetime
