@@ -3,11 +3,15 @@
 import asyncio
 import itertools
 import logging
+import subprocess
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
+from worker_process import counted, ticked
 
 from lib_events.clock import to_micros
 from lib_events.event import Event
@@ -502,6 +506,47 @@ async def test_of_several_workers_one_fires_each_time(postgresql_url):
                 await wait_until(lambda minute=minute: has_fired(one, minute))
         fired = await told(one, "evs.schedule.fired")
         assert len({event.data["run"] for event in fired}) == len(fired) == 10
+
+
+@asynccontextmanager
+async def worker_process(url):
+    """A worker in a process of its own."""
+    program = str(Path(__file__).with_name("worker_process.py"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = await asyncio.create_subprocess_exec(sys.executable, program, url, "0.5", **pipes)
+    try:
+        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"begun\n"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.postgresql
+async def test_a_worker_killed_between_times_leaves_each_time_one_run(postgresql_url):
+    async with (
+        Engine.open(postgresql_url, [ticked], works=False) as front,
+        worker_process(postgresql_url) as victim,
+        worker_process(postgresql_url),
+    ):
+        begin = datetime.now(UTC)
+        times = tuple(begin + timedelta(milliseconds=50 * number) for number in range(4, 44))
+        options = {"overlap": "allow", "catch_up": "all"}
+        schedule = await front.schedules.create("s", ticked, timing=At(times), **options)
+        await wait_until(lambda: has_fired_some(front))
+        victim.kill()
+        wanted = sorted(schedule.run_id(to_micros(moment)) for moment in times)
+
+        async def have_all_run():
+            return await front.database.read(counted, "s") == wanted
+
+        await wait_until(have_all_run)
+        assert await has_fired(front, len(times))
+
+
+async def has_fired_some(engine):
+    return (await engine.schedules.get("s")).fired > 3
 
 
 @pytest.mark.timeout(240)
