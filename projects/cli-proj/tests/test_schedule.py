@@ -9,7 +9,7 @@ def test_a_schedule_is_made_shown_paused_triggered_backfilled_and_deleted(produc
     name = "imports"
     made = product.evs(
         "schedule", "create", name, "import-table", "--cron", "0 6 * * mon-fri", "--timezone", "Europe/Berlin",
-        "--input", TABLE, "--overlap", "buffer_one", "--tag", "team=blue", "-o", "json",
+        "--input", TABLE, "--overlap", "buffer_one", "--tag", "shelf=upper", "-o", "json",
     )  # fmt: skip
     assert made.code == 0, made.err
     assert (made.json["cron"], made.json["timezone"], made.json["overlap"]) == (
@@ -21,7 +21,7 @@ def test_a_schedule_is_made_shown_paused_triggered_backfilled_and_deleted(produc
     assert "imports" in listed.out
     assert "0 6 * * mon-fri (Europe/Berlin)" in listed.out
     run = product.evs("schedule", "trigger", name).out.strip()
-    assert product.evs("run", "show", run, "-o", "json").json["tags"]["team"] == "blue"
+    assert product.evs("run", "show", run, "-o", "json").json["tags"]["shelf"] == "upper"
     filled = product.evs("schedule", "backfill", name, "--since", "7d")
     assert len(filled.out.split()) == 5
     assert "has its run" in product.evs("schedule", "backfill", name, "--since", "6d").err

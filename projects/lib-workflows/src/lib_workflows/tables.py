@@ -255,6 +255,7 @@ schedule_runs = Table(
     Column("kind", Text, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("started_at", BigInteger, nullable=False),
+    Index("schedule_runs_run", "run"),
 )
 
 workers = Table(

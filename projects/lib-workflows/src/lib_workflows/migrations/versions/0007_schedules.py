@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("due_at", sa.BigInteger, nullable=False),
         sa.Column("started_at", sa.BigInteger, nullable=False),
     )
+    op.create_index("schedule_runs_run", "schedule_runs", ["run"])
 
 
 def downgrade() -> None:
