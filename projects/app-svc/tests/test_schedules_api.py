@@ -3,6 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import insert
+
+from lib_auth.events import UserChangedData, UserDisabled, UserRolesChanged, UserRolesChangedData
+from lib_events.database import EVENTS_TOPIC, Connection
+from lib_events.event import Event
+from lib_events.event_log import imported_row
+from lib_events.tables import events
 from lib_events.testing import wait_until
 
 TABLE = {"name": "people", "data": "name,age\nzoe,3\n"}
@@ -135,6 +142,40 @@ async def test_what_is_wrong_is_said_with_its_field(app: Any, subtests: Any) -> 
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["errors"][0]["pointer"].startswith(pointer), answer.text
     assert (await operator.get("/v1/schedules")).json()["items"] == []
+
+
+async def test_who_may_not_any_more_has_no_schedule_that_does(any_app: Any, subtests: Any) -> None:
+    await make(any_app)
+    still = UserRolesChangedData(user="olga", username="olga", roles=["admin"])
+    for event_type, data, note in (
+        (UserDisabled, UserChangedData(user="olga", username="olga"), "its owner was disabled"),
+        (
+            UserRolesChanged,
+            UserRolesChangedData(user="olga", username="olga", roles=["member"]),
+            "its owner is no operator any more",
+        ),
+    ):
+        with subtests.test(note):
+            assert not (await any_app.operator().post("/v1/schedules/import/resume")).json()["paused"]
+            await hear(any_app, UserRolesChanged, still)
+            await hear(any_app, event_type, data)
+
+            async def is_paused() -> Any:
+                shown = (await any_app.operator().get("/v1/schedules/import")).json()
+                return shown["note"] if shown["paused"] else None
+
+            assert await wait_until(is_paused) == note
+
+
+async def hear(app: Any, event_type: Any, data: Any) -> None:
+    """As if the AuthService had told so and the importer had brought it."""
+    event = Event.of(event_type, data, source="/auth-svc")
+
+    def bring(connection: Connection) -> None:
+        connection.execute(insert(events), imported_row(event))
+        connection.notify(EVENTS_TOPIC)
+
+    await app.service.database.transact(bring)
 
 
 async def test_names_and_ids_are_not_taken_twice(app: Any) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from app_svc import tables
 from app_svc.progress import Progress
+from app_svc.schedule_owners import hear_schedule_owners
 from app_svc.settings import CLIENT_ID, SERVICE, AppSettings
 from app_svc.streams import Streams
 from app_svc.webhook_owners import hear_owners, may_read
@@ -48,7 +49,7 @@ from lib_workflows.residence import OnProgress
 from lib_workflows.schedule_events import EVENT_TYPES as SCHEDULE_EVENTS
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
-SUBSCRIPTIONS = (hear_revocations, hear_owners)
+SUBSCRIPTIONS = (hear_revocations, hear_owners, hear_schedule_owners)
 SEALING_KEY_FILE = "webhook-secrets.key"
 IMPORTED_FROM = "auth-svc"
 SOURCES_OF_IMPORTED = {event_type.name: IMPORTED_FROM for event_type in account_events.ALL}

@@ -92,6 +92,13 @@ def pause(connection: Connection, name: str, now: int, note: str = "") -> Schedu
     return paused
 
 
+def pause_all_of(connection: Connection, principal: str, now: int, note: str) -> None:
+    """Pause every schedule whose runs start in the name of `principal`."""
+    mine = select(schedules.c.name).where(schedules.c.principal == principal, schedules.c.paused.is_(False))
+    for name in connection.scalars(mine.order_by(schedules.c.name)).all():
+        pause(connection, name, now, note)
+
+
 def resume(connection: Connection, name: str, now: int) -> Schedule:
     """Go on with the next time from now; what came while it was paused is for `backfill`."""
     schedule = lock(connection, name)
