@@ -83,6 +83,9 @@ async def test_it_is_paused_resumed_triggered_and_backfilled(any_app: Any) -> No
     filled = await operator.post("/v1/schedules/import/backfill", past)
     assert (filled.status_code, len(filled.json()["runs"])) == (202, 3)
     assert (await operator.post("/v1/schedules/import/backfill", past)).json()["runs"] == []
+    ancient = {"since": "0001-01-01T00:00:00+14:00", "until": now.isoformat()}
+    refused = await operator.post("/v1/schedules/import/backfill", ancient)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/since")
     resumed = (await operator.post("/v1/schedules/import/resume")).json()
     assert (resumed["paused"], resumed["note"]) == (False, "")
     assert resumed["next_at"] is not None
@@ -125,6 +128,7 @@ async def test_what_is_wrong_is_said_with_its_field(app: Any, subtests: Any) -> 
             ({"cron": None, "times": []}, "/times"),
             ({"cron": None, "times": ["2020-01-01T00:00:00Z"]}, "/times"),
             ({"cron": None, "times": ["2030-01-01T00:00:00"]}, "/times/0"),
+            ({"cron": None, "every_seconds": 60, "start": "9999-12-31T23:00:00Z"}, "/times"),
             ({"overlap": "maybe"}, "/overlap"),
             ({"catch_up_window_seconds": 1}, "/catch_up_window_seconds"),
             ({"jitter_seconds": 100_000}, "/jitter_seconds"),

@@ -12,6 +12,7 @@ from lib_workflows import At, Cron, Every
 from lib_workflows.errors import ScheduleInvalid
 from lib_workflows.timing import latest, read_timing, times_after
 
+HOUR = timedelta(hours=1)
 BERLIN = "Europe/Berlin"
 
 
@@ -177,6 +178,13 @@ def test_every_counts_from_the_epoch_or_from_its_start():
         "2026-01-01T00:00:07",
         "2026-01-01T01:30:07",
     ]
+
+
+def test_where_the_calendar_ends_nothing_is_due(subtests):
+    end = datetime(9999, 12, 31, 23, tzinfo=UTC)
+    for timing in (Cron("* * * * *", "Pacific/Kiritimati"), Every(timedelta(days=1)), Every(HOUR, end), At((end,))):
+        with subtests.test(str(timing)):
+            assert times_after(timing, to_micros(end), 3) == []
 
 
 def test_a_list_is_sorted_and_ends():

@@ -154,6 +154,8 @@ class Schedules:
         """
         schedule, now = await self.get(name), self._clock.micros()
         first, end = check_moment(since, "since"), check_moment(until, "until")
+        if first < 0:
+            raise ScheduleInvalid("since", f"must be 1970 or later, got {since}")
         if not first < end <= now:
             raise ScheduleInvalid("until", f"must be after since and not in the future, got {since} to {until}")
         # A quarter of a second for a thousand times of an expression: not on the loop that drives runs.

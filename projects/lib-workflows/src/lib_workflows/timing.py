@@ -23,7 +23,7 @@ TIMES_LIMIT = 1_000
 SHORTEST_INTERVAL = timedelta(seconds=1)
 DAY = timedelta(days=1)
 MINUTE_MICROS = 60_000_000
-LAST_YEAR = 9_900  # where the calendar of the library ends, near enough
+LAST = to_micros(datetime(9_900, 1, 1, tzinfo=UTC))  # nothing is due later: there the calendar ends, near enough
 
 ALIASES = {
     "@yearly": "0 0 1 1 *",
@@ -60,7 +60,7 @@ class Cron:
 
     def after(self, at: int) -> int | None:
         """The first time after `at`."""
-        if to_datetime(at).year > LAST_YEAR:
+        if at > LAST:
             return None
         fields = _fields(self.expression)
         return _after_passing(fields, self.timezone, at) if fields[1] == "*" else _after_wall(fields, self.timezone, at)
@@ -95,7 +95,8 @@ class Every:
     def after(self, at: int) -> int | None:
         """The first time after `at`."""
         interval, start = self.interval // MICROSECOND, to_micros(self.start)
-        return start if at < start else start + ((at - start) // interval + 1) * interval
+        following = start if at < start else start + ((at - start) // interval + 1) * interval
+        return following if following <= LAST else None
 
     def as_json(self) -> dict[str, Any]:
         """As rows and the API keep it."""
