@@ -15,6 +15,7 @@ from auth_svc import first_start, signing_keys
 from auth_svc.api import rest_routes
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
+from auth_svc.audit_chain import AuditChain
 from auth_svc.endpoints.discovery import describe_events
 from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.issuer import Issuer
@@ -150,7 +151,8 @@ def _loops(service: AuthService) -> list[Loop]:
         Relay(database, broker),
         Subscriptions(database, [hear_decision]),
         Retention(database, _keep(settings), is_published=broker is not None),
-        Pruner(database, service.clock),
+        Pruner(database, service.clock, audit_days=settings.audit_retention_days),
+        AuditChain(database),
     ]
     return loops
 

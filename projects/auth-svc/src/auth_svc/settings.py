@@ -18,6 +18,7 @@ class AuthSettings(Settings):
     registration: bool = False  # may people make themselves an account?
     gui_access_seconds: int = Field(default=300, ge=1, le=3600)  # the demo shows a token expire
     trusted_proxies: Names = Field(default=[])  # whose X-Forwarded-For says where a request comes from
+    audit_retention_days: int | None = Field(default=None, ge=1)  # None: the audit is kept for good
     hash_threads: int | None = Field(default=None, ge=1)
 
     def check_issuer(self) -> str:

@@ -187,5 +187,20 @@ audit = Table(
     Column("about", Text),  # the id of what it was done to
     Column("address", Text),  # where it came from
     Column("detail", Text, nullable=False),  # JSON
+    Column("position", BigInteger),  # in the chain; NULL until it is chained, a moment later
+    Column("hash", Text),  # hexadecimal
     Index("audit_at", "at"),
+    Index("audit_position", "position", unique=True),
+)
+
+# One row: where the audit's chain ends, and where it begins since its oldest lines were pruned.
+audit_chain = Table(
+    "audit_chain",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("anchor_position", BigInteger, nullable=False),
+    Column("anchor_hash", Text, nullable=False),
+    Column("anchored_at", BigInteger),
 )

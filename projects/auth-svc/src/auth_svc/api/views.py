@@ -114,15 +114,40 @@ class ClientView(BaseModel):
 
 
 class AuditLine(BaseModel):
-    """Who did what, when and from where."""
+    """Who did what, when and from where; with its place in the chain as soon as it has one."""
 
     id: int
+    position: int | None
     at: str
     who: str | None
     what: str
     about: str | None
     address: str | None
     detail: dict[str, Any]
+    hash: str | None
+
+
+class ChainPlace(BaseModel):
+    """A place in the audit's chain: keep it elsewhere, and a cut tail is found by it."""
+
+    position: int
+    hash: str
+
+
+class ChainHead(ChainPlace):
+    """Where the audit's chain ends, where it begins, and how many lines wait to be chained."""
+
+    anchor: ChainPlace
+    anchored_at: str | None
+    waiting: int
+
+
+class ChainPage(BaseModel):
+    """Lines in the chain's order; the first one continues `start`."""
+
+    start: ChainPlace
+    items: list[AuditLine]
+    next_cursor: str | None = None
 
 
 class Page[T](BaseModel):
