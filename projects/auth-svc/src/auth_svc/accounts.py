@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, Select, insert, select, update
 
-from auth_svc import listed
+from auth_svc import listed, roles
 from auth_svc.audit import Actor, record
-from auth_svc.families import MICROS, revoke_access_tokens, revoke_all_of_user
+from auth_svc.families import revoke_all_of_user
 from auth_svc.opaque import new_id
+from auth_svc.refused_tokens import refuse_tokens
+from auth_svc.roles import ROLE, Roles
 from auth_svc.sessions import end_all_of_user
-from auth_svc.tables import users
+from auth_svc.tables import group_members, groups, users
 from lib_auth.events import (
     UserChangedData,
     UserDisabled,
@@ -24,13 +26,12 @@ from lib_auth.events import (
     UserRolesChanged,
     UserRolesChangedData,
 )
-from lib_auth.principal import MEMBER, with_included
+from lib_auth.principal import MEMBER
 from lib_events.database import Connection
 from lib_events.event import Event
 
 USERNAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
 EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
-ROLE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
 class AccountRejected(Exception):
@@ -58,6 +59,13 @@ class Account:
     created_at: int
     disabled_at: int | None
     tokens_valid_after: int
+    groups: frozenset[str] = frozenset()
+    group_roles: frozenset[str] = frozenset()  # what the groups give
+
+    @property
+    def effective_roles(self) -> frozenset[str]:
+        """The person's own roles and those of their groups."""
+        return self.roles | self.group_roles
 
     @property
     def enabled(self) -> bool:
@@ -91,32 +99,34 @@ def username_key(username: str) -> str:
 
 def find(connection: Connection, user_id: str) -> Account | None:
     """Return the account with that id."""
-    return _one(connection.execute(select(users).where(users.c.id == user_id)).one_or_none())
+    return _one(connection, select(users).where(users.c.id == user_id))
 
 
 def lock(connection: Connection, user_id: str) -> Account | None:
     """Return the account as it stays until this transaction ends."""
-    return _one(connection.execute(select(users).where(users.c.id == user_id).with_for_update()).one_or_none())
+    return _one(connection, select(users).where(users.c.id == user_id).with_for_update())
 
 
 def find_by_username(connection: Connection, username: str) -> Account | None:
     """Return the account of that user name, however it is written."""
-    query = select(users).where(users.c.username_key == username_key(username))
-    return _one(connection.execute(query).one_or_none())
+    return _one(connection, select(users).where(users.c.username_key == username_key(username)))
 
 
-def page(connection: Connection, after: str | None, limit: int) -> Sequence[Account]:
-    """Return up to `limit` accounts in order of user name, after the one whose key is `after`."""
-    query = select(users).order_by(users.c.username_key).limit(limit)
-    if after is not None:
-        query = query.where(users.c.username_key > after)
-    return [_account(row) for row in connection.execute(query)]
+def read_accounts(connection: Connection, query: Select[Any]) -> Sequence[Account]:
+    """Return the accounts that a query of `users` finds, with their groups."""
+    rows = connection.execute(query).all()
+    ids = [row.id for row in rows]
+    member = select(group_members.c.user_id, groups.c.name, groups.c.roles).join(groups)
+    belongs: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(member.where(group_members.c.user_id.in_(ids))) if ids else ():
+        belongs.setdefault(row.user_id, []).append(row)
+    return [_account(row, belongs.get(row.id, ())) for row in rows]
 
 
 def register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
     """Make an account; raises `AccountRejected`."""
     username = unicodedata.normalize("NFKC", new.username.strip())
-    _check(username, new.email, new.roles)
+    check(username, new.email, new.roles)
     if find_by_username(connection, username) is not None:
         raise AccountRejected("username", "That user name is taken; choose another.")
     account = Account(new_id(), username, new.email, new.password_hash, new.roles | {MEMBER}, actor.at, None, 0)
@@ -143,7 +153,7 @@ def set_password(
     connection: Connection, user_id: str, password_hash: str, actor: Actor, keep_session: str | None = None
 ) -> Account:
     """Set a password; every sign-in made with the old one ends, except the one that changes it."""
-    account = _existing(connection, user_id)
+    account = existing(connection, user_id)
     values = {"password_hash": password_hash, "password_changed_at": actor.at}
     connection.execute(update(users).where(users.c.id == user_id).values(values))
     end_all_of_user(connection, user_id, "password changed", actor.at, keep=keep_session)
@@ -160,43 +170,40 @@ def rehash(connection: Connection, user_id: str, old_hash: str, new_hash: str) -
 
 def disable(connection: Connection, user_id: str, actor: Actor) -> Account:
     """Stop a person from signing in and end everything they are signed in to."""
-    account = _existing(connection, user_id)
+    account = existing(connection, user_id)
     if account.enabled:
         values = {"disabled_at": actor.at, "tokens_valid_after": actor.at}
         connection.execute(update(users).where(users.c.id == user_id).values(values))
         end_all_of_user(connection, user_id, "user disabled", actor.at)
         revoke_all_of_user(connection, user_id, "user disabled", actor.at)
         _tell(connection, UserDisabled, account, actor, "user.disabled")
-    return _existing(connection, user_id)
+    return existing(connection, user_id)
 
 
 def enable(connection: Connection, user_id: str, actor: Actor) -> Account:
     """Let a disabled person sign in again."""
-    account = _existing(connection, user_id)
+    account = existing(connection, user_id)
     if not account.enabled:
         connection.execute(update(users).where(users.c.id == user_id).values(disabled_at=None))
         _tell(connection, UserEnabled, account, actor, "user.enabled")
-    return _existing(connection, user_id)
+    return existing(connection, user_id)
 
 
-def set_roles(connection: Connection, user_id: str, roles: frozenset[str], actor: Actor) -> Account:
+def set_roles(connection: Connection, user_id: str, wanted: frozenset[str], actor: Actor) -> Account:
     """Set what a person may do; taking something away refuses the access tokens that still say it."""
-    account = _existing(connection, user_id)
-    _check(account.username, account.email, roles)
-    wanted = roles | {MEMBER}
+    account = existing(connection, user_id)
+    check(account.username, account.email, wanted)
+    wanted |= {MEMBER}
     if wanted == account.roles:
         return account
-    values: dict[str, Any] = {"roles": listed.to_text(sorted(wanted))}
-    if not with_included(account.roles) <= with_included(wanted):
-        # Tokens say whole seconds: of two changes within one, the second must reach what was issued after the first.
-        until = max(actor.at, account.tokens_valid_after + MICROS)
-        values["tokens_valid_after"] = until
-        revoke_access_tokens(connection, user_id, until)
-    connection.execute(update(users).where(users.c.id == user_id).values(values))
+    known = Roles(roles.load(connection))
+    if not known.held(account.effective_roles) <= known.held(wanted | account.group_roles):
+        refuse_tokens(connection, [user_id], actor.at)
+    connection.execute(update(users).where(users.c.id == user_id).values(roles=listed.to_text(sorted(wanted))))
     payload = UserRolesChangedData(user=user_id, username=account.username, by=actor.who, roles=sorted(wanted))
     connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=user_id))
     record(connection, actor, "user.roles-changed", about=user_id, roles=sorted(wanted))
-    return _existing(connection, user_id)
+    return existing(connection, user_id)
 
 
 def _tell(connection: Connection, event_type: Any, account: Account, actor: Actor, what: str) -> None:
@@ -205,30 +212,33 @@ def _tell(connection: Connection, event_type: Any, account: Account, actor: Acto
     record(connection, actor, what, about=account.id, username=account.username)
 
 
-def _existing(connection: Connection, user_id: str) -> Account:
+def existing(connection: Connection, user_id: str) -> Account:
+    """Return the account as it stays until this transaction ends; raises `AccountUnknown`."""
     account = lock(connection, user_id)
     if account is None:
         raise AccountUnknown(f"there is no user {user_id!r}; list them with: evs admin user list")
     return account
 
 
-def _check(username: str, email: str | None, roles: frozenset[str]) -> None:
+def check(username: str, email: str | None, held: frozenset[str]) -> None:
+    """Raise `AccountRejected` naming the field that breaks a rule."""
     if not USERNAME.fullmatch(username):
         raise AccountRejected(
             "username", "A user name is 1 to 64 letters, digits or any of ._@+- and begins with a letter or digit."
         )
     if email is not None and not EMAIL.fullmatch(email):
         raise AccountRejected("email", "That is not an e-mail address.")
-    for role in roles:
+    for role in held:
         if not ROLE.fullmatch(role):
             raise AccountRejected("roles", f"A role has lower-case letters, digits, - and _, got {role!r}.")
 
 
-def _one(row: Row[Any] | None) -> Account | None:
-    return None if row is None else _account(row)
+def _one(connection: Connection, query: Select[Any]) -> Account | None:
+    found = read_accounts(connection, query)
+    return found[0] if found else None
 
 
-def _account(row: Row[Any]) -> Account:
+def _account(row: Row[Any], belongs: Sequence[Row[Any]]) -> Account:
     return Account(
         id=row.id,
         username=row.username,
@@ -238,4 +248,6 @@ def _account(row: Row[Any]) -> Account:
         created_at=row.created_at,
         disabled_at=row.disabled_at,
         tokens_valid_after=row.tokens_valid_after,
+        groups=frozenset(group.name for group in belongs),
+        group_roles=frozenset(role for group in belongs for role in listed.from_text(group.roles)),
     )

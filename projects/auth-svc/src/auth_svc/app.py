@@ -1,7 +1,7 @@
 """The composition root: opens the database, wires the parts, and keeps the loops running while the app serves."""
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -11,11 +11,13 @@ from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import first_start, signing_keys
+from auth_svc import definitions, first_start, signing_keys
 from auth_svc.api import rest_routes
+from auth_svc.api.administrator import install_change_handlers
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
 from auth_svc.audit_chain import AuditChain
+from auth_svc.definitions import Definitions
 from auth_svc.endpoints.discovery import describe_events
 from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.issuer import Issuer
@@ -74,7 +76,9 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
         keys = await database.transact(signing_keys.publish_key, private, SystemClock().micros())
         issuer = Issuer(url, keys, Resources(url, settings.app_url))
         await _first_start(database, settings, issuer, passwords)
+        await database.transact(definitions.put_built_in, url, settings.app_url, SystemClock().micros())
         service = _wire(settings, database, issuer, passwords, contracts)
+        await service.definitions.refresh()
         async with running(*_loops(service)):
             yield service
     finally:
@@ -99,6 +103,7 @@ def create_app(service: AuthService) -> FastAPI:
     )
     app.state.service = service
     install_problem_handlers(app, unavailable=UNAVAILABLE)
+    install_change_handlers(app)
     app.add_exception_handler(PageRefused, _page_refused)
     app.add_exception_handler(PasswordsBusy, _passwords_busy)
     app.add_exception_handler(TooManyAttempts, _too_many_attempts)
@@ -117,21 +122,20 @@ def _wire(
     app, admin = issuer.resources.app, issuer.resources.admin
     revocations = OwnRevocations(database)
 
-    def verifier(*audiences: str) -> TokenVerifier:
-        return TokenVerifier(
-            issuer=issuer.url, audience=frozenset(audiences), keys=issuer.keys, revocations=revocations
-        )
+    def verifier(audience: str | Container[str]) -> TokenVerifier:
+        return TokenVerifier(issuer=issuer.url, audience=audience, keys=issuer.keys, revocations=revocations)
 
     return AuthService(
         settings=settings,
         database=database,
         event_document=describe_events(contracts),
         issuer=issuer,
+        definitions=Definitions(database, issuer),
         passwords=passwords,
         sign_in_limits=SignInLimits(),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
-        verifier=verifier(app, admin),
+        verifier=verifier(issuer.resources),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
         app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA),
         clock=SystemClock(),
@@ -153,6 +157,7 @@ def _loops(service: AuthService) -> list[Loop]:
         Retention(database, _keep(settings), is_published=broker is not None),
         Pruner(database, service.clock, audit_days=settings.audit_retention_days),
         AuditChain(database),
+        service.definitions,
     ]
     return loops
 

@@ -13,7 +13,7 @@ from sqlalchemy import Row, insert, select, update
 from auth_svc import listed, opaque
 from auth_svc.audit import Actor, record
 from auth_svc.families import LONGEST_ACCESS_SECONDS
-from auth_svc.resources import ALL_SCOPES
+from auth_svc.resources import ALL_SCOPES, known_scopes
 from auth_svc.tables import clients
 from lib_events.database import Connection
 
@@ -116,7 +116,7 @@ def page(connection: Connection, after: str | None, limit: int) -> Sequence[Clie
 
 def register(connection: Connection, client: Client, actor: Actor) -> Client:
     """Make a client; raises `ClientRejected`."""
-    check(client)
+    check(client, scopes=known_scopes(connection))
     if find(connection, client.id) is not None:
         raise ClientRejected("id", f"there is a client {client.id!r} already; choose another id")
     connection.execute(insert(clients).values(**_columns(client)))
@@ -133,13 +133,13 @@ def put(connection: Connection, client: Client) -> None:
     connection.execute(update(clients).where(clients.c.id == client.id).values(**columns))
 
 
-def check(client: Client) -> None:
+def check(client: Client, *, scopes: frozenset[str] = ALL_SCOPES) -> None:
     """Raise `ClientRejected` naming the field that breaks a rule."""
     for name in ("redirect_uris", "post_logout_redirect_uris"):
         for uri in getattr(client, name):
             if not _may_be_redirect(uri):
                 raise ClientRejected(name, f"a redirect URI must be https, or http on loopback, got {uri!r}")
-    if unknown := client.scopes - ALL_SCOPES:
+    if unknown := client.scopes - scopes:
         raise ClientRejected("scopes", f"scopes must be known, got {', '.join(sorted(unknown))}")
     if unknown_grants := set(client.grant_types) - set(GRANT_TYPES):
         raise ClientRejected("grant_types", f"grant types must be known, got {', '.join(sorted(unknown_grants))}")

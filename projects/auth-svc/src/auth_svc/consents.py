@@ -1,5 +1,6 @@
 """Consents: what a person allowed a client before, so that they are not asked for the same again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select
@@ -26,6 +27,15 @@ def find(connection: Connection, user_id: str, client_id: str) -> Consent | None
     mine = (consents.c.user_id == user_id) & (consents.c.client_id == client_id)
     row = connection.execute(select(consents).where(mine)).one_or_none()
     return Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))) if row else None
+
+
+def of_user(connection: Connection, user_id: str) -> Sequence[tuple[str, Consent]]:
+    """Return what a person allowed, by client id."""
+    query = select(consents).where(consents.c.user_id == user_id).order_by(consents.c.client_id)
+    return [
+        (row.client_id, Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))))
+        for row in connection.execute(query)
+    ]
 
 
 def remember(connection: Connection, user_id: str, client_id: str, consent: Consent, now: int) -> None:

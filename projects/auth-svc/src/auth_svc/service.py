@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 
 from auth_svc.audit import Actor
+from auth_svc.definitions import Definitions
 from auth_svc.issuer import Issuer
 from auth_svc.passwords import Passwords
 from auth_svc.rate_limits import Attempts, SignInLimits
@@ -27,6 +28,7 @@ class AuthService:
     database: Database
     event_document: Mapping[str, Any]  # AsyncAPI
     issuer: Issuer
+    definitions: Definitions  # keeps the issuer's resources and roles current
     passwords: Passwords
     sign_in_limits: SignInLimits
     user_code_limits: Attempts

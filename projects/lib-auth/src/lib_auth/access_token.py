@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -50,7 +50,7 @@ class TokenVerifier:
         self,
         *,
         issuer: str,
-        audience: str | frozenset[str],
+        audience: str | Container[str],
         keys: KeySource,
         revocations: RevocationCheck,
         leeway_seconds: float = 2.0,
@@ -58,7 +58,7 @@ class TokenVerifier:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.issuer = issuer
-        self._audiences = frozenset((audience,)) if isinstance(audience, str) else audience
+        self._audiences: Container[str] = (audience,) if isinstance(audience, str) else audience
         self._keys = keys
         self._revocations = revocations
         self._leeway = leeway_seconds

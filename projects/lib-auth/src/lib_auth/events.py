@@ -33,6 +33,48 @@ class UserRolesChangedData(UserChangedData):
     roles: list[str]
 
 
+class UserProfileChangedData(UserChangedData):
+    """What a person is called, or where to reach them, changed."""
+
+    email: str | None = None
+    changed: list[str]  # the names of the fields
+
+
+class GroupData(Payload):
+    """A group and what its members may do."""
+
+    group: str
+    name: str
+    roles: list[str]
+    by: str | None = None
+
+
+class GroupMemberData(Payload):
+    """A person came into a group, or left it."""
+
+    group: str
+    name: str
+    user: str
+    by: str | None = None
+
+
+class RoleData(Payload):
+    """What a role includes and which permissions it carries."""
+
+    role: str
+    includes: list[str]
+    permissions: list[str]
+    by: str | None = None
+
+
+class ResourceData(Payload):
+    """A service that accepts access tokens; `identifier` is their audience."""
+
+    resource: str
+    identifier: str
+    by: str | None = None
+
+
 class SessionStartedData(Payload):
     """A person signed in with a browser."""
 
@@ -112,6 +154,20 @@ UserDisabled = EventType("evs.user.disabled", UserChangedData)
 UserEnabled = EventType("evs.user.enabled", UserChangedData)
 UserPasswordChanged = EventType("evs.user.password-changed", UserChangedData)
 UserRolesChanged = EventType("evs.user.roles-changed", UserRolesChangedData)
+UserChanged = EventType("evs.user.changed", UserProfileChangedData)
+UserDeleted = EventType("evs.user.deleted", UserChangedData)
+GroupCreated = EventType("evs.group.created", GroupData)
+GroupChanged = EventType("evs.group.changed", GroupData)
+GroupDeleted = EventType("evs.group.deleted", GroupData)
+GroupMemberAdded = EventType("evs.group.member-added", GroupMemberData)
+GroupMemberRemoved = EventType("evs.group.member-removed", GroupMemberData)
+RoleCreated = EventType("evs.role.created", RoleData)
+RoleChanged = EventType("evs.role.changed", RoleData)
+RoleDeleted = EventType("evs.role.deleted", RoleData)
+ResourceCreated = EventType("evs.resource.created", ResourceData)
+ResourceChanged = EventType("evs.resource.changed", ResourceData)
+ResourceDeleted = EventType("evs.resource.deleted", ResourceData)
+ResourceSecretRotated = EventType("evs.resource.secret-rotated", ResourceData)
 SessionStarted = EventType("evs.session.started", SessionStartedData)
 SessionEnded = EventType("evs.session.ended", SessionEndedData)
 TokenIssued = EventType("evs.token.issued", TokenIssuedData)
@@ -126,6 +182,20 @@ ALL = (
     UserEnabled,
     UserPasswordChanged,
     UserRolesChanged,
+    UserChanged,
+    UserDeleted,
+    GroupCreated,
+    GroupChanged,
+    GroupDeleted,
+    GroupMemberAdded,
+    GroupMemberRemoved,
+    RoleCreated,
+    RoleChanged,
+    RoleDeleted,
+    ResourceCreated,
+    ResourceChanged,
+    ResourceDeleted,
+    ResourceSecretRotated,
     SessionStarted,
     SessionEnded,
     TokenIssued,

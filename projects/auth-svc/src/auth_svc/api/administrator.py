@@ -2,12 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, FastAPI, Path, Query, Request
+from starlette.responses import Response
 
+from auth_svc.accounts import AccountRejected, AccountUnknown
 from auth_svc.api.views import WITHOUT_NUL
+from auth_svc.changes import ChangeConflicts, ChangeRejected, NotThere
+from auth_svc.clients import ClientRejected
 from auth_svc.service import service_of
 from lib_auth.principal import ADMIN, Principal
-from lib_events.problem import Problem
+from lib_events.problem import REQUEST_PREFIX, Problem, problem_response, request_id
 
 PAGE = 100
 
@@ -23,6 +27,7 @@ async def administrator(request: Request) -> Principal:
 Limit = Annotated[int, Query(ge=1, le=500)]
 Named = Annotated[str, Path(pattern=WITHOUT_NUL)]
 Cursor = Annotated[str | None, Query(pattern=WITHOUT_NUL)]
+Text = Annotated[str | None, Query(max_length=254, pattern=WITHOUT_NUL)]
 Line = Annotated[int, Query(ge=1, lt=2**63)]
 Administrator = Annotated[Principal, Depends(administrator)]
 
@@ -31,3 +36,27 @@ def invalid(field: str, detail: str) -> Problem:
     """The refusal of an input whose `field` is at fault."""
     errors = [{"pointer": f"/{field}", "detail": detail}]
     return Problem(422, "invalid-input", "The input is not valid", f"/{field}: {detail}", errors=errors)
+
+
+async def change_refused(request: Request, error: Exception) -> Response:
+    """Exception handler for what a change can meet."""
+    return problem_response(_problem_of(error), REQUEST_PREFIX + request_id(request))
+
+
+def install_change_handlers(app: FastAPI) -> None:
+    """Make a problem document of each error of `auth_svc.changes` and of accounts and clients."""
+    for kind in (ChangeRejected, AccountRejected, ClientRejected, NotThere, AccountUnknown, ChangeConflicts):
+        app.add_exception_handler(kind, change_refused)
+
+
+def _problem_of(error: Exception) -> Problem:
+    match error:
+        case ChangeRejected() | AccountRejected() | ClientRejected():
+            return invalid(error.field, error.detail)
+        case NotThere():
+            return Problem(404, f"{error.kind}-unknown", detail=str(error))
+        case AccountUnknown():
+            return Problem(404, "user-unknown", detail=str(error))
+        case ChangeConflicts():
+            return Problem(409, error.reason, detail=str(error))
+    raise error

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 
 from auth_svc import audit, audit_chain
-from auth_svc.api.administrator import PAGE, Limit, Line, administrator
-from auth_svc.api.views import WITHOUT_NUL, AuditLine, ChainHead, ChainPage, ChainPlace, Page
+from auth_svc.api.administrator import PAGE, Limit, Line, Text, administrator
+from auth_svc.api.views import AuditLine, ChainHead, ChainPage, ChainPlace, Page
 from auth_svc.audit import Wanted
 from auth_svc.service import service_of
 from lib_auth.audit_chain import Head
@@ -15,7 +15,6 @@ from lib_events.database import Connection
 
 router = APIRouter(prefix="/v1/admin", tags=["audit"], dependencies=[Depends(administrator)])
 
-Field = Annotated[str | None, Query(max_length=200, pattern=WITHOUT_NUL)]
 After = Annotated[int, Query(ge=0, lt=2**63)]
 
 
@@ -23,9 +22,9 @@ After = Annotated[int, Query(ge=0, lt=2**63)]
 async def list_audit(
     request: Request,
     *,
-    what: Field = None,
-    who: Field = None,
-    about: Field = None,
+    what: Text = None,
+    who: Text = None,
+    about: Text = None,
     cursor: Line | None = None,
     limit: Limit = PAGE,
 ) -> Page[AuditLine]:

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Depends, Request
 
 from auth_svc import clients, opaque
-from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, administrator, invalid
+from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, administrator
 from auth_svc.api.views import ClientBody, ClientView, Page
-from auth_svc.clients import Client, ClientRejected
+from auth_svc.clients import Client
 from auth_svc.service import service_of
 
 router = APIRouter(prefix="/v1/admin", tags=["clients"], dependencies=[Depends(administrator)])
@@ -37,7 +37,4 @@ async def create_client(request: Request, body: ClientBody, by: Administrator) -
         access_token_seconds=body.access_token_seconds,
         created_at=actor.at,
     )
-    try:
-        return ClientView.of(await service.database.transact(clients.register, client, actor), secret)
-    except ClientRejected as error:
-        raise invalid(error.field, error.detail) from error
+    return ClientView.of(await service.database.transact(clients.register, client, actor), secret)

@@ -29,6 +29,13 @@ class UserBody(Body):
     roles: list[str] = Field(default=[MEMBER], max_length=20)
 
 
+class UserChanges(Body):
+    """What of a user to set; what is left out stays."""
+
+    username: str = Field(default="", min_length=1, max_length=64)
+    email: str | None = Field(default=None, max_length=254)
+
+
 class PasswordBody(Body):
     """A new password; without one it is generated and answered once."""
 
@@ -62,6 +69,8 @@ class UserView(BaseModel):
     username: str
     email: str | None
     roles: list[str]
+    groups: list[str]
+    effective_roles: list[str]  # with those of the groups; what these include comes on top
     enabled: bool
     created_at: str
     password: str | None = None  # only in the answer that made it
@@ -74,6 +83,8 @@ class UserView(BaseModel):
             username=account.username,
             email=account.email,
             roles=sorted(account.roles),
+            groups=sorted(account.groups),
+            effective_roles=sorted(account.effective_roles),
             enabled=account.enabled,
             created_at=to_datetime(account.created_at).isoformat(),
             password=password,

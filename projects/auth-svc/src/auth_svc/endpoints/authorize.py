@@ -83,7 +83,12 @@ async def _act(
             return redirect(f"/login?next={quote(f'{PATH}?{wanted}', safe='')}")
         case ConsentNeeded(client, account, scopes, _, redirect_uri):
             page = consent_page(
-                csrf=visitor.csrf, query=query, client=client.name, username=account.username, scopes=scopes
+                csrf=visitor.csrf,
+                query=query,
+                client=client.name,
+                username=account.username,
+                scopes=scopes,
+                descriptions=service_of(request).issuer.resources.descriptions,
             )
             return render(request, page, visitor=visitor, form_targets=(redirect_uri,))
         case SendBack(location, wanted_effects):

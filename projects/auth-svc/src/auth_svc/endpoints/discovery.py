@@ -1,6 +1,6 @@
 """What clients discover: the endpoints, what they support, and the public keys. Readable from any web page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse, Response
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided
 from auth_svc.clients import GRANT_TYPES
 from auth_svc.issuer import Issuer
-from auth_svc.resources import ADMIN_PATH, ADMIN_SCOPES, ALL_SCOPES
 from auth_svc.service import service_of
 from auth_svc.settings import SERVICE
 from lib_auth import events as account_events
@@ -42,7 +41,7 @@ async def admin_resource(request: Request) -> Response:
         {
             "resource": issuer.resources.admin,
             "authorization_servers": [issuer.url],
-            "scopes_supported": sorted(ADMIN_SCOPES),
+            "scopes_supported": sorted(_scopes_of(issuer, issuer.resources.admin)),
             "bearer_methods_supported": ["header"],
             "resource_name": "AuthService administration",
         }
@@ -68,7 +67,7 @@ def describe(issuer: Issuer) -> dict[str, Any]:
         "introspection_endpoint": f"{oauth2}/introspect",
         "device_authorization_endpoint": f"{oauth2}/device_authorization",
         "end_session_endpoint": f"{oauth2}/logout",
-        "scopes_supported": sorted(ALL_SCOPES),
+        "scopes_supported": sorted(issuer.resources.scopes),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(GRANT_TYPES),
@@ -80,15 +79,20 @@ def describe(issuer: Issuer) -> dict[str, Any]:
         "id_token_signing_alg_values_supported": ["ES256"],
         "claims_supported": [
             *("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid"),
-            *("name", "preferred_username", "updated_at", "email", "email_verified"),
+            *("name", "preferred_username", "updated_at", "email", "email_verified", "groups"),
         ],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "authorization_response_iss_parameter_supported": True,
         "claims_parameter_supported": False,
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,
-        "protected_resources": [issuer.resources.app, issuer.url + ADMIN_PATH],
+        "protected_resources": list(issuer.resources.identifiers),
     }
+
+
+def _scopes_of(issuer: Issuer, identifier: str) -> Iterable[str]:
+    resource = issuer.resources.find(identifier)
+    return resource.scopes if resource is not None else ()
 
 
 def _public(document: Mapping[str, Any]) -> Response:

@@ -1,6 +1,6 @@
 """The pages on which people allow a program to act for them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import htpy as h
 
@@ -8,12 +8,20 @@ from auth_svc.pages.layout import button, field, form, hidden, icon, notice, pag
 from auth_svc.resources import DESCRIPTIONS
 
 
-def consent_page(*, csrf: str, query: str, client: str, username: str, scopes: Iterable[str]) -> h.Element:
+def consent_page(
+    *,
+    csrf: str,
+    query: str,
+    client: str,
+    username: str,
+    scopes: Iterable[str],
+    descriptions: Mapping[str, str] = DESCRIPTIONS,
+) -> h.Element:
     """Ask whether a client may have what it wants."""
     return page(
         "Allow access?",
         h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
-        scope_list(scopes),
+        scope_list(scopes, descriptions),
         form(
             "/consent",
             csrf,
@@ -56,7 +64,13 @@ def device_code_page(*, csrf: str, user_code: str = "", error: str | None = None
 
 
 def device_confirmation_page(
-    *, csrf: str, user_code: str, client: str, username: str, scopes: Iterable[str]
+    *,
+    csrf: str,
+    user_code: str,
+    client: str,
+    username: str,
+    scopes: Iterable[str],
+    descriptions: Mapping[str, str] = DESCRIPTIONS,
 ) -> h.Element:
     """Ask whether this is the device that the person holds (RFC 8628 section 5.4)."""
     return page(
@@ -64,7 +78,7 @@ def device_confirmation_page(
         h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
         h.p(".device-code", aria_label=f"Code {user_code}")[icon("device"), user_code],
         h.p["Go on only if your device shows exactly this code now."],
-        scope_list(scopes),
+        scope_list(scopes, descriptions),
         form(
             "/device",
             csrf,
@@ -77,7 +91,7 @@ def device_confirmation_page(
     )
 
 
-def scope_list(scopes: Iterable[str]) -> h.Element:
+def scope_list(scopes: Iterable[str], descriptions: Mapping[str, str] = DESCRIPTIONS) -> h.Element:
     """What is asked for, in words."""
     wanted = frozenset(scopes)
-    return h.ul(".scopes")[(h.li[icon("check"), text] for scope, text in DESCRIPTIONS.items() if scope in wanted)]
+    return h.ul(".scopes")[(h.li[icon("check"), text] for scope, text in descriptions.items() if scope in wanted)]
