@@ -158,6 +158,36 @@ def test_the_audit_is_listed_exported_and_verified_here(admin, user):
     assert [line["position"] for line in exported] == list(range(1, len(exported) + 1))
 
 
+def test_the_configuration_goes_out_and_comes_in_as_one_document(admin, user, tmp_path):
+    file = tmp_path / "configuration.json"
+    exported = admin.evs("admin", "export", str(file))
+    assert exported.code == 0, exported.err
+    assert file.stat().st_mode & 0o777 == 0o600
+    document = json.loads(file.read_text())
+    assert user in {person["username"] for person in document["users"]}
+    secrets = json.loads(admin.evs("admin", "export", "--secrets").out)
+    assert secrets["users"][0]["password_hash"].startswith("$argon2id$")
+
+    group = new_name("group")
+    document["groups"].append({"name": group})
+    document["users"] = [{"username": user, "groups": [group]}]
+    file.write_text(json.dumps(document))
+    rehearsed = admin.evs("admin", "import", str(file), "--dry-run")
+    assert (rehearsed.code, group in rehearsed.out, "a dry run" in rehearsed.err) == (0, True, True), rehearsed.err
+    assert admin.evs("admin", "group", "show", group).code == 3
+    done = admin.evs("admin", "import", str(file), "-o", "json")
+    assert (done.code, done.json["counts"]["created"]) == (0, 1), done.err
+    assert user in admin.evs("admin", "group", "members", group).out
+
+    document["users"].append({"username": "not a name"})
+    file.write_text(json.dumps(document))
+    refused = admin.evs("admin", "import", str(file))
+    assert (refused.code, "1 refused" in refused.err) == (1, True), refused.err
+    file.write_text("{oops")
+    assert admin.evs("admin", "import", str(file)).code == 2
+    assert admin.evs("admin", "import", str(tmp_path / "none.json")).code == 3
+
+
 def test_what_happens_is_shown_as_it_happens(admin, user):
     process = admin.start("admin", "audit", "tail", "-o", "jsonl")
     seen: list[str] = []

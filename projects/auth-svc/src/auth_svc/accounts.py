@@ -123,13 +123,15 @@ def read_accounts(connection: Connection, query: Select[Any]) -> Sequence[Accoun
     return [_account(row, belongs.get(row.id, ())) for row in rows]
 
 
-def register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
-    """Make an account; raises `AccountRejected`."""
+def register(connection: Connection, new: NewAccount, actor: Actor, user_id: str | None = None) -> Account:
+    """Make an account, under an id it had elsewhere or a new one; raises `AccountRejected`."""
     username = unicodedata.normalize("NFKC", new.username.strip())
     check(username, new.email, new.roles)
     if find_by_username(connection, username) is not None:
         raise AccountRejected("username", "That user name is taken; choose another.")
-    account = Account(new_id(), username, new.email, new.password_hash, new.roles | {MEMBER}, actor.at, None, 0)
+    account = Account(
+        user_id or new_id(), username, new.email, new.password_hash, new.roles | {MEMBER}, actor.at, None, 0
+    )
     connection.execute(
         insert(users).values(
             id=account.id,

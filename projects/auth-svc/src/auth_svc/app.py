@@ -14,6 +14,7 @@ from starlette.responses import Response
 from auth_svc import definitions, first_start, signing_keys
 from auth_svc.api import rest_routes
 from auth_svc.api.administrator import install_change_handlers
+from auth_svc.api.transfer import IMPORT_PATH
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
 from auth_svc.audit_chain import AuditChain
@@ -43,7 +44,7 @@ from lib_events.contracts import keep_contracts
 from lib_events.database import UNAVAILABLE, Connection, Database, open_database
 from lib_events.event import EventRegistry
 from lib_events.health import Check, health_routes
-from lib_events.http_limits import BodyLimit, HostCheck
+from lib_events.http_limits import MEBIBYTE, BodyLimit, HostCheck
 from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.problem import install_problem_handlers
@@ -55,6 +56,7 @@ from lib_events.telemetry import Metrics, RequestTelemetry
 logger = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES = 64 * 1024
+IMPORT_LIMIT_BYTES = 64 * MEBIBYTE  # read only once an administrator has signed in
 RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
 SCHEMAS = (event_log.SCHEMA, SCHEMA)
 EVENT_TYPES = EventRegistry(*account_events.ALL, ApprovalDecided)
@@ -110,7 +112,7 @@ def create_app(service: AuthService) -> FastAPI:
     app.add_exception_handler(ProtocolRefused, protocol_refused)
     app.add_exception_handler(ParametersRejected, protocol_refused)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES)
+    app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES, larger={IMPORT_PATH: IMPORT_LIMIT_BYTES})
     app.add_middleware(HostCheck, hosts=[urlsplit(service.issuer.url).netloc])
     app.add_middleware(RequestTelemetry, metrics=metrics)
     return app

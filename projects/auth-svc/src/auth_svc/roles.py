@@ -115,10 +115,10 @@ def change(connection: Connection, name: str, changes: Mapping[str, Any], actor:
     if before.built_in and role.includes != before.includes:
         raise ChangeConflicts("built-in", f"the role {name} is built in: what it includes stays")
     _check(connection, role, known)
-    connection.execute(update(tables.roles).where(tables.roles.c.name == name).values(_columns(role)))
-    old, new = Roles(known), Roles(load(connection))
+    old, new = Roles(known), Roles(role if other.name == name else other for other in known)
     if not (old.held([name]) <= new.held([name]) and before.permissions <= role.permissions):
         refuse_tokens(connection, holders(connection, old.including(name)), actor.at)
+    connection.execute(update(tables.roles).where(tables.roles.c.name == name).values(_columns(role)))
     _tell(connection, RoleChanged, role, actor)
     return role
 

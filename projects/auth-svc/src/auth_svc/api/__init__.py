@@ -2,9 +2,9 @@
 
 from starlette.routing import BaseRoute
 
-from auth_svc.api import access_requests, audit, clients, groups, resources, roles, user_sessions, users
+from auth_svc.api import access_requests, audit, clients, groups, resources, roles, transfer, user_sessions, users
 
-RESOURCES = (users, user_sessions, groups, roles, resources, clients, audit, access_requests)
+RESOURCES = (users, user_sessions, groups, roles, resources, clients, audit, transfer, access_requests)
 
 
 def rest_routes() -> list[BaseRoute]:
