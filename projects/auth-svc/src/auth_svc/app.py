@@ -14,6 +14,7 @@ from starlette.responses import Response
 from auth_svc import definitions, first_start, signing_keys
 from auth_svc.api import rest_routes
 from auth_svc.api.administrator import install_change_handlers
+from auth_svc.api.openapi import install_openapi
 from auth_svc.api.transfer import IMPORT_PATH
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
@@ -106,6 +107,7 @@ def create_app(service: AuthService) -> FastAPI:
     app.state.service = service
     install_problem_handlers(app, unavailable=UNAVAILABLE)
     install_change_handlers(app)
+    install_openapi(app, service.issuer.url)
     app.add_exception_handler(PageRefused, _page_refused)
     app.add_exception_handler(PasswordsBusy, _passwords_busy)
     app.add_exception_handler(TooManyAttempts, _too_many_attempts)

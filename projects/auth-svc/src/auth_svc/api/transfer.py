@@ -8,11 +8,12 @@ from pydantic_core import from_json
 
 from auth_svc import exporting, families, importing, keycloak
 from auth_svc.api.administrator import Administrator, administrator
+from auth_svc.api.examples import EXAMPLES
 from auth_svc.audit import Actor, record
 from auth_svc.families import MICROS
 from auth_svc.keycloak import Realm
 from auth_svc.service import service_of
-from auth_svc.transfer_document import FORMAT, Document, Report
+from auth_svc.transfer_document import Document, Report
 from lib_auth.principal import Principal
 from lib_events.database import Connection
 from lib_events.problem import Problem, invalid_input
@@ -24,7 +25,7 @@ BODY = {
     "requestBody": {
         "required": True,
         "description": "A document of `GET /v1/admin/export`, or the export of a Keycloak realm.",
-        "content": {"application/json": {"schema": {"type": "object"}, "example": {"format": FORMAT, "version": 1}}},
+        "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLES["Document"]}},
     }
 }
 
