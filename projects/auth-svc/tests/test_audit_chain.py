@@ -1,19 +1,25 @@
 """The audit's chain: whatever is done to its lines is found, on the real database; and it holds up nobody."""
 
 import asyncio
+import json
 import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from auth_svc import audit, audit_chain
+from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
 from auth_svc.offline import verify_audit
 from auth_svc.settings import AuthSettings
 from lib_auth.audit_chain import START, ChainBroken, ChainVerifier, Head
+from lib_events.database import open_database
 from lib_events.testing import wait_until
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 async def chained(database):
@@ -197,6 +203,23 @@ async def test_anybody_who_may_read_the_audit_can_verify_it_page_by_page(provide
     assert verifier.lines == told["position"] >= 3
     shown = (await provider.http.get("/v1/admin/audit?what=session.started", headers=admin)).json()["items"]
     assert [line["what"] for line in shown] == ["session.started"]
+
+
+async def test_an_export_is_verified_by_the_few_lines_that_the_reference_shows(kept, tmp_path):
+    settings, head = kept
+    database = await open_database(settings.auth_database_url, service="auth-svc", schemas=SCHEMAS)
+    lines = [json.dumps(line) for line in await database.read(audit_chain.lines, 0, 100)]
+    await database.close()
+
+    def verify(exported):
+        command = [sys.executable, EXAMPLES / "verify_audit.py"]
+        text = "\n".join(exported) + "\n"
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+    assert verify(lines).stdout == f"{head}\n"
+    broken = verify([*lines[:2], lines[2].replace("user.registered", "user.forgotten"), *lines[3:]])
+    assert (broken.returncode, broken.stderr) == (1, "broken at line 3\n")
+    assert verify([lines[0], *lines[2:]]).stderr == "broken at line 2\n"
 
 
 async def test_a_head_is_read_as_it_is_written():

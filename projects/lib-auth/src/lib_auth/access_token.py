@@ -159,6 +159,9 @@ def _to_principal(claims: Mapping[str, Any]) -> Principal:
     roles = claims.get("roles", [])
     if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
         raise TokenRejected("claims", "the access token's claim 'roles' must be a list of texts")
+    permissions = claims.get("permissions", [])
+    if not isinstance(permissions, list) or not all(isinstance(name, str) for name in permissions):
+        raise TokenRejected("claims", "the access token's claim 'permissions' must be a list of texts")
     scope = claims.get("scope", "")
     if not isinstance(scope, str):
         raise TokenRejected("claims", "the access token's claim 'scope' must be a text")
@@ -174,6 +177,7 @@ def _to_principal(claims: Mapping[str, Any]) -> Principal:
         issued_at=datetime.fromtimestamp(_read_time(claims, "iat"), UTC),
         expires_at=datetime.fromtimestamp(_read_time(claims, "exp"), UTC),
         family_id=_optional_text(claims, "family"),
+        permissions=frozenset(permissions),
     )
 
 

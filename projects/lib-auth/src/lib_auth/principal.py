@@ -36,10 +36,15 @@ class Principal:
     issued_at: datetime
     expires_at: datetime
     family_id: str | None = None  # the authorisation the token came from; all its tokens are revoked together
+    permissions: frozenset[str] = frozenset()  # in this audience; of more than 100 only introspection tells
 
     def has_role(self, role: str) -> bool:
         """Whether the person holds `role` or one that includes it."""
         return role in with_included(self.roles)
+
+    def has_permission(self, permission: str) -> bool:
+        """Whether one of the person's roles carries `permission`."""
+        return permission in self.permissions
 
     def has_scope(self, scope: str) -> bool:
         """Whether the client was allowed `scope`."""
