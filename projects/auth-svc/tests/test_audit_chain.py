@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,13 @@ from auth_svc import audit, audit_chain
 from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
 from auth_svc.offline import verify_audit
+from auth_svc.pruner import Pruner
 from auth_svc.settings import AuthSettings
 from lib_auth.audit_chain import START, ChainBroken, ChainVerifier, Head
+from lib_events.clock import SystemClock
 from lib_events.database import open_database
-from lib_events.testing import wait_until
+from lib_events.lifecycle import running
+from lib_events.testing import FakeClock, wait_until
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -183,6 +187,23 @@ async def test_pruned_lines_leave_an_anchor_from_which_the_rest_still_verifies(p
     with pytest.raises(ChainBroken, match="it was pruned, so nobody can tell"):
         await database.read(audit_chain.verify, START)
     assert await database.transact(audit_chain.prune, 0, pruner, 500) == 0
+
+
+async def test_the_pruner_deletes_what_is_older_than_the_settings_say_and_nothing_else(provider):
+    database, clock = provider.service.database, FakeClock(SystemClock().micros())
+    whole = await chained(database)
+    clock.advance(timedelta(days=29))
+    async with running(Pruner(database, clock), Pruner(database, clock, audit_days=30)):
+        clock.advance(timedelta(days=2))
+        async with running(Pruner(database, clock, audit_days=30)):
+
+            async def pruned():
+                state = await chained(database)
+                return state if state.anchor == whole.head else None
+
+            state = await wait_until(pruned)
+    assert state.head.position == whole.head.position + 1  # it says so itself
+    assert (await database.read(audit_chain.verify, whole.head)).lines == 1
 
 
 async def test_anybody_who_may_read_the_audit_can_verify_it_page_by_page(provider_on_both):

@@ -1,5 +1,7 @@
 """Groups, roles and permissions: what somebody may do follows from rows, and what is taken away ends at once."""
 
+import asyncio
+
 import pytest
 
 from lib_events.testing import wait_until
@@ -257,6 +259,30 @@ async def test_wrong_definitions_are_refused_by_field(api, subtests):
     assert (await api.provider.browser()) is not None
     for path in ("/groups/none", "/roles/none", "/resources/none", "/groups/none/members", "/users/none"):
         await api.call("GET", path, status=404)
+
+
+async def test_of_two_changes_at_once_that_cannot_both_be_one_is_refused(api_on_both, subtests):
+    api = api_on_both
+    await api.call("POST", "/roles", {"name": "a"})
+    await api.call("POST", "/roles", {"name": "b"})
+    resource = {"id": "maps", "identifier": "urn:maps", "name": "Maps"}
+    for what, requests in (
+        ("two groups of one name", [("POST", "/groups", {"name": "g"})] * 2),
+        ("two roles of one name", [("POST", "/roles", {"name": "c"})] * 2),
+        ("two users of one name", [("POST", "/users", {"username": "eve"})] * 2),
+        ("two resources of one id", [("POST", "/resources", resource)] * 2),
+        ("a circle", [("PATCH", "/roles/a", {"includes": ["b"]}), ("PATCH", "/roles/b", {"includes": ["a"]})]),
+    ):
+        with subtests.test(what):
+            answers = await asyncio.gather(
+                *(
+                    api.provider.http.request(method, ADMIN + path, json=body, headers=api.headers)
+                    for method, path, body in requests
+                )
+            )
+            statuses = sorted(answer.status_code for answer in answers)
+            assert statuses[0] in (200, 201)
+            assert statuses[1] in (409, 422)
 
 
 async def test_every_change_is_told_and_written_down(api_on_both):

@@ -205,9 +205,9 @@ def _client(into: _Import, item: ClientItem, digest: bytes | None) -> Client:
 def _take_user(into: _Import, item: UserItem) -> Decided:
     connection = into.connection
     kept = item.password_hash if is_safe_hash(item.password_hash) else None
-    roles.check_known(connection, item.roles)
-    joined = [groups.find(connection, name) for name in item.groups]
     account = accounts.find_by_username(connection, item.username)
+    roles.check_known(connection, set(item.roles) - (account.roles if account is not None else set()))
+    joined = [groups.find(connection, name) for name in item.groups]
     if account is None:
         account = _new_account(into, item, kept)
         _join(into, account, joined)

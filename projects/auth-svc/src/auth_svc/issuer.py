@@ -90,7 +90,9 @@ class Issuer:
     def permissions(self, held: Iterable[str], audience: str) -> list[str]:
         """Return which of a resource's permissions whoever holds these roles has."""
         resource = self.resources.find(audience)
-        return sorted(self.roles.permissions(held) & resource.permissions.keys()) if resource is not None else []
+        if resource is None or not resource.permissions:
+            return []
+        return sorted(self.roles.permissions(held) & resource.permissions.keys())
 
     def userinfo(self, account: Account, scopes: frozenset[str]) -> dict[str, Any]:
         """The claims about a person that `scopes` allow (OpenID Connect Core section 5.4)."""

@@ -97,6 +97,7 @@ def create(connection: Connection, role: Role, actor: Actor) -> Role:
     """Describe a new role; raises `ChangeRejected`."""
     if not ROLE.fullmatch(role.name):
         raise ChangeRejected("name", f"A role has lower-case letters, digits, - and _, got {role.name!r}.")
+    _lock(connection)
     known = load(connection)
     if any(other.name == role.name for other in known):
         raise ChangeRejected("name", f"There is a role {role.name!r} already; choose another name.")
@@ -108,6 +109,7 @@ def create(connection: Connection, role: Role, actor: Actor) -> Role:
 
 def change(connection: Connection, name: str, changes: Mapping[str, Any], actor: Actor) -> Role:
     """Set fields of a role; what it takes from its holders is refused at once. Raises as `create` and `find` do."""
+    _lock(connection)
     before, known = find(connection, name), load(connection)
     role = replace(before, **changes)
     if role == before:
@@ -125,6 +127,7 @@ def change(connection: Connection, name: str, changes: Mapping[str, Any], actor:
 
 def remove(connection: Connection, name: str, actor: Actor) -> None:
     """Forget what a role says; nobody may hold or include it any more. Raises `NotThere`, `ChangeConflicts`."""
+    _lock(connection)
     role = find(connection, name)
     if role.built_in:
         raise ChangeConflicts("built-in", f"the role {name} is built in and stays")
@@ -170,6 +173,11 @@ def put_built_in(connection: Connection, now: int) -> None:
     for role in (*BUILT_IN, *(Role(name=name) for name in sorted(held - described))):
         if role.name not in known:
             _insert(connection, role, now)
+
+
+def _lock(connection: Connection) -> None:
+    """Let nobody else change a role meanwhile: two changes, each right by itself, could include each other."""
+    connection.execute(select(tables.roles.c.name).order_by(tables.roles.c.name).with_for_update()).all()
 
 
 def _insert(connection: Connection, role: Role, now: int) -> None:

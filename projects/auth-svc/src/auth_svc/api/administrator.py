@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Path, Query, Request
+from sqlalchemy.exc import IntegrityError
 from starlette.responses import Response
 
 from auth_svc.accounts import AccountRejected, AccountUnknown
@@ -45,7 +46,8 @@ async def change_refused(request: Request, error: Exception) -> Response:
 
 def install_change_handlers(app: FastAPI) -> None:
     """Make a problem document of each error of `auth_svc.changes` and of accounts and clients."""
-    for kind in (ChangeRejected, AccountRejected, ClientRejected, NotThere, AccountUnknown, ChangeConflicts):
+    kinds = (ChangeRejected, AccountRejected, ClientRejected, NotThere, AccountUnknown, ChangeConflicts, IntegrityError)
+    for kind in kinds:
         app.add_exception_handler(kind, change_refused)
 
 
@@ -59,4 +61,8 @@ def _problem_of(error: Exception) -> Problem:
             return Problem(404, "user-unknown", detail=str(error))
         case ChangeConflicts():
             return Problem(409, error.reason, detail=str(error))
+        case IntegrityError():
+            # A check before passed, so somebody was faster; the database let one of the two through.
+            text = "somebody else changed this at the same moment; look at it and try again"
+            return Problem(409, "changed-meanwhile", detail=text)
     raise error

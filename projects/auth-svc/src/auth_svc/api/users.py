@@ -121,8 +121,9 @@ def _register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
 
 
 def _set_roles(connection: Connection, user_id: str, wanted: frozenset[str], actor: Actor) -> Account:
+    before = accounts.existing(connection, user_id)
+    roles.check_known(connection, wanted - before.roles)
     account = accounts.set_roles(connection, user_id, wanted, actor)
-    roles.check_known(connection, wanted)
     groups.keep_own_access(connection, actor)
     return account
 
