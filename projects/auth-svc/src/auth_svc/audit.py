@@ -34,11 +34,9 @@ class Wanted:
 
 def record(connection: Connection, actor: Actor, what: str, *, about: str | None = None, **detail: Any) -> None:
     """Write one line; `detail` is JSON and never holds a secret."""
-    connection.execute(
-        insert(tables.audit).values(
-            at=actor.at, who=actor.who, what=what, about=about, address=actor.address, detail=json.dumps(detail)
-        )
-    )
+    kept = json.dumps(detail, allow_nan=False)  # what is no JSON could never be chained
+    values = {"at": actor.at, "who": actor.who, "what": what, "about": about, "address": actor.address, "detail": kept}
+    connection.execute(insert(tables.audit).values(values))
     connection.notify(AUDIT_TOPIC)  # whoever chains the lines
 
 

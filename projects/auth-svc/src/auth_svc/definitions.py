@@ -52,3 +52,4 @@ def put_built_in(connection: Connection, issuer: str, app: str, now: int) -> Non
     """Transaction function: bring what is built in up to date."""
     resource_servers.put_built_in(connection, issuer, app, now)
     roles.put_built_in(connection, now)
+    connection.notify(DEFINITIONS_TOPIC)
