@@ -154,12 +154,14 @@ async def test_nobody_imports_themselves_out_of_administration(api):
 
 
 async def test_secrets_leave_only_after_a_fresh_sign_in(provider, api, monkeypatch):
+    answer = await provider.http.get("/v1/admin/export", headers=api.headers)
+    assert answer.headers["cache-control"] == "no-store"
     quiet = json.dumps(await api.export())
     assert "argon2" not in quiet
     assert "secret_digest" not in quiet
     assert "argon2" in json.dumps(await api.export(secrets=True))
     exported = (await api.call("GET", "/audit?what=configuration.exported"))["items"]
-    assert [line["detail"] for line in exported] == [{"secrets": True}, {"secrets": False}]
+    assert [line["detail"] for line in exported] == [{"secrets": True}, {"secrets": False}, {"secrets": False}]
     monkeypatch.setattr("auth_svc.api.transfer.FRESH_SECONDS", -1)
     answer = await provider.http.get("/v1/admin/export?secrets=true", headers=api.headers)
     assert answer.status_code == 401

@@ -179,6 +179,12 @@ def test_the_configuration_goes_out_and_comes_in_as_one_document(admin, user, tm
     assert (done.code, done.json["counts"]["created"]) == (0, 1), done.err
     assert user in admin.evs("admin", "group", "members", group).out
 
+    many = [{"username": f"{user}.{number}"} for number in range(1_001)]
+    file.write_text(json.dumps(document | {"users": many}))
+    rehearsed = admin.evs("admin", "import", str(file), "--dry-run", "-o", "json")
+    assert rehearsed.json["counts"]["created"] == len(many), rehearsed.err
+    assert "1000 of 1001 people" in rehearsed.err
+
     document["users"].append({"username": "not a name"})
     file.write_text(json.dumps(document))
     refused = admin.evs("admin", "import", str(file))

@@ -10,6 +10,7 @@ from auth_svc.accounts import AccountRejected, AccountUnknown
 from auth_svc.api.views import WITHOUT_NUL
 from auth_svc.changes import ChangeConflicts, ChangeRejected, NotThere
 from auth_svc.clients import ClientRejected
+from auth_svc.endpoints.oauth_http import NO_STORE
 from auth_svc.service import service_of
 from lib_auth.principal import ADMIN, Principal
 from lib_events.problem import REQUEST_PREFIX, Problem, problem_response, request_id
@@ -17,8 +18,9 @@ from lib_events.problem import REQUEST_PREFIX, Problem, problem_response, reques
 PAGE = 100
 
 
-async def administrator(request: Request) -> Principal:
-    """Let in whoever has both the scope and the role `admin`."""
+async def administrator(request: Request, response: Response) -> Principal:
+    """Let in whoever has both the scope and the role `admin`; what they are answered is for nobody's cache."""
+    response.headers.update(NO_STORE)
     guard = service_of(request).admin_guard
     principal = await guard.authenticate(request)
     guard.authorise(principal, scope=ADMIN, role=ADMIN)

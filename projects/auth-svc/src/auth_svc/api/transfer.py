@@ -1,8 +1,10 @@
 """`/v1/admin/export` and `/v1/admin/import`: the whole configuration and its people as one document."""
 
+import asyncio
+from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 from pydantic_core import from_json
 
@@ -10,6 +12,7 @@ from auth_svc import exporting, families, importing, keycloak
 from auth_svc.api.administrator import Administrator, administrator
 from auth_svc.api.examples import EXAMPLES
 from auth_svc.audit import Actor, record
+from auth_svc.endpoints.oauth_http import NO_STORE
 from auth_svc.families import MICROS
 from auth_svc.keycloak import Realm
 from auth_svc.service import service_of
@@ -32,8 +35,8 @@ BODY = {
 router = APIRouter(prefix="/v1/admin", tags=["transfer"], dependencies=[Depends(administrator)])
 
 
-@router.get("/export", response_model_exclude_none=True)
-async def export_everything(request: Request, by: Administrator, *, secrets: bool = False) -> Document:
+@router.get("/export", response_model=Document)
+async def export_everything(request: Request, by: Administrator, *, secrets: bool = False) -> Response:
     """Return everything; with `secrets` the hashes too, for whoever has signed in within the last five minutes."""
     service = service_of(request)
     actor = service.actor(request, by.subject)
@@ -41,14 +44,16 @@ async def export_everything(request: Request, by: Administrator, *, secrets: boo
         raise _sign_in_again()
     document = await service.database.read(exporting.export, service.issuer.url, secrets, actor.at)
     await service.database.transact(_record_export, secrets, actor)
-    return document
+    # Large ones take a while, in which others are served.
+    content = await asyncio.to_thread(partial(document.model_dump_json, exclude_none=True))
+    return Response(content, media_type="application/json", headers=NO_STORE)
 
 
 @router.post("/import", openapi_extra=BODY)
 async def import_everything(request: Request, by: Administrator, *, dry_run: bool = False) -> Report:
     """Bring what a document says into the rows; `dry_run` says what would happen. Twice is as good as once."""
     service = service_of(request)
-    document = _read(await request.body())
+    document = await asyncio.to_thread(_read, await request.body())
     report = await importing.run(service.database, document, service.actor(request, by.subject), dry_run=dry_run)
     await service.definitions.refresh()
     return report

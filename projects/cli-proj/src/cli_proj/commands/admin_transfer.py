@@ -1,6 +1,7 @@
 """`evs admin export` and `evs admin import`: the whole configuration as one document."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cli_proj.messages import message
 from cli_proj.options import Options
 from cli_proj.printing import write
 
+PEOPLE_AT_ONCE = 1_000
 PRIVATE = 0o600  # it names everybody, and may hold what guesses at passwords can be checked against
 COLUMNS = (
     Column("outcome", lambda item: item["outcome"]),
@@ -64,8 +66,10 @@ async def import_(file: Path, /, *, dry_run: bool = False, options: Options = Op
     """
     document = _read(file)
     async with administering(options) as session:
-        query = {"dry_run": "true" if dry_run else None}
-        report = await session.auth.call("POST", "/v1/admin/import", query=query, body=document)
+        report: dict[str, Any] = {}
+        for part in _parts(document):
+            query = {"dry_run": "true" if dry_run else None}
+            report = _merged(report, await session.auth.call("POST", "/v1/admin/import", query=query, body=part))
         told = [item for item in report["items"] if item["outcome"] != "unchanged"]
         if session.output.is_table:
             session.output.items(told, COLUMNS, empty="there is nothing to change")
@@ -74,6 +78,28 @@ async def import_(file: Path, /, *, dry_run: bool = False, options: Options = Op
     counts = ", ".join(f"{number} {outcome}" for outcome, number in report["counts"].items())
     message(f"{counts}{' (nothing was changed: a dry run)' if dry_run else ''}")
     return ExitCode.FAILED if report["counts"]["refused"] else ExitCode.OK
+
+
+def _parts(document: Any) -> Iterator[Any]:
+    """Yield the document with some of its people at a time: each request is answered soon."""
+    people = document.get("users") if isinstance(document, dict) else None
+    if not isinstance(people, list) or len(people) <= PEOPLE_AT_ONCE:
+        yield document
+        return
+    for first in range(0, len(people), PEOPLE_AT_ONCE):
+        message(f"{first} of {len(people)} people")
+        yield document | {"users": people[first : first + PEOPLE_AT_ONCE]}
+
+
+def _merged(report: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Add another part's report; what is not about people is the same in each, and told once."""
+    if not report:
+        return more
+    people = [item for item in more["items"] if item["kind"] == "user"]
+    counts = dict(report["counts"])
+    for item in people:
+        counts[item["outcome"]] += 1
+    return report | {"counts": counts, "items": report["items"] + people}
 
 
 def _read(file: Path) -> Any:
