@@ -66,7 +66,6 @@ class Issuer:
         token_id = secrets.token_urlsafe(16)
         allowed = self.resources.scopes_in(audience, scopes)
         scope, lifetime = scope_text(allowed), self.resources.lifetime(audience, client.access_token_seconds)
-        held = self.roles.held(account.effective_roles if account else client.roles)
         claims: dict[str, Any] = {
             "iss": self.url,
             "aud": audience,  # RFC 9068 section 3: exactly one, or a token could be replayed elsewhere
@@ -76,16 +75,17 @@ class Issuer:
             "iat": issued_at,
             "exp": seconds + lifetime,
             "scope": scope,
-            "roles": sorted(held),
         }
-        claims |= _person_claims(account, family)
-        if account is not None and "groups" in allowed:
-            claims["groups"] = sorted(account.groups)
-        permissions = self.permissions(held, audience)
-        if permissions and len(permissions) <= MAX_PERMISSIONS:
-            claims["permissions"] = permissions
+        claims |= self._rights(account.effective_roles if account else client.roles, audience)
+        claims |= _person_claims(account, family, allowed)
         text = self.keys.sign(claims, token_type="at+jwt")  # noqa: S106 - a media type
         return AccessToken(text, token_id, audience, scope, claims["exp"], lifetime)
+
+    def _rights(self, roles: Iterable[str], audience: str) -> Mapping[str, Any]:
+        held = self.roles.held(roles)
+        permissions = self.permissions(held, audience)
+        told = {"permissions": permissions} if permissions and len(permissions) <= MAX_PERMISSIONS else {}
+        return {"roles": sorted(held)} | told
 
     def permissions(self, held: Iterable[str], audience: str) -> list[str]:
         """Return which of a resource's permissions whoever holds these roles has."""
@@ -110,10 +110,12 @@ class Issuer:
         return claims
 
 
-def _person_claims(account: Account | None, family: Family | None) -> Mapping[str, Any]:
+def _person_claims(account: Account | None, family: Family | None, scopes: frozenset[str]) -> Mapping[str, Any]:
     claims: dict[str, Any] = {}
     if account is not None:
         claims["preferred_username"] = account.username
+        if "groups" in scopes:
+            claims["groups"] = sorted(account.groups)
     if family is not None:
         claims |= {"family": family.id, "auth_time": family.authenticated_at // MICROS}
         if family.session_id is not None:

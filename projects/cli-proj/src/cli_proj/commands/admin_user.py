@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Literal
@@ -14,12 +13,11 @@ from cli_proj.api import path_of
 from cli_proj.column import Column, Item
 from cli_proj.commands.admin import administering
 from cli_proj.exit_codes import ExitCode
-from cli_proj.failure import conflict, not_found, usage
+from cli_proj.failure import usage
 from cli_proj.messages import message, printable
 from cli_proj.options import Options
 from cli_proj.printing import print_fields, write
-from cli_proj.supervise.data_lock import DataInUse, DataLock
-from lib_events.settings import is_data_folder
+from cli_proj.supervise.offline_reset import reset_offline
 
 app = App(
     name="user",
@@ -276,29 +274,13 @@ async def reset_password(username: str, /, *, data: Path | None = None, options:
         Offline: of the product in this data folder, which must not run.
     """
     if data is not None:
-        return await asyncio.to_thread(_reset_offline, username, data.absolute())
+        return await asyncio.to_thread(reset_offline, username, data.absolute())
     password = os.environ.get("EVS_NEW_PASSWORD")
     async with administering(options) as session:
         body = {"password": password} if password else {}
         changed = await session.auth.post(_path(username, "reset-password"), body)
         session.output.item(changed, _show_password)
     return ExitCode.OK
-
-
-def _reset_offline(username: str, data: Path) -> int:
-    """Let the AuthService's own code do it, while nobody else has the data folder."""
-    if not is_data_folder(data):
-        raise not_found(f"{data} must be a data folder that evs made, and is not")
-    lock = DataLock(data)
-    try:
-        lock.take()
-    except DataInUse as error:
-        raise conflict(f"a product runs on {data}", hint=f"evs down --data {data}, or leave --data out") from error
-    try:
-        command = [sys.executable, "-m", "auth_svc", "reset-password", username, "--data", str(data)]
-        return subprocess.run(command, check=False).returncode  # noqa: S603
-    finally:
-        lock.release()
 
 
 def _show_password(user: Item) -> None:
