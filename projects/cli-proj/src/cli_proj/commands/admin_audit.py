@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from cyclopts import App
@@ -132,8 +132,18 @@ async def export(*, after: int = 0, options: Options = Options()) -> None:  # no
 
 
 async def _verify(auth: Service, known: Head | None) -> ChainVerifier:
-    # What was chained when this began has to be there; what comes meanwhile is looked at, too.
-    told = await auth.get("/v1/admin/audit/head")
+    while True:
+        told = await auth.get("/v1/admin/audit/head")
+        try:
+            return await _follow(auth, told, known)
+        except ChainBroken:
+            # Lines that are pruned while one reads them are gone, and nothing is wrong.
+            if (await auth.get("/v1/admin/audit/head"))["anchor"] == told["anchor"]:
+                raise
+
+
+async def _follow(auth: Service, told: Mapping[str, Any], known: Head | None) -> ChainVerifier:
+    """What was chained as `told` has to be there; what comes meanwhile is looked at, too."""
     anchor = told["anchor"]
     verifier = ChainVerifier(Head(anchor["position"], anchor["hash"]), known=known)
     async for line in _chain(auth, anchor["position"]):
