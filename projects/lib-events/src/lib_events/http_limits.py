@@ -18,7 +18,7 @@ PROBE_PATHS = frozenset(("/healthz", "/readyz", "/metrics"))  # asked by address
 
 
 class BodyLimit:
-    """Answers 413 to a body larger than `limit_bytes`, announced or not; `larger` are paths with limits of their own."""
+    """Answers 413 to a body over `limit_bytes`, announced or not; `larger` are paths with limits of their own."""
 
     def __init__(
         self, app: ASGIApp, *, limit_bytes: int = MEBIBYTE, larger: Mapping[str, int] = MappingProxyType({})
