@@ -72,6 +72,23 @@ async def test_a_missing_role_is_named(issuer, service):
     assert answer.json()["role"] == "operator"
 
 
+async def test_a_missing_permission_is_named_and_one_that_is_there_lets_in(issuer):
+    app = FastAPI()
+    install_problem_handlers(app)
+    guard = Guard(issuer.verifier(), resource_metadata=METADATA)
+    clerk = guard.requires(permission="orders:refund")
+
+    @app.get("/")
+    async def refund(principal=Depends(clerk)):  # noqa: B008
+        return str(principal)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service.test") as http:
+        refused = await get(http, issuer.token(permissions=["orders:ship"]))
+        assert (refused.status_code, refused.json()["permission"]) == (403, "orders:refund")
+        assert (await get(http, issuer.token(permissions=["orders:refund"]))).json() == "ada"
+        assert (await get(http, issuer.token(permissions="orders:refund"))).status_code == 401
+
+
 async def test_two_authorization_headers_are_none(issuer, service):
     token = issuer.token(roles=["operator"])
     headers = [("authorization", f"Bearer {token}"), ("authorization", f"Bearer {token}")]

@@ -76,6 +76,18 @@ def issue_local_client(settings: AuthSettings, _options: argparse.Namespace) -> 
     print(asyncio.run(issue(settings)))  # noqa: T201 - the command's answer
 
 
+def verify_audit(settings: AuthSettings, options: argparse.Namespace) -> None:
+    """Check the audit's hash chain."""
+    from auth_svc import offline  # noqa: PLC0415
+    from lib_auth.audit_chain import ChainBroken, Head  # noqa: PLC0415
+
+    try:
+        known = Head.parse(options.head) if options.head else None
+        print(asyncio.run(offline.verify_audit(settings, known)))  # noqa: T201 - the command's answer
+    except (ChainBroken, ValueError) as error:
+        sys.exit(f"auth-svc: the audit is broken: {error}" if isinstance(error, ChainBroken) else f"auth-svc: {error}")
+
+
 def _ask_password() -> str | None:
     """Ask at a terminal; elsewhere a password is generated."""
     if not sys.stdin.isatty():
@@ -96,6 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     reset.add_argument("username")
     reset.set_defaults(command=reset_password)
     _add_settings(reset)
+    verify = commands.add_parser("verify-audit", help="Check the audit's hash chain; exit code 1 when it is broken.")
+    verify.add_argument("--head", help="a head written down before: POSITION:HASH, which must still be there")
+    verify.set_defaults(command=verify_audit)
+    _add_settings(verify)
     return parser
 
 
@@ -115,7 +131,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(options).items() if name not in ("command", "username")}
+    return {name: value for name, value in vars(options).items() if name not in ("command", "username", "head")}
 
 
 if __name__ == "__main__":

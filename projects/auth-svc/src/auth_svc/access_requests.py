@@ -7,10 +7,11 @@ from typing import Any
 
 from sqlalchemy import Row, insert, select, update
 
-from auth_svc import accounts, audit
-from auth_svc.accounts import ROLE
+from auth_svc import accounts, audit, roles
+from auth_svc.accounts import Account
 from auth_svc.audit import Actor
 from auth_svc.opaque import new_id
+from auth_svc.roles import ROLE, Roles
 from auth_svc.tables import access_requests
 from lib_auth.events import (
     AccessGranted,
@@ -20,7 +21,7 @@ from lib_auth.events import (
     AccessRequested,
     AccessRequestedData,
 )
-from lib_auth.principal import ADMIN, with_included
+from lib_auth.principal import ADMIN
 from lib_events.database import Connection
 from lib_events.event import Event
 
@@ -74,7 +75,7 @@ def ask(connection: Connection, user_id: str, role: str, reason: str, actor: Act
         raise AccessRequestRejected(403, "only a person can ask for a role")
     if role == ADMIN or not ROLE.fullmatch(role):
         raise AccessRequestRejected(422, f"role must be one that can be asked for, got {role!r}; admin never is")
-    if role in with_included(account.roles):
+    if role in _held(connection, account):
         raise AccessRequestRejected(409, f"you hold the role {role} already; sign in again to use it")
     waiting = _waiting(connection, user_id, actor.at)
     if role in waiting:
@@ -114,6 +115,10 @@ def decide(connection: Connection, decision: Decision, actor: Actor) -> None:
         _refuse(connection, _request(row), decision, actor, why)
 
 
+def _held(connection: Connection, account: Account) -> frozenset[str]:
+    return Roles(roles.load(connection)).held(account.effective_roles)
+
+
 def _waiting(connection: Connection, user_id: str, now: int) -> dict[str, str]:
     """Return the person's undecided requests: role and id."""
     pending = (access_requests.c.user_id == user_id) & (access_requests.c.status == "pending")
@@ -138,7 +143,7 @@ def _forgery(row: Row[Any] | None, decision: Decision) -> str | None:
 def _objection(connection: Connection, decision: Decision) -> str | None:
     """Say why the decider may not decide, if they may not; our own rows say what they hold."""
     decider = accounts.lock(connection, decision.by)
-    if decider is None or not decider.enabled or ADMIN not in decider.roles:
+    if decider is None or not decider.enabled or ADMIN not in _held(connection, decider):
         return "the decider does not hold the role admin"
     if decision.by == decision.user:
         return "nobody decides about themselves"

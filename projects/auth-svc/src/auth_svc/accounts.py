@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from auth_svc import addresses, listed, mail_links
+from auth_svc import addresses, listed, mail_links, roles
 from auth_svc.addresses import EMAIL, email_key
 from auth_svc.audit import Actor, record
-from auth_svc.families import MICROS, revoke_access_tokens, revoke_all_of_user
+from auth_svc.families import revoke_all_of_user
 from auth_svc.mail import outbox, texts
 from auth_svc.mail.texts import Letter
 from auth_svc.opaque import new_id
+from auth_svc.refused_tokens import refuse_tokens
+from auth_svc.roles import ROLE, Roles
 from auth_svc.sessions import end_all_of_user
-from auth_svc.tables import users
+from auth_svc.tables import group_members, groups, users
 from lib_auth.events import (
     UserChangedData,
     UserDisabled,
@@ -28,14 +30,13 @@ from lib_auth.events import (
     UserRolesChanged,
     UserRolesChangedData,
 )
-from lib_auth.principal import MEMBER, with_included
+from lib_auth.principal import MEMBER
 from lib_events.database import Connection
 from lib_events.event import Event
 
 USERNAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
 NAME = re.compile(r"[^\x00-\x1f\x7f<>]{1,80}")
 TAKEN = "That user name is taken; choose another."
-ROLE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
 class AccountRejected(Exception):
@@ -66,6 +67,13 @@ class Account:
     name: str | None = None
     email_verified: bool = False
     changed_at: int | None = None
+    groups: frozenset[str] = frozenset()
+    group_roles: frozenset[str] = frozenset()  # what the groups give
+
+    @property
+    def effective_roles(self) -> frozenset[str]:
+        """The person's own roles and those of their groups."""
+        return self.roles | self.group_roles
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,18 +119,17 @@ def username_key(username: str) -> str:
 
 def find(connection: Connection, user_id: str) -> Account | None:
     """Return the account with that id."""
-    return _one(connection.execute(select(users).where(has_id(user_id))).one_or_none())
+    return _one(connection, select(users).where(has_id(user_id)))
 
 
 def lock(connection: Connection, user_id: str) -> Account | None:
     """Return the account as it stays until this transaction ends."""
-    return _one(connection.execute(select(users).where(has_id(user_id)).with_for_update()).one_or_none())
+    return _one(connection, select(users).where(has_id(user_id)).with_for_update())
 
 
 def find_by_username(connection: Connection, username: str) -> Account | None:
     """Return the account of that user name, however it is written."""
-    query = select(users).where(users.c.username_key == username_key(username))
-    return _one(connection.execute(query).one_or_none())
+    return _one(connection, select(users).where(users.c.username_key == username_key(username)))
 
 
 def find_by_email(connection: Connection, email: str) -> Account | None:
@@ -131,24 +138,27 @@ def find_by_email(connection: Connection, email: str) -> Account | None:
     return None if owner is None else find(connection, owner.id)
 
 
-def page(connection: Connection, after: str | None, limit: int) -> Sequence[Account]:
-    """Return up to `limit` accounts in order of user name, after the one whose key is `after`."""
-    query = select(users).where(users.c.deleted_at.is_(None)).order_by(users.c.username_key).limit(limit)
-    if after is not None:
-        query = query.where(users.c.username_key > after)
-    return [_account(row) for row in connection.execute(query)]
+def read_accounts(connection: Connection, query: Select[Any]) -> Sequence[Account]:
+    """Return the accounts that a query of `users` finds, with their groups."""
+    rows = connection.execute(query).all()
+    ids = [row.id for row in rows]
+    member = select(group_members.c.user_id, groups.c.name, groups.c.roles).join(groups)
+    belongs: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(member.where(group_members.c.user_id.in_(ids))) if ids else ():
+        belongs.setdefault(row.user_id, []).append(row)
+    return [_account(row, belongs.get(row.id, ())) for row in rows]
 
 
-def register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
-    """Make an account; raises `AccountRejected`."""
+def register(connection: Connection, new: NewAccount, actor: Actor, user_id: str | None = None) -> Account:
+    """Make an account, under an id it had elsewhere or a new one; raises `AccountRejected`."""
     username = unicodedata.normalize("NFKC", new.username.strip())
     email, name = (new.email or "").strip() or None, (new.name or "").strip() or None
     check(username, email, name, new.roles)
     if find_by_username(connection, username) is not None:
         raise AccountRejected("username", TAKEN)
     verified = new.email_verified and email is not None and addresses.owner_of(connection, email) is None
-    roles = new.roles | {MEMBER}
-    account = Account(new_id(), username, email, new.password_hash, roles, actor.at, None, 0, name, verified)
+    held = new.roles | {MEMBER}
+    account = Account(user_id or new_id(), username, email, new.password_hash, held, actor.at, None, 0, name, verified)
     _insert(connection, account)
     payload = UserRegisteredData(user=account.id, username=username, email=email)
     connection.publish(Event.of(UserRegistered, payload, source=connection.source, subject=account.id))
@@ -228,20 +238,17 @@ def enable(connection: Connection, user_id: str, actor: Actor) -> Account:
     return existing(connection, user_id)
 
 
-def set_roles(connection: Connection, user_id: str, roles: frozenset[str], actor: Actor) -> Account:
+def set_roles(connection: Connection, user_id: str, wanted: frozenset[str], actor: Actor) -> Account:
     """Set what a person may do; taking something away refuses the access tokens that still say it."""
     account = existing(connection, user_id)
-    check_roles(roles)
-    wanted = roles | {MEMBER}
+    check_roles(wanted)
+    wanted |= {MEMBER}
     if wanted == account.roles:
         return account
-    values: dict[str, Any] = {"roles": listed.to_text(sorted(wanted))}
-    if not with_included(account.roles) <= with_included(wanted):
-        # Tokens say whole seconds: of two changes within one, the second must reach what was issued after the first.
-        until = max(actor.at, account.tokens_valid_after + MICROS)
-        values["tokens_valid_after"] = until
-        revoke_access_tokens(connection, user_id, until)
-    connection.execute(update(users).where(users.c.id == user_id).values(values))
+    known = Roles(roles.load(connection))
+    if not known.held(account.effective_roles) <= known.held(wanted | account.group_roles):
+        refuse_tokens(connection, [user_id], actor.at)
+    connection.execute(update(users).where(users.c.id == user_id).values(roles=listed.to_text(sorted(wanted))))
     payload = UserRolesChangedData(user=user_id, username=account.username, by=actor.who, roles=sorted(wanted))
     connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=user_id))
     record(connection, actor, "user.roles-changed", about=user_id, roles=sorted(wanted))
@@ -294,11 +301,12 @@ def check_roles(roles: frozenset[str]) -> None:
             raise AccountRejected("roles", f"A role has lower-case letters, digits, - and _, got {role!r}.")
 
 
-def _one(row: Row[Any] | None) -> Account | None:
-    return None if row is None else _account(row)
+def _one(connection: Connection, query: Select[Any]) -> Account | None:
+    found = read_accounts(connection, query)
+    return found[0] if found else None
 
 
-def _account(row: Row[Any]) -> Account:
+def _account(row: Row[Any], belongs: Sequence[Row[Any]]) -> Account:
     return Account(
         id=row.id,
         username=row.username,
@@ -311,4 +319,6 @@ def _account(row: Row[Any]) -> Account:
         name=row.name,
         email_verified=row.email_verified_at is not None,
         changed_at=row.changed_at,
+        groups=frozenset(group.name for group in belongs),
+        group_roles=frozenset(role for group in belongs for role in listed.from_text(group.roles)),
     )

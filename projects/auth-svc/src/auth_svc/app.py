@@ -1,7 +1,7 @@
 """The composition root: opens the database, wires the parts, and keeps the loops running while the app serves."""
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -11,12 +11,17 @@ from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import first_start
+from auth_svc import definitions, first_start
 from auth_svc.api import rest_routes
+from auth_svc.api.administrator import install_change_handlers
+from auth_svc.api.openapi import install_openapi
+from auth_svc.api.transfer import IMPORT_PATH
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
+from auth_svc.audit_chain import AuditChain
 from auth_svc.client_documents import ClientDocuments
 from auth_svc.client_keys import ClientKeys
+from auth_svc.definitions import Definitions
 from auth_svc.endpoints.discovery import describe_events
 from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
 from auth_svc.issuer import Issuer
@@ -52,7 +57,7 @@ from lib_events.contracts import keep_contracts
 from lib_events.database import UNAVAILABLE, Connection, Database, open_database
 from lib_events.event import EventRegistry
 from lib_events.health import Check, health_routes
-from lib_events.http_limits import BodyLimit, HostCheck
+from lib_events.http_limits import MEBIBYTE, BodyLimit, HostCheck
 from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.problem import install_problem_handlers
@@ -67,6 +72,7 @@ logger = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES = 64 * 1024
 SEALING_KEY_FILE = "sealing-key"
+IMPORT_LIMIT_BYTES = 64 * MEBIBYTE  # read only once an administrator has signed in
 RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
 SCHEMAS = (event_log.SCHEMA, SCHEMA)
 EVENT_TYPES = EventRegistry(*account_events.ALL, ApprovalDecided)
@@ -92,6 +98,7 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
         issuer = Issuer(url, keys, Resources(url, settings.app_url), Nonces(secret), settings.refresh_grace_seconds)
         await _first_start(database, settings, issuer, passwords)
         postman = Postman(database, transport, sender=sender, issuer=url, clock=clock)
+        await database.transact(definitions.put_built_in, url, settings.app_url, clock.micros())
         async with CheckedHttp(settings.destinations(is_loopback=issuer.is_loopback)) as http:
             service = _wire(
                 settings,
@@ -103,6 +110,7 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
                 rotation=rotation,
                 contracts=contracts,
             )
+            await service.definitions.refresh()
             async with running(*_loops(service), LogoutNotices(database, issuer, http, clock)):
                 yield service
     finally:
@@ -127,13 +135,15 @@ def create_app(service: AuthService) -> FastAPI:
     )
     app.state.service = service
     install_problem_handlers(app, unavailable=UNAVAILABLE)
+    install_change_handlers(app)
+    install_openapi(app, service.issuer.url)
     app.add_exception_handler(PageRefused, _page_refused)
     app.add_exception_handler(PasswordsBusy, _passwords_busy)
     app.add_exception_handler(TooManyAttempts, _too_many_attempts)
     app.add_exception_handler(ProtocolRefused, protocol_refused)
     app.add_exception_handler(ParametersRejected, protocol_refused)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES)
+    app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES, larger={IMPORT_PATH: IMPORT_LIMIT_BYTES})
     app.add_middleware(HostCheck, hosts=[urlsplit(service.issuer.url).netloc])
     app.add_middleware(RequestTelemetry, metrics=metrics)
     return app
@@ -154,10 +164,8 @@ def _wire(
     app, admin = issuer.resources.app, issuer.resources.admin
     revocations = OwnRevocations(database, issuer.keys)
 
-    def verifier(*audiences: str) -> TokenVerifier:
-        return TokenVerifier(
-            issuer=issuer.url, audience=frozenset(audiences), keys=issuer.keys, revocations=revocations
-        )
+    def verifier(audience: str | Container[str]) -> TokenVerifier:
+        return TokenVerifier(issuer=issuer.url, audience=audience, keys=issuer.keys, revocations=revocations)
 
     return AuthService(
         settings=settings,
@@ -166,6 +174,7 @@ def _wire(
         issuer=issuer,
         client_keys=ClientKeys(http),
         key_rotation=rotation,
+        definitions=Definitions(database, issuer),
         passwords=passwords,
         sign_in_limits=SignInLimits(),
         user_code_limits=Attempts(Limit(20, 300)),
@@ -184,7 +193,7 @@ def _wire(
         recovery_limits=Attempts(Limit(10, 3600)),
         postman=postman,
         recovery_desk=RecoveryDesk(database, postman, SystemClock()),
-        verifier=verifier(app, admin),
+        verifier=verifier(issuer.resources),
         sender=SenderCheck(issuer.url),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
         app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA, origin=issuer.url),
@@ -205,7 +214,9 @@ def _loops(service: AuthService) -> list[Loop]:
         Relay(database, broker),
         Subscriptions(database, [hear_decision, plan_logouts]),
         Retention(database, _keep(settings), is_published=broker is not None),
-        Pruner(database, service.clock),
+        Pruner(database, service.clock, audit_days=settings.audit_retention_days),
+        AuditChain(database),
+        service.definitions,
         service.key_rotation,
         service.postman,
         service.recovery_desk,

@@ -120,13 +120,13 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib ships no types
         return grant_type in self.grant_types
 
 
-def check(client: Client) -> None:
+def check(client: Client, *, scopes: frozenset[str] = ALL_SCOPES) -> None:
     """Raise `ClientRejected` naming the field that breaks a rule."""
     for name in ("redirect_uris", "post_logout_redirect_uris"):
         for uri in getattr(client, name):
             if not _may_be_redirect(uri):
                 raise ClientRejected(name, f"a redirect URI must be https, or http on loopback, got {uri!r}")
-    if unknown := client.scopes - ALL_SCOPES:
+    if unknown := client.scopes - scopes:
         raise ClientRejected("scopes", f"scopes must be known, got {', '.join(sorted(unknown))}")
     if unknown_grants := set(client.grant_types) - set(GRANT_TYPES):
         raise ClientRejected("grant_types", f"grant types must be known, got {', '.join(sorted(unknown_grants))}")

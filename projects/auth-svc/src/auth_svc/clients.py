@@ -11,6 +11,7 @@ from auth_svc import consents, families, listed, opaque
 from auth_svc.audit import Actor, record
 from auth_svc.client import Client, ClientRejected, check
 from auth_svc.families import MICROS, last_expiry
+from auth_svc.resources import known_scopes
 from auth_svc.tables import clients, device_codes, logout_deliveries, pushed_requests
 from lib_auth.events import (
     ClientChanged,
@@ -53,7 +54,7 @@ def page(connection: Connection, after: str | None, limit: int) -> Sequence[Clie
 
 def register(connection: Connection, client: Client, actor: Actor) -> Client:
     """Make a client; raises `ClientRejected`."""
-    check(client)
+    check(client, scopes=known_scopes(connection))
     if find(connection, client.id) is not None:
         raise ClientRejected("id", f"there is a client {client.id!r} already; choose another id")
     connection.execute(insert(clients).values(**_columns(client)))
@@ -65,7 +66,7 @@ def register(connection: Connection, client: Client, actor: Actor) -> Client:
 def change(connection: Connection, wanted: Client, actor: Actor) -> Client:
     """Bring a client to what `wanted` says; raises `ClientRejected` and `ClientUnknown`."""
     before = _existing(connection, wanted.id)
-    check(wanted)
+    check(wanted, scopes=known_scopes(connection))
     _store(connection, wanted)
     changed = sorted(name for name, value in _columns(wanted).items() if _columns(before)[name] != value)
     if not changed:

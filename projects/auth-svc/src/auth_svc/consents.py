@@ -1,5 +1,6 @@
 """Consents: what a person allowed a client before, so that they are not asked for the same again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select
@@ -44,6 +45,15 @@ def tell(connection: Connection, user_id: str, client_id: str, scopes: frozenset
     payload = GrantData(user=user_id, client=client_id, scopes=sorted(scopes))
     connection.publish(Event.of(GrantGiven, payload, source=connection.source, subject=user_id))
     record(connection, actor, "grant.given", about=user_id, client=client_id, scope=listed.scope_text(scopes))
+
+
+def of_user(connection: Connection, user_id: str) -> Sequence[tuple[str, Consent]]:
+    """Return what a person allowed, by client id."""
+    query = select(consents).where(consents.c.user_id == user_id).order_by(consents.c.client_id)
+    return [
+        (row.client_id, Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))))
+        for row in connection.execute(query)
+    ]
 
 
 def remember(connection: Connection, user_id: str, client_id: str, consent: Consent, now: int) -> None:

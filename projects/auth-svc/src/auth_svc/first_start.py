@@ -31,6 +31,7 @@ LOCAL_CLIENT = "evs-local"
 GUI_CLIENT = "evs-gui"
 APP_CLIENT = "evs-app"
 CLI_CLIENT = "evs-cli"
+OWN_CLIENTS = frozenset((LOCAL_CLIENT, GUI_CLIENT, APP_CLIENT, CLI_CLIENT))
 # evs-local is what a forgotten terminal can do: never decide in somebody's name, never administer.
 LOCAL_SCOPES = APP_SCOPES - {"approvals:decide"}
 

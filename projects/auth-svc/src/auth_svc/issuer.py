@@ -1,8 +1,8 @@
 """What this service signs: access tokens (RFC 9068), and the facts every endpoint needs to know of itself."""
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,10 +12,11 @@ from auth_svc.families import MICROS, Family
 from auth_svc.listed import scope_text
 from auth_svc.nonces import Nonces
 from auth_svc.resources import Resources
+from auth_svc.roles import Roles
 from auth_svc.signing_keys import SigningKeys
-from lib_auth.principal import with_included
 
 ID_TOKEN_SECONDS = 300
+MAX_PERMISSIONS = 100  # a token with more would not fit into a header everywhere; introspection says them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Issuer:
     resources: Resources
     nonces: Nonces
     refresh_grace_seconds: int = 0  # in which a refresh token may come again, from another tab of the same browser
+    roles: Roles = field(default_factory=Roles)
 
     @property
     def is_loopback(self) -> bool:
@@ -70,7 +72,8 @@ class Issuer:
         # A token of the very second in which older ones were refused must not look like one of them.
         issued_at = max(seconds, account.tokens_valid_after // MICROS + 1) if account else seconds
         token_id = secrets.token_urlsafe(16)
-        scope = scope_text(self.resources.scopes_in(audience, scopes))
+        allowed = self.resources.scopes_in(audience, scopes)
+        scope, lifetime = scope_text(allowed), self.resources.lifetime(audience, client.access_token_seconds)
         claims: dict[str, Any] = {
             "iss": self.url,
             "aud": audience,  # RFC 9068 section 3: exactly one, or a token could be replayed elsewhere
@@ -78,17 +81,30 @@ class Issuer:
             "client_id": client.id,
             "jti": token_id,
             "iat": issued_at,
-            "exp": seconds + client.access_token_seconds,
+            "exp": seconds + lifetime,
             "scope": scope,
-            "roles": sorted(with_included(account.roles if account else client.roles)),
         }
-        claims |= _person_claims(account, family)
+        claims |= self._rights(account.effective_roles if account else client.roles, audience)
+        claims |= _person_claims(account, family, allowed)
         if thumbprint is not None:
             claims["cnf"] = {"jkt": thumbprint}
         if actor is not None:
             claims["act"] = actor
         text = self.keys.sign(claims, token_type="at+jwt")  # noqa: S106 - a media type
-        return AccessToken(text, token_id, audience, scope, claims["exp"], client.access_token_seconds)
+        return AccessToken(text, token_id, audience, scope, claims["exp"], lifetime)
+
+    def _rights(self, roles: Iterable[str], audience: str) -> Mapping[str, Any]:
+        held = self.roles.held(roles)
+        permissions = self.permissions(held, audience)
+        told = {"permissions": permissions} if permissions and len(permissions) <= MAX_PERMISSIONS else {}
+        return {"roles": sorted(held)} | told
+
+    def permissions(self, held: Iterable[str], audience: str) -> list[str]:
+        """Return which of a resource's permissions whoever holds these roles has."""
+        resource = self.resources.find(audience)
+        if resource is None or not resource.permissions:
+            return []
+        return sorted(self.roles.permissions(held) & resource.permissions.keys())
 
     def userinfo(self, account: Account, scopes: frozenset[str]) -> dict[str, Any]:
         """The claims about a person that `scopes` allow (OpenID Connect Core section 5.4)."""
@@ -101,13 +117,17 @@ class Issuer:
             }
         if "email" in scopes and account.email is not None:
             claims |= {"email": account.email, "email_verified": account.email_verified}
+        if "groups" in scopes:
+            claims["groups"] = sorted(account.groups)
         return claims
 
 
-def _person_claims(account: Account | None, family: Family | None) -> Mapping[str, Any]:
+def _person_claims(account: Account | None, family: Family | None, scopes: frozenset[str]) -> Mapping[str, Any]:
     claims: dict[str, Any] = {}
     if account is not None:
         claims["preferred_username"] = account.username
+        if "groups" in scopes:
+            claims["groups"] = sorted(account.groups)
     if family is not None:
         claims |= {"family": family.id, "auth_time": family.authenticated_at // MICROS}
         if family.session_id is not None:

@@ -2,7 +2,7 @@
 
 import secrets
 
-from auth_svc import accounts, first_start
+from auth_svc import accounts, audit_chain, first_start
 from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
 from auth_svc.issuer import Issuer
@@ -12,6 +12,7 @@ from auth_svc.passwords import Passwords
 from auth_svc.resources import Resources
 from auth_svc.settings import SERVICE, AuthSettings
 from auth_svc.signing_keys import SigningKeys
+from lib_auth.audit_chain import Head
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, open_database
 
@@ -45,6 +46,17 @@ async def issue(settings: AuthSettings) -> str:
     finally:
         await database.close()
     return str(first_start.secret_file(settings, first_start.LOCAL_CLIENT))
+
+
+async def verify_audit(settings: AuthSettings, known: Head | None) -> str:
+    """Follow the audit's chain and say what was found; raises `ChainBroken`."""
+    database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
+    try:
+        verifier = await database.read(audit_chain.verify, known)
+        waiting = (await database.read(audit_chain.state)).waiting
+    finally:
+        await database.close()
+    return verifier.verdict() + (f" ({waiting} lines wait for the service to chain them)" if waiting else "")
 
 
 def _reset(connection: Connection, username: str, password_hash: str, actor: Actor) -> None:

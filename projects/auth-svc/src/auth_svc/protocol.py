@@ -162,14 +162,12 @@ class Protocol(Decision):
         if len(requested) > 1:
             raise TargetInvalidError("A token is for one resource: send 'resource' once.")
         try:
-            chosen = self.issuer.resources.choose(requested)[0]
+            # What was allowed once may be gone: it has to be one of this installation's still.
+            allowed = self.family.resources[:1] if self.family is not None else ()
+            chosen = self.issuer.resources.choose(requested or allowed)[0]
         except TargetInvalid as error:
             raise TargetInvalidError(str(error)) from error
-        if self.family is None:
-            return chosen
-        if not requested:
-            return self.family.resources[0]
-        if chosen not in self.family.resources:
+        if self.family is not None and chosen not in self.family.resources:
             raise TargetInvalidError("The person did not allow this resource.")
         return chosen
 

@@ -2,6 +2,8 @@
 
 from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 
+from auth_svc import audit_chain
+from auth_svc.audit import Actor
 from auth_svc.families import LONGEST_ACCESS_SECONDS, MICROS
 from auth_svc.tables import (
     codes,
@@ -28,8 +30,9 @@ KEEP_INVITATION_SECONDS = 30 * 24 * 3600  # administrators look at what became o
 class Pruner(Loop):
     """Runs every ten minutes, a small transaction at a time."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, audit_days: int | None = None) -> None:
         super().__init__(name="pruner")
+        self._audit_days = audit_days  # None: every line is kept
         self._database = database
         self._clock = clock
 
@@ -38,7 +41,16 @@ class Pruner(Loop):
         while True:
             while await self._database.transact(prune, self._clock.micros()):
                 pass
+            await self._prune_audit()
             await self.pause(PAUSE_SECONDS)
+
+    async def _prune_audit(self) -> None:
+        if self._audit_days is None:
+            return
+        actor = Actor(self._clock.micros(), "pruner")
+        before = actor.at - self._audit_days * 24 * 3600 * MICROS
+        while await self._database.transact(audit_chain.prune, before, actor, BATCH) == BATCH:
+            pass
 
 
 def prune(connection: Connection, now: int) -> bool:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from auth_svc.audit import Actor
 from auth_svc.client_documents import ClientDocuments
 from auth_svc.client_keys import ClientKeys
+from auth_svc.definitions import Definitions
 from auth_svc.issuer import Issuer
 from auth_svc.key_rotation import KeyRotation
 from auth_svc.mail.postman import Postman
@@ -35,6 +36,7 @@ class AuthService:
     issuer: Issuer
     client_keys: ClientKeys
     key_rotation: KeyRotation
+    definitions: Definitions  # keeps the issuer's resources and roles current
     passwords: Passwords
     sign_in_limits: SignInLimits
     user_code_limits: Attempts

@@ -36,6 +36,7 @@ class AuthSettings(Settings):
     client_registration: Literal["off", "token", "open"] = "off"  # may programs register themselves (RFC 7591)?
     client_documents: bool = False  # may a client be named by the URL of its metadata?
     client_networks: Names = Field(default=[])  # private networks in which clients may have keys, documents, logouts
+    audit_retention_days: int | None = Field(default=None, ge=1)  # None: the audit is kept for good
     hash_threads: int | None = Field(default=None, ge=1)
     smtp_url: str | None = Field(default=None, repr=False)  # may hold a password; None: mails are files in DATA/mail
     mail_from: str | None = None  # None: no-reply at the issuer's host

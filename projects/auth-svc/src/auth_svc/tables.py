@@ -274,7 +274,66 @@ audit = Table(
     Column("about", Text),  # the id of what it was done to
     Column("address", Text),  # where it came from
     Column("detail", Text, nullable=False),  # JSON
+    Column("position", BigInteger),  # in the chain; NULL until it is chained, a moment later
+    Column("hash", Text),  # hexadecimal
     Index("audit_at", "at"),
+    Index("audit_position", "position", unique=True),
+)
+
+# One row: where the audit's chain ends, and where it begins since its oldest lines were pruned.
+audit_chain = Table(
+    "audit_chain",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("anchor_position", BigInteger, nullable=False),
+    Column("anchor_hash", Text, nullable=False),
+    Column("anchored_at", BigInteger),
+)
+
+# What the words in tokens mean. Names of roles are not foreign keys: a role may be held before it is described.
+roles = Table(
+    "roles",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("includes", Text, nullable=False),
+    Column("permissions", Text, nullable=False),
+    Column("built_in", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("roles", Text, nullable=False),  # what every member may do
+    Column("created_at", BigInteger, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", Text, ForeignKey("groups.id"), primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("added_at", BigInteger, nullable=False),
+    Index("group_members_user", "user_id"),
+)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("id", Text, primary_key=True),  # of its client, too: what it introspects and reads revocations with
+    Column("identifier", Text, nullable=False, unique=True),  # the audience
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # JSON: name and what a person reads on the consent page
+    Column("permissions", Text, nullable=False),  # JSON: name and description
+    Column("access_token_seconds", Integer),  # the longest its access tokens live; NULL: as the client says
+    Column("built_in", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 # Mails that have not left yet; a row goes with its mail.

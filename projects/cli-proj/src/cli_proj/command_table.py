@@ -32,7 +32,7 @@ COMMANDS = (
     Entry("webhook", "cli_proj.commands.webhook:app", "Have events sent to a URL", WORK),
     Entry("auth", "cli_proj.commands.auth:app", "Sign in and out, ask for a role", ACCESS),
     Entry("context", "cli_proj.commands.context:app", "Which product the commands talk to", ACCESS),
-    Entry("admin", "cli_proj.commands.admin:app", "Users", ACCESS),
+    Entry("admin", "cli_proj.commands.admin:app", "Users, groups, roles, resources, the audit", ACCESS),
 )
 
 EXAMPLES = (

@@ -33,6 +33,13 @@ class UserRolesChangedData(UserChangedData):
     roles: list[str]
 
 
+class UserProfileChangedData(UserChangedData):
+    """What a person is called, or where to reach them, changed."""
+
+    email: str | None = None
+    changed: list[str] = []  # the names of the fields
+
+
 class UserInvitedData(Payload):
     """Somebody may make themselves an account."""
 
@@ -55,6 +62,41 @@ class GrantData(Payload):
     user: str
     client: str
     scopes: list[str]
+
+
+class GroupData(Payload):
+    """A group and what its members may do."""
+
+    group: str
+    name: str
+    roles: list[str]
+    by: str | None = None
+
+
+class GroupMemberData(Payload):
+    """A person came into a group, or left it."""
+
+    group: str
+    name: str
+    user: str
+    by: str | None = None
+
+
+class RoleData(Payload):
+    """What a role includes and which permissions it carries."""
+
+    role: str
+    includes: list[str]
+    permissions: list[str]
+    by: str | None = None
+
+
+class ResourceData(Payload):
+    """A service that accepts access tokens; `identifier` is their audience."""
+
+    resource: str
+    identifier: str
+    by: str | None = None
 
 
 class SessionStartedData(Payload):
@@ -153,7 +195,7 @@ class AccessRefusedData(Payload):
 UserRegistered = EventType("evs.user.registered", UserRegisteredData)
 UserInvited = EventType("evs.user.invited", UserInvitedData)
 UserDeleted = EventType("evs.user.deleted", UserDeletedData)
-UserProfileChanged = EventType("evs.user.profile-changed", UserChangedData)
+UserProfileChanged = EventType("evs.user.profile-changed", UserProfileChangedData)
 UserEmailVerified = EventType("evs.user.email-verified", UserChangedData)
 UserEmailChanged = EventType("evs.user.email-changed", UserChangedData)
 GrantGiven = EventType("evs.grant.given", GrantData)
@@ -162,6 +204,18 @@ UserDisabled = EventType("evs.user.disabled", UserChangedData)
 UserEnabled = EventType("evs.user.enabled", UserChangedData)
 UserPasswordChanged = EventType("evs.user.password-changed", UserChangedData)
 UserRolesChanged = EventType("evs.user.roles-changed", UserRolesChangedData)
+GroupCreated = EventType("evs.group.created", GroupData)
+GroupChanged = EventType("evs.group.changed", GroupData)
+GroupDeleted = EventType("evs.group.deleted", GroupData)
+GroupMemberAdded = EventType("evs.group.member-added", GroupMemberData)
+GroupMemberRemoved = EventType("evs.group.member-removed", GroupMemberData)
+RoleCreated = EventType("evs.role.created", RoleData)
+RoleChanged = EventType("evs.role.changed", RoleData)
+RoleDeleted = EventType("evs.role.deleted", RoleData)
+ResourceCreated = EventType("evs.resource.created", ResourceData)
+ResourceChanged = EventType("evs.resource.changed", ResourceData)
+ResourceDeleted = EventType("evs.resource.deleted", ResourceData)
+ResourceSecretRotated = EventType("evs.resource.secret-rotated", ResourceData)
 SessionStarted = EventType("evs.session.started", SessionStartedData)
 SessionEnded = EventType("evs.session.ended", SessionEndedData)
 TokenIssued = EventType("evs.token.issued", TokenIssuedData)
@@ -192,6 +246,18 @@ ALL = (
     UserEnabled,
     UserPasswordChanged,
     UserRolesChanged,
+    GroupCreated,
+    GroupChanged,
+    GroupDeleted,
+    GroupMemberAdded,
+    GroupMemberRemoved,
+    RoleCreated,
+    RoleChanged,
+    RoleDeleted,
+    ResourceCreated,
+    ResourceChanged,
+    ResourceDeleted,
+    ResourceSecretRotated,
     SessionStarted,
     SessionEnded,
     TokenIssued,

@@ -30,13 +30,13 @@ class Guard:
         self._sender = SenderCheck(origin or "{0.scheme}://{0.netloc}".format(urlsplit(resource_metadata)))
 
     def requires(
-        self, *, scope: str | None = None, role: str | None = None
+        self, *, scope: str | None = None, role: str | None = None, permission: str | None = None
     ) -> Callable[[Request], Awaitable[Principal]]:
-        """Return a dependency: scope limits the client, role the person; both must hold."""
+        """Return a dependency: scope limits the client, role and permission the person; all must hold."""
 
         async def check(request: Request) -> Principal:
             principal = await self.authenticate(request)
-            self.authorise(principal, scope=scope, role=role)
+            self.authorise(principal, scope=scope, role=role, permission=permission)
             return principal
 
         return check
@@ -62,8 +62,15 @@ class Guard:
         cause_principal(principal)
         return principal
 
-    def authorise(self, principal: Principal, *, scope: str | None = None, role: str | None = None) -> None:
-        """Raise the `Problem` 403 unless `principal` has both."""
+    def authorise(
+        self,
+        principal: Principal,
+        *,
+        scope: str | None = None,
+        role: str | None = None,
+        permission: str | None = None,
+    ) -> None:
+        """Raise the `Problem` 403 unless `principal` has all of them."""
         if scope is not None and not principal.has_scope(scope):
             raise Problem(
                 403,
@@ -80,6 +87,14 @@ class Guard:
                 "You may not do that",
                 f"this needs the role {role}; ask for it with: evs auth request-role {role}",
                 role=role,
+            )
+        if permission is not None and not principal.has_permission(permission):
+            raise Problem(
+                403,
+                "permission-missing",
+                "You may not do that",
+                f"this needs a role that carries the permission {permission}; ask an administrator",
+                permission=permission,
             )
 
     def _unauthorised(self, detail: str, error: TokenRejected | None, *, scheme: str = "bearer") -> Problem:

@@ -39,10 +39,15 @@ class Principal:
     key_id: str | None = None  # which of the issuer's keys signed it
     key_thumbprint: str | None = None  # only the holder of this key may use it (RFC 9449)
     actors: tuple[str, ...] = ()  # the services that act for the subject, the one that acts now first (RFC 8693)
+    permissions: frozenset[str] = frozenset()  # in this audience; of more than 100 only introspection tells
 
     def has_role(self, role: str) -> bool:
         """Whether the person holds `role` or one that includes it."""
         return role in with_included(self.roles)
+
+    def has_permission(self, permission: str) -> bool:
+        """Whether one of the person's roles carries `permission`."""
+        return permission in self.permissions
 
     def has_scope(self, scope: str) -> bool:
         """Whether the client was allowed `scope`."""

@@ -2,9 +2,25 @@
 
 from starlette.routing import BaseRoute
 
-from auth_svc.api import access_requests, audit, clients, invitations, keys, registration_tokens, users
+from auth_svc.api import (
+    access_requests,
+    audit,
+    clients,
+    groups,
+    invitations,
+    keys,
+    registration_tokens,
+    resources,
+    roles,
+    transfer,
+    user_sessions,
+    users,
+)
 
-RESOURCES = (users, invitations, clients, registration_tokens, keys, audit, access_requests)
+RESOURCES = (
+    *(users, user_sessions, invitations, groups, roles, resources),
+    *(clients, registration_tokens, keys, audit, transfer, access_requests),
+)
 
 
 def rest_routes() -> list[BaseRoute]:

@@ -116,6 +116,8 @@ def _changeable(client: Client) -> Client:
     if client.origin == "own":
         detail = f"the client {client.id!r} is one of our own: this release and its settings say what it is"
         raise Problem(409, "own-client", detail=detail)
+    if client.resource is not None:
+        raise Problem(409, "resource-client", detail=f"the client {client.id!r} belongs to its resource; change that")
     return client
 
 

@@ -28,6 +28,13 @@ class UserBody(Body):
     roles: list[str] = Field(default=[MEMBER], max_length=20)
 
 
+class UserChanges(Body):
+    """What of a user to set; what is left out stays."""
+
+    username: str = Field(default="", min_length=1, max_length=64)
+    email: str | None = Field(default=None, max_length=254)
+
+
 class PasswordBody(Body):
     """A new password; without one it is generated and answered once."""
 
@@ -49,6 +56,8 @@ class UserView(BaseModel):
     email: str | None
     email_verified: bool
     roles: list[str]
+    groups: list[str]
+    effective_roles: list[str]  # with those of the groups; what these include comes on top
     enabled: bool
     created_at: str
     password: str | None = None  # only in the answer that made it
@@ -63,6 +72,8 @@ class UserView(BaseModel):
             email=account.email,
             email_verified=account.email_verified,
             roles=sorted(account.roles),
+            groups=sorted(account.groups),
+            effective_roles=sorted(account.effective_roles),
             enabled=account.enabled,
             created_at=to_datetime(account.created_at).isoformat(),
             password=password,
@@ -70,15 +81,40 @@ class UserView(BaseModel):
 
 
 class AuditLine(BaseModel):
-    """Who did what, when and from where."""
+    """Who did what, when and from where; with its place in the chain as soon as it has one."""
 
     id: int
+    position: int | None
     at: str
     who: str | None
     what: str
     about: str | None
     address: str | None
     detail: dict[str, Any]
+    hash: str | None
+
+
+class ChainPlace(BaseModel):
+    """A place in the audit's chain: keep it elsewhere, and a cut tail is found by it."""
+
+    position: int
+    hash: str
+
+
+class ChainHead(ChainPlace):
+    """Where the audit's chain ends, where it begins, and how many lines wait to be chained."""
+
+    anchor: ChainPlace
+    anchored_at: str | None
+    waiting: int
+
+
+class ChainPage(BaseModel):
+    """Lines in the chain's order; the first one continues `start`."""
+
+    start: ChainPlace
+    items: list[AuditLine]
+    next_cursor: str | None = None
 
 
 class Page[T](BaseModel):

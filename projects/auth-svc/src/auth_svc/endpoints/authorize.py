@@ -103,6 +103,7 @@ async def _act(
                 username=account.username,
                 scopes=scopes,
                 origin=_vouching_host(client, redirect_uri),
+                descriptions=service_of(request).issuer.resources.descriptions,
             )
             return render(request, page, visitor=visitor, form_targets=(redirect_uri,))
         case SendBack(location, wanted_effects):

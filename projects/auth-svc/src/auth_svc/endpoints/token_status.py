@@ -84,6 +84,7 @@ def _describe(service: AuthService, principal: Principal) -> dict[str, Any]:
         "client_id": principal.client_id,
         "scope": " ".join(sorted(principal.scopes)),
         "roles": sorted(principal.roles),
+        "permissions": service.issuer.permissions(principal.roles, principal.audience) or None,
         "username": principal.username,
         "jti": principal.token_id,
         "sid": principal.session_id,

@@ -55,6 +55,7 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
         client=waiting.client.name,
         username=account.username,
         scopes=waiting.scopes,
+        descriptions=service.issuer.resources.descriptions,
     )
     return render(request, page, visitor=visitor)
 
