@@ -60,9 +60,9 @@ def alter(settings, folder, *statements):
 
 async def test_an_untouched_audit_is_unbroken_from_its_first_line(kept):
     settings, head = kept
-    assert head.position == 5
+    assert head.position == 6
     verdict = await verify_audit(settings, head)
-    assert verdict.startswith("5 lines, unbroken since 20")
+    assert verdict.startswith("6 lines, unbroken since 20")
     assert verdict.endswith(f"head {head}")
 
 
@@ -106,14 +106,14 @@ async def test_a_tail_cut_with_its_traces_is_found_by_a_known_head(kept, tmp_pat
     cut = alter(
         settings,
         tmp_path,
-        "DELETE FROM audit WHERE position = 5",
-        "UPDATE audit_chain SET position = 4, hash = (SELECT hash FROM audit WHERE position = 4)",
+        "DELETE FROM audit WHERE position = 6",
+        "UPDATE audit_chain SET position = 5, hash = (SELECT hash FROM audit WHERE position = 5)",
     )
-    assert "4 lines" in await verify_audit(cut, None)
-    with pytest.raises(ChainBroken, match="line 5: it is missing: the known head is 5"):
+    assert "5 lines" in await verify_audit(cut, None)
+    with pytest.raises(ChainBroken, match="line 6: it is missing: the known head is 6"):
         await verify_audit(cut, head)
-    with pytest.raises(ChainBroken, match="line 5: its hash is"):
-        await verify_audit(settings, Head(5, "0" * 64))
+    with pytest.raises(ChainBroken, match="line 6: its hash is"):
+        await verify_audit(settings, Head(6, "0" * 64))
 
 
 async def test_the_command_says_what_it_found_and_exits_with_one_when_it_is_broken(kept, tmp_path):
@@ -133,7 +133,7 @@ async def test_the_command_says_what_it_found_and_exits_with_one_when_it_is_brok
         asyncio.to_thread(command, alter(settings, tmp_path, "DELETE FROM audit WHERE position = 2").auth_database_url),
     )
     assert (good.returncode, good.stderr) == (0, "")
-    assert "5 lines, unbroken since 20" in good.stdout
+    assert "6 lines, unbroken since 20" in good.stdout
     assert (broken.returncode, broken.stdout) == (1, "")
     assert "the audit is broken: line 2: it is missing" in broken.stderr
 
@@ -146,8 +146,7 @@ async def test_lines_from_before_the_chain_are_chained_by_the_first_start(kept, 
         "UPDATE audit SET position = NULL, hash = NULL",
         f"UPDATE audit_chain SET position = 0, hash = '{'0' * 64}'",
     )
-    (tmp_path / "again").mkdir()
-    async with run_provider(tmp_path / "again", before.auth_database_url) as provider:
+    async with run_provider(tmp_path, before.auth_database_url, data=settings.data) as provider:
         assert (await chained(provider.service.database)).head == head
 
 

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from auth_svc import accounts, invitations, registration
+from auth_svc import account_changes, accounts, invitations, registration
+from auth_svc.account_changes import Search
 from auth_svc.accounts import NewAccount
 from auth_svc.pruner import prune
 from auth_svc.registration import Registration
@@ -101,7 +102,7 @@ async def test_of_twenty_who_use_an_invitation_at_the_same_time_one_registers(in
         return_exceptions=True,
     )
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Account"] + ["InvitationSpent"] * 19
-    everybody = await database.read(accounts.page, None, 50)
+    everybody = await database.read(account_changes.page, Search(), None, 50)
     assert len([account for account in everybody if account.username.startswith("user")]) == 1
 
 

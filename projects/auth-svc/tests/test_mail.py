@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 
 from auth_svc import audit, tables
 from auth_svc.app import open_service
+from auth_svc.audit import Wanted
 from auth_svc.mail import outbox, texts, transport
 from auth_svc.mail.outbox import WaitingMail
 from auth_svc.mail.transport import MailDelayed, MailRefused, MailServer, message_of, sender_of, transport_of
@@ -132,7 +133,7 @@ async def try_again(provider):
 
 
 async def lines(provider, what):
-    rows = await provider.service.database.read(audit.page, None, 100)
+    rows = await provider.service.database.read(audit.page, Wanted(), None, 100)
     return [row for row in rows if row.what == what]
 
 

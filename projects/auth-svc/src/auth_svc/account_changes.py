@@ -83,7 +83,7 @@ def edit(connection: Connection, user_id: str, changes: Mapping[str, Any], actor
         user=user_id, username=wanted.username, email=wanted.email, by=actor.who, changed=changed
     )
     connection.publish(Event.of(UserProfileChanged, payload, source=connection.source, subject=user_id))
-    record(connection, actor, "user.changed", about=user_id, changed=changed)
+    record(connection, actor, "user.profile-changed", about=user_id, changed=changed)
     return accounts.existing(connection, user_id)
 
 

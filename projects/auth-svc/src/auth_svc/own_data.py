@@ -8,10 +8,10 @@ from sqlalchemy import delete, or_, select, update
 from auth_svc import accounts, audit, connected_apps
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
-from auth_svc.families import revoke_all_of_user
-from auth_svc.listed import from_text
+from auth_svc.families import revoke_access_tokens, revoke_all_of_user
+from auth_svc.roles import holds
 from auth_svc.sessions import end_all_of_user
-from auth_svc.tables import access_requests, consents, invitations, mail_links, mails, sessions, users
+from auth_svc.tables import access_requests, families, invitations, metadata, sessions, users
 from auth_svc.tables import audit as audit_table
 from lib_auth.events import UserDeleted, UserDeletedData
 from lib_auth.principal import ADMIN
@@ -20,6 +20,7 @@ from lib_events.database import Connection
 from lib_events.event import Event
 
 MOST_AUDIT_LINES = 10_000
+KEPT = (sessions, families, access_requests, invitations)  # without what is personal, until nothing needs them
 NOBODY = "deleted user"
 
 
@@ -71,6 +72,7 @@ def delete_account(connection: Connection, user_id: str, actor: Actor) -> None:
     accounts.existing(connection, user_id)
     end_all_of_user(connection, user_id, "user deleted", actor.at)
     revoke_all_of_user(connection, user_id, "user deleted", actor.at)
+    revoke_access_tokens(connection, user_id, actor.at)
     _erase(connection, user_id, actor.at)
     payload = UserDeletedData(user=user_id, by=actor.who)
     connection.publish(Event.of(UserDeleted, payload, source=connection.source, subject=user_id))
@@ -92,14 +94,16 @@ def _profile(account: Account) -> dict[str, Any]:
 
 def _lock_administrators(connection: Connection) -> list[str]:
     """The administrators who can sign in; of two who leave at the same time, the second sees the first gone."""
-    able = users.c.disabled_at.is_(None) & users.c.deleted_at.is_(None) & users.c.roles.contains(f'"{ADMIN}"')
-    query = select(users.c.id, users.c.roles).where(able).order_by(users.c.id).with_for_update()
-    return [row.id for row in connection.execute(query) if ADMIN in from_text(row.roles)]
+    able = users.c.disabled_at.is_(None) & users.c.deleted_at.is_(None) & holds(ADMIN)
+    query = select(users.c.id).where(able).order_by(users.c.id).with_for_update()
+    return list(connection.execute(query).scalars())
 
 
 def _erase(connection: Connection, user_id: str, now: int) -> None:
-    for table in (mails, mail_links, consents):
-        connection.execute(delete(table).where(table.c.user_id == user_id))
+    for table in reversed(metadata.sorted_tables):
+        owner = next((key.parent for key in table.foreign_keys if key.column is users.c.id), None)
+        if owner is not None and table not in KEPT:
+            connection.execute(delete(table).where(owner == user_id))
     connection.execute(update(invitations).where(invitations.c.used_by == user_id).values(email=None))
     connection.execute(update(access_requests).where(access_requests.c.user_id == user_id).values(reason=""))
     connection.execute(update(sessions).where(sessions.c.user_id == user_id).values(address=None, user_agent=None))

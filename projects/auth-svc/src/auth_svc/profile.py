@@ -7,11 +7,12 @@ from sqlalchemy import update
 from auth_svc import accounts, mail_links
 from auth_svc.accounts import Account
 from auth_svc.addresses import email_key
-from auth_svc.audit import Actor
+from auth_svc.audit import Actor, record
 from auth_svc.mail import texts
 from auth_svc.tables import users
-from lib_auth.events import UserEmailChanged, UserEmailVerified, UserProfileChanged
+from lib_auth.events import UserEmailChanged, UserEmailVerified, UserProfileChanged, UserProfileChangedData
 from lib_events.database import Connection
+from lib_events.event import Event
 
 
 def set_name(connection: Connection, user_id: str, name: str | None, actor: Actor) -> Account:
@@ -21,7 +22,11 @@ def set_name(connection: Connection, user_id: str, name: str | None, actor: Acto
     if wanted == account.name:
         return account
     connection.execute(update(users).where(accounts.has_id(user_id)).values(name=wanted, changed_at=actor.at))
-    accounts.tell(connection, UserProfileChanged, account, actor, "user.profile-changed")
+    payload = UserProfileChangedData(
+        user=user_id, username=account.username, email=account.email, by=actor.who, changed=["name"]
+    )
+    connection.publish(Event.of(UserProfileChanged, payload, source=connection.source, subject=user_id))
+    record(connection, actor, "user.profile-changed", about=user_id, changed=["name"])
     return replace(account, name=wanted, changed_at=actor.at)
 
 

@@ -6,7 +6,9 @@ MOMENT = "2026-05-04T09:30:00+00:00"
 USER = {
     "id": "b1x0c7Yc1nq0a5m2vJ3k9w",
     "username": "grace",
+    "name": "Grace Hopper",
     "email": "grace@example.org",
+    "email_verified": True,
     "roles": ["member", "operator"],
     "groups": ["Support"],
     "effective_roles": ["clerk", "member", "operator"],
@@ -35,6 +37,15 @@ CLIENT = {
     "roles": [],
     "access_token_seconds": 300,
 }
+KEY = {
+    "id": "x7Qv0c7Yc1nq0a5m2vJ3k9wBvY2r8Kx1c3v5b7n9k2Lw",
+    "algorithm": "ES256",
+    "state": "active",
+    "created_at": MOMENT,
+    "active_from": "2026-05-04T10:30:00+00:00",
+}
+INVITATION = {"email": "new@example.org", "roles": ["member"]}
+REGISTRATION_TOKEN = {"note": "For the weather team", "scopes": ["openid", "profile"]}
 PLACE = {"position": 42, "hash": "5f" * 32}
 LINE = {
     "id": 42,
@@ -81,7 +92,46 @@ EXAMPLES: dict[str, Any] = {
     "ResourceChanges": {"name": "Orders", "access_token_seconds": 60},
     "ResourceView": RESOURCE | {"built_in": False, "created_at": MOMENT, "secret": None},
     "ClientBody": CLIENT,
-    "ClientView": CLIENT | {"consent": "once", "secret": None},
+    "ClientPatch": {"name": "Shop", "scopes": ["openid"], "logout_uri": "https://shop.example.org/signed-out"},
+    "ClientView": CLIENT
+    | {
+        "consent": "once",
+        "origin": "administrator",
+        "enabled": True,
+        "created_at": MOMENT,
+        "auth_method": None,
+        "jwks": None,
+        "jwks_uri": None,
+        "id_token_algorithm": "ES256",
+        "dpop_bound": False,
+        "pushed_only": False,
+        "logout_uri": None,
+        "resource": None,
+        "details": {},
+        "secret": None,
+    },
+    "KeyView": KEY,
+    "RotationBody": {"algorithm": "ES256"},
+    "InvitationBody": INVITATION | {"expires_seconds": 86_400},
+    "InvitationView": INVITATION
+    | {
+        "id": "Tq3c7Yc1nq0a5m2vJ3k9wQ",
+        "status": "open",
+        "created_by": "b1x0c7Yc1nq0a5m2vJ3k9w",
+        "created_at": MOMENT,
+        "expires_at": "2026-05-05T09:30:00+00:00",
+        "used_by": None,
+        "link": None,
+    },
+    "RegistrationTokenBody": REGISTRATION_TOKEN | {"uses": 5, "expires_in_seconds": 86_400},
+    "RegistrationTokenView": REGISTRATION_TOKEN
+    | {
+        "id": "Pq3c7Yc1nq0a5m2vJ3k9wQ",
+        "uses_left": 5,
+        "created_at": MOMENT,
+        "expires_at": "2026-05-05T09:30:00+00:00",
+        "token": None,
+    },
     "AuditLine": LINE,
     "ChainHead": PLACE | {"anchor": {"position": 0, "hash": "0" * 64}, "anchored_at": None, "waiting": 0},
     "ChainPage": {"start": {"position": 41, "hash": "3c" * 32}, "items": [LINE], "next_cursor": None},

@@ -32,6 +32,7 @@ class UserChanges(Body):
     """What of a user to set; what is left out stays."""
 
     username: str = Field(default="", min_length=1, max_length=64)
+    name: str | None = Field(default=None, max_length=80)
     email: str | None = Field(default=None, max_length=254)
 
 
