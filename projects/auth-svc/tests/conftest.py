@@ -1,6 +1,7 @@
 """A whole AuthService per test, spoken to over HTTP, and a browser that reads its pages."""
 
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
+import pyotp
 import pytest
 
 from auth_svc import accounts, first_start, opaque, passwords
@@ -65,14 +67,30 @@ class Browser:
         self.page = await self._follow(await self.http.get(url))
         return self.page
 
-    async def submit(self, *, form: int = 0, origin: str | None = ISSUER, **values: str) -> httpx.Response:
+    async def submit(
+        self, *, form: int = 0, origin: str | None = ISSUER, action: str | None = None, **values: str
+    ) -> httpx.Response:
+        """Send the form of that place on the page, or the one that leads to `action`."""
         assert self.page is not None
         reader = _Forms()
         reader.feed(self.page.text)
-        action, fields = reader.forms[form]
+        found = reader.forms if action is None else [each for each in reader.forms if each[0] == action]
+        action, fields = found[form]
         headers = {"origin": origin} if origin else {}
         self.page = await self._follow(await self.http.post(action, data=fields | values, headers=headers))
         return self.page
+
+    async def set_up_app(self) -> str:
+        """Set up an authenticator app for who is signed in; returns its secret."""
+        await self.open("/account/security")
+        page = await self.submit(action="/account/security/app")
+        secret = page.text.split('class="secret"><code>')[1].split("<")[0].replace(" ", "")
+        await self.submit(code=pyotp.TOTP(secret).now())
+        return secret
+
+    def recovery_codes(self) -> list[str]:
+        assert self.page is not None
+        return re.findall(r"<li><code>([A-Z2-7-]+)</code>", self.page.text)
 
     async def sign_in(self, username: str, password: str = PASSWORD, *, at: str = "/login") -> httpx.Response:
         await self.open(at)
@@ -159,6 +177,11 @@ class Provider:
 
     async def authorize(self, browser: Browser, **values: str) -> httpx.Response:
         return await browser.open(f"/oauth2/authorize?{urlencode(self.request(**values))}")
+
+    @staticmethod
+    def code_of_app(secret: str, steps: int = 1) -> str:
+        """The code that the app shows `steps` from now: those before were used."""
+        return pyotp.TOTP(secret).at(int(time.time()) + 30 * steps)
 
     async def sign_in_for_code(self, username: str = "ada", browser: Browser | None = None, **values: str) -> str:
         """Sign in as a person and return the code the GUI would get."""

@@ -46,12 +46,15 @@ from lib_events.lifecycle import Loop, running
 from lib_events.problem import install_problem_handlers
 from lib_events.relay import Relay
 from lib_events.retention import Keep, Retention
+from lib_events.sealed import SealingKey
+from lib_events.secret_file import create_secret
 from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics, RequestTelemetry
 
 logger = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES = 64 * 1024
+SEALING_KEY_FILE = "auth-sealing-key"
 RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
 SCHEMAS = (event_log.SCHEMA, SCHEMA)
 EVENT_TYPES = EventRegistry(*account_events.ALL, ApprovalDecided)
@@ -128,8 +131,10 @@ def _wire(
         issuer=issuer,
         passwords=passwords,
         sign_in_limits=SignInLimits(),
+        second_factor_limits=SignInLimits(),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
+        sealing_key=SealingKey(create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate)),
         verifier=verifier(app, admin),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
         app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA),

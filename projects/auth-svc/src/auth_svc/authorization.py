@@ -248,6 +248,7 @@ def _issue_code(protocol: Protocol, grant: Any, request: _Request) -> SendBack:
     protocol.resources = request.resources
     protocol.session_id = rows.session.id
     protocol.authenticated_at = rows.session.authenticated_at
+    protocol.methods = rows.session.methods
     answer = protocol.create_authorization_response(request.request, grant_user=rows.account, grant=grant)
     return SendBack(_with_issuer(request.issuer, answer.headers["location"]), protocol.effects)
 

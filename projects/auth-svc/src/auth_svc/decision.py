@@ -21,3 +21,4 @@ class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no t
         self.resources: tuple[str, ...] = ()  # what a person is allowing right now
         self.session_id = ""
         self.authenticated_at = 0
+        self.methods: tuple[str, ...] = ()  # how they proved who they are

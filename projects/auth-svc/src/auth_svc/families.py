@@ -31,6 +31,7 @@ class Family:
     authenticated_at: int
     created_at: int
     revoked_at: int | None = None
+    methods: tuple[str, ...] = ()  # how the person had proven who they are
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -55,6 +56,7 @@ def start(connection: Connection, family: Family) -> None:
             resources=listed.to_text(family.resources),
             authenticated_at=family.authenticated_at,
             created_at=family.created_at,
+            methods=listed.to_text(family.methods),
         )
     )
 
@@ -67,6 +69,7 @@ def opened(
     resources: tuple[str, ...],
     session_id: str,
     authenticated_at: int,
+    methods: tuple[str, ...],
     now: int,
 ) -> Family:
     """What a person allows now, in a session of theirs; with `offline_access` it outlives that session."""
@@ -80,6 +83,7 @@ def opened(
         resources=resources,
         authenticated_at=authenticated_at,
         created_at=now,
+        methods=methods,
     )
 
 
@@ -140,6 +144,7 @@ def _family(row: Row[Any]) -> Family:
         authenticated_at=row.authenticated_at,
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        methods=listed.from_text(row.methods),
     )
 
 

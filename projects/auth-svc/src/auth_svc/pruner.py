@@ -3,7 +3,17 @@
 from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 
 from auth_svc.families import LONGEST_ACCESS_SECONDS, MICROS
-from auth_svc.tables import codes, device_codes, families, refresh_tokens, revoked_tokens, sessions
+from auth_svc.tables import (
+    codes,
+    device_codes,
+    families,
+    refresh_tokens,
+    revoked_tokens,
+    sessions,
+    sign_ins,
+    upstream_sign_ins,
+    used_challenges,
+)
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -11,6 +21,7 @@ from lib_events.lifecycle import Loop
 PAUSE_SECONDS = 600.0
 BATCH = 500  # a transaction must stay short: others wait for it
 KEEP_SESSION_SECONDS = 30 * 24 * 3600
+BRIEF = (sign_ins, upstream_sign_ins, used_challenges)  # of no use once their minutes are over
 
 
 class Pruner(Loop):
@@ -38,6 +49,7 @@ def prune(connection: Connection, now: int) -> bool:
         _delete(connection, device_codes, device_codes.c.expires_at < later),
         _delete(connection, refresh_tokens, refresh_tokens.c.expires_at < now),
         _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
+        *(_delete(connection, table, table.c.expires_at < now) for table in BRIEF),
         _delete(connection, families, _is_spent(later)),
         _delete(connection, sessions, _is_forgotten(now)),
     ]

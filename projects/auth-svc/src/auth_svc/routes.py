@@ -8,7 +8,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from auth_svc.endpoints import authorize, discovery, logout, revocation_feed, token, token_status, userinfo
-from auth_svc.site import account, device, registration, sign_in
+from auth_svc.site import account, device, registration, second_factor, security, sign_in
 from auth_svc.site.browser import redirect
 
 STATIC = Path(__file__).parent / "static"
@@ -51,6 +51,8 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/", _home),
     ("GET", "/login", sign_in.sign_in_form),
     ("POST", "/login", sign_in.sign_in),
+    ("GET", "/login/second", second_factor.second_factor_form),
+    ("POST", "/login/second", second_factor.second_factor),
     ("GET", "/register", registration.registration_form),
     ("POST", "/register", registration.register),
     ("POST", "/consent", authorize.consent),
@@ -60,6 +62,12 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/account/password", account.change_password),
     ("POST", "/account/end-session", account.end_session),
     ("POST", "/account/sign-out", account.sign_out),
+    ("GET", "/account/security", security.security),
+    ("POST", "/account/security/app", security.set_up_app),
+    ("GET", "/account/security/app", security.app_form),
+    ("POST", "/account/security/app/confirm", security.confirm_app),
+    ("POST", "/account/security/app/remove", security.remove_app),
+    ("POST", "/account/security/recovery-codes", security.renew_recovery_codes),
     ("GET", "/static/auth.css", _static("auth.css", "text/css")),
     ("GET", "/static/icon.svg", _static("icon.svg", "image/svg+xml")),
 )

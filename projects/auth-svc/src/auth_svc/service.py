@@ -17,6 +17,7 @@ from lib_auth.guard import Guard
 from lib_events.clock import Clock
 from lib_events.database import Database
 from lib_events.event import current_cause
+from lib_events.sealed import SealingKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,10 @@ class AuthService:
     issuer: Issuer
     passwords: Passwords
     sign_in_limits: SignInLimits
+    second_factor_limits: SignInLimits
     user_code_limits: Attempts
     device_limits: Attempts
+    sealing_key: SealingKey  # of what must be used again: secrets of apps and of clients elsewhere
     verifier: TokenVerifier  # of our own tokens, whatever they are for
     admin_guard: Guard
     app_guard: Guard

@@ -6,7 +6,9 @@ from typing import Any
 
 from sqlalchemy import Row, insert, select, update
 
-from auth_svc.audit import Actor
+from auth_svc import listed, sign_ins
+from auth_svc.assurance import PASSWORD, acr_of
+from auth_svc.audit import Actor, record
 from auth_svc.families import last_expiry, revoke_all_of_session
 from auth_svc.opaque import digest, new_id
 from auth_svc.tables import sessions
@@ -29,17 +31,26 @@ class Session:
     ended_at: int | None
     address: str | None
     user_agent: str | None
+    methods: tuple[str, ...] = (PASSWORD,)
 
     def is_alive(self, now: int) -> bool:
         """Whether the browser is still signed in."""
         return self.ended_at is None and now < self.expires_at
 
 
-def start(connection: Connection, cookie: str, user_id: str, actor: Actor, user_agent: str) -> Session:
+def start(
+    connection: Connection,
+    cookie: str,
+    user_id: str,
+    actor: Actor,
+    user_agent: str,
+    *,
+    methods: tuple[str, ...] = (PASSWORD,),
+) -> Session:
     """Sign a browser in; `cookie` is known to nobody else."""
     now = actor.at
     expires_at = now + LIFETIME_SECONDS * MICROS
-    session = Session(new_id(), user_id, now, expires_at, None, actor.address, user_agent[:300])
+    session = Session(new_id(), user_id, now, expires_at, None, actor.address, user_agent[:300], methods)
     connection.execute(
         insert(sessions).values(
             id=session.id,
@@ -49,6 +60,7 @@ def start(connection: Connection, cookie: str, user_id: str, actor: Actor, user_
             expires_at=session.expires_at,
             address=actor.address,
             user_agent=session.user_agent,
+            methods=listed.to_text(methods),
         )
     )
     payload = SessionStartedData(session=session.id, user=user_id)
@@ -70,6 +82,17 @@ def touch(connection: Connection, session_id: str) -> bool:
     """Lock the session for the rest of the transaction; returns whether it is alive."""
     alive = (sessions.c.id == session_id) & sessions.c.ended_at.is_(None)
     return bool(connection.execute(update(sessions).where(alive).values(ended_at=None)).rowcount)
+
+
+def strengthen(connection: Connection, session_id: str, cookie: str, methods: tuple[str, ...], actor: Actor) -> bool:
+    """Say that one more factor was proven; the cookie from before is worth nothing. False: the session has ended."""
+    alive = (sessions.c.id == session_id) & sessions.c.ended_at.is_(None)
+    # `authenticated_at` stays: the first factor was proven then.
+    values = {"digest": digest(cookie), "methods": listed.to_text(methods)}
+    if not connection.execute(update(sessions).where(alive).values(values)).rowcount:
+        return False
+    record(connection, actor, "session.strengthened", about=session_id, acr=acr_of(methods))
+    return True
 
 
 def alive_of_user(connection: Connection, user_id: str, now: int) -> Sequence[Session]:
@@ -94,7 +117,8 @@ def end(connection: Connection, session_id: str, reason: str, now: int) -> bool:
 
 
 def end_all_of_user(connection: Connection, user_id: str, reason: str, now: int, *, keep: str | None = None) -> None:
-    """End every session of a person, but for `keep`."""
+    """End every session of a person, but for `keep`, and every sign-in that is under way."""
+    sign_ins.end_all_of_user(connection, user_id)
     for session in alive_of_user(connection, user_id, now):
         if session.id != keep:
             end(connection, session.id, reason, now)
@@ -113,4 +137,5 @@ def _session(row: Row[Any]) -> Session:
         ended_at=row.ended_at,
         address=row.address,
         user_agent=row.user_agent,
+        methods=listed.from_text(row.methods),
     )

@@ -33,6 +33,18 @@ class UserRolesChangedData(UserChangedData):
     roles: list[str]
 
 
+class UserFactorData(UserChangedData):
+    """A way to prove who one is beside the password; never the secret of it."""
+
+    factor: str
+
+
+class UserRecoveryCodeUsedData(UserChangedData):
+    """Somebody signed in with a recovery code in place of a second factor."""
+
+    left: int
+
+
 class SessionStartedData(Payload):
     """A person signed in with a browser."""
 
@@ -112,6 +124,9 @@ UserDisabled = EventType("evs.user.disabled", UserChangedData)
 UserEnabled = EventType("evs.user.enabled", UserChangedData)
 UserPasswordChanged = EventType("evs.user.password-changed", UserChangedData)
 UserRolesChanged = EventType("evs.user.roles-changed", UserRolesChangedData)
+UserFactorAdded = EventType("evs.user.factor-added", UserFactorData)
+UserFactorRemoved = EventType("evs.user.factor-removed", UserFactorData)
+UserRecoveryCodeUsed = EventType("evs.user.recovery-code-used", UserRecoveryCodeUsedData)
 SessionStarted = EventType("evs.session.started", SessionStartedData)
 SessionEnded = EventType("evs.session.ended", SessionEndedData)
 TokenIssued = EventType("evs.token.issued", TokenIssuedData)
@@ -126,6 +141,9 @@ ALL = (
     UserEnabled,
     UserPasswordChanged,
     UserRolesChanged,
+    UserFactorAdded,
+    UserFactorRemoved,
+    UserRecoveryCodeUsed,
     SessionStarted,
     SessionEnded,
     TokenIssued,

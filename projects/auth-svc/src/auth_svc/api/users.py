@@ -42,14 +42,14 @@ async def create_user(request: Request, body: UserBody, by: Administrator) -> Us
 @router.get("/users/{user}")
 async def show_user(request: Request, user: Named) -> UserView:
     """Show a user, by id or user name."""
-    return UserView.of(await _find(service_of(request), user))
+    return UserView.of(await find(service_of(request), user))
 
 
 @router.post("/users/{user}/reset-password")
 async def reset_password(request: Request, user: Named, body: PasswordBody, by: Administrator) -> UserView:
     """Set a new password; everything the user was signed in to ends."""
     service = service_of(request)
-    account = await _find(service, user)
+    account = await find(service, user)
     password, generated = _password(body.password)
     kept = await _hash(service, password)
     actor = service.actor(request, by.subject)
@@ -60,7 +60,7 @@ async def reset_password(request: Request, user: Named, body: PasswordBody, by: 
 async def disable_user(request: Request, user: Named, by: Administrator) -> UserView:
     """Stop a user from signing in and end everything they are signed in to."""
     service = service_of(request)
-    account = await _find(service, user)
+    account = await find(service, user)
     if account.id == by.subject:
         raise Problem(409, "own-account", detail="you cannot disable yourself; ask another administrator")
     return UserView.of(
@@ -72,7 +72,7 @@ async def disable_user(request: Request, user: Named, by: Administrator) -> User
 async def enable_user(request: Request, user: Named, by: Administrator) -> UserView:
     """Let a disabled user sign in again."""
     service = service_of(request)
-    account = await _find(service, user)
+    account = await find(service, user)
     return UserView.of(await service.database.transact(accounts.enable, account.id, service.actor(request, by.subject)))
 
 
@@ -80,7 +80,7 @@ async def enable_user(request: Request, user: Named, by: Administrator) -> UserV
 async def set_roles(request: Request, user: Named, body: RolesBody, by: Administrator) -> UserView:
     """Set what a user may do; what is taken away ends at once."""
     service = service_of(request)
-    account = await _find(service, user)
+    account = await find(service, user)
     if account.id == by.subject and ADMIN not in body.roles:
         raise Problem(409, "own-account", detail="you cannot take the role admin from yourself")
     actor = service.actor(request, by.subject)
@@ -91,7 +91,8 @@ async def set_roles(request: Request, user: Named, body: RolesBody, by: Administ
     return UserView.of(changed)
 
 
-async def _find(service: AuthService, user: str) -> Account:
+async def find(service: AuthService, user: str) -> Account:
+    """Return the user of an id or user name; raises `Problem`."""
     account = await service.database.read(accounts.find, user)
     account = account or await service.database.read(accounts.find_by_username, user)
     if account is None:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided
+from auth_svc.assurance import LEVELS
 from auth_svc.clients import GRANT_TYPES
 from auth_svc.issuer import Issuer
 from auth_svc.resources import ADMIN_PATH, ADMIN_SCOPES, ALL_SCOPES
@@ -76,10 +77,11 @@ def describe(issuer: Issuer) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": AUTH_METHODS,
         "revocation_endpoint_auth_methods_supported": AUTH_METHODS,
         "introspection_endpoint_auth_methods_supported": AUTH_METHODS[:2],
+        "acr_values_supported": list(LEVELS),
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
         "claims_supported": [
-            *("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid"),
+            *("iss", "sub", "aud", "exp", "iat", "auth_time", "acr", "amr", "nonce", "at_hash", "sid"),
             *("name", "preferred_username", "updated_at", "email", "email_verified"),
         ],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],

@@ -7,7 +7,7 @@ import htpy as h
 
 from auth_svc.pages.layout import page
 
-SECTIONS: Final[tuple[tuple[str, str], ...]] = (("/account", "Profile"),)
+SECTIONS: Final[tuple[tuple[str, str], ...]] = (("/account", "Profile"), ("/account/security", "Security"))
 
 
 def account_section(title: str, path: str, *content: h.Node) -> h.Element:

@@ -8,12 +8,12 @@ from starlette.responses import Response
 from auth_svc import accounts, audit, sessions
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
-from auth_svc.site.browser import Visitor, read_page_form, redirect, render, sign_out_browser, visitor_of
 from auth_svc.pages.account import account_page
 from auth_svc.pages.notices import signed_out_page
 from auth_svc.passwords import SHORTEST, PasswordRejected
 from auth_svc.service import address_of, service_of
 from auth_svc.sessions import Session
+from auth_svc.site.browser import Visitor, read_page_form, redirect, render, sign_out_browser, visitor_of
 from lib_events.clock import to_datetime
 from lib_events.database import Connection
 

@@ -17,10 +17,12 @@ from auth_svc.issuer import Issuer
 from auth_svc.parameters import ParametersRejected, check_once, parse
 from auth_svc.service import act_as, service_of
 from auth_svc.sessions import LIFETIME_SECONDS, Session
+from auth_svc.sign_ins import LIFETIME_SECONDS as STEP_SECONDS
 from lib_events.database import Connection
 
 CSRF_FIELD = "csrf"
 GUEST_SECONDS = 3600
+OWN_PAGES = frozenset(("/oauth2/authorize", "/device", "/account", "/account/security"))  # a sign-in leads to
 
 
 class PageRefused(Exception):
@@ -60,6 +62,16 @@ def cookie_name(issuer: Issuer) -> str:
 def guest_cookie_name(issuer: Issuer) -> str:
     """The cookie of a browser that is not signed in."""
     return cookie_name(issuer) + "-guest"
+
+
+def step_cookie_name(issuer: Issuer) -> str:
+    """The cookie of a browser between the steps of a sign-in."""
+    return cookie_name(issuer) + "-step"
+
+
+def step_cookie_of(request: Request) -> str:
+    """What ties this browser to its sign-in under way; empty when there is none."""
+    return request.cookies.get(step_cookie_name(service_of(request).issuer), "")
 
 
 async def visitor_of(request: Request) -> Visitor:
@@ -140,6 +152,16 @@ def sign_in_browser(response: Response, issuer: Issuer, cookie: str) -> None:
     response.delete_cookie(guest_cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
 
 
+def give_step_cookie(response: Response, issuer: Issuer, cookie: str) -> None:
+    """Tie the browser to its sign-in until the next step."""
+    _set(response, issuer, step_cookie_name(issuer), cookie, STEP_SECONDS)
+
+
+def take_step_cookie(response: Response, issuer: Issuer) -> None:
+    """The sign-in is complete."""
+    response.delete_cookie(step_cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
+
+
 def sign_out_browser(response: Response, issuer: Issuer) -> None:
     """Take the browser's session away."""
     response.delete_cookie(cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
@@ -151,7 +173,7 @@ def way_on(wanted: str | None) -> str:
         parts = urlsplit(wanted or "")
     except ValueError:
         return "/account"
-    if not parts.scheme and not parts.netloc and parts.path in ("/oauth2/authorize", "/device", "/account"):
+    if not parts.scheme and not parts.netloc and parts.path in OWN_PAGES:
         return parts.path + (f"?{parts.query}" if parts.query else "")
     return "/account"
 

@@ -7,11 +7,11 @@ from starlette.responses import Response
 
 from auth_svc import device_codes
 from auth_svc.accounts import Account
-from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of
 from auth_svc.pages.consent import device_code_page, device_confirmation_page
 from auth_svc.pages.notices import done_page
 from auth_svc.service import service_of
 from auth_svc.sessions import Session
+from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of
 
 UNKNOWN = "No device is waiting with that code. Check it, or start again on the device."
 

@@ -5,29 +5,25 @@ from dataclasses import dataclass, field, replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, first_start, opaque, sessions
-from auth_svc.accounts import Account, AccountRejected, NewAccount, username_key
+from auth_svc import accounts, audit, first_start
+from auth_svc.accounts import Account, username_key
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
-from auth_svc.site.new_session import start_session
+from auth_svc.pages.sign_in import sign_in_page
+from auth_svc.rate_limits import TooManyAttempts
+from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
-    PageRefused,
     Visitor,
     read_page_form,
     read_pairs,
-    redirect,
     render,
-    sign_in_browser,
     visitor_of,
     way_on,
 )
-from auth_svc.pages.sign_in import registration_page, sign_in_page
-from auth_svc.passwords import SHORTEST, PasswordRejected
-from auth_svc.rate_limits import TooManyAttempts
-from auth_svc.service import AuthService, act_as, address_of, service_of
-from auth_svc.sessions import Session
+from auth_svc.site.new_session import start_session
 from lib_events.database import Connection
 
+AGAIN = "That is a change to how you sign in. Confirm that it is you."
 WRONG = "The user name or the password is wrong."
 
 
@@ -45,7 +41,9 @@ async def sign_in_form(request: Request) -> Response:
     visitor = await visitor_of(request)
     target = way_on(request.query_params.get("next"))
     hint = dict(read_pairs(target.partition("?")[2])).get("login_hint", "")
-    return await _show(request, visitor, target, username=hint[:64])
+    again = AGAIN if "again" in request.query_params and visitor.account is not None else None
+    username = visitor.account.username if again and visitor.account is not None else hint[:64]
+    return await _show(request, visitor, target, username=username, error=again)
 
 
 async def sign_in(request: Request) -> Response:

@@ -1,0 +1,98 @@
+"""The pages on which people look after the ways they sign in."""
+
+from collections.abc import Sequence
+
+import htpy as h
+import segno
+from markupsafe import Markup
+
+from auth_svc.factors import Factors
+from auth_svc.pages.account_frame import account_section
+from auth_svc.pages.layout import button, field, form, notice, page
+
+PATH = "/account/security"
+
+
+def security_page(*, csrf: str, factors: Factors, done: str | None = None, error: str | None = None) -> h.Element:
+    """What protects the account, and what could."""
+    return account_section(
+        "Security",
+        PATH,
+        notice(done, kind="done"),
+        notice(error),
+        _app(csrf, factors),
+        factors.any and _recovery(csrf, factors),
+    )
+
+
+def app_page(*, csrf: str, uri: str, secret: str, error: str | None = None) -> h.Element:
+    """Show the secret to scan or to type, and ask for a first code."""
+    drawing = segno.make(uri, error="m").svg_inline(omitsize=True, border=2, svgclass=None, lineclass=None)
+    return page(
+        "Set up an authenticator app",
+        h.p["Scan this with the app, or type the key into it."],
+        h.div(".qr", role="img", aria_label="QR code for the authenticator app")[Markup(drawing)],  # noqa: S704 - segno's
+        h.p(".secret")[h.code[" ".join(secret[start : start + 4] for start in range(0, len(secret), 4))]],
+        notice(error),
+        form(
+            f"{PATH}/app/confirm",
+            csrf,
+            field(
+                "The code that the app shows now",
+                "code",
+                type="text",
+                inputmode="numeric",
+                autocomplete="one-time-code",
+                pattern="[0-9 ]*",
+                maxlength="7",
+                required=True,
+                autofocus=True,
+                class_="code",
+            ),
+            button("Confirm"),
+        ),
+        h.p(".aside")[h.a(href=PATH)["Not now"]],
+    )
+
+
+def recovery_codes_page(*, codes: Sequence[str], done: str | None = None) -> h.Element:
+    """Show recovery codes, for the only time."""
+    return page(
+        "Keep these recovery codes",
+        notice(done, kind="done"),
+        h.p["Each lets you in once when you have lost everything else. They are shown now and never again."],
+        h.ul(".recovery-codes")[(h.li[h.code[code]] for code in codes)],
+        h.p(".hint")["Print them, or keep them in a password manager, but not on your phone alone."],
+        h.p(".aside")[h.a(href=PATH)["I have kept them"]],
+    )
+
+
+def _app(csrf: str, factors: Factors) -> h.Node:
+    what = (
+        form(f"{PATH}/app/remove", csrf, button("Remove", kind="secondary small"))
+        if factors.app
+        else form(f"{PATH}/app", csrf, button("Set up", kind="secondary small"))
+    )
+    return [
+        h.h2["Authenticator app"],
+        h.div(".factor")[
+            h.p[
+                "Codes from your app are asked for when you sign in."
+                if factors.app
+                else "An app on your phone makes a new code every 30 seconds."
+            ],
+            what,
+        ],
+    ]
+
+
+def _recovery(csrf: str, factors: Factors) -> h.Node:
+    left = factors.recovery_codes
+    return [
+        h.h2["Recovery codes"],
+        notice("Few recovery codes are left. Make new ones.") if left < 3 else None,
+        h.div(".factor")[
+            h.p[f"{left} of 10 left." if left != 1 else "One of 10 left."],
+            form(f"{PATH}/recovery-codes", csrf, button("Make new codes", kind="secondary small")),
+        ],
+    ]
