@@ -37,6 +37,7 @@ ISSUER = "http://127.0.0.1:8001"
 APP = "http://127.0.0.1:8002"
 GUI = "http://127.0.0.1:8000"
 GUI_CALLBACK = f"{GUI}/callback"
+OWN = "own"  # the origin of the page itself
 PASSWORD = "correct horse battery staple"
 SCOPE = "openid profile workflows:read workflows:run"
 
@@ -68,7 +69,7 @@ class Browser:
         return self.page
 
     async def submit(
-        self, *, form: int = 0, origin: str | None = ISSUER, action: str | None = None, **values: str
+        self, *, form: int = 0, origin: str | None = OWN, action: str | None = None, **values: str
     ) -> httpx.Response:
         """Send the form of that place on the page, or the one that leads to `action`."""
         assert self.page is not None
@@ -76,7 +77,7 @@ class Browser:
         reader.feed(self.page.text)
         found = reader.forms if action is None else [each for each in reader.forms if each[0] == action]
         action, fields = found[form]
-        headers = {"origin": origin} if origin else {}
+        headers = {"origin": self.origin if origin == OWN else origin} if origin else {}
         self.page = await self._follow(await self.http.post(action, data=fields | values, headers=headers))
         return self.page
 
@@ -101,10 +102,12 @@ class Browser:
             answer = await self.http.get(answer.headers["location"])
         return answer
 
-    @staticmethod
-    def _is_ours(location: str) -> bool:
-        parts = urlsplit(location)
-        return not parts.netloc or location.startswith(ISSUER + "/")
+    @property
+    def origin(self) -> str:
+        return str(self.http.base_url).rstrip("/")
+
+    def _is_ours(self, location: str) -> bool:
+        return not urlsplit(location).netloc or location.startswith(self.origin + "/")
 
 
 @dataclass
@@ -264,12 +267,13 @@ def run_provider() -> Any:
 
 
 @contextmanager
-def served(folder: Path, **variables: str) -> Iterator[AuthSettings]:
+def served(folder: Path, *, host: str = "127.0.0.1", **variables: str) -> Iterator[AuthSettings]:
     """Serve an AuthService on SQLite as a process of its own; yields its settings."""
     (port,) = free_ports(1)
     database_url = f"sqlite:///{folder}/served.db"
-    settings = AuthSettings(data=folder / "evs", auth_database_url=database_url, auth_port=port)
-    given = {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": database_url}
+    url = f"http://{host}:{port}"
+    settings = AuthSettings(data=folder / "evs", auth_database_url=database_url, auth_port=port, auth_url=url)
+    given = {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": database_url, "EVS_AUTH_URL": url}
     command = [sys.executable, "-m", "auth_svc", "--data", str(settings.data), "--port", str(port)]
     log = folder / "served.log"
     with (

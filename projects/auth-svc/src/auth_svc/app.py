@@ -132,6 +132,7 @@ def _wire(
         passwords=passwords,
         sign_in_limits=SignInLimits(),
         second_factor_limits=SignInLimits(),
+        passkey_limits=Attempts(Limit(60, 300)),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
         sealing_key=SealingKey(create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate)),

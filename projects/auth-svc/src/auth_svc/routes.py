@@ -8,7 +8,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from auth_svc.endpoints import authorize, discovery, logout, revocation_feed, token, token_status, userinfo
-from auth_svc.site import account, device, registration, second_factor, security, sign_in
+from auth_svc.site import account, device, passkeys, registration, second_factor, security, sign_in
 from auth_svc.site.browser import redirect
 
 STATIC = Path(__file__).parent / "static"
@@ -53,6 +53,8 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/login", sign_in.sign_in),
     ("GET", "/login/second", second_factor.second_factor_form),
     ("POST", "/login/second", second_factor.second_factor),
+    ("POST", "/login/second/passkey", passkeys.second_step),
+    ("POST", "/login/passkey", passkeys.sign_in_with_passkey),
     ("GET", "/register", registration.registration_form),
     ("POST", "/register", registration.register),
     ("POST", "/consent", authorize.consent),
@@ -68,6 +70,9 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/account/security/app/confirm", security.confirm_app),
     ("POST", "/account/security/app/remove", security.remove_app),
     ("POST", "/account/security/recovery-codes", security.renew_recovery_codes),
+    ("POST", "/account/security/passkeys", passkeys.add),
+    ("POST", "/account/security/passkeys/remove", passkeys.remove),
+    ("GET", "/static/passkeys.js", _static("passkeys.js", "text/javascript")),
     ("GET", "/static/auth.css", _static("auth.css", "text/css")),
     ("GET", "/static/icon.svg", _static("icon.svg", "image/svg+xml")),
 )

@@ -31,6 +31,7 @@ class AuthService:
     passwords: Passwords
     sign_in_limits: SignInLimits
     second_factor_limits: SignInLimits
+    passkey_limits: Attempts  # nobody guesses one; a flood of them is still work
     user_code_limits: Attempts
     device_limits: Attempts
     sealing_key: SealingKey  # of what must be used again: secrets of apps and of clients elsewhere

@@ -1,6 +1,7 @@
 """The pages on which people look after the ways they sign in."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import htpy as h
 import segno
@@ -8,18 +9,34 @@ from markupsafe import Markup
 
 from auth_svc.factors import Factors
 from auth_svc.pages.account_frame import account_section
-from auth_svc.pages.layout import button, field, form, notice, page
+from auth_svc.pages.layout import button, field, form, hidden, notice, page
+from auth_svc.pages.passkeys import passkey_form
+from auth_svc.passkeys import Passkey
+from lib_events.clock import to_datetime
 
 PATH = "/account/security"
+WITHOUT_NAME = (
+    "Passkeys are not offered here: browsers make them for a host name, and this service is reached by an address. "
+    "On this machine, the name localhost will do."
+)
 
 
-def security_page(*, csrf: str, factors: Factors, done: str | None = None, error: str | None = None) -> h.Element:
+def security_page(
+    *,
+    csrf: str,
+    factors: Factors,
+    passkeys: Sequence[Passkey],
+    passkey_options: str | None,
+    done: str | None = None,
+    error: str | None = None,
+) -> h.Element:
     """What protects the account, and what could."""
     return account_section(
         "Security",
         PATH,
         notice(done, kind="done"),
         notice(error),
+        _passkeys(csrf, passkeys, passkey_options),
         _app(csrf, factors),
         factors.any and _recovery(csrf, factors),
     )
@@ -65,6 +82,44 @@ def recovery_codes_page(*, codes: Sequence[str], done: str | None = None) -> h.E
         h.p(".hint")["Print them, or keep them in a password manager, but not on your phone alone."],
         h.p(".aside")[h.a(href=PATH)["I have kept them"]],
     )
+
+
+def _passkeys(csrf: str, passkeys: Sequence[Passkey], options: str | None) -> h.Node:
+    return [
+        h.h2["Passkeys"],
+        h.p(".hint")["Sign in with your fingerprint, face or device PIN; no page that looks like ours can take it."],
+        bool(passkeys) and h.ul(".sessions")[(_passkey(csrf, passkey) for passkey in passkeys)],
+        _new_passkey(csrf, options) if options else h.p(".hint")[WITHOUT_NAME],
+    ]
+
+
+def _new_passkey(csrf: str, options: str) -> h.Node:
+    named = field(
+        "Name of the passkey", "name", type="text", autocomplete="off", maxlength="60", placeholder="My phone"
+    )
+    return passkey_form(f"{PATH}/passkeys", csrf, options, "Add a passkey", named)
+
+
+def _passkey(csrf: str, passkey: Passkey) -> h.Element:
+    added = to_datetime(passkey.created_at)
+    used = to_datetime(passkey.used_at) if passkey.used_at else None
+    return h.li[
+        h.div[
+            h.strong[passkey.name],
+            passkey.synced and h.span(".role")["synced"],
+            h.p(".hint")["Added ", _day(added), [", last used ", _day(used)] if used else ", not used yet"],
+        ],
+        form(
+            f"{PATH}/passkeys/remove",
+            csrf,
+            hidden("passkey", passkey.id),
+            button("Remove", kind="secondary small", aria_label=f"Remove {passkey.name}"),
+        ),
+    ]
+
+
+def _day(moment: datetime) -> h.Element:
+    return h.time(datetime=moment.isoformat())[moment.strftime("%d %b %Y")]
 
 
 def _app(csrf: str, factors: Factors) -> h.Node:

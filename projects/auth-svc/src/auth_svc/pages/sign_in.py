@@ -6,6 +6,7 @@ from urllib.parse import quote
 import htpy as h
 
 from auth_svc.pages.layout import button, field, form, hidden, notice, page
+from auth_svc.pages.passkeys import passkey_form
 
 
 def sign_in_page(
@@ -16,6 +17,7 @@ def sign_in_page(
     username: str = "",
     error: str | None = None,
     registration: bool = False,
+    passkey_options: str | None = None,
 ) -> h.Element:
     """Ask for user name and password."""
     to = h.p(".lead")["to go on to ", h.strong[client]] if client else h.p(".lead")["with your account"]
@@ -32,7 +34,7 @@ def sign_in_page(
                 "username",
                 type="text",
                 value=username,
-                autocomplete="username",
+                autocomplete="username webauthn" if passkey_options else "username",
                 autocapitalize="none",
                 spellcheck="false",
                 required=True,
@@ -47,6 +49,10 @@ def sign_in_page(
                 autofocus=bool(username),
             ),
             button("Sign in"),
+        ),
+        passkey_options
+        and passkey_form(
+            "/login/passkey", csrf, passkey_options, "Sign in with a passkey", hidden("next", way_on), conditional=True
         ),
         registration
         and h.p(".aside")["No account yet? ", h.a(href=f"/register?next={quote(way_on, safe='')}")["Make one"]],

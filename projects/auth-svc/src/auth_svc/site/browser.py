@@ -128,10 +128,11 @@ def render(
     visitor: Visitor | None = None,
     status: int = 200,
     form_targets: Iterable[str] = (),
+    scripted: bool = False,
 ) -> Response:
     """Answer with a page; `form_targets` are the URLs its forms may lead to beyond our own pages."""
     issuer, response = service_of(request).issuer, HTMLResponse(str(page), status)
-    _protect(response, form_targets)
+    _protect(response, form_targets, scripted=scripted)
     if issuer.secure:
         response.headers["strict-transport-security"] = "max-age=31536000"
     if visitor is not None and visitor.account is None and visitor.cookie is not None:
@@ -183,10 +184,11 @@ def _load(connection: Connection, cookie: str) -> tuple[Session | None, Account 
     return session, accounts.find(connection, session.user_id) if session else None
 
 
-def _protect(response: Response, form_targets: Iterable[str]) -> None:
+def _protect(response: Response, form_targets: Iterable[str], *, scripted: bool) -> None:
     """Set the headers of every page."""
+    script = "script-src 'self'; " if scripted else ""
     policy = (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        f"default-src 'none'; {script}style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'; "
         f"form-action {' '.join(("'self'", *map(_form_source, form_targets)))}"
     )

@@ -27,6 +27,7 @@ from auth_svc.site.browser import (
     take_step_cookie,
     visitor_of,
 )
+from auth_svc.site.ceremonies import options_for_second_step
 from auth_svc.site.new_session import NewSession, make_session
 from lib_events.database import Connection
 from lib_events.sealed import SealingKey
@@ -119,14 +120,16 @@ async def _show(
     service = service_of(request)
     has = await service.database.read(factors.of_user, sign_in.user_id)
     client, targets = await client_behind(service, sign_in.way_on)
+    options = await options_for_second_step(request, sign_in.user_id)
     page = second_factor_page(
         csrf=visitor.csrf,
         factors=Factors(passkeys=has.passkeys) if sign_in.wanted == PHISHING_RESISTANT else has,
+        passkey_options=options,
         client=client,
         strengthens=sign_in.session_id is not None,
         error=error,
     )
-    return render(request, page, visitor=visitor, status=status, form_targets=targets)
+    return render(request, page, visitor=visitor, status=status, form_targets=targets, scripted=options is not None)
 
 
 def _over() -> PageRefused:

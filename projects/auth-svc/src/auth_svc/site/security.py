@@ -7,7 +7,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, authenticator_apps, factors, recovery_codes
+from auth_svc import accounts, authenticator_apps, factors, passkeys, recovery_codes
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
 from auth_svc.families import MICROS
@@ -15,6 +15,7 @@ from auth_svc.pages.security import app_page, recovery_codes_page, security_page
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.sessions import Session
 from auth_svc.site.browser import Visitor, read_page_form, redirect, render, visitor_of
+from auth_svc.site.ceremonies import options_to_add
 from lib_events.database import Connection
 from lib_events.sealed import SealingKey
 
@@ -120,8 +121,10 @@ async def show(
 ) -> Response:
     """Show what protects the account."""
     has = await service_of(request).database.read(factors.of_user, account.id)
-    page = security_page(csrf=visitor.csrf, factors=has, done=done, error=error)
-    return render(request, page, visitor=visitor, status=422 if error else 200)
+    held = await service_of(request).database.read(passkeys.of_user, account.id)
+    options = await options_to_add(request, visitor, account)
+    page = security_page(csrf=visitor.csrf, factors=has, passkeys=held, passkey_options=options, done=done, error=error)
+    return render(request, page, visitor=visitor, status=422 if error else 200, scripted=options is not None)
 
 
 async def show_added(wanted: Change, codes: list[str], *, done: str) -> Response:
