@@ -42,6 +42,12 @@ def reaches(methods: Iterable[str], level: str | None) -> bool:
     return level is None or LEVELS.index(acr_of(methods)) >= LEVELS.index(level)
 
 
+def highest(*levels: str | None) -> str | None:
+    """The one that includes the others; None when there is none."""
+    given = [LEVELS.index(level) for level in levels if level is not None]
+    return LEVELS[max(given)] if given else None
+
+
 def lowest(requested: Iterable[str]) -> str | None:
     """The lowest of the levels that are asked for, since any of them will do; None when we know none of them."""
     known = [LEVELS.index(level) for level in requested if level in LEVELS]

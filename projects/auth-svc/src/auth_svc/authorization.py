@@ -8,9 +8,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Error
 
 from auth_svc.accounts import Account
+from auth_svc.assurance import TWO_FACTORS, highest, lowest, reaches
 from auth_svc.clients import Client
 from auth_svc.consents import Consent
 from auth_svc.effects import Effect
+from auth_svc.factors import NOTHING, Factors
 from auth_svc.families import MICROS
 from auth_svc.id_token_hint import read_id_token_hint
 from auth_svc.issuer import Issuer
@@ -33,6 +35,8 @@ class AuthorizationRows:
     session: Session | None = None
     account: Account | None = None
     consent: Consent | None = None
+    factors: Factors = NOTHING  # what the person has beside the password
+    needs_two: bool = False  # a role of theirs takes two factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,21 @@ class SignInNeeded:
 
 
 @dataclass(frozen=True, slots=True)
+class StepNeeded:
+    """The person is signed in and has to prove one more factor for `level`, and comes back with `query`."""
+
+    query: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class FactorNeeded:
+    """The person has to set up a second factor before anything else, and comes back with `query`."""
+
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConsentNeeded:
     """The person has to be asked."""
 
@@ -70,7 +89,7 @@ class ConsentNeeded:
     redirect_uri: str
 
 
-type Outcome = Refused | SendBack | SignInNeeded | ConsentNeeded
+type Outcome = Refused | SendBack | SignInNeeded | StepNeeded | FactorNeeded | ConsentNeeded
 
 
 @dataclass(slots=True)
@@ -197,6 +216,24 @@ def _check_signed_in(request: _Request) -> Outcome | None:
     return SignInNeeded(urlencode(kept), request.redirect_uri)
 
 
+def _check_level(request: _Request) -> Outcome | None:
+    """OpenID Connect Core section 3.1.2.1 and RFC 9470 section 5; levels that nobody here knows are not asked for."""
+    session, rows = request.rows.session, request.rows
+    assert session is not None  # noqa: S101 - checked before
+    asked = lowest(request.data.get("acr_values", "").split())
+    level = highest(asked, TWO_FACTORS if rows.needs_two else None)
+    if level is None or reaches(session.methods, level):
+        return None
+    if "none" in request.prompts:
+        return _refuse(request, "login_required", "The person has to prove more than they did.")
+    if rows.factors.can_reach(level):
+        return StepNeeded(urlencode(request.pairs), level)
+    if rows.needs_two and not rows.factors.any:
+        return FactorNeeded(urlencode(request.pairs))
+    # OpenID Connect Core Unmet Authentication Requirements 1.0 section 2.
+    return _refuse(request, "unmet_authentication_requirements", "The person has not set up what that takes.")
+
+
 def _check_consent(request: _Request) -> Outcome | None:
     rows = request.rows
     assert rows.client is not None  # noqa: S101 - Authlib found it
@@ -217,6 +254,7 @@ CHECKS: tuple[Callable[[_Request], Outcome | None], ...] = (
     _check_hint,
     _check_resources,
     _check_signed_in,
+    _check_level,
     _check_consent,
 )
 

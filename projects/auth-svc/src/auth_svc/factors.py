@@ -1,14 +1,17 @@
 """What an account has beside its password; adding and taking away is told by event and audit."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
 
 from auth_svc import accounts, sign_ins
 from auth_svc.accounts import Account, AccountUnknown
+from auth_svc.assurance import PHISHING_RESISTANT
 from auth_svc.audit import Actor, record
 from auth_svc.tables import authenticator_apps, passkeys, recovery_codes
 from lib_auth.events import UserFactorAdded, UserFactorData, UserFactorRemoved
+from lib_auth.principal import with_included
 from lib_events.database import Connection
 from lib_events.event import Event
 
@@ -26,10 +29,17 @@ class Factors:
     passkeys: int = 0
     recovery_codes: int = 0  # those that are left
 
+    def can_reach(self, level: str) -> bool:
+        """Whether who has all this can prove that much."""
+        return self.passkeys > 0 if level == PHISHING_RESISTANT else self.any
+
     @property
     def any(self) -> bool:
         """Whether a sign-in takes a second step; recovery codes stand in for a factor and are none themselves."""
         return self.app or self.passkeys > 0
+
+
+NOTHING = Factors()
 
 
 def of_user(connection: Connection, user_id: str) -> Factors:
@@ -42,6 +52,11 @@ def of_user(connection: Connection, user_id: str) -> Factors:
         passkeys=connection.scalar(select(func.count()).where(keys.user_id == user_id)) or 0,
         recovery_codes=connection.scalar(unused) or 0,
     )
+
+
+def are_required(account: Account, roles: Iterable[str]) -> bool:
+    """Whether one of the roles whose holders must have a second factor is theirs."""
+    return not with_included(account.roles).isdisjoint(roles)
 
 
 def tell_added(connection: Connection, account: Account, factor: str, actor: Actor) -> None:

@@ -8,7 +8,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from auth_svc.endpoints import authorize, discovery, logout, revocation_feed, token, token_status, userinfo
-from auth_svc.site import account, device, passkeys, registration, second_factor, security, sign_in
+from auth_svc.site import account, device, passkeys, registration, second_factor, security, sign_in, step_up
 from auth_svc.site.browser import redirect
 
 STATIC = Path(__file__).parent / "static"
@@ -53,6 +53,7 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/login", sign_in.sign_in),
     ("GET", "/login/second", second_factor.second_factor_form),
     ("POST", "/login/second", second_factor.second_factor),
+    ("GET", "/login/step-up", step_up.step_up),
     ("POST", "/login/second/passkey", passkeys.second_step),
     ("POST", "/login/passkey", passkeys.sign_in_with_passkey),
     ("GET", "/register", registration.registration_form),

@@ -28,7 +28,9 @@ class SignIn:
 
 
 def begin(connection: Connection, sign_in: SignIn, now: int) -> None:
-    """Keep a sign-in for a few minutes; its browser alone knows the cookie."""
+    """Keep a sign-in for a few minutes, known to its browser alone; of a session one at a time."""
+    if sign_in.session_id is not None:
+        connection.execute(delete(sign_ins).where(sign_ins.c.session_id == sign_in.session_id))
     connection.execute(
         insert(sign_ins).values(
             digest=sign_in.digest,

@@ -6,15 +6,34 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import authorization, consents, effects
-from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded
+from auth_svc import authorization, consents, effects, factors
+from auth_svc.authorization import (
+    AuthorizationRows,
+    ConsentNeeded,
+    FactorNeeded,
+    Outcome,
+    Refused,
+    SendBack,
+    SignInNeeded,
+    StepNeeded,
+)
 from auth_svc.consents import Consent
 from auth_svc.effects import Effect
 from auth_svc.endpoints.oauth_http import REPEATABLE
 from auth_svc.pages.consent import consent_page
 from auth_svc.parameters import read_form
 from auth_svc.service import AuthService, service_of
-from auth_svc.site.browser import PageRefused, Visitor, read_page_form, read_pairs, redirect, render, visitor_of
+from auth_svc.site.browser import (
+    PageRefused,
+    Visitor,
+    read_page_form,
+    read_pairs,
+    redirect,
+    render,
+    set_up_url,
+    step_up_url,
+    visitor_of,
+)
 from auth_svc.token_rows import usable_client
 from lib_events.database import Connection
 
@@ -56,7 +75,8 @@ async def consent(request: Request) -> Response:
 async def load(service: AuthService, pairs: Pairs, visitor: Visitor) -> AuthorizationRows:
     """Read what an authorization request names."""
     client_id = dict(reversed(pairs)).get("client_id")
-    return await service.database.read(_load, client_id, visitor, service.issuer.is_loopback)
+    required = tuple(service.settings.require_second_factor)
+    return await service.database.read(_load, client_id, visitor, service.issuer.is_loopback, required)
 
 
 async def client_behind(service: AuthService, way_on: str) -> tuple[str | None, tuple[str, ...]]:
@@ -81,6 +101,10 @@ async def _act(
             raise PageRefused(400, "That request is not right", text, code=error)
         case SignInNeeded(wanted, _):
             return redirect(f"/login?next={quote(f'{PATH}?{wanted}', safe='')}")
+        case StepNeeded(wanted, level):
+            return redirect(step_up_url(f"{PATH}?{wanted}", level))
+        case FactorNeeded(wanted):
+            return redirect(set_up_url(f"{PATH}?{wanted}"))
         case ConsentNeeded(client, account, scopes, _, redirect_uri):
             page = consent_page(
                 csrf=visitor.csrf, query=query, client=client.name, username=account.username, scopes=scopes
@@ -113,12 +137,16 @@ def _load(
     client_id: str | None,
     visitor: Visitor,
     loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
+    required: Sequence[str],
 ) -> AuthorizationRows:
     client = usable_client(connection, client_id, loopback)
-    remembered = None
-    if client is not None and visitor.account is not None:
-        remembered = consents.find(connection, visitor.account.id, client.id)
-    return AuthorizationRows(client, visitor.session, visitor.account, remembered)
+    account = visitor.account
+    if client is None or account is None:
+        return AuthorizationRows(client, visitor.session, account)
+    remembered = consents.find(connection, account.id, client.id)
+    has = factors.of_user(connection, account.id)
+    needs_two = factors.are_required(account, required)
+    return AuthorizationRows(client, visitor.session, account, remembered, has, needs_two)
 
 
 def _now(request: Request) -> int:

@@ -27,6 +27,7 @@ def security_page(
     factors: Factors,
     passkeys: Sequence[Passkey],
     passkey_options: str | None,
+    way_on: str | None = None,
     done: str | None = None,
     error: str | None = None,
 ) -> h.Element:
@@ -36,13 +37,14 @@ def security_page(
         PATH,
         notice(done, kind="done"),
         notice(error),
-        _passkeys(csrf, passkeys, passkey_options),
-        _app(csrf, factors),
+        _why(factors, way_on),
+        _passkeys(csrf, passkeys, passkey_options, way_on),
+        _app(csrf, factors, way_on),
         factors.any and _recovery(csrf, factors),
     )
 
 
-def app_page(*, csrf: str, uri: str, secret: str, error: str | None = None) -> h.Element:
+def app_page(*, csrf: str, uri: str, secret: str, way_on: str | None = None, error: str | None = None) -> h.Element:
     """Show the secret to scan or to type, and ask for a first code."""
     drawing = segno.make(uri, error="m").svg_inline(omitsize=True, border=2, svgclass=None, lineclass=None)
     return page(
@@ -54,6 +56,7 @@ def app_page(*, csrf: str, uri: str, secret: str, error: str | None = None) -> h
         form(
             f"{PATH}/app/confirm",
             csrf,
+            hidden("next", way_on),
             field(
                 "The code that the app shows now",
                 "code",
@@ -72,7 +75,7 @@ def app_page(*, csrf: str, uri: str, secret: str, error: str | None = None) -> h
     )
 
 
-def recovery_codes_page(*, codes: Sequence[str], done: str | None = None) -> h.Element:
+def recovery_codes_page(*, codes: Sequence[str], done: str | None = None, way_on: str | None = None) -> h.Element:
     """Show recovery codes, for the only time."""
     return page(
         "Keep these recovery codes",
@@ -80,24 +83,34 @@ def recovery_codes_page(*, codes: Sequence[str], done: str | None = None) -> h.E
         h.p["Each lets you in once when you have lost everything else. They are shown now and never again."],
         h.ul(".recovery-codes")[(h.li[h.code[code]] for code in codes)],
         h.p(".hint")["Print them, or keep them in a password manager, but not on your phone alone."],
-        h.p(".aside")[h.a(href=PATH)["I have kept them"]],
+        h.p(".aside")[h.a(href=way_on or PATH)["I have kept them"]],
+        wide=True,
     )
 
 
-def _passkeys(csrf: str, passkeys: Sequence[Passkey], options: str | None) -> h.Node:
+def _why(factors: Factors, way_on: str | None) -> h.Node:
+    """Tell who was sent here on their way why, and let them go on once nothing is missing."""
+    if way_on is None:
+        return None
+    if factors.any:
+        return h.p[h.a(href=way_on)["Go on to where you were going"]]
+    return notice("Your role takes more than a password. Set up a passkey or an authenticator app to go on.")
+
+
+def _passkeys(csrf: str, passkeys: Sequence[Passkey], options: str | None, way_on: str | None) -> h.Node:
     return [
         h.h2["Passkeys"],
         h.p(".hint")["Sign in with your fingerprint, face or device PIN; no page that looks like ours can take it."],
         bool(passkeys) and h.ul(".sessions")[(_passkey(csrf, passkey) for passkey in passkeys)],
-        _new_passkey(csrf, options) if options else h.p(".hint")[WITHOUT_NAME],
+        _new_passkey(csrf, options, way_on) if options else h.p(".hint")[WITHOUT_NAME],
     ]
 
 
-def _new_passkey(csrf: str, options: str) -> h.Node:
+def _new_passkey(csrf: str, options: str, way_on: str | None) -> h.Node:
     named = field(
         "Name of the passkey", "name", type="text", autocomplete="off", maxlength="60", placeholder="My phone"
     )
-    return passkey_form(f"{PATH}/passkeys", csrf, options, "Add a passkey", named)
+    return passkey_form(f"{PATH}/passkeys", csrf, options, "Add a passkey", hidden("next", way_on), named)
 
 
 def _passkey(csrf: str, passkey: Passkey) -> h.Element:
@@ -122,11 +135,11 @@ def _day(moment: datetime) -> h.Element:
     return h.time(datetime=moment.isoformat())[moment.strftime("%d %b %Y")]
 
 
-def _app(csrf: str, factors: Factors) -> h.Node:
+def _app(csrf: str, factors: Factors, way_on: str | None) -> h.Node:
     what = (
         form(f"{PATH}/app/remove", csrf, button("Remove", kind="secondary small"))
         if factors.app
-        else form(f"{PATH}/app", csrf, button("Set up", kind="secondary small"))
+        else form(f"{PATH}/app", csrf, hidden("next", way_on), button("Set up", kind="secondary small"))
     )
     return [
         h.h2["Authenticator app"],

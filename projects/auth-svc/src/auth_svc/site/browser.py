@@ -5,7 +5,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import htpy as h
 from starlette.requests import Request
@@ -166,6 +166,16 @@ def take_step_cookie(response: Response, issuer: Issuer) -> None:
 def sign_out_browser(response: Response, issuer: Issuer) -> None:
     """Take the browser's session away."""
     response.delete_cookie(cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
+
+
+def step_up_url(target: str, level: str) -> str:
+    """Where somebody who is signed in proves one more factor on the way to `target`."""
+    return f"/login/step-up?{urlencode({'level': level, 'next': target})}"
+
+
+def set_up_url(target: str) -> str:
+    """Where somebody sets up a second factor on the way to `target`."""
+    return f"/account/security?{urlencode({'next': target})}"
 
 
 def way_on(wanted: str | None) -> str:

@@ -1,5 +1,6 @@
 """The end of every sign-in: whoever proved enough of who they are gets a session, and their browser its cookie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,7 +14,7 @@ from auth_svc.audit import Actor
 from auth_svc.service import act_as, service_of
 from auth_svc.sessions import Session
 from auth_svc.sign_ins import SignIn
-from auth_svc.site.browser import PageRefused, Visitor, give_step_cookie, redirect, sign_in_browser
+from auth_svc.site.browser import PageRefused, Visitor, give_step_cookie, redirect, set_up_url, sign_in_browser
 from lib_events.database import Connection
 
 SECOND_STEP = "/login/second"
@@ -54,14 +55,16 @@ async def start_session(
     service = service_of(request)
     act_as(account.id)
     proven = _Proven(account, methods, target, NewSession.of(request, visitor), opaque.new_secret())
-    match await service.database.transact(_start, proven, service.actor(request, account.id)):
+    roles = tuple(service.settings.require_second_factor)
+    outcome = await service.database.transact(_start, proven, roles, service.actor(request, account.id))
+    match outcome:
         case "refused":
             raise PageRefused(403, "You cannot sign in", "The account was changed meanwhile. Try again.")
         case "second step":
             response = redirect(SECOND_STEP)
             give_step_cookie(response, service.issuer, proven.step_cookie)
             return response
-    response = redirect(target)
+    response = redirect(set_up_url(target) if outcome == "factor needed" else target)
     sign_in_browser(response, service.issuer, proven.new.cookie)
     return response
 
@@ -76,7 +79,10 @@ def make_session(
     sessions.start(connection, new.cookie, account.id, actor, new.user_agent, methods=methods)
 
 
-def _start(connection: Connection, proven: _Proven, actor: Actor) -> Literal["refused", "second step", "started"]:
+type Outcome = Literal["refused", "second step", "factor needed", "started"]
+
+
+def _start(connection: Connection, proven: _Proven, roles: Sequence[str], actor: Actor) -> Outcome:
     """Start a session, or keep what was proven until the second step; refuse when it is no longer so.
 
     Hashing takes a while. A password that was set meanwhile has ended every session of the old one, and must end this.
@@ -89,4 +95,5 @@ def _start(connection: Connection, proven: _Proven, actor: Actor) -> Literal["re
         sign_ins.begin(connection, sign_in, actor.at)
         return "second step"
     make_session(connection, account, proven.methods, proven.new, actor)
-    return "started"
+    lacking = SEVERAL not in proven.methods and factors.are_required(account, roles)
+    return "factor needed" if lacking else "started"

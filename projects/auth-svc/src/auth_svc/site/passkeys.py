@@ -64,7 +64,7 @@ async def add(wanted: Change) -> Response:
     added = partial(_add, Answer(ceremony, wanted.form.get("credential", "")), wanted.form.get("name", ""))
     codes = await wanted.service.database.transact(added, wanted.account, wanted.actor)
     if codes is None:
-        return await show(wanted.request, wanted.visitor, wanted.account, error=NOT_ADDED)
+        return await show(wanted.request, wanted.visitor, wanted.account, target=wanted.target, error=NOT_ADDED)
     return await show_added(wanted, codes, done="The passkey is added.")
 
 

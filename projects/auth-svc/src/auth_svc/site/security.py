@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +15,7 @@ from auth_svc.families import MICROS
 from auth_svc.pages.security import app_page, recovery_codes_page, security_page
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.sessions import Session
-from auth_svc.site.browser import Visitor, read_page_form, redirect, render, visitor_of
+from auth_svc.site.browser import Visitor, read_page_form, redirect, render, visitor_of, way_on
 from auth_svc.site.ceremonies import options_to_add
 from lib_events.database import Connection
 from lib_events.sealed import SealingKey
@@ -40,6 +41,11 @@ class Change:
         """The service that is asked."""
         return service_of(self.request)
 
+    @property
+    def target(self) -> str | None:
+        """Where the person was going when they were asked for this change."""
+        return _target(self.form.get("next"))
+
 
 def change(act: Callable[[Change], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Let `act` happen for whoever proved a moment ago who they are; everybody else does that first."""
@@ -58,7 +64,9 @@ def change(act: Callable[[Change], Awaitable[Response]]) -> Callable[[Request], 
 async def security(request: Request) -> Response:
     """Show what protects the account."""
     visitor = await visitor_of(request)
-    return redirect(SIGN_IN) if visitor.account is None else await show(request, visitor, visitor.account)
+    if visitor.account is None:
+        return redirect(SIGN_IN)
+    return await show(request, visitor, visitor.account, target=_target(request.query_params.get("next")))
 
 
 @change
@@ -66,7 +74,8 @@ async def set_up_app(wanted: Change) -> Response:
     """Make the secret of an authenticator app."""
     key = wanted.service.sealing_key
     made = await wanted.service.database.transact(authenticator_apps.set_up, wanted.account, key, wanted.actor)
-    return redirect(f"{PATH}/app" if made else PATH)
+    on = f"?{urlencode({'next': wanted.target})}" if wanted.target else ""
+    return redirect(f"{PATH}/app{on}" if made else PATH)
 
 
 async def app_form(request: Request) -> Response:
@@ -74,7 +83,8 @@ async def app_form(request: Request) -> Response:
     service, visitor = service_of(request), await visitor_of(request)
     if visitor.account is None or not is_fresh(visitor.session, service.clock.micros()):
         return to_sign_in()
-    return await _show_app(request, visitor, visitor.account)
+    target = _target(request.query_params.get("next"))
+    return await _show_app(request, visitor, visitor.account, target=target)
 
 
 @change
@@ -85,7 +95,7 @@ async def confirm_app(wanted: Change) -> Response:
     confirm = partial(_confirm_app, wanted.form.get("code", "")[:20], service.sealing_key)
     codes = await service.database.transact(confirm, account, wanted.actor)
     if codes is None:
-        return await _show_app(request, wanted.visitor, account, error=WRONG)
+        return await _show_app(request, wanted.visitor, account, target=wanted.target, error=WRONG)
     service.second_factor_limits.succeeded(account.id, address_of(request))
     return await show_added(wanted, codes, done="The authenticator app is set up.")
 
@@ -117,21 +127,36 @@ def to_sign_in() -> Response:
 
 
 async def show(
-    request: Request, visitor: Visitor, account: Account, *, done: str | None = None, error: str | None = None
+    request: Request,
+    visitor: Visitor,
+    account: Account,
+    *,
+    target: str | None = None,
+    done: str | None = None,
+    error: str | None = None,
 ) -> Response:
     """Show what protects the account."""
     has = await service_of(request).database.read(factors.of_user, account.id)
     held = await service_of(request).database.read(passkeys.of_user, account.id)
     options = await options_to_add(request, visitor, account)
-    page = security_page(csrf=visitor.csrf, factors=has, passkeys=held, passkey_options=options, done=done, error=error)
+    page = security_page(
+        csrf=visitor.csrf,
+        factors=has,
+        passkeys=held,
+        passkey_options=options,
+        way_on=target,
+        done=done,
+        error=error,
+    )
     return render(request, page, visitor=visitor, status=422 if error else 200, scripted=options is not None)
 
 
 async def show_added(wanted: Change, codes: list[str], *, done: str) -> Response:
     """Show the recovery codes that come with a first factor; there are none with a further one."""
     if not codes:
-        return await show(wanted.request, wanted.visitor, wanted.account, done=done)
-    return render(wanted.request, recovery_codes_page(codes=codes, done=done), visitor=wanted.visitor)
+        return await show(wanted.request, wanted.visitor, wanted.account, target=wanted.target, done=done)
+    page = recovery_codes_page(codes=codes, done=done, way_on=wanted.target)
+    return render(wanted.request, page, visitor=wanted.visitor)
 
 
 def first_codes(connection: Connection, account: Account, actor: Actor) -> list[str]:
@@ -143,13 +168,19 @@ def first_codes(connection: Connection, account: Account, actor: Actor) -> list[
     return codes
 
 
-async def _show_app(request: Request, visitor: Visitor, account: Account, *, error: str | None = None) -> Response:
+def _target(wanted: str | None) -> str | None:
+    return way_on(wanted) if wanted else None
+
+
+async def _show_app(
+    request: Request, visitor: Visitor, account: Account, *, target: str | None, error: str | None = None
+) -> Response:
     service = service_of(request)
     secret = await service.database.read(authenticator_apps.secret_to_confirm, account.id, service.sealing_key)
     if secret is None:
         return redirect(PATH)
     uri = authenticator_apps.setup_uri(secret, account.username, service.issuer.url)
-    page = app_page(csrf=visitor.csrf, uri=uri, secret=secret, error=error)
+    page = app_page(csrf=visitor.csrf, uri=uri, secret=secret, way_on=target, error=error)
     return render(request, page, visitor=visitor, status=422 if error else 200)
 
 
