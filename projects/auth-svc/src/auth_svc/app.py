@@ -30,6 +30,8 @@ from auth_svc.service import AuthService
 from auth_svc.settings import SERVICE, AuthSettings
 from auth_svc.site.browser import PageRefused, render
 from auth_svc.tables import SCHEMA
+from auth_svc.upstream_client import UpstreamClient
+from auth_svc.upstream_http import permitted_networks
 from lib_auth import events as account_events
 from lib_auth.access_token import TokenVerifier
 from lib_auth.guard import Guard
@@ -77,8 +79,11 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
         issuer = Issuer(url, keys, Resources(url, settings.app_url))
         await _first_start(database, settings, issuer, passwords)
         service = _wire(settings, database, issuer, passwords, contracts)
-        async with running(*_loops(service)):
-            yield service
+        try:
+            async with running(*_loops(service)):
+                yield service
+        finally:
+            await service.upstream_client.close()
     finally:
         passwords.close()
         await database.close()
@@ -133,8 +138,10 @@ def _wire(
         sign_in_limits=SignInLimits(),
         second_factor_limits=SignInLimits(),
         passkey_limits=Attempts(Limit(60, 300)),
+        upstream_limits=Attempts(Limit(60, 300)),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
+        upstream_client=UpstreamClient(permitted_networks(issuer.url, settings.upstream_networks)),
         sealing_key=SealingKey(create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate)),
         verifier=verifier(app, admin),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),

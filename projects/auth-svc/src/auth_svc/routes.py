@@ -8,7 +8,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from auth_svc.endpoints import authorize, discovery, logout, revocation_feed, token, token_status, userinfo
-from auth_svc.site import account, device, passkeys, registration, second_factor, security, sign_in, step_up
+from auth_svc.site import account, device, passkeys, registration, second_factor, security, sign_in, step_up, upstream
 from auth_svc.site.browser import redirect
 
 STATIC = Path(__file__).parent / "static"
@@ -56,6 +56,8 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/login/step-up", step_up.step_up),
     ("POST", "/login/second/passkey", passkeys.second_step),
     ("POST", "/login/passkey", passkeys.sign_in_with_passkey),
+    ("GET", "/login/upstream/{upstream}", upstream.leave),
+    ("GET", "/login/upstream/{upstream}/callback", upstream.arrive),
     ("GET", "/register", registration.registration_form),
     ("POST", "/register", registration.register),
     ("POST", "/consent", authorize.consent),
@@ -73,6 +75,8 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/account/security/recovery-codes", security.renew_recovery_codes),
     ("POST", "/account/security/passkeys", passkeys.add),
     ("POST", "/account/security/passkeys/remove", passkeys.remove),
+    ("POST", "/account/security/upstreams/disconnect", upstream.disconnect),
+    ("POST", "/account/security/upstreams/{upstream}", upstream.connect),
     ("GET", "/static/passkeys.js", _static("passkeys.js", "text/javascript")),
     ("GET", "/static/auth.css", _static("auth.css", "text/css")),
     ("GET", "/static/icon.svg", _static("icon.svg", "image/svg+xml")),

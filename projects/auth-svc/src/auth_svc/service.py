@@ -12,6 +12,7 @@ from auth_svc.issuer import Issuer
 from auth_svc.passwords import Passwords
 from auth_svc.rate_limits import Attempts, SignInLimits
 from auth_svc.settings import AuthSettings
+from auth_svc.upstream_client import UpstreamClient
 from lib_auth.access_token import TokenVerifier
 from lib_auth.guard import Guard
 from lib_events.clock import Clock
@@ -32,9 +33,11 @@ class AuthService:
     sign_in_limits: SignInLimits
     second_factor_limits: SignInLimits
     passkey_limits: Attempts  # nobody guesses one; a flood of them is still work
+    upstream_limits: Attempts
     user_code_limits: Attempts
     device_limits: Attempts
     sealing_key: SealingKey  # of what must be used again: secrets of apps and of clients elsewhere
+    upstream_client: UpstreamClient
     verifier: TokenVerifier  # of our own tokens, whatever they are for
     admin_guard: Guard
     app_guard: Guard

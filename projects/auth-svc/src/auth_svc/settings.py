@@ -17,6 +17,7 @@ class AuthSettings(Settings):
     admin_password: str | None = Field(default=None, repr=False)  # sets the first password of `admin`, once
     registration: bool = False  # may people make themselves an account?
     require_second_factor: Names = Field(default=[])  # roles whose holders must have two factors
+    upstream_networks: Names = Field(default=[])  # that providers may be in, beside public addresses: 10.0.0.0/8
     gui_access_seconds: int = Field(default=300, ge=1, le=3600)  # the demo shows a token expire
     trusted_proxies: Names = Field(default=[])  # whose X-Forwarded-For says where a request comes from
     hash_threads: int | None = Field(default=None, ge=1)

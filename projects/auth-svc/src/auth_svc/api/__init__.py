@@ -2,9 +2,9 @@
 
 from starlette.routing import BaseRoute
 
-from auth_svc.api import access_requests, audit, clients, factors, users
+from auth_svc.api import access_requests, audit, clients, factors, upstreams, users
 
-RESOURCES = (users, factors, clients, audit, access_requests)
+RESOURCES = (users, factors, upstreams, clients, audit, access_requests)
 
 
 def rest_routes() -> list[BaseRoute]:

@@ -11,7 +11,9 @@ from auth_svc.factors import Factors
 from auth_svc.pages.account_frame import account_section
 from auth_svc.pages.layout import button, field, form, hidden, notice, page
 from auth_svc.pages.passkeys import passkey_form
+from auth_svc.pages.upstream import upstream_section
 from auth_svc.passkeys import Passkey
+from auth_svc.upstreams import Upstream
 from lib_events.clock import to_datetime
 
 PATH = "/account/security"
@@ -27,6 +29,8 @@ def security_page(
     factors: Factors,
     passkeys: Sequence[Passkey],
     passkey_options: str | None,
+    upstreams: Sequence[Upstream] = (),
+    linked: frozenset[str] = frozenset(),
     way_on: str | None = None,
     done: str | None = None,
     error: str | None = None,
@@ -41,6 +45,7 @@ def security_page(
         _passkeys(csrf, passkeys, passkey_options, way_on),
         _app(csrf, factors, way_on),
         factors.any and _recovery(csrf, factors),
+        upstream_section(csrf, upstreams, linked),
     )
 
 

@@ -22,6 +22,7 @@ from lib_events.database import Connection
 
 CSRF_FIELD = "csrf"
 GUEST_SECONDS = 3600
+UPSTREAM_SECONDS = 600
 OWN_PAGES = frozenset(("/oauth2/authorize", "/device", "/account", "/account/security"))  # a sign-in leads to
 
 
@@ -67,6 +68,16 @@ def guest_cookie_name(issuer: Issuer) -> str:
 def step_cookie_name(issuer: Issuer) -> str:
     """The cookie of a browser between the steps of a sign-in."""
     return cookie_name(issuer) + "-step"
+
+
+def upstream_cookie_name(issuer: Issuer) -> str:
+    """The cookie of a browser that is on its way to another provider and back."""
+    return cookie_name(issuer) + "-upstream"
+
+
+def upstream_cookie_of(request: Request) -> str:
+    """What ties this browser to its way; empty when it is on none."""
+    return request.cookies.get(upstream_cookie_name(service_of(request).issuer), "")
 
 
 def step_cookie_of(request: Request) -> str:
@@ -161,6 +172,11 @@ def give_step_cookie(response: Response, issuer: Issuer, cookie: str) -> None:
 def take_step_cookie(response: Response, issuer: Issuer) -> None:
     """The sign-in is complete."""
     response.delete_cookie(step_cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
+
+
+def give_upstream_cookie(response: Response, issuer: Issuer, cookie: str) -> None:
+    """Tie the browser to its way to another provider and back."""
+    _set(response, issuer, upstream_cookie_name(issuer), cookie, UPSTREAM_SECONDS)
 
 
 def sign_out_browser(response: Response, issuer: Issuer) -> None:

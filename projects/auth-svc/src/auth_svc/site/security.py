@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, authenticator_apps, factors, passkeys, recovery_codes
+from auth_svc import accounts, authenticator_apps, factors, passkeys, recovery_codes, upstreams
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
 from auth_svc.families import MICROS
@@ -136,14 +136,17 @@ async def show(
     error: str | None = None,
 ) -> Response:
     """Show what protects the account."""
-    has = await service_of(request).database.read(factors.of_user, account.id)
-    held = await service_of(request).database.read(passkeys.of_user, account.id)
+    service = service_of(request)
+    has = await service.database.read(factors.of_user, account.id)
+    held = await service.database.read(passkeys.of_user, account.id)
     options = await options_to_add(request, visitor, account)
     page = security_page(
         csrf=visitor.csrf,
         factors=has,
         passkeys=held,
         passkey_options=options,
+        upstreams=await service.database.read(upstreams.every),
+        linked=await service.database.read(upstreams.linked_to, account.id),
         way_on=target,
         done=done,
         error=error,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, first_start
+from auth_svc import accounts, audit, first_start, upstreams
 from auth_svc.accounts import Account, username_key
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
@@ -102,6 +102,7 @@ async def show(
         error=error,
         registration=service.settings.registration,
         passkey_options=passkey_options,
+        upstreams=await service.database.read(upstreams.every),
     )
     scripted = passkey_options is not None
     response = render(request, page, visitor=visitor, status=status, form_targets=targets, scripted=scripted)
