@@ -47,10 +47,18 @@ class SoftwarePasskey:
         return self._credential(clientDataJSON=client_data, attestationObject=attestation)
 
     def get(
-        self, options, *, origin=ISSUER, flags=PRESENT | VERIFIED, host="localhost", kind="webauthn.get", user=None
+        self,
+        options,
+        *,
+        origin=ISSUER,
+        flags=PRESENT | VERIFIED,
+        host="localhost",
+        kind="webauthn.get",
+        user="",
+        **said,
     ):
         self.count += 1
-        client_data, data = self._client_data(kind, options, origin), self._data(flags, host)
+        client_data, data = self._client_data(kind, options, origin, **said), self._data(flags, host)
         signed = data + hashlib.sha256(client_data).digest()
         signature = self.private.sign(signed, ec.ECDSA(hashes.SHA256()))
         handle = (user or self.user).encode()
@@ -62,8 +70,8 @@ class SoftwarePasskey:
         return hashlib.sha256(host.encode()).digest() + struct.pack(">BI", flags, self.count)
 
     @staticmethod
-    def _client_data(kind, options, origin):
-        return json.dumps({"type": kind, "challenge": options["challenge"], "origin": origin}).encode()
+    def _client_data(kind, options, origin, **said):
+        return json.dumps({"type": kind, "challenge": options["challenge"], "origin": origin} | said).encode()
 
     def _credential(self, **response):
         written = {name: text(value) for name, value in response.items()}
@@ -149,6 +157,7 @@ async def test_what_is_wrong_with_a_passkey_signs_nobody_in(ada, subtests):
         {"flags": VERIFIED},
         {"kind": "webauthn.create"},
         {"user": text(b"somebody else")},
+        {"crossOrigin": True},
     )
     for wrong in wrongs:
         with subtests.test(wrong=wrong):

@@ -157,6 +157,15 @@ async def test_an_account_is_connected_from_its_own_page_and_disconnected(provid
     assert (await journey(provider, liar)).status_code == 403
 
 
+async def test_who_is_signed_in_here_has_to_sign_in_there_again(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin, makes_accounts=True)
+    browser = await provider.browser()
+    assert "prompt" not in await leave(browser)
+    await journey(provider, liar, browser)
+    assert (await leave(browser))["prompt"] == "login"
+
+
 async def test_an_identity_belongs_to_one_account(provider_on_both, admin):
     provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
     await add_upstream(provider, admin, makes_accounts=True)

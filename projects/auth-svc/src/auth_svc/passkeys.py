@@ -209,7 +209,10 @@ def _parsed(answer: Answer) -> structs.AuthenticationCredential:
 
 def _use_challenge(connection: Connection, ceremony: Ceremony, parsed: Any, now: int) -> bytes:
     """Use up and return the challenge that was answered; raises `PasskeyRejected`."""
-    challenge: bytes = _guarded(parse_client_data_json, parsed.response.client_data_json).challenge
+    said = _guarded(parse_client_data_json, parsed.response.client_data_json)
+    challenge: bytes = said.challenge
+    if said.cross_origin:
+        raise PasskeyRejected("the page that asked was inside a page of somebody else")
     fits = challenges.use(
         connection, challenge, ceremony.key, purpose=ceremony.purpose, cookie=ceremony.cookie, now=now
     )

@@ -47,12 +47,14 @@ class UpstreamClient:
         """Close every connection."""
         await self._http.aclose()
 
-    async def begin(self, upstream: Upstream, redirect_uri: str) -> PendingAuthorization:
+    async def begin(self, upstream: Upstream, redirect_uri: str, **parameters: str) -> PendingAuthorization:
         """Return where to send the browser, and what to remember; raises `UpstreamFailed`."""
         client = OAuthClient(upstream.issuer, upstream.client_id, http=self._http)
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                pending = await client.begin_authorization(redirect_uri=redirect_uri, scope=upstream.scopes)
+                pending = await client.begin_authorization(
+                    redirect_uri=redirect_uri, scope=upstream.scopes, **parameters
+                )
         except (OAuthError, *LIES) as error:
             raise UpstreamFailed(_said(error)) from error
         if not pending.url.startswith(upstream.issuer.partition("//")[0] + "//"):

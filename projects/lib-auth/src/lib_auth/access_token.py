@@ -173,8 +173,14 @@ def _to_principal(claims: Mapping[str, Any]) -> Principal:
         audience=_read_text(claims, "aud"),
         issued_at=datetime.fromtimestamp(_read_time(claims, "iat"), UTC),
         expires_at=datetime.fromtimestamp(_read_time(claims, "exp"), UTC),
+        acr=_optional_text(claims, "acr"),
+        authenticated_at=_optional_time(claims, "auth_time"),
         family_id=_optional_text(claims, "family"),
     )
+
+
+def _optional_time(claims: Mapping[str, Any], name: str) -> datetime | None:
+    return datetime.fromtimestamp(_read_time(claims, name), UTC) if claims.get(name) is not None else None
 
 
 def _optional_text(claims: Mapping[str, Any], name: str) -> str | None:

@@ -1,7 +1,8 @@
 """Route guards: who calls, and whether they may; refusals that tell a client what to do (RFC 6750, RFC 9728)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from fastapi import Request
 
@@ -25,13 +26,22 @@ class Guard:
         self._resource_metadata = resource_metadata
 
     def requires(
-        self, *, scope: str | None = None, role: str | None = None
+        self,
+        *,
+        scope: str | None = None,
+        role: str | None = None,
+        acr: Sequence[str] = (),
+        max_age_seconds: int | None = None,
     ) -> Callable[[Request], Awaitable[Principal]]:
-        """Return a dependency: scope limits the client, role the person; both must hold."""
+        """Return a dependency: scope limits the client, role the person; both must hold.
+
+        `acr` names the levels of sign-in that are good enough, `max_age_seconds` how long ago it may be.
+        """
 
         async def check(request: Request) -> Principal:
             principal = await self.authenticate(request)
             self.authorise(principal, scope=scope, role=role)
+            self.require_sign_in(principal, acr=acr, max_age_seconds=max_age_seconds)
             return principal
 
         return check
@@ -76,6 +86,22 @@ class Guard:
                 role=role,
             )
 
+    def require_sign_in(
+        self, principal: Principal, *, acr: Sequence[str] = (), max_age_seconds: int | None = None
+    ) -> None:
+        """Raise the `Problem` 401 that sends the person through a better or fresher sign-in (RFC 9470 section 3)."""
+        if (not acr or principal.acr in acr) and (max_age_seconds is None or _is_fresh(principal, max_age_seconds)):
+            return
+        detail = "this needs a stronger or more recent sign-in; send the person there with these parameters"
+        challenge = self._challenge(
+            error="insufficient_user_authentication",
+            error_description=detail,
+            acr_values=" ".join(acr) or None,
+            max_age=None if max_age_seconds is None else str(max_age_seconds),
+        )
+        headers = {"www-authenticate": challenge}
+        raise Problem(401, "stronger-sign-in-needed", "Sign in once more", detail, headers=headers)
+
     def _unauthorised(self, detail: str, *, error: str | None) -> Problem:
         challenge = self._challenge(error=error, error_description=detail if error else None)
         return Problem(401, "not-signed-in", "Sign in first", detail, headers={"www-authenticate": challenge})
@@ -91,6 +117,11 @@ def bearer_token(request: Request) -> str | None:
     headers = request.headers.getlist("authorization")
     scheme, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
     return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _is_fresh(principal: Principal, seconds: int) -> bool:
+    signed_in = principal.authenticated_at
+    return signed_in is not None and datetime.now(UTC) - signed_in <= timedelta(seconds=seconds)
 
 
 def cause_principal(principal: Principal) -> None:

@@ -35,6 +35,8 @@ class Principal:
     audience: str
     issued_at: datetime
     expires_at: datetime
+    acr: str | None = None  # how well the person proved who they are
+    authenticated_at: datetime | None = None  # when
     family_id: str | None = None  # the authorisation the token came from; all its tokens are revoked together
 
     def has_role(self, role: str) -> bool:

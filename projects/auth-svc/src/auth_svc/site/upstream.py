@@ -120,9 +120,11 @@ async def _begin(request: Request, upstream_id: str, user_id: str | None, target
     """Return where the browser goes and the cookie it takes along."""
     service = service_of(request)
     service.upstream_limits.begin(network_of(address_of(request)))
+    # Who is signed in here and leaves has to prove once more who they are: there, too, nothing is taken as given.
+    again = {"prompt": "login"} if (await visitor_of(request)).session is not None else {}
     upstream = await _find(service, upstream_id)
     try:
-        pending = await service.upstream_client.begin(upstream, callback_of(service, upstream_id))
+        pending = await service.upstream_client.begin(upstream, callback_of(service, upstream_id), **again)
     except UpstreamFailed as error:
         raise _unavailable(upstream, error) from error
     kept = json.dumps({"nonce": pending.nonce, "verifier": pending.verifier})
