@@ -8,7 +8,7 @@ from mkdocs.structure.files import File, Files
 from app_svc import discovery as app_service
 from app_svc.service import registry_of
 from app_svc.workflow_loading import load_workflows
-from auth_svc import discovery as auth_service
+from auth_svc.endpoints import discovery as auth_service
 
 APP_URL = "http://127.0.0.1:8002"
 AUTH_URL = "http://127.0.0.1:8001"

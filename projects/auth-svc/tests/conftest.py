@@ -281,8 +281,10 @@ def served(folder: Path, *, host: str = "127.0.0.1", **variables: str) -> Iterat
         subprocess.Popen(command, env=dict(os.environ) | given | variables, stderr=errors) as process,
     ):
         wait_until_ready(process, settings.auth_url, log)
-        yield settings
-        process.terminate()
+        try:
+            yield settings
+        finally:
+            process.terminate()  # also when the test failed: nobody waits for it for ever
         assert process.wait(20) == 0, process.returncode
 
 

@@ -11,6 +11,7 @@ from lib_events.testing import missing
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 PASSWORD = "correct horse battery staple"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+expect.set_options(timeout=20_000)  # a busy machine is slow, and that is not what is tested
 AUTHENTICATOR = {
     "protocol": "ctap2",
     "transport": "internal",
@@ -44,6 +45,19 @@ async def page(chromium):
     await context.close()
 
 
+UNLABELLED = """() => [...document.querySelectorAll('input:not([type=hidden]):not([hidden]), button')]
+    .filter(e => !(e.labels?.length || e.textContent.trim())).map(e => e.outerHTML)"""
+
+
+async def look(page):
+    """What holds for every page, on a phone, too: nothing sticks out, everything is labelled, one heading."""
+    for width in (390, 1200):
+        await page.set_viewport_size({"width": width, "height": 800})
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    assert await page.evaluate(UNLABELLED) == []
+    await expect(page.get_by_role("heading", level=1)).to_have_count(1)
+
+
 class Authenticator:
     """The developer tools' authenticator of one page."""
 
@@ -75,8 +89,10 @@ async def add_passkey(page, url):
     await page.fill("#name", "My laptop")
     await page.get_by_role("button", name="Add a passkey").click()
     await expect(page.get_by_role("heading")).to_have_text("Keep these recovery codes")
+    await look(page)
     await page.get_by_role("link", name="I have kept them").click()
     await expect(page.get_by_text("My laptop")).to_be_visible()
+    await look(page)
 
 
 async def sign_out(page, url):
@@ -94,8 +110,8 @@ async def test_a_passkey_is_added_and_signs_in_by_the_button_and_beside_the_user
         await authenticator.send("setAutomaticPresenceSimulation", enabled=False)
         await page.goto(f"{url}/login")
         await expect(page.locator("#username")).to_have_attribute("autocomplete", "username webauthn")
-        await authenticator.send("setAutomaticPresenceSimulation", enabled=True)
         await page.get_by_role("button", name="Sign in with a passkey").click()
+        await authenticator.send("setAutomaticPresenceSimulation", enabled=True)
         await expect(page.get_by_role("heading", level=1)).to_have_text("Your account")
         await sign_out(page, url)
         # Somebody chooses the passkey that the browser offers beside the user name.
@@ -111,7 +127,7 @@ async def test_a_passkey_is_the_second_step_and_a_refusal_says_what_to_do(serve,
         await authenticator.send("setAutomaticPresenceSimulation", enabled=False)
         await sign_in(page, url)
         await expect(page.get_by_role("heading")).to_have_text("One more step")
-        await authenticator.send("setUserVerified", isUserVerified=True)
+        await look(page)
         await authenticator.send("setAutomaticPresenceSimulation", enabled=True)
         await page.get_by_role("button", name="Use your passkey").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Your account")
@@ -151,4 +167,5 @@ async def test_without_javascript_the_password_signs_in_as_before(serve, chromiu
         await expect(page.get_by_role("button", name="Add a passkey")).to_have_count(0)
         await page.get_by_role("button", name="Set up").click()
         await expect(page.locator(".qr svg")).to_be_visible()
+        assert await page.locator("#code").get_attribute("autocomplete") == "one-time-code"
         await context.close()

@@ -56,7 +56,7 @@ from lib_events.telemetry import Metrics, RequestTelemetry
 logger = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES = 64 * 1024
-SEALING_KEY_FILE = "auth-sealing-key"
+SEALING_KEY_FILE = "sealing-key"
 RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
 SCHEMAS = (event_log.SCHEMA, SCHEMA)
 EVENT_TYPES = EventRegistry(*account_events.ALL, ApprovalDecided)

@@ -33,7 +33,6 @@ def account_page(
         h.h2["Signed in"],
         h.ul(".sessions")[(_session(csrf, session) for session in sessions)],
         h.h2["Password"],
-        h.p(".hint")[h.a(href="/account/security")["Second factors and passkeys"]],
         notice(error),
         form(
             "/account/password",
