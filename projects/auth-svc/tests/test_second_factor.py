@@ -8,7 +8,8 @@ import pyotp
 import pytest
 from sqlalchemy import select, update
 
-from auth_svc import accounts
+from auth_svc import accounts, sessions
+from auth_svc.site import security
 from auth_svc.tables import authenticator_apps
 from auth_svc.tables import sessions as session_rows
 from lib_events.testing import wait_until
@@ -278,6 +279,40 @@ async def test_changing_factors_takes_a_sign_in_of_a_moment_ago(protected):
     assert "Confirm that it is you." in page.text
     page = await browser.submit(username="ada", password=PASSWORD)
     assert "One more step" in page.text, "the fresh sign-in asks for the second factor, too"
+
+
+async def test_a_session_that_ended_meanwhile_changes_nothing(provider_on_both, monkeypatch):
+    provider = provider_on_both
+    browser = await provider.browser()
+    await browser.sign_in("ada")
+    await browser.open(SECURITY)
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    page = await browser.submit(action=f"{SECURITY}/app")
+    secret = page.text.split('class="secret"><code>')[1].split("<")[0].replace(" ", "")
+    read, ended = security.read_page_form, sessions.end_all_of_user
+
+    async def read_while_signed_out(request, visitor):
+        await provider.service.database.transact(ended, ada.id, "test", provider.service.clock.micros())
+        return await read(request, visitor)
+
+    monkeypatch.setattr(security, "read_page_form", read_while_signed_out)
+    refused = await browser.submit(code=provider.code_of_app(secret, 0))
+    assert refused.status_code == 403
+    assert "Nothing was changed." in refused.text
+    monkeypatch.undo()
+    assert "Your account" in (await (await provider.browser()).sign_in("ada")).text
+
+
+async def test_of_twenty_who_set_up_an_app_all_see_the_one_that_is_kept(provider_on_both):
+    browser = await provider_on_both.browser()
+    page = await browser.sign_in("ada")
+    form = {"csrf": page.text.split('name="csrf" value="')[1].split('"')[0]}
+    headers = {"origin": "http://127.0.0.1:8001"}
+    answers = await asyncio.gather(
+        *(browser.http.post(f"{SECURITY}/app", data=form, headers=headers) for _ in range(20))
+    )
+    assert {answer.status_code for answer in answers} == {303}
+    assert "<svg" in (await browser.open(f"{SECURITY}/app")).text
 
 
 async def test_removing_the_last_factor_takes_the_recovery_codes_along(protected):

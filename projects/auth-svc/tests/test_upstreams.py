@@ -316,6 +316,29 @@ async def test_of_twenty_who_bring_one_answer_one_gets_in(provider_on_both, admi
     assert sorted(answer.status_code for answer in answers) == [303, *[400] * 19]
 
 
+async def test_somebody_who_comes_twenty_times_at_once_is_one(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin, makes_accounts=True)
+    browsers = [await provider.browser() for _ in range(20)]
+    asked = [await leave(browser) for browser in browsers]
+
+    def token(request):
+        liar.nonce = asked[int(dict(parse_qsl(request.content.decode()))["code"])]["nonce"]
+        answer = {"access_token": "a", "token_type": "Bearer", "id_token": liar.id_token()}
+        return httpx.Response(200, json=answer)
+
+    liar.lies["/token"] = token
+    pages = await asyncio.gather(
+        *(
+            come_back(browser, each, code=str(code))
+            for code, (browser, each) in enumerate(zip(browsers, asked, strict=True))
+        )
+    )
+    assert {page.status_code for page in pages} == {200}
+    users = (await provider.http.get("/v1/admin/users", headers=admin)).json()["items"]
+    assert [user["username"] for user in users] == ["ada", "admin", "grace"]
+
+
 async def test_a_provider_names_itself_in_its_answer_when_it_says_that_it_does(provider_on_both, admin):
     provider = provider_on_both
     await add_upstream(provider, admin, makes_accounts=True)

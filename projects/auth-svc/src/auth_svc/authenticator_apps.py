@@ -22,7 +22,7 @@ WINDOW = (0, -1, 1)
 apps = authenticator_apps.c
 
 
-def set_up(connection: Connection, account: Account, key: SealingKey, actor: Actor) -> bool:
+def set_up(connection: Connection, account: Account, actor: Actor, *, key: SealingKey) -> bool:
     """Make a secret, in place of one that was never confirmed; False when an app is in use already."""
     unconfirmed = (apps.user_id == account.id) & apps.confirmed_at.is_(None)
     connection.execute(delete(authenticator_apps).where(unconfirmed))
@@ -42,7 +42,7 @@ def secret_to_confirm(connection: Connection, user_id: str, key: SealingKey) -> 
     return None if sealed is None else key.unseal(sealed, purpose=_purpose(user_id))
 
 
-def confirm(connection: Connection, account: Account, code: str, key: SealingKey, actor: Actor) -> bool:
+def confirm(connection: Connection, account: Account, actor: Actor, *, code: str, key: SealingKey) -> bool:
     """Let the app count from now on, if its code is right."""
     secret = secret_to_confirm(connection, account.id, key)
     if secret is None or not _use_step(connection, account.id, secret, code, actor.at):

@@ -184,7 +184,7 @@ def check(connection: Connection, passkey: Passkey, answer: Answer, actor: Actor
     return _advance(connection, passkey, verified.new_sign_count, actor)
 
 
-def remove(connection: Connection, account: Account, passkey_id: str, actor: Actor) -> None:
+def remove(connection: Connection, account: Account, actor: Actor, *, passkey_id: str) -> None:
     """Take a passkey of this account away."""
     own = (passkeys.c.id == passkey_id) & (passkeys.c.user_id == account.id)
     if connection.execute(delete(passkeys).where(own)).rowcount:

@@ -102,6 +102,7 @@ def linked_to(connection: Connection, user_id: str) -> frozenset[str]:
 
 def receive(connection: Connection, upstream: Upstream, arrival: Arrival, actor: Actor) -> Account:
     """Return whose account it is, made now where that is allowed; raises `ArrivalRefused`."""
+    _lock(connection, upstream)
     _check_domain(upstream, arrival)
     account = _linked_account(connection, arrival)
     if account is not None:
@@ -121,6 +122,7 @@ def receive(connection: Connection, upstream: Upstream, arrival: Arrival, actor:
 
 def link(connection: Connection, upstream: Upstream, account: Account, arrival: Arrival, actor: Actor) -> None:
     """Let somebody sign in to their account by way of an upstream; raises `ArrivalRefused`."""
+    _lock(connection, upstream)
     _check_domain(upstream, arrival)
     accounts.lock(connection, account.id)
     before = _linked_account(connection, arrival)
@@ -130,17 +132,23 @@ def link(connection: Connection, upstream: Upstream, account: Account, arrival: 
         _link(connection, account, upstream, arrival, actor)
 
 
-def unlink(connection: Connection, account: Account, issuer: str, actor: Actor) -> bool:
+def unlink(connection: Connection, account: Account, actor: Actor, *, issuer: str) -> bool:
     """Take a link away; False when it is the only way in that is left."""
-    current = accounts.lock(connection, account.id)
     others = linked_to(connection, account.id) - {issuer}
     has_another = others or factors.of_user(connection, account.id).passkeys
-    if current is None or (current.password_hash is None and not has_another):
+    if account.password_hash is None and not has_another:
         return False
     own = (upstream_links.c.user_id == account.id) & (upstream_links.c.issuer == issuer)
     if connection.execute(delete(upstream_links).where(own)).rowcount:
         factors.tell_removed(connection, account, UPSTREAM, actor)
     return True
+
+
+def _lock(connection: Connection, upstream: Upstream) -> None:
+    """Let one arrive after the other: somebody who comes twice at once must not become two."""
+    same = select(upstreams.c.id).where(upstreams.c.id == upstream.id)
+    if connection.scalar(same.with_for_update()) is None:
+        raise ArrivalRefused(f"Nobody can sign in with {upstream.name} any more.")
 
 
 def _check_domain(upstream: Upstream, arrival: Arrival) -> None:

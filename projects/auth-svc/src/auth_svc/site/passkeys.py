@@ -61,8 +61,8 @@ async def second_step(request: Request) -> Response:
 async def add(wanted: Change) -> Response:
     """Keep a new passkey."""
     ceremony = ceremony_of(wanted.service, ADDING, wanted.visitor.cookie)
-    added = partial(_add, Answer(ceremony, wanted.form.get("credential", "")), wanted.form.get("name", ""))
-    codes = await wanted.service.database.transact(added, wanted.account, wanted.actor)
+    answer, name = Answer(ceremony, wanted.form.get("credential", "")), wanted.form.get("name", "")
+    codes = await wanted.commit(partial(_add, answer, name))
     if codes is None:
         return await show(wanted.request, wanted.visitor, wanted.account, target=wanted.target, error=NOT_ADDED)
     return await show_added(wanted, codes, done="The passkey is added.")
@@ -72,7 +72,7 @@ async def add(wanted: Change) -> Response:
 async def remove(wanted: Change) -> Response:
     """Take a passkey away."""
     passkey = wanted.form.get("passkey", "")
-    await wanted.service.database.transact(passkeys.remove, wanted.account, passkey, wanted.actor)
+    await wanted.commit(partial(passkeys.remove, passkey_id=passkey))
     return redirect(security.PATH)
 
 
@@ -112,7 +112,6 @@ def _check(answer: Answer, connection: Connection, account: Account, actor: Acto
 
 def _add(answer: Answer, name: str, connection: Connection, account: Account, actor: Actor) -> list[str] | None:
     """Return the recovery codes to show, or None for what is no passkey; its challenge is used up all the same."""
-    accounts.lock(connection, account.id)
     try:
         passkeys.add(connection, account, answer, name, actor)
     except PasskeyRejected:

@@ -8,14 +8,14 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, authenticator_apps, factors, passkeys, recovery_codes, upstreams
+from auth_svc import accounts, authenticator_apps, factors, passkeys, recovery_codes, sessions, upstreams
 from auth_svc.accounts import Account
 from auth_svc.audit import Actor
 from auth_svc.families import MICROS
 from auth_svc.pages.security import app_page, recovery_codes_page, security_page
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.sessions import Session
-from auth_svc.site.browser import Visitor, read_page_form, redirect, render, visitor_of, way_on
+from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of, way_on
 from auth_svc.site.ceremonies import options_to_add
 from lib_events.database import Connection
 from lib_events.sealed import SealingKey
@@ -46,6 +46,12 @@ class Change:
         """Where the person was going when they were asked for this change."""
         return _target(self.form.get("next"))
 
+    async def commit[R](self, act: Callable[[Connection, Account, Actor], R]) -> R:
+        """Let `act` happen in a transaction, unless the sign-in that wants it has ended meanwhile."""
+        assert self.visitor.session is not None  # noqa: S101 - a fresh one was found
+        session = self.visitor.session.id
+        return await self.service.database.transact(_in_session, session, self.account.id, act, self.actor)
+
 
 def change(act: Callable[[Change], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Let `act` happen for whoever proved a moment ago who they are; everybody else does that first."""
@@ -61,6 +67,16 @@ def change(act: Callable[[Change], Awaitable[Response]]) -> Callable[[Request], 
     return answer
 
 
+def _in_session[R](
+    connection: Connection, session: str, user_id: str, act: Callable[[Connection, Account, Actor], R], actor: Actor
+) -> R:
+    """First the person, then their session: whoever ends them does the same."""
+    account = accounts.enabled(accounts.lock(connection, user_id))
+    if account is None or not sessions.touch(connection, session):
+        raise PageRefused(403, "You were signed out meanwhile", "Nothing was changed. Sign in and try again.")
+    return act(connection, account, actor)
+
+
 async def security(request: Request) -> Response:
     """Show what protects the account."""
     visitor = await visitor_of(request)
@@ -73,7 +89,7 @@ async def security(request: Request) -> Response:
 async def set_up_app(wanted: Change) -> Response:
     """Make the secret of an authenticator app."""
     key = wanted.service.sealing_key
-    made = await wanted.service.database.transact(authenticator_apps.set_up, wanted.account, key, wanted.actor)
+    made = await wanted.commit(partial(authenticator_apps.set_up, key=key))
     on = f"?{urlencode({'next': wanted.target})}" if wanted.target else ""
     return redirect(f"{PATH}/app{on}" if made else PATH)
 
@@ -92,8 +108,8 @@ async def confirm_app(wanted: Change) -> Response:
     """Let the app count once it has shown a right code."""
     request, service, account = wanted.request, wanted.service, wanted.account
     service.second_factor_limits.begin(account.id, address_of(request))
-    confirm = partial(_confirm_app, wanted.form.get("code", "")[:20], service.sealing_key)
-    codes = await service.database.transact(confirm, account, wanted.actor)
+    confirm = partial(_confirm_app, code=wanted.form.get("code", "")[:20], key=service.sealing_key)
+    codes = await wanted.commit(confirm)
     if codes is None:
         return await _show_app(request, wanted.visitor, account, target=wanted.target, error=WRONG)
     service.second_factor_limits.succeeded(account.id, address_of(request))
@@ -103,14 +119,14 @@ async def confirm_app(wanted: Change) -> Response:
 @change
 async def remove_app(wanted: Change) -> Response:
     """Take the authenticator app away."""
-    await wanted.service.database.transact(authenticator_apps.remove, wanted.account, wanted.actor)
+    await wanted.commit(authenticator_apps.remove)
     return redirect(PATH)
 
 
 @change
 async def renew_recovery_codes(wanted: Change) -> Response:
     """Make a new set and show it, once."""
-    codes = await wanted.service.database.transact(_renew, wanted.account, wanted.actor)
+    codes = await wanted.commit(_renew)
     if codes is None:
         return redirect(PATH)
     return render(wanted.request, recovery_codes_page(codes=codes), visitor=wanted.visitor)
@@ -188,17 +204,15 @@ async def _show_app(
 
 
 def _confirm_app(
-    code: str, key: SealingKey, connection: Connection, account: Account, actor: Actor
+    connection: Connection, account: Account, actor: Actor, *, code: str, key: SealingKey
 ) -> list[str] | None:
     """Return the recovery codes to show, or None for a wrong code."""
-    accounts.lock(connection, account.id)
-    if not authenticator_apps.confirm(connection, account, code, key, actor):
+    if not authenticator_apps.confirm(connection, account, actor, code=code, key=key):
         return None
     return first_codes(connection, account, actor)
 
 
 def _renew(connection: Connection, account: Account, actor: Actor) -> list[str] | None:
-    accounts.lock(connection, account.id)
     if not factors.of_user(connection, account.id).any:
         return None  # there is nothing they could stand in for
     codes = recovery_codes.make()

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import delete, insert, select
 from starlette.requests import Request
@@ -74,7 +75,7 @@ async def connect(wanted: Change) -> Response:
 async def disconnect(wanted: Change) -> Response:
     """Take a connection away."""
     issuer = wanted.form.get("issuer", "")
-    if await wanted.service.database.transact(upstreams.unlink, wanted.account, issuer, wanted.actor):
+    if await wanted.commit(partial(upstreams.unlink, issuer=issuer)):
         return redirect(SECURITY)
     text = "That is the only way in that you have. Set a password or add a passkey first."
     return await show(request=wanted.request, visitor=wanted.visitor, account=wanted.account, error=text)
