@@ -41,7 +41,8 @@ class UpstreamClient:
     """Speaks with other providers."""
 
     def __init__(self, networks: Sequence[str]) -> None:
-        self._http = httpx.AsyncClient(transport=CheckedTransport(networks), follow_redirects=False)
+        # No proxy of the environment: it would connect where we must not.
+        self._http = httpx.AsyncClient(transport=CheckedTransport(networks), follow_redirects=False, trust_env=False)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -120,11 +120,10 @@ def receive(connection: Connection, upstream: Upstream, arrival: Arrival, actor:
     return account
 
 
-def link(connection: Connection, upstream: Upstream, account: Account, arrival: Arrival, actor: Actor) -> None:
+def link(connection: Connection, account: Account, actor: Actor, *, upstream: Upstream, arrival: Arrival) -> None:
     """Let somebody sign in to their account by way of an upstream; raises `ArrivalRefused`."""
     _lock(connection, upstream)
     _check_domain(upstream, arrival)
-    accounts.lock(connection, account.id)
     before = _linked_account(connection, arrival)
     if before is not None and before.id != account.id:
         raise ArrivalRefused("That sign-in belongs to another account here already.")
@@ -161,7 +160,7 @@ def _linked_account(connection: Connection, arrival: Arrival) -> Account | None:
     links = upstream_links.c
     same = (links.issuer == arrival.issuer) & (links.subject == arrival.subject)
     user_id = connection.scalar(select(links.user_id).where(same))
-    return accounts.lock(connection, user_id) if user_id is not None else None
+    return accounts.find(connection, user_id) if user_id is not None else None  # whoever starts the session locks it
 
 
 def _link(connection: Connection, account: Account, upstream: Upstream, arrival: Arrival, actor: Actor) -> None:

@@ -140,8 +140,8 @@ async def _connect(request: Request, upstream: Upstream, user_id: str, arrival: 
     fresh = is_fresh(visitor.session, service.clock.micros())
     if visitor.account is None or visitor.account.id != user_id or not fresh:
         return to_sign_in()
-    actor = service.actor(request, user_id)
-    await service.database.transact(upstreams.link, upstream, visitor.account, arrival, actor)
+    wanted = Change(request, visitor, visitor.account, service.actor(request, user_id), {})
+    await wanted.commit(partial(upstreams.link, upstream=upstream, arrival=arrival))
     return redirect(SECURITY)
 
 
