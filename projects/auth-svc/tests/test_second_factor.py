@@ -192,6 +192,18 @@ async def test_of_twenty_who_race_with_one_sign_in_one_wins(protected):
     assert "8 of 10 left." in (await left.open(SECURITY)).text, "the losers used nothing up"
 
 
+async def test_of_twenty_wrong_codes_at_once_five_are_looked_at(protected):
+    provider, _, _ = protected
+    browser = await provider.browser()
+    page = await browser.sign_in("ada")
+    unlimited(provider)
+    form = {"csrf": page.text.split('name="csrf" value="')[1].split('"')[0], "code": "000000"}
+    headers = {"origin": "http://127.0.0.1:8001"}
+    answers = await asyncio.gather(*(browser.http.post(SECOND, data=form, headers=headers) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {401}
+    assert sum("That code is wrong" in answer.text for answer in answers) == 5
+
+
 async def test_a_password_that_was_changed_meanwhile_ends_the_sign_in(protected):
     provider, secret, _ = protected
     browser = await provider.browser()
