@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
+import pyotp
 import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, Key
@@ -41,6 +42,7 @@ ISSUER = "http://127.0.0.1:8001"
 APP = "http://127.0.0.1:8002"
 GUI = "http://127.0.0.1:8000"
 GUI_CALLBACK = f"{GUI}/callback"
+OWN = "own"  # the origin of the page itself
 PASSWORD = "correct horse battery staple"
 LINK = re.compile(r"http://127\.0\.0\.1:8001(/\S+)")
 SCOPE = "openid profile workflows:read workflows:run"
@@ -72,14 +74,30 @@ class Browser:
         self.page = await self._follow(await self.http.get(url))
         return self.page
 
-    async def submit(self, *, form: int = 0, origin: str | None = ISSUER, **values: str) -> httpx.Response:
+    async def submit(
+        self, *, form: int = 0, origin: str | None = OWN, action: str | None = None, **values: str
+    ) -> httpx.Response:
+        """Send the form of that place on the page, or the one that leads to `action`."""
         assert self.page is not None
         reader = _Forms()
         reader.feed(self.page.text)
-        action, fields = reader.forms[form]
-        headers = {"origin": origin} if origin else {}
+        found = reader.forms if action is None else [each for each in reader.forms if each[0] == action]
+        action, fields = found[form]
+        headers = {"origin": self.origin if origin == OWN else origin} if origin else {}
         self.page = await self._follow(await self.http.post(action, data=fields | values, headers=headers))
         return self.page
+
+    async def set_up_app(self) -> str:
+        """Set up an authenticator app for who is signed in; returns its secret."""
+        await self.open("/account/security")
+        page = await self.submit(action="/account/security/app")
+        secret = page.text.split('class="secret"><code>')[1].split("<")[0].replace(" ", "")
+        await self.submit(code=pyotp.TOTP(secret).now())
+        return secret
+
+    def recovery_codes(self) -> list[str]:
+        assert self.page is not None
+        return re.findall(r"<li><code>([A-Z2-7-]+)</code>", self.page.text)
 
     async def sign_in(self, username: str, password: str = PASSWORD, *, at: str = "/login") -> httpx.Response:
         await self.open(at)
@@ -90,10 +108,12 @@ class Browser:
             answer = await self.http.get(answer.headers["location"])
         return answer
 
-    @staticmethod
-    def _is_ours(location: str) -> bool:
-        parts = urlsplit(location)
-        return not parts.netloc or location.startswith(ISSUER + "/")
+    @property
+    def origin(self) -> str:
+        return str(self.http.base_url).rstrip("/")
+
+    def _is_ours(self, location: str) -> bool:
+        return not urlsplit(location).netloc or location.startswith(self.origin + "/")
 
 
 class Mailbox:
@@ -194,6 +214,11 @@ class Provider:
 
     async def authorize(self, browser: Browser, **values: str) -> httpx.Response:
         return await browser.open(f"/oauth2/authorize?{urlencode(self.request(**values))}")
+
+    @staticmethod
+    def code_of_app(secret: str, steps: int = 1) -> str:
+        """The code that the app shows `steps` from now: those before were used."""
+        return pyotp.TOTP(secret).at(int(time.time()) + 30 * steps)
 
     async def sign_in_for_code(self, username: str = "ada", browser: Browser | None = None, **values: str) -> str:
         """Sign in as a person and return the code the GUI would get."""
@@ -351,12 +376,13 @@ def run_provider() -> Any:
 
 
 @contextmanager
-def served(folder: Path, **variables: str) -> Iterator[AuthSettings]:
+def served(folder: Path, *, host: str = "127.0.0.1", **variables: str) -> Iterator[AuthSettings]:
     """Serve an AuthService on SQLite as a process of its own; yields its settings."""
     (port,) = free_ports(1)
     database_url = f"sqlite:///{folder}/served.db"
-    settings = AuthSettings(data=folder / "evs", auth_database_url=database_url, auth_port=port)
-    given = {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": database_url}
+    url = f"http://{host}:{port}"
+    settings = AuthSettings(data=folder / "evs", auth_database_url=database_url, auth_port=port, auth_url=url)
+    given = {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": database_url, "EVS_AUTH_URL": url}
     command = [sys.executable, "-m", "auth_svc", "--data", str(settings.data), "--port", str(port)]
     log = folder / "served.log"
     with (
@@ -364,8 +390,10 @@ def served(folder: Path, **variables: str) -> Iterator[AuthSettings]:
         subprocess.Popen(command, env=dict(os.environ) | given | variables, stderr=errors) as process,
     ):
         wait_until_ready(process, settings.auth_url, log)
-        yield settings
-        process.terminate()
+        try:
+            yield settings
+        finally:
+            process.terminate()  # also when the test failed: nobody waits for it for ever
         assert process.wait(20) == 0, process.returncode
 
 

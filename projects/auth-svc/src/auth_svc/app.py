@@ -45,6 +45,7 @@ from auth_svc.settings import SERVICE, AuthSettings
 from auth_svc.signing_keys import SigningKeys
 from auth_svc.site.browser import PageRefused, render
 from auth_svc.tables import SCHEMA
+from auth_svc.upstream_client import UpstreamClient
 from lib_auth import events as account_events
 from lib_auth.access_token import TokenVerifier
 from lib_auth.credentials import SenderCheck
@@ -93,7 +94,8 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
         contracts = await database.transact(keep_contracts, EVENT_TYPES.schemas())
         secret = settings.sealing_key or create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate)
         keys, clock = SigningKeys(), SystemClock()
-        rotation = KeyRotation(database, keys, SealingKey(secret), days=settings.signing_key_days, clock=clock)
+        sealing_key = SealingKey(secret)
+        rotation = KeyRotation(database, keys, sealing_key, days=settings.signing_key_days, clock=clock)
         await rotation.begin(settings.secrets)
         issuer = Issuer(url, keys, Resources(url, settings.app_url), Nonces(secret), settings.refresh_grace_seconds)
         await _first_start(database, settings, issuer, passwords)
@@ -108,6 +110,7 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
                 postman=postman,
                 http=http,
                 rotation=rotation,
+                sealing_key=sealing_key,
                 contracts=contracts,
             )
             await service.definitions.refresh()
@@ -158,6 +161,7 @@ def _wire(
     postman: Postman,
     http: CheckedHttp,
     rotation: KeyRotation,
+    sealing_key: SealingKey,
     contracts: Mapping[str, int],
 ) -> AuthService:
     database = postman.database
@@ -177,6 +181,9 @@ def _wire(
         definitions=Definitions(database, issuer),
         passwords=passwords,
         sign_in_limits=SignInLimits(),
+        second_factor_limits=SignInLimits(),
+        passkey_limits=Attempts(Limit(60, 300)),
+        upstream_limits=Attempts(Limit(60, 300)),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
         push_limits=Attempts(Limit(60, 60)),
@@ -193,6 +200,8 @@ def _wire(
         recovery_limits=Attempts(Limit(10, 3600)),
         postman=postman,
         recovery_desk=RecoveryDesk(database, postman, SystemClock()),
+        upstream_client=UpstreamClient(http),
+        sealing_key=sealing_key,
         verifier=verifier(issuer.resources),
         sender=SenderCheck(issuer.url),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),

@@ -9,9 +9,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Error
 
 from auth_svc.accounts import Account
+from auth_svc.assurance import TWO_FACTORS, highest, lowest, reaches
 from auth_svc.client import Client
 from auth_svc.consents import Consent
 from auth_svc.effects import Effect, UsePushedRequest
+from auth_svc.factors import NOTHING, Factors
 from auth_svc.families import MICROS
 from auth_svc.id_token_hint import read_id_token_hint
 from auth_svc.issuer import Issuer
@@ -37,6 +39,8 @@ class AuthorizationRows:
     account: Account | None = None
     consent: Consent | None = None
     pushed: PushedRequest | None = None
+    factors: Factors = NOTHING  # what the person has beside the password
+    needs_two: bool = False  # a role of theirs takes two factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,21 @@ class SignInNeeded:
 
 
 @dataclass(frozen=True, slots=True)
+class StepNeeded:
+    """The person is signed in and has to prove one more factor for `level`, and comes back with `query`."""
+
+    query: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class FactorNeeded:
+    """The person has to set up a second factor before anything else, and comes back with `query`."""
+
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConsentNeeded:
     """The person has to be asked."""
 
@@ -75,7 +94,7 @@ class ConsentNeeded:
     redirect_uri: str
 
 
-type Outcome = Refused | SendBack | SignInNeeded | ConsentNeeded
+type Outcome = Refused | SendBack | SignInNeeded | StepNeeded | FactorNeeded | ConsentNeeded
 
 
 @dataclass(slots=True)
@@ -248,6 +267,24 @@ def _check_signed_in(request: _Request) -> Outcome | None:
     return SignInNeeded(urlencode(kept), request.redirect_uri)
 
 
+def _check_level(request: _Request) -> Outcome | None:
+    """OpenID Connect Core section 3.1.2.1 and RFC 9470 section 5; levels that nobody here knows are not asked for."""
+    session, rows = request.rows.session, request.rows
+    assert session is not None  # noqa: S101 - checked before
+    asked = lowest(request.data.get("acr_values", "").split())
+    level = highest(asked, TWO_FACTORS if rows.needs_two else None)
+    if level is None or reaches(session.methods, level):
+        return None
+    if "none" in request.prompts:
+        return _refuse(request, "login_required", "The person has to prove more than they did.")
+    if rows.factors.can_reach(level):
+        return StepNeeded(urlencode(request.pairs), level)
+    if rows.needs_two and not rows.factors.any:
+        return FactorNeeded(urlencode(request.pairs))
+    # OpenID Connect Core Unmet Authentication Requirements 1.0 section 2.
+    return _refuse(request, "unmet_authentication_requirements", "The person has not set up what that takes.")
+
+
 def _check_consent(request: _Request) -> Outcome | None:
     rows = request.rows
     assert rows.client is not None  # noqa: S101 - Authlib found it
@@ -269,7 +306,7 @@ REQUEST_CHECKS: tuple[_Check, ...] = (
     _check_resources,
     _check_key,
 )
-CHECKS: tuple[_Check, ...] = (*REQUEST_CHECKS, _check_signed_in, _check_consent)
+CHECKS: tuple[_Check, ...] = (*REQUEST_CHECKS, _check_signed_in, _check_level, _check_consent)
 
 
 def _is_signed_in(request: _Request) -> bool:
@@ -308,6 +345,7 @@ def _issue_code(protocol: Protocol, grant: Any, request: _Request) -> SendBack:
     protocol.authenticated_at = rows.session.authenticated_at
     if rows.pushed is not None:
         protocol.effects.append(UsePushedRequest(rows.pushed.digest))
+    protocol.methods = rows.session.methods
     answer = protocol.create_authorization_response(request.request, grant_user=rows.account, grant=grant)
     return SendBack(_with_issuer(request.issuer, answer.headers["location"]), protocol.effects)
 

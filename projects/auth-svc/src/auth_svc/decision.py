@@ -25,6 +25,7 @@ class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no t
         self.resources: tuple[str, ...] = ()  # what a person is allowing right now
         self.session_id = ""
         self.authenticated_at = 0
+        self.methods: tuple[str, ...] = ()  # how they proved who they are
         self.actor: Mapping[str, Any] | None = None  # who acts for the person
         self.proof: Proof | None = None  # of the key that tokens are bound to
         self.refresh_token: str | None = None  # what the next one is, where that is not by chance

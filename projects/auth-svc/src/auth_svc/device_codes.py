@@ -65,6 +65,7 @@ def approve(connection: Connection, user_code: str, account: Account, session: S
         resources=device.resources,
         session_id=session.id,
         authenticated_at=session.authenticated_at,
+        methods=session.methods,
         now=actor.at,
     )
     families.start(connection, family)

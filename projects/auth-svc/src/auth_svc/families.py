@@ -33,6 +33,7 @@ class Family:
     revoked_at: int | None = None
     started_in: str | None = None  # the session it was allowed in
     key_thumbprint: str | None = None
+    methods: tuple[str, ...] = ()  # how the person had proven who they are
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -59,6 +60,7 @@ def start(connection: Connection, family: Family) -> None:
             created_at=family.created_at,
             started_in=family.started_in,
             key_thumbprint=family.key_thumbprint,
+            methods=listed.to_text(family.methods),
         )
     )
 
@@ -71,6 +73,7 @@ def opened(
     resources: tuple[str, ...],
     session_id: str,
     authenticated_at: int,
+    methods: tuple[str, ...],
     now: int,
 ) -> Family:
     """What a person allows now, in a session of theirs; with `offline_access` it outlives that session."""
@@ -85,6 +88,7 @@ def opened(
         authenticated_at=authenticated_at,
         created_at=now,
         started_in=session_id,
+        methods=methods,
     )
 
 
@@ -168,6 +172,7 @@ def _family(row: Row[Any]) -> Family:
         revoked_at=row.revoked_at,
         started_in=row.started_in,
         key_thumbprint=row.key_thumbprint,
+        methods=listed.from_text(row.methods),
     )
 
 

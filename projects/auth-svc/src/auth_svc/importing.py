@@ -37,7 +37,7 @@ from auth_svc.transfer_document import (
 from lib_auth.principal import MEMBER
 from lib_events.database import Connection, Database
 
-BATCH = 50  # people in one transaction
+BATCH = 10  # people in one transaction: others wait for it
 # A hash is checked at every sign-in: one that asks for more than this would be a way to stop the service.
 MAX_MEMORY_KIB, MAX_TIME_COST, MAX_PARALLELISM = 256 * 1024, 16, 8
 MUST_RECOVER = "the password's hash cannot be taken over: they must be given a new password"

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from auth_svc.accounts import Account
+from auth_svc.assurance import claims_of
 from auth_svc.client import Client, is_loopback
 from auth_svc.families import MICROS, Family
 from auth_svc.listed import scope_text
@@ -129,7 +130,7 @@ def _person_claims(account: Account | None, family: Family | None, scopes: froze
         if "groups" in scopes:
             claims["groups"] = sorted(account.groups)
     if family is not None:
-        claims |= {"family": family.id, "auth_time": family.authenticated_at // MICROS}
+        claims |= {"family": family.id, "auth_time": family.authenticated_at // MICROS, **claims_of(family.methods)}
         if family.session_id is not None:
             claims["sid"] = family.session_id
     return claims

@@ -2,7 +2,7 @@
 
 import secrets
 
-from auth_svc import accounts, audit_chain, first_start
+from auth_svc import accounts, audit_chain, factors, first_start
 from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
 from auth_svc.issuer import Issuer
@@ -34,6 +34,15 @@ async def reset(settings: AuthSettings, username: str, password: str | None) -> 
     return f"The password of {username} is set." if password else f"The new password of {username} is {chosen}"
 
 
+async def drop_factors(settings: AuthSettings, username: str) -> None:
+    """Take a user's second factors and passkeys away; raises `LookupError` for an unknown user."""
+    database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
+    try:
+        await database.transact(_drop_factors, username, Actor(SystemClock().micros(), OFFLINE))
+    finally:
+        await database.close()
+
+
 async def issue(settings: AuthSettings) -> str:
     """Write a new secret of `evs-local` and return the file's path."""
     settings.prepare_data()
@@ -57,6 +66,13 @@ async def verify_audit(settings: AuthSettings, known: Head | None) -> str:
     finally:
         await database.close()
     return verifier.verdict() + (f" ({waiting} lines wait for the service to chain them)" if waiting else "")
+
+
+def _drop_factors(connection: Connection, username: str, actor: Actor) -> None:
+    account = accounts.find_by_username(connection, username)
+    if account is None:
+        raise LookupError(f"there is no user {username!r}")
+    factors.remove_all(connection, account.id, actor)
 
 
 def _reset(connection: Connection, username: str, password_hash: str, actor: Actor) -> None:

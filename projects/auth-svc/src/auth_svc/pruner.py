@@ -16,6 +16,9 @@ from auth_svc.tables import (
     refresh_tokens,
     revoked_tokens,
     sessions,
+    sign_ins,
+    upstream_sign_ins,
+    used_challenges,
 )
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
@@ -24,6 +27,7 @@ from lib_events.lifecycle import Loop
 PAUSE_SECONDS = 600.0
 BATCH = 500  # a transaction must stay short: others wait for it
 KEEP_SESSION_SECONDS = 30 * 24 * 3600
+BRIEF = (sign_ins, upstream_sign_ins, used_challenges)  # of no use once their minutes are over
 KEEP_INVITATION_SECONDS = 30 * 24 * 3600  # administrators look at what became of it; then its address goes
 
 
@@ -66,6 +70,7 @@ def prune(connection: Connection, now: int) -> bool:
         _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
         _delete(connection, mail_links, mail_links.c.expires_at < later),
         _delete(connection, invitations, invitations.c.expires_at < now - KEEP_INVITATION_SECONDS * MICROS),
+        *(_delete(connection, table, table.c.expires_at < now) for table in BRIEF),
         _delete(connection, families, _is_spent(later)),
         _delete(connection, sessions, _is_forgotten(now)),
     ]

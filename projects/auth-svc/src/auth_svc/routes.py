@@ -18,7 +18,22 @@ from auth_svc.endpoints import (
     userinfo,
 )
 from auth_svc.endpoints import registration as client_registration
-from auth_svc.site import account, apps, device, devices, own_data, recovery, registration, sign_in, verification
+from auth_svc.site import (
+    account,
+    apps,
+    device,
+    devices,
+    own_data,
+    passkeys,
+    recovery,
+    registration,
+    second_factor,
+    security,
+    sign_in,
+    step_up,
+    upstream,
+    verification,
+)
 from auth_svc.site.browser import redirect
 
 STATIC = Path(__file__).parent / "static"
@@ -66,6 +81,13 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/", _home),
     ("GET", "/login", sign_in.sign_in_form),
     ("POST", "/login", sign_in.sign_in),
+    ("GET", "/login/second", second_factor.second_factor_form),
+    ("POST", "/login/second", second_factor.second_factor),
+    ("GET", "/login/step-up", step_up.step_up),
+    ("POST", "/login/second/passkey", passkeys.second_step),
+    ("POST", "/login/passkey", passkeys.sign_in_with_passkey),
+    ("GET", "/login/upstream/{upstream}", upstream.leave),
+    ("GET", "/login/upstream/{upstream}/callback", upstream.arrive),
     ("GET", "/register", registration.registration_form),
     ("POST", "/register", registration.register),
     ("POST", "/consent", authorize.consent),
@@ -90,6 +112,17 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/recover", recovery.ask),
     ("GET", "/recover/new-password", recovery.new_password_form),
     ("POST", "/recover/new-password", recovery.set_new_password),
+    ("GET", "/account/security", security.security),
+    ("POST", "/account/security/app", security.set_up_app),
+    ("GET", "/account/security/app", security.app_form),
+    ("POST", "/account/security/app/confirm", security.confirm_app),
+    ("POST", "/account/security/app/remove", security.remove_app),
+    ("POST", "/account/security/recovery-codes", security.renew_recovery_codes),
+    ("POST", "/account/security/passkeys", passkeys.add),
+    ("POST", "/account/security/passkeys/remove", passkeys.remove),
+    ("POST", "/account/security/upstreams/disconnect", upstream.disconnect),
+    ("POST", "/account/security/upstreams/{upstream}", upstream.connect),
+    ("GET", "/static/passkeys.js", _static("passkeys.js", "text/javascript")),
     ("GET", "/static/auth.css", _static("auth.css", "text/css")),
     ("GET", "/static/icon.svg", _static("icon.svg", "image/svg+xml")),
 )

@@ -18,12 +18,14 @@ from auth_svc.passwords import Passwords
 from auth_svc.rate_limits import Attempts, SignInLimits
 from auth_svc.recovery import RecoveryDesk
 from auth_svc.settings import AuthSettings
+from auth_svc.upstream_client import UpstreamClient
 from lib_auth.access_token import TokenVerifier
 from lib_auth.credentials import SenderCheck
 from lib_auth.guard import Guard
 from lib_events.clock import Clock
 from lib_events.database import Database
 from lib_events.event import current_cause
+from lib_events.sealed import SealingKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,9 @@ class AuthService:
     definitions: Definitions  # keeps the issuer's resources and roles current
     passwords: Passwords
     sign_in_limits: SignInLimits
+    second_factor_limits: SignInLimits
+    passkey_limits: Attempts  # nobody guesses one; a flood of them is still work
+    upstream_limits: Attempts
     user_code_limits: Attempts
     device_limits: Attempts
     push_limits: Attempts
@@ -48,6 +53,8 @@ class AuthService:
     recovery_limits: Attempts
     postman: Postman
     recovery_desk: RecoveryDesk
+    sealing_key: SealingKey  # of what must be used again: secrets of apps and of clients elsewhere
+    upstream_client: UpstreamClient
     verifier: TokenVerifier  # of our own tokens, whatever they are for
     sender: SenderCheck
     admin_guard: Guard

@@ -6,7 +6,9 @@ from typing import Any
 
 from sqlalchemy import Row, insert, select, update
 
-from auth_svc.audit import Actor
+from auth_svc import listed, sign_ins
+from auth_svc.assurance import PASSWORD, acr_of
+from auth_svc.audit import Actor, record
 from auth_svc.families import last_expiry, revoke_all_of_session
 from auth_svc.opaque import digest, new_id
 from auth_svc.tables import sessions
@@ -31,17 +33,28 @@ class Session:
     address: str | None
     user_agent: str | None
     last_seen_at: int | None = None
+    methods: tuple[str, ...] = (PASSWORD,)
 
     def is_alive(self, now: int) -> bool:
         """Whether the browser is still signed in."""
         return self.ended_at is None and now < self.expires_at
 
 
-def start(connection: Connection, cookie: str, user_id: str, actor: Actor, user_agent: str) -> Session:
+def start(
+    connection: Connection,
+    cookie: str,
+    user_id: str,
+    actor: Actor,
+    user_agent: str,
+    *,
+    methods: tuple[str, ...] = (PASSWORD,),
+) -> Session:
     """Sign a browser in; `cookie` is known to nobody else."""
     now = actor.at
     expires_at = now + LIFETIME_SECONDS * MICROS
-    session = Session(new_id(), user_id, now, expires_at, None, actor.address, user_agent[:LONGEST_USER_AGENT])
+    session = Session(
+        new_id(), user_id, now, expires_at, None, actor.address, user_agent[:LONGEST_USER_AGENT], methods=methods
+    )
     connection.execute(
         insert(sessions).values(
             id=session.id,
@@ -52,6 +65,7 @@ def start(connection: Connection, cookie: str, user_id: str, actor: Actor, user_
             address=actor.address,
             user_agent=session.user_agent,
             last_seen_at=now,
+            methods=listed.to_text(methods),
         )
     )
     payload = SessionStartedData(session=session.id, user=user_id)
@@ -73,6 +87,17 @@ def touch(connection: Connection, session_id: str) -> bool:
     """Lock the session for the rest of the transaction; returns whether it is alive."""
     alive = (sessions.c.id == session_id) & sessions.c.ended_at.is_(None)
     return bool(connection.execute(update(sessions).where(alive).values(ended_at=None)).rowcount)
+
+
+def strengthen(connection: Connection, session_id: str, cookie: str, methods: tuple[str, ...], actor: Actor) -> bool:
+    """Say that one more factor was proven; the cookie from before is worth nothing. False: the session has ended."""
+    alive = (sessions.c.id == session_id) & sessions.c.ended_at.is_(None)
+    # `authenticated_at` stays: the first factor was proven then.
+    values = {"digest": digest(cookie), "methods": listed.to_text(methods)}
+    if not connection.execute(update(sessions).where(alive).values(values)).rowcount:
+        return False
+    record(connection, actor, "session.strengthened", about=session_id, acr=acr_of(methods))
+    return True
 
 
 def alive_of_user(connection: Connection, user_id: str, now: int) -> Sequence[Session]:
@@ -97,7 +122,8 @@ def end(connection: Connection, session_id: str, reason: str, now: int) -> bool:
 
 
 def end_all_of_user(connection: Connection, user_id: str, reason: str, now: int, *, keep: str | None = None) -> None:
-    """End every session of a person, but for `keep`."""
+    """End every session of a person, but for `keep`, and every sign-in that is under way."""
+    sign_ins.end_all_of_user(connection, user_id)
     for session in alive_of_user(connection, user_id, now):
         if session.id != keep:
             end(connection, session.id, reason, now)
@@ -117,4 +143,5 @@ def _session(row: Row[Any]) -> Session:
         address=row.address,
         user_agent=row.user_agent,
         last_seen_at=row.last_seen_at,
+        methods=listed.from_text(row.methods),
     )

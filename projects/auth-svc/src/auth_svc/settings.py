@@ -28,6 +28,7 @@ class AuthSettings(Settings):
 
     admin_password: str | None = Field(default=None, repr=False)  # sets the first password of `admin`, once
     registration: Registration = "off"  # who may make themselves an account
+    require_second_factor: Names = Field(default=[])  # roles whose holders must have two factors
     gui_access_seconds: int = Field(default=300, ge=1, le=3600)  # the demo shows a token expire
     trusted_proxies: Names = Field(default=[])  # whose X-Forwarded-For says where a request comes from
     signing_key_days: int = Field(default=90, ge=1, le=3650)  # a new key is published so often
@@ -35,7 +36,7 @@ class AuthSettings(Settings):
     refresh_grace_seconds: int = Field(default=10, ge=0, le=60)  # 0: no second use of a refresh token, ever
     client_registration: Literal["off", "token", "open"] = "off"  # may programs register themselves (RFC 7591)?
     client_documents: bool = False  # may a client be named by the URL of its metadata?
-    client_networks: Names = Field(default=[])  # private networks in which clients may have keys, documents, logouts
+    outbound_networks: Names = Field(default=[])  # private networks that clients and providers may be in
     audit_retention_days: int | None = Field(default=None, ge=1)  # None: the audit is kept for good
     hash_threads: int | None = Field(default=None, ge=1)
     smtp_url: str | None = Field(default=None, repr=False)  # may hold a password; None: mails are files in DATA/mail
@@ -51,9 +52,9 @@ class AuthSettings(Settings):
     def destinations(self, *, is_loopback: bool) -> Destinations:
         """Where requests to URLs that clients name may go; raises `SettingsRejected`."""
         try:
-            own = tuple(ip_network(text) for text in self.client_networks)
+            own = tuple(ip_network(text) for text in self.outbound_networks)
         except ValueError as error:
-            raise SettingsRejected(f"EVS_CLIENT_NETWORKS must be networks like 10.0.0.0/8: {error}") from error
+            raise SettingsRejected(f"EVS_OUTBOUND_NETWORKS must be networks like 10.0.0.0/8: {error}") from error
         return Destinations((*own, *LOOPBACK) if is_loopback else own)
 
     def check_issuer(self) -> str:

@@ -96,6 +96,7 @@ sessions = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("last_seen_at", BigInteger),
+    Column("methods", Text, nullable=False, server_default='["pwd"]'),  # how the person proved who they are
     Column("address", Text),
     Column("user_agent", Text),
     Index("sessions_user", "user_id"),
@@ -118,6 +119,7 @@ families = Table(
     Column("revoked_why", Text),
     Column("started_in", Text),  # the session in which it was allowed, whether or not it depends on it
     Column("key_thumbprint", Text),  # its refresh tokens are for the holder of this key (RFC 9449 section 5)
+    Column("methods", Text, nullable=False, server_default="[]"),  # of the session, when it was allowed
     Index("families_user", "user_id"),
     Index("families_session", "session_id"),
     Index("families_client", "client_id"),
@@ -394,4 +396,101 @@ invitations = Table(
     Column("used_at", BigInteger),
     Column("used_by", Text),
     Column("revoked_at", BigInteger),
+)
+
+# A sign-in that waits for its second factor, or a session that is asked for one more.
+sign_ins = Table(
+    "sign_ins",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # of the cookie
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("methods", Text, nullable=False),  # what was proven so far
+    Column("session_id", Text),  # the session that is to become stronger; NULL: there will be a new one
+    Column("wanted", Text),  # the level that is asked for
+    Column("way_on", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("sign_ins_user", "user_id"),
+    Index("sign_ins_expires", "expires_at"),
+)
+
+authenticator_apps = Table(
+    "authenticator_apps",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),  # the secret, encrypted: it must be used again
+    Column("created_at", BigInteger, nullable=False),
+    Column("confirmed_at", BigInteger),  # NULL: set up, but not shown to work
+    Column("last_step", BigInteger, nullable=False),  # codes of it and of earlier steps are used up
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+)
+
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("credential_id", LargeBinary, nullable=False, unique=True),
+    Column("public_key", LargeBinary, nullable=False),  # COSE
+    Column("sign_count", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("synced", Boolean, nullable=False),  # a copy of it is on the person's other devices
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Index("passkeys_user", "user_id"),
+)
+
+# WebAuthn challenges that were answered: none is taken a second time while it could still be answered.
+used_challenges = Table(
+    "used_challenges",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("used_challenges_expires", "expires_at"),
+)
+
+# Other OpenID providers whose people may sign in here.
+upstreams = Table(
+    "upstreams",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("issuer", Text, nullable=False, unique=True),
+    Column("client_id", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),  # the client's secret, encrypted: it must be used again
+    Column("scopes", Text, nullable=False),
+    Column("makes_accounts", Boolean, nullable=False),
+    Column("domains", Text, nullable=False),  # whose e-mail addresses may come; none: all
+    Column("created_at", BigInteger, nullable=False),
+)
+
+upstream_links = Table(
+    "upstream_links",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("linked_at", BigInteger, nullable=False),
+    Index("upstream_links_user", "user_id"),
+)
+
+upstream_sign_ins = Table(
+    "upstream_sign_ins",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # of the state
+    Column("browser", LargeBinary, nullable=False),  # the digest of the cookie of the browser that began it
+    Column("upstream_id", Text, ForeignKey("upstreams.id"), nullable=False),
+    Column("user_id", Text, ForeignKey("users.id")),  # who wants to link an account; NULL: somebody signs in
+    Column("sealed", LargeBinary, nullable=False),  # nonce and PKCE verifier
+    Column("way_on", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("upstream_sign_ins_expires", "expires_at"),
 )

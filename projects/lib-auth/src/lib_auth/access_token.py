@@ -190,6 +190,8 @@ def _to_principal(claims: Mapping[str, Any], key_id: str) -> Principal:
         audience=_read_text(claims, "aud"),
         issued_at=datetime.fromtimestamp(_read_time(claims, "iat"), UTC),
         expires_at=datetime.fromtimestamp(_read_time(claims, "exp"), UTC),
+        acr=_optional_text(claims, "acr"),
+        authenticated_at=_optional_time(claims, "auth_time"),
         family_id=_optional_text(claims, "family"),
         key_id=key_id,
         key_thumbprint=_confirmation(claims),
@@ -218,6 +220,10 @@ def _actors(claims: Mapping[str, Any]) -> tuple[str, ...]:
         actors.append(_read_text(actor, "sub"))
         actor = actor.get("act")
     return tuple(actors)
+
+
+def _optional_time(claims: Mapping[str, Any], name: str) -> datetime | None:
+    return datetime.fromtimestamp(_read_time(claims, name), UTC) if claims.get(name) is not None else None
 
 
 def _optional_text(claims: Mapping[str, Any], name: str) -> str | None:

@@ -99,6 +99,18 @@ class ResourceData(Payload):
     by: str | None = None
 
 
+class UserFactorData(UserChangedData):
+    """A way to prove who one is beside the password; never the secret of it."""
+
+    factor: str
+
+
+class UserRecoveryCodeUsedData(UserChangedData):
+    """Somebody signed in with a recovery code in place of a second factor."""
+
+    left: int
+
+
 class SessionStartedData(Payload):
     """A person signed in with a browser."""
 
@@ -216,6 +228,9 @@ ResourceCreated = EventType("evs.resource.created", ResourceData)
 ResourceChanged = EventType("evs.resource.changed", ResourceData)
 ResourceDeleted = EventType("evs.resource.deleted", ResourceData)
 ResourceSecretRotated = EventType("evs.resource.secret-rotated", ResourceData)
+UserFactorAdded = EventType("evs.user.factor-added", UserFactorData)
+UserFactorRemoved = EventType("evs.user.factor-removed", UserFactorData)
+UserRecoveryCodeUsed = EventType("evs.user.recovery-code-used", UserRecoveryCodeUsedData)
 SessionStarted = EventType("evs.session.started", SessionStartedData)
 SessionEnded = EventType("evs.session.ended", SessionEndedData)
 TokenIssued = EventType("evs.token.issued", TokenIssuedData)
@@ -258,6 +273,9 @@ ALL = (
     ResourceChanged,
     ResourceDeleted,
     ResourceSecretRotated,
+    UserFactorAdded,
+    UserFactorRemoved,
+    UserRecoveryCodeUsed,
     SessionStarted,
     SessionEnded,
     TokenIssued,

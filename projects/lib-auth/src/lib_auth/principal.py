@@ -35,6 +35,8 @@ class Principal:
     audience: str
     issued_at: datetime
     expires_at: datetime
+    acr: str | None = None  # how well the person proved who they are
+    authenticated_at: datetime | None = None  # when
     family_id: str | None = None  # the authorisation the token came from; all its tokens are revoked together
     key_id: str | None = None  # which of the issuer's keys signed it
     key_thumbprint: str | None = None  # only the holder of this key may use it (RFC 9449)

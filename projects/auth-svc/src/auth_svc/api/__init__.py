@@ -6,6 +6,7 @@ from auth_svc.api import (
     access_requests,
     audit,
     clients,
+    factors,
     groups,
     invitations,
     keys,
@@ -13,13 +14,14 @@ from auth_svc.api import (
     resources,
     roles,
     transfer,
+    upstreams,
     user_sessions,
     users,
 )
 
 RESOURCES = (
-    *(users, user_sessions, invitations, groups, roles, resources),
-    *(clients, registration_tokens, keys, audit, transfer, access_requests),
+    *(users, user_sessions, factors, invitations, groups, roles, resources),
+    *(clients, registration_tokens, upstreams, keys, audit, transfer, access_requests),
 )
 
 

@@ -46,6 +46,15 @@ KEY = {
 }
 INVITATION = {"email": "new@example.org", "roles": ["member"]}
 REGISTRATION_TOKEN = {"note": "For the weather team", "scopes": ["openid", "profile"]}
+UPSTREAM = {
+    "id": "work",
+    "name": "Work",
+    "issuer": "https://login.example.com",
+    "client_id": "evs",
+    "scopes": "openid profile email",
+    "makes_accounts": False,
+    "domains": ["example.com"],
+}
 PLACE = {"position": 42, "hash": "5f" * 32}
 LINE = {
     "id": 42,
@@ -110,6 +119,8 @@ EXAMPLES: dict[str, Any] = {
         "details": {},
         "secret": None,
     },
+    "UpstreamBody": UPSTREAM | {"client_secret": "the secret it gave us"},
+    "UpstreamView": UPSTREAM | {"redirect_uri": "https://sign-in.example.org/login/with/work/callback"},
     "KeyView": KEY,
     "RotationBody": {"algorithm": "ES256"},
     "InvitationBody": INVITATION | {"expires_seconds": 86_400},

@@ -1,14 +1,24 @@
 """`/oauth2/authorize` and the consent form: load, decide, and let the browser go where the decision says."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import authorization, consents, effects, pushed_requests
+from auth_svc import authorization, consents, effects, factors, pushed_requests
 from auth_svc.audit import Actor
-from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded
+from auth_svc.authorization import (
+    AuthorizationRows,
+    ConsentNeeded,
+    FactorNeeded,
+    Outcome,
+    Refused,
+    SendBack,
+    SignInNeeded,
+    StepNeeded,
+)
 from auth_svc.client import Client
 from auth_svc.client_documents import DocumentRejected
 from auth_svc.consents import Consent
@@ -19,7 +29,17 @@ from auth_svc.parameters import read_form
 from auth_svc.pushed_requests import PREFIX
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
-from auth_svc.site.browser import PageRefused, Visitor, read_page_form, read_pairs, redirect, render, visitor_of
+from auth_svc.site.browser import (
+    PageRefused,
+    Visitor,
+    read_page_form,
+    read_pairs,
+    redirect,
+    render,
+    set_up_url,
+    step_up_url,
+    visitor_of,
+)
 from auth_svc.token_rows import usable_client
 from lib_events.database import Connection
 
@@ -27,6 +47,16 @@ PATH = "/oauth2/authorize"
 MAX_QUERY = 8_192
 
 type Pairs = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What an authorization request names, and who looks."""
+
+    client_id: str | None
+    request_uri: str | None  # of a pushed request
+    visitor: Visitor
+    two_factor_roles: Sequence[str]
 
 
 async def authorize(request: Request) -> Response:
@@ -70,7 +100,8 @@ async def load(service: AuthService, pairs: Pairs, visitor: Visitor) -> Authoriz
     named = dict(reversed(pairs))
     request_uri = named.get("request_uri", "")
     pushed = request_uri if request_uri.startswith(PREFIX) else None
-    return await service.database.look(_load, named.get("client_id"), pushed, visitor, service.issuer.is_loopback)
+    asked = _Asked(named.get("client_id"), pushed, visitor, tuple(service.settings.require_second_factor))
+    return await service.database.look(_load, asked, service.issuer.is_loopback)
 
 
 async def client_behind(service: AuthService, way_on: str) -> tuple[str | None, tuple[str, ...]]:
@@ -95,6 +126,10 @@ async def _act(
             raise PageRefused(400, "That request is not right", text, code=error)
         case SignInNeeded(wanted, _):
             return redirect(f"/login?next={quote(f'{PATH}?{wanted}', safe='')}")
+        case StepNeeded(wanted, level):
+            return redirect(step_up_url(f"{PATH}?{wanted}", level))
+        case FactorNeeded(wanted):
+            return redirect(set_up_url(f"{PATH}?{wanted}"))
         case ConsentNeeded(client, account, scopes, _, redirect_uri):
             page = consent_page(
                 csrf=visitor.csrf,
@@ -131,17 +166,23 @@ def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNe
 
 def _load(
     connection: Connection,
-    client_id: str | None,
-    request_uri: str | None,
-    visitor: Visitor,
+    asked: _Asked,
     loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
 ) -> AuthorizationRows:
-    client = usable_client(connection, client_id, loopback)
-    remembered = None
-    if client is not None and visitor.account is not None:
-        remembered = consents.find(connection, visitor.account.id, client.id)
-    pushed = pushed_requests.find(connection, request_uri) if request_uri else None
-    return AuthorizationRows(client, visitor.session, visitor.account, remembered, pushed)
+    client = usable_client(connection, asked.client_id, loopback)
+    account = asked.visitor.account
+    pushed = pushed_requests.find(connection, asked.request_uri) if asked.request_uri else None
+    if client is None or account is None:
+        return AuthorizationRows(client, asked.visitor.session, account, pushed=pushed)
+    return AuthorizationRows(
+        client,
+        asked.visitor.session,
+        account,
+        consent=consents.find(connection, account.id, client.id),
+        pushed=pushed,
+        factors=factors.of_user(connection, account.id),
+        needs_two=factors.are_required(account, asked.two_factor_roles),
+    )
 
 
 def _vouching_host(client: Client, redirect_uri: str) -> str | None:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auth_svc.approvals import APP_SERVICE, ApprovalDecided
+from auth_svc.assurance import LEVELS
 from auth_svc.client import ANY_CLIENT, CONFIDENTIAL, GRANT_TYPES, ID_TOKEN_ALGORITHMS
 from auth_svc.client_assertion import ALGORITHMS as ASSERTION_ALGORITHMS
 from auth_svc.issuer import Issuer
@@ -78,6 +79,7 @@ def describe(issuer: Issuer, settings: AuthSettings) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": ANY_CLIENT,
         "revocation_endpoint_auth_methods_supported": ANY_CLIENT,
         "introspection_endpoint_auth_methods_supported": CONFIDENTIAL,
+        "acr_values_supported": list(LEVELS),
         "subject_types_supported": ["public"],
         "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
         "revocation_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
@@ -89,7 +91,7 @@ def describe(issuer: Issuer, settings: AuthSettings) -> dict[str, Any]:
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
         "claims_supported": [
-            *("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid"),
+            *("iss", "sub", "aud", "exp", "iat", "auth_time", "acr", "amr", "nonce", "at_hash", "sid"),
             *("name", "preferred_username", "updated_at", "email", "email_verified", "groups"),
         ],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],

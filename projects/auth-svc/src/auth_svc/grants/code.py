@@ -69,6 +69,7 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
             resources=server.resources,
             session_id=server.session_id,
             authenticated_at=server.authenticated_at,
+            methods=server.methods,
             now=server.now,
         )
         server.effects.append(StartFamily(family, server.session_id))

@@ -5,6 +5,7 @@ from typing import Any
 from authlib.oidc.core.grants.code import OpenIDToken
 
 from auth_svc.accounts import Account
+from auth_svc.assurance import claims_of
 from auth_svc.client import Client
 from auth_svc.decision import Decision
 from auth_svc.families import MICROS
@@ -43,7 +44,7 @@ class IdTokens(OpenIDToken):  # type: ignore[misc]
             "exp": seconds + ID_TOKEN_SECONDS,
         }
         if server.family is not None:
-            claims["auth_time"] = server.family.authenticated_at // MICROS
+            claims |= {"auth_time": server.family.authenticated_at // MICROS, **claims_of(server.family.methods)}
             if server.family.session_id is not None:
                 claims["sid"] = server.family.session_id
         return claims

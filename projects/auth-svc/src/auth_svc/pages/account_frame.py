@@ -9,6 +9,7 @@ from auth_svc.pages.layout import page
 
 SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("/account", "Profile"),
+    ("/account/security", "Security"),
     ("/account/sessions", "Devices"),
     ("/account/apps", "Connected apps"),
     ("/account/data", "Your data"),

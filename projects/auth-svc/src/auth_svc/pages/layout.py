@@ -51,7 +51,7 @@ def page(title: str, *content: h.Node, wide: bool = False) -> h.Element:
     ]
 
 
-def form(action: str, csrf: str, *content: h.Node, **attributes: str) -> h.Element:
+def form(action: str, csrf: str, *content: h.Node, **attributes: str | bool | None) -> h.Element:
     """A form that carries this browser's token."""
     return h.form(method="post", action=action, **attributes)[h.input(type="hidden", name="csrf", value=csrf), content]
 
