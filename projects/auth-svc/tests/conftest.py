@@ -24,12 +24,13 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, Key
 
-from auth_svc import accounts, first_start, opaque, passwords
-from auth_svc.accounts import Account, NewAccount
+from auth_svc import first_start, opaque
 from auth_svc.app import create_app, open_service
 from auth_svc.audit import Actor
-from auth_svc.client import Client
-from auth_svc.clients import register as register_client
+from auth_svc.clients.client import Client
+from auth_svc.clients.clients import register as register_client
+from auth_svc.people import accounts, passwords
+from auth_svc.people.accounts import Account, NewAccount
 from auth_svc.service import AuthService
 from auth_svc.settings import AuthSettings
 from lib_auth.client import OAuthClient, code_challenge

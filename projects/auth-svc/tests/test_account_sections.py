@@ -6,9 +6,10 @@ import json
 import pytest
 from sqlalchemy import select, update
 
-from auth_svc import accounts, own_data, tables
-from auth_svc.devices import describe
-from auth_svc.own_data import LastAdministrator
+from auth_svc import tables
+from auth_svc.people import accounts, own_data
+from auth_svc.people.devices import describe
+from auth_svc.people.own_data import LastAdministrator
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"

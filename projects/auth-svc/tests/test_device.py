@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from sqlalchemy import update
 
-from auth_svc import accounts, sessions
-from auth_svc import device_codes as device_codes_module
 from auth_svc.grants.device import DEVICE_SECONDS
+from auth_svc.people import accounts, sessions
+from auth_svc.protocol import device_codes as device_codes_module
 from auth_svc.tables import device_codes
 from lib_auth.client import DEVICE_GRANT
 from lib_events.testing import wait_until

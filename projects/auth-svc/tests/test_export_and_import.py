@@ -6,7 +6,7 @@ import json
 import pytest
 from argon2.low_level import Type, hash_secret_raw
 
-from auth_svc.importing import is_safe_hash
+from auth_svc.transfer.importing import is_safe_hash
 
 PASSWORD = "correct horse battery staple"
 

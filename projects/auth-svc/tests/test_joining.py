@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from auth_svc import account_changes, accounts, invitations, registration
-from auth_svc.account_changes import Search
-from auth_svc.accounts import NewAccount
+from auth_svc.people import account_changes, accounts, invitations, registration
+from auth_svc.people.account_changes import Search
+from auth_svc.people.accounts import NewAccount
+from auth_svc.people.registration import Registration
 from auth_svc.pruner import prune
-from auth_svc.registration import Registration
 from auth_svc.settings import AuthSettings
 from lib_events.testing import wait_until
 

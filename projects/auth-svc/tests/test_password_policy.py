@@ -4,8 +4,14 @@ import hashlib
 
 import pytest
 
-from auth_svc import password_policy
-from auth_svc.password_policy import LONGEST_LINE, BreachedPasswords, PasswordPolicy, PasswordRejected, common_passwords
+from auth_svc.people import password_policy
+from auth_svc.people.password_policy import (
+    LONGEST_LINE,
+    BreachedPasswords,
+    PasswordPolicy,
+    PasswordRejected,
+    common_passwords,
+)
 from lib_events.settings import SettingsRejected
 
 POLICY = PasswordPolicy()

@@ -6,7 +6,8 @@ import re
 import pytest
 from sqlalchemy import select, update
 
-from auth_svc import accounts, recovery, tables
+from auth_svc import tables
+from auth_svc.people import accounts, recovery
 from auth_svc.rate_limits import Attempts, Limit
 from lib_events.testing import wait_until
 

@@ -8,7 +8,7 @@ import pyotp
 import pytest
 from sqlalchemy import select, update
 
-from auth_svc import accounts, sessions
+from auth_svc.people import accounts, sessions
 from auth_svc.site import security
 from auth_svc.tables import authenticator_apps
 from auth_svc.tables import sessions as session_rows

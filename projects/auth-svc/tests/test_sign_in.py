@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from auth_svc import accounts, sessions
+from auth_svc.people import accounts, sessions
 from auth_svc.rate_limits import Limit, SignInLimits, network_of
 from lib_events.testing import wait_until
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from sqlalchemy import update
 
-from auth_svc import accounts
+from auth_svc.people import accounts
 from auth_svc.tables import sessions as session_rows
 from lib_auth.principal import ADMIN
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import update
 
-from auth_svc import accounts
+from auth_svc.people import accounts
 from auth_svc.tables import sessions
 from lib_events.testing import wait_until
 

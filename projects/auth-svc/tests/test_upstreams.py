@@ -12,9 +12,11 @@ from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, RSAKey
 from sqlalchemy import select
 
-from auth_svc import accounts, first_start, upstream_http
+from auth_svc import first_start
+from auth_svc.people import accounts
 from auth_svc.tables import upstream_sign_ins, upstreams
-from auth_svc.upstream_client import UpstreamClient
+from auth_svc.upstreams import transport as upstream_http
+from auth_svc.upstreams.client import UpstreamClient
 from lib_auth.client import OAuthClient
 from lib_events.checked_http import CheckedHttp
 from lib_events.destinations import Destinations

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from sqlalchemy import select, update
 
-from auth_svc import accounts, tables, verification
-from auth_svc.mail_links import LinkSpent
+from auth_svc import tables
+from auth_svc.people import accounts, verification
+from auth_svc.people.mail_links import LinkSpent
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"

@@ -50,7 +50,7 @@ def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
 def reset_password(settings: AuthSettings, options: argparse.Namespace) -> None:
     """Set a user's password while the service is down."""
     from auth_svc.offline import reset  # noqa: PLC0415
-    from auth_svc.passwords import PasswordRejected  # noqa: PLC0415
+    from auth_svc.people.passwords import PasswordRejected  # noqa: PLC0415
 
     password = os.environ.get("EVS_NEW_PASSWORD") or _ask_password()
     try:

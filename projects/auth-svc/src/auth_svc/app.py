@@ -11,41 +11,42 @@ from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import definitions, first_start
+from auth_svc import first_start
 from auth_svc.api import rest_routes
 from auth_svc.api.administrator import install_change_handlers
 from auth_svc.api.openapi import install_openapi
 from auth_svc.api.transfer import IMPORT_PATH
-from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
 from auth_svc.audit import Actor
 from auth_svc.audit_chain import AuditChain
-from auth_svc.client_documents import ClientDocuments
-from auth_svc.client_keys import ClientKeys
-from auth_svc.definitions import Definitions
+from auth_svc.clients.documents import ClientDocuments
+from auth_svc.clients.keys import ClientKeys
+from auth_svc.clients.logout_notices import LogoutNotices, plan_logouts
 from auth_svc.endpoints.discovery import describe_events
 from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
-from auth_svc.issuer import Issuer
-from auth_svc.key_rotation import KeyRotation
-from auth_svc.logout_notices import LogoutNotices, plan_logouts
 from auth_svc.mail.postman import Postman
 from auth_svc.mail.transport import sender_of, transport_of
-from auth_svc.nonces import Nonces
-from auth_svc.own_tokens import OwnRevocations
 from auth_svc.pages.notices import error_page
 from auth_svc.parameters import ParametersRejected
-from auth_svc.password_policy import PasswordPolicy
-from auth_svc.passwords import Passwords, PasswordsBusy
+from auth_svc.people.approvals import APP_SERVICE, ApprovalDecided, hear_decision
+from auth_svc.people.password_policy import PasswordPolicy
+from auth_svc.people.passwords import Passwords, PasswordsBusy
+from auth_svc.people.recovery import RecoveryDesk
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.protocol.key_rotation import KeyRotation
+from auth_svc.protocol.nonces import Nonces
+from auth_svc.protocol.own_tokens import OwnRevocations
+from auth_svc.protocol.signing_keys import SigningKeys
 from auth_svc.pruner import Pruner
 from auth_svc.rate_limits import Attempts, Limit, SignInLimits, TooManyAttempts
-from auth_svc.recovery import RecoveryDesk
-from auth_svc.resources import Resources
+from auth_svc.rights import definitions
+from auth_svc.rights.definitions import Definitions
+from auth_svc.rights.resources import Resources
 from auth_svc.routes import routes
 from auth_svc.service import AuthService
 from auth_svc.settings import SERVICE, AuthSettings
-from auth_svc.signing_keys import SigningKeys
 from auth_svc.site.browser import PageRefused, render
 from auth_svc.tables import SCHEMA
-from auth_svc.upstream_client import UpstreamClient
+from auth_svc.upstreams.client import UpstreamClient
 from lib_auth import events as account_events
 from lib_auth.access_token import TokenVerifier
 from lib_auth.credentials import SenderCheck

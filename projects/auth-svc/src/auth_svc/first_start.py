@@ -9,13 +9,15 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from auth_svc import accounts, clients, opaque
-from auth_svc.accounts import NewAccount
+from auth_svc import opaque
 from auth_svc.audit import Actor
-from auth_svc.client import CODE, CREDENTIALS, DEVICE, EXCHANGE, REFRESH, Client
-from auth_svc.issuer import Issuer
-from auth_svc.passwords import PasswordRejected, Passwords
-from auth_svc.resources import ADMIN_SCOPES, APP_SCOPES, OPENID
+from auth_svc.clients import clients
+from auth_svc.clients.client import CODE, CREDENTIALS, DEVICE, EXCHANGE, REFRESH, Client
+from auth_svc.people import accounts
+from auth_svc.people.accounts import NewAccount
+from auth_svc.people.passwords import PasswordRejected, Passwords
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.rights.resources import ADMIN_SCOPES, APP_SCOPES, OPENID
 from auth_svc.settings import AuthSettings
 from auth_svc.tables import users
 from lib_auth.principal import ADMIN, OPERATOR

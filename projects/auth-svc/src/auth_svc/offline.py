@@ -2,16 +2,18 @@
 
 import secrets
 
-from auth_svc import accounts, audit_chain, factors, first_start
+from auth_svc import audit_chain, first_start
 from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
-from auth_svc.issuer import Issuer
-from auth_svc.nonces import Nonces
-from auth_svc.password_policy import PasswordPolicy
-from auth_svc.passwords import Passwords
-from auth_svc.resources import Resources
+from auth_svc.factors import held
+from auth_svc.people import accounts
+from auth_svc.people.password_policy import PasswordPolicy
+from auth_svc.people.passwords import Passwords
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.protocol.nonces import Nonces
+from auth_svc.protocol.signing_keys import SigningKeys
+from auth_svc.rights.resources import Resources
 from auth_svc.settings import SERVICE, AuthSettings
-from auth_svc.signing_keys import SigningKeys
 from lib_auth.audit_chain import Head
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, open_database
@@ -72,7 +74,7 @@ def _drop_factors(connection: Connection, username: str, actor: Actor) -> None:
     account = accounts.find_by_username(connection, username)
     if account is None:
         raise LookupError(f"there is no user {username!r}")
-    factors.remove_all(connection, account.id, actor)
+    held.remove_all(connection, account.id, actor)
 
 
 def _reset(connection: Connection, username: str, password_hash: str, actor: Actor) -> None:

@@ -4,7 +4,7 @@ from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 
 from auth_svc import audit_chain
 from auth_svc.audit import Actor
-from auth_svc.families import LONGEST_ACCESS_SECONDS, MICROS
+from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS, MICROS
 from auth_svc.tables import (
     codes,
     device_codes,

@@ -8,17 +8,17 @@ from typing import Any
 from starlette.requests import Request
 
 from auth_svc.audit import Actor
-from auth_svc.client_documents import ClientDocuments
-from auth_svc.client_keys import ClientKeys
-from auth_svc.definitions import Definitions
-from auth_svc.issuer import Issuer
-from auth_svc.key_rotation import KeyRotation
+from auth_svc.clients.documents import ClientDocuments
+from auth_svc.clients.keys import ClientKeys
 from auth_svc.mail.postman import Postman
-from auth_svc.passwords import Passwords
+from auth_svc.people.passwords import Passwords
+from auth_svc.people.recovery import RecoveryDesk
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.protocol.key_rotation import KeyRotation
 from auth_svc.rate_limits import Attempts, SignInLimits
-from auth_svc.recovery import RecoveryDesk
+from auth_svc.rights.definitions import Definitions
 from auth_svc.settings import AuthSettings
-from auth_svc.upstream_client import UpstreamClient
+from auth_svc.upstreams.client import UpstreamClient
 from lib_auth.access_token import TokenVerifier
 from lib_auth.credentials import SenderCheck
 from lib_auth.guard import Guard

@@ -6,11 +6,11 @@ from fastapi import Depends, FastAPI, Path, Query, Request
 from sqlalchemy.exc import IntegrityError
 from starlette.responses import Response
 
-from auth_svc.accounts import AccountRejected, AccountUnknown
 from auth_svc.api.views import WITHOUT_NUL
-from auth_svc.changes import ChangeConflicts, ChangeRejected, NotThere
-from auth_svc.client import ClientRejected
+from auth_svc.clients.client import ClientRejected
 from auth_svc.endpoints.oauth_http import NO_STORE
+from auth_svc.people.accounts import AccountRejected, AccountUnknown
+from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
 from auth_svc.service import service_of
 from lib_auth.principal import ADMIN, Principal
 from lib_events.problem import REQUEST_PREFIX, Problem, problem_response, request_id
@@ -47,7 +47,7 @@ async def change_refused(request: Request, error: Exception) -> Response:
 
 
 def install_change_handlers(app: FastAPI) -> None:
-    """Make a problem document of each error of `auth_svc.changes` and of accounts and clients."""
+    """Make a problem document of each error of `auth_svc.rights.changes` and of accounts and clients."""
     kinds = (ChangeRejected, AccountRejected, ClientRejected, NotThere, AccountUnknown, ChangeConflicts, IntegrityError)
     for kind in kinds:
         app.add_exception_handler(kind, change_refused)

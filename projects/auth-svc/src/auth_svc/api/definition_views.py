@@ -5,11 +5,11 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from auth_svc.api.views import WITHOUT_NUL, Body
-from auth_svc.families import LONGEST_ACCESS_SECONDS
-from auth_svc.groups import Group
-from auth_svc.resource_servers import MAX_NAMES
-from auth_svc.resources import Resource
-from auth_svc.roles import Role
+from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS
+from auth_svc.rights.groups import Group
+from auth_svc.rights.resource_servers import MAX_NAMES
+from auth_svc.rights.resources import Resource
+from auth_svc.rights.roles import Role
 from lib_events.clock import to_datetime
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=WITHOUT_NUL)]

@@ -2,14 +2,15 @@
 
 from fastapi import APIRouter, Depends, Request
 
-from auth_svc import account_changes, groups
-from auth_svc.account_changes import Search
-from auth_svc.accounts import username_key
 from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, Named, administrator
 from auth_svc.api.definition_views import GroupBody, GroupChanges, GroupView, given
 from auth_svc.api.users import find_user
 from auth_svc.api.views import Page, UserView
-from auth_svc.groups import Group
+from auth_svc.people import account_changes
+from auth_svc.people.account_changes import Search
+from auth_svc.people.accounts import username_key
+from auth_svc.rights import groups
+from auth_svc.rights.groups import Group
 from auth_svc.service import service_of
 from lib_events.database import Connection
 

@@ -5,11 +5,11 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from auth_svc import invitations
-from auth_svc.accounts import AccountRejected
 from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, Named, administrator, invalid
 from auth_svc.api.views import Body, Page
-from auth_svc.invitations import LIFETIME_SECONDS, Invitation
+from auth_svc.people import invitations
+from auth_svc.people.accounts import AccountRejected
+from auth_svc.people.invitations import LIFETIME_SECONDS, Invitation
 from auth_svc.service import service_of
 from lib_events.clock import to_datetime
 from lib_events.problem import Problem

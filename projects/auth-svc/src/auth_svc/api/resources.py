@@ -2,11 +2,12 @@
 
 from fastapi import APIRouter, Depends, Request
 
-from auth_svc import opaque, resource_servers, resources
+from auth_svc import opaque
 from auth_svc.api.administrator import Administrator, Named, administrator
 from auth_svc.api.definition_views import ResourceBody, ResourceChanges, ResourceView, given
 from auth_svc.api.views import Page
-from auth_svc.resources import Resource
+from auth_svc.rights import resource_servers, resources
+from auth_svc.rights.resources import Resource
 from auth_svc.service import service_of
 
 router = APIRouter(prefix="/v1/admin", tags=["resources"], dependencies=[Depends(administrator)])

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Depends, Request
 
-from auth_svc import groups, roles
 from auth_svc.api.administrator import Administrator, Named, administrator
 from auth_svc.api.definition_views import RoleBody, RoleChanges, RoleView, given
 from auth_svc.api.views import Page
 from auth_svc.audit import Actor
-from auth_svc.roles import Role
+from auth_svc.rights import groups, roles
+from auth_svc.rights.roles import Role
 from auth_svc.service import service_of
 from lib_events.database import Connection
 

@@ -8,15 +8,16 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from auth_svc import exporting, families, importing, keycloak
 from auth_svc.api.administrator import Administrator, administrator
 from auth_svc.api.examples import EXAMPLES
 from auth_svc.audit import Actor, record
 from auth_svc.endpoints.oauth_http import NO_STORE
-from auth_svc.families import MICROS
-from auth_svc.keycloak import Realm
+from auth_svc.protocol import families
+from auth_svc.protocol.families import MICROS
 from auth_svc.service import service_of
-from auth_svc.transfer_document import Document, Report
+from auth_svc.transfer import exporting, importing, keycloak
+from auth_svc.transfer.document import Document, Report
+from auth_svc.transfer.keycloak import Realm
 from lib_auth.principal import Principal
 from lib_events.database import Connection
 from lib_events.problem import Problem, invalid_input

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field, SecretStr
 from starlette.responses import Response
 
-from auth_svc import upstreams
 from auth_svc.api.administrator import Administrator, administrator, invalid
 from auth_svc.api.views import WITHOUT_NUL, Body, Page
-from auth_svc.client import is_loopback
+from auth_svc.clients.client import is_loopback
 from auth_svc.service import AuthService, service_of
 from auth_svc.site.upstream import callback_of
-from auth_svc.upstreams import Upstream, UpstreamRejected
+from auth_svc.upstreams import providers
+from auth_svc.upstreams.providers import Upstream, UpstreamRejected
 from lib_events.problem import Problem
 
 router = APIRouter(prefix="/v1/admin", tags=["upstreams"], dependencies=[Depends(administrator)])
@@ -66,7 +66,7 @@ class UpstreamView(BaseModel):
 async def list_upstreams(request: Request) -> Page[UpstreamView]:
     """List the providers by name."""
     service = service_of(request)
-    found = await service.database.read(upstreams.every)
+    found = await service.database.read(providers.every)
     return Page(items=[UpstreamView.of(service, upstream) for upstream in found])
 
 
@@ -91,7 +91,7 @@ async def create_upstream(request: Request, body: UpstreamBody, by: Administrato
     )
     sealed = service.sealing_key.seal(body.client_secret.get_secret_value(), purpose=upstream.purpose)
     try:
-        made = await service.database.transact(upstreams.register, upstream.with_secret(sealed), actor)
+        made = await service.database.transact(providers.register, upstream.with_secret(sealed), actor)
     except UpstreamRejected as error:
         raise invalid(error.field, error.detail) from error
     return UpstreamView.of(service, made)
@@ -103,7 +103,7 @@ async def remove_upstream(
 ) -> Response:
     """Let nobody sign in by way of a provider any more."""
     service = service_of(request)
-    if not await service.database.transact(upstreams.remove, upstream, service.actor(request, by.subject)):
+    if not await service.database.transact(providers.remove, upstream, service.actor(request, by.subject)):
         raise Problem(404, "upstream-unknown", detail=f"there is no upstream {upstream!r}")
     return Response(status_code=204)
 

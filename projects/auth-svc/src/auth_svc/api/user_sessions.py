@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
-from auth_svc import account_changes, consents, sessions
 from auth_svc.api.administrator import Administrator, Named, administrator
 from auth_svc.api.users import find_user
 from auth_svc.api.views import Page
+from auth_svc.people import account_changes, consents, sessions
 from auth_svc.service import service_of
 from lib_events.clock import to_datetime
 

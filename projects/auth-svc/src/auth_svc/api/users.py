@@ -5,14 +5,15 @@ import secrets
 from fastapi import APIRouter, Depends, Request
 from pydantic import SecretStr
 
-from auth_svc import account_changes, accounts, groups, own_data, roles
-from auth_svc.account_changes import Search, State
-from auth_svc.accounts import Account, AccountUnknown, NewAccount
 from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, Named, Text, administrator, invalid
 from auth_svc.api.views import Page, PasswordBody, RolesBody, UserBody, UserChanges, UserView
 from auth_svc.audit import Actor
-from auth_svc.own_data import LastAdministrator
-from auth_svc.passwords import PasswordRejected, PasswordsBusy
+from auth_svc.people import account_changes, accounts, own_data
+from auth_svc.people.account_changes import Search, State
+from auth_svc.people.accounts import Account, AccountUnknown, NewAccount
+from auth_svc.people.own_data import LastAdministrator
+from auth_svc.people.passwords import PasswordRejected, PasswordsBusy
+from auth_svc.rights import groups, roles
 from auth_svc.service import AuthService, service_of
 from lib_events.database import Connection
 from lib_events.problem import Problem

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from auth_svc.accounts import Account
-from auth_svc.passwords import LONGEST
+from auth_svc.people.accounts import Account
+from auth_svc.people.passwords import LONGEST
 from lib_auth.principal import MEMBER
 from lib_events.clock import to_datetime
 

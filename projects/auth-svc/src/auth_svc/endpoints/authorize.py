@@ -7,9 +7,17 @@ from urllib.parse import quote, urlencode, urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import authorization, consents, effects, factors, pushed_requests
 from auth_svc.audit import Actor
-from auth_svc.authorization import (
+from auth_svc.clients.client import Client
+from auth_svc.clients.documents import DocumentRejected
+from auth_svc.endpoints.oauth_http import REPEATABLE
+from auth_svc.factors import held
+from auth_svc.pages.consent import consent_page
+from auth_svc.parameters import read_form
+from auth_svc.people import consents
+from auth_svc.people.consents import Consent
+from auth_svc.protocol import authorization, effects, pushed_requests
+from auth_svc.protocol.authorization import (
     AuthorizationRows,
     ConsentNeeded,
     FactorNeeded,
@@ -19,14 +27,9 @@ from auth_svc.authorization import (
     SignInNeeded,
     StepNeeded,
 )
-from auth_svc.client import Client
-from auth_svc.client_documents import DocumentRejected
-from auth_svc.consents import Consent
-from auth_svc.effects import Effect
-from auth_svc.endpoints.oauth_http import REPEATABLE
-from auth_svc.pages.consent import consent_page
-from auth_svc.parameters import read_form
-from auth_svc.pushed_requests import PREFIX
+from auth_svc.protocol.effects import Effect
+from auth_svc.protocol.pushed_requests import PREFIX
+from auth_svc.protocol.token_rows import usable_client
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
@@ -40,7 +43,6 @@ from auth_svc.site.browser import (
     step_up_url,
     visitor_of,
 )
-from auth_svc.token_rows import usable_client
 from lib_events.database import Connection
 
 PATH = "/oauth2/authorize"
@@ -180,8 +182,8 @@ def _load(
         account,
         consent=consents.find(connection, account.id, client.id),
         pushed=pushed,
-        factors=factors.of_user(connection, account.id),
-        needs_two=factors.are_required(account, asked.two_factor_roles),
+        factors=held.of_user(connection, account.id),
+        needs_two=held.are_required(account, asked.two_factor_roles),
     )
 
 

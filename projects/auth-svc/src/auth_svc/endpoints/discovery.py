@@ -6,11 +6,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from auth_svc.approvals import APP_SERVICE, ApprovalDecided
-from auth_svc.assurance import LEVELS
-from auth_svc.client import ANY_CLIENT, CONFIDENTIAL, GRANT_TYPES, ID_TOKEN_ALGORITHMS
-from auth_svc.client_assertion import ALGORITHMS as ASSERTION_ALGORITHMS
-from auth_svc.issuer import Issuer
+from auth_svc.clients.assertion import ALGORITHMS as ASSERTION_ALGORITHMS
+from auth_svc.clients.client import ANY_CLIENT, CONFIDENTIAL, GRANT_TYPES, ID_TOKEN_ALGORITHMS
+from auth_svc.factors.assurance import LEVELS
+from auth_svc.people.approvals import APP_SERVICE, ApprovalDecided
+from auth_svc.protocol.issuer import Issuer
 from auth_svc.service import service_of
 from auth_svc.settings import SERVICE, AuthSettings
 from lib_auth import events as account_events

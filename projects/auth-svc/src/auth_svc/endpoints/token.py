@@ -6,8 +6,10 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import effects, token_rows
-from auth_svc.effects import (
+from auth_svc.endpoints.oauth_http import REPEATABLE, limited, refusal, respond
+from auth_svc.parameters import named_client, read_form
+from auth_svc.protocol import effects, token_rows
+from auth_svc.protocol.effects import (
     Effect,
     Raced,
     TellIssued,
@@ -17,11 +19,9 @@ from auth_svc.effects import (
     UseRefreshToken,
     issued_event,
 )
-from auth_svc.endpoints.oauth_http import REPEATABLE, limited, refusal, respond
-from auth_svc.parameters import named_client, read_form
-from auth_svc.protocol import Protocol
-from auth_svc.protocol_request import Answer, ProtocolRequest
-from auth_svc.resources import TargetInvalid
+from auth_svc.protocol.protocol import Protocol
+from auth_svc.protocol.request import Answer, ProtocolRequest
+from auth_svc.rights.resources import TargetInvalid
 from auth_svc.service import AuthService, act_as, service_of
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal

@@ -5,18 +5,19 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, families, token_rows
-from auth_svc.accounts import Account
-from auth_svc.assurance import claims_of
-from auth_svc.client import Client
-from auth_svc.effects import Effect, KillFamily, RevokeToken
+from auth_svc.clients.client import Client
 from auth_svc.endpoints.oauth_http import ClientRequest, ProtocolRefused, read_client_request, refusal, respond
 from auth_svc.endpoints.token import commit
-from auth_svc.families import MICROS, Family
+from auth_svc.factors.assurance import claims_of
 from auth_svc.grants.token_exchange import acting
-from auth_svc.protocol_request import Answer
+from auth_svc.people import accounts
+from auth_svc.people.accounts import Account
+from auth_svc.protocol import families, token_rows
+from auth_svc.protocol.effects import Effect, KillFamily, RevokeToken
+from auth_svc.protocol.families import MICROS, Family
+from auth_svc.protocol.request import Answer
+from auth_svc.protocol.token_rows import RefreshToken
 from auth_svc.service import AuthService
-from auth_svc.token_rows import RefreshToken
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal
 from lib_events.clock import to_micros

@@ -3,10 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from auth_svc import accounts
-from auth_svc.accounts import Account
 from auth_svc.endpoints.oauth_http import NO_STORE
 from auth_svc.parameters import read_form
+from auth_svc.people import accounts
+from auth_svc.people.accounts import Account
 from auth_svc.service import service_of
 from lib_auth.access_token import TokenRejected
 from lib_auth.credentials import Credentials, read_credentials

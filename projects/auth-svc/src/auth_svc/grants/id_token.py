@@ -4,13 +4,13 @@ from typing import Any
 
 from authlib.oidc.core.grants.code import OpenIDToken
 
-from auth_svc.accounts import Account
-from auth_svc.assurance import claims_of
-from auth_svc.client import Client
-from auth_svc.decision import Decision
-from auth_svc.families import MICROS
-from auth_svc.issuer import ID_TOKEN_SECONDS
-from auth_svc.token_rows import Code
+from auth_svc.clients.client import Client
+from auth_svc.factors.assurance import claims_of
+from auth_svc.people.accounts import Account
+from auth_svc.protocol.decision import Decision
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.issuer import ID_TOKEN_SECONDS
+from auth_svc.protocol.token_rows import Code
 
 
 class IdTokens(OpenIDToken):  # type: ignore[misc]

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import htpy as h
 
-from auth_svc.accounts import Account
 from auth_svc.pages.account_frame import account_section
 from auth_svc.pages.layout import button, field, form, notice
+from auth_svc.people.accounts import Account
 
 
 def profile_page(

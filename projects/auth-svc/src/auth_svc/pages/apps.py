@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import htpy as h
 
-from auth_svc.connected_apps import ConnectedApp
 from auth_svc.pages.account_frame import account_section
 from auth_svc.pages.layout import button, form, hidden, icon, moment
-from auth_svc.resources import DESCRIPTIONS
+from auth_svc.people.connected_apps import ConnectedApp
+from auth_svc.rights.resources import DESCRIPTIONS
 from lib_events.clock import to_datetime
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import htpy as h
 
 from auth_svc.pages.layout import button, field, form, hidden, icon, notice, page
-from auth_svc.resources import DESCRIPTIONS
+from auth_svc.rights.resources import DESCRIPTIONS
 
 
 def consent_page(

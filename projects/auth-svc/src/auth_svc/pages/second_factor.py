@@ -2,7 +2,7 @@
 
 import htpy as h
 
-from auth_svc.factors import Factors
+from auth_svc.factors.held import Factors
 from auth_svc.pages.layout import button, field, form, notice, page
 from auth_svc.pages.passkeys import passkey_form
 

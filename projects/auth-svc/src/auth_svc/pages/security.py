@@ -7,13 +7,13 @@ import htpy as h
 import segno
 from markupsafe import Markup
 
-from auth_svc.factors import Factors
+from auth_svc.factors.held import Factors
+from auth_svc.factors.passkeys import Passkey
 from auth_svc.pages.account_frame import account_section
 from auth_svc.pages.layout import button, field, form, hidden, notice, page
 from auth_svc.pages.passkeys import passkey_form
 from auth_svc.pages.upstream import upstream_section
-from auth_svc.passkeys import Passkey
-from auth_svc.upstreams import Upstream
+from auth_svc.upstreams.providers import Upstream
 from lib_events.clock import to_datetime
 
 PATH = "/account/security"

@@ -8,7 +8,7 @@ import htpy as h
 from auth_svc.pages.layout import button, field, form, hidden, notice, page
 from auth_svc.pages.passkeys import passkey_form
 from auth_svc.pages.upstream import upstream_links
-from auth_svc.upstreams import Upstream
+from auth_svc.upstreams.providers import Upstream
 
 
 def sign_in_page(

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import htpy as h
 
 from auth_svc.pages.layout import button, form, hidden, page
-from auth_svc.upstreams import Upstream
+from auth_svc.upstreams.providers import Upstream
 
 PATH = "/account/security"
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, addresses, audit, mail_links, profile, sessions
-from auth_svc.accounts import Account, AccountRejected
+from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.pages.account import profile_page
 from auth_svc.pages.notices import signed_out_page
-from auth_svc.passwords import SHORTEST, PasswordRejected
+from auth_svc.people import accounts, addresses, mail_links, profile, sessions
+from auth_svc.people.accounts import Account, AccountRejected
+from auth_svc.people.passwords import SHORTEST, PasswordRejected
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, redirect, render, sign_out_browser
 from auth_svc.site.person import Person, doubt, for_people

@@ -3,8 +3,8 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import connected_apps
 from auth_svc.pages.apps import apps_page
+from auth_svc.people import connected_apps
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, redirect, render
 from auth_svc.site.person import Person, for_people

@@ -11,14 +11,15 @@ import htpy as h
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from auth_svc import accounts, devices, opaque, sessions
-from auth_svc.accounts import Account
-from auth_svc.issuer import Issuer
+from auth_svc import opaque
+from auth_svc.factors.sign_ins import LIFETIME_SECONDS as STEP_SECONDS
 from auth_svc.pages.account_frame import SECTIONS
 from auth_svc.parameters import ParametersRejected, check_once, parse
+from auth_svc.people import accounts, devices, sessions
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import LIFETIME_SECONDS, Session
+from auth_svc.protocol.issuer import Issuer
 from auth_svc.service import act_as, service_of
-from auth_svc.sessions import LIFETIME_SECONDS, Session
-from auth_svc.sign_ins import LIFETIME_SECONDS as STEP_SECONDS
 from lib_events.database import Connection
 
 CSRF_FIELD = "csrf"

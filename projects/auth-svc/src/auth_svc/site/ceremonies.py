@@ -2,9 +2,9 @@
 
 from starlette.requests import Request
 
-from auth_svc import passkeys
-from auth_svc.accounts import Account
-from auth_svc.passkeys import ADDING, SECOND_STEP, SIGNING_IN, Ceremony, RelyingParty
+from auth_svc.factors import passkeys
+from auth_svc.factors.passkeys import ADDING, SECOND_STEP, SIGNING_IN, Ceremony, RelyingParty
+from auth_svc.people.accounts import Account
 from auth_svc.service import AuthService, service_of
 from auth_svc.site.browser import PageRefused, Visitor, step_cookie_of
 

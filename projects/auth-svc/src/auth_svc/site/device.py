@@ -5,12 +5,12 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import device_codes
-from auth_svc.accounts import Account
 from auth_svc.pages.consent import device_code_page, device_confirmation_page
 from auth_svc.pages.notices import done_page
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import Session
+from auth_svc.protocol import device_codes
 from auth_svc.service import service_of
-from auth_svc.sessions import Session
 from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of
 from auth_svc.site.step_up import before_anything_else
 

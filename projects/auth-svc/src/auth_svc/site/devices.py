@@ -3,12 +3,12 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import sessions
 from auth_svc.audit import Actor
-from auth_svc.devices import describe
 from auth_svc.pages.devices import Device, devices_page
+from auth_svc.people import sessions
+from auth_svc.people.devices import describe
+from auth_svc.people.sessions import Session
 from auth_svc.service import service_of
-from auth_svc.sessions import Session
 from auth_svc.site.account import end_and_record
 from auth_svc.site.browser import read_page_form, redirect, render
 from auth_svc.site.person import Person, for_people

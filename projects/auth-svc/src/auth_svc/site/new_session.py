@@ -7,13 +7,15 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, devices, factors, opaque, sessions, sign_ins
-from auth_svc.accounts import Account
-from auth_svc.assurance import PASSWORD, SEVERAL, acr_of
+from auth_svc import audit, opaque
 from auth_svc.audit import Actor
+from auth_svc.factors import held, sign_ins
+from auth_svc.factors.assurance import PASSWORD, SEVERAL, acr_of
+from auth_svc.factors.sign_ins import SignIn
+from auth_svc.people import accounts, devices, sessions
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import Session
 from auth_svc.service import act_as, service_of
-from auth_svc.sessions import Session
-from auth_svc.sign_ins import SignIn
 from auth_svc.site.browser import PageRefused, Visitor, give_step_cookie, redirect, set_up_url, sign_in_browser
 from lib_events.database import Connection
 
@@ -95,10 +97,10 @@ def _start(connection: Connection, proven: _Proven, roles: Sequence[str], actor:
     account = accounts.lock(connection, proven.account.id)
     if account is None or not account.enabled or account.password_hash != proven.account.password_hash:
         return "refused"
-    if SEVERAL not in proven.methods and factors.of_user(connection, account.id).any:
+    if SEVERAL not in proven.methods and held.of_user(connection, account.id).any:
         sign_in = SignIn(opaque.digest(proven.step_cookie), account.id, proven.methods, proven.way_on)
         sign_ins.begin(connection, sign_in, actor.at)
         return "second step"
     make_session(connection, account, proven.methods, proven.new, actor)
-    lacking = SEVERAL not in proven.methods and factors.are_required(account, roles)
+    lacking = SEVERAL not in proven.methods and held.are_required(account, roles)
     return "factor needed" if lacking else "started"

@@ -5,10 +5,10 @@ import json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import own_data as data
-from auth_svc.own_data import LastAdministrator
 from auth_svc.pages.notices import done_page
 from auth_svc.pages.own_data import own_data_page
+from auth_svc.people import own_data as data
+from auth_svc.people.own_data import LastAdministrator
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, render, sign_out_browser
 from auth_svc.site.person import Person, doubt, for_people

@@ -8,9 +8,9 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc.accounts import Account
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import MICROS, Session
 from auth_svc.service import address_of, service_of
-from auth_svc.sessions import MICROS, Session
 from auth_svc.site.browser import Visitor, redirect, visitor_of, way_on
 
 FRESH_SECONDS = 300

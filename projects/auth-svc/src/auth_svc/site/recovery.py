@@ -3,12 +3,12 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, mail_links, recovery
-from auth_svc.accounts import Account
-from auth_svc.mail_links import LinkSpent
 from auth_svc.pages.mailed import new_password_page, recovery_page
 from auth_svc.pages.notices import done_page
-from auth_svc.passwords import SHORTEST, PasswordRejected
+from auth_svc.people import accounts, mail_links, recovery
+from auth_svc.people.accounts import Account
+from auth_svc.people.mail_links import LinkSpent
+from auth_svc.people.passwords import SHORTEST, PasswordRejected
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import PageRefused, Visitor, read_page_form, render, visitor_of

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import invitations, registration
-from auth_svc.accounts import AccountRejected, NewAccount
 from auth_svc.endpoints.authorize import client_behind
-from auth_svc.invitations import Invitation, InvitationSpent
 from auth_svc.pages.sign_in import registration_page
-from auth_svc.passwords import SHORTEST, PasswordRejected
+from auth_svc.people import invitations, registration
+from auth_svc.people.accounts import AccountRejected, NewAccount
+from auth_svc.people.invitations import Invitation, InvitationSpent
+from auth_svc.people.passwords import SHORTEST, PasswordRejected
+from auth_svc.people.registration import Registration
 from auth_svc.rate_limits import network_of
-from auth_svc.registration import Registration
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import PageRefused, Visitor, read_page_form, render, visitor_of, way_on
 from auth_svc.site.new_session import start_session

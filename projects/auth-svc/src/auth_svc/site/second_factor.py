@@ -7,15 +7,17 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, authenticator_apps, factors, recovery_codes, sessions, sign_ins
-from auth_svc.accounts import Account
-from auth_svc.assurance import ONE_TIME, PHISHING_RESISTANT, reaches, with_factor
+from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
-from auth_svc.factors import Factors
+from auth_svc.factors import authenticator_apps, held, recovery_codes, sign_ins
+from auth_svc.factors.assurance import ONE_TIME, PHISHING_RESISTANT, reaches, with_factor
+from auth_svc.factors.held import Factors
+from auth_svc.factors.sign_ins import SignIn
 from auth_svc.pages.second_factor import second_factor_page
+from auth_svc.people import accounts, sessions
+from auth_svc.people.accounts import Account
 from auth_svc.service import act_as, address_of, service_of
-from auth_svc.sign_ins import SignIn
 from auth_svc.site.browser import (
     PageRefused,
     Visitor,
@@ -118,7 +120,7 @@ async def _show(
     request: Request, visitor: Visitor, sign_in: SignIn, *, error: str | None = None, status: int = 200
 ) -> Response:
     service = service_of(request)
-    has = await service.database.read(factors.of_user, sign_in.user_id)
+    has = await service.database.read(held.of_user, sign_in.user_id)
     client, targets = await client_behind(service, sign_in.way_on)
     options = await options_for_second_step(request, sign_in.user_id)
     page = second_factor_page(

@@ -8,15 +8,17 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, authenticator_apps, factors, passkeys, recovery_codes, sessions, upstreams
-from auth_svc.accounts import Account
 from auth_svc.audit import Actor
-from auth_svc.families import MICROS
+from auth_svc.factors import authenticator_apps, held, passkeys, recovery_codes
 from auth_svc.pages.security import app_page, recovery_codes_page, security_page
+from auth_svc.people import accounts, sessions
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import Session
+from auth_svc.protocol.families import MICROS
 from auth_svc.service import AuthService, address_of, service_of
-from auth_svc.sessions import Session
 from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of, way_on
 from auth_svc.site.ceremonies import options_to_add
+from auth_svc.upstreams import providers
 from lib_events.database import Connection
 from lib_events.sealed import SealingKey
 
@@ -153,16 +155,16 @@ async def show(
 ) -> Response:
     """Show what protects the account."""
     service = service_of(request)
-    has = await service.database.read(factors.of_user, account.id)
-    held = await service.database.read(passkeys.of_user, account.id)
+    has = await service.database.read(held.of_user, account.id)
+    own = await service.database.read(passkeys.of_user, account.id)
     options = await options_to_add(request, visitor, account)
     page = security_page(
         csrf=visitor.csrf,
         factors=has,
-        passkeys=held,
+        passkeys=own,
         passkey_options=options,
-        upstreams=await service.database.read(upstreams.every),
-        linked=await service.database.read(upstreams.linked_to, account.id),
+        upstreams=await service.database.read(providers.every),
+        linked=await service.database.read(providers.linked_to, account.id),
         way_on=target,
         done=done,
         error=error,
@@ -180,7 +182,7 @@ async def show_added(wanted: Change, codes: list[str], *, done: str) -> Response
 
 def first_codes(connection: Connection, account: Account, actor: Actor) -> list[str]:
     """Return recovery codes for somebody who has none: a factor alone can be lost."""
-    if factors.of_user(connection, account.id).recovery_codes:
+    if held.of_user(connection, account.id).recovery_codes:
         return []
     codes = recovery_codes.make()
     recovery_codes.replace(connection, account, codes, actor)
@@ -213,7 +215,7 @@ def _confirm_app(
 
 
 def _renew(connection: Connection, account: Account, actor: Actor) -> list[str] | None:
-    if not factors.of_user(connection, account.id).any:
+    if not held.of_user(connection, account.id).any:
         return None  # there is nothing they could stand in for
     codes = recovery_codes.make()
     recovery_codes.replace(connection, account, codes, actor)

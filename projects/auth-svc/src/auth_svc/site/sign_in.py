@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, first_start, upstreams
-from auth_svc.accounts import Account, username_key
+from auth_svc import audit, first_start
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
 from auth_svc.pages.sign_in import sign_in_page
+from auth_svc.people import accounts
+from auth_svc.people.accounts import Account, username_key
 from auth_svc.rate_limits import TooManyAttempts
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
@@ -22,6 +23,7 @@ from auth_svc.site.browser import (
 )
 from auth_svc.site.ceremonies import options_to_sign_in
 from auth_svc.site.new_session import start_session
+from auth_svc.upstreams import providers
 from lib_events.database import Connection
 
 AGAIN = "That is a change to how you sign in. Confirm that it is you."
@@ -102,7 +104,7 @@ async def show(
         error=error,
         registration=service.settings.registration == "open",
         passkey_options=passkey_options,
-        upstreams=await service.database.read(upstreams.every),
+        upstreams=await service.database.read(providers.every),
     )
     scripted = passkey_options is not None
     response = render(request, page, visitor=visitor, status=status, form_targets=targets, scripted=scripted)

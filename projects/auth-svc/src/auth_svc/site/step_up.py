@@ -3,10 +3,11 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import factors, opaque, sign_ins
-from auth_svc.assurance import LEVELS, TWO_FACTORS, reaches
+from auth_svc import opaque
+from auth_svc.factors import held, sign_ins
+from auth_svc.factors.assurance import LEVELS, TWO_FACTORS, reaches
+from auth_svc.factors.sign_ins import SignIn
 from auth_svc.service import service_of
-from auth_svc.sign_ins import SignIn
 from auth_svc.site.browser import (
     PageRefused,
     Visitor,
@@ -44,7 +45,7 @@ async def before_anything_else(request: Request, visitor: Visitor, target: str) 
     service, account, session = service_of(request), visitor.account, visitor.session
     if account is None or session is None or reaches(session.methods, TWO_FACTORS):
         return None
-    if not factors.are_required(account, service.settings.require_second_factor):
+    if not held.are_required(account, service.settings.require_second_factor):
         return None
-    has = await service.database.read(factors.of_user, account.id)
+    has = await service.database.read(held.of_user, account.id)
     return redirect(step_up_url(target, TWO_FACTORS) if has.any else set_up_url(target))

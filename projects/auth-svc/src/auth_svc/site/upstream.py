@@ -9,10 +9,10 @@ from sqlalchemy import delete, insert, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import opaque, upstreams
-from auth_svc.accounts import Account
-from auth_svc.assurance import ELSEWHERE
+from auth_svc import opaque
+from auth_svc.factors.assurance import ELSEWHERE
 from auth_svc.pages.upstream import go_on_page
+from auth_svc.people.accounts import Account
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
@@ -29,8 +29,9 @@ from auth_svc.site.new_session import start_session
 from auth_svc.site.security import PATH as SECURITY
 from auth_svc.site.security import Change, change, is_fresh, show, to_sign_in
 from auth_svc.tables import upstream_sign_ins
-from auth_svc.upstream_client import UpstreamFailed, UpstreamRefused
-from auth_svc.upstreams import ArrivalRefused, Upstream
+from auth_svc.upstreams import providers
+from auth_svc.upstreams.client import UpstreamFailed, UpstreamRefused
+from auth_svc.upstreams.providers import ArrivalRefused, Upstream
 from lib_auth.client import PendingAuthorization
 from lib_events.database import Connection
 
@@ -75,7 +76,7 @@ async def connect(wanted: Change) -> Response:
 async def disconnect(wanted: Change) -> Response:
     """Take a connection away."""
     issuer = wanted.form.get("issuer", "")
-    if await wanted.commit(partial(upstreams.unlink, issuer=issuer)):
+    if await wanted.commit(partial(providers.unlink, issuer=issuer)):
         return redirect(SECURITY)
     text = "That is the only way in that you have. Set a password or add a passkey first."
     return await show(request=wanted.request, visitor=wanted.visitor, account=wanted.account, error=text)
@@ -101,7 +102,7 @@ async def arrive(request: Request) -> Response:
         if journey.user_id is not None:
             return await _connect(request, upstream, journey.user_id, arrival)
         actor = service.actor(request)
-        account: Account = await service.database.transact(upstreams.receive, upstream, arrival, actor)
+        account: Account = await service.database.transact(providers.receive, upstream, arrival, actor)
     except UpstreamRefused as error:
         text = "It was cancelled, or refused there. Try again, or sign in another way."
         raise PageRefused(403, f"{upstream.name} let nobody in", text, code=str(error)[:60]) from error
@@ -135,18 +136,18 @@ async def _begin(request: Request, upstream_id: str, user_id: str | None, target
     return pending.url, cookie
 
 
-async def _connect(request: Request, upstream: Upstream, user_id: str, arrival: upstreams.Arrival) -> Response:
+async def _connect(request: Request, upstream: Upstream, user_id: str, arrival: providers.Arrival) -> Response:
     service, visitor = service_of(request), await visitor_of(request)
     fresh = is_fresh(visitor.session, service.clock.micros())
     if visitor.account is None or visitor.account.id != user_id or not fresh:
         return to_sign_in()
     wanted = Change(request, visitor, visitor.account, service.actor(request, user_id), {})
-    await wanted.commit(partial(upstreams.link, upstream=upstream, arrival=arrival))
+    await wanted.commit(partial(providers.link, upstream=upstream, arrival=arrival))
     return redirect(SECURITY)
 
 
 async def _find(service: AuthService, upstream_id: str) -> Upstream:
-    upstream = await service.database.read(upstreams.find, upstream_id)
+    upstream = await service.database.read(providers.find, upstream_id)
     if upstream is None:
         raise PageRefused(404, "No such provider", "Sign in another way.")
     return upstream

@@ -3,10 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import verification
-from auth_svc.mail_links import LinkSpent
 from auth_svc.pages.mailed import verification_page
 from auth_svc.pages.notices import done_page
+from auth_svc.people import verification
+from auth_svc.people.mail_links import LinkSpent
 from auth_svc.service import act_as, service_of
 from auth_svc.site.browser import PageRefused, read_page_form, render, visitor_of
 
