@@ -38,6 +38,10 @@ async def claims(provider, tokens):
     return await provider.introspect(tokens["access_token"])
 
 
+async def is_told(told, wanted):
+    return await told() == wanted
+
+
 async def test_a_group_gives_its_roles_to_whoever_is_in_it_and_takes_them_away_at_once(api_on_both):
     api, provider = api_on_both, api_on_both.provider
     group = await api.call("POST", "/groups", {"name": "Support", "roles": ["operator"]})
@@ -54,6 +58,12 @@ async def test_a_group_gives_its_roles_to_whoever_is_in_it_and_takes_them_away_a
         "ada"
     ]
     await api.call("DELETE", "/groups/Support/members/ada")
+
+    async def told():
+        return [event.data["roles"] for event in await provider.events("evs.user.roles-changed")]
+
+    # Other services that keep what somebody may do hear of both.
+    assert await wait_until(lambda: is_told(told, [["member", "operator"], ["member"]]))
     assert not (await claims(provider, tokens))["active"]
     fresh = (await provider.refresh(tokens["refresh_token"])).json()
     assert (await claims(provider, fresh))["roles"] == ["member"]

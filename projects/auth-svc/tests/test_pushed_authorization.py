@@ -143,3 +143,25 @@ async def test_public_clients_push_within_limits(provider):
     assert {answer.status_code for answer in answers[:60]} == {201}
     assert (answers[60].status_code, answers[60].json()["error"]) == (429, "temporarily_unavailable")
     assert int(answers[60].headers["retry-after"]) > 0
+
+
+async def test_an_assertion_may_name_the_issuer_or_an_endpoint(provider, client_key, jwk_set, sign_assertion, subtests):
+    await provider.add_client(
+        id="robot",
+        name="Robot",
+        redirect_uris=("https://robot.example/back",),
+        scopes=frozenset(("openid",)),
+        auth_method="private_key_jwt",
+        secret_digest=None,
+        jwks=jwk_set(client_key),
+    )
+    form = provider.request(client_id="robot", redirect_uri="https://robot.example/back", scope="openid")
+    for audience, status in (
+        (ISSUER, 201),
+        (f"{ISSUER}/oauth2/token", 201),
+        (f"{ISSUER}/oauth2/par", 201),
+        ("https://other.example", 400),
+    ):
+        with subtests.test(audience):
+            pushed = await provider.post("/oauth2/par", form | sign_assertion("robot", client_key, audience))
+            assert pushed.status_code == status

@@ -139,7 +139,7 @@ def test_a_command_that_says_too_little_or_nonsense_says_so(admin, subtests):
 
 def test_the_audit_is_listed_exported_and_verified_here(admin, user):
     listed = admin.evs("admin", "audit", "list", "--what", "user.registered", "-o", "json").json
-    assert user in {line["detail"]["username"] for line in listed}
+    assert admin.evs("admin", "user", "show", user, "-o", "json").json["id"] in {line["about"] for line in listed}
     assert "user.registered" in admin.evs("admin", "audit", "list").out
 
     def is_chained():

@@ -251,10 +251,17 @@ def set_roles(connection: Connection, user_id: str, wanted: frozenset[str], acto
     if not known.held(account.effective_roles) <= known.held(wanted | account.group_roles):
         refuse_tokens(connection, [user_id], actor.at)
     connection.execute(update(users).where(users.c.id == user_id).values(roles=listed.to_text(sorted(wanted))))
-    payload = UserRolesChangedData(user=user_id, username=account.username, by=actor.who, roles=sorted(wanted))
-    connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=user_id))
+    changed = existing(connection, user_id)
+    tell_roles(connection, changed, actor)
     record(connection, actor, "user.roles-changed", about=user_id, roles=sorted(wanted))
-    return existing(connection, user_id)
+    return changed
+
+
+def tell_roles(connection: Connection, account: Account, actor: Actor) -> None:
+    """Publish what a person may do now, by themselves and through their groups: other services keep it."""
+    held = sorted(account.effective_roles)
+    payload = UserRolesChangedData(user=account.id, username=account.username, by=actor.who, roles=held)
+    connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=account.id))
 
 
 def tell(connection: Connection, event_type: Any, account: Account, actor: Actor, what: str) -> None:

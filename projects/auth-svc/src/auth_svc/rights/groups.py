@@ -12,9 +12,9 @@ from auth_svc.opaque import new_id
 from auth_svc.people import accounts
 from auth_svc.rights import roles
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
-from auth_svc.rights.refused_tokens import MANY, refuse_tokens
+from auth_svc.rights.refused_tokens import BATCH, MANY, refuse_tokens
 from auth_svc.rights.roles import Roles
-from auth_svc.tables import group_members, groups
+from auth_svc.tables import group_members, groups, users
 from lib_auth.events import (
     GroupChanged,
     GroupCreated,
@@ -78,6 +78,8 @@ def change(connection: Connection, group: str, changes: Mapping[str, Any], actor
     connection.execute(update(groups).where(groups.c.id == before.id).values(_columns(changed)))
     _refuse_lost(connection, before, changed.roles, actor)
     _tell(connection, GroupChanged, changed, actor)
+    if changed.roles != before.roles:
+        _tell_roles(connection, member_ids(connection, before.id), actor)
     return changed
 
 
@@ -89,6 +91,7 @@ def remove(connection: Connection, group: str, actor: Actor) -> None:
     connection.execute(delete(groups).where(groups.c.id == before.id))
     _refuse_lost(connection, before, frozenset(), actor, members=members)
     _tell(connection, GroupDeleted, before, actor)
+    _tell_roles(connection, members, actor)
 
 
 def add_member(connection: Connection, group: str, user_id: str, actor: Actor) -> None:
@@ -100,6 +103,7 @@ def add_member(connection: Connection, group: str, user_id: str, actor: Actor) -
         raise ChangeConflicts("group-full", f"a group has at most {MAX_MEMBERS} members; make another one")
     connection.execute(insert(group_members).values(group_id=into.id, user_id=user_id, added_at=actor.at))
     _tell_member(connection, GroupMemberAdded, into, user_id, actor)
+    _tell_roles(connection, [user_id], actor)
 
 
 def remove_member(connection: Connection, group: str, user_id: str, actor: Actor) -> None:
@@ -110,6 +114,7 @@ def remove_member(connection: Connection, group: str, user_id: str, actor: Actor
         raise NotThere("member", user_id)
     _refuse_lost(connection, out_of, frozenset(), actor, members=[user_id])
     _tell_member(connection, GroupMemberRemoved, out_of, user_id, actor)
+    _tell_roles(connection, [user_id], actor)
 
 
 def member_ids(connection: Connection, group_id: str) -> Sequence[str]:
@@ -170,6 +175,14 @@ def _tell_member(
     payload = GroupMemberData(group=group.id, name=group.name, user=user_id, by=actor.who)
     connection.publish(Event.of(event_type, payload, source=connection.source, subject=group.id))
     record(connection, actor, event_type.name.removeprefix("evs."), about=group.id, name=group.name, user=user_id)
+
+
+def _tell_roles(connection: Connection, user_ids: Sequence[str], actor: Actor) -> None:
+    """Tell what each of these people may do now that a group of theirs changed."""
+    for first in range(0, len(user_ids), BATCH):
+        query = select(users).where(users.c.id.in_(user_ids[first : first + BATCH]))
+        for account in accounts.read_accounts(connection, query):
+            accounts.tell_roles(connection, account, actor)
 
 
 def _columns(group: Group) -> dict[str, Any]:
