@@ -25,10 +25,11 @@ from joserfc import jws
 from joserfc.jwk import ECKey, Key
 
 from auth_svc import first_start, opaque
-from auth_svc.app import create_app, open_service
+from auth_svc.app import create_app
 from auth_svc.audit import Actor
 from auth_svc.clients.client import Client
 from auth_svc.clients.clients import register as register_client
+from auth_svc.composition import open_service
 from auth_svc.people import accounts, passwords
 from auth_svc.people.accounts import Account, NewAccount
 from auth_svc.service import AuthService

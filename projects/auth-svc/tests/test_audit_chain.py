@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from auth_svc import audit, audit_chain
-from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
+from auth_svc.composition import SCHEMAS
 from auth_svc.offline import verify_audit
 from auth_svc.pruner import Pruner
 from auth_svc.settings import AuthSettings

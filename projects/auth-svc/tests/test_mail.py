@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select, update
 
 from auth_svc import audit, tables
-from auth_svc.app import open_service
 from auth_svc.audit import Wanted
+from auth_svc.composition import open_service
 from auth_svc.mail import outbox, texts, transport
 from auth_svc.mail.outbox import WaitingMail
 from auth_svc.mail.transport import MailDelayed, MailRefused, MailServer, message_of, sender_of, transport_of

@@ -218,5 +218,5 @@ async def test_a_mailbox_gets_a_few_mails_an_hour_however_many_ask(provider, gra
 async def test_a_network_that_asks_without_end_has_to_wait(provider):
     statuses = [(await ask(provider, f"user{number}")).status_code for number in range(11)]
     assert statuses == [200] * 10 + [429]
-    assert isinstance(provider.service.recovery_limits, Attempts)
-    assert Limit(10, 3600) == provider.service.recovery_limits._limit
+    assert isinstance(provider.service.limits.recoveries, Attempts)
+    assert Limit(10, 3600) == provider.service.limits.recoveries._limit

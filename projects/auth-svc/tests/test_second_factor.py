@@ -164,7 +164,7 @@ async def test_of_twenty_who_race_for_one_code_one_wins(protected):
     browsers = [await provider.browser() for _ in range(20)]
     await asyncio.gather(*(browser.sign_in("ada") for browser in browsers[:8]))
     for start in (8, 16):
-        provider.service.sign_in_limits.succeeded("ada", "127.0.0.1")
+        provider.service.limits.sign_ins.succeeded("ada", "127.0.0.1")
         await asyncio.gather(*(browser.sign_in("ada") for browser in browsers[start : start + 8]))
     unlimited(provider)
     for form, value in ((0, {"code": provider.code_of_app(secret)}), (1, {"recovery_code": codes[3]})):
@@ -360,7 +360,7 @@ async def administration(provider):
 
 def unlimited(provider):
     """The limits of one address are not what is tested."""
-    provider.service.second_factor_limits._pair._limit = provider.service.second_factor_limits._address._limit
+    provider.service.limits.second_factors._pair._limit = provider.service.limits.second_factors._address._limit
 
 
 def claims_of(token):

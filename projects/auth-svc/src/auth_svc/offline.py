@@ -3,8 +3,8 @@
 import secrets
 
 from auth_svc import audit_chain, first_start
-from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
+from auth_svc.composition import SCHEMAS
 from auth_svc.factors import held
 from auth_svc.people import accounts
 from auth_svc.people.password_policy import PasswordPolicy

@@ -4,7 +4,7 @@ import ipaddress
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_KEYS = 50_000
 
@@ -86,6 +86,26 @@ class SignInLimits:
         network = network_of(address)
         self._pair.forget(f"{network} {username}")
         self._address.forgive(network)
+
+
+def _at_most(attempts: int, seconds: float) -> Callable[[], Attempts]:
+    return lambda: Attempts(Limit(attempts, seconds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How often the same network, or the same person, may do what anybody can try."""
+
+    sign_ins: SignInLimits = field(default_factory=SignInLimits)
+    second_factors: SignInLimits = field(default_factory=SignInLimits)
+    passkeys: Attempts = field(default_factory=_at_most(60, 300))
+    upstreams: Attempts = field(default_factory=_at_most(60, 300))
+    user_codes: Attempts = field(default_factory=_at_most(20, 300))
+    devices: Attempts = field(default_factory=_at_most(60, 60))
+    pushes: Attempts = field(default_factory=_at_most(60, 60))
+    clients: Attempts = field(default_factory=_at_most(20, 3600))  # that register themselves
+    registrations: Attempts = field(default_factory=_at_most(30, 3600))
+    recoveries: Attempts = field(default_factory=_at_most(10, 3600))
 
 
 def network_of(address: str) -> str:

@@ -15,7 +15,7 @@ from auth_svc.people.passwords import Passwords
 from auth_svc.people.recovery import RecoveryDesk
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.protocol.key_rotation import KeyRotation
-from auth_svc.rate_limits import Attempts, SignInLimits
+from auth_svc.rate_limits import Limits
 from auth_svc.rights.definitions import Definitions
 from auth_svc.settings import AuthSettings
 from auth_svc.upstreams.client import UpstreamClient
@@ -40,17 +40,8 @@ class AuthService:
     key_rotation: KeyRotation
     definitions: Definitions  # keeps the issuer's resources and roles current
     passwords: Passwords
-    sign_in_limits: SignInLimits
-    second_factor_limits: SignInLimits
-    passkey_limits: Attempts  # nobody guesses one; a flood of them is still work
-    upstream_limits: Attempts
-    user_code_limits: Attempts
-    device_limits: Attempts
-    push_limits: Attempts
-    client_limits: Attempts
+    limits: Limits
     client_documents: ClientDocuments
-    registration_limits: Attempts
-    recovery_limits: Attempts
     postman: Postman
     recovery_desk: RecoveryDesk
     sealing_key: SealingKey  # of what must be used again: secrets of apps and of clients elsewhere

@@ -34,7 +34,7 @@ async def push(request: Request) -> Response:
         raise ProtocolRefused(refusal("invalid_client", f"{error}.")) from error
     client = await authenticate(service, request, wanted)
     if client.is_public:
-        limited(request, service.push_limits)
+        limited(request, service.limits.pushes)
     answer = await _push(service, wanted, client)
     response = respond(answer)
     if wanted.proofs:

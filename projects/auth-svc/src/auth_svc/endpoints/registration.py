@@ -50,7 +50,7 @@ async def register(request: Request) -> Response:
         service.settings.client_registration == "token" and initial is None
     ):
         raise ProtocolRefused(_unauthorised("Ask an administrator for an initial access token."))
-    limited(request, service.client_limits)
+    limited(request, service.limits.clients)
     try:
         metadata = read_metadata(await _read_json(request))
         secret = opaque.new_secret() if metadata.token_endpoint_auth_method in BY_SECRET else None

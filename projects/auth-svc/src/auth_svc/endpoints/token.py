@@ -66,7 +66,7 @@ async def device_authorization(request: Request) -> Response:
     """Begin a sign-in on another device (RFC 8628 section 3.1)."""
     service = service_of(request)
     pairs = await read_form(request, repeatable=REPEATABLE)
-    limited(request, service.device_limits)  # anybody can be a public client, and each request keeps a row
+    limited(request, service.limits.devices)  # anybody can be a public client, and each request keeps a row
     wanted = ProtocolRequest("POST", pairs, request.headers)
     protocol = await _load(service, wanted)
     try:

@@ -37,7 +37,7 @@ async def device(request: Request) -> Response:
         return first
     form = await read_page_form(request, visitor)
     # RFC 8628 section 5.1: every code that is tried counts, whatever is to be done with it.
-    service_of(request).user_code_limits.begin(visitor.account.id)
+    service_of(request).limits.user_codes.begin(visitor.account.id)
     user_code = device_codes.normalise(form.get("user_code", ""))
     match form.get("decision"):
         case "allow":

@@ -39,13 +39,13 @@ async def sign_in_with_passkey(request: Request) -> Response:
     form = await read_page_form(request, visitor)
     target, network = way_on(form.get("next")), network_of(address_of(request))
     answer = Answer(ceremony_of(service, SIGNING_IN, visitor.cookie), form.get("credential", ""))
-    service.passkey_limits.begin(network)
+    service.limits.passkeys.begin(network)
     new = NewSession.of(request, visitor)
     sign_in_now = partial(_sign_in, answer, new)
     user_id = await service.database.transact(sign_in_now, service.actor(request))
     if user_id is None:
         return await sign_in.show(request, visitor, target, error=REFUSED, status=401)
-    service.passkey_limits.forgive(network)
+    service.limits.passkeys.forgive(network)
     response = redirect(target)
     sign_in_browser(response, service.issuer, new.cookie)
     return response

@@ -50,8 +50,8 @@ async def doubt(request: Request, person: Person, password: str) -> str | None:
         age = service.clock.micros() - person.session.authenticated_at
         return None if age < FRESH_SECONDS * MICROS else NOT_FRESH
     address = address_of(request)
-    service.sign_in_limits.begin(account.id, address)
+    service.limits.sign_ins.begin(account.id, address)
     if not await service.passwords.verify(password, account.password_hash):
         return WRONG_PASSWORD
-    service.sign_in_limits.succeeded(account.id, address)
+    service.limits.sign_ins.succeeded(account.id, address)
     return None

@@ -33,7 +33,7 @@ async def register(request: Request) -> Response:
     await _check_open(service, form.get("invitation"))
     target = way_on(form.get("next"))
     if "invitation" not in form:
-        service.registration_limits.begin(network_of(address_of(request)))
+        service.limits.registrations.begin(network_of(address_of(request)))
     username, email = form.get("username", ""), form.get("email")
     try:
         password_hash = await service.passwords.hash(form.get("password", ""), context=(username, email or ""))

@@ -64,7 +64,7 @@ async def prove(request: Request, visitor: Visitor, check: Check, *, wrong: str 
         raise _over()
     account_key, address = sign_in.user_id, address_of(request)
     # Whoever comes here knows the password: strangers count nothing against anybody.
-    service.second_factor_limits.begin(account_key, address)
+    service.limits.second_factors.begin(account_key, address)
     act_as(sign_in.user_id)
     new = NewSession.of(request, visitor)
     actor = service.actor(request, sign_in.user_id)
@@ -73,7 +73,7 @@ async def prove(request: Request, visitor: Visitor, check: Check, *, wrong: str 
             raise _over()
         case "wrong":
             return await _show(request, visitor, sign_in, error=wrong, status=401)
-    service.second_factor_limits.succeeded(account_key, address)
+    service.limits.second_factors.succeeded(account_key, address)
     response = redirect(sign_in.way_on)
     sign_in_browser(response, service.issuer, new.cookie)
     take_step_cookie(response, service.issuer)

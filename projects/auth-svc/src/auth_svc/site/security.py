@@ -109,12 +109,12 @@ async def app_form(request: Request) -> Response:
 async def confirm_app(wanted: Change) -> Response:
     """Let the app count once it has shown a right code."""
     request, service, account = wanted.request, wanted.service, wanted.account
-    service.second_factor_limits.begin(account.id, address_of(request))
+    service.limits.second_factors.begin(account.id, address_of(request))
     confirm = partial(_confirm_app, code=wanted.form.get("code", "")[:20], key=service.sealing_key)
     codes = await wanted.commit(confirm)
     if codes is None:
         return await _show_app(request, wanted.visitor, account, target=wanted.target, error=WRONG)
-    service.second_factor_limits.succeeded(account.id, address_of(request))
+    service.limits.second_factors.succeeded(account.id, address_of(request))
     return await show_added(wanted, codes, done="The authenticator app is set up.")
 
 

@@ -56,7 +56,7 @@ async def sign_in(request: Request) -> Response:
     attempt = _Attempt(form.get("username", ""), form.get("password", ""), way_on(form.get("next")))
     key, address = username_key(attempt.username)[:64], address_of(request)
     try:
-        service.sign_in_limits.begin(key, address)
+        service.limits.sign_ins.begin(key, address)
         account = await check_password(service, attempt.username, attempt.password)
     except TooManyAttempts as error:
         text = f"Too many attempts. Wait {error.wait} and try again."
@@ -64,7 +64,7 @@ async def sign_in(request: Request) -> Response:
     if account is None:
         await service.database.transact(_record_failure, attempt.username, service.actor(request))
         return await show(request, visitor, attempt.way_on, username=attempt.username, error=WRONG, status=401)
-    service.sign_in_limits.succeeded(key, address)
+    service.limits.sign_ins.succeeded(key, address)
     first_start.forget_initial_password(service.settings, account.username)
     return await start_session(request, visitor, account, attempt.way_on)
 

@@ -121,7 +121,7 @@ def callback_of(service: AuthService, upstream_id: str) -> str:
 async def _begin(request: Request, upstream_id: str, user_id: str | None, target: str) -> tuple[str, str]:
     """Return where the browser goes and the cookie it takes along."""
     service = service_of(request)
-    service.upstream_limits.begin(network_of(address_of(request)))
+    service.limits.upstreams.begin(network_of(address_of(request)))
     # Who is signed in here and leaves has to prove once more who they are: there, too, nothing is taken as given.
     again = {"prompt": "login"} if (await visitor_of(request)).session is not None else {}
     upstream = await _find(service, upstream_id)
