@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, Table, bindparam, delete, func, select
 
 from auth_svc.audit import Actor, record
 from auth_svc.factors import sign_ins
@@ -43,21 +43,26 @@ class Factors:
 NOTHING = Factors()
 
 
+def _count(table: Table, *so: ColumnElement[bool]) -> ScalarSelect[int]:
+    return select(func.count()).select_from(table).where(table.c.user_id == bindparam("user"), *so).scalar_subquery()
+
+
+COUNTS = select(
+    _count(authenticator_apps, authenticator_apps.c.confirmed_at.is_not(None)).label("apps"),
+    _count(passkeys).label("passkeys"),
+    _count(recovery_codes, recovery_codes.c.used_at.is_(None)).label("codes"),
+)
+
+
 def of_user(connection: Connection, user_id: str) -> Factors:
     """Return what a person has."""
-    app, keys, codes = authenticator_apps.c, passkeys.c, recovery_codes.c
-    confirmed = select(func.count()).where((app.user_id == user_id) & app.confirmed_at.is_not(None))
-    unused = select(func.count()).where((codes.user_id == user_id) & codes.used_at.is_(None))
-    return Factors(
-        app=bool(connection.scalar(confirmed)),
-        passkeys=connection.scalar(select(func.count()).where(keys.user_id == user_id)) or 0,
-        recovery_codes=connection.scalar(unused) or 0,
-    )
+    row = connection.execute(COUNTS, {"user": user_id}).one()
+    return Factors(app=row.apps > 0, passkeys=row.passkeys, recovery_codes=row.codes)
 
 
 def are_required(account: Account, roles: Iterable[str]) -> bool:
     """Whether one of the roles whose holders must have a second factor is theirs."""
-    return not with_included(account.roles).isdisjoint(roles)
+    return not with_included(account.effective_roles).isdisjoint(roles)
 
 
 def tell_added(connection: Connection, account: Account, factor: str, actor: Actor) -> None:

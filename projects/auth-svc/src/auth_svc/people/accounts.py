@@ -2,11 +2,11 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from auth_svc import listed
@@ -38,6 +38,14 @@ from lib_events.event import Event
 
 USERNAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
 NAME = re.compile(r"[^\x00-\x1f\x7f<>]{1,80}")
+# Made once: building a statement costs more than asking for one row.
+BY_ID = select(users).where((users.c.id == bindparam("id")) & users.c.deleted_at.is_(None))
+BY_USERNAME = select(users).where(users.c.username_key == bindparam("key"))
+GROUPS_OF = (
+    select(group_members.c.user_id, groups.c.name, groups.c.roles)
+    .join(groups)
+    .where(group_members.c.user_id.in_(bindparam("ids", expanding=True)))
+)
 TAKEN = "That user name is taken; choose another."
 
 
@@ -121,17 +129,17 @@ def username_key(username: str) -> str:
 
 def find(connection: Connection, user_id: str) -> Account | None:
     """Return the account with that id."""
-    return _one(connection, select(users).where(has_id(user_id)))
+    return _one(connection, BY_ID, {"id": user_id})
 
 
 def lock(connection: Connection, user_id: str) -> Account | None:
     """Return the account as it stays until this transaction ends."""
-    return _one(connection, select(users).where(has_id(user_id)).with_for_update())
+    return _one(connection, BY_ID.with_for_update(), {"id": user_id})
 
 
 def find_by_username(connection: Connection, username: str) -> Account | None:
     """Return the account of that user name, however it is written."""
-    return _one(connection, select(users).where(users.c.username_key == username_key(username)))
+    return _one(connection, BY_USERNAME, {"key": username_key(username)})
 
 
 def find_by_email(connection: Connection, email: str) -> Account | None:
@@ -140,13 +148,13 @@ def find_by_email(connection: Connection, email: str) -> Account | None:
     return None if owner is None else find(connection, owner.id)
 
 
-def read_accounts(connection: Connection, query: Select[Any]) -> Sequence[Account]:
+def read_accounts(
+    connection: Connection, query: Select[Any], parameters: Mapping[str, Any] | None = None
+) -> Sequence[Account]:
     """Return the accounts that a query of `users` finds, with their groups."""
-    rows = connection.execute(query).all()
-    ids = [row.id for row in rows]
-    member = select(group_members.c.user_id, groups.c.name, groups.c.roles).join(groups)
+    rows = connection.execute(query, parameters).all()
     belongs: dict[str, list[Row[Any]]] = {}
-    for row in connection.execute(member.where(group_members.c.user_id.in_(ids))) if ids else ():
+    for row in connection.execute(GROUPS_OF, {"ids": [row.id for row in rows]}) if rows else ():
         belongs.setdefault(row.user_id, []).append(row)
     return [_account(row, belongs.get(row.id, ())) for row in rows]
 
@@ -310,8 +318,8 @@ def check_roles(roles: frozenset[str]) -> None:
             raise AccountRejected("roles", f"A role has lower-case letters, digits, - and _, got {role!r}.")
 
 
-def _one(connection: Connection, query: Select[Any]) -> Account | None:
-    found = read_accounts(connection, query)
+def _one(connection: Connection, query: Select[Any], parameters: Mapping[str, Any]) -> Account | None:
+    found = read_accounts(connection, query, parameters)
     return found[0] if found else None
 
 
