@@ -133,11 +133,14 @@ class RevocationList:
 
 
 class Revocations(Loop):
-    """Follows the issuer's revocations for one service; a `RevocationCheck`."""
+    """Follows the issuer's revocations for one service; a `RevocationCheck`.
+
+    Without a database it reads the feed from its beginning at every start: what it tells is an hour's worth at most.
+    """
 
     def __init__(
         self,
-        database: Database,
+        database: Database | None = None,
         *,
         issuer: str,
         client_id: str,
@@ -178,7 +181,7 @@ class Revocations(Loop):
     async def run(self) -> None:
         """Follow the feed; between two questions at most `PAUSE_SECONDS` pass."""
         await self._reload()
-        unsubscribe = self._database.on_notify(TOPIC, self.wake)
+        unsubscribe = self._database.on_notify(TOPIC, self.wake) if self._database else None
         silent = False
         try:
             while True:
@@ -192,13 +195,14 @@ class Revocations(Loop):
                 if await self.pause(PAUSE_SECONDS if silent or self._heard_at is None else 0.01):
                     await self._reload()
         finally:
-            unsubscribe()
+            if unsubscribe is not None:
+                unsubscribe()
 
     async def _read_feed(self) -> None:
         """Read on from the cursor; at the head we know everything that was revoked until the answer was sent."""
         page = await self._ask_feed()
         found = [Revocation.from_dict(item) for item in page["items"]]
-        if found:
+        if found and self._database is not None:
             await self._database.transact(keep, found, self._issuer, page["next_cursor"], int(time.time()))
         self._list.add(found)
         self._list.forget_expired(time.time())
@@ -224,6 +228,8 @@ class Revocations(Loop):
         return page
 
     async def _reload(self) -> None:
+        if self._database is None:
+            return
         found, cursor = await self._database.read(load, self._issuer)
         self._list.add(found)
         self._cursor = self._cursor or cursor

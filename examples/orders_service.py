@@ -1,0 +1,29 @@
+"""A service of one's own that people reach with tokens of the AuthService.
+
+evs admin resource create orders --identifier http://127.0.0.1:8010 --name Orders --scope "orders=See your orders"
+ORDERS_SECRET=… uvicorn orders_service:app --port 8010
+"""
+
+import os
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+
+from lib_auth.principal import Principal
+from lib_auth.resource_server import ResourceServer
+
+ISSUER = os.environ.get("EVS_AUTH_URL", "http://127.0.0.1:8001")
+ME = "http://127.0.0.1:8010"
+
+# --8<-- [start:service]
+sign_in = ResourceServer(ISSUER, ME, client_id="orders", client_secret=os.environ["ORDERS_SECRET"], scopes=["orders"])
+app = sign_in.protect(FastAPI())
+
+
+@app.get("/orders")
+async def orders(who: Annotated[Principal, Depends(sign_in.requires(scope="orders"))]) -> list[str]:
+    """The orders of whoever asks."""
+    return [f"an order of {who.username}"]
+
+
+# --8<-- [end:service]
