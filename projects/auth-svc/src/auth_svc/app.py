@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from sqlalchemy import text
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,7 +26,7 @@ from auth_svc.site.browser import PageRefused, render
 from lib_events.database import UNAVAILABLE, Connection, Database
 from lib_events.health import Check, health_routes
 from lib_events.http_limits import MEBIBYTE, BodyLimit, HostCheck
-from lib_events.problem import install_problem_handlers
+from lib_events.problem import answer_error, install_problem_handlers
 from lib_events.telemetry import Metrics, RequestTelemetry
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -109,7 +110,17 @@ async def _page_refused(request: Request, error: Exception) -> Response:
     return response
 
 
+async def _nothing_there(request: Request, error: Exception) -> Response:
+    """A person reads a page, a program a problem document."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    if error.status_code == 404 and "text/html" in request.headers.get("accept", ""):
+        nothing = PageRefused(404, "There is nothing here", "Check the address, or begin again where you came from.")
+        return await _page_refused(request, nothing)
+    return await answer_error(request, error)
+
+
 HANDLERS = {
+    HTTPException: _nothing_there,
     PageRefused: _page_refused,
     PasswordsBusy: _passwords_busy,
     TooManyAttempts: _too_many_attempts,

@@ -83,12 +83,12 @@ def install_problem_handlers(app: Starlette, *, unavailable: Iterable[type[Excep
     """Make every error of `app` (Starlette or FastAPI) a problem document; to `unavailable` ones 503."""
     for kind in unavailable:
         app.add_exception_handler(kind, _unavailable)
-    app.add_exception_handler(HTTPException, _answer)
-    app.add_exception_handler(Exception, _answer)
+    app.add_exception_handler(HTTPException, answer_error)
+    app.add_exception_handler(Exception, answer_error)
     # FastAPI is not ours to import: an application that uses it has already done so.
     fastapi = sys.modules.get("fastapi.exceptions")
     if fastapi is not None:
-        app.add_exception_handler(fastapi.RequestValidationError, _answer)
+        app.add_exception_handler(fastapi.RequestValidationError, answer_error)
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
@@ -98,7 +98,8 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     return problem_response(problem, REQUEST_PREFIX + identifier)
 
 
-async def _answer(request: Request, error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Exception handler: the problem document of an error."""
     problem = _problem_of(error)
     identifier = request_id(request)
     if not isinstance(error, HTTPException) and problem.status >= 500:
