@@ -11,7 +11,7 @@ SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("/account", "Profile"),
     ("/account/security", "Security"),
     ("/account/sessions", "Devices"),
-    ("/account/apps", "Connected apps"),
+    ("/account/apps", "Apps"),
     ("/account/data", "Your data"),
 )
 
