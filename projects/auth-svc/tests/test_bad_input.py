@@ -1,0 +1,517 @@
+"""Whatever anybody sends to any endpoint: an answer of the specification's shape, never a 5xx, never a way out."""
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import pytest
+
+from auth_svc.rate_limits import Attempts
+from auth_svc.routes import TABLE
+from auth_svc.site.browser import Visitor
+from lib_auth.client import DEVICE_GRANT
+
+ISSUER = "http://127.0.0.1:8001"
+APP = "http://127.0.0.1:8002"
+CALLBACK = "http://127.0.0.1:8000/callback"
+PASSWORD = "correct horse battery staple"
+FORM = "application/x-www-form-urlencoded"
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+JWT = "eyJhbGciOiJub25lIn0.e30."
+EVIL = "https://evil.test/"
+SECRET, CSRF = "the client's secret", "the form's token"  # stand for the real ones, or nothing could get far
+
+# What is sent for each value: beyond every length, outside of every alphabet, not even text.
+VALUES = {
+    "oversized": "a" * 30_000,
+    "NUL": "%00",
+    "invalid UTF-8": "%ff%fe",
+    "broken escapes": "%zz%",
+    "control characters": "%01%0d%0aset-cookie:%20a=b",
+    "no ASCII": quote("ümläut 漢字 😀"),
+    "a surrogate": "%ed%a0%80",
+    "markup": quote("<script>alert(1)</script>"),
+    "a quote": quote("a\"b'c\\d"),
+    "a URL": quote(EVIL, safe=""),
+    "a negative number": "-1",
+    "a huge number": "9" * 400,
+}
+HEADERS = {
+    "no scheme": {"authorization": "garbage"},
+    "no credentials": {"authorization": "Basic"},
+    "no base64": {"authorization": "Basic %%%"},
+    "no colon": {"authorization": "Basic YWJj"},
+    "no UTF-8": {"authorization": "Basic //79/g=="},
+    "a NUL": {"authorization": "Basic ZXZzAGd1aTp4"},
+    "a bearer of nothing": {"authorization": "Bearer"},
+    "garbage as bearer": {"authorization": "Bearer \xff\xfe"},
+    "an unsigned token": {"authorization": f"Bearer {JWT}"},
+    "an endless token": {"authorization": "Bearer " + "a" * 20_000},
+    "an unsigned proof": {"dpop": JWT},
+    "garbage as proof": {"dpop": "\xff"},
+    "garbage as cookies": {"cookie": "evs-auth-8001=\xff; evs-auth-8001-guest=;;;=="},
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """An endpoint, and the parameters of a request it understands."""
+
+    method: str
+    path: str
+    parameters: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def request(self, encoded: str, *, content_type: str = FORM, **headers: str) -> dict[str, Any]:
+        """A request with parameters that are encoded already."""
+        given = {name: value.encode("latin-1") for name, value in (self.headers | headers).items()}
+        if self.method in ("GET", "DELETE"):
+            return {"method": self.method, "url": f"{self.path}?{encoded}", "headers": given}
+        body = {"content": encoded.encode("latin-1"), "headers": {"content-type": content_type.encode()} | given}
+        return {"method": self.method, "url": self.path} | body
+
+    def encoded(self, *, without: str | None = None, **changed: str) -> str:
+        """The parameters, of which one may be left out; `changed` ones are encoded already."""
+        kept = {name: quote(value, safe="") for name, value in self.parameters.items() if name != without}
+        return "&".join(f"{name}={value}" for name, value in (kept | changed).items())
+
+
+AUTHORIZATION = {
+    "response_type": "code",
+    "client_id": "evs-gui",
+    "redirect_uri": CALLBACK,
+    "scope": "openid workflows:read",
+    "state": "s",
+    "nonce": "n",
+    "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+    "code_challenge_method": "S256",
+    "prompt": "none",
+    "max_age": "10",
+    "resource": APP,
+    "id_token_hint": JWT,
+    "login_hint": "ada",
+    "response_mode": "query",
+    "dpop_jkt": "A" * 43,
+    "request": JWT,
+    "request_uri": "urn:ietf:params:oauth:request_uri:x",
+}
+# The parameters that each endpoint reads; what is not named here is a page or a document without any.
+PARAMETERS: dict[tuple[str, str], tuple[dict[str, str], ...]] = {
+    ("GET", "/oauth2/authorize"): (AUTHORIZATION,),
+    ("POST", "/oauth2/authorize"): (AUTHORIZATION,),
+    ("POST", "/oauth2/par"): (AUTHORIZATION | {"client_secret": SECRET},),
+    ("POST", "/oauth2/token"): (
+        {
+            "grant_type": "authorization_code",
+            "client_id": "evs-cli",
+            "code": "x",
+            "redirect_uri": CALLBACK,
+            "code_verifier": "v" * 43,
+            "resource": APP,
+        },
+        {"grant_type": "refresh_token", "client_id": "evs-cli", "refresh_token": "x", "scope": "openid"},
+        {"grant_type": DEVICE_GRANT, "client_id": "evs-cli", "device_code": "x"},
+        {"grant_type": "client_credentials", "client_id": "evs-local", "client_secret": SECRET, "scope": "events:read"},
+        {
+            "grant_type": EXCHANGE,
+            "client_id": "evs-app",
+            "client_secret": SECRET,
+            "subject_token": JWT,
+            "subject_token_type": ACCESS_TOKEN,
+            "requested_token_type": ACCESS_TOKEN,
+        },
+        {
+            "grant_type": "client_credentials",
+            "client_assertion": JWT,
+            "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        },
+    ),
+    ("POST", "/oauth2/device_authorization"): ({"client_id": "nobody", "scope": "openid", "resource": APP},),
+    ("POST", "/oauth2/revoke"): ({"client_id": "evs-cli", "token": "x", "token_type_hint": "access_token"},),
+    ("POST", "/oauth2/introspect"): ({"client_id": "evs-gui", "client_secret": SECRET, "token": "x"},),
+    ("POST", "/oauth2/userinfo"): ({"access_token": JWT},),
+    ("GET", "/oauth2/logout"): (
+        {"id_token_hint": JWT, "client_id": "evs-gui", "post_logout_redirect_uri": EVIL, "state": "s"},
+    ),
+    ("POST", "/oauth2/logout"): ({"id_token_hint": JWT, "post_logout_redirect_uri": EVIL, "csrf": CSRF},),
+    ("GET", "/v1/revocations"): ({"after": "1.1", "wait": "0"},),
+    ("GET", "/login"): ({"next": "/oauth2/authorize?client_id=x"},),
+    ("POST", "/login"): ({"csrf": CSRF, "username": "ada", "password": PASSWORD, "next": "/account"},),
+    ("GET", "/register"): ({"next": "/account"},),
+    ("POST", "/register"): ({"csrf": CSRF, "username": "eve", "password": PASSWORD, "email": "e@x.test"},),
+    ("POST", "/consent"): ({"csrf": CSRF, "request": urlencode(AUTHORIZATION), "decision": "allow"},),
+    ("GET", "/device"): ({"user_code": "ABCD-EFGH"},),
+    ("POST", "/device"): ({"csrf": CSRF, "user_code": "ABCD-EFGH", "decision": "allow"},),
+    ("POST", "/account/password"): ({"csrf": CSRF, "current_password": PASSWORD, "new_password": PASSWORD},),
+    ("POST", "/account/end-session"): ({"csrf": CSRF, "session": "x"},),
+    ("POST", "/account/sign-out"): ({"csrf": CSRF},),
+}
+DOCUMENTS = {"/asyncapi.json", "/", "/account", "/oauth2/jwks", "/static/auth.css", "/static/icon.svg"}
+
+
+def targets(provider) -> Iterator[Target]:
+    """Every endpoint with every kind of request it takes; clients prove who they are."""
+    for method, path, _ in TABLE:
+        origin = {"origin": ISSUER} if method == "POST" else {}
+        for parameters in PARAMETERS.get((method, path), ({},)):
+            secret = (
+                {"client_secret": provider.secret_of(parameters["client_id"])} if "client_secret" in parameters else {}
+            )
+            yield Target(method, path.format(client_id="evs-gui"), parameters | secret, origin)
+
+
+def spoiled(target: Target, name: str) -> Iterator[str]:
+    """The target's parameters, with one of them spoiled in every way."""
+    yield target.encoded(without=name)
+    yield target.encoded(**{name: ""})
+    yield f"{target.encoded()}&{name}=again"
+    for value in VALUES.values():
+        yield target.encoded(**{name: value})
+
+
+@pytest.fixture(autouse=True)
+def unlimited(monkeypatch):
+    """Limits have their own tests; here they would hide what is behind them."""
+    monkeypatch.setattr(Attempts, "begin", lambda self, key: None)
+
+
+DOORS = {"registration": True, "client_registration": "open", "client_documents": True}
+
+
+@pytest.fixture
+async def provider(run_provider, tmp_path, sqlite_url):
+    """An AuthService with the user ada in which all doors are open."""
+    async with run_provider(tmp_path, sqlite_url, **DOORS) as running:
+        await running.add_user("ada")
+        yield running
+
+
+@pytest.fixture
+async def open_on_both(run_provider, tmp_path, database_url):
+    """The same on both databases, for what ends up in rows."""
+    async with run_provider(tmp_path, database_url, **DOORS) as running:
+        yield running
+
+
+def takes_forms(target: Target) -> bool:
+    """Whether it is one of the protocol, which reads forms and answers with JSON."""
+    return target.method == "POST" and target.path.startswith("/oauth2/") and target.path != "/oauth2/register"
+
+
+def check(answer, target: Target, *, refused: bool = False) -> None:
+    """An answer that anybody may get for a request that is not right."""
+    assert answer.status_code < 500, answer.text
+    assert "Traceback" not in answer.text
+    assert "set-cookie" not in answer.headers or "a=b" not in answer.headers["set-cookie"]
+    if answer.is_redirect:
+        check_destination(answer.headers["location"])
+    if answer.status_code >= 400 and target.path.startswith("/oauth2/") and answer.status_code not in (404, 405):
+        check_refusal(answer)
+    if refused:
+        assert 400 <= answer.status_code < 500 or "error=" in answer.headers.get("location", ""), answer.text
+
+
+def check_destination(location: str) -> None:
+    """Nobody is ever sent anywhere but to our own pages and to what a client has registered."""
+    parts = urlsplit(location)
+    ours = not parts.scheme and not parts.netloc and location.startswith("/") and not location.startswith("//")
+    assert ours or location.startswith(f"{CALLBACK}?"), location
+
+
+def check_refusal(answer) -> None:
+    """RFC 6749 section 5.2, RFC 6750 section 3, or the error page."""
+    kind = answer.headers.get("content-type", "")
+    if kind.startswith("text/html"):
+        assert "<script>alert" not in answer.text
+    elif kind.startswith("application/json"):
+        assert isinstance(answer.json()["error"], str)
+        assert answer.headers["cache-control"] == "no-store"
+    elif not kind.startswith("application/problem+json"):
+        assert answer.headers["www-authenticate"]
+    if answer.status_code == 401:
+        assert answer.headers["www-authenticate"]
+
+
+async def send(provider, request: dict[str, Any]):
+    return await provider.http.request(**request)
+
+
+def test_every_endpoint_has_its_parameters_here():
+    known = {(method, path) for method, path in PARAMETERS}
+    without = {(method, path) for method, path, _ in TABLE} - known
+    left = {
+        (method, path)
+        for method, path in without
+        if not path.startswith(("/.well-known/", "/oauth2/register")) and path not in DOCUMENTS
+    }
+    assert left == {("GET", "/oauth2/userinfo")}
+    assert known <= {(method, path) for method, path, _ in TABLE}
+
+
+async def test_a_parameter_that_is_missing_doubled_or_nonsense_is_refused_in_the_right_shape(provider, subtests):
+    for target in targets(provider):
+        for name in target.parameters:
+            with subtests.test(f"{target.method} {target.path} {name}"):
+                for encoded in spoiled(target, name):
+                    check(await send(provider, target.request(encoded)), target)
+
+
+async def test_forms_that_are_ours_are_read_as_strictly(open_on_both, subtests):
+    """Beyond the form's token and the sign-in: a browser that is signed in sends nonsense in our own forms."""
+    provider = open_on_both
+    forms = [target for target in targets(provider) if "csrf" in target.parameters]
+    assert len(forms) == 8
+    for number, target in enumerate(forms):
+        await provider.add_user(f"user{number}")
+        browser = await provider.browser()
+        for name in target.parameters.keys() - {"csrf"}:
+            with subtests.test(f"{target.path} {name}"):
+                for encoded in spoiled(target, name):
+                    if "evs-auth-8001" not in browser.http.cookies:
+                        await browser.sign_in(f"user{number}")
+                    csrf = Visitor(browser.http.cookies["evs-auth-8001"]).csrf
+                    answer = await browser.http.request(**target.request(encoded.replace(quote(CSRF), quote(csrf))))
+                    check(answer, target)
+                    assert answer.status_code != 403, answer.text
+
+
+async def test_what_comes_twice_is_refused_by_the_protocol(provider, subtests):
+    for target in filter(takes_forms, targets(provider)):
+        for name in target.parameters.keys() - {"resource"}:
+            with subtests.test(f"{target.path} {name}"):
+                answer = await send(provider, target.request(f"{target.encoded()}&{name}=again"))
+                check(answer, target, refused=True)
+                assert answer.status_code != 303 or target.path == "/oauth2/logout"
+
+
+async def test_a_body_that_is_no_form_or_too_large_is_refused(provider, subtests):
+    bodies = {
+        "json": ('{"a": 1}', "application/json"),
+        "multipart": ("--x\r\n\r\n--x--", "multipart/form-data; boundary=x"),
+        "no type at all": ("a=b", ""),
+        "two bytes a letter": ("a\x00=\x00b\x00", f"{FORM}; charset=utf-16"),
+        "huge": ("a=" + "b" * 100_000, FORM),
+        "many": ("&".join(f"a{number}=b" for number in range(200)), FORM),
+        "binary": ("".join(chr(number) for number in range(256)), FORM),
+    }
+    for target in targets(provider):
+        if target.method not in ("POST", "PUT"):
+            continue
+        for case, (body, content_type) in bodies.items():
+            with subtests.test(f"{target.method} {target.path}", case=case):
+                answer = await send(provider, target.request(body, content_type=content_type))
+                signed_out = answer.status_code == 303 and answer.headers["location"].startswith("/login")
+                check(answer, target, refused=not signed_out and target.path != "/oauth2/logout")
+
+
+async def test_headers_that_are_nonsense_are_refused(provider, subtests):
+    for target in targets(provider):
+        with subtests.test(f"{target.method} {target.path}"):
+            for headers in HEADERS.values():
+                check(await send(provider, target.request(target.encoded(), **headers)), target)
+
+
+async def test_credentials_that_are_nonsense_are_a_401_with_a_challenge(provider, subtests):
+    for path in ("/oauth2/token", "/oauth2/par", "/oauth2/revoke", "/oauth2/introspect"):
+        for case in ("no base64", "no UTF-8", "a NUL", "no colon"):
+            with subtests.test(path, case=case):
+                target = Target("POST", path, {"grant_type": "client_credentials", "token": "x"})
+                answer = await send(provider, target.request(target.encoded(), **HEADERS[case]))
+                assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+                assert answer.headers["www-authenticate"].startswith("Basic")
+
+
+async def test_another_method_is_told_which_there_are(provider, subtests):
+    allowed: dict[str, set[str]] = {}
+    for method, path, _ in TABLE:
+        allowed.setdefault(path, set()).add(method)
+    for path, methods in allowed.items():
+        for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "TRACE"} - methods:
+            with subtests.test(f"{method} {path}"):
+                answer = await provider.http.request(method, path.format(client_id="evs-gui"))
+                assert answer.status_code == 405
+                assert methods <= {name.strip() for name in answer.headers["allow"].split(",")}
+
+
+ESCAPES = (
+    EVIL,
+    "//evil.test/",
+    "/\\evil.test",
+    "\\\\evil.test",
+    "http:evil.test",
+    "javascript:alert(1)",
+    "data:text/html,x",
+    f"{CALLBACK}@evil.test",
+    f"{CALLBACK}.evil.test/",
+    "http://127.0.0.1:8000@evil.test/callback",
+    "http://127.0.0.1:8000.evil.test/callback",
+    f"{CALLBACK}/../x",
+    f"{CALLBACK}#x",
+    f"{CALLBACK}\r\nlocation: {EVIL}",
+    f" {CALLBACK}",
+    "/account/../../evil",
+    "/%2f/evil.test",
+    "\thttps://evil.test",
+)
+
+
+async def test_no_parameter_that_names_a_url_leads_out(provider, subtests):
+    browser = await provider.browser()
+    tokens = (await provider.redeem(await provider.sign_in_for_code(browser=browser))).json()
+    for escape in ESCAPES:
+        with subtests.test(escape):
+            asked = urlencode(provider.request(redirect_uri=escape))
+            answers = [await browser.http.get(f"/oauth2/authorize?{asked}")]
+            logout = urlencode({"client_id": "evs-gui", "post_logout_redirect_uri": escape})
+            answers.append(await (await provider.browser()).http.get(f"/oauth2/logout?{logout}"))
+            pushed = await provider.post("/oauth2/par", provider.request(redirect_uri=escape), provider.gui())
+            assert pushed.status_code == 400
+            answers += [pushed, await leads_on(provider, escape)]
+            for answer in answers:
+                assert "evil.test" not in answer.headers.get("location", "")
+                if answer.is_redirect:
+                    check_destination(answer.headers["location"])
+    assert (await provider.introspect(tokens["access_token"]))["active"]
+
+
+async def leads_on(provider, escape: str):
+    """Where a sign-in leads whose way on was tampered with."""
+    browser = await provider.browser()
+    await browser.open("/login")
+    form = {"username": "ada", "password": PASSWORD, "next": escape}
+    assert browser.page is not None
+    csrf = browser.page.text.split('name="csrf" value="')[1].split('"')[0]
+    return await browser.http.post("/login", data=form | {"csrf": csrf}, headers={"origin": ISSUER})
+
+
+async def test_what_belongs_to_another_client_is_worth_nothing(provider, subtests):
+    values = {"redirect_uris": (CALLBACK,), "scopes": frozenset(("openid", "workflows:read"))}
+    grants = ("authorization_code", "refresh_token", DEVICE_GRANT)
+    other = await provider.add_client(id="other", name="Other", grant_types=grants, **values)
+    tokens, code = await provider.tokens(), await provider.sign_in_for_code()
+    device = (await provider.post("/oauth2/device_authorization", {"client_id": "evs-cli", "scope": "openid"})).json()
+    mixed_up: Iterable[dict[str, str]] = (
+        {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": CALLBACK,
+            "code_verifier": provider.verifier,
+        },
+        {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]},
+        {"grant_type": DEVICE_GRANT, "device_code": device["device_code"]},
+    )
+    for form in mixed_up:
+        with subtests.test(form["grant_type"]):
+            answer = await provider.token(other, **form)
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+    pushed = (await provider.post("/oauth2/par", provider.request(), provider.gui())).json()["request_uri"]
+    page = await (await provider.browser()).open(f"/oauth2/authorize?client_id=other&request_uri={quote(pushed)}")
+    assert (page.status_code, "invalid_request_uri" in page.text) == (400, True)
+    assert (await provider.redeem(code)).status_code == 200  # the one it belongs to has lost nothing
+
+
+async def test_clocks_may_differ_by_seconds_and_not_by_minutes(provider, client_key, jwk_set, sign_assertion, subtests):
+    await provider.add_client(
+        id="robot",
+        name="Robot",
+        grant_types=("client_credentials",),
+        scopes=frozenset(("events:read",)),
+        auth_method="private_key_jwt",
+        secret_digest=None,
+        jwks=jwk_set(client_key),
+    )
+    now = time.time()
+    for changes, status in (
+        ({"iat": now + 5}, 200),
+        ({"nbf": now + 5}, 200),
+        ({"exp": now - 5}, 200),
+        ({"iat": now + 60}, 400),
+        ({"nbf": now + 60}, 400),
+        ({"exp": now - 60}, 400),
+        ({"exp": now + 3600}, 400),
+    ):
+        with subtests.test(changes=changes):
+            proof = sign_assertion("robot", client_key, ISSUER, **changes)
+            answer = await provider.token(None, grant_type="client_credentials", scope="events:read", **proof)
+            assert answer.status_code == status, answer.text
+
+
+async def test_a_proof_to_a_resource_may_be_seconds_old_and_not_minutes(provider, holder, subtests):
+    holder.nonce = provider.service.issuer.nonces.current()
+    auth, form = ("evs-gui", provider.secret_of("evs-gui")), {"code": await provider.sign_in_for_code()}
+    form |= {"grant_type": "authorization_code", "redirect_uri": CALLBACK, "code_verifier": provider.verifier}
+    headers = {"dpop": holder.proof(f"{ISSUER}/oauth2/token")}
+    token = (await provider.http.post("/oauth2/token", data=form, auth=auth, headers=headers)).json()["access_token"]
+    for age, status in ((0, 200), (30, 200), (-30, 200), (120, 401), (-120, 401)):
+        with subtests.test(age=age):
+            url, jti = f"{ISSUER}/oauth2/userinfo", secrets.token_urlsafe(8)
+            proof = holder.proof(url, method="GET", token=token, iat=int(time.time()) - age, jti=jti)
+            sent = {"authorization": f"DPoP {token}", "dpop": proof}
+            assert (await provider.http.get("/oauth2/userinfo", headers=sent)).status_code == status
+
+
+@pytest.fixture
+def hashes(provider, monkeypatch):
+    """Counts the password hashes that are computed: time that does not depend on the machine."""
+    counted: list[str] = []
+    hasher = type(provider.service.passwords._hasher)
+    for name in ("verify", "hash"):
+        original = getattr(hasher, name)
+        monkeypatch.setattr(
+            hasher, name, lambda self, *given, _name=name, _do=original: counted.append(_name) or _do(self, *given)
+        )
+    return counted
+
+
+async def test_nobody_learns_whether_a_user_exists(provider, hashes, subtests):
+    admin = {"authorization": f"Bearer {await provider.admin_token()}"}
+    await provider.add_user("grace")
+    assert (await provider.http.post("/v1/admin/users/grace/disable", headers=admin)).status_code == 200
+    seen = {}
+    for username in ("ada", "nobody", "grace"):
+        hashes.clear()
+        page = await (await provider.browser()).sign_in(username, "wrong")
+        told = page.text.replace(username, "somebody")
+        told = told.split('name="csrf" value="')[0] + told.split('name="csrf" value="')[1].partition('"')[2]
+        headers = {name for name in page.headers if name != "content-length"}
+        seen[username] = (page.status_code, told, headers, tuple(hashes))
+    assert seen["ada"] == seen["nobody"] == seen["grace"]
+    assert seen["ada"][0] == 401
+    assert seen["ada"][3] == ("verify",)
+
+
+async def test_nobody_learns_whether_a_client_exists(provider):
+    answers = [
+        await provider.token((client_id, "wrong"), grant_type="client_credentials") for client_id in ("evs-gui", "none")
+    ]
+    assert answers[0].json() == answers[1].json()
+    assert answers[0].status_code == answers[1].status_code == 401
+
+
+METADATA = {"client_name": "Weather", "redirect_uris": ["https://weather.example/back"], "scope": "openid"}
+MEMBERS = (
+    *("redirect_uris", "post_logout_redirect_uris", "token_endpoint_auth_method", "grant_types", "response_types"),
+    *("application_type", "client_name", "client_uri", "logo_uri", "policy_uri", "tos_uri", "contacts", "scope"),
+    *("jwks", "jwks_uri", "software_id", "software_version", "id_token_signed_response_alg", "subject_type"),
+    *("dpop_bound_access_tokens", "require_pushed_authorization_requests", "backchannel_logout_uri"),
+)
+NONSENSE = (
+    *(None, True, -1, 1e300, 2**70, "", "a" * 30_000, "\0", "\ud800", "https://[", "javascript:alert(1)", "data:,x"),
+    *([], [None], [[]], {}, {"keys": [{}]}, ["https://x.test/", 7], "http://169.254.169.254/"),
+)
+
+
+async def test_metadata_of_a_client_may_be_any_nonsense(open_on_both, subtests):
+    for member in MEMBERS:
+        with subtests.test(member):
+            for value in NONSENSE:
+                headers = {"content-type": "application/json"}
+                body = json.dumps(METADATA | {member: value})
+                answer = await open_on_both.http.post("/oauth2/register", content=body, headers=headers)
+                assert answer.status_code in (201, 400), answer.text
+                assert answer.status_code == 201 or answer.json()["error"].startswith("invalid_")
