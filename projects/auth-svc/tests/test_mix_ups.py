@@ -78,7 +78,7 @@ async def test_what_belongs_to_another_client_is_worth_nothing(provider, subtest
     other = await provider.add_client(id="other", name="Other", grant_types=grants, **values)
     tokens, code = await provider.tokens(), await provider.sign_in_for_code()
     device = (await provider.post("/oauth2/device_authorization", {"client_id": "evs-cli", "scope": "openid"})).json()
-    mixed_up: Iterable[dict[str, str]] = (
+    mixed_up = (
         {
             "grant_type": "authorization_code",
             "code": code,

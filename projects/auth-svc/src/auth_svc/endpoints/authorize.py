@@ -6,7 +6,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import authorization, consents, effects, pushed_requests
+from auth_svc import accounts, authorization, consents, effects, pushed_requests
 from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded
 from auth_svc.client import Client
 from auth_svc.client_documents import DocumentRejected
@@ -118,6 +118,8 @@ async def _send_back(
 
 
 def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNeeded | None, now: int) -> bool:
+    if allowed is not None:
+        accounts.lock(connection, allowed.account.id)  # before their session: another browser may allow the same now
     if effects.commit(connection, wanted, now) is not None:
         return False
     if allowed is not None:
