@@ -90,8 +90,7 @@ class Browser:
 
     @staticmethod
     def _is_ours(location: str) -> bool:
-        parts = urlsplit(location)
-        return not parts.netloc or location.startswith(ISSUER + "/")
+        return location.startswith(("/", ISSUER + "/"))
 
 
 @dataclass

@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 from urllib.parse import urlencode
 
 from joserfc import jws
 from joserfc.jwk import KeySet
+from sqlalchemy import update
 
+from auth_svc.tables import codes
 from lib_events.testing import wait_until
 
 
@@ -241,3 +244,39 @@ async def test_a_posted_authorization_request_is_as_good(provider):
     answer = await provider.post("/oauth2/authorize", provider.request())
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/oauth2/authorize?response_type=code")
+
+
+async def test_an_authorization_code_lives_a_minute(provider):
+    code = await provider.sign_in_for_code()
+    earlier = update(codes).values(expires_at=codes.c.expires_at - 61_000_000)
+    await provider.service.database.transact(lambda connection: connection.execute(earlier) and None)
+    assert (await provider.redeem(code)).json()["error"] == "invalid_grant"
+
+
+async def test_a_parameter_without_a_value_counts_as_left_out(provider):
+    browser = await provider.browser()
+    page = await browser.open(f"/oauth2/authorize?{urlencode(provider.request())}&max_age=&resource=&request=&state2=")
+    assert "Sign in" in page.text
+    code = provider.answer(await browser.submit(username="ada", password="correct horse battery staple"))["code"]
+    assert (await provider.redeem(code, resource="", scope="")).status_code == 200
+
+
+async def test_the_id_token_names_its_access_token(provider):
+    tokens = await provider.tokens()
+    half = hashlib.sha256(tokens["access_token"].encode()).digest()[:16]
+    assert claims(tokens["id_token"])["at_hash"] == base64.urlsafe_b64encode(half).rstrip(b"=").decode()
+
+
+async def test_an_access_token_says_when_its_person_signed_in(provider):
+    tokens = await provider.tokens()
+    access, identity = claims(tokens["access_token"]), claims(tokens["id_token"])
+    assert access["auth_time"] == identity["auth_time"] <= access["iat"]
+    assert access["sub"] == identity["sub"]
+    assert access["aud"] != identity["aud"]
+
+
+async def test_an_answer_with_tokens_is_json_and_is_never_stored(provider):
+    answer = await provider.redeem(await provider.sign_in_for_code())
+    assert answer.headers["content-type"] == "application/json"
+    assert (answer.headers["cache-control"], answer.headers["pragma"]) == ("no-store", "no-cache")
+    assert isinstance(answer.json()["expires_in"], int)

@@ -207,3 +207,10 @@ async def test_there_is_one_proof_in_a_request(provider, holder):
     auth = ("evs-local", provider.secret_of("evs-local"))
     answer = await provider.http.post("/oauth2/token", data=CREDENTIALS, auth=auth, headers=headers)
     assert answer.json()["error"] == "invalid_dpop_proof"
+
+
+async def test_the_url_of_a_proof_is_compared_without_query_and_in_its_normal_form(provider, ask, holder, subtests):
+    await nonce_of(provider, ask, holder)
+    for url in (f"{TOKEN}?x=1", f"{TOKEN}#x", TOKEN.replace("http", "HTTP", 1)):
+        with subtests.test(url):
+            assert (await ask(holder.proof(url))).status_code == 200

@@ -171,3 +171,14 @@ async def test_an_initial_access_token_counts_its_uses(run_provider, tmp_path, d
         gone = f"/v1/admin/registration-tokens/{issued['id']}"
         assert (await provider.http.delete(gone, headers=headers)).status_code == 204
         assert (await provider.http.delete(gone, headers=headers)).status_code == 404
+
+
+async def test_metadata_nobody_here_knows_is_ignored_and_all_that_counts_is_told(run_provider, tmp_path, sqlite_url):
+    async with run_provider(tmp_path, sqlite_url, client_registration="open") as opened:
+        answer = (await register(opened, favourite_colour="green", token_endpoint_auth_method=...)).json()
+        assert "favourite_colour" not in answer
+        assert answer["token_endpoint_auth_method"] == "client_secret_basic"  # the default is told, too
+        assert answer["redirect_uris"] == METADATA["redirect_uris"]
+        other = (await register(opened)).json()
+        assert len({answer["client_id"], other["client_id"]}) == 2
+        assert len({answer["client_secret"], other["client_secret"]}) == 2

@@ -85,6 +85,7 @@ async def test_an_answer_to_our_request_is_exchanged():
         ({"state": ""}, ResponseForged),
         ({"iss": "http://evil.test"}, ResponseForged),
         ({"iss": ""}, ResponseForged),
+        ({"iss": f"{ISSUER}/"}, ResponseForged),
         ({"code": ""}, None),
         ({"error": "access_denied"}, OAuthError),
         ({"error": "access_denied", "iss": "http://evil.test"}, ResponseForged),
@@ -100,8 +101,9 @@ def test_other_answers_are_not_believed(changes, error):
 
 
 async def test_metadata_that_names_another_issuer_is_refused():
-    with pytest.raises(ServerUnavailable, match="EVS_AUTH_URL"):
-        await Server(issuer="http://evil.test").client().metadata()
+    for issuer in ("http://evil.test", f"{ISSUER}/", None):
+        with pytest.raises(ServerUnavailable, match="EVS_AUTH_URL"):
+            await Server(issuer=issuer).client().metadata()
 
 
 async def test_a_refusal_carries_its_code():
@@ -203,11 +205,19 @@ async def test_an_id_token_is_checked_whole(issuer):
         return await verify_id_token(token, issuer=ISSUER, client_id="evs-gui", nonce=nonce, keys=issuer)
 
     assert (await verify(issuer.token(**good)))["sub"] == "ada"
-    for changes in ({"aud": "other"}, {"iss": "http://evil.test"}, {"exp": 1}, {"nonce": "replayed"}, {"nonce": ...}):
+    for changes in (
+        *({"aud": "other"}, {"aud": ["evs-gui", "other"]}, {"aud": ...}, {"azp": "other"}),
+        *({"iss": "http://evil.test"}, {"iss": f"{ISSUER}/"}, {"iss": ...}, {"sub": ...}),
+        *({"exp": 1}, {"exp": ...}, {"exp": "soon"}, {"iat": 4_102_444_800}, {"iat": ...}),
+        *({"nonce": "replayed"}, {"nonce": ...}),
+    ):
         with pytest.raises(IdTokenRejected):
             await verify(issuer.token(**(good | changes)))
     with pytest.raises(IdTokenRejected):
         await verify("garbled")
+    unsigned = base64.urlsafe_b64encode(b'{"alg": "none", "kid": "%s"}' % issuer.key.kid.encode()).decode().rstrip("=")
+    with pytest.raises(IdTokenRejected):
+        await verify(f"{unsigned}.{issuer.token(**good).split('.')[1]}.")
     with pytest.raises(IdTokenRejected):
         await verify(issuer.token(**good, key=type(issuer)().key))
 

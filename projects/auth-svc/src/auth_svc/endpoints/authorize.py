@@ -149,7 +149,8 @@ def _vouching_host(client: Client, redirect_uri: str) -> str | None:
         case "document":
             return urlsplit(client.id).hostname
         case "registered":
-            return urlsplit(redirect_uri).hostname
+            parts = urlsplit(redirect_uri)
+            return parts.hostname or parts.scheme
         case _:
             return None
 
