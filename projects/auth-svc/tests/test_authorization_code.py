@@ -258,7 +258,7 @@ async def test_a_parameter_without_a_value_counts_as_left_out(provider):
     page = await browser.open(f"/oauth2/authorize?{urlencode(provider.request())}&max_age=&resource=&request=&state2=")
     assert "Sign in" in page.text
     code = provider.answer(await browser.submit(username="ada", password="correct horse battery staple"))["code"]
-    assert (await provider.redeem(code, resource="", scope="")).status_code == 200
+    assert (await provider.redeem(code, resource="", scope="", unknown="x")).status_code == 200
 
 
 async def test_the_id_token_names_its_access_token(provider):
@@ -280,3 +280,25 @@ async def test_an_answer_with_tokens_is_json_and_is_never_stored(provider):
     assert answer.headers["content-type"] == "application/json"
     assert (answer.headers["cache-control"], answer.headers["pragma"]) == ("no-store", "no-cache")
     assert isinstance(answer.json()["expires_in"], int)
+
+
+async def test_without_a_scope_it_is_the_default(provider):
+    assert (await provider.tokens(scope=""))["scope"] == "openid profile"
+
+
+async def test_the_subject_is_the_same_for_every_client(provider):
+    callback = "https://other.test/cb"
+    values = {"redirect_uris": (callback,), "scopes": frozenset(("openid",)), "consent": "never"}
+    other = await provider.add_client(id="other", name="Other", **values)
+    code = await provider.sign_in_for_code(client_id="other", redirect_uri=callback, scope="openid")
+    form = {"code": code, "redirect_uri": callback, "code_verifier": provider.verifier}
+    theirs = (await provider.token(other, grant_type="authorization_code", **form)).json()["id_token"]
+    assert claims(theirs)["sub"] == claims((await provider.tokens())["id_token"])["sub"]
+
+
+async def test_a_resource_is_one_of_ours_and_nothing_that_resembles_it(provider, subtests):
+    app = "http://127.0.0.1:8002"
+    for resource in (f"{app}#x", f"{app}/x", f"{app}?x", "/v1", "HTTP://127.0.0.1:8002", f"{app}@evil.test", f"{app}0"):
+        with subtests.test(resource):
+            page = await provider.authorize(await provider.browser(), resource=resource)
+            assert provider.answer(page)["error"] == "invalid_target"

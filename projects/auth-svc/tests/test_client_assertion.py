@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from joserfc.jwk import RSAKey
 
 ISSUER = "http://127.0.0.1:8001"
 FAR = 4_102_444_800  # the year 2100
@@ -103,3 +104,11 @@ async def test_of_twenty_uses_of_one_assertion_one_counts(provider_on_both, clie
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
     told = [await provider.post("/oauth2/introspect", {"token": "x"} | proof) for _ in range(2)]
     assert {answer.json()["error"] for answer in told} == {"invalid_client"}
+
+
+async def test_rs256_assertions_are_as_good(provider, jwk_set, sign_assertion):
+    key = RSAKey.generate_key(2048, private=True)
+    key.ensure_kid()
+    await provider.add_client(**values(key, jwk_set))
+    proof = sign_assertion("robot", key, ISSUER, header={"alg": "RS256"})
+    assert (await provider.token(**GRANT, **proof)).status_code == 200

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from auth_svc.client_documents import names_document
-from lib_events.testing_receiver import receiving
+from lib_events.testing_receiver import receiving, status
 
 PASSWORD = "correct horse battery staple"
 BACK = "http://127.0.0.1:7777/back"
@@ -86,6 +86,14 @@ async def test_a_site_that_is_away_is_told_to_the_person(opened, site):
     browser = await opened.browser()
     page = await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK)
     assert (page.status_code, "cannot be recognised" in page.text) == (400, True)
+
+
+async def test_a_document_elsewhere_is_not_looked_for(opened, site):
+    site.receiver.answer = status(302, location=f"{site.receiver.url}/other.json")
+    browser = await opened.browser()
+    page = await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK)
+    assert (page.status_code, "cannot be recognised" in page.text) == (400, True)
+    assert [received.target for received in site.receiver.received] == ["/hook/client.json"]
 
 
 async def test_only_addresses_that_may_be_asked_are_asked(opened):

@@ -5,6 +5,7 @@ import time
 from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
+from sqlalchemy import text
 
 from lib_auth.client import DEVICE_GRANT
 
@@ -174,3 +175,63 @@ async def test_nobody_learns_whether_a_client_exists(provider):
     ]
     assert answers[0].json() == answers[1].json()
     assert answers[0].status_code == answers[1].status_code == 401
+
+
+async def test_nobody_frames_our_pages(provider, subtests):
+    browser = await provider.browser()
+    pages = ["/login", "/oauth2/authorize?client_id=nobody", f"/oauth2/authorize?{urlencode(provider.request())}"]
+    for path in (*pages, "/device", "/account", "/oauth2/logout"):
+        if path == "/device":
+            await browser.sign_in("ada")
+        with subtests.test(path):
+            page = await browser.open(path)
+            assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+            assert page.headers["x-frame-options"] == "DENY"
+            assert page.headers["cache-control"] == "no-store"
+
+
+async def test_a_redirect_after_a_form_forwards_nothing(provider):
+    signed_in = await leads_on(provider, "/account")
+    assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/account")
+    assert signed_in.headers["referrer-policy"] == "no-referrer"
+    browser = await provider.browser()
+    await provider.authorize(browser, client_id="evs-cli", redirect_uri="http://127.0.0.1:5555/callback")
+    await browser.submit(username="ada", password=PASSWORD)
+    assert (await browser.submit(decision="allow")).status_code == 303
+
+
+async def test_secrets_have_256_bits(provider):
+    tokens = await provider.tokens()
+    device = (await provider.post("/oauth2/device_authorization", {"client_id": "evs-cli", "scope": "openid"})).json()
+    pushed = (await provider.post("/oauth2/par", provider.request(), provider.gui())).json()["request_uri"]
+    made = [
+        await provider.sign_in_for_code(),
+        tokens["refresh_token"],
+        device["device_code"],
+        pushed.rpartition(":")[2],
+    ]
+    again = await provider.tokens()
+    made += [again["refresh_token"], provider.gui()[1], provider.secret_of("evs-app")]
+    assert all(len(secret) >= 43 for secret in made)  # base64url of 32 bytes
+    assert len(set(made)) == len(made)
+
+
+async def test_no_secret_is_kept_as_it_is(provider, caplog):
+    caplog.set_level("DEBUG")
+    code = await provider.sign_in_for_code()
+    tokens = (await provider.redeem(code)).json()
+    fresh = (await provider.refresh(tokens["refresh_token"])).json()
+    await provider.redeem("a code of nobody")
+    pushed = (await provider.post("/oauth2/par", provider.request(), provider.gui())).json()["request_uri"]
+    secrets_told = [code, fresh["refresh_token"], tokens["refresh_token"], tokens["access_token"], PASSWORD]
+    secrets_told += [provider.gui()[1], pushed.rpartition(":")[2], tokens["id_token"]]
+
+    def everything(connection):
+        names = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
+        return str([connection.execute(text(f"SELECT * FROM {name}")).all() for name in names])
+
+    kept = await provider.service.database.read(everything)
+    assert "ada" in kept
+    for secret in secrets_told:
+        assert secret not in kept
+        assert secret not in caplog.text

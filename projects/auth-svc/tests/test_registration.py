@@ -182,3 +182,24 @@ async def test_metadata_nobody_here_knows_is_ignored_and_all_that_counts_is_told
         other = (await register(opened)).json()
         assert len({answer["client_id"], other["client_id"]}) == 2
         assert len({answer["client_secret"], other["client_secret"]}) == 2
+
+
+async def test_an_update_says_only_what_is_the_clients_to_say(run_provider, tmp_path, sqlite_url, subtests):
+    async with run_provider(tmp_path, sqlite_url, client_registration="open") as opened:
+        client = (await register(opened)).json()
+        headers = {"authorization": f"Bearer {client['registration_access_token']}"}
+        mine = METADATA | {"client_id": client["client_id"]}
+        for changes in (
+            {"client_id": "another"},
+            {"client_id": None},
+            {"registration_access_token": client["registration_access_token"]},
+            {"registration_client_uri": client["registration_client_uri"]},
+            {"client_secret_expires_at": 0},
+            {"client_id_issued_at": 1},
+            {"client_secret": "of my own choice"},
+        ):
+            with subtests.test(changes=changes):
+                answer = await opened.http.put(client["registration_client_uri"], json=mine | changes, headers=headers)
+                assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
+        same = mine | {"client_secret": client["client_secret"]}
+        assert (await opened.http.put(client["registration_client_uri"], json=same, headers=headers)).status_code == 200

@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from auth_svc import accounts
 from auth_svc.client import ClientRejected
-from auth_svc.tables import sessions
+from auth_svc.tables import refresh_tokens, sessions
 from lib_events.testing import wait_until
 
 APP = "http://127.0.0.1:8002"
@@ -347,4 +347,18 @@ async def test_a_token_type_hint_is_a_hint(provider):
         assert (await provider.post("/oauth2/introspect", told, provider.gui())).json()["active"]
     form = {"token": tokens["refresh_token"], "token_type_hint": "access_token"}
     assert (await provider.post("/oauth2/revoke", form, provider.gui())).status_code == 200
+    assert (await provider.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_an_assertion_is_no_grant(provider):
+    local = ("evs-local", provider.secret_of("evs-local"))
+    grant = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": "a.b.c"}
+    assert (await provider.token(local, **grant)).json()["error"] == "unsupported_grant_type"
+
+
+async def test_a_refresh_token_that_was_not_used_for_a_month_is_worth_nothing(provider):
+    tokens = await provider.tokens()
+    month = 30 * 24 * 3600 * 1_000_000
+    earlier = update(refresh_tokens).values(expires_at=refresh_tokens.c.expires_at - month)
+    await provider.service.database.transact(lambda connection: connection.execute(earlier) and None)
     assert (await provider.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"

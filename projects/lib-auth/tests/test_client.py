@@ -196,6 +196,9 @@ async def test_nobody_waits_for_ever():
     async with LoopbackListener() as listener:
         with pytest.raises(SignInTimeout):
             await listener.answer(within_seconds=0.05)
+        port = urlsplit(listener.redirect_uri).port
+    with pytest.raises(ConnectionRefusedError):  # and nobody listens any longer than we wait
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_an_id_token_is_checked_whole(issuer):
