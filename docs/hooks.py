@@ -19,14 +19,14 @@ AUTH_URL = "http://127.0.0.1:8001"
 REQUIREMENTS = Path(__file__).parents[1] / "tests" / "rfc"
 CONFORMANCE = """# Conformance
 
-What the specifications demand of the AuthService and of `lib_auth`, in our words, each demand with the tests that show it
-or with the reason why there is none. The data is in `tests/rfc/`, one file for each specification; a test checks that
-every requirement has one or the other and that every test it names is there.
+What the specifications demand of the AuthService and of `lib_auth`, in our words, each demand with the tests that show
+it or with the reason why there is none. The data is in `tests/rfc/`, one file for each specification; a test checks
+that every requirement has one or the other and that every test it names is there.
 
 The OpenID Foundation's plans for a provider (Basic OP, Config OP, RP-initiated and back-channel logout) are
 `test_openid_basic_op.py`, a test for each module under its name. Strangers' client libraries run unmodified in
-`test_foreign_clients.py`; races of twenty are `test_races.py`, nonsense of every kind `test_bad_input.py`. Threats beside
-the specifications are in the [threat model](threat-model.md).
+`test_foreign_clients.py`; races of twenty are `test_races.py`, nonsense of every kind `test_bad_input.py`. Threats
+beside the specifications are in the [threat model](threat-model.md).
 """
 
 
