@@ -27,6 +27,7 @@ def ask(provider, holder):
 async def nonce_of(provider, ask, holder):
     answer = await ask(holder.proof(TOKEN))
     assert (answer.status_code, answer.json()["error"]) == (400, "use_dpop_nonce")
+    assert answer.headers["cache-control"] == "no-store"
     holder.nonce = answer.headers["dpop-nonce"]
     return holder.nonce
 

@@ -5,8 +5,9 @@ import time
 from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
+from auth_svc.tables import sessions
 from lib_auth.client import DEVICE_GRANT
 
 ISSUER = "http://127.0.0.1:8001"
@@ -235,3 +236,26 @@ async def test_no_secret_is_kept_as_it_is(provider, caplog):
     for secret in secrets_told:
         assert secret not in kept
         assert secret not in caplog.text
+
+
+async def test_neither_hints_nor_limits_tell_whether_a_user_exists(provider):
+    seen = {}
+    for username in ("ada", "nobody"):
+        browser = await provider.browser()
+        hinted = await provider.authorize(browser, login_hint=username)
+        silent = await provider.authorize(browser, login_hint=username, prompt="none")
+        tries = [(await (await provider.browser()).sign_in(username, "wrong")).status_code for _ in range(9)]
+        seen[username] = (hinted.text.count(username), provider.answer(silent)["error"], tries)
+    assert seen["ada"][2] == [401] * 8 + [429]
+    assert seen["ada"][1:] == seen["nobody"][1:]
+    assert seen["ada"][0] == seen["nobody"][0]
+
+
+async def test_a_sign_in_that_is_too_old_is_told_where_nobody_may_be_asked(provider):
+    browser = await provider.browser()
+    await provider.sign_in_for_code(browser=browser)
+    for changes in ({"max_age": "0"}, {"max_age": "1"}):
+        earlier = update(sessions).values(authenticated_at=sessions.c.authenticated_at - 2_000_000)
+        await provider.service.database.transact(lambda connection: connection.execute(earlier) and None)
+        answer = provider.answer(await provider.authorize(browser, prompt="none", **changes))
+        assert answer["error"] == "login_required"

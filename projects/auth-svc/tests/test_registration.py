@@ -13,6 +13,12 @@ METADATA = {
     "scope": "openid workflows:read",
     "id_token_signed_response_alg": "ES256",
 }
+KEY = {  # of RFC 7517 appendix A.1
+    "kty": "EC",
+    "crv": "P-256",
+    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+    "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+}
 
 
 @pytest.fixture
@@ -109,6 +115,7 @@ async def test_nobody_else_manages_a_client(opened, subtests):
         ({"jwks": {"keys": []}}, "invalid_client_metadata"),
         ({"jwks": {"keys": [{"kty": "oct", "k": "AAAA"}]}}, "invalid_client_metadata"),
         ({"jwks": {"keys": [{"kty": "EC"}]}, "jwks_uri": "https://weather.example/keys"}, "invalid_client_metadata"),
+        ({"jwks": {"keys": [KEY]}, "jwks_uri": "https://weather.example/keys"}, "invalid_client_metadata"),
         ({"scope": "admin approvals:decide"}, "invalid_client_metadata"),
         ({"scope": 7}, "invalid_client_metadata"),
         ({"client_name": "a" * 500}, "invalid_client_metadata"),

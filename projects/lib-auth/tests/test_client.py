@@ -43,7 +43,14 @@ class Server:
         return dict(parse_qsl(self.requests[number].content.decode()))
 
 
-TOKEN = {"access_token": "a", "token_type": "Bearer", "expires_in": 300, "refresh_token": "r", "scope": "openid"}
+TOKEN = {
+    "access_token": "a",
+    "token_type": "Bearer",
+    "expires_in": 300,
+    "refresh_token": "r",
+    "scope": "openid",
+    "new": 1,
+}
 
 
 async def test_the_authorization_request_carries_a_fresh_s256_challenge():
@@ -146,6 +153,10 @@ async def test_a_device_waits_for_the_decision_and_slows_down_when_told(monkeypa
     assert pauses == [1, 1, 6, 6]
     assert shown[0].user_code == "BCDF-GHJK"
     assert server.form()["device_code"] == "d"
+
+
+async def test_a_device_waits_five_seconds_unless_told_otherwise():
+    assert (await Server((200, DEVICE)).client().device_authorization(scope="openid")).interval == 5
 
 
 @pytest.mark.parametrize("error", ["access_denied", "expired_token", "invalid_grant"])
