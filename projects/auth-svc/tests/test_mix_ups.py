@@ -254,8 +254,8 @@ async def test_neither_hints_nor_limits_tell_whether_a_user_exists(provider):
 async def test_a_sign_in_that_is_too_old_is_told_where_nobody_may_be_asked(provider):
     browser = await provider.browser()
     await provider.sign_in_for_code(browser=browser)
+    earlier = update(sessions).values(authenticated_at=sessions.c.authenticated_at - 2_000_000)
+    await provider.service.database.transact(lambda connection: connection.execute(earlier) and None)
     for changes in ({"max_age": "0"}, {"max_age": "1"}):
-        earlier = update(sessions).values(authenticated_at=sessions.c.authenticated_at - 2_000_000)
-        await provider.service.database.transact(lambda connection: connection.execute(earlier) and None)
         answer = provider.answer(await provider.authorize(browser, prompt="none", **changes))
         assert answer["error"] == "login_required"

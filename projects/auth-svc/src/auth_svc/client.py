@@ -152,8 +152,9 @@ def _check_authentication(client: Client) -> None:
         raise ClientRejected("auth_method", "a secret belongs to client_secret_basic or client_secret_post alone")
     if client.id_token_algorithm not in ID_TOKEN_ALGORITHMS:
         raise ClientRejected("id_token_algorithm", f"must be one of {', '.join(ID_TOKEN_ALGORITHMS)}")
-    if client.logout_uri is not None and not _may_be_redirect(client.logout_uri):
-        raise ClientRejected("logout_uri", "must be https, or http on loopback")
+    for name in ("jwks_uri", "logout_uri"):
+        if (uri := getattr(client, name)) is not None and not _may_be_redirect(uri):
+            raise ClientRejected(name, "must be https, or http on loopback")
 
 
 def is_loopback(host: str | None) -> bool:
