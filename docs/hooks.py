@@ -1,6 +1,7 @@
 """What the documentation makes while it is built: AsyncAPI documents from registries, conformance from requirements."""
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from auth_svc.endpoints import discovery as auth_service
 APP_URL = "http://127.0.0.1:8002"
 AUTH_URL = "http://127.0.0.1:8001"
 REQUIREMENTS = Path(__file__).parents[1] / "tests" / "rfc"
+NAME_OF_TEST = re.compile(r"<code>(test_\w+)</code>")
 CONFORMANCE = """# Conformance
 
 What the specifications demand of the AuthService and of `lib_auth`, in our words, each demand with the tests that show
@@ -42,6 +44,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, f"reference/{service}.asyncapi.json", content=content))
     files.append(File.generated(config, "reference/conformance.md", content=conformance_page()))
     return files
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Let the names of tests, which are sentences, break between their words."""
+    return NAME_OF_TEST.sub(lambda name: f"<code>{name[1].replace('_', '_<wbr>')}</code>", html)
 
 
 def conformance_page() -> str:
