@@ -316,3 +316,24 @@ async def test_the_query_of_a_redirect_uri_is_kept(provider):
     assert (provider.answer(answer)["tenant"], refused["tenant"]) == ("a b", "a b")
     assert answer.headers["location"].startswith("https://other.test/cb?tenant=a")
     assert {"code", "state", "iss"} <= provider.answer(answer).keys()
+
+
+async def test_whoever_has_a_used_code_alone_ends_nothing(provider, subtests):
+    code = await provider.sign_in_for_code()
+    tokens = (await provider.redeem(code)).json()
+    for changes in ({"code_verifier": "x" * 43}, {"code_verifier": ""}, {"redirect_uri": "https://evil.test/"}):
+        with subtests.test(changes=changes):
+            assert (await provider.redeem(code, **changes)).status_code == 400
+            assert (await provider.introspect(tokens["access_token"]))["active"]
+    assert (await provider.redeem(code)).json()["error"] == "invalid_grant"
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+
+
+async def test_a_client_that_may_not_refresh_gets_no_refresh_token(provider):
+    callback = "https://other.test/cb"
+    values = {"redirect_uris": (callback,), "scopes": frozenset(("openid",)), "grant_types": ("authorization_code",)}
+    other = await provider.add_client(id="other", name="Other", consent="never", **values)
+    code = await provider.sign_in_for_code(client_id="other", redirect_uri=callback, scope="openid")
+    form = {"code": code, "redirect_uri": callback, "code_verifier": provider.verifier}
+    tokens = (await provider.token(other, grant_type="authorization_code", **form)).json()
+    assert "refresh_token" not in tokens

@@ -72,7 +72,7 @@ async def test_an_answer_to_our_request_is_exchanged():
     server = Server()
     client = server.client("evs-gui", "s+c:t")
     pending = await client.begin_authorization(redirect_uri="http://x/cb", scope="openid")
-    answer = {"code": "c", "state": pending.state, "iss": ISSUER}
+    answer = {"code": "c", "state": pending.state, "iss": ISSUER, "something_new": "x"}
     assert (await client.finish_authorization(pending, answer, resource="http://a")).refresh_token == "r"
     assert server.form() == {
         "grant_type": "authorization_code",
