@@ -151,3 +151,25 @@ async def test_a_pushed_proof_must_be_of_the_key_that_is_named(provider, new_hol
     form = provider.request(dpop_jkt=new_holder().thumbprint)
     answer = await provider.http.post("/oauth2/par", data=form, auth=provider.gui(), headers=headers)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+
+
+async def test_an_assertion_may_name_the_issuer_or_an_endpoint(provider, client_key, jwk_set, sign_assertion, subtests):
+    await provider.add_client(
+        id="robot",
+        name="Robot",
+        redirect_uris=("https://robot.example/back",),
+        scopes=frozenset(("openid",)),
+        auth_method="private_key_jwt",
+        secret_digest=None,
+        jwks=jwk_set(client_key),
+    )
+    form = provider.request(client_id="robot", redirect_uri="https://robot.example/back", scope="openid")
+    for audience, status in (
+        (ISSUER, 201),
+        (f"{ISSUER}/oauth2/token", 201),
+        (f"{ISSUER}/oauth2/par", 201),
+        ("https://other.example", 400),
+    ):
+        with subtests.test(audience):
+            pushed = await provider.post("/oauth2/par", form | sign_assertion("robot", client_key, audience))
+            assert pushed.status_code == status

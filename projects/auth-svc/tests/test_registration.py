@@ -212,5 +212,8 @@ async def test_an_update_says_only_what_is_the_clients_to_say(run_provider, tmp_
             with subtests.test(changes=changes):
                 answer = await opened.http.put(client["registration_client_uri"], json=mine | changes, headers=headers)
                 assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
-        same = mine | {"client_secret": client["client_secret"]}
+        same = mine | {"client_secret": client["client_secret"], "client_uri": "https://weather.example/"}
         assert (await opened.http.put(client["registration_client_uri"], json=same, headers=headers)).status_code == 200
+        del same["client_uri"], same["client_name"]  # what is left out is gone, or the default
+        left = (await opened.http.put(client["registration_client_uri"], json=same, headers=headers)).json()
+        assert ("client_uri" in left, left["client_name"]) == (False, client["client_id"])
