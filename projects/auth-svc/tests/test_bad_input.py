@@ -1,5 +1,6 @@
 """Whatever anybody sends to any endpoint: an answer of the specification's shape, never a 5xx, never a way out."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ ISSUER = "http://127.0.0.1:8001"
 APP = "http://127.0.0.1:8002"
 CALLBACK = "http://127.0.0.1:8000/callback"
 PASSWORD = "correct horse battery staple"
+CLIENTS = ("evs-local", "evs-app")
 FORM = "application/x-www-form-urlencoded"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
@@ -332,6 +334,17 @@ async def test_credentials_that_are_nonsense_are_a_401_with_a_challenge(provider
                 answer = await send(provider, target.request(target.encoded(), **HEADERS[case]))
                 assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
                 assert answer.headers["www-authenticate"].startswith("Basic")
+
+
+async def test_who_names_two_clients_in_two_headers_is_none(provider, subtests):
+    basic = [f"Basic {base64.b64encode(f'{name}:{provider.secret_of(name)}'.encode()).decode()}" for name in CLIENTS]
+    headers = [("authorization", value) for value in basic] + [("content-type", FORM)]
+    for path in ("/oauth2/token", "/oauth2/par", "/oauth2/revoke", "/oauth2/introspect"):
+        with subtests.test(path):
+            answer = await provider.http.post(path, content="grant_type=client_credentials&token=x", headers=headers)
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    assert (await provider.http.get("/v1/revocations", headers=headers)).status_code == 400
+    assert (await provider.http.get("/oauth2/userinfo", headers=headers)).status_code == 401
 
 
 async def test_another_method_is_told_which_there_are(provider, subtests):
