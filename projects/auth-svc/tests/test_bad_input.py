@@ -27,6 +27,7 @@ JWT = "eyJhbGciOiJub25lIn0.e30."
 EVIL = "https://evil.test/"
 SECRET, CSRF = "the client's secret", "the form's token"  # stand for the real ones, or nothing could get far
 
+# RFC 6749 section 5.2.
 DESCRIPTION = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]*")
 
 # What is sent for each value: beyond every length, outside of every alphabet, not even text.
