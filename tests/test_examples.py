@@ -1,7 +1,7 @@
 """What the documentation shows runs."""
 
 import importlib.util
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -92,3 +92,21 @@ async def test_a_market_that_does_not_exist_is_asked_once(sqlite_url):
         with pytest.raises(StepFailed, match="after 1 attempt") as caught:
             await env.result(handle)
         assert caught.value.error.type == "NonRetryable"
+
+
+async def test_a_report_comes_each_morning_by_the_clock_on_the_wall(sqlite_url):
+    reports = load("nightly_report")
+    friday = datetime(2026, 3, 27, 0, tzinfo=UTC)
+    async with environment(sqlite_url, [reports.nightly_report], start=friday) as env:
+        await reports.report_on_the_north(env.engine)
+        await env.skip(timedelta(days=4))
+        found = await env.engine.schedules.runs("nightly-report")
+        # In the night to Sunday clocks went forward: an hour earlier by UTC. On the weekend there was none.
+        assert [run.id for run in found] == [
+            "schedule~nightly-report~20260330T040000Z",
+            "schedule~nightly-report~20260327T050000Z",
+        ]
+        north = await env.engine.schedules.runs("report-north")
+        assert [f"{run.due_at:%d %H:%M}" for run in north] == ["30 00:30", "29 01:30", "28 01:30", "27 01:30"]
+        handle = env.engine.handle(north[0].id, reports.nightly_report)
+        assert await handle.result(10) == reports.Report("north", "2026-03-30T00:30:00+00:00")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -11,36 +12,40 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
+import pyotp
 import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, Key
 
-from auth_svc import accounts, first_start, opaque, passwords
-from auth_svc.accounts import Account, NewAccount
+from auth_svc import first_start, opaque
 from auth_svc.app import create_app, open_service
 from auth_svc.audit import Actor
-from auth_svc.client import Client
-from auth_svc.clients import register as register_client
+from auth_svc.clients.client import Client
+from auth_svc.clients.clients import register as register_client
+from auth_svc.people import accounts, passwords
+from auth_svc.people.accounts import Account, NewAccount
 from auth_svc.service import AuthService
 from auth_svc.settings import AuthSettings
 from lib_auth.client import OAuthClient, code_challenge
 from lib_events.clock import SystemClock
 from lib_events.event import Event
 from lib_events.event_log import read_after
-from lib_events.testing import POLL_SECONDS, free_ports
+from lib_events.testing import POLL_SECONDS, free_ports, wait_until
 
 ISSUER = "http://127.0.0.1:8001"
 APP = "http://127.0.0.1:8002"
 GUI = "http://127.0.0.1:8000"
 GUI_CALLBACK = f"{GUI}/callback"
+OWN = "own"  # the origin of the page itself
 PASSWORD = "correct horse battery staple"
+LINK = re.compile(r"http://127\.0\.0\.1:8001(/\S+)")
 SCOPE = "openid profile workflows:read workflows:run"
 
 
@@ -70,14 +75,30 @@ class Browser:
         self.page = await self._follow(await self.http.get(url))
         return self.page
 
-    async def submit(self, *, form: int = 0, origin: str | None = ISSUER, **values: str) -> httpx.Response:
+    async def submit(
+        self, *, form: int = 0, origin: str | None = OWN, action: str | None = None, **values: str
+    ) -> httpx.Response:
+        """Send the form of that place on the page, or the one that leads to `action`."""
         assert self.page is not None
         reader = _Forms()
         reader.feed(self.page.text)
-        action, fields = reader.forms[form]
-        headers = {"origin": origin} if origin else {}
+        found = reader.forms if action is None else [each for each in reader.forms if each[0] == action]
+        action, fields = found[form]
+        headers = {"origin": self.origin if origin == OWN else origin} if origin else {}
         self.page = await self._follow(await self.http.post(action, data=fields | values, headers=headers))
         return self.page
+
+    async def set_up_app(self) -> str:
+        """Set up an authenticator app for who is signed in; returns its secret."""
+        await self.open("/account/security")
+        page = await self.submit(action="/account/security/app")
+        secret = page.text.split('class="secret"><code>')[1].split("<")[0].replace(" ", "")
+        await self.submit(code=pyotp.TOTP(secret).now())
+        return secret
+
+    def recovery_codes(self) -> list[str]:
+        assert self.page is not None
+        return re.findall(r"<li><code>([A-Z2-7-]+)</code>", self.page.text)
 
     async def sign_in(self, username: str, password: str = PASSWORD, *, at: str = "/login") -> httpx.Response:
         await self.open(at)
@@ -88,9 +109,35 @@ class Browser:
             answer = await self.http.get(answer.headers["location"])
         return answer
 
-    @staticmethod
-    def _is_ours(location: str) -> bool:
-        return location.startswith(("/", ISSUER + "/"))
+    @property
+    def origin(self) -> str:
+        return str(self.http.base_url).rstrip("/")
+
+    def _is_ours(self, location: str) -> bool:
+        return location.startswith(("/", self.origin + "/"))
+
+
+class Mailbox:
+    """The mails that an AuthService without a mail server writes into its folder, each read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: set[Path] = set()
+
+    async def receive(self, kind: str) -> str:
+        """Wait for the next mail of a kind and return its text."""
+        path = (await wait_until(lambda: self.unread(kind)))[0]
+        self._read.add(path)
+        return path.read_text()
+
+    def unread(self, kind: str = "*") -> list[Path]:
+        return [path for path in self._folder.glob(f"*-{kind}-*.eml") if path not in self._read]
+
+    async def link(self, kind: str) -> str:
+        """Wait for the next mail of a kind and return where its link leads."""
+        found = LINK.search(await self.receive(kind))
+        assert found is not None
+        return found[1]
 
 
 @dataclass
@@ -110,9 +157,14 @@ class Provider:
     async def browser(self) -> Browser:
         return Browser(await self.open_client())
 
-    async def add_user(self, username: str, *roles: str) -> Account:
+    @cached_property
+    def mailbox(self) -> Mailbox:
+        return Mailbox(self.settings.mails)
+
+    async def add_user(self, username: str, *roles: str, email: str | None = None) -> Account:
+        """Make a user, whose address counts as proven."""
         kept = self.service.passwords.hash_now(PASSWORD)
-        new = NewAccount(username, kept, roles=frozenset(("member", *roles)))
+        new = NewAccount(username, kept, email, frozenset(("member", *roles)), email_verified=email is not None)
         return await self.service.database.transact(accounts.register, new, self.actor())
 
     async def add_client(self, **values: Any) -> tuple[str, str]:
@@ -163,6 +215,11 @@ class Provider:
 
     async def authorize(self, browser: Browser, **values: str) -> httpx.Response:
         return await browser.open(f"/oauth2/authorize?{urlencode(self.request(**values))}")
+
+    @staticmethod
+    def code_of_app(secret: str, steps: int = 1) -> str:
+        """The code that the app shows `steps` from now: those before were used."""
+        return pyotp.TOTP(secret).at(int(time.time()) + 30 * steps)
 
     async def sign_in_for_code(self, username: str = "ada", browser: Browser | None = None, **values: str) -> str:
         """Sign in as a person and return the code the GUI would get."""
@@ -320,12 +377,13 @@ def run_provider() -> Any:
 
 
 @contextmanager
-def served(folder: Path, **variables: str) -> Iterator[AuthSettings]:
+def served(folder: Path, *, host: str = "127.0.0.1", **variables: str) -> Iterator[AuthSettings]:
     """Serve an AuthService on SQLite as a process of its own; yields its settings."""
     (port,) = free_ports(1)
     database_url = f"sqlite:///{folder}/served.db"
-    settings = AuthSettings(data=folder / "evs", auth_database_url=database_url, auth_port=port)
-    given = {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": database_url}
+    url = f"http://{host}:{port}"
+    settings = AuthSettings(data=folder / "evs", auth_database_url=database_url, auth_port=port, auth_url=url)
+    given = {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": database_url, "EVS_AUTH_URL": url}
     command = [sys.executable, "-m", "auth_svc", "--data", str(settings.data), "--port", str(port)]
     log = folder / "served.log"
     with (
@@ -333,8 +391,10 @@ def served(folder: Path, **variables: str) -> Iterator[AuthSettings]:
         subprocess.Popen(command, env=dict(os.environ) | given | variables, stderr=errors) as process,
     ):
         wait_until_ready(process, settings.auth_url, log)
-        yield settings
-        process.terminate()
+        try:
+            yield settings
+        finally:
+            process.terminate()  # also when the test failed: nobody waits for it for ever
         assert process.wait(20) == 0, process.returncode
 
 
@@ -349,6 +409,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuthSettings]:
 def serve(tmp_path: Path) -> Callable[..., AbstractContextManager[AuthSettings]]:
     """Serves an AuthService with variables of the test's own."""
     return partial(served, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def approve() -> Callable[[str, str], str]:
+    """Is the administrator in a browser: opens a URL of an issuer, signs in, allows, and returns where that leads."""
+
+    def visit(issuer: str, url: str) -> str:
+        with httpx.Client(base_url=issuer, headers={"origin": issuer}, verify=False) as http:
+            page = http.get(url)
+            for more in ({}, {"username": "admin", "password": PASSWORD}, {"decision": "allow"}):
+                if more:
+                    reader = _Forms()
+                    reader.feed(page.text)
+                    action, fields = reader.forms[0]
+                    page = http.post(action, data=fields | more)
+                while page.is_redirect:
+                    location = page.headers["location"]
+                    if not location.startswith("/"):
+                        return location
+                    page = http.get(location)
+        return page.text
+
+    return visit
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from auth_svc.access_requests import MAX_WAITING
-from auth_svc.approvals import ApprovalDecided, ApprovalDecidedData, hear_decision
+from auth_svc.people.access_requests import MAX_WAITING
+from auth_svc.people.approvals import ApprovalDecided, ApprovalDecidedData, hear_decision
 from lib_events.event import Event
 from lib_events.testing import wait_until
 

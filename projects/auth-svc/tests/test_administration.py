@@ -20,6 +20,7 @@ async def test_a_user_is_made_and_told_and_can_sign_in(provider_on_both):
     assert made.status_code == 201, made.text
     assert made.json()["roles"] == ["member", "operator"]
     assert made.json()["password"] is None
+    assert made.headers["cache-control"] == "no-store"
     assert "Your account" in (await (await provider.browser()).sign_in("grace")).text
 
     async def told():

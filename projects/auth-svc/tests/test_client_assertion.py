@@ -6,7 +6,7 @@ import json
 import pytest
 from joserfc.jwk import RSAKey
 
-from auth_svc import clients
+from auth_svc.clients import clients
 from lib_events.testing_receiver import receiving, status
 
 ISSUER = "http://127.0.0.1:8001"

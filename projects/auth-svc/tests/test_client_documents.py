@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from auth_svc.client_documents import names_document
+from auth_svc.clients.documents import names_document
 from lib_events.testing_receiver import receiving, status
 
 PASSWORD = "correct horse battery staple"

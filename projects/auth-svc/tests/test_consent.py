@@ -2,7 +2,7 @@
 
 import pytest
 
-from auth_svc.client import ClientRejected
+from auth_svc.clients.client import ClientRejected
 
 PASSWORD = "correct horse battery staple"
 CLI = {"client_id": "evs-cli", "redirect_uri": "http://127.0.0.1:45678/callback"}

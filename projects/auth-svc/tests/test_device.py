@@ -5,11 +5,12 @@ import asyncio
 import pytest
 from sqlalchemy import update
 
-from auth_svc import accounts, sessions
-from auth_svc import device_codes as device_codes_module
 from auth_svc.grants.device import DEVICE_SECONDS
+from auth_svc.people import accounts, sessions
+from auth_svc.protocol import device_codes as device_codes_module
 from auth_svc.tables import device_codes
 from lib_auth.client import DEVICE_GRANT
+from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
 
@@ -61,6 +62,8 @@ async def test_a_device_signs_in_once_the_person_has_confirmed(provider_on_both)
         None, grant_type="refresh_token", client_id="evs-cli", refresh_token=answer.json()["refresh_token"]
     )
     assert refreshed.status_code == 200
+    given = (await wait_until(lambda: provider.events("evs.grant.given")))[0]
+    assert (given.data["client"], given.data["scopes"]) == ("evs-cli", ["openid", "workflows:run"])
 
 
 async def test_a_device_code_is_used_once(provider_on_both):

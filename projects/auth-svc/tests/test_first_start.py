@@ -112,6 +112,21 @@ async def test_a_lost_password_is_reset_offline(tmp_path, sqlite_url, run_provid
         assert "Your account" in (await (await provider.browser()).sign_in("admin", "a whole new password")).text
 
 
+async def test_lost_factors_are_removed_offline(tmp_path, sqlite_url, run_provider):
+    async with run_provider(tmp_path, sqlite_url) as provider:
+        browser = await provider.browser()
+        await browser.sign_in("admin")
+        await browser.set_up_app()
+        assert "One more step" in (await (await provider.browser()).sign_in("admin")).text
+        refused = command(provider.settings, "remove-factors", "admin")
+    assert "DELETE http://127.0.0.1:8001/v1/admin/users/admin/factors" in refused.stderr
+    done = command(provider.settings, "remove-factors", "admin")
+    assert (done.returncode, done.stdout) == (0, "The password alone signs admin in now.\n")
+    assert command(provider.settings, "remove-factors", "nobody").returncode == 3
+    async with run_provider(tmp_path, sqlite_url) as provider:
+        assert "Your account" in (await (await provider.browser()).sign_in("admin")).text
+
+
 async def test_while_the_service_holds_the_file_resetting_names_the_other_way(tmp_path, sqlite_url, run_provider):
     async with run_provider(tmp_path, sqlite_url) as provider:
         refused = command(provider.settings, "reset-password", "admin")

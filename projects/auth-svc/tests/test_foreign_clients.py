@@ -1,7 +1,6 @@
 """Clients that others wrote, unmodified, against a real server on a real port."""
 
 import asyncio
-from html.parser import HTMLParser
 
 import httpx
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
@@ -12,42 +11,8 @@ from requests_oauthlib import OAuth2Session
 from lib_auth.client import OAuthClient
 from lib_auth.loopback import sign_in
 
-PASSWORD = "correct horse battery staple"
 CALLBACK = "http://127.0.0.1:8000/callback"
 SCOPE = ["openid", "profile", "workflows:read"]
-
-
-class Forms(HTMLParser):
-    """Finds the form's fields."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.action, self.fields = "", {}
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        if tag == "form":
-            self.action = given["action"]
-        elif tag == "input" and given.get("type") == "hidden":
-            self.fields[given["name"]] = given["value"]
-
-
-def approve(settings, url):
-    """Be the person: open `url`, sign in, allow, and return where the browser is sent."""
-    with httpx.Client(base_url=settings.auth_url, headers={"origin": settings.auth_url}) as browser:
-        page = browser.get(url, follow_redirects=True)
-        location = ""
-        for more in ({"username": "admin", "password": PASSWORD}, {"decision": "allow"}):
-            form = Forms(page.text)
-            answer = browser.post(form.action, data=form.fields | more)
-            while answer.is_redirect:
-                location = answer.headers["location"]
-                if not location.startswith("/"):
-                    return location
-                answer = browser.get(location)
-            page = answer
-    raise AssertionError(page.text)
 
 
 def discovered(settings):
@@ -58,12 +23,12 @@ def secret(settings):
     return (settings.secrets / "evs-gui.secret").read_text()
 
 
-def test_requests_oauthlib_runs_the_code_flow(server, monkeypatch):
+def test_requests_oauthlib_runs_the_code_flow(server, approve, monkeypatch):
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")  # the library's own switch for http on loopback
     endpoints = discovered(server)
     session = OAuth2Session("evs-gui", redirect_uri=CALLBACK, scope=SCOPE, pkce="S256")
     url, _ = session.authorization_url(endpoints["authorization_endpoint"])
-    location = approve(server, url)
+    location = approve(server.auth_url, url)
     token = session.fetch_token(
         endpoints["token_endpoint"], authorization_response=location, client_secret=secret(server)
     )
@@ -74,7 +39,7 @@ def test_requests_oauthlib_runs_the_code_flow(server, monkeypatch):
     session.close()
 
 
-def test_authlib_runs_the_code_flow(server):
+def test_authlib_runs_the_code_flow(server, approve):
     endpoints = discovered(server)
     with AuthlibSession(
         "evs-gui", secret(server), redirect_uri=CALLBACK, scope=" ".join(SCOPE), code_challenge_method="S256"
@@ -83,7 +48,7 @@ def test_authlib_runs_the_code_flow(server):
         url, state = client.create_authorization_url(
             endpoints["authorization_endpoint"], code_verifier=verifier, nonce="n"
         )
-        location = approve(server, url)
+        location = approve(server.auth_url, url)
         token = client.fetch_token(
             endpoints["token_endpoint"], authorization_response=location, state=state, code_verifier=verifier
         )
@@ -107,12 +72,12 @@ def test_authlib_gets_client_credentials(server):
     assert token["scope"] == "workflows:read"
 
 
-async def test_our_own_loopback_sign_in_works_against_it(server):
+async def test_our_own_loopback_sign_in_works_against_it(server, approve):
     visits = []
 
     def open_browser(url):
         def visit():
-            httpx.get(approve(server, url))
+            httpx.get(approve(server.auth_url, url))
 
         visits.append(asyncio.ensure_future(asyncio.to_thread(visit)))
 

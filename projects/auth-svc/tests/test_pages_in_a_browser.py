@@ -9,13 +9,35 @@ import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from lib_auth.client import code_challenge
-from lib_events.testing import missing
+from lib_events.testing import missing, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 PASSWORD = "correct horse battery staple"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 UNLABELLED = """() => [...document.querySelectorAll('input:not([type=hidden]):not([hidden]), button')]
     .filter(e => !(e.labels?.length || e.textContent.trim())).map(e => e.outerHTML)"""
+
+# Texts whose contrast with what is behind them is less than 4.5 to 1 (WCAG 2.2, 1.4.3).
+LOW_CONTRAST = """() => {
+    const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
+    const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
+        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const behind = element => {
+        for (let e = element; e; e = e.parentElement) {
+            const colour = parse(getComputedStyle(e).backgroundColor);
+            if (colour.length === 3 || colour[3] === 1) return colour;
+        }
+        return [255, 255, 255];
+    };
+    return [...document.querySelectorAll('main *')]
+        .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) && e.offsetParent)
+        .map(e => {
+            const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(behind(e))];
+            return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML];
+        })
+        .filter(([ratio]) => ratio < 4.5);
+}"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -106,3 +128,71 @@ async def test_a_consent_leads_on_to_an_ipv6_address(server, chromium):
     await sign_in(page)
     await page.click("button[value=allow]")
     await page.wait_for_url(re.compile(r"http://\[::1]:45678/callback"), timeout=10_000)
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 1200)])
+async def test_a_person_looks_after_their_account_without_scripts(serve, chromium, theme, width):
+    with serve(EVS_REGISTRATION="open") as server:
+        context = await chromium.new_context(
+            color_scheme=theme, viewport={"width": width, "height": 800}, java_script_enabled=False
+        )
+        page = await context.new_page()
+        await page.goto(f"{server.auth_url}/register")
+        await page.fill("#username", "grace")
+        await page.fill("#name", "Grace Hopper")
+        await page.fill("#email", "grace@navy.test")
+        await page.fill("#password", PASSWORD)
+        await page.click("button")
+        link = await mailed_link(server, "verify")
+        await page.goto(link)
+        await page.click("text=Confirm the address")
+        await page.click("text=Go to your account")
+        await page.wait_for_selector("text=confirmed")
+        for section in ("Devices", "Connected apps", "Your data", "Profile"):
+            await page.click(f".sections >> text={section}")
+            assert await page.text_content(".sections [aria-current=page]") == section
+        await page.click("text=Change your password")
+        assert await page.get_attribute("#new_password", "autocomplete") == "new-password"
+        await page.goto(f"{server.auth_url}/recover")
+        await page.fill("#wanted", "grace")
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector("text=Look at your mails")
+        await page.goto(await mailed_link(server, "recover"))
+        await page.fill("#new_password", "another long enough password")
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector("text=The password is changed")
+        await page.click("text=Sign in")
+        await page.fill("#username", "grace")
+        await page.fill("#password", "another long enough password")
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector("text=Grace Hopper")
+        await context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_every_page_of_the_account_fits_and_can_be_read(server, chromium, theme, subtests):
+    context = await chromium.new_context(color_scheme=theme, viewport={"width": 390, "height": 800})
+    page = await context.new_page()
+    await page.goto(f"{server.auth_url}/login")
+    await sign_in(page)
+    await page.wait_for_selector("text=Your account")
+    for path in ("", "/sessions", "/apps", "/data"):
+        with subtests.test(path):
+            await page.goto(f"{server.auth_url}/account{path}")
+            await page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true })")
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+            assert await page.evaluate(UNLABELLED) == []
+            assert await page.evaluate(LOW_CONTRAST) == []
+            assert await page.locator("h1").count() == 1
+    for path in ("/recover", "/register"):
+        with subtests.test(path):
+            await page.goto(server.auth_url + path)
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+            assert await page.evaluate(LOW_CONTRAST) == []
+    await context.close()
+
+
+async def mailed_link(server, kind):
+    """Where the link of the newest mail of a kind leads."""
+    path = (await wait_until(lambda: sorted(server.mails.glob(f"*-{kind}-*.eml"))))[-1]
+    return re.search(r"http://\S+", path.read_text())[0]

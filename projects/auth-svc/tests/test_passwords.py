@@ -6,8 +6,8 @@ import pytest
 from argon2 import extract_parameters
 from sqlalchemy import select, update
 
-from auth_svc import passwords
-from auth_svc.passwords import DUMMY_HASH, PasswordRejected, Passwords, PasswordsBusy
+from auth_svc.people import passwords
+from auth_svc.people.passwords import DUMMY_HASH, PasswordRejected, Passwords, PasswordsBusy
 from auth_svc.tables import users
 
 PASSWORD = "correct horse battery staple"

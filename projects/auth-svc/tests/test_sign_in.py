@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from auth_svc import accounts, sessions
+from auth_svc.people import accounts, sessions
 from auth_svc.rate_limits import Limit, SignInLimits, network_of
 from lib_events.testing import wait_until
 
@@ -142,9 +142,9 @@ async def test_a_session_that_ended_meanwhile_sets_no_password(provider_on_both,
     ada = await service.database.read(accounts.find_by_username, "ada")
     hashed = service.passwords.hash
 
-    async def hash_while_signed_out(password):
+    async def hash_while_signed_out(password, **options):
         await service.database.transact(sessions.end_all_of_user, ada.id, "test", service.clock.micros())
-        return await hashed(password)
+        return await hashed(password, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(service.passwords, "hash", hash_while_signed_out)
@@ -171,7 +171,7 @@ def test_a_trusted_proxy_says_where_a_request_comes_from(serve):
     ):
         csrf = http.get("/login").text.split('name="csrf" value="')[1].split('"')[0]
         http.post("/login", data={"username": "admin", "password": PASSWORD, "csrf": csrf})
-        assert "203.0.113.9" in http.get("/account").text
+        assert "203.0.113.9" in http.get("/account/sessions").text
 
 
 def test_nobody_else_says_where_a_request_comes_from(server):
@@ -182,7 +182,7 @@ def test_nobody_else_says_where_a_request_comes_from(server):
             data={"username": "admin", "password": PASSWORD, "csrf": csrf},
             headers={"origin": server.auth_url},
         )
-        assert "127.0.0.1" in http.get("/account").text
+        assert "127.0.0.1" in http.get("/account/sessions").text
 
 
 async def test_when_the_hashing_pool_is_full_the_answer_is_503_with_retry_after(provider):
@@ -324,10 +324,10 @@ async def test_another_browser_can_be_signed_out_and_nobody_elses(provider):
     await other.sign_in("ada")
     await grace.sign_in("grace")
     graces = (await provider.events("evs.session.started") or await wait_for_sessions(provider, 3))[-1]
-    await browser.open("/account")
+    await browser.open("/account/sessions")
     await browser.submit(form=0, session=graces.data["session"])
     assert "Your account" in (await grace.open("/account")).text
-    await browser.open("/account")
+    await browser.open("/account/sessions")
     await browser.submit(form=0)
     assert "Sign in" in (await other.open("/account")).text
     assert "Your account" in (await browser.open("/account")).text

@@ -8,7 +8,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 from sqlalchemy import delete, insert, select, update
 
-from auth_svc.signing_keys import LEAD_SECONDS, REST_SECONDS
+from auth_svc.protocol.signing_keys import LEAD_SECONDS, REST_SECONDS
 from auth_svc.tables import signing_keys
 from lib_events.sealed import SealingKey
 

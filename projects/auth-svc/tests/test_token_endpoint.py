@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from sqlalchemy import update
 
-from auth_svc import accounts
-from auth_svc.client import ClientRejected
+from auth_svc.clients.client import ClientRejected
+from auth_svc.people import accounts
 from auth_svc.tables import refresh_tokens, sessions
 from lib_events.testing import wait_until
 

@@ -1,5 +1,7 @@
 """Guards: 401 says where to sign in, 403 what is missing, 503 that nobody knows."""
 
+import time
+
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
@@ -72,6 +74,23 @@ async def test_a_missing_role_is_named(issuer, service):
     assert answer.json()["role"] == "operator"
 
 
+async def test_a_missing_permission_is_named_and_one_that_is_there_lets_in(issuer):
+    app = FastAPI()
+    install_problem_handlers(app)
+    guard = Guard(issuer.verifier(), resource_metadata=METADATA)
+    clerk = guard.requires(permission="orders:refund")
+
+    @app.get("/")
+    async def refund(principal=Depends(clerk)):  # noqa: B008
+        return str(principal)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service.test") as http:
+        refused = await get(http, issuer.token(permissions=["orders:ship"]))
+        assert (refused.status_code, refused.json()["permission"]) == (403, "orders:refund")
+        assert (await get(http, issuer.token(permissions=["orders:refund"]))).json() == "ada"
+        assert (await get(http, issuer.token(permissions="orders:refund"))).status_code == 401
+
+
 async def test_two_authorization_headers_are_none(issuer, service):
     token = issuer.token(roles=["operator"])
     headers = [("authorization", f"Bearer {token}"), ("authorization", f"Bearer {token}")]
@@ -86,3 +105,39 @@ async def test_when_nobody_can_say_whether_a_token_is_good_it_is_not_accepted(is
     answer = await get(service, issuer.token(roles=["operator"]))
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
+
+
+@pytest.fixture
+def strict(issuer):
+    """A service whose route wants two factors, proven a moment ago."""
+    guard = Guard(issuer.verifier(), resource_metadata=METADATA)
+    app = FastAPI()
+    install_problem_handlers(app)
+    strong = guard.requires(acr=("urn:evs:acr:2", "phr"), max_age_seconds=300)
+
+    @app.get("/")
+    async def route(principal=Depends(strong)):  # noqa: B008
+        return {"acr": principal.acr}
+
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1:8002")
+
+
+async def test_a_sign_in_that_is_too_weak_or_too_old_is_told_what_is_wanted(issuer, strict, subtests):
+    now = int(time.time())
+    for claims in (
+        {},
+        {"acr": "urn:evs:acr:1", "auth_time": now},
+        {"acr": "phr"},
+        {"acr": "phr", "auth_time": now - 400},
+        {"acr": "urn:evs:acr:2 phr", "auth_time": now},
+    ):
+        with subtests.test(claims=claims):
+            answer = await get(strict, issuer.token(**claims))
+            assert answer.status_code == 401
+            challenge = read_challenge(answer.headers["www-authenticate"])
+            assert challenge["error"] == "insufficient_user_authentication"
+            assert challenge["acr_values"] == "urn:evs:acr:2 phr"
+            assert challenge["max_age"] == "300"
+    for acr in ("urn:evs:acr:2", "phr"):
+        answer = await get(strict, issuer.token(acr=acr, auth_time=now - 100))
+        assert answer.json() == {"acr": acr}

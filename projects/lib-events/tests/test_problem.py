@@ -33,7 +33,11 @@ def client():
     async def orders(order: Order) -> Order:
         return order
 
-    app.add_middleware(BodyLimit, limit_bytes=1000)
+    @app.post("/large-orders")
+    async def large_orders(order: Order) -> Order:
+        return order
+
+    app.add_middleware(BodyLimit, limit_bytes=1000, larger={"/large-orders": 2000})
     app.add_middleware(HostCheck, hosts=["testserver"])
     app.add_middleware(RequestTelemetry, metrics=Metrics("app-svc"))
     return client_of(app)
@@ -118,6 +122,18 @@ async def test_a_refused_body_is_read_to_its_end_or_the_connections_reset_would_
         with pytest.raises(Problem):
             await BodyLimit(app, limit_bytes=1000)(scope, receive, send)
         assert unread == []
+
+
+async def test_a_path_may_have_a_larger_limit_of_its_own(client):
+    headers = {"content-type": "application/json"}
+    for size, path, status in (
+        (1001, "/orders", 413),
+        (2000, "/large-orders", 200),
+        (2001, "/large-orders", 413),
+        (1001, "/large-orders/", 413),
+    ):
+        content = b'{"amount": 1}'.ljust(size)
+        assert (await client.post(path, content=content, headers=headers)).status_code == status
 
 
 async def test_a_body_at_the_limit_passes(client):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -27,6 +28,11 @@ def says_where_it_is(row: int) -> None:
 @step(process=True)
 def pid_of_step() -> int:
     return os.getpid()
+
+
+@step(process=True)
+def exits() -> None:
+    sys.exit(6)
 
 
 class Overdrawn(Exception):

@@ -75,7 +75,13 @@ async def blocking(ctx: Context, path: str) -> str:
     return "blocked"
 
 
-WORKFLOWS = [held, long, blocking]
+@workflow(name="ticked")
+async def ticked(ctx: Context) -> None:
+    """One effect."""
+    await ctx.transaction(count, ctx.run.tags["schedule"], ctx.run_id)
+
+
+WORKFLOWS = [held, long, blocking, ticked]
 
 
 async def main() -> None:

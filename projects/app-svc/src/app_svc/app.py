@@ -16,6 +16,7 @@ from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
 from app_svc.incoming_webhook_routes import incoming_webhook_routes
 from app_svc.runs import run_routes
+from app_svc.schedules import schedule_routes
 from app_svc.service import Service
 from app_svc.webhooks import webhook_routes
 from lib_events.database import UNAVAILABLE
@@ -47,6 +48,7 @@ def create_app(service: Service) -> FastAPI:
             *catalogue_routes(service.workflows, service.database, route_class=route_class),
             *run_routes(service, route_class=route_class),
             *approval_routes(service.database, route_class=route_class),
+            *schedule_routes(service, route_class=route_class),
             *event_routes(service, route_class=route_class),
             *dead_letter_routes(service.database, service.event_registry, route_class=route_class),
             # Before the next, whose ids would take in the word "in".

@@ -24,6 +24,7 @@ class WorkflowDocument(BaseModel):
     description: str
     queue: str
     on: list[str]
+    requires: list[str] = Field(description="Tags that a worker must have to run it")
     input_schema: dict[str, Any] | None
     output_schema: dict[str, Any] | None
 
@@ -175,6 +176,7 @@ def describe_workflow(workflow: Workflow[*tuple[Any, ...], Any]) -> WorkflowDocu
         description=workflow.description,
         queue=workflow.queue,
         on=[event_type.name for event_type in workflow.on],
+        requires=sorted(workflow.requires),
         input_schema=workflow.input_schema(),
         output_schema=workflow.output_schema(),
     )

@@ -14,6 +14,7 @@ from lib_events.problem import Problem, invalid_input
 from lib_workflows import Registry, Workflow
 from lib_workflows.commands import OnConflict, StartRequest
 from lib_workflows.errors import PayloadInvalid, UnknownWorkflow
+from lib_workflows.schedule import RUN_PREFIX
 
 RUN_ID = r"^[A-Za-z0-9._~-]{1,128}$"
 TAG_NAME = r"^[A-Za-z0-9._-]{1,64}$"
@@ -71,6 +72,7 @@ def make_request(
     if body.reply_to is not None:
         detail = "reply_to is not offered yet; ask with 'Prefer: wait' or follow /v1/runs/{id}/events"
         raise invalid_input([{"loc": ("body", *place, "reply_to"), "msg": detail}])
+    check_run_id(body.id, place=place)
     workflow = find_workflow(registry, body.workflow, status=422, place=place)
     now = datetime.now(UTC)
     return StartRequest(
@@ -88,6 +90,13 @@ def make_request(
         cause=current_cause.get(),
         on_conflict=body.on_conflict,
     )
+
+
+def check_run_id(run_id: str | None, *, place: Place = ()) -> None:
+    """Keep the ids of scheduled runs for their schedules: whoever took one before would take its time, too."""
+    if run_id is not None and run_id.startswith(RUN_PREFIX):
+        detail = f"must not begin with {RUN_PREFIX}: such runs are started by schedules; choose another"
+        raise invalid_input([{"loc": ("body", *place, "id"), "msg": detail}])
 
 
 def check_input(workflow: Workflow[*tuple[Any, ...], Any], value: Any, *, place: Place = ()) -> str | None:

@@ -16,7 +16,7 @@ from app_svc.event_visibility import OfRun
 from app_svc.page import STORABLE, CursorText, Limit, Page
 from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, UpdateAnswer
 from app_svc.run_desk import RunDesk
-from app_svc.run_start import RUN_ID, StartBody, check_input, find_workflow, make_request, read_wait
+from app_svc.run_start import RUN_ID, StartBody, check_input, check_run_id, find_workflow, make_request, read_wait
 from app_svc.service import Service
 from lib_events.event_log import Cursor
 from lib_events.feed import Filter
@@ -189,6 +189,7 @@ class RunRoutes:
 
     async def fork(self, run_id: RunId, caller: CallerOf, body: ForkBody, response: Response) -> RunDocument:
         """Start a new run that shares this one's history up to an operation."""
+        check_run_id(body.id)
         run = await self._desk.show(run_id, caller)
         text = None
         if body.input is not None:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from app_svc import tables
 from app_svc.progress import Progress
+from app_svc.schedule_owners import hear_schedule_owners
 from app_svc.settings import CLIENT_ID, SERVICE, AppSettings
 from app_svc.streams import Streams
 from app_svc.webhook_owners import hear_owners, may_read
@@ -45,13 +46,14 @@ from lib_workflows.event_waits import oldest_look_back
 from lib_workflows.lifecycle_events import EVENT_TYPES
 from lib_workflows.limits import Limits
 from lib_workflows.residence import OnProgress
+from lib_workflows.schedule_events import EVENT_TYPES as SCHEDULE_EVENTS
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
-SUBSCRIPTIONS = (hear_revocations, hear_owners)
+SUBSCRIPTIONS = (hear_revocations, hear_owners, hear_schedule_owners)
 SEALING_KEY_FILE = "webhook-secrets.key"
 IMPORTED_FROM = "auth-svc"
 SOURCES_OF_IMPORTED = {event_type.name: IMPORTED_FROM for event_type in account_events.ALL}
-IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.access.*")
+IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.grant.*", "evs.access.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ def _engine(settings: AppSettings, database: Database, loaded: Loaded, on_progre
         on_progress=on_progress,
         limits=limits,
         queues=settings.queues or None,
+        tags=settings.worker_tags,
         lease_seconds=settings.lease_seconds,
         retention=_run_retention(settings),
     )
@@ -167,7 +170,12 @@ def registry_of(loaded: Loaded) -> EventRegistry:
     """Return every event type there is to read here; raises `WorkflowsNotLoaded` when two claim a name."""
     try:
         return EventRegistry(
-            *account_events.ALL, *EVENT_TYPES, *DEAD_LETTER_EVENTS, *webhooks.EVENT_TYPES, *loaded.event_types
+            *account_events.ALL,
+            *EVENT_TYPES,
+            *SCHEDULE_EVENTS,
+            *DEAD_LETTER_EVENTS,
+            *webhooks.EVENT_TYPES,
+            *loaded.event_types,
         )
     except ValueError as error:
         raise WorkflowsNotLoaded(str(error)) from error

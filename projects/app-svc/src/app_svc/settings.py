@@ -23,6 +23,7 @@ class AppSettings(Settings):
     webhook_allow_private: Names = Field(default_factory=list)
     step_processes: int | None = Field(default=None, ge=1, le=256)  # for process=True; default: one for each CPU
     queues: Names = Field(default_factory=list)  # whose runs this process works on; default: every queue's
+    worker_tags: Names = Field(default_factory=list)  # what workflows may require of a process: gpu, in-the-office
     run_retention_days: float = Field(default=30, ge=1)  # of runs that have ended; a key of an hour ago must hold
     run_retention_failed_days: float | None = Field(default=None, ge=1)  # of failed ones; None: like the others
     run_retention_count: int | None = Field(default=None, ge=1)

@@ -50,7 +50,7 @@ def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
 def reset_password(settings: AuthSettings, options: argparse.Namespace) -> None:
     """Set a user's password while the service is down."""
     from auth_svc.offline import reset  # noqa: PLC0415
-    from auth_svc.passwords import PasswordRejected  # noqa: PLC0415
+    from auth_svc.people.passwords import PasswordRejected  # noqa: PLC0415
 
     password = os.environ.get("EVS_NEW_PASSWORD") or _ask_password()
     try:
@@ -69,11 +69,40 @@ def reset_password(settings: AuthSettings, options: argparse.Namespace) -> None:
     print(shown)  # noqa: T201 - the command's answer
 
 
+def remove_factors(settings: AuthSettings, options: argparse.Namespace) -> None:
+    """Remove a user's second factors and passkeys while the service is down."""
+    from auth_svc.offline import drop_factors  # noqa: PLC0415
+
+    try:
+        asyncio.run(drop_factors(settings, options.username))
+    except DatabaseInUse as error:
+        sys.exit(
+            f"auth-svc: {error}\nWhile the service runs, an administrator removes them through it:\n"
+            f"  DELETE {settings.auth_url}/v1/admin/users/{options.username}/factors"
+        )
+    except LookupError as error:
+        print(f"auth-svc: {error}", file=sys.stderr)  # noqa: T201 - as sys.exit does, which has no other code for a text
+        sys.exit(NOT_FOUND)
+    print(f"The password alone signs {options.username} in now.")  # noqa: T201 - the command's answer
+
+
 def issue_local_client(settings: AuthSettings, _options: argparse.Namespace) -> None:
     """Give `evs-local` a new secret while the service is down; serving does so by itself."""
     from auth_svc.offline import issue  # noqa: PLC0415
 
     print(asyncio.run(issue(settings)))  # noqa: T201 - the command's answer
+
+
+def verify_audit(settings: AuthSettings, options: argparse.Namespace) -> None:
+    """Check the audit's hash chain."""
+    from auth_svc import offline  # noqa: PLC0415
+    from lib_auth.audit_chain import ChainBroken, Head  # noqa: PLC0415
+
+    try:
+        known = Head.parse(options.head) if options.head else None
+        print(asyncio.run(offline.verify_audit(settings, known)))  # noqa: T201 - the command's answer
+    except (ChainBroken, ValueError) as error:
+        sys.exit(f"auth-svc: the audit is broken: {error}" if isinstance(error, ChainBroken) else f"auth-svc: {error}")
 
 
 def _ask_password() -> str | None:
@@ -92,10 +121,15 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=(command.__doc__ or "").partition(";")[0])
         sub.set_defaults(command=command)
         _add_settings(sub)
-    reset = commands.add_parser("reset-password", help="Set a user's password while the service is down.")
-    reset.add_argument("username")
-    reset.set_defaults(command=reset_password)
-    _add_settings(reset)
+    for name, act in (("reset-password", reset_password), ("remove-factors", remove_factors)):
+        of_user = commands.add_parser(name, help=act.__doc__)
+        of_user.add_argument("username")
+        of_user.set_defaults(command=act)
+        _add_settings(of_user)
+    verify = commands.add_parser("verify-audit", help="Check the audit's hash chain; exit code 1 when it is broken.")
+    verify.add_argument("--head", help="a head written down before: POSITION:HASH, which must still be there")
+    verify.set_defaults(command=verify_audit)
+    _add_settings(verify)
     return parser
 
 
@@ -115,7 +149,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(options).items() if name not in ("command", "username")}
+    return {name: value for name, value in vars(options).items() if name not in ("command", "username", "head")}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The composition root: opens the database, wires the parts, and keeps the loops running while the app serves."""
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -13,29 +13,40 @@ from starlette.responses import Response
 
 from auth_svc import first_start
 from auth_svc.api import rest_routes
-from auth_svc.approvals import APP_SERVICE, ApprovalDecided, hear_decision
+from auth_svc.api.administrator import install_change_handlers
+from auth_svc.api.openapi import install_openapi
+from auth_svc.api.transfer import IMPORT_PATH
 from auth_svc.audit import Actor
-from auth_svc.client_documents import ClientDocuments
-from auth_svc.client_keys import ClientKeys
+from auth_svc.audit_chain import AuditChain
+from auth_svc.clients.documents import ClientDocuments
+from auth_svc.clients.keys import ClientKeys
+from auth_svc.clients.logout_notices import LogoutNotices, plan_logouts
 from auth_svc.endpoints.discovery import describe_events
 from auth_svc.endpoints.oauth_http import ProtocolRefused, protocol_refused
-from auth_svc.issuer import Issuer
-from auth_svc.key_rotation import KeyRotation
-from auth_svc.logout_notices import LogoutNotices, plan_logouts
-from auth_svc.nonces import Nonces
-from auth_svc.own_tokens import OwnRevocations
+from auth_svc.mail.postman import Postman
+from auth_svc.mail.transport import sender_of, transport_of
 from auth_svc.pages.notices import error_page
 from auth_svc.parameters import ParametersRejected
-from auth_svc.passwords import Passwords, PasswordsBusy
+from auth_svc.people.approvals import APP_SERVICE, ApprovalDecided, hear_decision
+from auth_svc.people.password_policy import PasswordPolicy
+from auth_svc.people.passwords import Passwords, PasswordsBusy
+from auth_svc.people.recovery import RecoveryDesk
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.protocol.key_rotation import KeyRotation
+from auth_svc.protocol.nonces import Nonces
+from auth_svc.protocol.own_tokens import OwnRevocations
+from auth_svc.protocol.signing_keys import SigningKeys
 from auth_svc.pruner import Pruner
 from auth_svc.rate_limits import Attempts, Limit, SignInLimits, TooManyAttempts
-from auth_svc.resources import Resources
+from auth_svc.rights import definitions
+from auth_svc.rights.definitions import Definitions
+from auth_svc.rights.resources import Resources
 from auth_svc.routes import routes
 from auth_svc.service import AuthService
 from auth_svc.settings import SERVICE, AuthSettings
-from auth_svc.signing_keys import SigningKeys
 from auth_svc.site.browser import PageRefused, render
 from auth_svc.tables import SCHEMA
+from auth_svc.upstreams.client import UpstreamClient
 from lib_auth import events as account_events
 from lib_auth.access_token import TokenVerifier
 from lib_auth.credentials import SenderCheck
@@ -48,7 +59,7 @@ from lib_events.contracts import keep_contracts
 from lib_events.database import UNAVAILABLE, Connection, Database, open_database
 from lib_events.event import EventRegistry
 from lib_events.health import Check, health_routes
-from lib_events.http_limits import BodyLimit, HostCheck
+from lib_events.http_limits import MEBIBYTE, BodyLimit, HostCheck
 from lib_events.importer import Importer
 from lib_events.lifecycle import Loop, running
 from lib_events.problem import install_problem_handlers
@@ -63,6 +74,7 @@ logger = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES = 64 * 1024
 SEALING_KEY_FILE = "sealing-key"
+IMPORT_LIMIT_BYTES = 64 * MEBIBYTE  # read only once an administrator has signed in
 RESOURCE_METADATA = "/.well-known/oauth-protected-resource"
 SCHEMAS = (event_log.SCHEMA, SCHEMA)
 EVENT_TYPES = EventRegistry(*account_events.ALL, ApprovalDecided)
@@ -76,26 +88,33 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
     """
     url = settings.check_issuer()
     settings.prepare_data()
+    policy, transport, sender = PasswordPolicy(settings.breached_passwords), transport_of(settings), sender_of(settings)
     database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
-    passwords = Passwords(threads=settings.hash_threads)
+    passwords = Passwords(threads=settings.hash_threads, policy=policy)
     try:
         contracts = await database.transact(keep_contracts, EVENT_TYPES.schemas())
         secret = settings.sealing_key or create_secret(settings.secrets / SEALING_KEY_FILE, SealingKey.generate)
         keys, clock = SigningKeys(), SystemClock()
-        rotation = KeyRotation(database, keys, SealingKey(secret), days=settings.signing_key_days, clock=clock)
+        sealing_key = SealingKey(secret)
+        rotation = KeyRotation(database, keys, sealing_key, days=settings.signing_key_days, clock=clock)
         await rotation.begin(settings.secrets)
         issuer = Issuer(url, keys, Resources(url, settings.app_url), Nonces(secret), settings.refresh_grace_seconds)
         await _first_start(database, settings, issuer, passwords)
+        postman = Postman(database, transport, sender=sender, issuer=url, clock=clock)
+        await database.transact(definitions.put_built_in, url, settings.app_url, clock.micros())
         async with CheckedHttp(settings.destinations(is_loopback=issuer.is_loopback)) as http:
             service = _wire(
                 settings,
                 database,
                 issuer=issuer,
                 passwords=passwords,
+                postman=postman,
                 http=http,
                 rotation=rotation,
+                sealing_key=sealing_key,
                 contracts=contracts,
             )
+            await service.definitions.refresh()
             async with running(*_loops(service), LogoutNotices(database, issuer, http, clock)):
                 yield service
     finally:
@@ -120,13 +139,15 @@ def create_app(service: AuthService) -> FastAPI:
     )
     app.state.service = service
     install_problem_handlers(app, unavailable=UNAVAILABLE)
+    install_change_handlers(app)
+    install_openapi(app, service.issuer.url)
     app.add_exception_handler(PageRefused, _page_refused)
     app.add_exception_handler(PasswordsBusy, _passwords_busy)
     app.add_exception_handler(TooManyAttempts, _too_many_attempts)
     app.add_exception_handler(ProtocolRefused, protocol_refused)
     app.add_exception_handler(ParametersRejected, protocol_refused)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES)
+    app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES, larger={IMPORT_PATH: IMPORT_LIMIT_BYTES})
     app.add_middleware(HostCheck, hosts=[urlsplit(service.issuer.url).netloc])
     app.add_middleware(RequestTelemetry, metrics=metrics)
     return app
@@ -138,17 +159,18 @@ def _wire(
     *,
     issuer: Issuer,
     passwords: Passwords,
+    postman: Postman,
     http: CheckedHttp,
     rotation: KeyRotation,
+    sealing_key: SealingKey,
     contracts: Mapping[str, int],
 ) -> AuthService:
+    database = postman.database
     app, admin = issuer.resources.app, issuer.resources.admin
     revocations = OwnRevocations(database, issuer.keys)
 
-    def verifier(*audiences: str) -> TokenVerifier:
-        return TokenVerifier(
-            issuer=issuer.url, audience=frozenset(audiences), keys=issuer.keys, revocations=revocations
-        )
+    def verifier(audience: str | Container[str]) -> TokenVerifier:
+        return TokenVerifier(issuer=issuer.url, audience=audience, keys=issuer.keys, revocations=revocations)
 
     return AuthService(
         settings=settings,
@@ -157,12 +179,16 @@ def _wire(
         issuer=issuer,
         client_keys=ClientKeys(http),
         key_rotation=rotation,
+        definitions=Definitions(database, issuer),
         passwords=passwords,
         sign_in_limits=SignInLimits(),
+        second_factor_limits=SignInLimits(),
+        passkey_limits=Attempts(Limit(60, 300)),
+        upstream_limits=Attempts(Limit(60, 300)),
         user_code_limits=Attempts(Limit(20, 300)),
         device_limits=Attempts(Limit(60, 60)),
         push_limits=Attempts(Limit(60, 60)),
-        registration_limits=Attempts(Limit(20, 3600)),
+        client_limits=Attempts(Limit(20, 3600)),
         client_documents=ClientDocuments(
             database,
             http,
@@ -171,7 +197,13 @@ def _wire(
             allowed=settings.client_documents,
             ensure_key=rotation.ensure,
         ),
-        verifier=verifier(app, admin),
+        registration_limits=Attempts(Limit(30, 3600)),
+        recovery_limits=Attempts(Limit(10, 3600)),
+        postman=postman,
+        recovery_desk=RecoveryDesk(database, postman, SystemClock()),
+        upstream_client=UpstreamClient(http),
+        sealing_key=sealing_key,
+        verifier=verifier(issuer.resources),
         sender=SenderCheck(issuer.url),
         admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
         app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA, origin=issuer.url),
@@ -192,8 +224,12 @@ def _loops(service: AuthService) -> list[Loop]:
         Relay(database, broker),
         Subscriptions(database, [hear_decision, plan_logouts]),
         Retention(database, _keep(settings), is_published=broker is not None),
-        Pruner(database, service.clock),
+        Pruner(database, service.clock, audit_days=settings.audit_retention_days),
+        AuditChain(database),
+        service.definitions,
         service.key_rotation,
+        service.postman,
+        service.recovery_desk,
     ]
     return loops
 

@@ -8,7 +8,10 @@ from typing import Any
 from sqlalchemy import Row, insert, select
 
 from auth_svc import tables
+from lib_events.clock import to_datetime
 from lib_events.database import Connection
+
+AUDIT_TOPIC = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +23,43 @@ class Actor:
     address: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines to show: all whose fields are these; None is any."""
+
+    what: str | None = None
+    who: str | None = None
+    about: str | None = None
+
+
 def record(connection: Connection, actor: Actor, what: str, *, about: str | None = None, **detail: Any) -> None:
     """Write one line; `detail` is JSON and never holds a secret."""
-    connection.execute(
-        insert(tables.audit).values(
-            at=actor.at, who=actor.who, what=what, about=about, address=actor.address, detail=json.dumps(detail)
-        )
-    )
+    kept = json.dumps(detail, allow_nan=False)  # what is no JSON could never be chained
+    values = {"at": actor.at, "who": actor.who, "what": what, "about": about, "address": actor.address, "detail": kept}
+    connection.execute(insert(tables.audit).values(values))
+    connection.notify(AUDIT_TOPIC)  # whoever chains the lines
 
 
-def page(connection: Connection, before: int | None, limit: int) -> Sequence[Row[Any]]:
+def page(connection: Connection, wanted: Wanted, before: int | None, limit: int) -> Sequence[Row[Any]]:
     """Return up to `limit` lines, newest first, older than the one numbered `before`."""
     query = select(tables.audit).order_by(tables.audit.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(tables.audit.c.id < before)
+    for name in ("what", "who", "about"):
+        if (value := getattr(wanted, name)) is not None:
+            query = query.where(tables.audit.c[name] == value)
     return connection.execute(query).all()
+
+
+def content(row: Row[Any], position: int | None) -> dict[str, Any]:
+    """Return a line as the API shows it and the chain hashes it: these fields and no others, for ever."""
+    return {
+        "id": row.id,
+        "position": position,
+        "at": to_datetime(row.at).isoformat(),
+        "who": row.who,
+        "what": row.what,
+        "about": row.about,
+        "address": row.address,
+        "detail": json.loads(row.detail),
+    }

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from auth_svc import accounts, clients, opaque
-from auth_svc.accounts import NewAccount
+from auth_svc import opaque
 from auth_svc.audit import Actor
-from auth_svc.client import CODE, CREDENTIALS, DEVICE, EXCHANGE, REFRESH, Client
-from auth_svc.issuer import Issuer
-from auth_svc.passwords import PasswordRejected, Passwords
-from auth_svc.resources import ADMIN_SCOPES, APP_SCOPES, OPENID
+from auth_svc.clients import clients
+from auth_svc.clients.client import CODE, CREDENTIALS, DEVICE, EXCHANGE, REFRESH, Client
+from auth_svc.people import accounts
+from auth_svc.people.accounts import NewAccount
+from auth_svc.people.passwords import PasswordRejected, Passwords
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.rights.resources import ADMIN_SCOPES, APP_SCOPES, OPENID
 from auth_svc.settings import AuthSettings
 from auth_svc.tables import users
 from lib_auth.principal import ADMIN, OPERATOR
@@ -31,6 +33,7 @@ LOCAL_CLIENT = "evs-local"
 GUI_CLIENT = "evs-gui"
 APP_CLIENT = "evs-app"
 CLI_CLIENT = "evs-cli"
+OWN_CLIENTS = frozenset((LOCAL_CLIENT, GUI_CLIENT, APP_CLIENT, CLI_CLIENT))
 # evs-local is what a forgotten terminal can do: never decide in somebody's name, never administer.
 LOCAL_SCOPES = APP_SCOPES - {"approvals:decide"}
 

@@ -2,15 +2,19 @@
 
 import secrets
 
-from auth_svc import accounts, first_start
+from auth_svc import audit_chain, first_start
 from auth_svc.app import SCHEMAS
 from auth_svc.audit import Actor
-from auth_svc.issuer import Issuer
-from auth_svc.nonces import Nonces
-from auth_svc.passwords import Passwords
-from auth_svc.resources import Resources
+from auth_svc.factors import held
+from auth_svc.people import accounts
+from auth_svc.people.password_policy import PasswordPolicy
+from auth_svc.people.passwords import Passwords
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.protocol.nonces import Nonces
+from auth_svc.protocol.signing_keys import SigningKeys
+from auth_svc.rights.resources import Resources
 from auth_svc.settings import SERVICE, AuthSettings
-from auth_svc.signing_keys import SigningKeys
+from lib_auth.audit_chain import Head
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, open_database
 
@@ -19,7 +23,7 @@ OFFLINE = "offline command"
 
 async def reset(settings: AuthSettings, username: str, password: str | None) -> str:
     """Set the password and return what to tell; raises `LookupError` for an unknown user, or `PasswordRejected`."""
-    passwords = Passwords(threads=1)
+    passwords = Passwords(threads=1, policy=PasswordPolicy(settings.breached_passwords))
     chosen = password or secrets.token_urlsafe(12)
     kept = passwords.hash_now(chosen)
     passwords.close()
@@ -30,6 +34,15 @@ async def reset(settings: AuthSettings, username: str, password: str | None) -> 
         await database.close()
     first_start.forget_initial_password(settings, username)
     return f"The password of {username} is set." if password else f"The new password of {username} is {chosen}"
+
+
+async def drop_factors(settings: AuthSettings, username: str) -> None:
+    """Take a user's second factors and passkeys away; raises `LookupError` for an unknown user."""
+    database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
+    try:
+        await database.transact(_drop_factors, username, Actor(SystemClock().micros(), OFFLINE))
+    finally:
+        await database.close()
 
 
 async def issue(settings: AuthSettings) -> str:
@@ -44,6 +57,24 @@ async def issue(settings: AuthSettings) -> str:
     finally:
         await database.close()
     return str(first_start.secret_file(settings, first_start.LOCAL_CLIENT))
+
+
+async def verify_audit(settings: AuthSettings, known: Head | None) -> str:
+    """Follow the audit's chain and say what was found; raises `ChainBroken`."""
+    database = await open_database(settings.database_url_of(SERVICE), service=SERVICE, schemas=SCHEMAS)
+    try:
+        verifier = await database.read(audit_chain.verify, known)
+        waiting = (await database.read(audit_chain.state)).waiting
+    finally:
+        await database.close()
+    return verifier.verdict() + (f" ({waiting} lines wait for the service to chain them)" if waiting else "")
+
+
+def _drop_factors(connection: Connection, username: str, actor: Actor) -> None:
+    account = accounts.find_by_username(connection, username)
+    if account is None:
+        raise LookupError(f"there is no user {username!r}")
+    held.remove_all(connection, account.id, actor)
 
 
 def _reset(connection: Connection, username: str, password_hash: str, actor: Actor) -> None:

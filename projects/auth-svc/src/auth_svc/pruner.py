@@ -2,16 +2,23 @@
 
 from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 
-from auth_svc.families import LONGEST_ACCESS_SECONDS, MICROS
+from auth_svc import audit_chain
+from auth_svc.audit import Actor
+from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS, MICROS
 from auth_svc.tables import (
     codes,
     device_codes,
     families,
+    invitations,
+    mail_links,
     proofs,
     pushed_requests,
     refresh_tokens,
     revoked_tokens,
     sessions,
+    sign_ins,
+    upstream_sign_ins,
+    used_challenges,
 )
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
@@ -20,13 +27,16 @@ from lib_events.lifecycle import Loop
 PAUSE_SECONDS = 600.0
 BATCH = 500  # a transaction must stay short: others wait for it
 KEEP_SESSION_SECONDS = 30 * 24 * 3600
+BRIEF = (sign_ins, upstream_sign_ins, used_challenges)  # of no use once their minutes are over
+KEEP_INVITATION_SECONDS = 30 * 24 * 3600  # administrators look at what became of it; then its address goes
 
 
 class Pruner(Loop):
     """Runs every ten minutes, a small transaction at a time."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, audit_days: int | None = None) -> None:
         super().__init__(name="pruner")
+        self._audit_days = audit_days  # None: every line is kept
         self._database = database
         self._clock = clock
 
@@ -35,7 +45,16 @@ class Pruner(Loop):
         while True:
             while await self._database.transact(prune, self._clock.micros()):
                 pass
+            await self._prune_audit()
             await self.pause(PAUSE_SECONDS)
+
+    async def _prune_audit(self) -> None:
+        if self._audit_days is None:
+            return
+        actor = Actor(self._clock.micros(), "pruner")
+        before = actor.at - self._audit_days * 24 * 3600 * MICROS
+        while await self._database.transact(audit_chain.prune, before, actor, BATCH) == BATCH:
+            pass
 
 
 def prune(connection: Connection, now: int) -> bool:
@@ -49,6 +68,9 @@ def prune(connection: Connection, now: int) -> bool:
         _delete(connection, pushed_requests, pushed_requests.c.expires_at < now),
         _delete(connection, proofs, proofs.c.expires_at < now),
         _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
+        _delete(connection, mail_links, mail_links.c.expires_at < later),
+        _delete(connection, invitations, invitations.c.expires_at < now - KEEP_INVITATION_SECONDS * MICROS),
+        *(_delete(connection, table, table.c.expires_at < now) for table in BRIEF),
         _delete(connection, families, _is_spent(later)),
         _delete(connection, sessions, _is_forgotten(now)),
     ]

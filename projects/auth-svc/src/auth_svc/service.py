@@ -8,19 +8,24 @@ from typing import Any
 from starlette.requests import Request
 
 from auth_svc.audit import Actor
-from auth_svc.client_documents import ClientDocuments
-from auth_svc.client_keys import ClientKeys
-from auth_svc.issuer import Issuer
-from auth_svc.key_rotation import KeyRotation
-from auth_svc.passwords import Passwords
+from auth_svc.clients.documents import ClientDocuments
+from auth_svc.clients.keys import ClientKeys
+from auth_svc.mail.postman import Postman
+from auth_svc.people.passwords import Passwords
+from auth_svc.people.recovery import RecoveryDesk
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.protocol.key_rotation import KeyRotation
 from auth_svc.rate_limits import Attempts, SignInLimits
+from auth_svc.rights.definitions import Definitions
 from auth_svc.settings import AuthSettings
+from auth_svc.upstreams.client import UpstreamClient
 from lib_auth.access_token import TokenVerifier
 from lib_auth.credentials import SenderCheck
 from lib_auth.guard import Guard
 from lib_events.clock import Clock
 from lib_events.database import Database
 from lib_events.event import current_cause
+from lib_events.sealed import SealingKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +38,23 @@ class AuthService:
     issuer: Issuer
     client_keys: ClientKeys
     key_rotation: KeyRotation
+    definitions: Definitions  # keeps the issuer's resources and roles current
     passwords: Passwords
     sign_in_limits: SignInLimits
+    second_factor_limits: SignInLimits
+    passkey_limits: Attempts  # nobody guesses one; a flood of them is still work
+    upstream_limits: Attempts
     user_code_limits: Attempts
     device_limits: Attempts
     push_limits: Attempts
-    registration_limits: Attempts
+    client_limits: Attempts
     client_documents: ClientDocuments
+    registration_limits: Attempts
+    recovery_limits: Attempts
+    postman: Postman
+    recovery_desk: RecoveryDesk
+    sealing_key: SealingKey  # of what must be used again: secrets of apps and of clients elsewhere
+    upstream_client: UpstreamClient
     verifier: TokenVerifier  # of our own tokens, whatever they are for
     sender: SenderCheck
     admin_guard: Guard

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    text,
 )
 
 from lib_events.database import Schema
@@ -33,12 +34,26 @@ users = Table(
     Column("username", Text, nullable=False),
     Column("username_key", Text, nullable=False, unique=True),  # folded: ADA and ada are one person
     Column("email", Text),
+    Column("email_key", Text),  # folded
+    Column("email_verified_at", BigInteger),
+    Column("name", Text),  # how others call the person
+    Column("changed_at", BigInteger),  # of the profile; NULL: never
+    Column("deleted_at", BigInteger),  # nothing personal is left in the row then
     Column("password_hash", Text),
     Column("roles", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("password_changed_at", BigInteger, nullable=False),
     Column("disabled_at", BigInteger),
     Column("tokens_valid_after", BigInteger, nullable=False),  # older access tokens are refused
+    Index("users_email", "email_key"),
+    # An address that was proven belongs to one person.
+    Index(
+        "users_verified_email",
+        "email_key",
+        unique=True,
+        sqlite_where=text("email_verified_at IS NOT NULL"),
+        postgresql_where=text("email_verified_at IS NOT NULL"),
+    ),
 )
 
 clients = Table(
@@ -80,6 +95,8 @@ sessions = Table(
     Column("authenticated_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
+    Column("last_seen_at", BigInteger),
+    Column("methods", Text, nullable=False, server_default='["pwd"]'),  # how the person proved who they are
     Column("address", Text),
     Column("user_agent", Text),
     Index("sessions_user", "user_id"),
@@ -102,6 +119,7 @@ families = Table(
     Column("revoked_why", Text),
     Column("started_in", Text),  # the session in which it was allowed, whether or not it depends on it
     Column("key_thumbprint", Text),  # its refresh tokens are for the holder of this key (RFC 9449 section 5)
+    Column("methods", Text, nullable=False, server_default="[]"),  # of the session, when it was allowed
     Index("families_user", "user_id"),
     Index("families_session", "session_id"),
     Index("families_client", "client_id"),
@@ -258,5 +276,221 @@ audit = Table(
     Column("about", Text),  # the id of what it was done to
     Column("address", Text),  # where it came from
     Column("detail", Text, nullable=False),  # JSON
+    Column("position", BigInteger),  # in the chain; NULL until it is chained, a moment later
+    Column("hash", Text),  # hexadecimal
     Index("audit_at", "at"),
+    Index("audit_position", "position", unique=True),
+)
+
+# One row: where the audit's chain ends, and where it begins since its oldest lines were pruned.
+audit_chain = Table(
+    "audit_chain",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("anchor_position", BigInteger, nullable=False),
+    Column("anchor_hash", Text, nullable=False),
+    Column("anchored_at", BigInteger),
+)
+
+# What the words in tokens mean. Names of roles are not foreign keys: a role may be held before it is described.
+roles = Table(
+    "roles",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("includes", Text, nullable=False),
+    Column("permissions", Text, nullable=False),
+    Column("built_in", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("roles", Text, nullable=False),  # what every member may do
+    Column("created_at", BigInteger, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", Text, ForeignKey("groups.id"), primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("added_at", BigInteger, nullable=False),
+    Index("group_members_user", "user_id"),
+)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("id", Text, primary_key=True),  # of its client, too: what it introspects and reads revocations with
+    Column("identifier", Text, nullable=False, unique=True),  # the audience
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # JSON: name and what a person reads on the consent page
+    Column("permissions", Text, nullable=False),  # JSON: name and description
+    Column("access_token_seconds", Integer),  # the longest its access tokens live; NULL: as the client says
+    Column("built_in", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# Mails that have not left yet; a row goes with its mail.
+mails = Table(
+    "mails",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("user_id", Text, ForeignKey("users.id")),
+    Column("recipient", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),  # nobody wants it after this
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", BigInteger, nullable=False),
+    Index("mails_next_attempt", "next_attempt_at"),
+    Index("mails_user", "user_id"),
+)
+
+# What a link in a mail proves: that whoever follows it reads the mails of that address.
+mail_links = Table(
+    "mail_links",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("purpose", Text, nullable=False),  # verify | recover
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("email", Text, nullable=False),
+    Column("email_key", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),  # or replaced, or no longer wanted
+    Index("mail_links_user", "user_id"),
+    Index("mail_links_email", "email_key"),
+    Index("mail_links_expires", "expires_at"),
+)
+
+# Somebody says they forgot a password: looked into later, so that the answer tells nothing.
+recoveries = Table(
+    "recoveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("wanted", Text, nullable=False),  # a user name or an address, as it was typed
+    Column("address", Text),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("email", Text),
+    Column("roles", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Column("used_by", Text),
+    Column("revoked_at", BigInteger),
+)
+
+# A sign-in that waits for its second factor, or a session that is asked for one more.
+sign_ins = Table(
+    "sign_ins",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # of the cookie
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("methods", Text, nullable=False),  # what was proven so far
+    Column("session_id", Text),  # the session that is to become stronger; NULL: there will be a new one
+    Column("wanted", Text),  # the level that is asked for
+    Column("way_on", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("sign_ins_user", "user_id"),
+    Index("sign_ins_expires", "expires_at"),
+)
+
+authenticator_apps = Table(
+    "authenticator_apps",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),  # the secret, encrypted: it must be used again
+    Column("created_at", BigInteger, nullable=False),
+    Column("confirmed_at", BigInteger),  # NULL: set up, but not shown to work
+    Column("last_step", BigInteger, nullable=False),  # codes of it and of earlier steps are used up
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+)
+
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("credential_id", LargeBinary, nullable=False, unique=True),
+    Column("public_key", LargeBinary, nullable=False),  # COSE
+    Column("sign_count", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("synced", Boolean, nullable=False),  # a copy of it is on the person's other devices
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Index("passkeys_user", "user_id"),
+)
+
+# WebAuthn challenges that were answered: none is taken a second time while it could still be answered.
+used_challenges = Table(
+    "used_challenges",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("used_challenges_expires", "expires_at"),
+)
+
+# Other OpenID providers whose people may sign in here.
+upstreams = Table(
+    "upstreams",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("issuer", Text, nullable=False, unique=True),
+    Column("client_id", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),  # the client's secret, encrypted: it must be used again
+    Column("scopes", Text, nullable=False),
+    Column("makes_accounts", Boolean, nullable=False),
+    Column("domains", Text, nullable=False),  # whose e-mail addresses may come; none: all
+    Column("created_at", BigInteger, nullable=False),
+)
+
+upstream_links = Table(
+    "upstream_links",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("linked_at", BigInteger, nullable=False),
+    Index("upstream_links_user", "user_id"),
+)
+
+upstream_sign_ins = Table(
+    "upstream_sign_ins",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # of the state
+    Column("browser", LargeBinary, nullable=False),  # the digest of the cookie of the browser that began it
+    Column("upstream_id", Text, ForeignKey("upstreams.id"), nullable=False),
+    Column("user_id", Text, ForeignKey("users.id")),  # who wants to link an account; NULL: somebody signs in
+    Column("sealed", LargeBinary, nullable=False),  # nonce and PKCE verifier
+    Column("way_on", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("upstream_sign_ins_expires", "expires_at"),
 )

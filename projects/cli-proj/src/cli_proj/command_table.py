@@ -26,12 +26,13 @@ COMMANDS = (
     Entry("workflow", "cli_proj.commands.workflow:app", "The workflows that can be started", WORK),
     Entry("run", "cli_proj.commands.run:app", "Start runs, follow them, change their course", WORK),
     Entry("approval", "cli_proj.commands.approval:app", "Decide what waits for a person", WORK),
+    Entry("schedule", "cli_proj.commands.schedule:app", "Start runs by the clock", WORK),
     Entry("event", "cli_proj.commands.event:app", "Read events, and publish your own", WORK),
     Entry("dead-letter", "cli_proj.commands.dead_letter:app", "Events that a subscription gave up on", WORK),
     Entry("webhook", "cli_proj.commands.webhook:app", "Have events sent to a URL", WORK),
     Entry("auth", "cli_proj.commands.auth:app", "Sign in and out, ask for a role", ACCESS),
     Entry("context", "cli_proj.commands.context:app", "Which product the commands talk to", ACCESS),
-    Entry("admin", "cli_proj.commands.admin:app", "Users", ACCESS),
+    Entry("admin", "cli_proj.commands.admin:app", "Users, groups, roles, resources, the audit", ACCESS),
 )
 
 EXAMPLES = (

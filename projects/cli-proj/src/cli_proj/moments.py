@@ -1,13 +1,47 @@
 """Times as people read them in a terminal."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+from cli_proj.failure import usage
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
+UNITS = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
 
 
 def parse(text: str | None) -> datetime | None:
     """Read an RFC 3339 time."""
     return datetime.fromisoformat(text) if text else None
+
+
+def read(text: str | None, *, option: str) -> str | None:
+    """Read what a person gives for a time: `30m` ago, or an RFC 3339 time."""
+    if text is None:
+        return None
+    try:
+        if is_duration(text):
+            return (datetime.now(UTC) - timedelta(seconds=read_duration(text, option=option))).isoformat()
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.astimezone()).isoformat()
+    except (ValueError, OverflowError):
+        raise usage(f"{option} must be 30m, 2h, 1d or a time such as 2026-01-31T12:00:00Z, got {text!r}") from None
+
+
+def is_duration(text: str) -> bool:
+    """Whether it is written as a duration."""
+    return text[-1:] in UNITS and text[:-1].isdecimal()
+
+
+def read_duration(text: str, *, option: str) -> int:
+    """Read what a person gives for a duration: `90s`, `30m`, `2h`, `1d`; in seconds."""
+    if not is_duration(text):
+        raise usage(f"{option} must be 90s, 30m, 2h or 1d, got {text!r}")
+    return int(text[:-1]) * UNITS[text[-1]]
+
+
+def ahead(text: str | None, *, now: datetime | None = None) -> str:
+    """How long it is until `text`: `in 5m`."""
+    moment = parse(text)
+    return f"in {brief((moment - (now or datetime.now(UTC))).total_seconds())}" if moment else ""
 
 
 def age(text: str | None, *, now: datetime | None = None) -> str:

@@ -29,6 +29,9 @@ STATUS_STYLES = {
     "starting": ("◌", "yellow"),
     "restarting": ("◌", "yellow"),
     "stopped": ("-", "dim"),
+    "active": ("●", "green"),
+    "paused": ("◔", "yellow"),
+    "over": ("-", "dim"),
 }
 
 

@@ -6,9 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cli_proj.api import path_of
 from cli_proj.failure import usage
+from cli_proj.session import Session
 
 STANDARD_INPUT = "-"
+
+
+async def input_of(session: Session, workflow: str, given: str | None, parameters: Sequence[str]) -> Any:
+    """Return the input of a run of `workflow`, from `--input` or `-p`; None where neither says anything it could be."""
+    if given is not None and parameters:
+        raise usage("--input and -p must not be used together; put everything into one of them")
+    if given is not None:
+        return read_value(given, option="--input")
+    schema = (await session.app.get(path_of("workflows", workflow)))["input_schema"]
+    return None if schema is None and not parameters else from_parameters(parameters, schema)
+
+
+def read_pair(text: str, *, option: str) -> tuple[str, str]:
+    """Read `name=value`."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise usage(f"{option} must be name=value, got {text!r}")
+    return name, value
 
 
 def read_value(text: str, *, option: str) -> Any:

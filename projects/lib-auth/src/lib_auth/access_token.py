@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -63,7 +63,7 @@ class TokenVerifier:
         self,
         *,
         issuer: str,
-        audience: str | frozenset[str],
+        audience: str | Container[str],
         keys: KeySource,
         revocations: RevocationCheck,
         leeway_seconds: float = 2.0,
@@ -71,7 +71,7 @@ class TokenVerifier:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.issuer = issuer
-        self._audiences = frozenset((audience,)) if isinstance(audience, str) else audience
+        self._audiences: Container[str] = (audience,) if isinstance(audience, str) else audience
         self._keys = keys
         self._revocations = revocations
         self._leeway = leeway_seconds
@@ -173,6 +173,9 @@ def _to_principal(claims: Mapping[str, Any], key_id: str) -> Principal:
     roles = claims.get("roles", [])
     if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
         raise TokenRejected("claims", "the access token's claim 'roles' must be a list of texts")
+    permissions = claims.get("permissions", [])
+    if not isinstance(permissions, list) or not all(isinstance(name, str) for name in permissions):
+        raise TokenRejected("claims", "the access token's claim 'permissions' must be a list of texts")
     scope = claims.get("scope", "")
     if not isinstance(scope, str):
         raise TokenRejected("claims", "the access token's claim 'scope' must be a text")
@@ -187,10 +190,13 @@ def _to_principal(claims: Mapping[str, Any], key_id: str) -> Principal:
         audience=_read_text(claims, "aud"),
         issued_at=datetime.fromtimestamp(_read_time(claims, "iat"), UTC),
         expires_at=datetime.fromtimestamp(_read_time(claims, "exp"), UTC),
+        acr=_optional_text(claims, "acr"),
+        authenticated_at=_optional_time(claims, "auth_time"),
         family_id=_optional_text(claims, "family"),
         key_id=key_id,
         key_thumbprint=_confirmation(claims),
         actors=_actors(claims),
+        permissions=frozenset(permissions),
     )
 
 
@@ -214,6 +220,10 @@ def _actors(claims: Mapping[str, Any]) -> tuple[str, ...]:
         actors.append(_read_text(actor, "sub"))
         actor = actor.get("act")
     return tuple(actors)
+
+
+def _optional_time(claims: Mapping[str, Any], name: str) -> datetime | None:
+    return datetime.fromtimestamp(_read_time(claims, name), UTC) if claims.get(name) is not None else None
 
 
 def _optional_text(claims: Mapping[str, Any], name: str) -> str | None:

@@ -33,6 +33,84 @@ class UserRolesChangedData(UserChangedData):
     roles: list[str]
 
 
+class UserProfileChangedData(UserChangedData):
+    """What a person is called, or where to reach them, changed."""
+
+    email: str | None = None
+    changed: list[str] = []  # the names of the fields
+
+
+class UserInvitedData(Payload):
+    """Somebody may make themselves an account."""
+
+    invitation: str
+    roles: list[str]
+    by: str | None = None
+    expires_at: int = 0  # seconds since the epoch
+
+
+class UserDeletedData(Payload):
+    """A person is gone: whoever keeps something of theirs deletes it now."""
+
+    user: str
+    by: str | None = None
+
+
+class GrantData(Payload):
+    """What a person lets a client do, or no longer does."""
+
+    user: str
+    client: str
+    scopes: list[str]
+
+
+class GroupData(Payload):
+    """A group and what its members may do."""
+
+    group: str
+    name: str
+    roles: list[str]
+    by: str | None = None
+
+
+class GroupMemberData(Payload):
+    """A person came into a group, or left it."""
+
+    group: str
+    name: str
+    user: str
+    by: str | None = None
+
+
+class RoleData(Payload):
+    """What a role includes and which permissions it carries."""
+
+    role: str
+    includes: list[str]
+    permissions: list[str]
+    by: str | None = None
+
+
+class ResourceData(Payload):
+    """A service that accepts access tokens; `identifier` is their audience."""
+
+    resource: str
+    identifier: str
+    by: str | None = None
+
+
+class UserFactorData(UserChangedData):
+    """A way to prove who one is beside the password; never the secret of it."""
+
+    factor: str
+
+
+class UserRecoveryCodeUsedData(UserChangedData):
+    """Somebody signed in with a recovery code in place of a second factor."""
+
+    left: int
+
+
 class SessionStartedData(Payload):
     """A person signed in with a browser."""
 
@@ -127,10 +205,32 @@ class AccessRefusedData(Payload):
 
 
 UserRegistered = EventType("evs.user.registered", UserRegisteredData)
+UserInvited = EventType("evs.user.invited", UserInvitedData)
+UserDeleted = EventType("evs.user.deleted", UserDeletedData)
+UserProfileChanged = EventType("evs.user.profile-changed", UserProfileChangedData)
+UserEmailVerified = EventType("evs.user.email-verified", UserChangedData)
+UserEmailChanged = EventType("evs.user.email-changed", UserChangedData)
+GrantGiven = EventType("evs.grant.given", GrantData)
+GrantRevoked = EventType("evs.grant.revoked", GrantData)
 UserDisabled = EventType("evs.user.disabled", UserChangedData)
 UserEnabled = EventType("evs.user.enabled", UserChangedData)
 UserPasswordChanged = EventType("evs.user.password-changed", UserChangedData)
 UserRolesChanged = EventType("evs.user.roles-changed", UserRolesChangedData)
+GroupCreated = EventType("evs.group.created", GroupData)
+GroupChanged = EventType("evs.group.changed", GroupData)
+GroupDeleted = EventType("evs.group.deleted", GroupData)
+GroupMemberAdded = EventType("evs.group.member-added", GroupMemberData)
+GroupMemberRemoved = EventType("evs.group.member-removed", GroupMemberData)
+RoleCreated = EventType("evs.role.created", RoleData)
+RoleChanged = EventType("evs.role.changed", RoleData)
+RoleDeleted = EventType("evs.role.deleted", RoleData)
+ResourceCreated = EventType("evs.resource.created", ResourceData)
+ResourceChanged = EventType("evs.resource.changed", ResourceData)
+ResourceDeleted = EventType("evs.resource.deleted", ResourceData)
+ResourceSecretRotated = EventType("evs.resource.secret-rotated", ResourceData)
+UserFactorAdded = EventType("evs.user.factor-added", UserFactorData)
+UserFactorRemoved = EventType("evs.user.factor-removed", UserFactorData)
+UserRecoveryCodeUsed = EventType("evs.user.recovery-code-used", UserRecoveryCodeUsedData)
 SessionStarted = EventType("evs.session.started", SessionStartedData)
 SessionEnded = EventType("evs.session.ended", SessionEndedData)
 TokenIssued = EventType("evs.token.issued", TokenIssuedData)
@@ -150,10 +250,32 @@ AccessRefused = EventType("evs.access.refused", AccessRefusedData)
 
 ALL = (
     UserRegistered,
+    UserInvited,
+    UserDeleted,
+    UserProfileChanged,
+    UserEmailVerified,
+    UserEmailChanged,
+    GrantGiven,
+    GrantRevoked,
     UserDisabled,
     UserEnabled,
     UserPasswordChanged,
     UserRolesChanged,
+    GroupCreated,
+    GroupChanged,
+    GroupDeleted,
+    GroupMemberAdded,
+    GroupMemberRemoved,
+    RoleCreated,
+    RoleChanged,
+    RoleDeleted,
+    ResourceCreated,
+    ResourceChanged,
+    ResourceDeleted,
+    ResourceSecretRotated,
+    UserFactorAdded,
+    UserFactorRemoved,
+    UserRecoveryCodeUsed,
     SessionStarted,
     SessionEnded,
     TokenIssued,

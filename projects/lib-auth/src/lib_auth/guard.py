@@ -1,7 +1,8 @@
 """Route guards: who calls, and whether they may; refusals that tell a client what to do (RFC 6750, RFC 9728)."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -30,13 +31,23 @@ class Guard:
         self._sender = SenderCheck(origin or "{0.scheme}://{0.netloc}".format(urlsplit(resource_metadata)))
 
     def requires(
-        self, *, scope: str | None = None, role: str | None = None
+        self,
+        *,
+        scope: str | None = None,
+        role: str | None = None,
+        permission: str | None = None,
+        acr: Sequence[str] = (),
+        max_age_seconds: int | None = None,
     ) -> Callable[[Request], Awaitable[Principal]]:
-        """Return a dependency: scope limits the client, role the person; both must hold."""
+        """Return a dependency: scope limits the client, role and permission the person; all must hold.
+
+        `acr` names the levels of sign-in that are good enough, `max_age_seconds` how long ago it may be.
+        """
 
         async def check(request: Request) -> Principal:
             principal = await self.authenticate(request)
-            self.authorise(principal, scope=scope, role=role)
+            self.authorise(principal, scope=scope, role=role, permission=permission)
+            self.require_sign_in(principal, acr=acr, max_age_seconds=max_age_seconds)
             return principal
 
         return check
@@ -62,8 +73,15 @@ class Guard:
         cause_principal(principal)
         return principal
 
-    def authorise(self, principal: Principal, *, scope: str | None = None, role: str | None = None) -> None:
-        """Raise the `Problem` 403 unless `principal` has both."""
+    def authorise(
+        self,
+        principal: Principal,
+        *,
+        scope: str | None = None,
+        role: str | None = None,
+        permission: str | None = None,
+    ) -> None:
+        """Raise the `Problem` 403 unless `principal` has all of them."""
         if scope is not None and not principal.has_scope(scope):
             raise Problem(
                 403,
@@ -81,6 +99,31 @@ class Guard:
                 f"this needs the role {role}; ask for it with: evs auth request-role {role}",
                 role=role,
             )
+        if permission is not None and not principal.has_permission(permission):
+            raise Problem(
+                403,
+                "permission-missing",
+                "You may not do that",
+                f"this needs a role that carries the permission {permission}; ask an administrator",
+                permission=permission,
+            )
+
+    def require_sign_in(
+        self, principal: Principal, *, acr: Sequence[str] = (), max_age_seconds: int | None = None
+    ) -> None:
+        """Raise the `Problem` 401 that sends the person through a better or fresher sign-in (RFC 9470 section 3)."""
+        if (not acr or principal.acr in acr) and (max_age_seconds is None or _is_fresh(principal, max_age_seconds)):
+            return
+        detail = "this needs a stronger or more recent sign-in; send the person there with these parameters"
+        told = {
+            "resource_metadata": self._resource_metadata,
+            "error": "insufficient_user_authentication",
+            "error_description": detail,
+            "acr_values": " ".join(acr) or None,
+            "max_age": None if max_age_seconds is None else str(max_age_seconds),
+        }
+        headers = {"www-authenticate": _scheme("Bearer", told)}
+        raise Problem(401, "stronger-sign-in-needed", "Sign in once more", detail, headers=headers)
 
     def _unauthorised(self, detail: str, error: TokenRejected | None, *, scheme: str = "bearer") -> Problem:
         named = challenge(error, scheme=scheme, resource_metadata=self._resource_metadata)
@@ -94,6 +137,11 @@ def challenge(error: TokenRejected | None, *, scheme: str = "bearer", **paramete
     code = "invalid_dpop_proof" if error.reason == "proof" else "invalid_token"
     told = parameters | {"error": code, "error_description": error.detail}
     return _scheme("DPoP", told | {"algs": " ".join(ALGORITHMS)}) if scheme == "dpop" else _scheme("Bearer", told)
+
+
+def _is_fresh(principal: Principal, seconds: int) -> bool:
+    signed_in = principal.authenticated_at
+    return signed_in is not None and datetime.now(UTC) - signed_in <= timedelta(seconds=seconds)
 
 
 def cause_principal(principal: Principal) -> None:

@@ -1,6 +1,7 @@
 """From an ID token to who signed in: the checks of OpenID Connect Core section 3.1.3.7."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from joserfc import jws
@@ -17,7 +18,13 @@ class IdTokenRejected(Exception):
 
 
 async def verify_id_token(
-    id_token: str, *, issuer: str, client_id: str, nonce: str | None, keys: KeySource
+    id_token: str,
+    *,
+    issuer: str,
+    client_id: str,
+    nonce: str | None,
+    keys: KeySource,
+    algorithms: Sequence[str] = (ALGORITHM,),
 ) -> dict[str, Any]:
     """Return the claims of a valid ID token; raises `IdTokenRejected` or `KeysUnavailable`."""
     try:
@@ -25,7 +32,7 @@ async def verify_id_token(
         key = await keys.find(str(key_id))
         if key is None:
             raise IdTokenRejected("the ID token names a key the issuer does not have")
-        claims = from_json(jws.deserialize_compact(id_token, key, algorithms=[ALGORITHM]).payload)
+        claims = from_json(jws.deserialize_compact(id_token, key, algorithms=list(algorithms)).payload)
     except (JoseError, ValueError) as error:
         raise IdTokenRejected("the ID token's signature does not fit") from error
     if not isinstance(claims, dict) or not isinstance(claims.get("sub"), str):

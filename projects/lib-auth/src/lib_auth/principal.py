@@ -35,14 +35,21 @@ class Principal:
     audience: str
     issued_at: datetime
     expires_at: datetime
+    acr: str | None = None  # how well the person proved who they are
+    authenticated_at: datetime | None = None  # when
     family_id: str | None = None  # the authorisation the token came from; all its tokens are revoked together
     key_id: str | None = None  # which of the issuer's keys signed it
     key_thumbprint: str | None = None  # only the holder of this key may use it (RFC 9449)
     actors: tuple[str, ...] = ()  # the services that act for the subject, the one that acts now first (RFC 8693)
+    permissions: frozenset[str] = frozenset()  # in this audience; of more than 100 only introspection tells
 
     def has_role(self, role: str) -> bool:
         """Whether the person holds `role` or one that includes it."""
         return role in with_included(self.roles)
+
+    def has_permission(self, permission: str) -> bool:
+        """Whether one of the person's roles carries `permission`."""
+        return permission in self.permissions
 
     def has_scope(self, scope: str) -> bool:
         """Whether the client was allowed `scope`."""

@@ -1,8 +1,9 @@
 """What a request may be before anybody reads it: bounded in size, and meant for this host."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -17,22 +18,26 @@ PROBE_PATHS = frozenset(("/healthz", "/readyz", "/metrics"))  # asked by address
 
 
 class BodyLimit:
-    """Answers 413 to a body larger than `limit_bytes`, announced or not."""
+    """Answers 413 to a body over `limit_bytes`, announced or not; `larger` are paths with limits of their own."""
 
-    def __init__(self, app: ASGIApp, *, limit_bytes: int = MEBIBYTE) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limit_bytes: int = MEBIBYTE, larger: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self._app = app
         self._limit_bytes = limit_bytes
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._larger.get(scope["path"], self._limit_bytes)
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdigit() and int(announced) > self._limit_bytes:
+        if announced.isdigit() and int(announced) > limit:
             if "expect" not in Headers(scope=scope):  # who waits for 100 Continue has sent nothing yet
                 await _discard(receive)
-            await _refuse(self._too_large(), scope, receive, send)
+            await _refuse(_too_large(limit), scope, receive, send)
             return
         received = 0
 
@@ -40,25 +45,26 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._limit_bytes:
+            if received > limit:
                 if message.get("more_body"):
                     await _discard(receive)
                 # Raised where the application reads, so that its own handler answers.
-                raise self._too_large()
+                raise _too_large(limit)
             return message
 
         await self._app(scope, counted, send)
 
-    def _too_large(self) -> Problem:
-        return Problem(
-            413,
-            "body-too-large",
-            "The body is too large",
-            f"body must be at most {self._limit_bytes} bytes; send less at once",
-            # RFC 9110 section 15.5.14: the server may close; the rest of the body is not wanted.
-            headers={"connection": "close"},
-            limit_bytes=self._limit_bytes,
-        )
+
+def _too_large(limit_bytes: int) -> Problem:
+    return Problem(
+        413,
+        "body-too-large",
+        "The body is too large",
+        f"body must be at most {limit_bytes} bytes; send less at once",
+        # RFC 9110 section 15.5.14: the server may close; the rest of the body is not wanted.
+        headers={"connection": "close"},
+        limit_bytes=limit_bytes,
+    )
 
 
 class HostCheck:

@@ -14,7 +14,7 @@ SECRET_TEXT = (
     re.compile(r"()\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*"),  # a JWT, wherever it stands
     re.compile(r"()\bS[UAOCNXP][A-Z2-7]{56}\b"),  # an nkey seed
     re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)"),  # a password in a URL
-    re.compile(r"([?&]code=)[^\s&\"']+"),  # an authorization code in a URL
+    re.compile(r"([?&](?:code|link|invitation)=)[^\s&\"']+"),  # a secret that a URL carries
     re.compile(
         r"((?:token|password|secret|verifier|assertion|authorization)(?:[\"']?\s*=\s*|[\"']\s*:\s*)[\"']?)[^\s\"'&,;}]+",
         re.IGNORECASE,

@@ -157,6 +157,10 @@ class SqliteDatabase(Database):
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, lambda: self._read(function, *args))
 
+    async def look[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
+        """See `Database.look`: on the loop itself, which a writer never keeps waiting (WAL)."""
+        return self._read(function, *args)
+
     def _read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         with self._reader.connect() as core:
             core.exec_driver_sql("BEGIN")  # one snapshot for everything `function` reads

@@ -21,6 +21,7 @@ from lib_workflows.errors import (
 from lib_workflows.messages import Decision, Principal, Signal, Update, UpdateCall
 from lib_workflows.retry import Backoff
 from lib_workflows.step import Step, current_step, step
+from lib_workflows.timing import At, Cron, Every
 from lib_workflows.workflow import Registry, Workflow, workflow
 
 if TYPE_CHECKING:
@@ -29,14 +30,17 @@ if TYPE_CHECKING:
     from lib_workflows.run_handle import RunHandle
 
 __all__ = [
+    "At",
     "Backoff",
     "Cancelled",
     "ChildrenTooDeep",
     "Context",
+    "Cron",
     "Decision",
     "DefinitionError",
     "Engine",
     "EventType",
+    "Every",
     "NonRetryable",
     "Principal",
     "Registry",

@@ -30,10 +30,12 @@ NOT_CLAIMED = Claimed(begins=False, queued=False)
 class Arrivals(Loop):
     """Looks whenever something may be due, and brings it into memory."""
 
-    def __init__(self, residence: "Residence", queues: Collection[str] | None) -> None:
+    def __init__(
+        self, residence: "Residence", queues: Collection[str] | None, tags: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(name="workflow engine")
         self.loading: dict[str, list[tuple[str, Child]]] = {}  # by run: its children that ended meanwhile
-        self.capability = Capability([(entry.name, entry.version) for entry in residence.registry.workflows], queues)
+        self.capability = Capability.of(residence.registry.workflows, queues, tags)
         self.doubt = Doubt(self.wake)
         self._residence = residence
         self._refreshing: dict[str, bool] = {}  # by run: whether something came after it was asked for

@@ -24,7 +24,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lib_workflows.errors import Cancelled, Continued
+from lib_workflows.errors import Cancelled, Continued, ExitRefused
+from lib_workflows.exits import EXITS
 from lib_workflows.guard import GUARD, get_loop, refused_await, set_loop
 from lib_workflows.operation import (
     ContinueAsNew,
@@ -228,8 +229,8 @@ class Driver:
             asked = self._send(branch, value, error)
         except StopIteration as stop:
             self._end(branch, stop.value, None)
-        except (KeyboardInterrupt, SystemExit):
-            raise
+        except EXITS as exit_:
+            self._end(branch, None, ExitRefused(exit_).with_traceback(exit_.__traceback__))
         except BaseException as failure:  # noqa: BLE001 - whatever the workflow raises is its outcome
             self._end(branch, None, failure)
         else:

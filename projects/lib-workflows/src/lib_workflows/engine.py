@@ -29,12 +29,15 @@ from lib_workflows.messages import Principal
 from lib_workflows.residence import AnyWorkflow, OnProgress, Residence
 from lib_workflows.retention import RetentionPolicy, RunRetention
 from lib_workflows.run_handle import RunHandle
+from lib_workflows.schedule_commands import declare_schedules
+from lib_workflows.scheduler import Scheduler
+from lib_workflows.schedules import Schedules
 from lib_workflows.tables import SCHEMA
 from lib_workflows.tags import check_tags
 from lib_workflows.texts import check_name
 from lib_workflows.unclaimed import UnclaimedAlarm
 from lib_workflows.worker import LEASE_SECONDS, Undertaker, Worker
-from lib_workflows.workflow import Registry, Workflow
+from lib_workflows.workflow import Registry, Workflow, check_worker_tags
 
 LOWEST_PRIORITY = -1_000_000
 
@@ -43,8 +46,9 @@ class Engine:
     """Runs the workflows of a registry on a database; `async with` starts, recovers, and drains on exit.
 
     With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work. With `queues` it
-    works on the runs of these queues only. `on_progress(run_id, fraction, text, detail)` hears of live progress; it
-    may be called from a step's thread. Without a `retention` policy runs are kept for ever.
+    works on the runs of these queues only, with `tags` also on those of workflows that require them.
+    `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
+    Without a `retention` policy runs are kept for ever.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Engine:
         on_progress: OnProgress | None = None,
         limits: Limits | None = None,
         queues: Collection[str] | None = None,
+        tags: Collection[str] = (),
         lease_seconds: float = LEASE_SECONDS,
         retention: RetentionPolicy | None = None,
     ) -> None:
@@ -72,9 +77,11 @@ class Engine:
             clock=self.clock,
             limits=self._limits,
             queues=queues,
+            tags=check_worker_tags(tags, "tags of a worker"),
             on_progress=on_progress,
         )
         self.results = self.residence.results
+        self.schedules = Schedules(database, registry, clock=self.clock)
         self._works = works
         self._retention = retention
         self._is_open = False
@@ -103,6 +110,7 @@ class Engine:
     async def __aenter__(self) -> Self:
         """Begin: take over what an earlier life left, and work."""
         await self.database.transact(declare_triggers, self.registry.newest())
+        await self.database.transact(declare_schedules, self.registry.newest(), self.clock.micros())
         if self._works:
             await self._worker.begin(self.residence.fenced)
             self.residence.is_open = True
@@ -116,7 +124,10 @@ class Engine:
 
     def _background(self) -> list[Loop]:
         arrivals = self.residence.arrivals
-        loops: list[Loop] = [Matcher(self.database), arrivals, UnclaimedAlarm(self.database, self.clock)]
+        scheduler = Scheduler(self.database, self.registry, self.residence.timers)
+        self.residence.beside = [scheduler]
+        alarm = UnclaimedAlarm(self.database, self.clock, registry=self.registry)
+        loops: list[Loop] = [Matcher(self.database), arrivals, scheduler, alarm]
         if self.database.dialect_name == "postgresql":
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=arrivals.wake))

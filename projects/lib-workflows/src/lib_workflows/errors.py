@@ -181,6 +181,14 @@ class StepProcessDied(WorkflowsError):
     """The process of a `process=True` step ended by itself: it crashed, or the system killed it for its memory."""
 
 
+class ExitRefused(WorkflowsError):
+    """A step or a transaction asked its process to end: that fails the attempt, and the worker goes on."""
+
+    def __init__(self, error: BaseException) -> None:
+        asked = type(error).__name__ + (f": {error}" if str(error) else "")
+        super().__init__(f"code of a workflow must return or raise an error, it asked the worker to end ({asked})")
+
+
 class StepCancelled(WorkflowsError):
     """Raised inside a synchronous step that asks `current_step().raise_if_cancelled()` after its cancellation."""
 
@@ -280,3 +288,39 @@ class LifeOver(WorkflowsError):
 
 class EngineStopped(WorkflowsError):
     """The engine was asked for work while it is not running."""
+
+
+class ScheduleInvalid(WorkflowsError, ValueError):
+    """A part of a schedule makes no sense; `field` names it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class ScheduleNotFound(WorkflowsError, LookupError):
+    """No schedule has that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no schedule has the name {name!r}; list schedules to find it")
+        self.name = name
+
+
+class ScheduleExists(WorkflowsError):
+    """There is a schedule of that name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"name must be of no other schedule, got {name!r}; change that one, or choose a new name")
+        self.name = name
+
+
+class ScheduleDeclared(WorkflowsError):
+    """The schedule is declared beside its workflow: what it does and when is for the code to say."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"schedule {name} must be changed where it is declared, in the code of its workflow; here it can be "
+            "paused, resumed, triggered and backfilled"
+        )
+        self.name = name

@@ -23,6 +23,7 @@ from lib_workflows.context import Context, RunInfo
 from lib_workflows.continuation import carried
 from lib_workflows.driver import Driver
 from lib_workflows.errors import Nondeterministic
+from lib_workflows.forgotten import close_forgotten
 from lib_workflows.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
 from lib_workflows.ledger import Ledger
 from lib_workflows.lifecycle_events import (
@@ -227,6 +228,7 @@ class Executor:
             self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
         if run.deadline_at is not None and not self.is_cancelled:
             self.arm(RUN_DEADLINE, run.deadline_at, lambda: self.request_cancel(ending.DEADLINE_REASON))
+        close_forgotten(self)
         rows.clear()  # replayed: what is worth keeping is in the workflow
         self.hear(self.stored.messages, self.stored.wakes)
 

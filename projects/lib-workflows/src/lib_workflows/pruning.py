@@ -42,6 +42,7 @@ from lib_workflows.tables import (
     pruned_runs,
     run_logs,
     runs,
+    schedule_runs,
     updates,
     views,
 )
@@ -63,6 +64,7 @@ PARTS: tuple[tuple[Table, Column[Any], Sequence[Column[Any]]], ...] = (
     (attempts, attempts.c.operation, ()),
     (heartbeats, heartbeats.c.operation, (heartbeats.c.progress,)),
     (run_logs, run_logs.c.number, (run_logs.c.message,)),
+    (schedule_runs, schedule_runs.c.schedule, ()),
 )
 
 

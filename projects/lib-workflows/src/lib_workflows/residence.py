@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lib_events.clock import Clock
 from lib_events.database import Database, DatabaseError, Fenced
 from lib_events.event import Cause, EncodedEvent
+from lib_events.lifecycle import Loop
 from lib_events.statement import Fence, Write
 from lib_workflows import commands, continuation
 from lib_workflows.arrivals import Arrivals
@@ -65,6 +66,7 @@ class Residence:
         clock: Clock,
         limits: Limits,
         queues: Collection[str] | None = None,
+        tags: frozenset[str] = frozenset(),
         on_progress: OnProgress | None,
     ) -> None:
         self.database = database
@@ -74,7 +76,8 @@ class Residence:
         self.results = Results(database, self._is_here)
         self.progress: dict[str, tuple[float | None, str]] = {}  # the last of each run in memory
         self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes)
-        self.arrivals = Arrivals(self, queues)
+        self.arrivals = Arrivals(self, queues, tags)
+        self.beside: list[Loop] = []  # what else may bring runs: it is quiet here only while they pause
         self.is_open = False
         self.is_draining = False
         self.is_lost = False
@@ -155,8 +158,7 @@ class Residence:
             self.is_open
             and self.room > 0
             and request.run_at is None
-            and self.registry.holds(request.workflow, request.version)
-            and (self.arrivals.capability.queues is None or request.queue in self.arrivals.capability.queues)
+            and self.arrivals.capability.includes(request.workflow, request.version, request.queue)
         )
 
     def check_known(self, workflow: AnyWorkflow) -> None:
@@ -474,7 +476,8 @@ class Residence:
     @property
     def is_quiet(self) -> bool:
         """Whether every run here rests, durably: nothing happens until a timer ends or somebody does something."""
-        if self._tasks or self.arrivals.loading or not self.arrivals.is_pausing:
+        loops = [self.arrivals, *self.beside]
+        if self._tasks or self.arrivals.loading or not all(loop.is_pausing for loop in loops):
             return False
         return all(entry.is_resting for entry in self.executors.values())
 

@@ -14,7 +14,7 @@ from lib_workflows.context import RunInfo
 from lib_workflows.messages import Principal
 from lib_workflows.run_state import TERMINAL
 from lib_workflows.statements import INSERT_RUN, HistoryRow
-from lib_workflows.tables import approvals, attempts, heartbeats, history, messages, run_logs, runs
+from lib_workflows.tables import approvals, attempts, event_waits, heartbeats, history, messages, run_logs, runs
 
 # The row that a run which continued as new begins with: how far it has received events.
 RECEIVED_KIND = RECEIVED_OPERATION = "received"
@@ -125,6 +125,8 @@ class Stored:
     progress: dict[str, str] = field(default_factory=dict)  # operation -> its last heartbeat that was kept
     children: dict[str, Child] = field(default_factory=dict)
     approvals: frozenset[str] = frozenset()  # operations that have asked already
+    open_approvals: frozenset[str] = frozenset()  # those of them that nobody has decided
+    event_waits: frozenset[str] = frozenset()  # operations that the matcher has an event for, once it comes
     last_position: int = 0  # also of rows set aside by a retry
     resumed: bool = False  # it has been in memory before
     claimed: bool = False  # it was queued and begins now
@@ -150,11 +152,21 @@ def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord
     lines = select(run_logs.c.run, func.max(run_logs.c.number).label("last")).where(run_logs.c.run.in_(run_ids))
     for row in connection.execute(lines.group_by(run_logs.c.run)):
         stored[row.run].log_lines = row.last
-    asked = select(approvals.c.id, approvals.c.run, approvals.c.operation).where(approvals.c.run.in_(run_ids))
-    for row in connection.execute(asked):
-        if row.id == approval_id(row.run, row.operation, stored[row.run].life):
-            stored[row.run].approvals |= {row.operation}
+    _load_waits(connection, stored)
     return [(RunRecord.of(dict(row)), stored[row["id"]]) for row in records]
+
+
+def _load_waits(connection: Connection, stored: Mapping[str, Stored]) -> None:
+    columns = (approvals.c.id, approvals.c.run, approvals.c.operation, approvals.c.status)
+    for row in connection.execute(select(*columns).where(approvals.c.run.in_(list(stored)))):
+        past = stored[row.run]
+        if row.id == approval_id(row.run, row.operation, past.life):
+            past.approvals |= {row.operation}
+            if row.status == "pending":
+                past.open_approvals |= {row.operation}
+    waits = select(event_waits.c.run, event_waits.c.operation).where(event_waits.c.run.in_(list(stored)))
+    for row in connection.execute(waits):
+        stored[row.run].event_waits |= {row.operation}
 
 
 def _load_history(connection: Connection, stored: Mapping[str, Stored]) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from lib_workflows.exits import awaiting, calling
 from lib_workflows.run_logs import place_in_run
 from lib_workflows.step import Step, StepRun
 from lib_workflows.step_process import StepProcess
@@ -75,7 +76,7 @@ class StepPlaces:
         context = contextvars.copy_context()
         context.run(place_in_run.set, run)
         if step.is_async:
-            task = asyncio.Task(step.function(*args), loop=loop, context=context, eager_start=True)
+            task = asyncio.Task(awaiting(step.function(*args)), loop=loop, context=context, eager_start=True)
             return Work(task, task.cancel)
         if step.options.process:
             return self._begin_in_process(step, args, run, on_begun, context)
@@ -83,7 +84,7 @@ class StepPlaces:
         def call() -> Any:
             if on_begun is not None:
                 loop.call_soon_threadsafe(on_begun)
-            return context.run(step.function, *args)
+            return context.run(calling, step.function, *args)
 
         waiting = self._threads.submit(call)
         return Work(asyncio.wrap_future(waiting), withdraw=waiting.cancel)

@@ -26,6 +26,7 @@ from typing import Any
 
 from lib_events.parent_watch import dying_with_us
 from lib_workflows.errors import ErrorRecord, StepProcessDied
+from lib_workflows.exits import calling
 from lib_workflows.failure import RemoteError, record_of
 from lib_workflows.run_logs import place_in_run
 from lib_workflows.step import Step, StepRun
@@ -180,7 +181,7 @@ def _perform(
     try:
         function = location.find()
         send("begun", None)
-        return "completed", function(*pickle.loads(packed))  # noqa: S301 - of our own parent
+        return "completed", calling(function, *pickle.loads(packed))  # noqa: S301 - of our own parent
     except Exception as error:  # noqa: BLE001 - whatever the step raises is its result
         record: ErrorRecord = record_of(error)
         return "failed", record

@@ -217,6 +217,47 @@ run_logs = Table(
 # Runs that retention takes away, piece by piece: the run's own row goes last, so its id is free only then.
 pruned_runs = Table("pruned_runs", metadata, Column("run", Text, primary_key=True))
 
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("workflow", Text, nullable=False),
+    Column("input", Text),
+    Column("queue", Text),  # none: the workflow's
+    Column("tags", Text),
+    Column("timing", Text, nullable=False),  # JSON
+    Column("overlap", Text, nullable=False),
+    Column("catch_up", Text, nullable=False),
+    Column("catch_up_micros", BigInteger, nullable=False),
+    Column("jitter_micros", BigInteger, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("declared", Boolean, nullable=False),  # beside its workflow, in code
+    Column("principal", Text),
+    Column("principal_name", Text),
+    Column("revision", BigInteger, nullable=False),  # of two that move it, one moves it
+    Column("next_at", BigInteger),  # the first time that nothing has been done for
+    Column("fire_at", BigInteger),  # and when to do something: later by its jitter
+    Column("waiting_at", BigInteger),  # a time that has come and waits for a run to end
+    Column("fired", BigInteger, nullable=False),
+    Column("skipped", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Index("schedules_fire", "fire_at"),
+    _partial("schedules_waiting", "waiting_at IS NOT NULL", "name"),
+)
+
+schedule_runs = Table(
+    "schedule_runs",
+    metadata,
+    Column("schedule", Text, primary_key=True),
+    Column("run", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Index("schedule_runs_run", "run"),
+)
+
 workers = Table(
     "workers",
     metadata,

@@ -113,7 +113,11 @@ class Environment:
     async def skip(self, duration: timedelta) -> None:
         """Let time pass, timer by timer."""
         until = self.clock.micros() + round(duration.total_seconds() * 1e6)
-        timers = self.engine.residence.timers
+        residence = self.engine.residence
+        timers = residence.timers
+        # A schedule that was just made must wait for its time first.
+        while not all(loop.is_pausing for loop in residence.beside):  # noqa: ASYNC110 - any of them may wake again
+            await asyncio.sleep(POLL_SECONDS)
         while (at := timers.next_at()) is not None and at <= until:
             self.clock.skip_to(at)
             timers.fire_due()

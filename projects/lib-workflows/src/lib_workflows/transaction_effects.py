@@ -8,6 +8,7 @@ from lib_events.statement import Write
 from lib_workflows.completion import Completion, complete_cancelled, completed, failed
 from lib_workflows.driver import Pending
 from lib_workflows.errors import LifeOver
+from lib_workflows.exits import calling
 from lib_workflows.history import transaction_signature
 from lib_workflows.operation import RunTransaction, RunUndo
 from lib_workflows.run_logs import Place, logged_at
@@ -31,7 +32,7 @@ def queue_transaction(
     """Run `function(connection, *args)` once everything before it is durable; one at a time of a run."""
 
     def call(connection: Connection) -> Completion:
-        value = function(connection, *args)
+        value = calling(function, connection, *args)
         if isinstance(pending.operation, RunUndo):
             return completed(pending, None)
         signature = transaction_signature(function)

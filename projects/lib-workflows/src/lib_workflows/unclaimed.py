@@ -1,4 +1,4 @@
-"""Runs that nobody takes: their workflow's version, or their queue, is held by no worker that lives. Said aloud."""
+"""Runs that nobody takes: no worker that lives holds their version, serves their queue, and has the tags they need."""
 
 import logging
 from typing import NamedTuple
@@ -8,7 +8,8 @@ from sqlalchemy import func, select
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
-from lib_workflows.tables import runs
+from lib_workflows.tables import runs, schedules
+from lib_workflows.workflow import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -35,35 +36,74 @@ def unclaimed_runs(connection: Connection, before: int) -> list[Unclaimed]:
     return [Unclaimed(*tuple(row)) for row in connection.execute(waiting.group_by(*kind))]
 
 
+def late_schedules(connection: Connection, before: int) -> list[tuple[str, str]]:
+    """The schedules, and their workflows, that should have started a run before `before`: nobody here can."""
+    query = select(schedules.c.name, schedules.c.workflow)
+    late = query.where(schedules.c.fire_at < before, schedules.c.paused.is_(False)).order_by(schedules.c.name)
+    return [(row.name, row.workflow) for row in connection.execute(late)]
+
+
 class UnclaimedAlarm(Loop):
     """Looks once a minute, reads only, and says the same at most once an hour."""
 
-    def __init__(self, database: Database, clock: Clock, *, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        registry: Registry | None = None,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         super().__init__(name="alarm of unclaimed runs")
         self._database = database
         self._clock = clock
+        self._registry = registry or Registry.of([])
         self._look_seconds = look_seconds
-        self._said: dict[tuple[str, int, str], int] = {}
+        self._said: dict[tuple[object, ...], int] = {}
 
     async def run(self) -> None:
         """Look, again and again."""
         while True:
             await self.pause(self._look_seconds)
             now = self._clock.micros()
-            for found in await self._database.read(unclaimed_runs, now - int(LATE_SECONDS * 1e6)):
+            before = now - int(LATE_SECONDS * 1e6)
+            for found in await self._database.read(unclaimed_runs, before):
                 self._say(found, now)
+            for name, workflow in await self._database.read(late_schedules, before):
+                self._say_late(name, workflow, now)
 
     def _say(self, found: Unclaimed, now: int) -> None:
-        kind = (found.workflow, found.version, found.queue)
-        if now - self._said.get(kind, 0) < REPEAT_SECONDS * 1e6:
+        if not self._is_new((found.workflow, found.version, found.queue), now):
             return
-        self._said[kind] = now
         logger.error(
             "%d run(s) of workflow %s version %d in queue %s have been due for %d s and nobody takes them; start a "
-            "worker that holds that version and serves that queue, or cancel them",
+            "worker that holds that version and serves that queue%s, or cancel them",
             found.number,
             found.workflow,
             found.version,
             found.queue,
             (now - found.since) // 1_000_000,
+            self._tags_of(found),
         )
+
+    def _say_late(self, name: str, workflow: str, now: int) -> None:
+        if self._is_new((name,), now):
+            logger.error(
+                "schedule %s is due and nobody starts its run; start a worker that holds workflow %s, or pause it",
+                name,
+                workflow,
+            )
+
+    def _is_new(self, what: tuple[object, ...], now: int) -> bool:
+        """Whether it has not been said of late."""
+        if now - self._said.get(what, 0) < REPEAT_SECONDS * 1e6:
+            return False
+        self._said[what] = now
+        return True
+
+    def _tags_of(self, found: Unclaimed) -> str:
+        """What the worker must have beside, as far as this process knows."""
+        if not self._registry.holds(found.workflow, found.version):
+            return ""
+        requires = self._registry.find(found.workflow, found.version).requires
+        return f", with the tags {', '.join(sorted(requires))}" if requires else ""

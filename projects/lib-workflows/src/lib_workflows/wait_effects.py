@@ -116,17 +116,17 @@ def _expire(executor: "Executor", pending: Pending) -> None:
             executor.turn()
 
     executor.disarm(pending.path)
-    _close_approval(executor, pending, pending.path, closed)
+    close_approval(executor, pending.path, pending.path, closed)
 
 
 def withdraw_approval(executor: "Executor", pending: Pending) -> None:
     """Nobody needs to decide any more. The run does not end before that is said: nobody would say it after a crash."""
-    _close_approval(executor, pending, f"{pending.path}/withdrawal", lambda _: executor.turn())
+    close_approval(executor, pending.path, f"{pending.path}/withdrawal", lambda _: executor.turn())
 
 
-def _close_approval(executor: "Executor", pending: Pending, name: str, then: Callable[[bool], None]) -> None:
+def close_approval(executor: "Executor", path: str, name: str, then: Callable[[bool], None]) -> None:
     """Close an approval once everything before is durable; under way as `name` until then."""
-    approval = approval_id(executor.run.id, pending.path, executor.stored.life)
+    approval = approval_id(executor.run.id, path, executor.stored.life)
 
     async def close() -> None:
         try:

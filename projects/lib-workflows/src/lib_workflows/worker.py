@@ -8,7 +8,7 @@ commits in flight, and sets its runs free then. On SQLite the file's lock says t
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ from lib_workflows.durations import check_seconds
 from lib_workflows.errors import DefinitionError
 from lib_workflows.run_record import RunRecord
 from lib_workflows.tables import runs, workers
+from lib_workflows.workflow import Workflow
 
 if TYPE_CHECKING:
     from lib_workflows.lease import Renewal
@@ -197,10 +198,25 @@ def held_runs(connection: Connection, owner: str) -> list[str]:
 
 
 class Capability(NamedTuple):
-    """Which runs a process can run: the versions it holds, and the queues it serves (None: every queue)."""
+    """Which runs a process can run: the versions it holds, and the queues it serves (None: every queue).
+
+    What a workflow requires of its worker is known where it is held: a worker that lacks a tag does not count it as
+    held, and the claim need not ask.
+    """
 
     held: Sequence[tuple[str, int]]
     queues: Collection[str] | None = None
+
+    @classmethod
+    def of(
+        cls, workflows: Iterable[Workflow[*tuple[Any, ...], Any]], queues: Collection[str] | None, tags: frozenset[str]
+    ) -> "Capability":
+        """Of a process that holds `workflows` and has `tags`."""
+        return cls([(entry.name, entry.version) for entry in workflows if entry.requires <= tags], queues)
+
+    def includes(self, workflow: str, version: int, queue: str) -> bool:
+        """Whether it can run such a run."""
+        return (workflow, version) in self.held and (self.queues is None or queue in self.queues)
 
 
 class Claimed(NamedTuple):

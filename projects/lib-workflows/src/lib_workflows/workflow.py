@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from lib_events.event import EventType
 from lib_workflows.codec import Codec, Signature
 from lib_workflows.context import Context
 from lib_workflows.errors import DefinitionError, UnknownWorkflow
+from lib_workflows.timing import At, Cron, Every, Timing
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 DEFAULT_QUEUE = "default"
@@ -29,6 +30,8 @@ class Workflow[*In, R]:
         on: tuple[EventType[Any], ...],
         type: str,  # noqa: A002 - the word of the catalogue
         errors: tuple[type[Exception], ...],
+        schedule: Timing | None = None,
+        requires: frozenset[str] = frozenset(),
     ) -> None:
         self.function = function
         self.name = name
@@ -37,6 +40,8 @@ class Workflow[*In, R]:
         self.on = on
         self.type = type
         self.errors = errors
+        self.schedule = schedule
+        self.requires = requires
         self.description = inspect.getdoc(function) or ""
         self.signature = Signature(function, f"workflow {name}").drop_first()
         self.__doc__ = function.__doc__
@@ -106,18 +111,34 @@ def workflow(
     on: EventType[Any] | Sequence[EventType[Any]] = (),
     type: str = "workflow",  # noqa: A002 - the word of the catalogue
     errors: tuple[type[Exception], ...] = (),
+    schedule: Timing | None = None,
+    requires: Collection[str] = (),
 ) -> _WorkflowDecorator:
     """Make an `async def` a workflow: it takes the context and at most one input, and returns any typed value.
 
     Runs of one `version` finish on it: several versions of a name may be registered at once. `on` starts exactly
     one run for each event of that type, with the event's payload as input. `type` is a word for the catalogue
     ("orchestrated saga"), the docstring is its description. Exceptions in `errors` reach callers as themselves.
+    `schedule` (`Cron("0 6 * * *")`) starts a run, without input, at each of its times; the schedule has the workflow's
+    name. Runs begin and go on only on workers that have every tag in `requires` ({"gpu"}).
     """
     triggers = (on,) if isinstance(on, EventType) else tuple(on)
 
     def decorate[*A, R](function: Callable[[Context, *A], Coroutine[Any, Any, R]]) -> Workflow[*A, R]:
         _check(function, name, version, triggers)
-        return Workflow(function, name=name, version=version, queue=queue, on=triggers, type=type, errors=errors)
+        made = Workflow(
+            function,
+            name=name,
+            version=version,
+            queue=queue,
+            on=triggers,
+            type=type,
+            errors=errors,
+            schedule=schedule,
+            requires=check_worker_tags(requires, f"requires of workflow {name}"),
+        )
+        _check_schedule(made)
+        return made
 
     return decorate
 
@@ -135,6 +156,27 @@ def _check(function: Callable[..., Any], name: str, version: int, triggers: tupl
     for trigger in triggers:
         if trigger.packed:
             raise DefinitionError(f"workflow {name} must start on an event with a row of its own, got {trigger!r}")
+
+
+def check_worker_tags(tags: Collection[str], what: str) -> frozenset[str]:
+    """The tags that a worker has or a workflow requires; raises `DefinitionError`."""
+    if isinstance(tags, str) or not all(isinstance(tag, str) and NAME_PATTERN.fullmatch(tag) for tag in tags):
+        raise DefinitionError(f"{what} must be a set of names that match {NAME_PATTERN.pattern}, got {tags!r:.100}")
+    return frozenset(tags)
+
+
+def _check_schedule(workflow: Workflow[*tuple[Any, ...], Any]) -> None:
+    if workflow.schedule is None:
+        return
+    if not isinstance(workflow.schedule, Cron | Every | At):
+        raise DefinitionError(
+            f"schedule of workflow {workflow.name} must be Cron(…), Every(…) or At(…), got {workflow.schedule!r:.80}"
+        )
+    if not workflow.input_is_optional:
+        raise DefinitionError(
+            f"workflow {workflow.name} must do without input to declare a schedule; give it a default, or make the "
+            "schedule with its input"
+        )
 
 
 @dataclass(frozen=True, slots=True)

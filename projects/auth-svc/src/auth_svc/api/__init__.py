@@ -2,9 +2,27 @@
 
 from starlette.routing import BaseRoute
 
-from auth_svc.api import access_requests, audit, clients, keys, registration_tokens, users
+from auth_svc.api import (
+    access_requests,
+    audit,
+    clients,
+    factors,
+    groups,
+    invitations,
+    keys,
+    registration_tokens,
+    resources,
+    roles,
+    transfer,
+    upstreams,
+    user_sessions,
+    users,
+)
 
-RESOURCES = (users, clients, registration_tokens, keys, audit, access_requests)
+RESOURCES = (
+    *(users, user_sessions, factors, invitations, groups, roles, resources),
+    *(clients, registration_tokens, upstreams, keys, audit, transfer, access_requests),
+)
 
 
 def rest_routes() -> list[BaseRoute]:

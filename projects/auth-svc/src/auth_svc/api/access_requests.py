@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from auth_svc import access_requests
-from auth_svc.access_requests import AccessRequest, AccessRequestRejected
 from auth_svc.api.views import WITHOUT_NUL, Body
+from auth_svc.people import access_requests
+from auth_svc.people.access_requests import AccessRequest, AccessRequestRejected
 from auth_svc.service import service_of
 from lib_auth.principal import MEMBER, Principal
 from lib_events.clock import to_datetime

@@ -2,18 +2,25 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, FastAPI, Path, Query, Request
+from sqlalchemy.exc import IntegrityError
+from starlette.responses import Response
 
 from auth_svc.api.views import WITHOUT_NUL
+from auth_svc.clients.client import ClientRejected
+from auth_svc.endpoints.oauth_http import NO_STORE
+from auth_svc.people.accounts import AccountRejected, AccountUnknown
+from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
 from auth_svc.service import service_of
 from lib_auth.principal import ADMIN, Principal
-from lib_events.problem import Problem
+from lib_events.problem import REQUEST_PREFIX, Problem, problem_response, request_id
 
 PAGE = 100
 
 
-async def administrator(request: Request) -> Principal:
-    """Let in whoever has both the scope and the role `admin`."""
+async def administrator(request: Request, response: Response) -> Principal:
+    """Let in whoever has both the scope and the role `admin`; what they are answered is for nobody's cache."""
+    response.headers.update(NO_STORE)
     guard = service_of(request).admin_guard
     principal = await guard.authenticate(request)
     guard.authorise(principal, scope=ADMIN, role=ADMIN)
@@ -23,6 +30,7 @@ async def administrator(request: Request) -> Principal:
 Limit = Annotated[int, Query(ge=1, le=500)]
 Named = Annotated[str, Path(pattern=WITHOUT_NUL)]
 Cursor = Annotated[str | None, Query(pattern=WITHOUT_NUL)]
+Text = Annotated[str | None, Query(max_length=254, pattern=WITHOUT_NUL)]
 Line = Annotated[int, Query(ge=1, lt=2**63)]
 Administrator = Annotated[Principal, Depends(administrator)]
 
@@ -31,3 +39,32 @@ def invalid(field: str, detail: str) -> Problem:
     """The refusal of an input whose `field` is at fault."""
     errors = [{"pointer": f"/{field}", "detail": detail}]
     return Problem(422, "invalid-input", "The input is not valid", f"/{field}: {detail}", errors=errors)
+
+
+async def change_refused(request: Request, error: Exception) -> Response:
+    """Exception handler for what a change can meet."""
+    return problem_response(_problem_of(error), REQUEST_PREFIX + request_id(request))
+
+
+def install_change_handlers(app: FastAPI) -> None:
+    """Make a problem document of each error of `auth_svc.rights.changes` and of accounts and clients."""
+    kinds = (ChangeRejected, AccountRejected, ClientRejected, NotThere, AccountUnknown, ChangeConflicts, IntegrityError)
+    for kind in kinds:
+        app.add_exception_handler(kind, change_refused)
+
+
+def _problem_of(error: Exception) -> Problem:
+    match error:
+        case ChangeRejected() | AccountRejected() | ClientRejected():
+            return invalid(error.field, error.detail)
+        case NotThere():
+            return Problem(404, f"{error.kind}-unknown", detail=str(error))
+        case AccountUnknown():
+            return Problem(404, "user-unknown", detail=str(error))
+        case ChangeConflicts():
+            return Problem(409, error.reason, detail=str(error))
+        case IntegrityError():
+            # A check before passed, so somebody was faster; the database let one of the two through.
+            text = "somebody else changed this at the same moment; look at it and try again"
+            return Problem(409, "changed-meanwhile", detail=text)
+    raise error

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from auth_svc.api.views import WITHOUT_NUL, Body
-from auth_svc.client import ACCESS_TOKEN_SECONDS, BY_KEY, CODE, GRANT_TYPES, REFRESH, Client
+from auth_svc.clients.client import ACCESS_TOKEN_SECONDS, BY_KEY, CODE, GRANT_TYPES, REFRESH, Client
 from lib_events.clock import to_datetime
 
 SAME_NAME = (

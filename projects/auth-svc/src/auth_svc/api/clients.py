@@ -4,13 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 
-from auth_svc import clients, opaque
+from auth_svc import opaque
 from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, administrator, invalid
 from auth_svc.api.client_views import ClientBody, ClientPatch, ClientView, as_columns
 from auth_svc.api.views import WITHOUT_NUL, Page
-from auth_svc.client import Client, ClientRejected
-from auth_svc.client_keys import KeysRejected, read_key_set
-from auth_svc.clients import ClientUnknown
+from auth_svc.clients import clients
+from auth_svc.clients.client import Client, ClientRejected
+from auth_svc.clients.clients import ClientUnknown
+from auth_svc.clients.keys import KeysRejected, read_key_set
 from auth_svc.service import AuthService, service_of
 from lib_events.problem import Problem
 
@@ -116,6 +117,8 @@ def _changeable(client: Client) -> Client:
     if client.origin == "own":
         detail = f"the client {client.id!r} is one of our own: this release and its settings say what it is"
         raise Problem(409, "own-client", detail=detail)
+    if client.resource is not None:
+        raise Problem(409, "resource-client", detail=f"the client {client.id!r} belongs to its resource; change that")
     return client
 
 

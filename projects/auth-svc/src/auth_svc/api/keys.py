@@ -7,9 +7,9 @@ from pydantic import BaseModel
 
 from auth_svc.api.administrator import Administrator, Named, administrator
 from auth_svc.api.views import Body, Page
-from auth_svc.key_rotation import KeyRotation, KeyState
+from auth_svc.protocol.key_rotation import KeyRotation, KeyState
+from auth_svc.protocol.signing_keys import KeyUnknown, SigningKey
 from auth_svc.service import service_of
-from auth_svc.signing_keys import KeyUnknown, SigningKey
 from lib_events.clock import to_datetime
 from lib_events.problem import Problem
 

@@ -3,13 +3,14 @@
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from auth_svc import opaque, registration_tokens
+from auth_svc import opaque
 from auth_svc.api.administrator import Administrator, Named, administrator, invalid
 from auth_svc.api.views import WITHOUT_NUL, Body, Page
-from auth_svc.client_metadata import OPEN_SCOPES
-from auth_svc.families import MICROS
-from auth_svc.registration_tokens import RegistrationToken
-from auth_svc.resources import ALL_SCOPES
+from auth_svc.clients import registration_tokens
+from auth_svc.clients.metadata import OPEN_SCOPES
+from auth_svc.clients.registration_tokens import RegistrationToken
+from auth_svc.protocol.families import MICROS
+from auth_svc.rights.resources import ALL_SCOPES
 from auth_svc.service import service_of
 from lib_events.clock import to_datetime
 from lib_events.problem import Problem

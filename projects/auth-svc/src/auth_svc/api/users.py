@@ -5,22 +5,36 @@ import secrets
 from fastapi import APIRouter, Depends, Request
 from pydantic import SecretStr
 
-from auth_svc import accounts
-from auth_svc.accounts import Account, AccountRejected, NewAccount
-from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, Named, administrator, invalid
-from auth_svc.api.views import Page, PasswordBody, RolesBody, UserBody, UserView
-from auth_svc.passwords import PasswordRejected, PasswordsBusy
+from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, Named, Text, administrator, invalid
+from auth_svc.api.views import Page, PasswordBody, RolesBody, UserBody, UserChanges, UserView
+from auth_svc.audit import Actor
+from auth_svc.people import account_changes, accounts, own_data
+from auth_svc.people.account_changes import Search, State
+from auth_svc.people.accounts import Account, AccountUnknown, NewAccount
+from auth_svc.people.own_data import LastAdministrator
+from auth_svc.people.passwords import PasswordRejected, PasswordsBusy
+from auth_svc.rights import groups, roles
 from auth_svc.service import AuthService, service_of
-from lib_auth.principal import ADMIN
+from lib_events.database import Connection
 from lib_events.problem import Problem
 
 router = APIRouter(prefix="/v1/admin", tags=["users"], dependencies=[Depends(administrator)])
 
 
 @router.get("/users")
-async def list_users(request: Request, cursor: Cursor = None, limit: Limit = PAGE) -> Page[UserView]:
-    """List users by user name."""
-    found = await service_of(request).database.read(accounts.page, cursor, limit)
+async def list_users(
+    request: Request,
+    *,
+    q: Text = None,
+    role: Text = None,
+    group: Text = None,
+    state: State | None = None,
+    cursor: Cursor = None,
+    limit: Limit = PAGE,
+) -> Page[UserView]:
+    """List users by user name: those with `q` in their name or e-mail address, a role, in a group, in a state."""
+    search = Search(text=q, role=role, group=group, state=state)
+    found = await service_of(request).database.read(account_changes.page, search, cursor, limit)
     more = accounts.username_key(found[-1].username) if len(found) == limit else None
     return Page(items=[UserView.of(account) for account in found], next_cursor=more)
 
@@ -30,37 +44,60 @@ async def create_user(request: Request, body: UserBody, by: Administrator) -> Us
     """Make a user."""
     service = service_of(request)
     password, generated = _password(body.password)
-    try:
-        kept = await _hash(service, password)
-        new = NewAccount(body.username, kept, body.email, frozenset(body.roles))
-        account = await service.database.transact(accounts.register, new, service.actor(request, by.subject))
-    except AccountRejected as error:
-        raise invalid(error.field, error.detail) from error
+    kept = await _hash(service, password, body.username, body.email or "")
+    new = NewAccount(body.username, kept, body.email, frozenset(body.roles), body.name)
+    account = await service.database.transact(_register, new, service.actor(request, by.subject))
+    service.postman.wake()
     return UserView.of(account, generated)
 
 
 @router.get("/users/{user}")
 async def show_user(request: Request, user: Named) -> UserView:
     """Show a user, by id or user name."""
-    return UserView.of(await _find(service_of(request), user))
+    return UserView.of(await find_user(service_of(request), user))
+
+
+@router.patch("/users/{user}")
+async def change_user(request: Request, user: Named, body: UserChanges, by: Administrator) -> UserView:
+    """Set a user's name or e-mail address."""
+    service = service_of(request)
+    account = await find_user(service, user)
+    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    actor = service.actor(request, by.subject)
+    return UserView.of(await service.database.transact(account_changes.edit, account.id, changes, actor))
+
+
+@router.delete("/users/{user}", status_code=204)
+async def delete_user(request: Request, user: Named, by: Administrator) -> None:
+    """Delete a user and everything that is theirs; what they were signed in to ends."""
+    service = service_of(request)
+    account = await find_user(service, user)
+    if account.id == by.subject:
+        raise Problem(409, "own-account", detail="you cannot delete yourself; ask another administrator")
+    try:
+        await service.database.transact(own_data.delete_account, account.id, service.actor(request, by.subject))
+    except LastAdministrator as error:
+        raise Problem(409, "last-administrator", detail="somebody else must administer first") from error
 
 
 @router.post("/users/{user}/reset-password")
 async def reset_password(request: Request, user: Named, body: PasswordBody, by: Administrator) -> UserView:
     """Set a new password; everything the user was signed in to ends."""
     service = service_of(request)
-    account = await _find(service, user)
+    account = await find_user(service, user)
     password, generated = _password(body.password)
-    kept = await _hash(service, password)
+    kept = await _hash(service, password, *account.names)
     actor = service.actor(request, by.subject)
-    return UserView.of(await service.database.transact(accounts.set_password, account.id, kept, actor), generated)
+    changed = await service.database.transact(accounts.set_password, account.id, kept, actor)
+    service.postman.wake()
+    return UserView.of(changed, generated)
 
 
 @router.post("/users/{user}/disable")
 async def disable_user(request: Request, user: Named, by: Administrator) -> UserView:
     """Stop a user from signing in and end everything they are signed in to."""
     service = service_of(request)
-    account = await _find(service, user)
+    account = await find_user(service, user)
     if account.id == by.subject:
         raise Problem(409, "own-account", detail="you cannot disable yourself; ask another administrator")
     return UserView.of(
@@ -72,7 +109,7 @@ async def disable_user(request: Request, user: Named, by: Administrator) -> User
 async def enable_user(request: Request, user: Named, by: Administrator) -> UserView:
     """Let a disabled user sign in again."""
     service = service_of(request)
-    account = await _find(service, user)
+    account = await find_user(service, user)
     return UserView.of(await service.database.transact(accounts.enable, account.id, service.actor(request, by.subject)))
 
 
@@ -80,22 +117,31 @@ async def enable_user(request: Request, user: Named, by: Administrator) -> UserV
 async def set_roles(request: Request, user: Named, body: RolesBody, by: Administrator) -> UserView:
     """Set what a user may do; what is taken away ends at once."""
     service = service_of(request)
-    account = await _find(service, user)
-    if account.id == by.subject and ADMIN not in body.roles:
-        raise Problem(409, "own-account", detail="you cannot take the role admin from yourself")
+    account = await find_user(service, user)
     actor = service.actor(request, by.subject)
-    try:
-        changed = await service.database.transact(accounts.set_roles, account.id, frozenset(body.roles), actor)
-    except AccountRejected as error:
-        raise invalid(error.field, error.detail) from error
-    return UserView.of(changed)
+    return UserView.of(await service.database.transact(_set_roles, account.id, frozenset(body.roles), actor))
 
 
-async def _find(service: AuthService, user: str) -> Account:
+def _register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
+    account = accounts.register(connection, new, actor)
+    roles.check_known(connection, account.roles)
+    return account
+
+
+def _set_roles(connection: Connection, user_id: str, wanted: frozenset[str], actor: Actor) -> Account:
+    before = accounts.existing(connection, user_id)
+    roles.check_known(connection, wanted - before.roles)
+    account = accounts.set_roles(connection, user_id, wanted, actor)
+    groups.keep_own_access(connection, actor)
+    return account
+
+
+async def find_user(service: AuthService, user: str) -> Account:
+    """Return a user by id or user name; raises `AccountUnknown`."""
     account = await service.database.read(accounts.find, user)
     account = account or await service.database.read(accounts.find_by_username, user)
     if account is None:
-        raise Problem(404, "user-unknown", detail=f"there is no user {user!r}; list them with: evs admin user list")
+        raise AccountUnknown(f"there is no user {user!r}; list them with: evs admin user list")
     return account
 
 
@@ -107,9 +153,9 @@ def _password(given: SecretStr | None) -> tuple[str, str | None]:
     return generated, generated
 
 
-async def _hash(service: AuthService, password: str) -> str:
+async def _hash(service: AuthService, password: str, *context: str) -> str:
     try:
-        return await service.passwords.hash(password)
+        return await service.passwords.hash(password, context=context)
     except PasswordRejected as error:
         raise invalid("password", str(error)) from error
     except PasswordsBusy as error:

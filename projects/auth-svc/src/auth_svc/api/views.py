@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from auth_svc.accounts import Account
-from auth_svc.passwords import LONGEST
+from auth_svc.people.accounts import Account
+from auth_svc.people.passwords import LONGEST
 from lib_auth.principal import MEMBER
 from lib_events.clock import to_datetime
 
@@ -23,8 +23,17 @@ class UserBody(Body):
 
     username: str = Field(min_length=1, max_length=64)
     email: str | None = Field(default=None, max_length=254)
+    name: str | None = Field(default=None, max_length=80)
     password: SecretStr | None = Field(default=None, max_length=LONGEST)
     roles: list[str] = Field(default=[MEMBER], max_length=20)
+
+
+class UserChanges(Body):
+    """What of a user to set; what is left out stays."""
+
+    username: str = Field(default="", min_length=1, max_length=64)
+    name: str | None = Field(default=None, max_length=80)
+    email: str | None = Field(default=None, max_length=254)
 
 
 class PasswordBody(Body):
@@ -44,8 +53,12 @@ class UserView(BaseModel):
 
     id: str
     username: str
+    name: str | None
     email: str | None
+    email_verified: bool
     roles: list[str]
+    groups: list[str]
+    effective_roles: list[str]  # with those of the groups; what these include comes on top
     enabled: bool
     created_at: str
     password: str | None = None  # only in the answer that made it
@@ -56,8 +69,12 @@ class UserView(BaseModel):
         return cls(
             id=account.id,
             username=account.username,
+            name=account.name,
             email=account.email,
+            email_verified=account.email_verified,
             roles=sorted(account.roles),
+            groups=sorted(account.groups),
+            effective_roles=sorted(account.effective_roles),
             enabled=account.enabled,
             created_at=to_datetime(account.created_at).isoformat(),
             password=password,
@@ -65,15 +82,40 @@ class UserView(BaseModel):
 
 
 class AuditLine(BaseModel):
-    """Who did what, when and from where."""
+    """Who did what, when and from where; with its place in the chain as soon as it has one."""
 
     id: int
+    position: int | None
     at: str
     who: str | None
     what: str
     about: str | None
     address: str | None
     detail: dict[str, Any]
+    hash: str | None
+
+
+class ChainPlace(BaseModel):
+    """A place in the audit's chain: keep it elsewhere, and a cut tail is found by it."""
+
+    position: int
+    hash: str
+
+
+class ChainHead(ChainPlace):
+    """Where the audit's chain ends, where it begins, and how many lines wait to be chained."""
+
+    anchor: ChainPlace
+    anchored_at: str | None
+    waiting: int
+
+
+class ChainPage(BaseModel):
+    """Lines in the chain's order; the first one continues `start`."""
+
+    start: ChainPlace
+    items: list[AuditLine]
+    next_cursor: str | None = None
 
 
 class Page[T](BaseModel):

@@ -1,31 +1,64 @@
 """`/oauth2/authorize` and the consent form: load, decide, and let the browser go where the decision says."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, authorization, consents, effects, pushed_requests
-from auth_svc.authorization import AuthorizationRows, ConsentNeeded, Outcome, Refused, SendBack, SignInNeeded
-from auth_svc.client import Client
-from auth_svc.client_documents import DocumentRejected
-from auth_svc.consents import Consent
-from auth_svc.effects import Effect
+from auth_svc.audit import Actor
+from auth_svc.clients.client import Client
+from auth_svc.clients.documents import DocumentRejected
 from auth_svc.endpoints.oauth_http import REPEATABLE
+from auth_svc.factors import held
 from auth_svc.pages.consent import consent_page
 from auth_svc.parameters import read_form
-from auth_svc.pushed_requests import PREFIX
+from auth_svc.people import accounts, consents
+from auth_svc.people.consents import Consent
+from auth_svc.protocol import authorization, effects, pushed_requests
+from auth_svc.protocol.authorization import (
+    AuthorizationRows,
+    ConsentNeeded,
+    FactorNeeded,
+    Outcome,
+    Refused,
+    SendBack,
+    SignInNeeded,
+    StepNeeded,
+)
+from auth_svc.protocol.effects import Effect
+from auth_svc.protocol.pushed_requests import PREFIX
+from auth_svc.protocol.token_rows import usable_client
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
-from auth_svc.site.browser import PageRefused, Visitor, read_page_form, read_pairs, redirect, render, visitor_of
-from auth_svc.token_rows import usable_client
+from auth_svc.site.browser import (
+    PageRefused,
+    Visitor,
+    read_page_form,
+    read_pairs,
+    redirect,
+    render,
+    set_up_url,
+    step_up_url,
+    visitor_of,
+)
 from lib_events.database import Connection
 
 PATH = "/oauth2/authorize"
 MAX_QUERY = 8_192
 
 type Pairs = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What an authorization request names, and who looks."""
+
+    client_id: str | None
+    request_uri: str | None  # of a pushed request
+    visitor: Visitor
+    two_factor_roles: Sequence[str]
 
 
 async def authorize(request: Request) -> Response:
@@ -60,7 +93,7 @@ async def consent(request: Request) -> Response:
         return await _act(request, query, visitor, authorization.deny(service.issuer, pairs, rows, now))
     asked = authorization.decide(service.issuer, pairs, rows, now)
     outcome = authorization.decide(service.issuer, pairs, rows, now, consented=True)
-    allowed = asked if isinstance(asked, ConsentNeeded) and asked.client.consent == "once" else None
+    allowed = asked if isinstance(asked, ConsentNeeded) else None
     return await _act(request, query, visitor, outcome, allowed=allowed)
 
 
@@ -69,7 +102,8 @@ async def load(service: AuthService, pairs: Pairs, visitor: Visitor) -> Authoriz
     named = dict(reversed(pairs))
     request_uri = named.get("request_uri", "")
     pushed = request_uri if request_uri.startswith(PREFIX) else None
-    return await service.database.read(_load, named.get("client_id"), pushed, visitor, service.issuer.is_loopback)
+    asked = _Asked(named.get("client_id"), pushed, visitor, tuple(service.settings.require_second_factor))
+    return await service.database.look(_load, asked, service.issuer.is_loopback)
 
 
 async def client_behind(service: AuthService, way_on: str) -> tuple[str | None, tuple[str, ...]]:
@@ -94,6 +128,10 @@ async def _act(
             raise PageRefused(400, "That request is not right", text, code=error)
         case SignInNeeded(wanted, _):
             return redirect(f"/login?next={quote(f'{PATH}?{wanted}', safe='')}")
+        case StepNeeded(wanted, level):
+            return redirect(step_up_url(f"{PATH}?{wanted}", level))
+        case FactorNeeded(wanted):
+            return redirect(set_up_url(f"{PATH}?{wanted}"))
         case ConsentNeeded(client, account, scopes, _, redirect_uri):
             page = consent_page(
                 csrf=visitor.csrf,
@@ -102,6 +140,7 @@ async def _act(
                 username=account.username,
                 scopes=scopes,
                 origin=_vouching_host(client, redirect_uri),
+                descriptions=service_of(request).issuer.resources.descriptions,
             )
             return render(request, page, visitor=visitor, form_targets=(redirect_uri,))
         case SendBack(location, wanted_effects):
@@ -111,36 +150,43 @@ async def _act(
 async def _send_back(
     request: Request, location: str, wanted: Sequence[Effect], allowed: ConsentNeeded | None
 ) -> Response:
-    service, now = service_of(request), _now(request)
-    if wanted and not await service.database.transact(_commit, wanted, allowed, now):
+    service = service_of(request)
+    actor = service.actor(request, allowed.account.id if allowed else None)
+    if wanted and not await service.database.transact(_commit, wanted, allowed, actor):
         raise PageRefused(409, "You were signed out meanwhile", "Sign in again from the application you came from.")
     return redirect(location)
 
 
-def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNeeded | None, now: int) -> bool:
+def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNeeded | None, actor: Actor) -> bool:
     if allowed is not None:
         accounts.lock(connection, allowed.account.id)  # before their session: another browser may allow the same now
-    if effects.commit(connection, wanted, now) is not None:
+    if effects.commit(connection, wanted, actor.at) is not None:
         return False
     if allowed is not None:
         given = Consent(allowed.scopes, frozenset(allowed.resources))
-        consents.remember(connection, allowed.account.id, allowed.client.id, given, now)
+        consents.give(connection, allowed.account.id, allowed.client, given, actor)
     return True
 
 
 def _load(
     connection: Connection,
-    client_id: str | None,
-    request_uri: str | None,
-    visitor: Visitor,
+    asked: _Asked,
     loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
 ) -> AuthorizationRows:
-    client = usable_client(connection, client_id, loopback)
-    remembered = None
-    if client is not None and visitor.account is not None:
-        remembered = consents.find(connection, visitor.account.id, client.id)
-    pushed = pushed_requests.find(connection, request_uri) if request_uri else None
-    return AuthorizationRows(client, visitor.session, visitor.account, remembered, pushed)
+    client = usable_client(connection, asked.client_id, loopback)
+    account = asked.visitor.account
+    pushed = pushed_requests.find(connection, asked.request_uri) if asked.request_uri else None
+    if client is None or account is None:
+        return AuthorizationRows(client, asked.visitor.session, account, pushed=pushed)
+    return AuthorizationRows(
+        client,
+        asked.visitor.session,
+        account,
+        consent=consents.find(connection, account.id, client.id),
+        pushed=pushed,
+        factors=held.of_user(connection, account.id),
+        needs_two=held.are_required(account, asked.two_factor_roles),
+    )
 
 
 def _vouching_host(client: Client, redirect_uri: str) -> str | None:

@@ -1,16 +1,16 @@
 """What clients discover: the endpoints, what they support, and the public keys. Readable from any web page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from auth_svc.approvals import APP_SERVICE, ApprovalDecided
-from auth_svc.client import ANY_CLIENT, CONFIDENTIAL, GRANT_TYPES, ID_TOKEN_ALGORITHMS
-from auth_svc.client_assertion import ALGORITHMS as ASSERTION_ALGORITHMS
-from auth_svc.issuer import Issuer
-from auth_svc.resources import ADMIN_PATH, ADMIN_SCOPES, ALL_SCOPES
+from auth_svc.clients.assertion import ALGORITHMS as ASSERTION_ALGORITHMS
+from auth_svc.clients.client import ANY_CLIENT, CONFIDENTIAL, GRANT_TYPES, ID_TOKEN_ALGORITHMS
+from auth_svc.factors.assurance import LEVELS
+from auth_svc.people.approvals import APP_SERVICE, ApprovalDecided
+from auth_svc.protocol.issuer import Issuer
 from auth_svc.service import service_of
 from auth_svc.settings import SERVICE, AuthSettings
 from lib_auth import events as account_events
@@ -43,7 +43,7 @@ async def admin_resource(request: Request) -> Response:
         {
             "resource": issuer.resources.admin,
             "authorization_servers": [issuer.url],
-            "scopes_supported": sorted(ADMIN_SCOPES),
+            "scopes_supported": sorted(_scopes_of(issuer, issuer.resources.admin)),
             "bearer_methods_supported": ["header"],
             "resource_name": "AuthService administration",
         }
@@ -71,7 +71,7 @@ def describe(issuer: Issuer, settings: AuthSettings) -> dict[str, Any]:
         "device_authorization_endpoint": f"{oauth2}/device_authorization",
         "end_session_endpoint": f"{oauth2}/logout",
         "pushed_authorization_request_endpoint": f"{oauth2}/par",
-        "scopes_supported": sorted(ALL_SCOPES),
+        "scopes_supported": sorted(issuer.resources.scopes),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(GRANT_TYPES),
@@ -79,6 +79,7 @@ def describe(issuer: Issuer, settings: AuthSettings) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": ANY_CLIENT,
         "revocation_endpoint_auth_methods_supported": ANY_CLIENT,
         "introspection_endpoint_auth_methods_supported": CONFIDENTIAL,
+        "acr_values_supported": list(LEVELS),
         "subject_types_supported": ["public"],
         "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
         "revocation_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
@@ -90,16 +91,21 @@ def describe(issuer: Issuer, settings: AuthSettings) -> dict[str, Any]:
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
         "claims_supported": [
-            *("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "sid"),
-            *("name", "preferred_username", "updated_at", "email", "email_verified"),
+            *("iss", "sub", "aud", "exp", "iat", "auth_time", "acr", "amr", "nonce", "at_hash", "sid"),
+            *("name", "preferred_username", "updated_at", "email", "email_verified", "groups"),
         ],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "authorization_response_iss_parameter_supported": True,
         "claims_parameter_supported": False,
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,
-        "protected_resources": [issuer.resources.app, issuer.url + ADMIN_PATH],
+        "protected_resources": list(issuer.resources.identifiers),
     }
+
+
+def _scopes_of(issuer: Issuer, identifier: str) -> Iterable[str]:
+    resource = issuer.resources.find(identifier)
+    return resource.scopes if resource is not None else ()
 
 
 def _public(document: Mapping[str, Any]) -> Response:

@@ -6,9 +6,10 @@ from urllib.parse import urlencode, urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc.client import Client
-from auth_svc.id_token_hint import read_id_token_hint
+from auth_svc.clients.client import Client
 from auth_svc.pages.notices import sign_out_page, signed_out_page
+from auth_svc.protocol.id_token_hint import read_id_token_hint
+from auth_svc.protocol.token_rows import usable_client
 from auth_svc.service import AuthService, service_of
 from auth_svc.site.account import end_and_record
 from auth_svc.site.browser import (
@@ -22,7 +23,6 @@ from auth_svc.site.browser import (
     sign_out_browser,
     visitor_of,
 )
-from auth_svc.token_rows import usable_client
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,15 @@ from authlib.oauth2.rfc6749 import InvalidClientError, OAuth2Error
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from auth_svc import effects, token_rows
-from auth_svc.client import ANY_CLIENT, Client
-from auth_svc.effects import Effect
+from auth_svc.clients.client import ANY_CLIENT, Client
 from auth_svc.parameters import ParametersRejected, named_client, read_form
-from auth_svc.protocol import Protocol
-from auth_svc.protocol_request import BASIC_CHALLENGE, Answer, ProtocolRequest
+from auth_svc.protocol import effects, token_rows
+from auth_svc.protocol.effects import Effect
+from auth_svc.protocol.protocol import Protocol
+from auth_svc.protocol.request import BASIC_CHALLENGE, Answer, ProtocolRequest
+from auth_svc.protocol.token_rows import TokenRows
 from auth_svc.rate_limits import Attempts, TooManyAttempts, network_of
 from auth_svc.service import AuthService, act_as, address_of, service_of
-from auth_svc.token_rows import TokenRows
 
 # RFC 6749 section 5.1: answers with tokens, and errors of such requests, are never stored.
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
@@ -95,7 +95,7 @@ def limited(request: Request, limits: Attempts) -> None:
 async def authenticate(service: AuthService, request: Request, protocol_request: ProtocolRequest) -> Client:
     """Return the client that proves who it is; raises `ProtocolRefused`."""
     client_id = named_client(request.headers, protocol_request.form)
-    loaded = await service.database.read(token_rows.usable_client, client_id, service.issuer.is_loopback)
+    loaded = await service.database.look(token_rows.usable_client, client_id, service.issuer.is_loopback)
     rows = TokenRows(client=loaded, client_keys=await service.client_keys.of(loaded))
     protocol = Protocol(service.issuer, rows, service.clock.micros())
     try:

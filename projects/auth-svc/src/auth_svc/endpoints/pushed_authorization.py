@@ -4,19 +4,19 @@ from authlib.oauth2.rfc6749 import OAuth2Error
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import authorization, effects, pushed_requests
-from auth_svc.authorization import AuthorizationRows
-from auth_svc.client import Client
-from auth_svc.client_documents import DocumentRejected
-from auth_svc.effects import Effect
+from auth_svc.clients.client import Client
+from auth_svc.clients.documents import DocumentRejected
 from auth_svc.endpoints.oauth_http import REPEATABLE, ProtocolRefused, authenticate, limited, refusal, respond
 from auth_svc.parameters import read_form
-from auth_svc.protocol import Protocol
-from auth_svc.protocol_request import Answer, ProtocolRequest
-from auth_svc.pushed_requests import UNTIL_BEGUN_SECONDS, Pairs
+from auth_svc.protocol import authorization, effects, pushed_requests
+from auth_svc.protocol.authorization import AuthorizationRows
+from auth_svc.protocol.effects import Effect
+from auth_svc.protocol.protocol import Protocol
+from auth_svc.protocol.pushed_requests import UNTIL_BEGUN_SECONDS, Pairs
+from auth_svc.protocol.request import Answer, ProtocolRequest
+from auth_svc.protocol.token_rows import TokenRows
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
-from auth_svc.token_rows import TokenRows
 from lib_events.database import Connection
 
 AUTHENTICATION = frozenset(("client_secret", "client_assertion", "client_assertion_type"))

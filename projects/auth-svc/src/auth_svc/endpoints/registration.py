@@ -7,10 +7,11 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from auth_svc import clients, opaque, registration_tokens
+from auth_svc import opaque
 from auth_svc.audit import Actor
-from auth_svc.client import BY_SECRET, CREDENTIALS, Client
-from auth_svc.client_metadata import (
+from auth_svc.clients import clients, registration_tokens
+from auth_svc.clients.client import BY_SECRET, CREDENTIALS, Client
+from auth_svc.clients.metadata import (
     OPEN_GRANTS,
     ClientMetadata,
     MetadataRejected,
@@ -20,7 +21,7 @@ from auth_svc.client_metadata import (
     to_client,
 )
 from auth_svc.endpoints.oauth_http import NO_STORE, ProtocolRefused, in_words, limited, refusal
-from auth_svc.protocol_request import Answer
+from auth_svc.protocol.request import Answer
 from auth_svc.service import AuthService, act_as, service_of
 from lib_auth.credentials import read_credentials
 from lib_events.database import Connection
@@ -49,7 +50,7 @@ async def register(request: Request) -> Response:
         service.settings.client_registration == "token" and initial is None
     ):
         raise ProtocolRefused(_unauthorised("Ask an administrator for an initial access token."))
-    limited(request, service.registration_limits)
+    limited(request, service.client_limits)
     try:
         metadata = read_metadata(await _read_json(request))
         secret = opaque.new_secret() if metadata.token_endpoint_auth_method in BY_SECRET else None

@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auth_svc.endpoints.oauth_http import NO_STORE, authenticate, refusal, respond
-from auth_svc.families import MICROS
 from auth_svc.parameters import SECONDS
-from auth_svc.protocol_request import ProtocolRequest
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.request import ProtocolRequest
 from auth_svc.service import AuthService, service_of
 from lib_auth.revocations import EVENT_TYPES, Revocation, revocations_of
 from lib_events.database import Connection

@@ -6,8 +6,10 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import effects, token_rows
-from auth_svc.effects import (
+from auth_svc.endpoints.oauth_http import REPEATABLE, limited, refusal, respond
+from auth_svc.parameters import named_client, read_form
+from auth_svc.protocol import effects, token_rows
+from auth_svc.protocol.effects import (
     Effect,
     Raced,
     TellIssued,
@@ -17,11 +19,9 @@ from auth_svc.effects import (
     UseRefreshToken,
     issued_event,
 )
-from auth_svc.endpoints.oauth_http import REPEATABLE, limited, refusal, respond
-from auth_svc.parameters import named_client, read_form
-from auth_svc.protocol import Protocol
-from auth_svc.protocol_request import Answer, ProtocolRequest
-from auth_svc.resources import TargetInvalid
+from auth_svc.protocol.protocol import Protocol
+from auth_svc.protocol.request import Answer, ProtocolRequest
+from auth_svc.rights.resources import TargetInvalid
 from auth_svc.service import AuthService, act_as, service_of
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal
@@ -80,7 +80,7 @@ async def device_authorization(request: Request) -> Response:
 async def _load(service: AuthService, wanted: ProtocolRequest) -> Protocol:
     client_id = named_client(wanted.headers, wanted.form)
     subject = await _subject(service, wanted.form.get("subject_token"))
-    rows = await service.database.read(token_rows.load, client_id, wanted.form, subject, service.issuer.is_loopback)
+    rows = await service.database.look(token_rows.load, client_id, wanted.form, subject, service.issuer.is_loopback)
     rows = replace(rows, client_keys=await service.client_keys.of(rows.client))
     return Protocol(service.issuer, rows, service.clock.micros())
 

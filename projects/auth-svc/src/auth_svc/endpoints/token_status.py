@@ -5,17 +5,19 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, token_rows
-from auth_svc.accounts import Account
-from auth_svc.client import Client
-from auth_svc.effects import Effect, KillFamily, RevokeToken
+from auth_svc.clients.client import Client
 from auth_svc.endpoints.oauth_http import ClientRequest, ProtocolRefused, read_client_request, refusal, respond
 from auth_svc.endpoints.token import commit
-from auth_svc.families import MICROS
+from auth_svc.factors.assurance import claims_of
 from auth_svc.grants.token_exchange import acting
-from auth_svc.protocol_request import Answer
+from auth_svc.people import accounts
+from auth_svc.people.accounts import Account
+from auth_svc.protocol import families, token_rows
+from auth_svc.protocol.effects import Effect, KillFamily, RevokeToken
+from auth_svc.protocol.families import MICROS, Family
+from auth_svc.protocol.request import Answer
+from auth_svc.protocol.token_rows import RefreshToken
 from auth_svc.service import AuthService
-from auth_svc.token_rows import RefreshToken
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal
 from lib_events.clock import to_micros
@@ -36,7 +38,8 @@ async def introspect(request: Request) -> Response:
         return respond(await _introspect_refresh_token(asked, token))
     if not _may_see(asked.client, principal):
         return respond(INACTIVE)
-    return respond(Answer(200, _describe(asked.service, principal)))
+    family = await asked.service.database.read(families.find, principal.family_id) if principal.family_id else None
+    return respond(Answer(200, _describe(asked.service, principal, family)))
 
 
 async def revoke(request: Request) -> Response:
@@ -75,7 +78,7 @@ def _may_see(client: Client, principal: Principal) -> bool:
     return principal.client_id == client.id or (client.resource is not None and client.resource == principal.audience)
 
 
-def _describe(service: AuthService, principal: Principal) -> dict[str, Any]:
+def _describe(service: AuthService, principal: Principal, family: Family | None) -> dict[str, Any]:
     members = {
         "active": True,
         "iss": service.issuer.url,
@@ -84,6 +87,7 @@ def _describe(service: AuthService, principal: Principal) -> dict[str, Any]:
         "client_id": principal.client_id,
         "scope": " ".join(sorted(principal.scopes)),
         "roles": sorted(principal.roles),
+        "permissions": service.issuer.permissions(principal.roles, principal.audience) or None,
         "username": principal.username,
         "jti": principal.token_id,
         "sid": principal.session_id,
@@ -93,6 +97,8 @@ def _describe(service: AuthService, principal: Principal) -> dict[str, Any]:
         "cnf": None if principal.key_thumbprint is None else {"jkt": principal.key_thumbprint},
         "act": acting(principal.actors),
     }
+    if family is not None:  # RFC 9470 section 6.2
+        members |= {"auth_time": family.authenticated_at // MICROS, **claims_of(family.methods)}
     return {name: value for name, value in members.items() if value is not None}
 
 

@@ -3,10 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from auth_svc import accounts
-from auth_svc.accounts import Account
 from auth_svc.endpoints.oauth_http import NO_STORE
 from auth_svc.parameters import FORM, read_form
+from auth_svc.people import accounts
+from auth_svc.people.accounts import Account
 from auth_svc.service import service_of
 from lib_auth.access_token import TokenRejected
 from lib_auth.credentials import Credentials, read_credentials
@@ -26,7 +26,7 @@ async def userinfo(request: Request) -> Response:
     try:
         principal = await service.verifier.verify(credentials.token)
         service.sender.check(request, credentials, principal)
-        account = _person(await service.database.read(accounts.find, principal.subject))
+        account = _person(await service.database.look(accounts.find, principal.subject))
     except TokenRejected as error:
         return _refuse(401, challenge(error, scheme=credentials.scheme))
     if not principal.has_scope("openid"):

@@ -2,8 +2,8 @@
 
 from authlib.oauth2.rfc6749 import InvalidScopeError, grants
 
-from auth_svc.client import CONFIDENTIAL
-from auth_svc.decision import Decision
+from auth_svc.clients.client import CONFIDENTIAL
+from auth_svc.protocol.decision import Decision
 
 
 class ClientCredentialsGrant(grants.ClientCredentialsGrant):  # type: ignore[misc]

@@ -6,14 +6,15 @@ from typing import Any
 from authlib.oauth2.rfc6749 import InvalidRequestError, grants
 from authlib.oauth2.rfc7636 import CodeChallenge, create_s256_code_challenge
 
-from auth_svc import families, opaque
-from auth_svc.accounts import Account, enabled
-from auth_svc.client import ANY_CLIENT, Client
-from auth_svc.decision import Decision
-from auth_svc.effects import KillFamily, SaveCode, StartFamily, UseCode
-from auth_svc.families import MICROS
-from auth_svc.protocol_request import ProtocolRequest
-from auth_svc.token_rows import Code
+from auth_svc import opaque
+from auth_svc.clients.client import ANY_CLIENT, Client
+from auth_svc.people.accounts import Account, enabled
+from auth_svc.protocol import families
+from auth_svc.protocol.decision import Decision
+from auth_svc.protocol.effects import KillFamily, SaveCode, StartFamily, UseCode
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.request import ProtocolRequest
+from auth_svc.protocol.token_rows import Code
 
 CODE_SECONDS = 60
 
@@ -69,6 +70,7 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
             resources=server.resources,
             session_id=server.session_id,
             authenticated_at=server.authenticated_at,
+            methods=server.methods,
             now=server.now,
         )
         server.effects.append(StartFamily(family, server.session_id))

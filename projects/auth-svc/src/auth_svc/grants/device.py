@@ -7,14 +7,14 @@ from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidScopeError, Unautho
 from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE, DeviceAuthorizationEndpoint, DeviceCodeGrant
 
 from auth_svc import opaque
-from auth_svc.accounts import Account, enabled
-from auth_svc.client import ANY_CLIENT, Client
-from auth_svc.decision import Decision
-from auth_svc.device_codes import new_user_code
-from auth_svc.effects import DevicePolled, SaveDeviceCode, UseDeviceCode
-from auth_svc.families import MICROS
-from auth_svc.protocol_request import ProtocolRequest
-from auth_svc.token_rows import DeviceCode
+from auth_svc.clients.client import ANY_CLIENT, Client
+from auth_svc.people.accounts import Account, enabled
+from auth_svc.protocol.decision import Decision
+from auth_svc.protocol.device_codes import new_user_code
+from auth_svc.protocol.effects import DevicePolled, SaveDeviceCode, UseDeviceCode
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.request import ProtocolRequest
+from auth_svc.protocol.token_rows import DeviceCode
 
 DEVICE_SECONDS = 600
 DEVICE_INTERVAL_SECONDS = 5

@@ -4,12 +4,13 @@ from typing import Any
 
 from authlib.oidc.core.grants.code import OpenIDToken
 
-from auth_svc.accounts import Account
-from auth_svc.client import Client
-from auth_svc.decision import Decision
-from auth_svc.families import MICROS
-from auth_svc.issuer import ID_TOKEN_SECONDS
-from auth_svc.token_rows import Code
+from auth_svc.clients.client import Client
+from auth_svc.factors.assurance import claims_of
+from auth_svc.people.accounts import Account
+from auth_svc.protocol.decision import Decision
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.issuer import ID_TOKEN_SECONDS
+from auth_svc.protocol.token_rows import Code
 
 
 class IdTokens(OpenIDToken):  # type: ignore[misc]
@@ -43,7 +44,7 @@ class IdTokens(OpenIDToken):  # type: ignore[misc]
             "exp": seconds + ID_TOKEN_SECONDS,
         }
         if server.family is not None:
-            claims["auth_time"] = server.family.authenticated_at // MICROS
+            claims |= {"auth_time": server.family.authenticated_at // MICROS, **claims_of(server.family.methods)}
             if server.family.session_id is not None:
                 claims["sid"] = server.family.session_id
         return claims

@@ -5,12 +5,12 @@ import secrets
 from authlib.oauth2.rfc6749 import grants
 
 from auth_svc import opaque
-from auth_svc.accounts import Account, enabled
-from auth_svc.client import ANY_CLIENT
-from auth_svc.decision import Decision
-from auth_svc.effects import KillFamily, UseRefreshToken
-from auth_svc.families import MICROS
-from auth_svc.token_rows import RefreshToken
+from auth_svc.clients.client import ANY_CLIENT
+from auth_svc.people.accounts import Account, enabled
+from auth_svc.protocol.decision import Decision
+from auth_svc.protocol.effects import KillFamily, UseRefreshToken
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.token_rows import RefreshToken
 
 
 class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]

@@ -6,9 +6,9 @@ from typing import Any, Final
 from authlib.oauth2.rfc6749 import InvalidRequestError, InvalidScopeError, UnauthorizedClientError
 from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin
 
-from auth_svc.accounts import enabled
-from auth_svc.client import CONFIDENTIAL, EXCHANGE, Client
-from auth_svc.decision import Decision
+from auth_svc.clients.client import CONFIDENTIAL, EXCHANGE, Client
+from auth_svc.people.accounts import enabled
+from auth_svc.protocol.decision import Decision
 from lib_auth.principal import Principal
 
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name

@@ -7,7 +7,13 @@ import htpy as h
 
 from auth_svc.pages.layout import page
 
-SECTIONS: Final[tuple[tuple[str, str], ...]] = (("/account", "Profile"),)
+SECTIONS: Final[tuple[tuple[str, str], ...]] = (
+    ("/account", "Profile"),
+    ("/account/security", "Security"),
+    ("/account/sessions", "Devices"),
+    ("/account/apps", "Connected apps"),
+    ("/account/data", "Your data"),
+)
 
 
 def account_section(title: str, path: str, *content: h.Node) -> h.Element:

@@ -1,22 +1,29 @@
 """The pages on which people allow a program to act for them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import htpy as h
 
 from auth_svc.pages.layout import button, field, form, hidden, icon, notice, page
-from auth_svc.resources import DESCRIPTIONS
+from auth_svc.rights.resources import DESCRIPTIONS
 
 
 def consent_page(
-    *, csrf: str, query: str, client: str, username: str, scopes: Iterable[str], origin: str | None = None
+    *,
+    csrf: str,
+    query: str,
+    client: str,
+    username: str,
+    scopes: Iterable[str],
+    descriptions: Mapping[str, str] = DESCRIPTIONS,
+    origin: str | None = None,
 ) -> h.Element:
     """Ask whether a client may have what it wants; `origin` is the host that vouches for one we have not made."""
     return page(
         "Allow access?",
         h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
         origin and h.p(".notice", role="note")[icon("alert"), h.span["Run by ", h.strong[origin], ", not by us."]],
-        scope_list(scopes),
+        scope_list(scopes, descriptions),
         form(
             "/consent",
             csrf,
@@ -59,7 +66,13 @@ def device_code_page(*, csrf: str, user_code: str = "", error: str | None = None
 
 
 def device_confirmation_page(
-    *, csrf: str, user_code: str, client: str, username: str, scopes: Iterable[str]
+    *,
+    csrf: str,
+    user_code: str,
+    client: str,
+    username: str,
+    scopes: Iterable[str],
+    descriptions: Mapping[str, str] = DESCRIPTIONS,
 ) -> h.Element:
     """Ask whether this is the device that the person holds (RFC 8628 section 5.4)."""
     return page(
@@ -67,7 +80,7 @@ def device_confirmation_page(
         h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
         h.p(".device-code", aria_label=f"Code {user_code}")[icon("device"), user_code],
         h.p["Go on only if your device shows exactly this code now."],
-        scope_list(scopes),
+        scope_list(scopes, descriptions),
         form(
             "/device",
             csrf,
@@ -80,7 +93,7 @@ def device_confirmation_page(
     )
 
 
-def scope_list(scopes: Iterable[str]) -> h.Element:
+def scope_list(scopes: Iterable[str], descriptions: Mapping[str, str] = DESCRIPTIONS) -> h.Element:
     """What is asked for, in words."""
     wanted = frozenset(scopes)
-    return h.ul(".scopes")[(h.li[icon("check"), text] for scope, text in DESCRIPTIONS.items() if scope in wanted)]
+    return h.ul(".scopes")[(h.li[icon("check"), text] for scope, text in descriptions.items() if scope in wanted)]

@@ -1,5 +1,6 @@
 """The frame of every page, and the pieces they share."""
 
+from datetime import datetime
 from typing import Final
 
 import htpy as h
@@ -50,7 +51,7 @@ def page(title: str, *content: h.Node, wide: bool = False) -> h.Element:
     ]
 
 
-def form(action: str, csrf: str, *content: h.Node, **attributes: str) -> h.Element:
+def form(action: str, csrf: str, *content: h.Node, **attributes: str | bool | None) -> h.Element:
     """A form that carries this browser's token."""
     return h.form(method="post", action=action, **attributes)[h.input(type="hidden", name="csrf", value=csrf), content]
 
@@ -90,3 +91,8 @@ def notice(text: str | None, *, kind: str = "error") -> h.Node:
 def button(text: str, *, kind: str = "primary", **attributes: str) -> h.Element:
     """A button that sends its form."""
     return h.button(type="submit", class_=f"button {kind}", **attributes)[text]
+
+
+def moment(at: datetime) -> h.Element:
+    """A time, for people and for programs."""
+    return h.time(datetime=at.isoformat(timespec="seconds"))[at.strftime("%d %b %Y, %H:%M UTC")]

@@ -16,9 +16,10 @@ def error_page(title: str, text: str, *, code: str | None = None) -> h.Element:
     )
 
 
-def done_page(title: str, text: str) -> h.Element:
-    """Say that all is well and nothing is left to do here."""
-    return page(title, h.p(".big-icon.done")[icon("check")], h.p[text])
+def done_page(title: str, text: str, *, way_on: tuple[str, str] | None = None) -> h.Element:
+    """Say that all is well; `way_on` is where people may go now, and how it is called."""
+    link = way_on and h.p(".aside")[h.a(href=way_on[0])[way_on[1]]]
+    return page(title, h.p(".big-icon.done")[icon("check")], h.p[text], link)
 
 
 def signed_out_page() -> h.Element:

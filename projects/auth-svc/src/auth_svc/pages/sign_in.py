@@ -1,11 +1,14 @@
 """The pages on which people sign in and make themselves an account."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import htpy as h
 
 from auth_svc.pages.layout import button, field, form, hidden, notice, page
+from auth_svc.pages.passkeys import passkey_form
+from auth_svc.pages.upstream import upstream_links
+from auth_svc.upstreams.providers import Upstream
 
 
 def sign_in_page(
@@ -16,6 +19,8 @@ def sign_in_page(
     username: str = "",
     error: str | None = None,
     registration: bool = False,
+    passkey_options: str | None = None,
+    upstreams: Sequence[Upstream] = (),
 ) -> h.Element:
     """Ask for user name and password."""
     to = h.p(".lead")["to go on to ", h.strong[client]] if client else h.p(".lead")["with your account"]
@@ -32,7 +37,7 @@ def sign_in_page(
                 "username",
                 type="text",
                 value=username,
-                autocomplete="username",
+                autocomplete="username webauthn" if passkey_options else "username",
                 autocapitalize="none",
                 spellcheck="false",
                 required=True,
@@ -48,6 +53,12 @@ def sign_in_page(
             ),
             button("Sign in"),
         ),
+        h.p(".aside")[h.a(href="/recover")["Forgot the password?"]],
+        passkey_options
+        and passkey_form(
+            "/login/passkey", csrf, passkey_options, "Sign in with a passkey", hidden("next", way_on), conditional=True
+        ),
+        upstream_links(upstreams, way_on),
         registration
         and h.p(".aside")["No account yet? ", h.a(href=f"/register?next={quote(way_on, safe='')}")["Make one"]],
     )
@@ -57,24 +68,25 @@ def registration_page(
     *,
     csrf: str,
     way_on: str,
-    username: str = "",
-    email: str = "",
-    field_errors: Mapping[str, str] | None = None,
+    typed: Mapping[str, str],
+    errors: Mapping[str, str],
     shortest: int,
 ) -> h.Element:
     """Ask for what an account needs."""
-    errors = field_errors or {}
+    invitation = typed.get("invitation")
     return page(
         "Make an account",
+        invitation and h.p(".lead")["You are invited. Choose how you will sign in."],
         form(
             "/register",
             csrf,
             hidden("next", way_on),
+            hidden("invitation", invitation or None),
             field(
                 "User name",
                 "username",
                 type="text",
-                value=username,
+                value=typed.get("username", ""),
                 autocomplete="username",
                 autocapitalize="none",
                 spellcheck="false",
@@ -82,11 +94,22 @@ def registration_page(
                 error=errors.get("username"),
             ),
             field(
+                "Name (optional)",
+                "name",
+                type="text",
+                value=typed.get("name", ""),
+                autocomplete="name",
+                maxlength="80",
+                hint="How others see you.",
+                error=errors.get("name"),
+            ),
+            field(
                 "E-mail (optional)",
                 "email",
                 type="email",
-                value=email,
+                value=typed.get("email", ""),
                 autocomplete="email",
+                hint="Needed to get a new password, should you forget yours.",
                 error=errors.get("email"),
             ),
             field(

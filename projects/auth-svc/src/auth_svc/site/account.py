@@ -1,72 +1,86 @@
-"""`/account`: who one is, where one is signed in, a new password, signing out."""
+"""`/account`: who one is, the address one is reached at, a new password, signing out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, sessions
-from auth_svc.accounts import Account
+from auth_svc import audit
 from auth_svc.audit import Actor
-from auth_svc.site.browser import Visitor, read_page_form, redirect, render, sign_out_browser, visitor_of
-from auth_svc.pages.account import account_page
+from auth_svc.pages.account import profile_page
 from auth_svc.pages.notices import signed_out_page
-from auth_svc.passwords import SHORTEST, PasswordRejected
-from auth_svc.service import address_of, service_of
-from auth_svc.sessions import Session
-from lib_events.clock import to_datetime
+from auth_svc.people import accounts, addresses, mail_links, profile, sessions
+from auth_svc.people.accounts import Account, AccountRejected
+from auth_svc.people.passwords import SHORTEST, PasswordRejected
+from auth_svc.service import service_of
+from auth_svc.site.browser import read_page_form, redirect, render, sign_out_browser
+from auth_svc.site.person import Person, doubt, for_people
 from lib_events.database import Connection
 
-BROWSERS = ("Firefox", "Edg", "Chrome", "Safari", "curl")  # in this order: they name one another
-SIGN_IN = "/login?next=%2Faccount"
+TOO_MANY_MAILS = "Enough mails were sent for now; look for them, or try again in an hour."
 
 
-async def account(request: Request) -> Response:
-    """Show the account."""
-    visitor = await visitor_of(request)
-    return redirect(SIGN_IN) if visitor.account is None else await _show(request, visitor, visitor.account)
+@for_people
+async def account(request: Request, person: Person) -> Response:
+    """Show who one is."""
+    return await _show(request, person)
 
 
-async def change_password(request: Request) -> Response:
-    """Check the current password and set a new one; every other sign-in ends."""
-    service, visitor = service_of(request), await visitor_of(request)
-    if visitor.account is None or visitor.session is None:
-        return redirect(SIGN_IN)
-    form = await read_page_form(request, visitor)
-    key, address = visitor.account.id, address_of(request)
-    service.sign_in_limits.begin(key, address)
-    if not await service.passwords.verify(form.get("current_password", ""), visitor.account.password_hash):
-        return await _show(request, visitor, visitor.account, error="The current password is wrong.", status=422)
-    service.sign_in_limits.succeeded(key, address)
+@for_people
+async def change_name(request: Request, person: Person) -> Response:
+    """Set how others call the person."""
+    service, form = service_of(request), await read_page_form(request, person.visitor)
+    actor = service.actor(request, person.account.id)
     try:
-        fresh = await service.passwords.hash(form.get("new_password", ""))
+        await service.database.transact(profile.set_name, person.account.id, form.get("name"), actor)
+    except AccountRejected as error:
+        return await _show(request, person, errors={"name": error.detail})
+    return await _show(request, person, done="Your name is saved.")
+
+
+@for_people
+async def change_email(request: Request, person: Person) -> Response:
+    """Ask the new address whether it is the person's; until it says so, the old one stays."""
+    service, form = service_of(request), await read_page_form(request, person.visitor)
+    email = form.get("email", "").strip()
+    try:
+        accounts.check_email(email)
+    except AccountRejected as error:
+        return await _show(request, person, errors={"email": error.detail})
+    if (wrong := await doubt(request, person, form.get("password", ""))) is not None:
+        return await _show(request, person, errors={"password": wrong})
+    actor = service.actor(request, person.account.id)
+    if not await service.database.transact(_ask_to_verify, person.account, email, actor):
+        return await _show(request, person, errors={"email": TOO_MANY_MAILS})
+    service.postman.wake()
+    return await _show(request, person, done=f"A mail to {email} is on its way. Follow the link in it within 24 hours.")
+
+
+@for_people
+async def change_password(request: Request, person: Person) -> Response:
+    """Check the current password and set a new one; every other sign-in ends."""
+    service, form = service_of(request), await read_page_form(request, person.visitor)
+    if (wrong := await doubt(request, person, form.get("current_password", ""))) is not None:
+        at = "current_password" if person.account.password_hash else "password"
+        return await _show(request, person, errors={at: wrong})
+    try:
+        fresh = await service.passwords.hash(form.get("new_password", ""), context=person.account.names)
     except PasswordRejected as error:
-        return await _show(request, visitor, visitor.account, error=str(error), status=422)
-    actor = service.actor(request, visitor.account.id)
-    if not await service.database.transact(_set_own_password, visitor.account.id, visitor.session.id, fresh, actor):
-        return redirect(SIGN_IN)
-    return await _show(request, visitor, visitor.account, done="The password is changed.")
+        return await _show(request, person, errors={"new_password": str(error)})
+    actor = service.actor(request, person.account.id)
+    if not await service.database.transact(_set_own_password, person.account.id, person.session.id, fresh, actor):
+        return redirect("/login?next=%2Faccount")
+    service.postman.wake()
+    return await _show(request, person, done="The password is changed.")
 
 
-async def end_session(request: Request) -> Response:
-    """Sign another browser out."""
-    service, visitor = service_of(request), await visitor_of(request)
-    if visitor.account is None:
-        return redirect(SIGN_IN)
-    form = await read_page_form(request, visitor)
-    actor = service.actor(request, visitor.account.id)
-    await service.database.transact(_end_own, form.get("session", ""), visitor.account.id, actor)
-    return redirect("/account")
-
-
-async def sign_out(request: Request) -> Response:
+@for_people
+async def sign_out(request: Request, person: Person) -> Response:
     """Sign this browser out."""
-    service, visitor = service_of(request), await visitor_of(request)
-    if visitor.account is None or visitor.session is None:
-        return redirect(SIGN_IN)
-    await read_page_form(request, visitor)
-    actor = service.actor(request, visitor.account.id)
-    await service.database.transact(end_and_record, visitor.session.id, actor)
+    service = service_of(request)
+    await read_page_form(request, person.visitor)
+    actor = service.actor(request, person.account.id)
+    await service.database.transact(end_and_record, person.session.id, actor)
     response = render(request, signed_out_page())
     sign_out_browser(response, service.issuer)
     return response
@@ -78,6 +92,13 @@ def end_and_record(connection: Connection, session_id: str, actor: Actor) -> Non
         audit.record(connection, actor, "session.ended", about=session_id)
 
 
+def _ask_to_verify(connection: Connection, account: Account, email: str, actor: Actor) -> bool:
+    if not addresses.ask(connection, account.id, account.username, email, actor.at):
+        return False
+    audit.record(connection, actor, "user.email-asked", about=account.id)
+    return True
+
+
 def _set_own_password(connection: Connection, user_id: str, session_id: str, fresh: str, actor: Actor) -> bool:
     """Set a password unless the sign-in that does so has ended meanwhile; returns whether it is set."""
     accounts.lock(connection, user_id)  # first the person, then their sessions: whoever ends them does the same
@@ -87,43 +108,21 @@ def _set_own_password(connection: Connection, user_id: str, session_id: str, fre
     return True
 
 
-def _end_own(connection: Connection, session_id: str, user_id: str, actor: Actor) -> None:
-    session = sessions.find(connection, session_id)
-    if session is not None and session.user_id == user_id:
-        end_and_record(connection, session_id, actor)
-
-
 async def _show(
-    request: Request,
-    visitor: Visitor,
-    account: Account,
-    *,
-    done: str | None = None,
-    error: str | None = None,
-    status: int = 200,
+    request: Request, person: Person, *, done: str | None = None, errors: Mapping[str, str] | None = None
 ) -> Response:
     service = service_of(request)
-    alive: Sequence[Session] = await service.database.read(sessions.alive_of_user, account.id, service.clock.micros())
-    page = account_page(
-        csrf=visitor.csrf,
-        username=account.username,
-        email=account.email,
-        roles=account.roles,
-        sessions=[_line(session, visitor) for session in alive],
+    fresh, waiting = await service.database.read(_load, person.account.id, service.clock.micros())
+    page = profile_page(
+        csrf=person.visitor.csrf,
+        account=fresh or person.account,
+        waiting=waiting,
         shortest=SHORTEST,
         done=done,
-        error=error,
+        errors=errors or {},
     )
-    return render(request, page, visitor=visitor, status=status)
+    return render(request, page, visitor=person.visitor, status=422 if errors else 200)
 
 
-def _line(session: Session, visitor: Visitor) -> dict[str, object]:
-    agent = session.user_agent or ""
-    browser = next((name for name in BROWSERS if name in agent), "Unknown browser")
-    return {
-        "id": session.id,
-        "browser": {"Edg": "Edge"}.get(browser, browser),
-        "address": session.address or "unknown address",
-        "since": to_datetime(session.authenticated_at),
-        "current": visitor.session is not None and session.id == visitor.session.id,
-    }
+def _load(connection: Connection, user_id: str, now: int) -> tuple[Account | None, str | None]:
+    return accounts.find(connection, user_id), mail_links.waiting_address(connection, user_id, now)

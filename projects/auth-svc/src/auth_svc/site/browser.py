@@ -5,22 +5,27 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import htpy as h
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from auth_svc import accounts, opaque, sessions
-from auth_svc.accounts import Account
-from auth_svc.issuer import Issuer
+from auth_svc import opaque
+from auth_svc.factors.sign_ins import LIFETIME_SECONDS as STEP_SECONDS
+from auth_svc.pages.account_frame import SECTIONS
 from auth_svc.parameters import ParametersRejected, check_once, parse
+from auth_svc.people import accounts, devices, sessions
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import LIFETIME_SECONDS, Session
+from auth_svc.protocol.issuer import Issuer
 from auth_svc.service import act_as, service_of
-from auth_svc.sessions import LIFETIME_SECONDS, Session
 from lib_events.database import Connection
 
 CSRF_FIELD = "csrf"
 GUEST_SECONDS = 3600
+UPSTREAM_SECONDS = 600
+WAYS_ON = frozenset(("/oauth2/authorize", "/device", *(path for path, _ in SECTIONS)))  # a sign-in leads to
 
 
 class PageRefused(Exception):
@@ -62,13 +67,36 @@ def guest_cookie_name(issuer: Issuer) -> str:
     return cookie_name(issuer) + "-guest"
 
 
+def step_cookie_name(issuer: Issuer) -> str:
+    """The cookie of a browser between the steps of a sign-in."""
+    return cookie_name(issuer) + "-step"
+
+
+def upstream_cookie_name(issuer: Issuer) -> str:
+    """The cookie of a browser that is on its way to another provider and back."""
+    return cookie_name(issuer) + "-upstream"
+
+
+def upstream_cookie_of(request: Request) -> str:
+    """What ties this browser to its way; empty when it is on none."""
+    return request.cookies.get(upstream_cookie_name(service_of(request).issuer), "")
+
+
+def step_cookie_of(request: Request) -> str:
+    """What ties this browser to its sign-in under way; empty when there is none."""
+    return request.cookies.get(step_cookie_name(service_of(request).issuer), "")
+
+
 async def visitor_of(request: Request) -> Visitor:
     """Return who looks; a guest without a cookie gets one from `render`."""
     service = service_of(request)
     cookie = request.cookies.get(cookie_name(service.issuer))
     if cookie is not None:
-        session, account = await service.database.read(_load, cookie)
-        if session is not None and account is not None and session.is_alive(service.clock.micros()):
+        session, account = await service.database.look(_load, cookie)
+        now = service.clock.micros()
+        if session is not None and account is not None and session.is_alive(now):
+            if now - (session.last_seen_at or 0) > devices.SEEN_EVERY_SECONDS * devices.MICROS:
+                await service.database.transact(devices.saw, session.id, now)
             act_as(account.id)
             return Visitor(cookie, session, account)
     return Visitor(request.cookies.get(guest_cookie_name(service.issuer)) or opaque.new_secret())
@@ -116,10 +144,11 @@ def render(
     visitor: Visitor | None = None,
     status: int = 200,
     form_targets: Iterable[str] = (),
+    scripted: bool = False,
 ) -> Response:
     """Answer with a page; `form_targets` are the URLs its forms may lead to beyond our own pages."""
     issuer, response = service_of(request).issuer, HTMLResponse(str(page), status)
-    _protect(response, form_targets)
+    _protect(response, form_targets, scripted=scripted)
     if issuer.secure:
         response.headers["strict-transport-security"] = "max-age=31536000"
     if visitor is not None and visitor.account is None and visitor.cookie is not None:
@@ -140,9 +169,34 @@ def sign_in_browser(response: Response, issuer: Issuer, cookie: str) -> None:
     response.delete_cookie(guest_cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
 
 
+def give_step_cookie(response: Response, issuer: Issuer, cookie: str) -> None:
+    """Tie the browser to its sign-in until the next step."""
+    _set(response, issuer, step_cookie_name(issuer), cookie, STEP_SECONDS)
+
+
+def take_step_cookie(response: Response, issuer: Issuer) -> None:
+    """The sign-in is complete."""
+    response.delete_cookie(step_cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
+
+
+def give_upstream_cookie(response: Response, issuer: Issuer, cookie: str) -> None:
+    """Tie the browser to its way to another provider and back."""
+    _set(response, issuer, upstream_cookie_name(issuer), cookie, UPSTREAM_SECONDS)
+
+
 def sign_out_browser(response: Response, issuer: Issuer) -> None:
     """Take the browser's session away."""
     response.delete_cookie(cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
+
+
+def step_up_url(target: str, level: str) -> str:
+    """Where somebody who is signed in proves one more factor on the way to `target`."""
+    return f"/login/step-up?{urlencode({'level': level, 'next': target})}"
+
+
+def set_up_url(target: str) -> str:
+    """Where somebody sets up a second factor on the way to `target`."""
+    return f"/account/security?{urlencode({'next': target})}"
 
 
 def way_on(wanted: str | None) -> str:
@@ -151,7 +205,7 @@ def way_on(wanted: str | None) -> str:
         parts = urlsplit(wanted or "")
     except ValueError:
         return "/account"
-    if not parts.scheme and not parts.netloc and parts.path in ("/oauth2/authorize", "/device", "/account"):
+    if not parts.scheme and not parts.netloc and parts.path in WAYS_ON:
         return parts.path + (f"?{parts.query}" if parts.query else "")
     return "/account"
 
@@ -161,10 +215,11 @@ def _load(connection: Connection, cookie: str) -> tuple[Session | None, Account 
     return session, accounts.find(connection, session.user_id) if session else None
 
 
-def _protect(response: Response, form_targets: Iterable[str]) -> None:
+def _protect(response: Response, form_targets: Iterable[str], *, scripted: bool) -> None:
     """Set the headers of every page."""
+    script = "script-src 'self'; " if scripted else ""
     policy = (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        f"default-src 'none'; {script}style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'; "
         f"form-action {' '.join(("'self'", *map(_form_source, form_targets)))}"
     )

@@ -5,13 +5,14 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import device_codes
-from auth_svc.accounts import Account
-from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of
 from auth_svc.pages.consent import device_code_page, device_confirmation_page
 from auth_svc.pages.notices import done_page
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import Session
+from auth_svc.protocol import device_codes
 from auth_svc.service import service_of
-from auth_svc.sessions import Session
+from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of
+from auth_svc.site.step_up import before_anything_else
 
 UNKNOWN = "No device is waiting with that code. Check it, or start again on the device."
 
@@ -21,6 +22,8 @@ async def device_form(request: Request) -> Response:
     visitor = await visitor_of(request)
     if visitor.account is None:
         return _to_sign_in(request)
+    if (first := await before_anything_else(request, visitor, _here(request))) is not None:
+        return first
     user_code = request.query_params.get("user_code", "")[:20]
     return render(request, device_code_page(csrf=visitor.csrf, user_code=user_code), visitor=visitor)
 
@@ -30,6 +33,8 @@ async def device(request: Request) -> Response:
     visitor = await visitor_of(request)
     if visitor.account is None or visitor.session is None:
         return _to_sign_in(request)
+    if (first := await before_anything_else(request, visitor, "/device")) is not None:
+        return first
     form = await read_page_form(request, visitor)
     # RFC 8628 section 5.1: every code that is tried counts, whatever is to be done with it.
     service_of(request).user_code_limits.begin(visitor.account.id)
@@ -55,6 +60,7 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
         client=waiting.client.name,
         username=account.username,
         scopes=waiting.scopes,
+        descriptions=service.issuer.resources.descriptions,
     )
     return render(request, page, visitor=visitor)
 
@@ -75,5 +81,8 @@ async def _deny(request: Request, account: Account, user_code: str) -> Response:
 
 
 def _to_sign_in(request: Request) -> Response:
-    query = f"?{request.url.query}" if request.url.query else ""
-    return redirect(f"/login?next={quote(f'/device{query}', safe='')}")
+    return redirect(f"/login?next={quote(_here(request), safe='')}")
+
+
+def _here(request: Request) -> str:
+    return "/device" + (f"?{request.url.query}" if request.url.query else "")

@@ -1,51 +1,106 @@
-"""The end of every sign-in: whoever proved who they are gets a session, and their browser its cookie."""
+"""The end of every sign-in: whoever proved enough of who they are gets a session, and their browser its cookie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, opaque, sessions
-from auth_svc.accounts import Account
+from auth_svc import audit, opaque
 from auth_svc.audit import Actor
+from auth_svc.factors import held, sign_ins
+from auth_svc.factors.assurance import PASSWORD, SEVERAL, acr_of
+from auth_svc.factors.sign_ins import SignIn
+from auth_svc.people import accounts, devices, sessions
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import Session
 from auth_svc.service import act_as, service_of
-from auth_svc.sessions import Session
-from auth_svc.site.browser import PageRefused, Visitor, redirect, sign_in_browser
+from auth_svc.site.browser import PageRefused, Visitor, give_step_cookie, redirect, set_up_url, sign_in_browser
 from lib_events.database import Connection
+
+SECOND_STEP = "/login/second"
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What a session is made with."""
+
+    cookie: str = field(repr=False)
+    before: Session | None  # what the browser had
+    user_agent: str
+    tells: bool  # whether a new device is worth a mail
+
+    @classmethod
+    def of(cls, request: Request, visitor: Visitor) -> "NewSession":
+        """The session that this browser may get."""
+        agent, tells = request.headers.get("user-agent", ""), service_of(request).settings.mail_new_devices
+        return cls(opaque.new_secret(), visitor.session, agent, tells)
 
 
 @dataclass(frozen=True, slots=True)
 class _Proven:
-    """A sign-in that is to become a session."""
+    """A first step of a sign-in that went well."""
 
-    account: Account  # as it was when the password was checked
-    before: Session | None  # what the browser had
-    cookie: str = field(repr=False)
-    user_agent: str
+    account: Account  # as it was when the step was checked
+    methods: tuple[str, ...]
+    way_on: str
+    new: NewSession
+    step_cookie: str = field(repr=False)
 
 
-async def start_session(request: Request, visitor: Visitor, account: Account, target: str) -> Response:
-    """Sign the browser in and send it on to `target`; raises `PageRefused` when the account was changed meanwhile."""
+async def start_session(
+    request: Request, visitor: Visitor, account: Account, target: str, *, methods: tuple[str, ...] = (PASSWORD,)
+) -> Response:
+    """Sign the browser in and send it on to `target`, by way of the second factor if the account has one.
+
+    Raises `PageRefused` when the account was changed meanwhile.
+    """
     service = service_of(request)
     act_as(account.id)
-    new = _Proven(account, visitor.session, opaque.new_secret(), request.headers.get("user-agent", ""))
-    if not await service.database.transact(_start, new, service.actor(request, account.id)):
-        raise PageRefused(403, "You cannot sign in", "The account was changed meanwhile. Try again.")
-    response = redirect(target)
-    sign_in_browser(response, service.issuer, new.cookie)
+    proven = _Proven(account, methods, target, NewSession.of(request, visitor), opaque.new_secret())
+    roles = tuple(service.settings.require_second_factor)
+    outcome = await service.database.transact(_start, proven, roles, service.actor(request, account.id))
+    match outcome:
+        case "refused":
+            raise PageRefused(403, "You cannot sign in", "The account was changed meanwhile. Try again.")
+        case "second step":
+            response = redirect(SECOND_STEP)
+            give_step_cookie(response, service.issuer, proven.step_cookie)
+            return response
+    service.postman.wake()
+    response = redirect(set_up_url(target) if outcome == "factor needed" else target)
+    sign_in_browser(response, service.issuer, proven.new.cookie)
     return response
 
 
-def _start(connection: Connection, new: _Proven, actor: Actor) -> bool:
-    """Replace whatever session the browser had; False when what was checked is no longer so.
+def make_session(
+    connection: Connection, account: Account, methods: tuple[str, ...], new: NewSession, actor: Actor
+) -> None:
+    """Replace whatever session the browser had."""
+    if new.before is not None:
+        sessions.end(connection, new.before.id, "signed in again", actor.at)
+    audit.record(connection, actor, "session.started", about=account.id, acr=acr_of(methods))
+    if new.tells:
+        devices.tell_if_new(connection, account, new.user_agent, actor)
+    sessions.start(connection, new.cookie, account.id, actor, new.user_agent, methods=methods)
+
+
+type Outcome = Literal["refused", "second step", "factor needed", "started"]
+
+
+def _start(connection: Connection, proven: _Proven, roles: Sequence[str], actor: Actor) -> Outcome:
+    """Start a session, or keep what was proven until the second step; refuse when it is no longer so.
 
     Hashing takes a while. A password that was set meanwhile has ended every session of the old one, and must end this.
     """
-    account = accounts.lock(connection, new.account.id)
-    if account is None or not account.enabled or account.password_hash != new.account.password_hash:
-        return False
-    if new.before is not None:
-        sessions.end(connection, new.before.id, "signed in again", actor.at)
-    audit.record(connection, actor, "session.started", about=account.id)
-    sessions.start(connection, new.cookie, account.id, actor, new.user_agent)
-    return True
+    account = accounts.lock(connection, proven.account.id)
+    if account is None or not account.enabled or account.password_hash != proven.account.password_hash:
+        return "refused"
+    if SEVERAL not in proven.methods and held.of_user(connection, account.id).any:
+        sign_in = SignIn(opaque.digest(proven.step_cookie), account.id, proven.methods, proven.way_on)
+        sign_ins.begin(connection, sign_in, actor.at)
+        return "second step"
+    make_session(connection, account, proven.methods, proven.new, actor)
+    lacking = SEVERAL not in proven.methods and held.are_required(account, roles)
+    return "factor needed" if lacking else "started"

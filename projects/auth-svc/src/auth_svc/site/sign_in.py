@@ -5,29 +5,28 @@ from dataclasses import dataclass, field, replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc import accounts, audit, first_start, opaque, sessions
-from auth_svc.accounts import Account, AccountRejected, NewAccount, username_key
+from auth_svc import audit, first_start
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
-from auth_svc.site.new_session import start_session
+from auth_svc.pages.sign_in import sign_in_page
+from auth_svc.people import accounts
+from auth_svc.people.accounts import Account, username_key
+from auth_svc.rate_limits import TooManyAttempts
+from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
-    PageRefused,
     Visitor,
     read_page_form,
     read_pairs,
-    redirect,
     render,
-    sign_in_browser,
     visitor_of,
     way_on,
 )
-from auth_svc.pages.sign_in import registration_page, sign_in_page
-from auth_svc.passwords import SHORTEST, PasswordRejected
-from auth_svc.rate_limits import TooManyAttempts
-from auth_svc.service import AuthService, act_as, address_of, service_of
-from auth_svc.sessions import Session
+from auth_svc.site.ceremonies import options_to_sign_in
+from auth_svc.site.new_session import start_session
+from auth_svc.upstreams import providers
 from lib_events.database import Connection
 
+AGAIN = "That is a change to how you sign in. Confirm that it is you."
 WRONG = "The user name or the password is wrong."
 
 
@@ -45,7 +44,9 @@ async def sign_in_form(request: Request) -> Response:
     visitor = await visitor_of(request)
     target = way_on(request.query_params.get("next"))
     hint = dict(read_pairs(target.partition("?")[2])).get("login_hint", "")
-    return await _show(request, visitor, target, username=hint[:64])
+    again = AGAIN if "again" in request.query_params and visitor.account is not None else None
+    username = visitor.account.username if again and visitor.account is not None else hint[:64]
+    return await show(request, visitor, target, username=username, error=again)
 
 
 async def sign_in(request: Request) -> Response:
@@ -59,10 +60,10 @@ async def sign_in(request: Request) -> Response:
         account = await check_password(service, attempt.username, attempt.password)
     except TooManyAttempts as error:
         text = f"Too many attempts. Wait {error.wait} and try again."
-        return await _show(request, visitor, attempt.way_on, error=text, status=429, retry_after=error.retry_after)
+        return await show(request, visitor, attempt.way_on, error=text, status=429, retry_after=error.retry_after)
     if account is None:
         await service.database.transact(_record_failure, attempt.username, service.actor(request))
-        return await _show(request, visitor, attempt.way_on, username=attempt.username, error=WRONG, status=401)
+        return await show(request, visitor, attempt.way_on, username=attempt.username, error=WRONG, status=401)
     service.sign_in_limits.succeeded(key, address)
     first_start.forget_initial_password(service.settings, account.username)
     return await start_session(request, visitor, account, attempt.way_on)
@@ -75,13 +76,13 @@ async def check_password(service: AuthService, username: str, password: str) -> 
     if not await service.passwords.verify(password, kept):
         return None
     if account is not None and kept is not None and service.passwords.needs_rehash(kept):
-        fresh = await service.passwords.hash(password)
+        fresh = await service.passwords.rehash(password)
         await service.database.transact(accounts.rehash, account.id, kept, fresh)
         return replace(account, password_hash=fresh)
     return account
 
 
-async def _show(
+async def show(
     request: Request,
     visitor: Visitor,
     target: str,
@@ -91,17 +92,22 @@ async def _show(
     status: int = 200,
     retry_after: int | None = None,
 ) -> Response:
+    """Show the sign-in page."""
     service = service_of(request)
     client, targets = await client_behind(service, target)
+    passkey_options = options_to_sign_in(request, visitor)
     page = sign_in_page(
         csrf=visitor.csrf,
         way_on=target,
         client=client,
         username=username,
         error=error,
-        registration=service.settings.registration,
+        registration=service.settings.registration == "open",
+        passkey_options=passkey_options,
+        upstreams=await service.database.read(providers.every),
     )
-    response = render(request, page, visitor=visitor, status=status, form_targets=targets)
+    scripted = passkey_options is not None
+    response = render(request, page, visitor=visitor, status=status, form_targets=targets, scripted=scripted)
     if retry_after is not None:
         response.headers["retry-after"] = str(retry_after)
     return response

@@ -2,12 +2,11 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from cli_proj import moments
 from cli_proj.api import path_of
 from cli_proj.commands import run_compare, run_logs, run_steer
 from cli_proj.exit_codes import ExitCode
@@ -16,7 +15,7 @@ from cli_proj.messages import message, printable
 from cli_proj.options import Options
 from cli_proj.output import Output
 from cli_proj.printing import write
-from cli_proj.run_input import from_parameters, read_value
+from cli_proj.run_input import input_of, read_pair
 from cli_proj.run_view import COLUMNS, show_end, show_run
 from cli_proj.session import Session, connected
 from cli_proj.timeline import Timeline, event_line
@@ -27,8 +26,6 @@ for steer in run_steer.COMMANDS:
     app.command(steer)
 app.command(run_logs.logs)
 app.command(run_compare.compare)
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @app.command
@@ -76,12 +73,12 @@ async def start(
         raise usage("--timeout must be used with --wait or --watch: without them nothing is waited for")
     async with connected(options) as session:
         body: dict[str, Any] = {"workflow": workflow}
-        if (given := await _input(session, workflow, input, parameter)) is not None:
+        if (given := await input_of(session, workflow, input, parameter)) is not None:
             body["input"] = given
         if id is not None:
             body["id"] = id
         if tag:
-            body["tags"] = dict(_pair(text, "--tag") for text in tag)
+            body["tags"] = dict(read_pair(text, option="--tag") for text in tag)
         if delay:
             body["delay_seconds"] = delay
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
@@ -134,7 +131,7 @@ async def list_runs(
             workflow=workflow,
             tag=tag.replace("=", ":", 1) if tag else None,
             q=query,
-            since=_moment(since),
+            since=moments.read(since, option="--since"),
             mine="true" if mine else None,
         )
         session.output.items(items, COLUMNS, empty="there are no such runs")
@@ -179,15 +176,6 @@ async def watch(
         return await _follow(session, run, quiet=False, timeout=timeout)
 
 
-async def _input(session: Session, workflow: str, given: str | None, parameters: Sequence[str]) -> Any:
-    if given is not None and parameters:
-        raise usage("--input and -p must not be used together; put everything into one of them")
-    if given is not None:
-        return read_value(given, option="--input")
-    schema = (await session.app.get(path_of("workflows", workflow)))["input_schema"]
-    return None if schema is None and not parameters else from_parameters(parameters, schema)
-
-
 async def _follow(session: Session, run: dict[str, Any], *, quiet: bool, timeout: float | None) -> int:  # noqa: ASYNC109
     """Follow a run as the output asks for; Ctrl-C leaves it alone and says how to come back."""
     output = session.output
@@ -229,23 +217,3 @@ def _line_teller(output: Output) -> Any:
             output.record(event)
 
     return tell
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise usage(f"{option} must be name=value, got {text!r}")
-    return name, value
-
-
-def _moment(text: str | None) -> str | None:
-    """Read `30m` or an RFC 3339 time."""
-    if text is None:
-        return None
-    try:
-        if text[-1:] in UNITS and text[:-1].isdecimal():
-            return (datetime.now(UTC) - timedelta(seconds=int(text[:-1]) * UNITS[text[-1]])).isoformat()
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.astimezone()).isoformat()
-    except (ValueError, OverflowError):
-        raise usage(f"--since must be 30m, 2h, 1d or a time such as 2026-01-31T12:00:00Z, got {text!r}") from None

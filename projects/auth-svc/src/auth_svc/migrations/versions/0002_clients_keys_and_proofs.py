@@ -74,3 +74,22 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
     )
     op.create_index("logout_deliveries_next", "logout_deliveries", ["next_at"])
+
+
+def downgrade() -> None:
+    for table in ("logout_deliveries", "registration_tokens", "proofs", "pushed_requests"):
+        op.drop_table(table)
+    for index in ("families_client", "families_started_in"):
+        op.drop_index(index, "families")
+    for table, columns in {
+        "signing_keys": ("algorithm", "sealed_key", "active_from", "revoked_at"),
+        "refresh_tokens": ("salt",),
+        "codes": ("key_thumbprint",),
+        "families": ("started_in", "key_thumbprint"),
+        "clients": (
+            *("auth_method", "jwks", "jwks_uri", "id_token_algorithm", "dpop_bound", "pushed_only", "logout_uri"),
+            *("details", "origin", "registration_digest", "fetched_at"),
+        ),
+    }.items():
+        for column in columns:
+            op.drop_column(table, column)

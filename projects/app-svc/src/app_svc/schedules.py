@@ -1,0 +1,180 @@
+"""The REST of schedules: make, change, pause and delete what starts runs by itself; start its runs by hand."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from app_svc.authorization import CallerOf
+from app_svc.page import CursorText, Limit, Page
+from app_svc.run_start import check_input, find_workflow
+from app_svc.runs import IdempotencyKey
+from app_svc.schedule_bodies import (
+    SCHEDULE_NAME,
+    BackfillBody,
+    ChangeBody,
+    PauseBody,
+    ScheduleBody,
+    ScheduleDetail,
+    ScheduleDocument,
+    StartedDocument,
+    describe,
+    describe_whole,
+)
+from app_svc.service import Service
+from lib_events.problem import Problem, invalid_input
+from lib_workflows import Registry
+from lib_workflows.errors import ScheduleDeclared, ScheduleExists, ScheduleInvalid, ScheduleNotFound, UnknownWorkflow
+from lib_workflows.schedule import Plan
+
+# Where a field of the request is named otherwise than in the plan.
+FIELDS = {
+    "every": "every_seconds",
+    "catch_up_window": "catch_up_window_seconds",
+    "jitter": "jitter_seconds",
+    "timing": "cron",
+}
+
+Name = Annotated[str, Path(pattern=SCHEDULE_NAME)]
+
+
+def schedule_routes(service: Service, *, route_class: type[APIRoute]) -> list[BaseRoute]:
+    """Return the routes under `/v1/schedules`."""
+    router = APIRouter(tags=["schedules"], route_class=route_class)
+    routes, one = ScheduleRoutes(service), "/v1/schedules/{name}"
+    router.get("/v1/schedules")(routes.list)
+    router.post("/v1/schedules", status_code=201)(routes.create)
+    router.get(one)(routes.show)
+    router.patch(one)(routes.change)
+    router.delete(one, status_code=204)(routes.delete)
+    router.post(one + "/pause")(routes.pause)
+    router.post(one + "/resume")(routes.resume)
+    router.post(one + "/trigger", status_code=202)(routes.trigger)
+    router.post(one + "/backfill", status_code=202)(routes.backfill)
+    return router.routes
+
+
+class ScheduleRoutes:
+    """One method for each route."""
+
+    def __init__(self, service: Service) -> None:
+        self._schedules = service.engine.schedules
+        self._registry = service.workflows
+
+    async def list(self, _caller: CallerOf, cursor: CursorText = None, limit: Limit = 50) -> Page[ScheduleDocument]:
+        """List the schedules, by name."""
+        page = await self._schedules.list(cursor=cursor, limit=limit)
+        return Page(items=[describe(schedule) for schedule in page.items], next_cursor=page.next_cursor)
+
+    async def create(self, body: ScheduleBody, caller: CallerOf, response: Response) -> ScheduleDocument:
+        """Make a schedule; its runs start in the name of whoever makes it."""
+        with _problems():
+            plan = _plan(self._registry, body)
+            by = caller.as_run_principal()
+            made = await self._schedules.add(body.name, plan, paused=body.paused, note=body.note, principal=by)
+        response.headers["location"] = f"/v1/schedules/{made.name}"
+        return describe(made)
+
+    async def show(self, name: Name, _caller: CallerOf) -> ScheduleDetail:
+        """Show a schedule with its next times and its last runs."""
+        with _problems():
+            schedule = await self._schedules.get(name)
+        last_runs = [*await self._schedules.runs(name)]
+        return describe_whole(schedule, [*self._schedules.next_times(schedule)], last_runs)
+
+    async def change(self, name: Name, body: ChangeBody, caller: CallerOf) -> ScheduleDocument:
+        """Change what a schedule starts, and when; its runs start in the name of whoever changes it."""
+        with _problems():
+            changed = await self._schedules.change(
+                name, lambda plan: _revise(self._registry, plan, body), principal=caller.as_run_principal()
+            )
+        return describe(changed)
+
+    async def delete(self, name: Name, _caller: CallerOf) -> None:
+        """Forget a schedule; its runs stay."""
+        with _problems():
+            await self._schedules.delete(name)
+
+    async def pause(self, name: Name, _caller: CallerOf, body: PauseBody | None = None) -> ScheduleDocument:
+        """Start nothing until the schedule is resumed."""
+        with _problems():
+            return describe(await self._schedules.pause(name, note="" if body is None else body.note))
+
+    async def resume(self, name: Name, _caller: CallerOf) -> ScheduleDocument:
+        """Go on with the next time from now; for the times in between there is backfill."""
+        with _problems():
+            return describe(await self._schedules.resume(name))
+
+    async def trigger(self, name: Name, caller: CallerOf, *, idempotency_key: IdempotencyKey = None) -> StartedDocument:
+        """Start a run now, in the caller's name, beside whatever is under way; once for each `Idempotency-Key`."""
+        with _problems():
+            by = caller.as_run_principal()
+            run_id = await self._schedules.trigger(name, principal=by, idempotency_key=idempotency_key)
+        return StartedDocument(runs=[run_id])
+
+    async def backfill(self, name: Name, body: BackfillBody, caller: CallerOf) -> StartedDocument:
+        """Start the runs that a past range lacks, in the caller's name; asked again, those still missing."""
+        with _problems():
+            by = caller.as_run_principal()
+            started = await self._schedules.backfill(name, body.since, body.until, principal=by)
+        return StartedDocument(runs=[*started])
+
+
+def _plan(registry: Registry, body: ScheduleBody) -> Plan:
+    workflow = find_workflow(registry, body.workflow, status=422)
+    timing = body.timing()
+    if timing is None:
+        raise ScheduleInvalid("cron", "must be given, or every_seconds, or times")
+    return Plan(
+        workflow=workflow.name,
+        timing=timing,
+        input=check_input(workflow, body.input),
+        queue=body.queue,
+        tags=body.tags,
+        overlap=body.overlap,
+        catch_up=body.catch_up,
+        catch_up_window=timedelta(seconds=body.catch_up_window_seconds),
+        jitter=timedelta(seconds=body.jitter_seconds),
+    )
+
+
+def _revise(registry: Registry, plan: Plan, body: ChangeBody) -> Plan:
+    """The plan with what the body says; another workflow takes another input."""
+    given = body.model_fields_set
+    changes: dict[str, Any] = {name: getattr(body, name) for name in ("overlap", "catch_up", "tags") if name in given}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if (timing := body.timing()) is not None:
+        changes["timing"] = timing
+    if body.catch_up_window_seconds is not None:
+        changes["catch_up_window"] = timedelta(seconds=body.catch_up_window_seconds)
+    if body.jitter_seconds is not None:
+        changes["jitter"] = timedelta(seconds=body.jitter_seconds)
+    if "queue" in given:
+        changes["queue"] = body.queue
+    if "input" in given or body.workflow is not None:
+        workflow = find_workflow(registry, body.workflow or plan.workflow, status=422)
+        changes |= {"workflow": workflow.name, "input": check_input(workflow, body.input)}
+    return replace(plan, **changes)
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """What is wrong with a schedule, as HTTP says it."""
+    try:
+        yield
+    except ScheduleInvalid as error:
+        field = FIELDS.get(error.field, error.field)
+        raise invalid_input([{"loc": ("body", field), "msg": error.problem}]) from error
+    except ScheduleNotFound as error:
+        raise Problem(404, "schedule-not-found", "There is no such schedule", str(error)) from error
+    except ScheduleExists as error:
+        raise Problem(409, "schedule-exists", "There is a schedule of that name", str(error)) from error
+    except ScheduleDeclared as error:
+        raise Problem(409, "schedule-declared", "The schedule is declared in code", str(error)) from error
+    except UnknownWorkflow as error:
+        raise Problem(409, "unknown-workflow", "There is no such workflow", str(error)) from error

@@ -1,0 +1,122 @@
+"""`/v1/admin/upstreams`: other OpenID providers whose people may sign in here."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import BaseModel, Field, SecretStr
+from starlette.responses import Response
+
+from auth_svc.api.administrator import Administrator, administrator, invalid
+from auth_svc.api.views import WITHOUT_NUL, Body, Page
+from auth_svc.clients.client import is_loopback
+from auth_svc.service import AuthService, service_of
+from auth_svc.site.upstream import callback_of
+from auth_svc.upstreams import providers
+from auth_svc.upstreams.providers import Upstream, UpstreamRejected
+from lib_events.problem import Problem
+
+router = APIRouter(prefix="/v1/admin", tags=["upstreams"], dependencies=[Depends(administrator)])
+
+ID = r"^[a-z0-9][a-z0-9-]{0,39}$"
+DOMAIN = r"^[a-z0-9][a-z0-9.-]{0,252}$"
+
+
+class UpstreamBody(Body):
+    """A provider, as it registered this service as its client."""
+
+    id: str = Field(pattern=ID)  # part of the redirect URI
+    name: str = Field(min_length=1, max_length=60, pattern=WITHOUT_NUL)
+    issuer: str = Field(max_length=500, pattern=r"^https?://[!-~]+$")
+    client_id: str = Field(min_length=1, max_length=200, pattern=r"^[ -~]+$")
+    client_secret: SecretStr = Field(min_length=1, max_length=500)
+    scopes: str = Field(default="openid profile email", max_length=300, pattern=r"^[!-~]+( [!-~]+)*$")
+    makes_accounts: bool = False
+    domains: list[Annotated[str, Field(pattern=DOMAIN)]] = Field(default=[], max_length=50)
+
+
+class UpstreamView(BaseModel):
+    """A provider as administrators see it; its secret is never shown."""
+
+    id: str
+    name: str
+    issuer: str
+    client_id: str
+    redirect_uri: str
+    scopes: str
+    makes_accounts: bool
+    domains: list[str]
+
+    @classmethod
+    def of(cls, service: AuthService, upstream: Upstream) -> "UpstreamView":
+        """Show an upstream."""
+        return cls(
+            id=upstream.id,
+            name=upstream.name,
+            issuer=upstream.issuer,
+            client_id=upstream.client_id,
+            redirect_uri=callback_of(service, upstream.id),
+            scopes=upstream.scopes,
+            makes_accounts=upstream.makes_accounts,
+            domains=list(upstream.domains),
+        )
+
+
+@router.get("/upstreams")
+async def list_upstreams(request: Request) -> Page[UpstreamView]:
+    """List the providers by name."""
+    service = service_of(request)
+    found = await service.database.read(providers.every)
+    return Page(items=[UpstreamView.of(service, upstream) for upstream in found])
+
+
+@router.post("/upstreams", status_code=201)
+async def create_upstream(request: Request, body: UpstreamBody, by: Administrator) -> UpstreamView:
+    """Let another provider's people sign in."""
+    service = service_of(request)
+    actor = service.actor(request, by.subject)
+    if "openid" not in body.scopes.split():
+        raise invalid("scopes", "One of the scopes must be openid.")
+    issuer = _checked_issuer(service, body.issuer)
+    upstream = Upstream(
+        id=body.id,
+        name=body.name,
+        issuer=issuer,
+        client_id=body.client_id,
+        sealed=b"",
+        scopes=body.scopes,
+        makes_accounts=body.makes_accounts,
+        domains=tuple(body.domains),
+        created_at=actor.at,
+    )
+    sealed = service.sealing_key.seal(body.client_secret.get_secret_value(), purpose=upstream.purpose)
+    try:
+        made = await service.database.transact(providers.register, upstream.with_secret(sealed), actor)
+    except UpstreamRejected as error:
+        raise invalid(error.field, error.detail) from error
+    return UpstreamView.of(service, made)
+
+
+@router.delete("/upstreams/{upstream}", status_code=204)
+async def remove_upstream(
+    request: Request, upstream: Annotated[str, Path(pattern=WITHOUT_NUL)], by: Administrator
+) -> Response:
+    """Let nobody sign in by way of a provider any more."""
+    service = service_of(request)
+    if not await service.database.transact(providers.remove, upstream, service.actor(request, by.subject)):
+        raise Problem(404, "upstream-unknown", detail=f"there is no upstream {upstream!r}")
+    return Response(status_code=204)
+
+
+def _checked_issuer(service: AuthService, issuer: str) -> str:
+    """Return the issuer without its last slash; secrets and people go there over TLS, or nowhere beyond loopback."""
+    try:
+        parts = urlsplit(issuer)
+        local = parts.scheme == "http" and is_loopback(parts.hostname) and service.issuer.is_loopback
+    except ValueError as error:
+        raise invalid("issuer", "That is no URL.") from error
+    if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+        raise invalid("issuer", "An issuer is https, a host, and maybe a path.")
+    if parts.scheme != "https" and not local:
+        raise invalid("issuer", "An issuer must begin with https://.")
+    return issuer.rstrip("/")

@@ -1,0 +1,179 @@
+"""The clients' rows: registered, changed, given a new secret, disabled, removed; each change tells."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from auth_svc import listed, opaque
+from auth_svc.audit import Actor, record
+from auth_svc.clients.client import Client, ClientRejected, check
+from auth_svc.people import consents
+from auth_svc.protocol import families
+from auth_svc.protocol.families import MICROS, last_expiry
+from auth_svc.rights.resources import known_scopes
+from auth_svc.tables import clients, device_codes, logout_deliveries, pushed_requests
+from lib_auth.events import (
+    ClientChanged,
+    ClientChangedData,
+    ClientDisabled,
+    ClientEnabled,
+    ClientRegistered,
+    ClientRemoved,
+    ClientSecretRotated,
+    TokenRevoked,
+    TokenRevokedData,
+)
+from lib_events.database import Connection
+from lib_events.event import Event, EventType
+
+LISTS = ("redirect_uris", "post_logout_redirect_uris", "grant_types", "scopes", "roles")
+SETS = ("scopes", "roles")  # whose order means nothing
+
+
+class ClientUnknown(Exception):
+    """There is no such client."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"there is no client {client_id!r}; list them with: evs admin client list")
+
+
+def find(connection: Connection, client_id: str) -> Client | None:
+    """Return the client with that id."""
+    row = connection.execute(select(clients).where(clients.c.id == client_id)).one_or_none()
+    return None if row is None else read_client(row)
+
+
+def page(connection: Connection, after: str | None, limit: int) -> Sequence[Client]:
+    """Return up to `limit` clients in order of id."""
+    query = select(clients).order_by(clients.c.id).limit(limit)
+    if after is not None:
+        query = query.where(clients.c.id > after)
+    return [read_client(row) for row in connection.execute(query)]
+
+
+def register(connection: Connection, client: Client, actor: Actor) -> Client:
+    """Make a client; raises `ClientRejected`."""
+    check(client, scopes=known_scopes(connection))
+    if find(connection, client.id) is not None:
+        raise ClientRejected("id", f"there is a client {client.id!r} already; choose another id")
+    connection.execute(insert(clients).values(**_columns(client)))
+    record(connection, actor, "client.registered", about=client.id, scopes=sorted(client.scopes), origin=client.origin)
+    _tell(connection, ClientRegistered, client, actor)
+    return client
+
+
+def change(connection: Connection, wanted: Client, actor: Actor) -> Client:
+    """Bring a client to what `wanted` says; raises `ClientRejected` and `ClientUnknown`."""
+    before = _existing(connection, wanted.id)
+    check(wanted, scopes=known_scopes(connection))
+    _store(connection, wanted)
+    changed = sorted(name for name, value in _columns(wanted).items() if _columns(before)[name] != value)
+    if not changed:
+        return wanted
+    record(connection, actor, "client.changed", about=wanted.id, fields=changed)
+    if not (wanted.scopes >= before.scopes and wanted.roles >= before.roles):
+        _refuse_tokens(connection, wanted.id, actor.at)  # what was taken away must not live on in a token
+    _tell(connection, ClientChanged, wanted, actor)
+    return wanted
+
+
+def rotate_secret(connection: Connection, client_id: str, secret: str, actor: Actor) -> Client:
+    """Give a client with a secret a new one; the old one is worth nothing at once."""
+    client = _existing(connection, client_id)
+    if client.secret_digest is None:
+        raise ClientRejected("id", f"the client {client_id!r} has no secret to rotate")
+    client = replace(client, secret_digest=opaque.digest(secret))
+    _store(connection, client)
+    record(connection, actor, "client.secret-rotated", about=client_id)
+    _tell(connection, ClientSecretRotated, client, actor)
+    return client
+
+
+def disable(connection: Connection, client_id: str, actor: Actor) -> Client:
+    """Stop a client from getting tokens and refuse those it holds."""
+    client = _existing(connection, client_id)
+    if client.disabled_at is None:
+        client = replace(client, disabled_at=actor.at)
+        _store(connection, client)
+        _refuse_tokens(connection, client_id, actor.at)
+        record(connection, actor, "client.disabled", about=client_id)
+        _tell(connection, ClientDisabled, client, actor)
+    return client
+
+
+def enable(connection: Connection, client_id: str, actor: Actor) -> Client:
+    """Let a disabled client go on."""
+    client = _existing(connection, client_id)
+    if client.disabled_at is not None:
+        client = replace(client, disabled_at=None)
+        _store(connection, client)
+        record(connection, actor, "client.enabled", about=client_id)
+        _tell(connection, ClientEnabled, client, actor)
+    return client
+
+
+def remove(connection: Connection, client_id: str, actor: Actor) -> None:
+    """Remove a client and everything that people allowed it; its tokens are refused."""
+    client = _existing(connection, client_id)
+    families.revoke_all_of_client(connection, client_id, "client removed", actor.at)
+    _refuse_tokens(connection, client_id, actor.at)
+    consents.forget_client(connection, client_id)
+    connection.execute(delete(device_codes).where(device_codes.c.client_id == client_id))
+    families.remove_all_of_client(connection, client_id)
+    for table in (pushed_requests, logout_deliveries):
+        connection.execute(delete(table).where(table.c.client_id == client_id))
+    connection.execute(delete(clients).where(clients.c.id == client_id))
+    record(connection, actor, "client.removed", about=client_id)
+    _tell(connection, ClientRemoved, client, actor)
+
+
+def put(connection: Connection, client: Client) -> None:
+    """Bring one of our own clients to what this release and its settings say."""
+    known = find(connection, client.id)
+    if known is None:
+        connection.execute(insert(clients).values(**_columns(client)))
+    else:
+        _store(connection, replace(client, created_at=known.created_at))
+
+
+def read_client(row: Row[Any]) -> Client:
+    """Make a client of its row."""
+    values = dict(row._mapping)
+    values |= {name: listed.from_text(values[name]) for name in LISTS}
+    values |= {name: frozenset(values[name]) for name in SETS}
+    return Client(**(values | {"details": json.loads(values["details"])}))
+
+
+def _columns(client: Client) -> dict[str, Any]:
+    values = {column.name: getattr(client, column.name) for column in clients.columns}
+    values |= {name: listed.to_text(values[name]) for name in LISTS}
+    values |= {name: listed.to_text(sorted(getattr(client, name))) for name in SETS}
+    return values | {"details": json.dumps(dict(client.details))}
+
+
+def _store(connection: Connection, client: Client) -> None:
+    columns = _columns(client)
+    del columns["id"]
+    connection.execute(update(clients).where(clients.c.id == client.id).values(columns))
+
+
+def _existing(connection: Connection, client_id: str) -> Client:
+    query = select(clients).where(clients.c.id == client_id).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise ClientUnknown(client_id)
+    return read_client(row)
+
+
+def _refuse_tokens(connection: Connection, client_id: str, now: int) -> None:
+    """Refuse the access tokens a client holds now; what it may still have it asks for anew."""
+    payload = TokenRevokedData(client=client_id, issued_until=now // MICROS, expires_at=last_expiry(now))
+    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=client_id))
+
+
+def _tell(connection: Connection, event_type: EventType[ClientChangedData], client: Client, actor: Actor) -> None:
+    payload = ClientChangedData(client=client.id, name=client.name, origin=client.origin, by=actor.who)
+    connection.publish(Event.of(event_type, payload, source=connection.source, subject=client.id))

@@ -1,0 +1,75 @@
+"""The public keys of clients that prove themselves with one: from their rows, or from where they say the keys are."""
+
+import time
+from collections.abc import Callable
+
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, Key, KeySet, OKPKey, RSAKey, import_key
+from pydantic_core import from_json
+
+from auth_svc.clients.client import BY_KEY, Client
+from lib_events.checked_http import CheckedHttp, RequestFailed
+from lib_events.destinations import DestinationRefused
+
+DOCUMENT_LIMIT_BYTES = 64 * 1024
+FRESH_SECONDS = 300.0
+REMEMBERED = 1_000
+MOST_KEYS = 20
+ACCEPT = (("accept", "application/jwk-set+json, application/json"),)
+
+
+class KeysRejected(Exception):
+    """A JWK set cannot be a client's: the text says why."""
+
+
+def read_key_set(document: bytes | str) -> KeySet:
+    """Return the public keys of a JWK set; raises `KeysRejected`."""
+    try:
+        members = from_json(document)["keys"]
+        keys = [_public(member) for member in members]
+    except (JoseError, ValueError, KeyError, TypeError) as error:
+        raise KeysRejected("must be a JWK set with the array 'keys'") from error
+    if not 1 <= len(keys) <= MOST_KEYS:
+        raise KeysRejected(f"must have 1 to {MOST_KEYS} keys, got {len(keys)}")
+    return KeySet(keys)
+
+
+class ClientKeys:
+    """Finds a client's keys; those of a URL are asked for again after five minutes."""
+
+    def __init__(self, http: CheckedHttp, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._http = http
+        self._clock = clock
+        self._fetched: dict[str, tuple[float, KeySet | None]] = {}
+
+    async def of(self, client: Client | None) -> KeySet | None:
+        """Return the keys of a client that proves itself with one; None where there are none to be had."""
+        if client is None or client.auth_method != BY_KEY:
+            return None
+        if client.jwks is not None:
+            return read_key_set(client.jwks)
+        return await self._fetch(client.jwks_uri or "")
+
+    async def _fetch(self, url: str) -> KeySet | None:
+        fetched = self._fetched.get(url)
+        if fetched is not None and self._clock() - fetched[0] < FRESH_SECONDS:
+            return fetched[1]
+        try:
+            answer = await self._http.request("GET", url, headers=ACCEPT, limit_bytes=DOCUMENT_LIMIT_BYTES)
+            found = read_key_set(answer.body) if answer.status == 200 and answer.is_whole else None
+        except (DestinationRefused, RequestFailed, KeysRejected):
+            found = None  # kept as long as keys are: a server that hangs is not asked at every request
+        self._fetched.pop(url, None)
+        if len(self._fetched) >= REMEMBERED:
+            self._fetched.pop(next(iter(self._fetched)))  # dictionaries keep order: the oldest goes
+        self._fetched[url] = (self._clock(), found)
+        return found
+
+
+def _public(member: object) -> Key:
+    if not isinstance(member, dict):
+        raise KeysRejected("each key must be an object")
+    key = import_key(member) if member.get("kty") in ("EC", "OKP", "RSA") else None
+    if not isinstance(key, ECKey | OKPKey | RSAKey) or key.is_private:
+        raise KeysRejected("each key must be the public half of an asymmetric one; keep the private half to yourself")
+    return key

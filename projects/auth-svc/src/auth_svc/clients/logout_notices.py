@@ -1,0 +1,174 @@
+"""Back-Channel Logout: every client that signed a person in hears that the session is over, and is told until it does.
+
+The plan is made from the event of the session's end, in one transaction with its place; sending is retried per client.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode
+
+from sqlalchemy import delete, insert, select, update
+
+from auth_svc import audit
+from auth_svc.audit import Actor
+from auth_svc.opaque import new_id
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.tables import clients, families, logout_deliveries
+from lib_auth.events import SessionEnded
+from lib_events.checked_http import CheckedHttp, RequestFailed
+from lib_events.clock import Clock, SystemClock
+from lib_events.database import Connection, Database
+from lib_events.destinations import DestinationRefused
+from lib_events.event import Event
+from lib_events.lifecycle import Loop
+from lib_events.subscription import subscribe
+
+logger = logging.getLogger(__name__)
+
+TOPIC: Final = "logout-deliveries"
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+TOKEN_SECONDS = 120  # Back-Channel Logout section 4: preferably at most two minutes in the future
+LOOK_SECONDS = 30.0
+AT_ONCE = 20
+FIRST_RETRY_SECONDS = 2.0
+LAST_RETRY_SECONDS = 3_600.0
+GIVE_UP_SECONDS = 24 * 3_600
+ANSWER_LIMIT_BYTES = 16 * 1024
+HEADERS = (("content-type", "application/x-www-form-urlencoded"), ("user-agent", "event-based-svcs"))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A logout one client has yet to hear of."""
+
+    id: str
+    client_id: str
+    url: str
+    algorithm: str
+    session_id: str
+    user_id: str
+    attempts: int
+    created_at: int
+
+
+@subscribe(SessionEnded, durable="back-channel-logout")
+def plan_logouts(connection: Connection, event: Event) -> None:
+    """Plan one delivery for each client the session signed the person in to, and that wants to hear of it."""
+    ended = event.payload(SessionEnded)
+    signed_in = (families.c.started_in == ended.session) & clients.c.logout_uri.is_not(None)
+    query = select(clients.c.id).distinct().join(families, families.c.client_id == clients.c.id).where(signed_in)
+    now = SystemClock().micros()
+    for client_id in connection.execute(query).scalars().all():
+        connection.execute(
+            insert(logout_deliveries).values(
+                id=new_id(),
+                client_id=client_id,
+                session_id=ended.session,
+                user_id=ended.user,
+                attempts=0,
+                next_at=now,
+                created_at=now,
+            )
+        )
+        connection.notify(TOPIC)
+
+
+class LogoutNotices(Loop):
+    """Sends what is due, where this process leads in it."""
+
+    def __init__(self, database: Database, issuer: Issuer, http: CheckedHttp, clock: Clock) -> None:
+        super().__init__(name="logout notices")
+        self._database = database
+        self._issuer = issuer
+        self._http = http
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Send until told to stop."""
+        unsubscribe = self._database.on_notify(TOPIC, self.wake)
+        try:
+            async with self._database.leading(self.name) as lost:
+                while not lost.is_set():
+                    due = await self._database.read(_due, self._clock.micros())
+                    await asyncio.gather(*map(self._send, due))
+                    if len(due) < AT_ONCE:
+                        await self.pause(await self._database.read(_rest_seconds, self._clock.micros()))
+        finally:
+            unsubscribe()
+
+    async def _send(self, delivery: Delivery) -> None:
+        body = urlencode({"logout_token": self._token(delivery)}).encode()
+        try:
+            answer = await self._http.request(
+                "POST", delivery.url, headers=HEADERS, body=body, limit_bytes=ANSWER_LIMIT_BYTES
+            )
+            failure = None if 200 <= answer.status < 300 else f"the client answered {answer.status}"
+        except (DestinationRefused, RequestFailed) as error:
+            failure = str(error)
+        await self._database.transact(_conclude, delivery, failure, self._clock.micros())
+
+    def _token(self, delivery: Delivery) -> str:
+        """Section 2.4: who, which session, and never a nonce."""
+        seconds = self._clock.micros() // MICROS
+        claims = {
+            "iss": self._issuer.url,
+            "aud": delivery.client_id,
+            "sub": delivery.user_id,
+            "sid": delivery.session_id,
+            "iat": seconds,
+            "exp": seconds + TOKEN_SECONDS,
+            "jti": secrets.token_urlsafe(16),
+            "events": {LOGOUT_EVENT: {}},
+        }
+        return self._issuer.keys.sign(claims, token_type="logout+jwt", algorithm=delivery.algorithm)  # noqa: S106
+
+
+def _due(connection: Connection, now: int) -> Sequence[Delivery]:
+    query = (
+        select(logout_deliveries, clients.c.logout_uri, clients.c.id_token_algorithm)
+        .join(clients, clients.c.id == logout_deliveries.c.client_id)
+        .where((logout_deliveries.c.next_at <= now) & clients.c.logout_uri.is_not(None))
+        .order_by(logout_deliveries.c.next_at)
+        .limit(AT_ONCE)
+    )
+    return [
+        Delivery(
+            id=row.id,
+            client_id=row.client_id,
+            url=row.logout_uri,
+            algorithm=row.id_token_algorithm,
+            session_id=row.session_id,
+            user_id=row.user_id,
+            attempts=row.attempts,
+            created_at=row.created_at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _rest_seconds(connection: Connection, now: int) -> float:
+    """How long nothing is due, at most `LOOK_SECONDS`."""
+    query = select(logout_deliveries.c.next_at).order_by(logout_deliveries.c.next_at).limit(1)
+    earliest = connection.scalar(query)
+    return LOOK_SECONDS if earliest is None else min(max(earliest - now, 0) / MICROS, LOOK_SECONDS)
+
+
+def _conclude(connection: Connection, delivery: Delivery, failure: str | None, now: int) -> None:
+    """Forget a delivery that was heard, or is too old to matter; else try again later."""
+    mine = logout_deliveries.c.id == delivery.id
+    if failure is not None and now - delivery.created_at < GIVE_UP_SECONDS * MICROS:
+        longest = min(FIRST_RETRY_SECONDS * 2**delivery.attempts, LAST_RETRY_SECONDS)
+        wait = longest * random.uniform(0.5, 1)  # noqa: S311 - it spreads load, it keeps no secret
+        values = {"attempts": delivery.attempts + 1, "next_at": now + int(wait * MICROS)}
+        connection.execute(update(logout_deliveries).where(mine).values(values))
+        return
+    connection.execute(delete(logout_deliveries).where(mine))
+    if failure is not None:
+        why = {"session": delivery.session_id, "why": failure}
+        audit.record(connection, Actor(now), "logout.undelivered", about=delivery.client_id, **why)

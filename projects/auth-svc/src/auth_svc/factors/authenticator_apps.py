@@ -1,0 +1,95 @@
+"""Authenticator apps (TOTP, RFC 6238): a shared secret, and codes of which each is taken once."""
+
+import hmac
+import re
+from urllib.parse import urlsplit
+
+import pyotp
+from sqlalchemy import delete, insert, select, update
+
+from auth_svc.audit import Actor
+from auth_svc.factors import held
+from auth_svc.people.accounts import Account
+from auth_svc.tables import authenticator_apps
+from lib_events.database import Connection
+from lib_events.sealed import SealingKey
+
+STEP_MICROS = 30 * 1_000_000
+CODE = re.compile(r"[0-9]{6}")
+# RFC 6238 section 5.2: one step back and forth, for clocks that differ and people who type slowly.
+WINDOW = (0, -1, 1)
+
+apps = authenticator_apps.c
+
+
+def set_up(connection: Connection, account: Account, actor: Actor, *, key: SealingKey) -> bool:
+    """Make a secret, in place of one that was never confirmed; False when an app is in use already."""
+    unconfirmed = (apps.user_id == account.id) & apps.confirmed_at.is_(None)
+    connection.execute(delete(authenticator_apps).where(unconfirmed))
+    if connection.scalar(select(apps.user_id).where(apps.user_id == account.id)) is not None:
+        return False
+    sealed = key.seal(pyotp.random_base32(), purpose=_purpose(account.id))
+    connection.execute(
+        insert(authenticator_apps).values(user_id=account.id, sealed=sealed, created_at=actor.at, last_step=0)
+    )
+    return True
+
+
+def secret_to_confirm(connection: Connection, user_id: str, key: SealingKey) -> str | None:
+    """Return the secret that was set up and not confirmed yet."""
+    unconfirmed = (apps.user_id == user_id) & apps.confirmed_at.is_(None)
+    sealed = connection.scalar(select(apps.sealed).where(unconfirmed))
+    return None if sealed is None else key.unseal(sealed, purpose=_purpose(user_id))
+
+
+def confirm(connection: Connection, account: Account, actor: Actor, *, code: str, key: SealingKey) -> bool:
+    """Let the app count from now on, if its code is right."""
+    secret = secret_to_confirm(connection, account.id, key)
+    if secret is None or not _use_step(connection, account.id, secret, code, actor.at):
+        return False
+    connection.execute(update(authenticator_apps).where(apps.user_id == account.id).values(confirmed_at=actor.at))
+    held.tell_added(connection, account, held.APP, actor)
+    return True
+
+
+def check(connection: Connection, user_id: str, code: str, key: SealingKey, now: int) -> bool:
+    """Whether `code` is one that the app shows now; it is used up then."""
+    sealed = connection.scalar(select(apps.sealed).where((apps.user_id == user_id) & apps.confirmed_at.is_not(None)))
+    if sealed is None:
+        return False
+    return _use_step(connection, user_id, key.unseal(sealed, purpose=_purpose(user_id)), code, now)
+
+
+def remove(connection: Connection, account: Account, actor: Actor) -> None:
+    """Take the app away."""
+    if connection.execute(delete(authenticator_apps).where(apps.user_id == account.id)).rowcount:
+        held.tell_removed(connection, account, held.APP, actor)
+
+
+def setup_uri(secret: str, username: str, issuer: str) -> str:
+    """What the QR code says (the key URI format that every app reads)."""
+    return pyotp.TOTP(secret).provisioning_uri(name=username, issuer_name=urlsplit(issuer).netloc)
+
+
+def _use_step(connection: Connection, user_id: str, secret: str, code: str, now: int) -> bool:
+    """RFC 6238 section 5.2: a code is taken once; of several who send it at once, one wins."""
+    step = _step_of(secret, code, now)
+    if step is None:
+        return False
+    fresh = (apps.user_id == user_id) & (apps.last_step < step)
+    return bool(connection.execute(update(authenticator_apps).where(fresh).values(last_step=step)).rowcount)
+
+
+def _step_of(secret: str, code: str, now: int) -> int | None:
+    """The step whose code this is."""
+    typed = code.replace(" ", "")
+    if not CODE.fullmatch(typed):
+        return None
+    totp, current = pyotp.TOTP(secret), now // STEP_MICROS
+    # All are compared, whichever fits: the time it takes says nothing.
+    fitting = [step for step in (current + by for by in WINDOW) if hmac.compare_digest(totp.generate_otp(step), typed)]
+    return fitting[0] if fitting else None
+
+
+def _purpose(user_id: str) -> str:
+    return f"authenticator app of {user_id}"

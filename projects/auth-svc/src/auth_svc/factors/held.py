@@ -1,0 +1,87 @@
+"""What an account has beside its password; adding and taking away is told by event and audit."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select
+
+from auth_svc.audit import Actor, record
+from auth_svc.factors import sign_ins
+from auth_svc.factors.assurance import PHISHING_RESISTANT
+from auth_svc.people import accounts
+from auth_svc.people.accounts import Account, AccountUnknown
+from auth_svc.tables import authenticator_apps, passkeys, recovery_codes
+from lib_auth.events import UserFactorAdded, UserFactorData, UserFactorRemoved
+from lib_auth.principal import with_included
+from lib_events.database import Connection
+from lib_events.event import Event
+
+APP = "authenticator-app"
+PASSKEY = "passkey"
+RECOVERY_CODES = "recovery-codes"
+TABLES = {APP: authenticator_apps, PASSKEY: passkeys, RECOVERY_CODES: recovery_codes}
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """What a person can prove beside their password."""
+
+    app: bool = False
+    passkeys: int = 0
+    recovery_codes: int = 0  # those that are left
+
+    def can_reach(self, level: str) -> bool:
+        """Whether who has all this can prove that much."""
+        return self.passkeys > 0 if level == PHISHING_RESISTANT else self.any
+
+    @property
+    def any(self) -> bool:
+        """Whether a sign-in takes a second step; recovery codes stand in for a factor and are none themselves."""
+        return self.app or self.passkeys > 0
+
+
+NOTHING = Factors()
+
+
+def of_user(connection: Connection, user_id: str) -> Factors:
+    """Return what a person has."""
+    app, keys, codes = authenticator_apps.c, passkeys.c, recovery_codes.c
+    confirmed = select(func.count()).where((app.user_id == user_id) & app.confirmed_at.is_not(None))
+    unused = select(func.count()).where((codes.user_id == user_id) & codes.used_at.is_(None))
+    return Factors(
+        app=bool(connection.scalar(confirmed)),
+        passkeys=connection.scalar(select(func.count()).where(keys.user_id == user_id)) or 0,
+        recovery_codes=connection.scalar(unused) or 0,
+    )
+
+
+def are_required(account: Account, roles: Iterable[str]) -> bool:
+    """Whether one of the roles whose holders must have a second factor is theirs."""
+    return not with_included(account.roles).isdisjoint(roles)
+
+
+def tell_added(connection: Connection, account: Account, factor: str, actor: Actor) -> None:
+    """Tell that a person can prove something more from now on."""
+    payload = UserFactorData(user=account.id, username=account.username, by=actor.who, factor=factor)
+    connection.publish(Event.of(UserFactorAdded, payload, source=connection.source, subject=account.id))
+    record(connection, actor, "user.factor-added", about=account.id, factor=factor)
+
+
+def tell_removed(connection: Connection, account: Account, factor: str, actor: Actor) -> None:
+    """Tell that a factor is gone; once no other is left, its recovery codes stand in for nothing and go with it."""
+    payload = UserFactorData(user=account.id, username=account.username, by=actor.who, factor=factor)
+    connection.publish(Event.of(UserFactorRemoved, payload, source=connection.source, subject=account.id))
+    record(connection, actor, "user.factor-removed", about=account.id, factor=factor)
+    sign_ins.end_all_of_user(connection, account.id)
+    if not of_user(connection, account.id).any:
+        connection.execute(delete(recovery_codes).where(recovery_codes.c.user_id == account.id))
+
+
+def remove_all(connection: Connection, user_id: str, actor: Actor) -> None:
+    """Take everything away, for somebody who has lost it; the password alone lets them in then."""
+    account = accounts.lock(connection, user_id)
+    if account is None:
+        raise AccountUnknown(f"there is no user {user_id!r}; list them with: evs admin user list")
+    for factor, table in TABLES.items():
+        if connection.execute(delete(table).where(table.c.user_id == user_id)).rowcount:
+            tell_removed(connection, account, factor, actor)

@@ -1,0 +1,46 @@
+"""The section of the account on which people see what acts for them."""
+
+from collections.abc import Sequence
+
+import htpy as h
+
+from auth_svc.pages.account_frame import account_section
+from auth_svc.pages.layout import button, form, hidden, icon, moment
+from auth_svc.people.connected_apps import ConnectedApp
+from auth_svc.rights.resources import DESCRIPTIONS
+from lib_events.clock import to_datetime
+
+
+def apps_page(*, csrf: str, apps: Sequence[ConnectedApp]) -> h.Element:
+    """Which programs may act for one, and what each may do."""
+    return account_section(
+        "Connected apps",
+        "/account/apps",
+        h.p(".lead")["These programs may act for you. Withdraw what you no longer use: it is signed out at once."],
+        h.ul(".rows")[(_row(csrf, app) for app in apps)] if apps else h.p(".empty")["Nothing acts for you."],
+    )
+
+
+def _row(csrf: str, app: ConnectedApp) -> h.Element:
+    words = [text for scope, text in DESCRIPTIONS.items() if scope in app.scopes]
+    return h.li[
+        h.span(".row-icon")[icon("key")],
+        h.div(".row-text")[
+            h.strong[app.name],
+            h.p(".hint")[
+                "Since ",
+                moment(to_datetime(app.since)),
+                app.last_used_at is not None and [" · last used ", moment(to_datetime(app.last_used_at))],
+            ],
+            h.details[
+                h.summary["What it may do"],
+                h.ul(".words")[(h.li[text] for text in words)],
+            ],
+        ],
+        form(
+            "/account/apps/withdraw",
+            csrf,
+            hidden("client", app.client_id),
+            button("Withdraw", kind="secondary small", aria_label=f"Withdraw {app.name}"),
+        ),
+    ]

@@ -1,0 +1,333 @@
+"""People: who can sign in, what they may do, and every change to that as one transaction with its events."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from auth_svc import listed
+from auth_svc.audit import Actor, record
+from auth_svc.mail import outbox, texts
+from auth_svc.mail.texts import Letter
+from auth_svc.opaque import new_id
+from auth_svc.people import addresses, mail_links
+from auth_svc.people.addresses import EMAIL, email_key
+from auth_svc.people.sessions import end_all_of_user
+from auth_svc.protocol.families import revoke_all_of_user
+from auth_svc.rights import roles
+from auth_svc.rights.refused_tokens import refuse_tokens
+from auth_svc.rights.roles import ROLE, Roles
+from auth_svc.tables import group_members, groups, users
+from lib_auth.events import (
+    UserChangedData,
+    UserDisabled,
+    UserEnabled,
+    UserPasswordChanged,
+    UserRegistered,
+    UserRegisteredData,
+    UserRolesChanged,
+    UserRolesChangedData,
+)
+from lib_auth.principal import MEMBER
+from lib_events.database import Connection
+from lib_events.event import Event
+
+USERNAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
+NAME = re.compile(r"[^\x00-\x1f\x7f<>]{1,80}")
+TAKEN = "That user name is taken; choose another."
+
+
+class AccountRejected(Exception):
+    """An account cannot be made or changed like that; `field` is at fault."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+        self.detail = detail
+
+
+class AccountUnknown(Exception):
+    """There is no such account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A person who may sign in."""
+
+    id: str
+    username: str
+    email: str | None
+    password_hash: str | None = field(repr=False)
+    roles: frozenset[str]
+    created_at: int
+    disabled_at: int | None
+    tokens_valid_after: int
+    name: str | None = None
+    email_verified: bool = False
+    changed_at: int | None = None
+    groups: frozenset[str] = frozenset()
+    group_roles: frozenset[str] = frozenset()  # what the groups give
+
+    @property
+    def effective_roles(self) -> frozenset[str]:
+        """The person's own roles and those of their groups."""
+        return self.roles | self.group_roles
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a password of theirs should not consist of."""
+        return tuple(name for name in (self.username, self.name, self.email) if name)
+
+    @property
+    def shown_name(self) -> str:
+        """How others call the person."""
+        return self.name or self.username
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the person may sign in."""
+        return self.disabled_at is None
+
+    def get_user_id(self) -> str:
+        """The subject, under the name Authlib calls it."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """What is needed to make an account."""
+
+    username: str
+    password_hash: str | None = field(repr=False)
+    email: str | None = None
+    roles: frozenset[str] = frozenset((MEMBER,))
+    name: str | None = None
+    email_verified: bool = False  # the link of an invitation has proven it
+
+
+def enabled(account: Account | None) -> Account | None:
+    """The account, if its person may sign in."""
+    return account if account is not None and account.enabled else None
+
+
+def username_key(username: str) -> str:
+    """Fold a user name so that look-alikes in case and width are one."""
+    return unicodedata.normalize("NFKC", username.strip()).casefold()
+
+
+def find(connection: Connection, user_id: str) -> Account | None:
+    """Return the account with that id."""
+    return _one(connection, select(users).where(has_id(user_id)))
+
+
+def lock(connection: Connection, user_id: str) -> Account | None:
+    """Return the account as it stays until this transaction ends."""
+    return _one(connection, select(users).where(has_id(user_id)).with_for_update())
+
+
+def find_by_username(connection: Connection, username: str) -> Account | None:
+    """Return the account of that user name, however it is written."""
+    return _one(connection, select(users).where(users.c.username_key == username_key(username)))
+
+
+def find_by_email(connection: Connection, email: str) -> Account | None:
+    """Return the account of whoever has proven that the address is theirs."""
+    owner = addresses.owner_of(connection, email)
+    return None if owner is None else find(connection, owner.id)
+
+
+def read_accounts(connection: Connection, query: Select[Any]) -> Sequence[Account]:
+    """Return the accounts that a query of `users` finds, with their groups."""
+    rows = connection.execute(query).all()
+    ids = [row.id for row in rows]
+    member = select(group_members.c.user_id, groups.c.name, groups.c.roles).join(groups)
+    belongs: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(member.where(group_members.c.user_id.in_(ids))) if ids else ():
+        belongs.setdefault(row.user_id, []).append(row)
+    return [_account(row, belongs.get(row.id, ())) for row in rows]
+
+
+def register(connection: Connection, new: NewAccount, actor: Actor, user_id: str | None = None) -> Account:
+    """Make an account, under an id it had elsewhere or a new one; raises `AccountRejected`."""
+    username = unicodedata.normalize("NFKC", new.username.strip())
+    email, name = (new.email or "").strip() or None, (new.name or "").strip() or None
+    check(username, email, name, new.roles)
+    if find_by_username(connection, username) is not None:
+        raise AccountRejected("username", TAKEN)
+    verified = new.email_verified and email is not None and addresses.owner_of(connection, email) is None
+    held = new.roles | {MEMBER}
+    account = Account(user_id or new_id(), username, email, new.password_hash, held, actor.at, None, 0, name, verified)
+    _insert(connection, account)
+    payload = UserRegisteredData(user=account.id, username=username, email=email)
+    connection.publish(Event.of(UserRegistered, payload, source=connection.source, subject=account.id))
+    record(connection, actor, "user.registered", about=account.id, roles=sorted(account.roles))
+    if email is not None and not verified:
+        addresses.ask(connection, account.id, username, email, actor.at)
+    return account
+
+
+def _insert(connection: Connection, account: Account) -> None:
+    try:
+        connection.execute(
+            insert(users).values(
+                id=account.id,
+                username=account.username,
+                username_key=username_key(account.username),
+                email=account.email,
+                email_key=email_key(account.email) if account.email else None,
+                email_verified_at=account.created_at if account.email_verified else None,
+                name=account.name,
+                password_hash=account.password_hash,
+                roles=listed.to_text(sorted(account.roles)),
+                created_at=account.created_at,
+                password_changed_at=account.created_at,
+                tokens_valid_after=0,
+            )
+        )
+    except IntegrityError as error:  # somebody took the name, or proved the address, at the same time
+        raise AccountRejected("username", TAKEN) from error
+
+
+def set_password(
+    connection: Connection, user_id: str, password_hash: str, actor: Actor, keep_session: str | None = None
+) -> Account:
+    """Set a password; every sign-in made with the old one ends, except the one that changes it."""
+    account = existing(connection, user_id)
+    values = {"password_hash": password_hash, "password_changed_at": actor.at}
+    connection.execute(update(users).where(users.c.id == user_id).values(values))
+    end_all_of_user(connection, user_id, "password changed", actor.at, keep=keep_session)
+    revoke_all_of_user(connection, user_id, "password changed", actor.at, keep_session=keep_session)
+    mail_links.withdraw(connection, "recover", user_id, actor.at)
+    tell(connection, UserPasswordChanged, account, actor, "user.password-changed")
+    write_to(connection, account, texts.password_changed(account.username), actor.at)
+    return account
+
+
+def write_to(connection: Connection, account: Account, letter: Letter, now: int) -> None:
+    """Send a letter to a person whose address is proven."""
+    if account.email is not None and account.email_verified:
+        outbox.put(connection, letter, to=account.email, user_id=account.id, now=now)
+
+
+def rehash(connection: Connection, user_id: str, old_hash: str, new_hash: str) -> None:
+    """Replace the hash of an unchanged password by a stronger one."""
+    same = (users.c.id == user_id) & (users.c.password_hash == old_hash)
+    connection.execute(update(users).where(same).values(password_hash=new_hash))
+
+
+def disable(connection: Connection, user_id: str, actor: Actor) -> Account:
+    """Stop a person from signing in and end everything they are signed in to."""
+    account = existing(connection, user_id)
+    if account.enabled:
+        values = {"disabled_at": actor.at, "tokens_valid_after": actor.at}
+        connection.execute(update(users).where(users.c.id == user_id).values(values))
+        end_all_of_user(connection, user_id, "user disabled", actor.at)
+        revoke_all_of_user(connection, user_id, "user disabled", actor.at)
+        tell(connection, UserDisabled, account, actor, "user.disabled")
+    return existing(connection, user_id)
+
+
+def enable(connection: Connection, user_id: str, actor: Actor) -> Account:
+    """Let a disabled person sign in again."""
+    account = existing(connection, user_id)
+    if not account.enabled:
+        connection.execute(update(users).where(users.c.id == user_id).values(disabled_at=None))
+        tell(connection, UserEnabled, account, actor, "user.enabled")
+    return existing(connection, user_id)
+
+
+def set_roles(connection: Connection, user_id: str, wanted: frozenset[str], actor: Actor) -> Account:
+    """Set what a person may do; taking something away refuses the access tokens that still say it."""
+    account = existing(connection, user_id)
+    check_roles(wanted)
+    wanted |= {MEMBER}
+    if wanted == account.roles:
+        return account
+    known = Roles(roles.load(connection))
+    if not known.held(account.effective_roles) <= known.held(wanted | account.group_roles):
+        refuse_tokens(connection, [user_id], actor.at)
+    connection.execute(update(users).where(users.c.id == user_id).values(roles=listed.to_text(sorted(wanted))))
+    changed = existing(connection, user_id)
+    tell_roles(connection, changed, actor)
+    record(connection, actor, "user.roles-changed", about=user_id, roles=sorted(wanted))
+    return changed
+
+
+def tell_roles(connection: Connection, account: Account, actor: Actor) -> None:
+    """Publish what a person may do now, by themselves and through their groups: other services keep it."""
+    held = sorted(account.effective_roles)
+    payload = UserRolesChangedData(user=account.id, username=account.username, by=actor.who, roles=held)
+    connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=account.id))
+
+
+def tell(connection: Connection, event_type: Any, account: Account, actor: Actor, what: str) -> None:
+    """Publish and record that something about a person changed."""
+    payload = UserChangedData(user=account.id, username=account.username, by=actor.who)
+    connection.publish(Event.of(event_type, payload, source=connection.source, subject=account.id))
+    record(connection, actor, what, about=account.id)
+
+
+def existing(connection: Connection, user_id: str) -> Account:
+    """Return the account as it stays until this transaction ends; raises `AccountUnknown`."""
+    account = lock(connection, user_id)
+    if account is None:
+        raise AccountUnknown(f"there is no user {user_id!r}; list them with: evs admin user list")
+    return account
+
+
+def has_id(user_id: str) -> Any:
+    """What was deleted is no account any more."""
+    return (users.c.id == user_id) & users.c.deleted_at.is_(None)
+
+
+def check(username: str, email: str | None, name: str | None, roles: frozenset[str]) -> None:
+    """Raise `AccountRejected` for what an account cannot have."""
+    if not USERNAME.fullmatch(username):
+        raise AccountRejected(
+            "username", "A user name is 1 to 64 letters, digits or any of ._@+- and begins with a letter or digit."
+        )
+    if email is not None:
+        check_email(email)
+    if name is not None and not NAME.fullmatch(name):
+        raise AccountRejected("name", "A name has up to 80 characters, without < and >.")
+    check_roles(roles)
+
+
+def check_email(email: str) -> None:
+    """Raise `AccountRejected` for what is no address."""
+    if not EMAIL.fullmatch(email):
+        raise AccountRejected("email", "That is not an e-mail address.")
+
+
+def check_roles(roles: frozenset[str]) -> None:
+    """Raise `AccountRejected` for what cannot be a role."""
+    for role in roles:
+        if not ROLE.fullmatch(role):
+            raise AccountRejected("roles", f"A role has lower-case letters, digits, - and _, got {role!r}.")
+
+
+def _one(connection: Connection, query: Select[Any]) -> Account | None:
+    found = read_accounts(connection, query)
+    return found[0] if found else None
+
+
+def _account(row: Row[Any], belongs: Sequence[Row[Any]]) -> Account:
+    return Account(
+        id=row.id,
+        username=row.username,
+        email=row.email,
+        password_hash=row.password_hash,
+        roles=frozenset(listed.from_text(row.roles)),
+        created_at=row.created_at,
+        disabled_at=row.disabled_at,
+        tokens_valid_after=row.tokens_valid_after,
+        name=row.name,
+        email_verified=row.email_verified_at is not None,
+        changed_at=row.changed_at,
+        groups=frozenset(group.name for group in belongs),
+        group_roles=frozenset(role for group in belongs for role in listed.from_text(group.roles)),
+    )

@@ -1,0 +1,134 @@
+"""Invitations: an administrator lets somebody make an account, with roles if need be; each is used once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from auth_svc import audit, listed
+from auth_svc.audit import Actor
+from auth_svc.mail import outbox, texts
+from auth_svc.opaque import digest, new_id, new_secret
+from auth_svc.people import accounts
+from auth_svc.tables import invitations
+from lib_auth.events import UserInvited, UserInvitedData
+from lib_events.database import Connection
+from lib_events.event import Event
+
+MICROS = 1_000_000
+DAY_SECONDS = 24 * 3600
+LIFETIME_SECONDS = 7 * DAY_SECONDS
+
+
+class InvitationSpent(Exception):
+    """An invitation is unknown, over, withdrawn or was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """Somebody may make an account."""
+
+    id: str
+    email: str | None
+    roles: frozenset[str]
+    created_by: str
+    created_at: int
+    expires_at: int
+    used_at: int | None = None
+    used_by: str | None = None
+    revoked_at: int | None = None
+
+    def status(self, now: int) -> str:
+        """In a word: waiting, used, revoked or expired."""
+        if self.used_at is not None:
+            return "used"
+        if self.revoked_at is not None:
+            return "revoked"
+        return "waiting" if now < self.expires_at else "expired"
+
+
+def invite(
+    connection: Connection, email: str | None, roles: frozenset[str], lifetime_seconds: int, actor: Actor
+) -> tuple[Invitation, str]:
+    """Make an invitation; returns it with its secret, which its mail holds too; raises `AccountRejected`."""
+    accounts.check_roles(roles)
+    if email is not None:
+        accounts.check_email(email)
+    by = actor.who or "nobody"
+    made = Invitation(new_id(), email, roles, by, actor.at, actor.at + lifetime_seconds * MICROS)
+    secret = new_secret()
+    connection.execute(
+        insert(invitations).values(
+            id=made.id,
+            digest=digest(secret),
+            email=email,
+            roles=listed.to_text(sorted(roles)),
+            created_by=by,
+            created_at=made.created_at,
+            expires_at=made.expires_at,
+        )
+    )
+    if email is not None:
+        letter = texts.invitation(secret, max(1, lifetime_seconds // DAY_SECONDS))
+        outbox.put(connection, letter, to=email, user_id=None, now=actor.at, expires_at=made.expires_at)
+    payload = UserInvitedData(
+        invitation=made.id, roles=sorted(roles), by=actor.who, expires_at=made.expires_at // MICROS
+    )
+    connection.publish(Event.of(UserInvited, payload, source=connection.source, subject=made.id))
+    audit.record(connection, actor, "user.invited", about=made.id, roles=sorted(roles))
+    return made, secret
+
+
+def find(connection: Connection, secret: str, now: int) -> Invitation:
+    """Return the invitation of a link; raises `InvitationSpent`."""
+    row = connection.execute(select(invitations).where(_usable(now) & _of(secret))).one_or_none()
+    if row is None:
+        raise InvitationSpent
+    return _invitation(row)
+
+
+def use(connection: Connection, secret: str, user_id: str, now: int) -> None:
+    """Use an invitation up: of many who do at the same time one wins; raises `InvitationSpent`."""
+    values = {"used_at": now, "used_by": user_id}
+    if not connection.execute(update(invitations).where(_usable(now) & _of(secret)).values(values)).rowcount:
+        raise InvitationSpent
+
+
+def revoke(connection: Connection, invitation_id: str, actor: Actor) -> Invitation | None:
+    """Withdraw an invitation; one that was used stays used. None: there is no such invitation."""
+    named = invitations.c.id == invitation_id
+    if connection.execute(update(invitations).where(_usable(actor.at) & named).values(revoked_at=actor.at)).rowcount:
+        audit.record(connection, actor, "user.invitation-revoked", about=invitation_id)
+    row = connection.execute(select(invitations).where(named)).one_or_none()
+    return None if row is None else _invitation(row)
+
+
+def page(connection: Connection, after: str | None, limit: int) -> Sequence[Invitation]:
+    """Return up to `limit` invitations in order of their ids, after that one."""
+    query = select(invitations).order_by(invitations.c.id).limit(limit)
+    if after is not None:
+        query = query.where(invitations.c.id > after)
+    return [_invitation(row) for row in connection.execute(query)]
+
+
+def _usable(now: int) -> Any:
+    return invitations.c.used_at.is_(None) & invitations.c.revoked_at.is_(None) & (invitations.c.expires_at > now)
+
+
+def _of(secret: str) -> Any:
+    return invitations.c.digest == digest(secret)
+
+
+def _invitation(row: Row[Any]) -> Invitation:
+    return Invitation(
+        id=row.id,
+        email=row.email,
+        roles=frozenset(listed.from_text(row.roles)),
+        created_by=row.created_by,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        used_at=row.used_at,
+        used_by=row.used_by,
+        revoked_at=row.revoked_at,
+    )

@@ -1,0 +1,148 @@
+"""Browser sessions: started by a sign-in, found by their cookie, ended once and told of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from auth_svc import listed
+from auth_svc.audit import Actor, record
+from auth_svc.factors import sign_ins
+from auth_svc.factors.assurance import PASSWORD, acr_of
+from auth_svc.opaque import digest, new_id
+from auth_svc.protocol.families import last_expiry, revoke_all_of_session
+from auth_svc.tables import sessions
+from lib_auth.events import SessionEnded, SessionEndedData, SessionStarted, SessionStartedData
+from lib_events.database import Connection
+from lib_events.event import Event
+
+LIFETIME_SECONDS = 12 * 3600
+LONGEST_USER_AGENT = 300
+MICROS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One sign-in with one browser."""
+
+    id: str
+    user_id: str
+    authenticated_at: int
+    expires_at: int
+    ended_at: int | None
+    address: str | None
+    user_agent: str | None
+    last_seen_at: int | None = None
+    methods: tuple[str, ...] = (PASSWORD,)
+
+    def is_alive(self, now: int) -> bool:
+        """Whether the browser is still signed in."""
+        return self.ended_at is None and now < self.expires_at
+
+
+def start(
+    connection: Connection,
+    cookie: str,
+    user_id: str,
+    actor: Actor,
+    user_agent: str,
+    *,
+    methods: tuple[str, ...] = (PASSWORD,),
+) -> Session:
+    """Sign a browser in; `cookie` is known to nobody else."""
+    now = actor.at
+    expires_at = now + LIFETIME_SECONDS * MICROS
+    session = Session(
+        new_id(), user_id, now, expires_at, None, actor.address, user_agent[:LONGEST_USER_AGENT], methods=methods
+    )
+    connection.execute(
+        insert(sessions).values(
+            id=session.id,
+            digest=digest(cookie),
+            user_id=user_id,
+            authenticated_at=now,
+            expires_at=session.expires_at,
+            address=actor.address,
+            user_agent=session.user_agent,
+            last_seen_at=now,
+            methods=listed.to_text(methods),
+        )
+    )
+    payload = SessionStartedData(session=session.id, user=user_id)
+    connection.publish(Event.of(SessionStarted, payload, source=connection.source, subject=session.id))
+    return session
+
+
+def find_by_cookie(connection: Connection, cookie: str) -> Session | None:
+    """Return the session of a cookie, alive or not."""
+    return _one(connection.execute(select(sessions).where(sessions.c.digest == digest(cookie))).one_or_none())
+
+
+def find(connection: Connection, session_id: str) -> Session | None:
+    """Return the session with that id."""
+    return _one(connection.execute(select(sessions).where(sessions.c.id == session_id)).one_or_none())
+
+
+def touch(connection: Connection, session_id: str) -> bool:
+    """Lock the session for the rest of the transaction; returns whether it is alive."""
+    alive = (sessions.c.id == session_id) & sessions.c.ended_at.is_(None)
+    return bool(connection.execute(update(sessions).where(alive).values(ended_at=None)).rowcount)
+
+
+def strengthen(connection: Connection, session_id: str, cookie: str, methods: tuple[str, ...], actor: Actor) -> bool:
+    """Say that one more factor was proven; the cookie from before is worth nothing. False: the session has ended."""
+    alive = (sessions.c.id == session_id) & sessions.c.ended_at.is_(None)
+    # `authenticated_at` stays: the first factor was proven then.
+    values = {"digest": digest(cookie), "methods": listed.to_text(methods)}
+    if not connection.execute(update(sessions).where(alive).values(values)).rowcount:
+        return False
+    record(connection, actor, "session.strengthened", about=session_id, acr=acr_of(methods))
+    return True
+
+
+def alive_of_user(connection: Connection, user_id: str, now: int) -> Sequence[Session]:
+    """Return where a person is signed in, newest first."""
+    alive = (sessions.c.user_id == user_id) & sessions.c.ended_at.is_(None) & (sessions.c.expires_at > now)
+    query = select(sessions).where(alive).order_by(sessions.c.authenticated_at.desc())
+    return [_session(row) for row in connection.execute(query)]
+
+
+def end(connection: Connection, session_id: str, reason: str, now: int) -> bool:
+    """End a session and every token that depends on it; returns whether it was alive."""
+    alive = (sessions.c.id == session_id) & sessions.c.ended_at.is_(None)
+    ended = connection.execute(update(sessions).where(alive).values(ended_at=now)).rowcount
+    if not ended:
+        return False
+    session = find(connection, session_id)
+    assert session is not None  # noqa: S101 - it was just updated
+    revoke_all_of_session(connection, session_id, reason, now)
+    payload = SessionEndedData(session=session_id, user=session.user_id, reason=reason, expires_at=last_expiry(now))
+    connection.publish(Event.of(SessionEnded, payload, source=connection.source, subject=session_id))
+    return True
+
+
+def end_all_of_user(connection: Connection, user_id: str, reason: str, now: int, *, keep: str | None = None) -> None:
+    """End every session of a person, but for `keep`, and every sign-in that is under way."""
+    sign_ins.end_all_of_user(connection, user_id)
+    for session in alive_of_user(connection, user_id, now):
+        if session.id != keep:
+            end(connection, session.id, reason, now)
+
+
+def _one(row: Row[Any] | None) -> Session | None:
+    return None if row is None else _session(row)
+
+
+def _session(row: Row[Any]) -> Session:
+    return Session(
+        id=row.id,
+        user_id=row.user_id,
+        authenticated_at=row.authenticated_at,
+        expires_at=row.expires_at,
+        ended_at=row.ended_at,
+        address=row.address,
+        user_agent=row.user_agent,
+        last_seen_at=row.last_seen_at,
+        methods=listed.from_text(row.methods),
+    )

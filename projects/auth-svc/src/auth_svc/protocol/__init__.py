@@ -1,0 +1,1 @@
+"""Load, decide, commit: requests become decisions over rows, and decisions become effects."""

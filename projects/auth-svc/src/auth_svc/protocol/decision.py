@@ -1,0 +1,36 @@
+"""What a decision about one request may look at, and the effects it lists; the grants know no more than this."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from authlib.oauth2.rfc6749 import AuthorizationServer
+
+from auth_svc.protocol.effects import Effect
+from auth_svc.protocol.families import Family
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.protocol.token_rows import TokenRows
+from lib_auth.dpop import Proof
+
+
+class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no types
+    """Authlib's server over the rows of one request: nothing is looked up, saved or revoked while it decides."""
+
+    def __init__(self, issuer: Issuer, rows: TokenRows, now: int) -> None:
+        super().__init__()
+        self.issuer = issuer
+        self.rows = rows
+        self.now = now
+        self.effects: list[Effect] = []
+        self.family: Family | None = None  # whose tokens this request is about, once that is certain
+        self.resources: tuple[str, ...] = ()  # what a person is allowing right now
+        self.session_id = ""
+        self.authenticated_at = 0
+        self.methods: tuple[str, ...] = ()  # how they proved who they are
+        self.actor: Mapping[str, Any] | None = None  # who acts for the person
+        self.proof: Proof | None = None  # of the key that tokens are bound to
+        self.refresh_token: str | None = None  # what the next one is, where that is not by chance
+        self.is_repeat = False  # the next refresh token was given out a moment ago, and is told once more
+
+    def holds(self, thumbprint: str) -> bool:
+        """Whether the client has proven that it holds that key."""
+        return self.proof is not None and self.proof.thumbprint == thumbprint

@@ -1,0 +1,181 @@
+"""Token families: what one person allowed one client, and all that came from it; they end as one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from auth_svc import listed
+from auth_svc.audit import Actor, record
+from auth_svc.opaque import new_id
+from auth_svc.tables import codes, families, refresh_tokens
+from lib_auth.events import TokenRevoked, TokenRevokedData
+from lib_events.database import Connection
+from lib_events.event import Event
+
+# No client's access tokens live longer, so a revocation may be forgotten after this.
+LONGEST_ACCESS_SECONDS = 3600
+MICROS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One authorisation."""
+
+    id: str
+    user_id: str
+    client_id: str
+    session_id: str | None
+    scope: str
+    resources: tuple[str, ...]
+    authenticated_at: int
+    created_at: int
+    revoked_at: int | None = None
+    started_in: str | None = None  # the session it was allowed in
+    key_thumbprint: str | None = None
+    methods: tuple[str, ...] = ()  # how the person had proven who they are
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What was allowed."""
+        return frozenset(self.scope.split())
+
+
+def last_expiry(now: int) -> int:
+    """The second by which every access token issued until `now` has expired."""
+    return now // MICROS + LONGEST_ACCESS_SECONDS + 1
+
+
+def start(connection: Connection, family: Family) -> None:
+    """Keep a new authorisation."""
+    connection.execute(
+        insert(families).values(
+            id=family.id,
+            user_id=family.user_id,
+            client_id=family.client_id,
+            session_id=family.session_id,
+            scope=family.scope,
+            resources=listed.to_text(family.resources),
+            authenticated_at=family.authenticated_at,
+            created_at=family.created_at,
+            started_in=family.started_in,
+            key_thumbprint=family.key_thumbprint,
+            methods=listed.to_text(family.methods),
+        )
+    )
+
+
+def opened(
+    *,
+    user_id: str,
+    client_id: str,
+    scope: str,
+    resources: tuple[str, ...],
+    session_id: str,
+    authenticated_at: int,
+    methods: tuple[str, ...],
+    now: int,
+) -> Family:
+    """What a person allows now, in a session of theirs; with `offline_access` it outlives that session."""
+    lasting = "offline_access" in scope.split()
+    return Family(
+        id=new_id(),
+        user_id=user_id,
+        client_id=client_id,
+        session_id=None if lasting else session_id,
+        scope=scope,
+        resources=resources,
+        authenticated_at=authenticated_at,
+        created_at=now,
+        started_in=session_id,
+        methods=methods,
+    )
+
+
+def find(connection: Connection, family_id: str) -> Family | None:
+    """Return the family with that id."""
+    row = connection.execute(select(families).where(families.c.id == family_id)).one_or_none()
+    return None if row is None else _family(row)
+
+
+def touch(connection: Connection, family_id: str) -> bool:
+    """Lock the family for the rest of the transaction; returns whether it is alive."""
+    alive = (families.c.id == family_id) & families.c.revoked_at.is_(None)
+    # Writing a value it already has takes the row's lock on both databases.
+    return bool(connection.execute(update(families).where(alive).values(revoked_at=None)).rowcount)
+
+
+def revoke(connection: Connection, family_id: str, why: str, now: int) -> bool:
+    """End one family and tell everybody who accepts its tokens; returns whether it was alive."""
+    if not _mark(connection, families.c.id == family_id, why, now):
+        return False
+    record(connection, Actor(now), "tokens.revoked", about=family_id, why=why)
+    payload = TokenRevokedData(family=family_id, expires_at=last_expiry(now))
+    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=family_id))
+    return True
+
+
+def revoke_all_of_session(connection: Connection, session_id: str, why: str, now: int) -> None:
+    """End the families that depend on a session; the event of the session's end speaks for them."""
+    _mark(connection, families.c.session_id == session_id, why, now)
+
+
+def revoke_all_of_user(
+    connection: Connection, user_id: str, why: str, now: int, *, keep_session: str | None = None
+) -> None:
+    """End every family of a person, but for those of one session."""
+    query = select(families.c.id, families.c.session_id).where(
+        (families.c.user_id == user_id) & families.c.revoked_at.is_(None)
+    )
+    for row in connection.execute(query).all():
+        if keep_session is None or row.session_id != keep_session:
+            revoke(connection, row.id, why, now)
+
+
+def revoke_all_of_client(connection: Connection, client_id: str, why: str, now: int) -> None:
+    """End everything that people allowed a client."""
+    alive = (families.c.client_id == client_id) & families.c.revoked_at.is_(None)
+    for family_id in connection.execute(select(families.c.id).where(alive)).scalars().all():
+        revoke(connection, family_id, why, now)
+
+
+def remove_all_of_client(connection: Connection, client_id: str) -> None:
+    """Delete a client's families, and the secrets that belong to them."""
+    mine = select(families.c.id).where(families.c.client_id == client_id)
+    for table in (codes, refresh_tokens):
+        connection.execute(delete(table).where(table.c.family_id.in_(mine)))
+    connection.execute(delete(families).where(families.c.client_id == client_id))
+
+
+def bind_key(connection: Connection, family_id: str, thumbprint: str) -> None:
+    """Bind the family's refresh tokens to a key, the first one that is shown (RFC 9449 section 5)."""
+    unbound = (families.c.id == family_id) & families.c.key_thumbprint.is_(None)
+    connection.execute(update(families).where(unbound).values(key_thumbprint=thumbprint))
+
+
+def revoke_access_tokens(connection: Connection, user_id: str, now: int) -> None:
+    """Refuse the access tokens a person holds now; refresh tokens go on and bring up-to-date ones."""
+    payload = TokenRevokedData(user=user_id, issued_until=now // MICROS, expires_at=last_expiry(now))
+    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=user_id))
+
+
+def _family(row: Row[Any]) -> Family:
+    return Family(
+        id=row.id,
+        user_id=row.user_id,
+        client_id=row.client_id,
+        session_id=row.session_id,
+        scope=row.scope,
+        resources=listed.from_text(row.resources),
+        authenticated_at=row.authenticated_at,
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+        started_in=row.started_in,
+        key_thumbprint=row.key_thumbprint,
+        methods=listed.from_text(row.methods),
+    )
+
+
+def _mark(connection: Connection, which: Any, why: str, now: int) -> int:
+    alive = which & families.c.revoked_at.is_(None)
+    return connection.execute(update(families).where(alive).values(revoked_at=now, revoked_why=why)).rowcount

@@ -1,0 +1,146 @@
+"""Keeps the signing keys young: the next one is published in good time, the old one goes when nothing needs it."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Literal
+
+from joserfc.jwk import ECKey
+from sqlalchemy import select, update
+
+from auth_svc.audit import Actor
+from auth_svc.protocol import signing_keys
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.signing_keys import LEAD_SECONDS, TOPIC, NewKey, SigningKey, SigningKeys, new_key
+from auth_svc.tables import signing_keys as table
+from lib_auth.jwks import ALGORITHM
+from lib_events.clock import Clock
+from lib_events.database import Connection, Database, DatabaseError
+from lib_events.lifecycle import Loop
+from lib_events.sealed import SealingKey
+
+logger = logging.getLogger(__name__)
+
+type KeyState = Literal["published", "active", "resting", "retired", "revoked"]
+
+LOOK_SECONDS = 60.0
+DAY_SECONDS = 24 * 3600
+OLD_KEY_FILE = "signing-key.pem"  # where the first releases kept the one key they had
+
+
+class KeyRotation(Loop):
+    """Brings this process's keys up to date, every minute and whenever somebody changed them."""
+
+    def __init__(self, database: Database, keys: SigningKeys, sealing: SealingKey, *, days: int, clock: Clock) -> None:
+        super().__init__(name="key rotation")
+        self._database = database
+        self._keys = keys
+        self._sealing = sealing
+        self._age_micros = days * DAY_SECONDS * MICROS
+        self._clock = clock
+
+    async def begin(self, secrets: Path) -> None:
+        """Have a key to sign with before anything is served."""
+        await self._take_in_old_key(secrets / OLD_KEY_FILE)
+        await self.reload()
+        await self.ensure(ALGORITHM)
+
+    async def run(self) -> None:
+        """Look after the keys until told to stop."""
+        unsubscribe = self._database.on_notify(TOPIC, self.wake)
+        try:
+            while True:
+                await self.pause(LOOK_SECONDS)
+                try:
+                    await self.look()
+                except DatabaseError as error:
+                    logger.warning("the signing keys cannot be looked after: %s", error)
+        finally:
+            unsubscribe()
+
+    async def look(self) -> None:
+        """Do what is due."""
+        await self.reload()
+        now = self._clock.micros()
+        for algorithm in {key.algorithm for key in self._published()}:
+            newest = self._keys.newest(algorithm)
+            if newest is not None and now - newest.created_at > self._age_micros:
+                await self.rotate(algorithm, Actor(now), unless_younger_than=newest.created_at)
+        if await self._database.transact(signing_keys.retire, now):
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Read the rows."""
+        self._keys.know(await self._database.read(signing_keys.load, self._sealing))
+
+    async def ensure(self, algorithm: str) -> None:
+        """Have a key for `algorithm`, that signs at once when it is the first."""
+        if self._keys.newest(algorithm) is None:
+            now = self._clock.micros()
+            await self._publish(await _made(algorithm), Actor(now), now, now)
+
+    async def rotate(self, algorithm: str, actor: Actor, *, unless_younger_than: int | None = None) -> None:
+        """Publish the next key, which takes over after `LEAD_SECONDS`."""
+        newer_than = actor.at if unless_younger_than is None else unless_younger_than
+        await self._publish(await _made(algorithm), actor, actor.at + LEAD_SECONDS * MICROS, newer_than)
+
+    async def all(self) -> list[SigningKey]:
+        """Return every key there ever was, oldest first."""
+        return await self._database.read(signing_keys.load, self._sealing)
+
+    def state_of(self, key: SigningKey) -> KeyState:
+        """What a key does now."""
+        if key.revoked_at is not None:
+            return "revoked"
+        if key.retired_at is not None:
+            return "retired"
+        if key.active_from > self._clock.micros():
+            return "published"
+        return "active" if self._keys.active(key.algorithm).id == key.id else "resting"
+
+    async def revoke(self, key_id: str, actor: Actor) -> None:
+        """Refuse what a key has signed, from now on; raises `KeyUnknown`."""
+        revoked = self._keys.known(key_id)
+        successor = await _made(revoked.algorithm if revoked else ALGORITHM)
+        await self._database.transact(signing_keys.revoke, key_id, successor, self._sealing, actor)
+        await self.reload()
+
+    async def _publish(self, new: NewKey, actor: Actor, active_from: int, newer_than: int) -> None:
+        await self._database.transact(_publish_unless, new, self._sealing, actor, active_from, newer_than)
+        await self.reload()
+
+    def _published(self) -> list[signing_keys.SigningKey]:
+        return [key for key in map(self._keys.newest, signing_keys.ALGORITHMS) if key is not None]
+
+    async def _take_in_old_key(self, path: Path) -> None:
+        """Seal the key that an older release kept in a file, and remove the file."""
+        if not path.exists():
+            return
+        key = ECKey.import_key(path.read_text())
+        key.ensure_kid()
+        await self._database.transact(_seal_old, NewKey(ALGORITHM, key), self._sealing, Actor(self._clock.micros()))
+        path.unlink()
+
+
+async def _made(algorithm: str) -> NewKey:
+    return await asyncio.to_thread(new_key, algorithm)
+
+
+def _publish_unless(  # noqa: PLR0917 - transaction functions take no keywords
+    connection: Connection, new: NewKey, sealing: SealingKey, actor: Actor, active_from: int, newer_than: int
+) -> None:
+    """Publish a key unless another process was faster."""
+    # Whoever comes second waits here, and then sees what the first has published.
+    connection.execute(select(table.c.id).where(table.c.algorithm == new.algorithm).with_for_update()).all()
+    others = [key for key in signing_keys.load(connection, sealing) if key.algorithm == new.algorithm]
+    if not any(key.is_published and key.created_at > newer_than for key in others):
+        signing_keys.publish(connection, new, sealing, actor, active_from=active_from)
+
+
+def _seal_old(connection: Connection, old: NewKey, sealing: SealingKey, actor: Actor) -> None:
+    known = [key.id for key in signing_keys.load(connection, sealing)]
+    if old.id not in known:
+        signing_keys.publish(connection, old, sealing, actor, active_from=0)
+        return
+    sealed = sealing.seal(old.private.as_pem(private=True).decode(), purpose=signing_keys.purpose_of(old.id))
+    connection.execute(update(table).where(table.c.id == old.id).values(sealed_key=sealed))

@@ -1,0 +1,62 @@
+"""Whether a token of ours is still good, decided from the rows themselves."""
+
+from sqlalchemy import select
+
+from auth_svc.clients import clients
+from auth_svc.people import accounts, sessions
+from auth_svc.protocol import families
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.signing_keys import SigningKeys
+from auth_svc.tables import revoked_tokens
+from lib_auth.principal import Principal
+from lib_events.clock import to_micros
+from lib_events.database import Connection, Database
+
+
+class OwnRevocations:
+    """A `RevocationCheck` that asks the service's own database."""
+
+    def __init__(self, database: Database, keys: SigningKeys) -> None:
+        self._database = database
+        self._keys = keys
+
+    async def is_revoked(self, principal: Principal, token: str) -> bool:  # noqa: ARG002
+        """Whether the token may no longer be used."""
+        if principal.key_id is not None and self._keys.known(principal.key_id) is None:
+            return True  # its key was revoked; the verifier may have checked its signature before
+        return await self._database.look(is_revoked, principal)
+
+
+def is_revoked(connection: Connection, principal: Principal) -> bool:
+    """Whether anything the token depends on has ended."""
+    marked = select(revoked_tokens.c.token_id).where(revoked_tokens.c.token_id == principal.token_id)
+    client = clients.find(connection, principal.client_id)
+    return (
+        connection.scalar(marked) is not None
+        or client is None
+        or client.disabled_at is not None
+        or (not principal.is_service and _is_person_out(connection, principal))
+        or _is_family_over(connection, principal.family_id)
+        or _is_session_over(connection, principal.session_id)
+    )
+
+
+def _is_person_out(connection: Connection, principal: Principal) -> bool:
+    account = accounts.find(connection, principal.subject)
+    if account is None or not account.enabled:
+        return True
+    return to_micros(principal.issued_at) // MICROS <= account.tokens_valid_after // MICROS
+
+
+def _is_family_over(connection: Connection, family_id: str | None) -> bool:
+    if family_id is None:
+        return False
+    family = families.find(connection, family_id)
+    return family is None or family.revoked_at is not None
+
+
+def _is_session_over(connection: Connection, session_id: str | None) -> bool:
+    if session_id is None:
+        return False
+    session = sessions.find(connection, session_id)
+    return session is None or session.ended_at is not None

@@ -1,0 +1,197 @@
+"""Load: the rows a token request names, read in one snapshot before anything is decided."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from joserfc.jwk import KeySet
+from sqlalchemy import select
+
+from auth_svc import listed, opaque
+from auth_svc.clients import clients
+from auth_svc.clients.client import Client
+from auth_svc.opaque import digest
+from auth_svc.people import accounts, sessions
+from auth_svc.people.accounts import Account
+from auth_svc.protocol import families
+from auth_svc.protocol.families import Family
+from auth_svc.tables import codes, device_codes, refresh_tokens
+from lib_auth.principal import Principal
+from lib_events.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """An authorization code; the getters are what Authlib's grant asks of it."""
+
+    digest: bytes = field(repr=False)
+    family: Family
+    redirect_uri: str
+    code_challenge: str
+    nonce: str | None
+    expires_at: int
+    used_at: int | None
+    key_thumbprint: str | None = None
+    code_challenge_method: str = "S256"
+
+    def get_redirect_uri(self) -> str:
+        """Where the code was sent."""
+        return self.redirect_uri
+
+    def get_scope(self) -> str:
+        """What the person allowed."""
+        return self.family.scope
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """A refresh token; the getters are what Authlib's grant asks of it."""
+
+    digest: bytes = field(repr=False)
+    family: Family
+    expires_at: int
+    used_at: int | None
+    salt: bytes | None = field(default=None, repr=False)
+
+    def check_client(self, client: Client) -> bool:
+        """RFC 6749 section 10.4: bound to the client it was issued to."""
+        return self.family.client_id == client.id
+
+    def get_scope(self) -> str:
+        """What the person allowed; a refresh may ask for less, never for more."""
+        return self.family.scope
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCode:
+    """A device code; the getters are what Authlib's grant asks of it."""
+
+    digest: bytes = field(repr=False)
+    user_code: str
+    client_id: str
+    scope: str
+    resources: tuple[str, ...]
+    status: str
+    family: Family | None
+    interval_seconds: int
+    polled_at: int | None
+    expires_at: int
+
+    def get_client_id(self) -> str:
+        """The client it was issued to."""
+        return self.client_id
+
+    def get_scope(self) -> str:
+        """What the person allowed."""
+        return self.scope
+
+    def get_user_code(self) -> str:
+        """What the person typed."""
+        return self.user_code
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Everything a decision about tokens may look at."""
+
+    client: Client | None = None
+    client_keys: KeySet | None = None  # where the client proves itself with a key
+    code: Code | None = None
+    refresh_token: RefreshToken | None = None
+    successor: RefreshToken | None = None  # what a used refresh token was exchanged for
+    device_code: DeviceCode | None = None
+    account: Account | None = None
+    subject: Principal | None = None  # whose token is exchanged (RFC 8693)
+    subject_family: Family | None = None
+
+
+def load(
+    connection: Connection,
+    client_id: str | None,
+    form: Mapping[str, str],
+    subject: Principal | None,
+    loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
+) -> TokenRows:
+    """Read the rows that `form` names; `subject` is who the token that is exchanged stands for."""
+    client = usable_client(connection, client_id, loopback)
+    code = refresh_token = successor = device_code = None
+    family: Family | None = None
+    if "code" in form and (code := _find_code(connection, form["code"])):
+        family = code.family
+    elif "refresh_token" in form and (refresh_token := find_refresh_token(connection, form["refresh_token"])):
+        family = refresh_token.family
+        if refresh_token.salt is not None:
+            successor = find_refresh_token(connection, opaque.derive(form["refresh_token"], refresh_token.salt))
+    elif "device_code" in form and (device_code := _find_device_code(connection, form["device_code"])):
+        family = device_code.family
+    elif subject is not None and subject.family_id is not None:
+        family = families.find(connection, subject.family_id)
+    account = accounts.find(connection, family.user_id) if family else None
+    return TokenRows(
+        client=client,
+        code=code,
+        refresh_token=refresh_token,
+        successor=successor,
+        device_code=device_code,
+        account=account,
+        subject=subject,
+        subject_family=family if subject else None,
+    )
+
+
+def usable_client(connection: Connection, client_id: str | None, loopback: bool) -> Client | None:  # noqa: FBT001
+    """Return the client unless it is disabled or does not belong on this kind of issuer."""
+    client = clients.find(connection, client_id) if client_id else None
+    if client is None or client.disabled_at is not None or (client.loopback_only and not loopback):
+        return None
+    return client
+
+
+def find_refresh_token(connection: Connection, token: str) -> RefreshToken | None:
+    """Return the refresh token, used or not."""
+    query = select(refresh_tokens).where(refresh_tokens.c.digest == digest(token))
+    row = connection.execute(query).one_or_none()
+    family = families.find(connection, row.family_id) if row else None
+    if row is None or family is None:
+        return None
+    return RefreshToken(row.digest, family, _last_moment(connection, family, row.expires_at), row.used_at, row.salt)
+
+
+def _last_moment(connection: Connection, family: Family, expires_at: int) -> int:
+    """Without `offline_access` nothing outlives the sign-in it came from (OpenID Connect Core section 11)."""
+    session = sessions.find(connection, family.session_id) if family.session_id else None
+    return min(expires_at, session.expires_at) if session else expires_at
+
+
+def _find_code(connection: Connection, code: str) -> Code | None:
+    row = connection.execute(select(codes).where(codes.c.digest == digest(code))).one_or_none()
+    family = families.find(connection, row.family_id) if row else None
+    if row is None or family is None:
+        return None
+    return Code(
+        digest=row.digest,
+        family=family,
+        redirect_uri=row.redirect_uri,
+        code_challenge=row.challenge,
+        nonce=row.nonce,
+        expires_at=row.expires_at,
+        used_at=row.used_at,
+        key_thumbprint=row.key_thumbprint,
+    )
+
+
+def _find_device_code(connection: Connection, code: str) -> DeviceCode | None:
+    row = connection.execute(select(device_codes).where(device_codes.c.digest == digest(code))).one_or_none()
+    if row is None:
+        return None
+    return DeviceCode(
+        digest=row.digest,
+        user_code=row.user_code,
+        client_id=row.client_id,
+        scope=row.scope,
+        resources=listed.from_text(row.resources),
+        status=row.status,
+        family=families.find(connection, row.family_id) if row.family_id else None,
+        interval_seconds=row.interval_seconds,
+        polled_at=row.polled_at,
+        expires_at=row.expires_at,
+    )

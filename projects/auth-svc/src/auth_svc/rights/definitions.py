@@ -1,0 +1,55 @@
+"""Keeps what tokens mean, the resources and roles, in memory and current: no token request asks the database for it.
+
+A process sees its own commits before it answers, those of others when the database says so, and at the latest when
+it looks by itself.
+"""
+
+import asyncio
+
+from auth_svc.protocol.issuer import Issuer
+from auth_svc.rights import resource_servers, resources, roles
+from auth_svc.rights.resources import Resource
+from auth_svc.rights.roles import DEFINITIONS_TOPIC, Role
+from lib_events.database import Connection, Database
+from lib_events.lifecycle import Loop
+
+POLL_SECONDS = 5.0
+
+
+class Definitions(Loop):
+    """Reads the rows into the issuer's snapshots."""
+
+    def __init__(self, database: Database, issuer: Issuer) -> None:
+        super().__init__(name="definitions")
+        self._database = database
+        self._issuer = issuer
+        self._reading = asyncio.Lock()  # an older reading must not come after a newer one
+
+    async def run(self) -> None:
+        """Read whenever somebody changed something."""
+        unsubscribe = self._database.on_notify(DEFINITIONS_TOPIC, self.wake)
+        try:
+            while True:
+                await self.refresh()
+                await self.pause(POLL_SECONDS)
+        finally:
+            unsubscribe()
+
+    async def refresh(self) -> None:
+        """Read now: what was committed before this began counts when it is done."""
+        async with self._reading:
+            found = await self._database.read(load)
+            self._issuer.resources.take(found[0])
+            self._issuer.roles.take(found[1])
+
+
+def load(connection: Connection) -> tuple[list[Resource], list[Role]]:
+    """Return everything in one snapshot."""
+    return resources.load(connection), roles.load(connection)
+
+
+def put_built_in(connection: Connection, issuer: str, app: str, now: int) -> None:
+    """Transaction function: bring what is built in up to date."""
+    resource_servers.put_built_in(connection, issuer, app, now)
+    roles.put_built_in(connection, now)
+    connection.notify(DEFINITIONS_TOPIC)

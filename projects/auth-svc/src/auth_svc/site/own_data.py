@@ -1,0 +1,65 @@
+"""`/account/data`: everything we keep of one, to take along or to be deleted."""
+
+import json
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_svc.pages.notices import done_page
+from auth_svc.pages.own_data import own_data_page
+from auth_svc.people import own_data as data
+from auth_svc.people.own_data import LastAdministrator
+from auth_svc.service import service_of
+from auth_svc.site.browser import read_page_form, render, sign_out_browser
+from auth_svc.site.person import Person, doubt, for_people
+
+LAST = "You are the only administrator. Make somebody else one first; then this account can be deleted."
+DOWNLOAD = {
+    "content-disposition": 'attachment; filename="my-account.json"',
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+}
+
+
+@for_people
+async def own_data(request: Request, person: Person) -> Response:
+    """Offer both."""
+    return _show(request, person)
+
+
+@for_people
+async def export(request: Request, person: Person) -> Response:
+    """Answer with all of it as a file."""
+    service = service_of(request)
+    actor = service.actor(request, person.account.id)
+    await service.database.transact(data.record_export, actor)
+    content = await service.database.read(data.export, person.account, actor.at)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return Response(text, media_type="application/json", headers=DOWNLOAD)
+
+
+@for_people
+async def delete(request: Request, person: Person) -> Response:
+    """Delete the account, once it is certain who asks for it."""
+    service, form = service_of(request), await read_page_form(request, person.visitor)
+    if (wrong := await doubt(request, person, form.get("password", ""))) is not None:
+        return _show(request, person, password_error=wrong)
+    try:
+        actor = service.actor(request, person.account.id)
+        await service.database.transact(data.delete_account, person.account.id, actor)
+    except LastAdministrator:
+        return _show(request, person, error=LAST)
+    response = render(request, done_page("Your account is deleted", "Nothing personal of yours is left here."))
+    sign_out_browser(response, service.issuer)
+    return response
+
+
+def _show(request: Request, person: Person, *, error: str | None = None, password_error: str | None = None) -> Response:
+    page = own_data_page(
+        csrf=person.visitor.csrf,
+        username=person.account.username,
+        has_password=person.account.password_hash is not None,
+        error=error,
+        password_error=password_error,
+    )
+    return render(request, page, visitor=person.visitor, status=422 if error or password_error else 200)

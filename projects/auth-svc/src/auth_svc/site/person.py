@@ -1,0 +1,57 @@
+"""Who is signed in on a page of the account, and whether it is really them who ask for something grave."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import wraps
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import MICROS, Session
+from auth_svc.service import address_of, service_of
+from auth_svc.site.browser import Visitor, redirect, visitor_of, way_on
+
+FRESH_SECONDS = 300
+WRONG_PASSWORD = "The current password is wrong."  # noqa: S105 - a text
+NOT_FRESH = "Sign in once more, then do this within five minutes."
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who is signed in."""
+
+    visitor: Visitor
+    account: Account
+    session: Session
+
+
+type PersonsHandler = Callable[[Request, Person], Awaitable[Response]]
+
+
+def for_people(handler: PersonsHandler) -> Callable[[Request], Awaitable[Response]]:
+    """Let `handler` answer whoever is signed in; everybody else signs in first."""
+
+    @wraps(handler)
+    async def answer(request: Request) -> Response:
+        visitor = await visitor_of(request)
+        if visitor.account is None or visitor.session is None:
+            return redirect(f"/login?next={quote(way_on(request.url.path), safe='')}")
+        return await handler(request, Person(visitor, visitor.account, visitor.session))
+
+    return answer
+
+
+async def doubt(request: Request, person: Person, password: str) -> str | None:
+    """Say why it may be somebody else who sits there: a wrong password, or, where there is none, an old sign-in."""
+    service, account = service_of(request), person.account
+    if account.password_hash is None:
+        age = service.clock.micros() - person.session.authenticated_at
+        return None if age < FRESH_SECONDS * MICROS else NOT_FRESH
+    address = address_of(request)
+    service.sign_in_limits.begin(account.id, address)
+    if not await service.passwords.verify(password, account.password_hash):
+        return WRONG_PASSWORD
+    service.sign_in_limits.succeeded(account.id, address)
+    return None

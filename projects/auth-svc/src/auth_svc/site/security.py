@@ -1,0 +1,222 @@
+"""`/account/security`: the ways to prove who one is; changing them takes a sign-in of a moment ago."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_svc.audit import Actor
+from auth_svc.factors import authenticator_apps, held, passkeys, recovery_codes
+from auth_svc.pages.security import app_page, recovery_codes_page, security_page
+from auth_svc.people import accounts, sessions
+from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import Session
+from auth_svc.protocol.families import MICROS
+from auth_svc.service import AuthService, address_of, service_of
+from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of, way_on
+from auth_svc.site.ceremonies import options_to_add
+from auth_svc.upstreams import providers
+from lib_events.database import Connection
+from lib_events.sealed import SealingKey
+
+PATH = "/account/security"
+SIGN_IN = "/login?next=%2Faccount%2Fsecurity"
+FRESH_SECONDS = 300
+WRONG = "That code is wrong. Enter the one that the app shows now; the clocks of both must be right."
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What somebody, who signed in a moment ago, wants to change."""
+
+    request: Request
+    visitor: Visitor
+    account: Account
+    actor: Actor
+    form: Mapping[str, str]
+
+    @property
+    def service(self) -> AuthService:
+        """The service that is asked."""
+        return service_of(self.request)
+
+    @property
+    def target(self) -> str | None:
+        """Where the person was going when they were asked for this change."""
+        return _target(self.form.get("next"))
+
+    async def commit[R](self, act: Callable[[Connection, Account, Actor], R]) -> R:
+        """Let `act` happen in a transaction, unless the sign-in that wants it has ended meanwhile."""
+        assert self.visitor.session is not None  # noqa: S101 - a fresh one was found
+        session = self.visitor.session.id
+        return await self.service.database.transact(_in_session, session, self.account.id, act, self.actor)
+
+
+def change(act: Callable[[Change], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Let `act` happen for whoever proved a moment ago who they are; everybody else does that first."""
+
+    async def answer(request: Request) -> Response:
+        service, visitor = service_of(request), await visitor_of(request)
+        if visitor.account is None or not is_fresh(visitor.session, service.clock.micros()):
+            return to_sign_in()
+        form = await read_page_form(request, visitor)
+        actor = service.actor(request, visitor.account.id)
+        return await act(Change(request, visitor, visitor.account, actor, form))
+
+    return answer
+
+
+def _in_session[R](
+    connection: Connection, session: str, user_id: str, act: Callable[[Connection, Account, Actor], R], actor: Actor
+) -> R:
+    """First the person, then their session: whoever ends them does the same."""
+    account = accounts.enabled(accounts.lock(connection, user_id))
+    if account is None or not sessions.touch(connection, session):
+        raise PageRefused(403, "You were signed out meanwhile", "Nothing was changed. Sign in and try again.")
+    return act(connection, account, actor)
+
+
+async def security(request: Request) -> Response:
+    """Show what protects the account."""
+    visitor = await visitor_of(request)
+    if visitor.account is None:
+        return redirect(SIGN_IN)
+    return await show(request, visitor, visitor.account, target=_target(request.query_params.get("next")))
+
+
+@change
+async def set_up_app(wanted: Change) -> Response:
+    """Make the secret of an authenticator app."""
+    key = wanted.service.sealing_key
+    made = await wanted.commit(partial(authenticator_apps.set_up, key=key))
+    on = f"?{urlencode({'next': wanted.target})}" if wanted.target else ""
+    return redirect(f"{PATH}/app{on}" if made else PATH)
+
+
+async def app_form(request: Request) -> Response:
+    """Show the secret that waits to be confirmed."""
+    service, visitor = service_of(request), await visitor_of(request)
+    if visitor.account is None or not is_fresh(visitor.session, service.clock.micros()):
+        return to_sign_in()
+    target = _target(request.query_params.get("next"))
+    return await _show_app(request, visitor, visitor.account, target=target)
+
+
+@change
+async def confirm_app(wanted: Change) -> Response:
+    """Let the app count once it has shown a right code."""
+    request, service, account = wanted.request, wanted.service, wanted.account
+    service.second_factor_limits.begin(account.id, address_of(request))
+    confirm = partial(_confirm_app, code=wanted.form.get("code", "")[:20], key=service.sealing_key)
+    codes = await wanted.commit(confirm)
+    if codes is None:
+        return await _show_app(request, wanted.visitor, account, target=wanted.target, error=WRONG)
+    service.second_factor_limits.succeeded(account.id, address_of(request))
+    return await show_added(wanted, codes, done="The authenticator app is set up.")
+
+
+@change
+async def remove_app(wanted: Change) -> Response:
+    """Take the authenticator app away."""
+    await wanted.commit(authenticator_apps.remove)
+    return redirect(PATH)
+
+
+@change
+async def renew_recovery_codes(wanted: Change) -> Response:
+    """Make a new set and show it, once."""
+    codes = await wanted.commit(_renew)
+    if codes is None:
+        return redirect(PATH)
+    return render(wanted.request, recovery_codes_page(codes=codes), visitor=wanted.visitor)
+
+
+def is_fresh(session: Session | None, now: int) -> bool:
+    """Whether somebody proved who they are a moment ago."""
+    return session is not None and now - session.authenticated_at <= FRESH_SECONDS * MICROS
+
+
+def to_sign_in() -> Response:
+    """Let the visitor prove once more who they are, and come back."""
+    return redirect(f"{SIGN_IN}&again=yes")
+
+
+async def show(
+    request: Request,
+    visitor: Visitor,
+    account: Account,
+    *,
+    target: str | None = None,
+    done: str | None = None,
+    error: str | None = None,
+) -> Response:
+    """Show what protects the account."""
+    service = service_of(request)
+    has = await service.database.read(held.of_user, account.id)
+    own = await service.database.read(passkeys.of_user, account.id)
+    options = await options_to_add(request, visitor, account)
+    page = security_page(
+        csrf=visitor.csrf,
+        factors=has,
+        passkeys=own,
+        passkey_options=options,
+        upstreams=await service.database.read(providers.every),
+        linked=await service.database.read(providers.linked_to, account.id),
+        way_on=target,
+        done=done,
+        error=error,
+    )
+    return render(request, page, visitor=visitor, status=422 if error else 200, scripted=options is not None)
+
+
+async def show_added(wanted: Change, codes: list[str], *, done: str) -> Response:
+    """Show the recovery codes that come with a first factor; there are none with a further one."""
+    if not codes:
+        return await show(wanted.request, wanted.visitor, wanted.account, target=wanted.target, done=done)
+    page = recovery_codes_page(codes=codes, done=done, way_on=wanted.target)
+    return render(wanted.request, page, visitor=wanted.visitor)
+
+
+def first_codes(connection: Connection, account: Account, actor: Actor) -> list[str]:
+    """Return recovery codes for somebody who has none: a factor alone can be lost."""
+    if held.of_user(connection, account.id).recovery_codes:
+        return []
+    codes = recovery_codes.make()
+    recovery_codes.replace(connection, account, codes, actor)
+    return codes
+
+
+def _target(wanted: str | None) -> str | None:
+    return way_on(wanted) if wanted else None
+
+
+async def _show_app(
+    request: Request, visitor: Visitor, account: Account, *, target: str | None, error: str | None = None
+) -> Response:
+    service = service_of(request)
+    secret = await service.database.read(authenticator_apps.secret_to_confirm, account.id, service.sealing_key)
+    if secret is None:
+        return redirect(PATH)
+    uri = authenticator_apps.setup_uri(secret, account.username, service.issuer.url)
+    page = app_page(csrf=visitor.csrf, uri=uri, secret=secret, way_on=target, error=error)
+    return render(request, page, visitor=visitor, status=422 if error else 200)
+
+
+def _confirm_app(
+    connection: Connection, account: Account, actor: Actor, *, code: str, key: SealingKey
+) -> list[str] | None:
+    """Return the recovery codes to show, or None for a wrong code."""
+    if not authenticator_apps.confirm(connection, account, actor, code=code, key=key):
+        return None
+    return first_codes(connection, account, actor)
+
+
+def _renew(connection: Connection, account: Account, actor: Actor) -> list[str] | None:
+    if not held.of_user(connection, account.id).any:
+        return None  # there is nothing they could stand in for
+    codes = recovery_codes.make()
+    recovery_codes.replace(connection, account, codes, actor)
+    return codes

@@ -1,0 +1,188 @@
+"""`/login/upstream/NAME`: to another provider and back, to sign in or to connect it with an account."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+
+from sqlalchemy import delete, insert, select
+from starlette.requests import Request
+from starlette.responses import Response
+
+from auth_svc import opaque
+from auth_svc.factors.assurance import ELSEWHERE
+from auth_svc.pages.upstream import go_on_page
+from auth_svc.people.accounts import Account
+from auth_svc.rate_limits import network_of
+from auth_svc.service import AuthService, address_of, service_of
+from auth_svc.site.browser import (
+    PageRefused,
+    give_upstream_cookie,
+    read_once,
+    redirect,
+    render,
+    upstream_cookie_of,
+    visitor_of,
+    way_on,
+)
+from auth_svc.site.new_session import start_session
+from auth_svc.site.security import PATH as SECURITY
+from auth_svc.site.security import Change, change, is_fresh, show, to_sign_in
+from auth_svc.tables import upstream_sign_ins
+from auth_svc.upstreams import providers
+from auth_svc.upstreams.client import UpstreamFailed, UpstreamRefused
+from auth_svc.upstreams.providers import ArrivalRefused, Upstream
+from lib_auth.client import PendingAuthorization
+from lib_events.database import Connection
+
+logger = logging.getLogger(__name__)
+
+LIFETIME_MICROS = 600 * 1_000_000
+PURPOSE = "sign-in with another provider"
+MAX_QUERY = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class _Journey:
+    """A browser on its way to another provider and back."""
+
+    upstream_id: str
+    user_id: str | None  # who wants to connect it; None: somebody signs in
+    sealed: bytes = field(repr=False)
+    way_on: str
+
+
+async def leave(request: Request) -> Response:
+    """Send the browser to another provider to sign in there."""
+    target = way_on(request.query_params.get("next"))
+    location, cookie = await _begin(request, request.path_params["upstream"], None, target)
+    response = redirect(location)
+    give_upstream_cookie(response, service_of(request).issuer, cookie)
+    return response
+
+
+@change
+async def connect(wanted: Change) -> Response:
+    """Let somebody connect their account; a page in between, for forms of ours must not lead to strangers."""
+    request, upstream_id = wanted.request, wanted.request.path_params["upstream"]
+    location, cookie = await _begin(request, upstream_id, wanted.account.id, SECURITY)
+    upstream = await _find(wanted.service, upstream_id)
+    response = render(request, go_on_page(name=upstream.name, location=location), visitor=wanted.visitor)
+    give_upstream_cookie(response, wanted.service.issuer, cookie)
+    return response
+
+
+@change
+async def disconnect(wanted: Change) -> Response:
+    """Take a connection away."""
+    issuer = wanted.form.get("issuer", "")
+    if await wanted.commit(partial(providers.unlink, issuer=issuer)):
+        return redirect(SECURITY)
+    text = "That is the only way in that you have. Set a password or add a passkey first."
+    return await show(request=wanted.request, visitor=wanted.visitor, account=wanted.account, error=text)
+
+
+async def arrive(request: Request) -> Response:
+    """Take the answer of another provider: once, in the browser that left, and for the provider it went to."""
+    service, upstream_id = service_of(request), request.path_params["upstream"]
+    if len(request.url.query) > MAX_QUERY:
+        raise _begin_again()
+    answer = read_once(request.url.query)
+    browser, state, now = upstream_cookie_of(request), answer.get("state", ""), service.clock.micros()
+    journey = await service.database.transact(_take, state, browser, upstream_id, now)
+    if journey is None:
+        raise _begin_again()
+    upstream = await _find(service, upstream_id)
+    redirect_uri = callback_of(service, upstream_id)
+    kept = json.loads(service.sealing_key.unseal(journey.sealed, purpose=PURPOSE))
+    pending = PendingAuthorization("", redirect_uri, state, kept["nonce"], kept["verifier"])
+    secret = service.sealing_key.unseal(upstream.sealed, purpose=upstream.purpose)
+    try:
+        arrival = await service.upstream_client.finish(upstream, secret, pending, answer)
+        if journey.user_id is not None:
+            return await _connect(request, upstream, journey.user_id, arrival)
+        actor = service.actor(request)
+        account: Account = await service.database.transact(providers.receive, upstream, arrival, actor)
+    except UpstreamRefused as error:
+        text = "It was cancelled, or refused there. Try again, or sign in another way."
+        raise PageRefused(403, f"{upstream.name} let nobody in", text, code=str(error)[:60]) from error
+    except UpstreamFailed as error:
+        raise _unavailable(upstream, error) from error
+    except ArrivalRefused as error:
+        raise PageRefused(403, "You cannot sign in like that", str(error)) from error
+    return await start_session(request, await visitor_of(request), account, journey.way_on, methods=(ELSEWHERE,))
+
+
+def callback_of(service: AuthService, upstream_id: str) -> str:
+    """Where that provider sends browsers back to: one address for each, so that none answers for another."""
+    return f"{service.issuer.url}/login/upstream/{upstream_id}/callback"
+
+
+async def _begin(request: Request, upstream_id: str, user_id: str | None, target: str) -> tuple[str, str]:
+    """Return where the browser goes and the cookie it takes along."""
+    service = service_of(request)
+    service.upstream_limits.begin(network_of(address_of(request)))
+    # Who is signed in here and leaves has to prove once more who they are: there, too, nothing is taken as given.
+    again = {"prompt": "login"} if (await visitor_of(request)).session is not None else {}
+    upstream = await _find(service, upstream_id)
+    try:
+        pending = await service.upstream_client.begin(upstream, callback_of(service, upstream_id), **again)
+    except UpstreamFailed as error:
+        raise _unavailable(upstream, error) from error
+    kept = json.dumps({"nonce": pending.nonce, "verifier": pending.verifier})
+    journey = _Journey(upstream_id, user_id, service.sealing_key.seal(kept, purpose=PURPOSE), target)
+    cookie, expires_at = opaque.new_secret(), service.clock.micros() + LIFETIME_MICROS
+    await service.database.transact(_keep, journey, pending.state, cookie, expires_at)
+    return pending.url, cookie
+
+
+async def _connect(request: Request, upstream: Upstream, user_id: str, arrival: providers.Arrival) -> Response:
+    service, visitor = service_of(request), await visitor_of(request)
+    fresh = is_fresh(visitor.session, service.clock.micros())
+    if visitor.account is None or visitor.account.id != user_id or not fresh:
+        return to_sign_in()
+    wanted = Change(request, visitor, visitor.account, service.actor(request, user_id), {})
+    await wanted.commit(partial(providers.link, upstream=upstream, arrival=arrival))
+    return redirect(SECURITY)
+
+
+async def _find(service: AuthService, upstream_id: str) -> Upstream:
+    upstream = await service.database.read(providers.find, upstream_id)
+    if upstream is None:
+        raise PageRefused(404, "No such provider", "Sign in another way.")
+    return upstream
+
+
+def _keep(connection: Connection, journey: _Journey, state: str, cookie: str, expires_at: int) -> None:
+    connection.execute(
+        insert(upstream_sign_ins).values(
+            digest=opaque.digest(state),
+            browser=opaque.digest(cookie),
+            upstream_id=journey.upstream_id,
+            user_id=journey.user_id,
+            sealed=journey.sealed,
+            way_on=journey.way_on,
+            expires_at=expires_at,
+        )
+    )
+
+
+def _take(connection: Connection, state: str, cookie: str, upstream_id: str, now: int) -> _Journey | None:
+    """Use a journey up; of two that come back with one state, one gets it."""
+    rows = upstream_sign_ins.c
+    same = (rows.digest == opaque.digest(state)) & (rows.browser == opaque.digest(cookie))
+    fitting = same & (rows.upstream_id == upstream_id) & (rows.expires_at > now)
+    row = connection.execute(select(upstream_sign_ins).where(fitting)).one_or_none()
+    if row is None or not connection.execute(delete(upstream_sign_ins).where(fitting)).rowcount:
+        return None
+    return _Journey(row.upstream_id, row.user_id, row.sealed, row.way_on)
+
+
+def _unavailable(upstream: Upstream, error: Exception) -> PageRefused:
+    logger.warning("upstream %s failed: %s", upstream.id, error)
+    text = "It does not answer, or not as it should. Try again later, or sign in another way."
+    return PageRefused(502, f"{upstream.name} cannot be reached", text)
+
+
+def _begin_again() -> PageRefused:
+    return PageRefused(400, "That sign-in is over", "It took too long, or began in another window. Begin again.")

@@ -1,0 +1,1 @@
+"""Everything as one document, out and in."""

@@ -1,0 +1,1 @@
+"""Other providers that people may sign in with."""

@@ -1,0 +1,262 @@
+"""The account: devices, connected apps, what is kept of a person, and its end."""
+
+import asyncio
+import json
+
+import pytest
+from sqlalchemy import select, update
+
+from auth_svc import tables
+from auth_svc.people import accounts, own_data
+from auth_svc.people.devices import describe
+from auth_svc.people.own_data import LastAdministrator
+from lib_events.testing import wait_until
+
+PASSWORD = "correct horse battery staple"
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+EDGE = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/140.0 Safari/537.36 Edg/140.0"
+SAFARI = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Version/19.0 Mobile/15E148 Safari/604.1"
+
+
+async def signed_in(provider, username="ada", user_agent=FIREFOX):
+    browser = await provider.browser()
+    browser.http.headers["user-agent"] = user_agent
+    await browser.sign_in(username)
+    return browser
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "words"),
+    [
+        (FIREFOX, "Firefox on Linux"),
+        (EDGE, "Edge on Windows"),
+        (SAFARI, "Safari on iPhone"),
+        ("curl/8.0", "curl"),
+        ("<script>", "An unknown browser"),
+        ("", "An unknown browser"),
+        (None, "An unknown browser"),
+    ],
+)
+def test_a_device_is_described_in_words(user_agent, words):
+    assert describe(user_agent) == words
+
+
+async def test_the_sections_of_the_account_need_a_sign_in_and_lead_back(provider, subtests):
+    for path in ("/account", "/account/sessions", "/account/apps", "/account/data"):
+        with subtests.test(path):
+            browser = await provider.browser()
+            page = await browser.open(path)
+            assert "Sign in" in page.text
+            page = await browser.submit(username="ada", password=PASSWORD)
+            assert page.request.url.path == path
+            assert f'href="{path}" aria-current="page"' in page.text
+    assert (await (await provider.browser()).open("/account/data/export")).request.url.path == "/login"
+
+
+async def test_all_other_devices_are_signed_out_at_once(provider_on_both):
+    provider = provider_on_both
+    browser, other, third = [await signed_in(provider, user_agent=agent) for agent in (FIREFOX, EDGE, SAFARI)]
+    page = await browser.open("/account/sessions")
+    for words in ("Firefox on Linux", "Edge on Windows", "Safari on iPhone", "this browser", "last seen"):
+        assert words in page.text
+    page = await browser.submit(form=-1)
+    assert "Edge on Windows" not in page.text
+    assert "Sign out everywhere else" not in page.text
+    assert "Sign in" in (await other.open("/account")).text
+    assert "Sign in" in (await third.open("/account")).text
+
+
+async def test_a_session_says_when_it_was_last_seen(provider):
+    browser = await signed_in(provider)
+    database = provider.service.database
+    await database.transact(lambda connection: connection.execute(update(tables.sessions).values(last_seen_at=1)))
+    await browser.open("/account/sessions")
+    seen = await database.read(lambda connection: connection.scalar(select(tables.sessions.c.last_seen_at)))
+    assert seen > 1
+    await browser.open("/account/sessions")
+    again = await database.read(lambda connection: connection.scalar(select(tables.sessions.c.last_seen_at)))
+    assert again == seen, "not every page is worth a write"
+
+
+async def test_a_new_device_is_told_by_mail_and_a_known_one_is_not(provider):
+    await provider.add_user("grace", email="grace@navy.test")
+    await signed_in(provider, "grace", FIREFOX)
+    await signed_in(provider, "grace", FIREFOX)
+    assert provider.mailbox.unread("new-device") == []
+    await signed_in(provider, "grace", EDGE)
+    mail = await provider.mailbox.receive("new-device")
+    assert "with Edge on Windows, from the address 127.0.0.1." in mail
+    await signed_in(provider, "grace", EDGE)
+    assert provider.mailbox.unread("new-device") == []
+
+
+async def test_a_sign_in_after_a_long_time_is_told_although_no_device_is_known_any_more(provider):
+    await provider.add_user("grace", email="grace@navy.test")
+    long_ago = update(tables.users).values(created_at=1)
+    await provider.service.database.transact(lambda connection: connection.execute(long_ago))
+    await signed_in(provider, "grace")
+    assert "Firefox on Linux" in await provider.mailbox.receive("new-device")
+
+
+async def test_mails_about_new_devices_can_be_switched_off(tmp_path, sqlite_url, run_provider):
+    async with run_provider(tmp_path, sqlite_url, mail_new_devices=False) as provider:
+        await provider.add_user("grace", email="grace@navy.test")
+        await signed_in(provider, "grace", FIREFOX)
+        await signed_in(provider, "grace", EDGE)
+        rows = await provider.service.database.read(lambda connection: connection.execute(select(tables.mails)).all())
+        assert (rows, provider.mailbox.unread()) == ([], [])
+
+
+@pytest.fixture
+async def report(provider):
+    return await provider.add_client(
+        id="report", name="The report", redirect_uris=("https://report.test/callback",), scopes=frozenset(("openid",))
+    )
+
+
+async def allow(provider, browser):
+    await provider.authorize(browser, client_id="report", redirect_uri="https://report.test/callback", scope="openid")
+    return await browser.submit(decision="allow")
+
+
+async def test_an_app_is_shown_in_words_and_withdrawing_ends_all_it_holds(provider, report):
+    browser = await signed_in(provider)
+    assert "Nothing acts for you." in (await browser.open("/account/apps")).text
+    code = provider.answer(await allow(provider, browser))["code"]
+    form = {"code": code, "redirect_uri": "https://report.test/callback", "code_verifier": provider.verifier}
+    tokens = (await provider.token(report, grant_type="authorization_code", **form)).json()
+    given = (await wait_until(lambda: provider.events("evs.grant.given")))[0]
+    assert (given.data["client"], given.data["scopes"]) == ("report", ["openid"])
+    page = await browser.open("/account/apps")
+    for words in ("The report", "Know who you are", "last used"):
+        assert words in page.text
+    page = await browser.submit(form=0)
+    assert "Nothing acts for you." in page.text
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+    refused = await provider.token(report, grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+    assert refused.json()["error"] == "invalid_grant"
+    revoked = (await wait_until(lambda: provider.events("evs.grant.revoked")))[0]
+    assert (revoked.data["client"], revoked.data["scopes"]) == ("report", ["openid"])
+    await provider.authorize(browser, client_id="report", redirect_uri="https://report.test/callback", scope="openid")
+    assert "Allow access?" in browser.page.text
+
+
+async def test_what_is_asked_for_every_time_is_told_and_not_remembered(provider):
+    browser = await signed_in(provider)
+    await provider.authorize(
+        browser, client_id="evs-cli", redirect_uri="http://127.0.0.1:4567/callback", scope="openid"
+    )
+    await browser.submit(decision="allow")
+    given = (await wait_until(lambda: provider.events("evs.grant.given")))[0]
+    assert given.data["client"] == "evs-cli"
+    kept = await provider.service.database.read(lambda connection: connection.execute(select(tables.consents)).all())
+    assert kept == []
+
+
+async def test_nobody_withdraws_for_somebody_else_or_what_is_not_there(provider, report):
+    browser, mallory = await signed_in(provider), await provider.browser()
+    await allow(provider, browser)
+    await provider.add_user("mallory")
+    await mallory.sign_in("mallory")
+    await mallory.open("/account/data")
+    csrf = mallory.page.text.split('name="csrf" value="')[1].split('"')[0]
+    for client in ("report", "nothing", ""):
+        form = {"csrf": csrf, "client": client}
+        answer = await mallory.http.post(
+            "/account/apps/withdraw", data=form, headers={"origin": "http://127.0.0.1:8001"}
+        )
+        assert answer.status_code == 303
+    assert "The report" in (await browser.open("/account/apps")).text
+    assert await provider.events("evs.grant.revoked") == []
+
+
+async def test_what_is_kept_of_a_person_can_be_taken_along(provider, report):
+    browser = await signed_in(provider)
+    await allow(provider, browser)
+    await provider.add_user("grace", email="grace@navy.test")
+    await signed_in(provider, "grace")
+    answer = await browser.open("/account/data/export")
+    assert answer.headers["content-disposition"] == 'attachment; filename="my-account.json"'
+    kept = json.loads(answer.text)
+    assert kept["profile"]["username"] == "ada"
+    assert kept["sessions"][0]["address"] == "127.0.0.1"
+    assert [app["name"] for app in kept["connected_apps"]] == ["The report"]
+    assert {"user.registered", "session.started", "grant.given", "user.exported"} <= {
+        line["what"] for line in kept["audit"]
+    }
+    assert "grace" not in answer.text
+    assert "argon2" not in answer.text
+
+
+async def delete(provider, browser, password=PASSWORD):
+    await browser.open("/account/data")
+    return await browser.submit(password=password)
+
+
+async def test_deleting_an_account_ends_everything_and_erases_who_it_was(provider_on_both):
+    provider = provider_on_both
+    grace = await provider.add_user("grace", email="grace@navy.test")
+    browser = await signed_in(provider, "grace")
+    tokens = await provider.tokens("grace")
+    wrong = await delete(provider, browser, "wrong")
+    assert wrong.status_code == 422
+    assert "The current password is wrong." in wrong.text
+    assert "Your account is deleted" in (await delete(provider, browser)).text
+    assert "Sign in" in (await browser.open("/account")).text
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+    assert (await provider.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+    assert (await (await provider.browser()).sign_in("grace")).status_code == 401
+    (event,) = await wait_until(lambda: provider.events("evs.user.deleted"))
+    assert event.data["user"] == grace.id
+    assert "grace" not in str(event.data)
+    everything = await provider.service.database.read(_all_rows)
+    assert "grace" not in everything
+    assert grace.id in everything
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    assert (await provider.http.get(f"/v1/admin/users/{grace.id}", headers=headers)).status_code == 404
+    users = (await provider.http.get("/v1/admin/users", headers=headers)).json()["items"]
+    assert [user["username"] for user in users] == ["ada", "admin"]
+    await provider.add_user("grace", email="grace@navy.test")
+    assert "Your account" in (await (await provider.browser()).sign_in("grace")).text
+
+
+def _all_rows(connection):
+    return str([connection.execute(select(table)).all() for table in tables.metadata.sorted_tables])
+
+
+async def test_the_last_administrator_stays(provider):
+    browser = await signed_in(provider, "admin")
+    refused = await delete(provider, browser)
+    assert refused.status_code == 422
+    assert "Make somebody else one first" in refused.text
+    await provider.add_user("grace", "admin")
+    assert "Your account is deleted" in (await delete(provider, browser)).text
+
+
+async def test_of_two_administrators_who_leave_at_the_same_time_one_stays(provider_on_both):
+    provider = provider_on_both
+    grace = await provider.add_user("grace", "admin")
+    admin = await provider.service.database.read(accounts.find_by_username, "admin")
+    outcomes = await asyncio.gather(
+        *(
+            provider.service.database.transact(own_data.delete_account, account.id, provider.actor())
+            for account in (grace, admin)
+        ),
+        return_exceptions=True,
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == [LastAdministrator.__name__, "NoneType"]
+
+
+async def test_forms_of_the_account_from_elsewhere_are_refused(provider, subtests):
+    browser = await signed_in(provider)
+    for path in (
+        "/account/name",
+        "/account/email",
+        "/account/password",
+        "/account/end-other-sessions",
+        "/account/apps/withdraw",
+        "/account/delete",
+    ):
+        with subtests.test(path):
+            answer = await browser.http.post(path, data={}, headers={"origin": "http://evil.test"})
+            assert answer.status_code == 403

@@ -1,0 +1,117 @@
+"""Administrators find people, change them, see what they are signed in to, and delete them with all that is theirs."""
+
+import pytest
+
+from lib_events.testing import wait_until
+
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.fixture
+async def call(provider_on_both):
+    headers = {"authorization": f"Bearer {await provider_on_both.admin_token()}"}
+
+    async def request(method, path, body=None, status=200):
+        answer = await provider_on_both.http.request(method, f"/v1/admin{path}", json=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        return answer.json() if answer.content else None
+
+    return request
+
+
+async def test_people_are_found_by_text_role_group_and_state(provider_on_both, call, subtests):
+    await provider_on_both.add_user("bea", "operator")
+    await provider_on_both.add_user("cy_rus")
+    await call("POST", "/users", {"username": "cleo", "email": "Cleo@Navy.test", "password": PASSWORD}, 201)
+    await call("POST", "/groups", {"name": "Support", "roles": ["operator"]}, 201)
+    await call("PUT", "/groups/Support/members/cleo", status=204)
+    await call("POST", "/users/bea/disable")
+    for query, names in (
+        ("q=BE", ["bea"]),
+        ("q=navy", ["cleo"]),
+        ("q=_", ["cy_rus"]),
+        ("q=%25", []),
+        ("role=operator", ["bea", "cleo"]),
+        ("role=operator&state=enabled", ["cleo"]),
+        ("state=disabled", ["bea"]),
+        ("group=Support", ["cleo"]),
+        ("group=nobody", []),
+        ("role=oper", []),
+    ):
+        with subtests.test(query):
+            items = (await call("GET", f"/users?{query}"))["items"]
+            assert [user["username"] for user in items] == names
+
+
+async def test_a_user_is_called_and_reached_otherwise_and_signs_in_with_the_new_name(provider_on_both, call):
+    changed = await call("PATCH", "/users/ada", {"username": "Ada.L", "email": "ada@example.org"})
+    assert (changed["username"], changed["email"]) == ("Ada.L", "ada@example.org")
+    assert "Your account" in (await (await provider_on_both.browser()).sign_in("ada.l")).text
+    assert (await call("PATCH", "/users/ada.l", {"email": None}))["username"] == "Ada.L"
+    assert (await call("GET", "/users/ada.l"))["email"] is None
+
+    async def told():
+        events = await provider_on_both.events("evs.user.profile-changed")
+        return events if len(events) == 2 else None
+
+    events = await wait_until(told)
+    assert [event.data["changed"] for event in events] == [["username", "email"], ["email"]]
+    for body, pointer in (({"username": "admin"}, "/username"), ({"email": "x"}, "/email"), ({"roles": []}, "/roles")):
+        refused = await call("PATCH", "/users/ada.l", body, 422)
+        assert refused["errors"][0]["pointer"] == pointer
+
+
+async def test_a_deleted_user_is_gone_with_their_tokens_and_the_name_is_free(provider_on_both, call):
+    tokens = await provider_on_both.tokens("ada")
+    ada = (await call("GET", "/users/ada"))["id"]
+    await call("POST", "/groups", {"name": "g"}, 201)
+    await call("PUT", "/groups/g/members/ada", status=204)
+    await call("DELETE", "/users/ada", status=204)
+    assert not (await provider_on_both.introspect(tokens["access_token"]))["active"]
+    assert (await provider_on_both.refresh(tokens["refresh_token"])).status_code == 400
+    assert (await (await provider_on_both.browser()).sign_in("ada")).status_code == 401
+    await call("GET", "/users/ada", status=404)
+    assert (await call("GET", "/groups/g"))["members"] == 0
+    assert (await call("GET", f"/audit?about={ada}"))["items"][0]["what"] == "user.deleted"
+    feed_auth = ("evs-app", provider_on_both.secret_of("evs-app"))
+
+    async def refused_everywhere():
+        page = (await provider_on_both.http.get("/v1/revocations", auth=feed_auth)).json()
+        return any((item["kind"], item["value"]) == ("user", ada) for item in page["items"])
+
+    await wait_until(refused_everywhere)
+    await call("POST", "/users", {"username": "ada", "password": PASSWORD}, 201)
+
+
+async def test_sessions_are_listed_and_ended_one_by_one_and_all(provider_on_both, call):
+    first, second = await provider_on_both.browser(), await provider_on_both.browser()
+    await first.sign_in("ada")
+    await second.sign_in("ada")
+    sessions = (await call("GET", "/users/ada/sessions"))["items"]
+    assert [session["address"] for session in sessions] == ["127.0.0.1", "127.0.0.1"]
+    await call("DELETE", f"/users/ada/sessions/{sessions[0]['id']}", status=204)
+    await call("DELETE", f"/users/ada/sessions/{sessions[0]['id']}", status=404)
+    await call("DELETE", f"/users/admin/sessions/{sessions[1]['id']}", status=404)
+    assert "Your account" not in (await second.open("/account")).text
+    assert "Your account" in (await first.open("/account")).text
+    await call("DELETE", "/users/ada/sessions", status=204)
+    assert "Your account" not in (await first.open("/account")).text
+    assert (await call("GET", "/users/ada/sessions"))["items"] == []
+
+
+async def test_a_consent_is_listed_and_withdrawn_with_what_came_of_it(provider_on_both, call):
+    provider, redirect = provider_on_both, "https://shop.example.org/cb"
+    client = {"id": "shop", "name": "Shop", "redirect_uris": [redirect]}
+    secret = (await call("POST", "/clients", client, 201))["secret"]
+    browser = await provider.browser()
+    await provider.authorize(browser, client_id="shop", redirect_uri=redirect, scope="openid profile")
+    await browser.submit(username="ada", password=PASSWORD)
+    code = provider.answer(await browser.submit(decision="allow"))["code"]
+    form = {"code": code, "redirect_uri": redirect, "code_verifier": provider.verifier}
+    tokens = (await provider.token(("shop", secret), grant_type="authorization_code", **form)).json()
+    consents = (await call("GET", "/users/ada/consents"))["items"]
+    assert consents == [{"client": "shop", "scopes": ["openid", "profile"], "resources": ["http://127.0.0.1:8002"]}]
+    await call("DELETE", "/users/ada/consents/shop", status=204)
+    await call("DELETE", "/users/ada/consents/shop", status=404)
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+    assert (await call("GET", "/users/ada/consents"))["items"] == []

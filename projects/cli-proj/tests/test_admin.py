@@ -1,0 +1,215 @@
+"""Administrators at a terminal, at a real product: users, groups, roles, resources and the audit."""
+
+import asyncio
+import json
+import threading
+import uuid
+
+import pytest
+
+from cli_proj.demo.browser import Browser
+
+ADMIN_PASSWORD = "a very long administrator password"  # of the fixture `product`
+
+
+@pytest.fixture(scope="module")
+def admin(product, tmp_path_factory):
+    """An administrator who has signed in for administration, by the code that the terminal shows."""
+    shell = type(product)(product.folder, tmp_path_factory.mktemp("admin"), product.variables)
+    process = shell.start("auth", "login", "--device", "--insecure-storage", "--admin")
+    url = next(word for line in process.stderr for word in line.split() if word.startswith("http"))
+
+    async def allow() -> None:
+        async with Browser() as browser:
+            page = await browser.open(url)
+            values = {"username": "admin", "password": ADMIN_PASSWORD}
+            page = await browser.submit(page, page.form("/login"), values)
+            while "decision" not in dict(page.form("/device").buttons):
+                page = await browser.submit(page, page.form("/device"), {})
+            await browser.submit(page, page.form("/device"), {"decision": "allow"})
+
+    asyncio.run(allow())
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    return shell
+
+
+def new_name(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def user(admin) -> str:
+    name = new_name("lee")
+    made = admin.evs("admin", "user", "create", name, "--email", f"{name}@navy.test", "-o", "json")
+    assert made.code == 0, made.err
+    return name
+
+
+def test_a_user_is_shown_changed_disabled_enabled_and_deleted(admin, user):
+    def evs(*arguments):
+        return admin.evs("admin", "user", *arguments)
+
+    assert evs("show", user, "-o", "json").json["email"] == f"{user}@navy.test"
+    assert user in evs("list", "--query", user, "--role", "member").out
+    assert evs("edit", user, "--rename", f"{user}.l", "--email", "", "-o", "json").json["email"] is None
+    renamed = f"{user}.l"
+    assert evs("set-roles", renamed, "operator", "-o", "json").json["roles"] == ["member", "operator"]
+    assert evs("disable", renamed, "-o", "json").json["enabled"] is False
+    assert renamed in evs("list", "--state", "disabled").out
+    assert evs("enable", renamed, "-o", "json").json["enabled"] is True
+    assert "signed in with no browser" in evs("sessions", renamed).err
+    assert evs("sessions", renamed, "--end-all").code == 0
+    assert "has allowed nothing" in evs("consents", renamed).err
+    assert "is deleted" in evs("delete", renamed).err
+    assert evs("show", renamed).code == 3
+
+
+def test_a_group_gives_its_members_a_role(admin, user):
+    group = new_name("group")
+
+    def evs(*arguments):
+        return admin.evs("admin", "group", *arguments)
+
+    assert evs("create", group, "--description", "who helps", "--role", "operator").code == 0
+    assert f"{user} is in {group}" in evs("add", group, user).err
+    assert user in evs("members", group).out
+    assert admin.evs("admin", "user", "show", user, "-o", "json").json["effective_roles"] == ["member", "operator"]
+    assert evs("edit", group, "--description", "who helped", "-o", "json").json["members"] == 1
+    assert evs("set-roles", group, "-o", "json").json["roles"] == []
+    assert "who helped" in evs("list").out
+    assert evs("remove", group, user).code == 0
+    assert evs("remove", group, user).code == 3
+    assert evs("delete", group).code == 0
+    assert evs("show", group).code == 3
+
+
+def test_a_role_carries_the_permissions_of_a_resource(admin, user):
+    role, resource = new_name("role"), new_name("res")
+    refund = f"{resource}:refund"
+    made = admin.evs(
+        *("admin", "resource", "create", resource, f"https://{resource}.example.org"),
+        *("--scope", f"{resource}=Work with your orders", "--permission", f"{refund}=Give money back", "-o", "json"),
+    )
+    assert made.code == 0, made.err
+    changed = admin.evs(
+        "admin", "resource", "edit", resource, "--token-seconds", "60", "--name", "Orders", "-o", "json"
+    )
+    assert changed.json["permissions"] == {refund: "Give money back"}
+    assert "Give money back" in admin.evs("admin", "resource", "show", resource).out
+    rotated = admin.evs("admin", "resource", "rotate-secret", resource, "-o", "json").json
+    assert rotated["secret"] not in ("", None, made.json["secret"])
+    assert resource in admin.evs("admin", "resource", "list").out
+
+    assert admin.evs("admin", "role", "create", role, "--permission", refund, "--include", "operator").code == 0
+    assert admin.evs("admin", "role", "describe", role, "gives money back").code == 0
+    assert "gives money back" in admin.evs("admin", "role", "list").out
+    assert admin.evs("admin", "resource", "delete", resource).code == 5, "a role carries its permission"
+    assert admin.evs("admin", "role", "set-permissions", role, "-o", "json").json["permissions"] == []
+    assert admin.evs("admin", "role", "set-includes", role, "member", "-o", "json").json["includes"] == ["member"]
+    assert admin.evs("admin", "user", "set-roles", user, role).code == 0
+    assert admin.evs("admin", "role", "delete", role).code == 5, "somebody holds it"
+    assert admin.evs("admin", "user", "set-roles", user).code == 0
+    assert admin.evs("admin", "role", "delete", role).code == 0
+    assert admin.evs("admin", "role", "show", role).code == 3
+    assert admin.evs("admin", "resource", "delete", resource).code == 0
+
+
+def test_a_command_that_says_too_little_or_nonsense_says_so(admin, subtests):
+    for arguments, code in (
+        (("user", "edit", "admin"), 2),
+        (("user", "set-roles", "admin", "member"), 5),
+        (("user", "delete", "admin"), 5),
+        (("user", "create", "eve", "--role", "nobody"), 2),
+        (("group", "edit", "x"), 2),
+        (("group", "add", "x"), 2),
+        (("role", "delete", "member"), 5),
+        (("resource", "create", "x1", "nonsense"), 2),
+        (("resource", "edit", "app", "--remove-scope", "nothing"), 2),
+        (("resource", "edit", "app", "--scope", "=x"), 2),
+        (("resource", "delete", "app"), 5),
+        (("audit", "verify", "--head", "nonsense"), 2),
+        (("audit", "export", "--after", "-1"), 2),
+    ):
+        with subtests.test(arguments):
+            answer = admin.evs("admin", *arguments)
+            assert (answer.code, answer.out) == (code, ""), answer.err
+            assert answer.err
+
+
+def test_the_audit_is_listed_exported_and_verified_here(admin, user):
+    listed = admin.evs("admin", "audit", "list", "--what", "user.registered", "-o", "json").json
+    assert admin.evs("admin", "user", "show", user, "-o", "json").json["id"] in {line["about"] for line in listed}
+    assert "user.registered" in admin.evs("admin", "audit", "list").out
+
+    def is_chained():
+        return admin.evs("admin", "audit", "head", "-o", "json").json["waiting"] == 0
+
+    admin.wait_for(is_chained)
+    head = admin.evs("admin", "audit", "head").out.strip()
+    verified = admin.evs("admin", "audit", "verify", "--head", head)
+    assert verified.code == 0, verified.err
+    assert "lines, unbroken since 20" in verified.out
+    assert admin.evs("admin", "audit", "verify", "-o", "json").json["unbroken"] is True
+    forged = admin.evs("admin", "audit", "verify", "--head", head.partition(":")[0] + ":" + "0" * 64)
+    assert forged.code == 1
+    assert "the audit is broken: line" in forged.err
+    exported = [json.loads(line) for line in admin.evs("admin", "audit", "export").out.splitlines()]
+    assert [line["position"] for line in exported] == list(range(1, len(exported) + 1))
+
+
+def test_the_configuration_goes_out_and_comes_in_as_one_document(admin, user, tmp_path):
+    file = tmp_path / "configuration.json"
+    exported = admin.evs("admin", "export", str(file))
+    assert exported.code == 0, exported.err
+    assert file.stat().st_mode & 0o777 == 0o600
+    document = json.loads(file.read_text())
+    assert user in {person["username"] for person in document["users"]}
+    secrets = json.loads(admin.evs("admin", "export", "--secrets").out)
+    assert secrets["users"][0]["password_hash"].startswith("$argon2id$")
+
+    group = new_name("group")
+    document["groups"].append({"name": group})
+    document["users"] = [{"username": user, "groups": [group]}]
+    file.write_text(json.dumps(document))
+    rehearsed = admin.evs("admin", "import", str(file), "--dry-run")
+    assert (rehearsed.code, group in rehearsed.out, "a dry run" in rehearsed.err) == (0, True, True), rehearsed.err
+    assert admin.evs("admin", "group", "show", group).code == 3
+    done = admin.evs("admin", "import", str(file), "-o", "json")
+    assert (done.code, done.json["counts"]["created"]) == (0, 1), done.err
+    assert user in admin.evs("admin", "group", "members", group).out
+
+    many = [{"username": f"{user}.{number}"} for number in range(1_001)]
+    file.write_text(json.dumps(document | {"users": many}))
+    rehearsed = admin.evs("admin", "import", str(file), "--dry-run", "-o", "json")
+    assert rehearsed.json["counts"]["created"] == len(many), rehearsed.err
+    assert "1000 of 1001 people" in rehearsed.err
+
+    document["users"].append({"username": "not a name"})
+    file.write_text(json.dumps(document))
+    refused = admin.evs("admin", "import", str(file))
+    assert (refused.code, "1 refused" in refused.err) == (1, True), refused.err
+    file.write_text("{oops")
+    assert admin.evs("admin", "import", str(file)).code == 2
+    assert admin.evs("admin", "import", str(tmp_path / "none.json")).code == 3
+
+
+def test_what_happens_is_shown_as_it_happens(admin, user):
+    process = admin.start("admin", "audit", "tail", "-o", "jsonl")
+    seen: list[str] = []
+    reader = threading.Thread(target=lambda: seen.extend(process.stdout))
+
+    def is_seen() -> bool:
+        # It looks from where the audit stood when it began, so something is changed until it has.
+        admin.evs("admin", "user", "disable", user)
+        admin.evs("admin", "user", "enable", user)
+        return bool(seen)
+
+    try:
+        reader.start()
+        admin.wait_for(is_seen)
+    finally:
+        process.terminate()
+        reader.join(20)
+        process.communicate(timeout=20)
+    assert json.loads(seen[0])["what"].startswith("user.")
