@@ -115,7 +115,7 @@ class Browser:
         return str(self.http.base_url).rstrip("/")
 
     def _is_ours(self, location: str) -> bool:
-        return not urlsplit(location).netloc or location.startswith(self.origin + "/")
+        return location.startswith(("/", self.origin + "/"))
 
 
 class Mailbox:

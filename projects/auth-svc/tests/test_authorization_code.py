@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 from urllib.parse import urlencode
 
 from joserfc import jws
 from joserfc.jwk import KeySet
+from sqlalchemy import update
 
+from auth_svc.tables import codes
 from lib_events.testing import wait_until
 
 
@@ -241,3 +244,96 @@ async def test_a_posted_authorization_request_is_as_good(provider):
     answer = await provider.post("/oauth2/authorize", provider.request())
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/oauth2/authorize?response_type=code")
+
+
+async def test_an_authorization_code_lives_a_minute(provider):
+    code = await provider.sign_in_for_code()
+    earlier = update(codes).values(expires_at=codes.c.expires_at - 61_000_000)
+    await provider.service.database.transact(lambda connection: connection.execute(earlier) and None)
+    assert (await provider.redeem(code)).json()["error"] == "invalid_grant"
+
+
+async def test_a_parameter_without_a_value_counts_as_left_out(provider):
+    browser = await provider.browser()
+    page = await browser.open(f"/oauth2/authorize?{urlencode(provider.request())}&max_age=&resource=&request=&state2=")
+    assert "Sign in" in page.text
+    code = provider.answer(await browser.submit(username="ada", password="correct horse battery staple"))["code"]
+    assert (await provider.redeem(code, resource="", scope="", unknown="x")).status_code == 200
+
+
+async def test_the_id_token_names_its_access_token(provider):
+    tokens = await provider.tokens()
+    half = hashlib.sha256(tokens["access_token"].encode()).digest()[:16]
+    assert claims(tokens["id_token"])["at_hash"] == base64.urlsafe_b64encode(half).rstrip(b"=").decode()
+
+
+async def test_an_access_token_says_when_its_person_signed_in(provider):
+    tokens = await provider.tokens()
+    access, identity = claims(tokens["access_token"]), claims(tokens["id_token"])
+    assert access["auth_time"] == identity["auth_time"] <= access["iat"]
+    assert access["sub"] == identity["sub"]
+    assert access["aud"] != identity["aud"]
+
+
+async def test_an_answer_with_tokens_is_json_and_is_never_stored(provider):
+    answer = await provider.redeem(await provider.sign_in_for_code())
+    assert answer.headers["content-type"] == "application/json"
+    assert (answer.headers["cache-control"], answer.headers["pragma"]) == ("no-store", "no-cache")
+    assert isinstance(answer.json()["expires_in"], int)
+
+
+async def test_without_a_scope_it_is_the_default(provider):
+    assert (await provider.tokens(scope=""))["scope"] == "openid profile"
+
+
+async def test_the_subject_is_the_same_for_every_client(provider):
+    callback = "https://other.test/cb"
+    values = {"redirect_uris": (callback,), "scopes": frozenset(("openid",)), "consent": "never"}
+    other = await provider.add_client(id="other", name="Other", **values)
+    code = await provider.sign_in_for_code(client_id="other", redirect_uri=callback, scope="openid")
+    form = {"code": code, "redirect_uri": callback, "code_verifier": provider.verifier}
+    theirs = (await provider.token(other, grant_type="authorization_code", **form)).json()["id_token"]
+    assert claims(theirs)["sub"] == claims((await provider.tokens())["id_token"])["sub"]
+
+
+async def test_a_resource_is_one_of_ours_and_nothing_that_resembles_it(provider, subtests):
+    app = "http://127.0.0.1:8002"
+    for resource in (f"{app}#x", f"{app}/x", f"{app}?x", "/v1", "HTTP://127.0.0.1:8002", f"{app}@evil.test", f"{app}0"):
+        with subtests.test(resource):
+            page = await provider.authorize(await provider.browser(), resource=resource)
+            assert provider.answer(page)["error"] == "invalid_target"
+
+
+async def test_the_query_of_a_redirect_uri_is_kept(provider):
+    callback = "https://other.test/cb?tenant=a%20b&empty="
+    values = {"redirect_uris": (callback,), "scopes": frozenset(("openid",)), "consent": "never"}
+    await provider.add_client(id="other", name="Other", **values)
+    browser = await provider.browser()
+    request = {"client_id": "other", "redirect_uri": callback, "scope": "openid"}
+    refused = provider.answer(await provider.authorize(browser, **request, prompt="none"))
+    await browser.sign_in("ada")
+    answer = await provider.authorize(browser, **request)
+    assert (provider.answer(answer)["tenant"], refused["tenant"]) == ("a b", "a b")
+    assert answer.headers["location"].startswith("https://other.test/cb?tenant=a")
+    assert {"code", "state", "iss"} <= provider.answer(answer).keys()
+
+
+async def test_whoever_has_a_used_code_alone_ends_nothing(provider, subtests):
+    code = await provider.sign_in_for_code()
+    tokens = (await provider.redeem(code)).json()
+    for changes in ({"code_verifier": "x" * 43}, {"code_verifier": ""}, {"redirect_uri": "https://evil.test/"}):
+        with subtests.test(changes=changes):
+            assert (await provider.redeem(code, **changes)).status_code == 400
+            assert (await provider.introspect(tokens["access_token"]))["active"]
+    assert (await provider.redeem(code)).json()["error"] == "invalid_grant"
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+
+
+async def test_a_client_that_may_not_refresh_gets_no_refresh_token(provider):
+    callback = "https://other.test/cb"
+    values = {"redirect_uris": (callback,), "scopes": frozenset(("openid",)), "grant_types": ("authorization_code",)}
+    other = await provider.add_client(id="other", name="Other", consent="never", **values)
+    code = await provider.sign_in_for_code(client_id="other", redirect_uri=callback, scope="openid")
+    form = {"code": code, "redirect_uri": callback, "code_verifier": provider.verifier}
+    tokens = (await provider.token(other, grant_type="authorization_code", **form)).json()
+    assert "refresh_token" not in tokens

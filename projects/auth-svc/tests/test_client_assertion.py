@@ -1,8 +1,13 @@
 """`private_key_jwt`: clients that prove themselves with a key (RFC 7523)."""
 
 import asyncio
+import json
 
 import pytest
+from joserfc.jwk import RSAKey
+
+from auth_svc.clients import clients
+from lib_events.testing_receiver import receiving, status
 
 ISSUER = "http://127.0.0.1:8001"
 FAR = 4_102_444_800  # the year 2100
@@ -103,3 +108,69 @@ async def test_of_twenty_uses_of_one_assertion_one_counts(provider_on_both, clie
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
     told = [await provider.post("/oauth2/introspect", {"token": "x"} | proof) for _ in range(2)]
     assert {answer.json()["error"] for answer in told} == {"invalid_client"}
+
+
+async def test_rs256_assertions_are_as_good(provider, jwk_set, sign_assertion):
+    key = RSAKey.generate_key(2048, private=True)
+    key.ensure_kid()
+    await provider.add_client(**values(key, jwk_set))
+    proof = sign_assertion("robot", key, ISSUER, header={"alg": "RS256"})
+    assert (await provider.token(**GRANT, **proof)).status_code == 200
+
+
+def serving(body):
+    """Answers with a document."""
+
+    async def answer(_received, writer):
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+
+    return answer
+
+
+@pytest.fixture
+async def site():
+    """Serves a client's keys."""
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def prove(provider, client_key, jwk_set, sign_assertion):
+    """Asks for a token as a new client whose keys are at a URL."""
+
+    async def ask(url, key=client_key):
+        name = f"robot-{url.rpartition('/')[2]}"
+        if (await provider.service.database.read(clients.find, name)) is None:
+            changes = {"id": name, "jwks": None, "jwks_uri": url}
+            await provider.add_client(**(values(client_key, jwk_set) | changes))
+        return await provider.token(**GRANT, **sign_assertion(name, key, ISSUER))
+
+    return ask
+
+
+async def test_keys_may_be_at_a_url_and_are_asked_for_once_in_a_while(site, prove, client_key, new_holder, jwk_set):
+    site.answer = serving(jwk_set(client_key).encode())
+    assert (await prove(site.url)).status_code == 200
+    assert (await prove(site.url)).status_code == 200
+    assert (await prove(site.url, new_holder().key)).json()["error"] == "invalid_client"
+    assert len(site.received) == 1
+
+
+async def test_a_site_that_lies_about_keys_proves_nothing(site, prove, client_key, subtests):
+    private = json.dumps({"keys": [client_key.as_dict(private=True)]}).encode()
+    lies = {
+        "away": status(500),
+        "elsewhere": status(302, location="http://127.0.0.1:1/"),
+        "no keys": serving(b'{"keys": []}'),
+        "no json": serving(b"keys"),
+        "a list": serving(b"[1]"),
+        "a private key": serving(private),
+        "endless": serving(b" " * 200_000),
+    }
+    for number, (lie, answer) in enumerate(lies.items()):
+        with subtests.test(lie):
+            site.answer = answer
+            refused = await prove(f"{site.url}/{number}")
+            assert (refused.status_code, refused.json()["error"]) == (400, "invalid_client")

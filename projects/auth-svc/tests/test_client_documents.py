@@ -5,7 +5,7 @@ import json
 import pytest
 
 from auth_svc.clients.documents import names_document
-from lib_events.testing_receiver import receiving
+from lib_events.testing_receiver import receiving, status
 
 PASSWORD = "correct horse battery staple"
 BACK = "http://127.0.0.1:7777/back"
@@ -63,6 +63,7 @@ async def test_a_client_signs_people_in_without_being_registered(opened, site):
         {"client_id": "https://another.example/client.json", "redirect_uris": [BACK]},
         {"client_id": None},
         {"client_secret": "x"},
+        {"client_secret_expires_at": 0},
         {"token_endpoint_auth_method": "client_secret_basic"},
         {"redirect_uris": ["http://evil.example/"]},
         {"redirect_uris": []},
@@ -86,6 +87,18 @@ async def test_a_site_that_is_away_is_told_to_the_person(opened, site):
     browser = await opened.browser()
     page = await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK)
     assert (page.status_code, "cannot be recognised" in page.text) == (400, True)
+    site.serve(b"not yet")
+    assert (await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK)).status_code == 400
+    site.serve({"client_id": site.client_id, "redirect_uris": [BACK], "scope": "openid"})  # no error is remembered
+    assert "Sign in" in (await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK)).text
+
+
+async def test_a_document_elsewhere_is_not_looked_for(opened, site):
+    site.receiver.answer = status(302, location=f"{site.receiver.url}/other.json")
+    browser = await opened.browser()
+    page = await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK)
+    assert (page.status_code, "cannot be recognised" in page.text) == (400, True)
+    assert [received.target for received in site.receiver.received] == ["/hook/client.json"]
 
 
 async def test_only_addresses_that_may_be_asked_are_asked(opened):

@@ -1,5 +1,9 @@
 """Consent: asked where it must be, remembered where it may be, refused with the right error."""
 
+import pytest
+
+from auth_svc.clients.client import ClientRejected
+
 PASSWORD = "correct horse battery staple"
 CLI = {"client_id": "evs-cli", "redirect_uri": "http://127.0.0.1:45678/callback"}
 OTHER = {"client_id": "other", "redirect_uri": "https://other.test/cb", "scope": "openid workflows:read"}
@@ -115,3 +119,22 @@ async def test_scopes_never_grow_beyond_the_client(provider):
 
 def verifier(provider):
     return provider.verifier
+
+
+async def test_an_app_may_have_a_scheme_of_its_own_and_is_always_asked(provider, subtests):
+    callback = "com.example.app:/callback"
+    values = {"name": "App", "secret_digest": None, "scopes": frozenset(("openid",)), "consent": "never"}
+    await provider.add_client(id="app", redirect_uris=(callback,), **values)
+    browser = await provider.browser()
+    await provider.authorize(browser, client_id="app", redirect_uri=callback, scope="openid")
+    page = await browser.submit(username="ada", password=PASSWORD)
+    assert "Allow access?" in page.text  # RFC 8252 section 8.6: another app can claim the scheme
+    assert page.headers["content-security-policy"].endswith("form-action 'self' com.example.app:")
+    answer = await browser.submit(decision="allow")
+    assert answer.status_code == 303, answer.text
+    assert answer.headers["location"].startswith("com.example.app:/callback?code=")
+    for uri in ("app:/callback", "javascript:/alert", "com.example.app://host/callback", "Com.example:/x", "a.b:c"):
+        with subtests.test(uri), pytest.raises(ClientRejected):
+            await provider.add_client(id="bad", redirect_uris=(uri,), **values)
+    with pytest.raises(ClientRejected):
+        await provider.add_client(id="bad", name="Bad", redirect_uris=(callback,))  # one with a secret is no app

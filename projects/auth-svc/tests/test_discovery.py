@@ -73,3 +73,12 @@ async def test_other_methods_are_not_allowed(provider, method, path):
 async def test_probes_answer_by_any_name(provider):
     for path in ("/healthz", "/readyz", "/metrics"):
         assert (await provider.http.get(path, headers={"host": "10.0.0.1"})).status_code == 200
+
+
+async def test_no_member_of_the_metadata_is_empty(provider):
+    document = (await provider.http.get("/.well-known/openid-configuration")).json()
+    resource = (await provider.http.get("/.well-known/oauth-protected-resource/v1/admin")).json()
+    assert all(value not in (None, "", []) for value in [*document.values(), *resource.values()])
+    algorithms = [value for name, value in document.items() if "signing_alg_values" in name]
+    assert len(algorithms) >= 5
+    assert all("none" not in values for values in algorithms)

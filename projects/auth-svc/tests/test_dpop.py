@@ -27,6 +27,7 @@ def ask(provider, holder):
 async def nonce_of(provider, ask, holder):
     answer = await ask(holder.proof(TOKEN))
     assert (answer.status_code, answer.json()["error"]) == (400, "use_dpop_nonce")
+    assert answer.headers["cache-control"] == "no-store"
     holder.nonce = answer.headers["dpop-nonce"]
     return holder.nonce
 
@@ -207,3 +208,19 @@ async def test_there_is_one_proof_in_a_request(provider, holder):
     auth = ("evs-local", provider.secret_of("evs-local"))
     answer = await provider.http.post("/oauth2/token", data=CREDENTIALS, auth=auth, headers=headers)
     assert answer.json()["error"] == "invalid_dpop_proof"
+
+
+async def test_the_url_of_a_proof_is_compared_without_query_and_in_its_normal_form(provider, ask, holder, subtests):
+    await nonce_of(provider, ask, holder)
+    for url in (f"{TOKEN}?x=1", f"{TOKEN}#x", TOKEN.replace("http", "HTTP", 1)):
+        with subtests.test(url):
+            assert (await ask(holder.proof(url))).status_code == 200
+
+
+async def test_a_changed_proof_is_refused(provider, ask, new_holder, holder):
+    await nonce_of(provider, ask, holder)
+    head, claims, _ = holder.proof(TOKEN).split(".")
+    _, other, signature = new_holder(nonce=holder.nonce).proof(TOKEN).split(".")
+    for proof in (f"{head}.{claims}.{signature}", f"{head}.{other}.{signature}", f"{head}.{claims}."):
+        answer = await ask(proof)
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")

@@ -71,6 +71,14 @@ def test_passwords_never_travel_in_the_clear(url):
         AuthSettings(auth_url=url).check_issuer()
 
 
+@pytest.mark.parametrize("rest", ["/path", "/?a=b", "?a=b", "#part", "/path#part"])
+def test_an_issuer_is_scheme_host_and_port(rest):
+    with pytest.raises(SettingsRejected, match="scheme, host and port"):
+        AuthSettings(auth_url=f"https://auth.example.org{rest}").check_issuer()
+    with pytest.raises(SettingsRejected, match="scheme, host and port"):
+        AuthSettings(auth_url="https://me@auth.example.org").check_issuer()
+
+
 async def test_a_token_of_another_issuer_url_is_refused_after_moving(tmp_path, sqlite_url, run_provider):
     async with run_provider(tmp_path, sqlite_url) as provider:
         token = (await provider.tokens("admin"))["access_token"]

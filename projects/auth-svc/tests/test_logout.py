@@ -3,6 +3,8 @@
 from urllib.parse import urlencode
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
 
 from lib_events.testing import wait_until
 
@@ -100,3 +102,14 @@ async def test_tokens_for_offline_access_outlive_the_session(provider):
     assert (await provider.introspect(tokens["access_token"]))["active"]
     again = {"refresh_token": tokens["refresh_token"], "client_id": "evs-cli"}
     assert (await provider.token(None, grant_type="refresh_token", **again)).status_code == 200
+
+
+async def test_an_expired_id_token_is_still_a_hint(provider):
+    browser, tokens = await signed_in(provider)
+    keys = KeySet.import_key_set((await provider.http.get("/oauth2/jwks")).json())
+    claims = jwt.decode(tokens["id_token"], keys, algorithms=["ES256"]).claims
+    old = claims | {"iat": claims["iat"] - 86_400, "exp": claims["exp"] - 86_400}
+    hint = provider.service.issuer.keys.sign(old, token_type="JWT")
+    assert provider.answer(await provider.authorize(browser, prompt="none", id_token_hint=hint))["code"]
+    page = await browser.open(path(id_token_hint=hint, post_logout_redirect_uri=SIGNED_OUT))
+    assert page.headers["location"] == SIGNED_OUT

@@ -148,7 +148,7 @@ async def test_a_person_looks_after_their_account_without_scripts(serve, chromiu
         await page.click("text=Confirm the address")
         await page.click("text=Go to your account")
         await page.wait_for_selector("text=confirmed")
-        for section in ("Devices", "Connected apps", "Your data", "Profile"):
+        for section in ("Devices", "Apps", "Your data", "Profile"):
             await page.click(f".sections >> text={section}")
             assert await page.text_content(".sections [aria-current=page]") == section
         await page.click("text=Change your password")

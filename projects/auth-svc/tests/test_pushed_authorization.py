@@ -145,6 +145,14 @@ async def test_public_clients_push_within_limits(provider):
     assert int(answers[60].headers["retry-after"]) > 0
 
 
+async def test_a_pushed_proof_must_be_of_the_key_that_is_named(provider, new_holder, holder):
+    holder.nonce = provider.service.issuer.nonces.current()
+    headers = {"dpop": holder.proof(f"{ISSUER}/oauth2/par")}
+    form = provider.request(dpop_jkt=new_holder().thumbprint)
+    answer = await provider.http.post("/oauth2/par", data=form, auth=provider.gui(), headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+
+
 async def test_an_assertion_may_name_the_issuer_or_an_endpoint(provider, client_key, jwk_set, sign_assertion, subtests):
     await provider.add_client(
         id="robot",

@@ -13,6 +13,12 @@ METADATA = {
     "scope": "openid workflows:read",
     "id_token_signed_response_alg": "ES256",
 }
+KEY = {  # of RFC 7517 appendix A.1
+    "kty": "EC",
+    "crv": "P-256",
+    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+    "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+}
 
 
 @pytest.fixture
@@ -109,6 +115,11 @@ async def test_nobody_else_manages_a_client(opened, subtests):
         ({"jwks": {"keys": []}}, "invalid_client_metadata"),
         ({"jwks": {"keys": [{"kty": "oct", "k": "AAAA"}]}}, "invalid_client_metadata"),
         ({"jwks": {"keys": [{"kty": "EC"}]}, "jwks_uri": "https://weather.example/keys"}, "invalid_client_metadata"),
+        ({"jwks": {"keys": [KEY]}, "jwks_uri": "https://weather.example/keys"}, "invalid_client_metadata"),
+        ({"jwks_uri": "http://weather.example/keys"}, "invalid_client_metadata"),
+        ({"jwks_uri": "javascript:alert(1)"}, "invalid_client_metadata"),
+        ({"client_name": "Bank\u202eretaehC"}, "invalid_client_metadata"),
+        ({"client_name": "two\nlines"}, "invalid_client_metadata"),
         ({"scope": "admin approvals:decide"}, "invalid_client_metadata"),
         ({"scope": 7}, "invalid_client_metadata"),
         ({"client_name": "a" * 500}, "invalid_client_metadata"),
@@ -171,3 +182,38 @@ async def test_an_initial_access_token_counts_its_uses(run_provider, tmp_path, d
         gone = f"/v1/admin/registration-tokens/{issued['id']}"
         assert (await provider.http.delete(gone, headers=headers)).status_code == 204
         assert (await provider.http.delete(gone, headers=headers)).status_code == 404
+
+
+async def test_metadata_nobody_here_knows_is_ignored_and_all_that_counts_is_told(run_provider, tmp_path, sqlite_url):
+    async with run_provider(tmp_path, sqlite_url, client_registration="open") as opened:
+        answer = (await register(opened, favourite_colour="green", token_endpoint_auth_method=...)).json()
+        assert "favourite_colour" not in answer
+        assert answer["token_endpoint_auth_method"] == "client_secret_basic"  # the default is told, too
+        assert answer["redirect_uris"] == METADATA["redirect_uris"]
+        other = (await register(opened)).json()
+        assert len({answer["client_id"], other["client_id"]}) == 2
+        assert len({answer["client_secret"], other["client_secret"]}) == 2
+
+
+async def test_an_update_says_only_what_is_the_clients_to_say(run_provider, tmp_path, sqlite_url, subtests):
+    async with run_provider(tmp_path, sqlite_url, client_registration="open") as opened:
+        client = (await register(opened)).json()
+        headers = {"authorization": f"Bearer {client['registration_access_token']}"}
+        mine = METADATA | {"client_id": client["client_id"]}
+        for changes in (
+            {"client_id": "another"},
+            {"client_id": None},
+            {"registration_access_token": client["registration_access_token"]},
+            {"registration_client_uri": client["registration_client_uri"]},
+            {"client_secret_expires_at": 0},
+            {"client_id_issued_at": 1},
+            {"client_secret": "of my own choice"},
+        ):
+            with subtests.test(changes=changes):
+                answer = await opened.http.put(client["registration_client_uri"], json=mine | changes, headers=headers)
+                assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
+        same = mine | {"client_secret": client["client_secret"], "client_uri": "https://weather.example/"}
+        assert (await opened.http.put(client["registration_client_uri"], json=same, headers=headers)).status_code == 200
+        del same["client_uri"], same["client_name"]  # what is left out is gone, or the default
+        left = (await opened.http.put(client["registration_client_uri"], json=same, headers=headers)).json()
+        assert ("client_uri" in left, left["client_name"]) == (False, client["client_id"])

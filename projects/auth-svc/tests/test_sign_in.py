@@ -292,7 +292,7 @@ async def test_a_host_that_is_not_ours_is_misdirected(provider):
 async def test_only_discovery_and_keys_may_be_read_from_other_origins(provider):
     for path in ("/.well-known/openid-configuration", "/oauth2/jwks"):
         assert (await provider.http.get(path)).headers["access-control-allow-origin"] == "*"
-    for path in ("/login", "/oauth2/userinfo", "/v1/revocations", "/account"):
+    for path in ("/login", "/oauth2/authorize", "/oauth2/userinfo", "/v1/revocations", "/account"):
         answer = await provider.http.get(path, headers={"origin": "http://evil.test"})
         assert "access-control-allow-origin" not in answer.headers
 

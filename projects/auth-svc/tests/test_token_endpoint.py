@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from sqlalchemy import update
 
+from auth_svc.clients.client import ClientRejected
 from auth_svc.people import accounts
-from auth_svc.tables import sessions
+from auth_svc.tables import refresh_tokens, sessions
 from lib_events.testing import wait_until
 
 APP = "http://127.0.0.1:8002"
@@ -296,3 +297,68 @@ async def test_of_two_changes_of_roles_within_a_second_the_second_counts_too(pro
     assert not (await provider.introspect(tokens["access_token"]))["active"]
     renewed = (await provider.refresh(tokens["refresh_token"])).json()
     assert (await provider.introspect(renewed["access_token"]))["roles"] == ["member"]
+
+
+async def test_secrets_and_tokens_in_a_url_are_not_read(provider):
+    query = f"client_id=evs-local&client_secret={provider.secret_of('evs-local')}"
+    whole = await provider.post(f"/oauth2/token?grant_type=client_credentials&{query}", {"x": "y"})
+    assert (whole.status_code, whole.json()["error"]) == (400, "invalid_request")
+    half = await provider.post(f"/oauth2/token?{query}", {"grant_type": "client_credentials"})
+    assert (half.status_code, half.json()["error"]) == (400, "invalid_client")
+    token = (await provider.tokens())["access_token"]
+    assert (await provider.http.get(f"/oauth2/userinfo?access_token={token}")).status_code == 401
+
+
+async def test_an_access_token_is_sent_in_one_way(provider):
+    token = (await provider.tokens())["access_token"]
+    headers = {"authorization": f"Bearer {token}"}
+    answer = await provider.http.post("/oauth2/userinfo", data={"access_token": token}, headers=headers)
+    assert answer.status_code == 400
+    assert 'error="invalid_request"' in answer.headers["www-authenticate"]
+
+
+async def test_a_public_client_gets_no_token_of_its_own(provider):
+    refused = await provider.token(None, grant_type="client_credentials", client_id="evs-cli")
+    assert (refused.status_code, refused.json()["error"]) in {(400, "invalid_client"), (400, "unauthorized_client")}
+    with pytest.raises(ClientRejected):
+        await provider.add_client(id="open", name="Open", secret_digest=None, grant_types=("client_credentials",))
+
+
+async def test_a_public_client_revokes_its_own_tokens_and_no_others(provider):
+    tokens = await provider.tokens()
+    refused = await provider.post("/oauth2/revoke", {"client_id": "evs-cli", "token": tokens["refresh_token"]})
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant")
+    values = {"secret_digest": None, "redirect_uris": ("https://spa.test/",), "scopes": frozenset(("openid",))}
+    await provider.add_client(id="spa", name="Spa", consent="never", **values)
+    code = await provider.sign_in_for_code(client_id="spa", redirect_uri="https://spa.test/", scope="openid")
+    form = {"client_id": "spa", "code": code, "redirect_uri": "https://spa.test/", "code_verifier": provider.verifier}
+    mine = (await provider.token(None, grant_type="authorization_code", **form)).json()
+    assert (
+        await provider.post("/oauth2/revoke", {"client_id": "spa", "token": mine["refresh_token"]})
+    ).status_code == 200
+    again = {"client_id": "spa", "refresh_token": mine["refresh_token"]}
+    assert (await provider.token(None, grant_type="refresh_token", **again)).json()["error"] == "invalid_grant"
+
+
+async def test_a_token_type_hint_is_a_hint(provider):
+    tokens = await provider.tokens()
+    for hint in ("refresh_token", "nonsense"):
+        told = {"token": tokens["access_token"], "token_type_hint": hint}
+        assert (await provider.post("/oauth2/introspect", told, provider.gui())).json()["active"]
+    form = {"token": tokens["refresh_token"], "token_type_hint": "access_token"}
+    assert (await provider.post("/oauth2/revoke", form, provider.gui())).status_code == 200
+    assert (await provider.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_an_assertion_is_no_grant(provider):
+    local = ("evs-local", provider.secret_of("evs-local"))
+    grant = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": "a.b.c"}
+    assert (await provider.token(local, **grant)).json()["error"] == "unsupported_grant_type"
+
+
+async def test_a_refresh_token_that_was_not_used_for_a_month_is_worth_nothing(provider):
+    tokens = await provider.tokens()
+    month = 30 * 24 * 3600 * 1_000_000
+    earlier = update(refresh_tokens).values(expires_at=refresh_tokens.c.expires_at - month)
+    await provider.service.database.transact(lambda connection: connection.execute(earlier) and None)
+    assert (await provider.refresh(tokens["refresh_token"])).json()["error"] == "invalid_grant"

@@ -53,6 +53,10 @@ async def test_a_good_token_becomes_its_principal(issuer):
         ({"roles": "admin"}, "claims"),
         ({"roles": [1]}, "claims"),
         ({"scope": ["workflows:read"]}, "claims"),
+        ({"cnf": {"x5t#S256": "x"}}, "claims"),
+        ({"cnf": {"jkt": "x", "jku": "y"}}, "claims"),
+        ({"cnf": "x"}, "claims"),
+        ({"act": "x"}, "claims"),
     ],
 )
 async def test_wrong_claims_are_refused(issuer, changes, expected):

@@ -43,7 +43,14 @@ class Server:
         return dict(parse_qsl(self.requests[number].content.decode()))
 
 
-TOKEN = {"access_token": "a", "token_type": "Bearer", "expires_in": 300, "refresh_token": "r", "scope": "openid"}
+TOKEN = {
+    "access_token": "a",
+    "token_type": "Bearer",
+    "expires_in": 300,
+    "refresh_token": "r",
+    "scope": "openid",
+    "new": 1,
+}
 
 
 async def test_the_authorization_request_carries_a_fresh_s256_challenge():
@@ -65,7 +72,7 @@ async def test_an_answer_to_our_request_is_exchanged():
     server = Server()
     client = server.client("evs-gui", "s+c:t")
     pending = await client.begin_authorization(redirect_uri="http://x/cb", scope="openid")
-    answer = {"code": "c", "state": pending.state, "iss": ISSUER}
+    answer = {"code": "c", "state": pending.state, "iss": ISSUER, "something_new": "x"}
     assert (await client.finish_authorization(pending, answer, resource="http://a")).refresh_token == "r"
     assert server.form() == {
         "grant_type": "authorization_code",
@@ -85,6 +92,7 @@ async def test_an_answer_to_our_request_is_exchanged():
         ({"state": ""}, ResponseForged),
         ({"iss": "http://evil.test"}, ResponseForged),
         ({"iss": ""}, ResponseForged),
+        ({"iss": f"{ISSUER}/"}, ResponseForged),
         ({"code": ""}, None),
         ({"error": "access_denied"}, OAuthError),
         ({"error": "access_denied", "iss": "http://evil.test"}, ResponseForged),
@@ -100,8 +108,9 @@ def test_other_answers_are_not_believed(changes, error):
 
 
 async def test_metadata_that_names_another_issuer_is_refused():
-    with pytest.raises(ServerUnavailable, match="EVS_AUTH_URL"):
-        await Server(issuer="http://evil.test").client().metadata()
+    for issuer in ("http://evil.test", f"{ISSUER}/", None):
+        with pytest.raises(ServerUnavailable, match="EVS_AUTH_URL"):
+            await Server(issuer=issuer).client().metadata()
 
 
 async def test_a_refusal_carries_its_code():
@@ -144,6 +153,10 @@ async def test_a_device_waits_for_the_decision_and_slows_down_when_told(monkeypa
     assert pauses == [1, 1, 6, 6]
     assert shown[0].user_code == "BCDF-GHJK"
     assert server.form()["device_code"] == "d"
+
+
+async def test_a_device_waits_five_seconds_unless_told_otherwise():
+    assert (await Server((200, DEVICE)).client().device_authorization(scope="openid")).interval == 5
 
 
 @pytest.mark.parametrize("error", ["access_denied", "expired_token", "invalid_grant"])
@@ -194,6 +207,9 @@ async def test_nobody_waits_for_ever():
     async with LoopbackListener() as listener:
         with pytest.raises(SignInTimeout):
             await listener.answer(within_seconds=0.05)
+        port = urlsplit(listener.redirect_uri).port
+    with pytest.raises(ConnectionRefusedError):  # and nobody listens any longer than we wait
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_an_id_token_is_checked_whole(issuer):
@@ -203,11 +219,19 @@ async def test_an_id_token_is_checked_whole(issuer):
         return await verify_id_token(token, issuer=ISSUER, client_id="evs-gui", nonce=nonce, keys=issuer)
 
     assert (await verify(issuer.token(**good)))["sub"] == "ada"
-    for changes in ({"aud": "other"}, {"iss": "http://evil.test"}, {"exp": 1}, {"nonce": "replayed"}, {"nonce": ...}):
+    for changes in (
+        *({"aud": "other"}, {"aud": ["evs-gui", "other"]}, {"aud": ...}, {"azp": "other"}),
+        *({"iss": "http://evil.test"}, {"iss": f"{ISSUER}/"}, {"iss": ...}, {"sub": ...}),
+        *({"exp": 1}, {"exp": ...}, {"exp": "soon"}, {"iat": 4_102_444_800}, {"iat": ...}),
+        *({"nonce": "replayed"}, {"nonce": ...}),
+    ):
         with pytest.raises(IdTokenRejected):
             await verify(issuer.token(**(good | changes)))
     with pytest.raises(IdTokenRejected):
         await verify("garbled")
+    unsigned = base64.urlsafe_b64encode(b'{"alg": "none", "kid": "%s"}' % issuer.key.kid.encode()).decode().rstrip("=")
+    with pytest.raises(IdTokenRejected):
+        await verify(f"{unsigned}.{issuer.token(**good).split('.')[1]}.")
     with pytest.raises(IdTokenRejected):
         await verify(issuer.token(**good, key=type(issuer)().key))
 

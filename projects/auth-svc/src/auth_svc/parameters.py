@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote_plus
 from joserfc import jws
 from joserfc.errors import JoseError
 from pydantic_core import from_json
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 FORM = "application/x-www-form-urlencoded"
@@ -63,8 +64,10 @@ def check_once(pairs: Sequence[tuple[str, str]], *, repeatable: frozenset[str] =
         seen.add(name)
 
 
-def named_client(headers: Mapping[str, str], form: Mapping[str, str]) -> str | None:
+def named_client(headers: Headers, form: Mapping[str, str]) -> str | None:
     """Return which client a request says it comes from, before anything is proven."""
+    if len(headers.getlist("authorization")) > 1:
+        raise ParametersRejected("There must be one Authorization header.")  # or a proxy may have read the other one
     basic = _basic_client(headers.get("authorization", ""))
     if basic is not None and form.get("client_id", basic) != basic:
         raise ParametersRejected("The client in the Authorization header and 'client_id' must be the same.")

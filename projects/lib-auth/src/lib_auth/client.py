@@ -79,7 +79,7 @@ class OAuthClient:
         if self._metadata is None:
             document = await self._get_json(self.issuer + DISCOVERY_PATH)
             # RFC 8414 section 3.3: a document that names another issuer must not be used.
-            if str(document.get("issuer", "")).rstrip("/") != self.issuer:
+            if document.get("issuer") != self.issuer:
                 raise ServerUnavailable(f"{self.issuer} says it is {document.get('issuer')!r}; correct EVS_AUTH_URL")
             self._metadata = document
         return self._metadata
@@ -250,7 +250,7 @@ def check_answer(answer: Mapping[str, str], *, state: str, issuer: str) -> None:
     """
     if not hmac.compare_digest(answer.get("state", "").encode(), state.encode()):
         raise ResponseForged("the answer's state is not the one we sent; begin the sign-in again")
-    if answer.get("iss", "").rstrip("/") != issuer:
+    if answer.get("iss") != issuer:
         raise ResponseForged(f"the answer must come from {issuer}, got {answer.get('iss')!r}")
     if "error" in answer:
         raise OAuthError.of(answer)

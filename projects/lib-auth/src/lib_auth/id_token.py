@@ -35,11 +35,25 @@ async def verify_id_token(
         claims = from_json(jws.deserialize_compact(id_token, key, algorithms=list(algorithms)).payload)
     except (JoseError, ValueError) as error:
         raise IdTokenRejected("the ID token's signature does not fit") from error
-    audience = claims.get("aud")
-    if claims.get("iss") != issuer or client_id not in ([audience] if isinstance(audience, str) else audience or []):
+    if not isinstance(claims, dict) or not isinstance(claims.get("sub"), str):
+        raise IdTokenRejected("the ID token does not say who signed in")
+    # An audience beside us is one we would have to trust (section 3.1.3.7 number 3), and we trust none.
+    if claims.get("iss") != issuer or claims.get("aud") not in (client_id, [client_id]):
         raise IdTokenRejected("the ID token was made for another client or by another issuer")
-    if not float(claims.get("exp", 0)) > time.time() - LEEWAY_SECONDS:
+    if claims.get("azp", client_id) != client_id:
+        raise IdTokenRejected("the ID token was issued to another client")
+    now = time.time()
+    if not _time(claims, "exp") > now - LEEWAY_SECONDS:
         raise IdTokenRejected("the ID token has expired")
+    if _time(claims, "iat") > now + LEEWAY_SECONDS:
+        raise IdTokenRejected("the ID token is of the future; are the clocks in step?")
     if nonce is not None and claims.get("nonce") != nonce:
         raise IdTokenRejected("the ID token answers another sign-in: its nonce differs")
-    return dict(claims)
+    return claims
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise IdTokenRejected(f"the ID token's claim {name!r} must be a number")
+    return float(value)

@@ -31,6 +31,9 @@ DEFAULT_SCOPE = "openid profile"
 # RFC 6749 section 3.1.2: absolute, without a fragment. Its origin becomes a source in a policy: nothing in it ends one.
 REDIRECT_URI = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][\x21\x22\x24-\x7e]*)?")
 
+# RFC 8252 section 7.1: the scheme of an app of its own is a domain name backwards, which has a dot.
+PRIVATE_USE = re.compile(r"[a-z][a-z0-9-]*(?:\.[a-z0-9-]+)+:/(?!/)[\x21\x22\x24-\x7e]*")
+
 type Consent = Literal["never", "once", "always"]
 type Origin = Literal["own", "administrator", "registered", "document"]
 
@@ -124,8 +127,9 @@ def check(client: Client, *, scopes: frozenset[str] = ALL_SCOPES) -> None:
     """Raise `ClientRejected` naming the field that breaks a rule."""
     for name in ("redirect_uris", "post_logout_redirect_uris"):
         for uri in getattr(client, name):
-            if not _may_be_redirect(uri):
-                raise ClientRejected(name, f"a redirect URI must be https, or http on loopback, got {uri!r}")
+            if not _may_be_redirect(uri) and not (client.is_public and PRIVATE_USE.fullmatch(uri)):
+                wanted = "https, http on loopback, or of a public client's own scheme like com.example.app:/callback"
+                raise ClientRejected(name, f"a redirect URI must be {wanted}, got {uri!r}")
     if unknown := client.scopes - scopes:
         raise ClientRejected("scopes", f"scopes must be known, got {', '.join(sorted(unknown))}")
     if unknown_grants := set(client.grant_types) - set(GRANT_TYPES):
@@ -148,8 +152,9 @@ def _check_authentication(client: Client) -> None:
         raise ClientRejected("auth_method", "a secret belongs to client_secret_basic or client_secret_post alone")
     if client.id_token_algorithm not in ID_TOKEN_ALGORITHMS:
         raise ClientRejected("id_token_algorithm", f"must be one of {', '.join(ID_TOKEN_ALGORITHMS)}")
-    if client.logout_uri is not None and not _may_be_redirect(client.logout_uri):
-        raise ClientRejected("logout_uri", "must be https, or http on loopback")
+    for name in ("jwks_uri", "logout_uri"):
+        if (uri := getattr(client, name)) is not None and not _may_be_redirect(uri):
+            raise ClientRejected(name, "must be https, or http on loopback")
 
 
 def is_loopback(host: str | None) -> bool:

@@ -97,7 +97,7 @@ def _read(client_id: str, body: bytes) -> ClientMetadata:
         raise DocumentRejected("the client's document must be JSON") from error
     if not isinstance(document, dict) or document.get("client_id") != client_id:
         raise DocumentRejected("the document's client_id must be the URL it is read from")
-    if "client_secret" in document:
+    if document.keys() & {"client_secret", "client_secret_expires_at"}:
         raise DocumentRejected("the document must not have a client_secret: everybody can read it")
     metadata = read_metadata({"token_endpoint_auth_method": "none"} | document)
     if metadata.token_endpoint_auth_method not in WITHOUT_SECRET:

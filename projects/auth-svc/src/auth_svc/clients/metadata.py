@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from auth_svc.clients.client import (
     CODE,
@@ -72,6 +72,13 @@ class ClientMetadata(BaseModel):
         if "\\u0000" in json.dumps(given):
             raise ValueError("texts must not contain NUL")
         return given
+
+    @field_validator("client_name")
+    @classmethod
+    def _one_line(cls, name: str | None) -> str | None:
+        if name is not None and not name.isprintable():
+            raise ValueError("must be one line of visible characters")  # none that turn the letters around, too
+        return name
 
 
 DETAILS = (

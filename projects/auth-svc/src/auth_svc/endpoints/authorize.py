@@ -14,7 +14,7 @@ from auth_svc.endpoints.oauth_http import REPEATABLE
 from auth_svc.factors import held
 from auth_svc.pages.consent import consent_page
 from auth_svc.parameters import read_form
-from auth_svc.people import consents
+from auth_svc.people import accounts, consents
 from auth_svc.people.consents import Consent
 from auth_svc.protocol import authorization, effects, pushed_requests
 from auth_svc.protocol.authorization import (
@@ -158,6 +158,8 @@ async def _send_back(
 
 
 def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNeeded | None, actor: Actor) -> bool:
+    if allowed is not None:
+        accounts.lock(connection, allowed.account.id)  # before their session: another browser may allow the same now
     if effects.commit(connection, wanted, actor.at) is not None:
         return False
     if allowed is not None:
@@ -193,7 +195,8 @@ def _vouching_host(client: Client, redirect_uri: str) -> str | None:
         case "document":
             return urlsplit(client.id).hostname
         case "registered":
-            return urlsplit(redirect_uri).hostname
+            parts = urlsplit(redirect_uri)
+            return parts.hostname or parts.scheme
         case _:
             return None
 

@@ -1,5 +1,6 @@
 """Answers of the protocol endpoints, and the client authentication they share."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,7 @@ from auth_svc.service import AuthService, act_as, address_of, service_of
 # RFC 6749 section 5.1: answers with tokens, and errors of such requests, are never stored.
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 KEPT_HEADERS = frozenset(("www-authenticate", "retry-after"))
+NOT_IN_WORDS = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 REPEATABLE = frozenset(("resource",))
 
 
@@ -49,7 +51,12 @@ def respond(answer: Answer) -> Response:
 def refusal(error: str, description: str, *, status: int = 400) -> Answer:
     """An error answer (RFC 6749 section 5.2)."""
     headers = {"www-authenticate": BASIC_CHALLENGE} if status == 401 else {}
-    return Answer(status, {"error": error, "error_description": description}, headers)
+    return Answer(status, {"error": error, "error_description": in_words(description)}, headers)
+
+
+def in_words(description: str) -> str:
+    """RFC 6749 section 5.2: printable ASCII without quotes and backslashes; what was sent may have had any."""
+    return NOT_IN_WORDS.sub("?", description)
 
 
 def unreadable(error: ParametersRejected) -> Answer:

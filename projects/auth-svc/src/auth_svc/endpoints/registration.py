@@ -20,7 +20,7 @@ from auth_svc.clients.metadata import (
     read_metadata,
     to_client,
 )
-from auth_svc.endpoints.oauth_http import NO_STORE, ProtocolRefused, limited, refusal
+from auth_svc.endpoints.oauth_http import NO_STORE, ProtocolRefused, in_words, limited, refusal
 from auth_svc.protocol.request import Answer
 from auth_svc.service import AuthService, act_as, service_of
 from lib_auth.credentials import read_credentials
@@ -189,4 +189,5 @@ def _unauthorised(description: str) -> Answer:
 
 
 def _refuse(error: MetadataRejected) -> Response:
-    return JSONResponse({"error": error.error, "error_description": error.description}, 400, headers=NO_STORE)
+    told = {"error": error.error, "error_description": in_words(error.description)}
+    return JSONResponse(told, 400, headers=NO_STORE)

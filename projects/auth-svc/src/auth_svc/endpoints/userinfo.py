@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auth_svc.endpoints.oauth_http import NO_STORE
-from auth_svc.parameters import read_form
+from auth_svc.parameters import FORM, read_form
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account
 from auth_svc.service import service_of
@@ -16,7 +16,11 @@ from lib_auth.guard import challenge, insufficient_scope
 async def userinfo(request: Request) -> Response:
     """Answer with what the token's scopes allow to know."""
     service = service_of(request)
-    credentials = read_credentials(request) or await _posted(request)
+    shown, posted = read_credentials(request), await _posted(request)
+    if shown is not None and posted is not None:
+        # RFC 6750 sections 2 and 3.1: one way in each request.
+        return _refuse(400, 'Bearer error="invalid_request", error_description="Send the access token in one way only"')
+    credentials = shown or posted
     if credentials is None:
         return _refuse(401, challenge(None))
     try:
@@ -32,7 +36,7 @@ async def userinfo(request: Request) -> Response:
 
 async def _posted(request: Request) -> Credentials | None:
     """RFC 6750 section 2.2: the token in a form."""
-    if request.method != "POST" or not request.headers.get("content-type"):
+    if request.method != "POST" or not request.headers.get("content-type", "").startswith(FORM):
         return None
     token = dict(await read_form(request)).get("access_token")
     return Credentials("bearer", token) if token else None

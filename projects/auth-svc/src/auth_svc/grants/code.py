@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from authlib.oauth2.rfc6749 import InvalidRequestError, grants
-from authlib.oauth2.rfc7636 import CodeChallenge
+from authlib.oauth2.rfc7636 import CodeChallenge, create_s256_code_challenge
 
 from auth_svc import opaque
 from auth_svc.clients.client import ANY_CLIENT, Client
@@ -92,8 +92,10 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
         if row is None or row.family.client_id != client.id:
             return None
         if row.used_at is not None:
-            # RFC 6749 section 4.1.2: a code used twice takes its tokens with it.
-            self.server.effects.append(KillFamily(row.family.id, "an authorization code was used twice"))
+            # RFC 6749 section 4.1.2: a code used twice takes its tokens with it. Whoever has the code alone must not
+            # be able to end them (OAuth 2.1 section 7.5.3).
+            if self._is_whole(row):
+                self.server.effects.append(KillFamily(row.family.id, "an authorization code was used twice"))
             return None
         if self.server.now >= row.expires_at or row.family.revoked_at is not None:
             return None
@@ -102,6 +104,12 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
         if "redirect_uri" not in self.request.form:
             return replace(row, redirect_uri="")  # OAuth 2.1 section 10.2: the challenge does its work
         return row
+
+    def _is_whole(self, row: Code) -> bool:
+        """Whether everything that belongs to the code came with it."""
+        form = self.request.form
+        fits: bool = create_s256_code_challenge(form.get("code_verifier", "")) == row.code_challenge
+        return fits and form.get("redirect_uri", row.redirect_uri) == row.redirect_uri
 
     def authenticate_user(self, authorization_code: Code) -> Account | None:
         """The person, unless disabled meanwhile."""

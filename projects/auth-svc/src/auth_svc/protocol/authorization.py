@@ -331,7 +331,7 @@ def _is_just_signed_in(request: _Request, session: Session) -> bool:
 def _must_ask(request: _Request, client: Client) -> bool:
     if "consent" in request.prompts or client.consent == "always":
         return True
-    if client.is_public and request.redirect_uri.startswith("http://"):
+    if client.is_public and not request.redirect_uri.startswith("https://"):
         return True  # RFC 8252 section 8.6: any program on the machine can be this client
     remembered = request.rows.consent
     return client.consent == "once" and not (remembered and remembered.covers(request.scopes, request.resources))

@@ -4,6 +4,7 @@ One `Protocol` serves one request. It does no I/O: what Authlib would look up is
 save or revoke is appended to `effects`, and `auth_svc.protocol.effects.commit` does all of that in one transaction.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,6 +36,9 @@ from auth_svc.protocol.token_rows import TokenRows
 from auth_svc.rights.resources import TargetInvalid
 from lib_auth.dpop import ProofRejected, read_proof
 from lib_auth.events import TokenIssuedData
+
+# Authlib's debug lines hold whole tokens; nothing secret goes into logs, at whatever level they are kept.
+logging.getLogger("authlib").setLevel(logging.INFO)
 
 PROOF_KEPT_SECONDS = 3 * WINDOW_SECONDS  # longer than its nonce is good for
 REFRESH_SECONDS = 30 * 24 * 3600

@@ -236,9 +236,12 @@ def _protect(response: Response, form_targets: Iterable[str], *, scripted: bool)
 
 
 def _form_source(url: str) -> str:
-    """The origin; but a policy has no words for IPv6 addresses (CSP3 section 2.3.1), so for those all of the scheme."""
+    """The origin; but a policy has no words for IPv6 addresses (CSP3 section 2.3.1), so for those all of the scheme.
+
+    An app's own scheme has no origin either.
+    """
     parts = urlsplit(url)
-    return f"{parts.scheme}:" if "[" in parts.netloc else origin_of(url)
+    return f"{parts.scheme}:" if "[" in parts.netloc or not parts.netloc else origin_of(url)
 
 
 def _set(response: Response, issuer: Issuer, name: str, value: str, seconds: int) -> None:
