@@ -1,6 +1,6 @@
 """A service of one's own that people reach with tokens of the AuthService.
 
-evs admin resource create orders --identifier http://127.0.0.1:8010 --name Orders --scope "orders=See your orders"
+evs admin resource create orders http://127.0.0.1:8010 --scope "orders=See your orders"
 ORDERS_SECRET=… uvicorn orders_service:app --port 8010
 """
 

@@ -213,3 +213,33 @@ def test_what_happens_is_shown_as_it_happens(admin, user):
         reader.join(20)
         process.communicate(timeout=20)
     assert json.loads(seen[0])["what"].startswith("user.")
+
+
+def test_a_client_is_made_shown_changed_and_deleted(admin):
+    name = new_name("shop")
+
+    def evs(*arguments):
+        return admin.evs("admin", "client", *arguments)
+
+    made = evs("create", name, "--grant", "client_credentials", "--scope", "events:read", "-o", "json").json
+    assert made["secret"]
+    assert evs("show", name, "-o", "json").json["secret"] is None
+    assert name in evs("list").out
+    assert evs("edit", name, "--name", "Shop", "--role", "operator", "-o", "json").json["roles"] == ["operator"]
+    assert evs("rotate-secret", name, "-o", "json").json["secret"] != made["secret"]
+    assert evs("disable", name, "-o", "json").json["enabled"] is False
+    assert evs("enable", name, "-o", "json").json["enabled"] is True
+    assert evs("edit", name).code == 2
+    assert evs("disable", "evs-gui").code == 5
+    assert evs("delete", name).code == 0
+    assert evs("show", name).code == 3
+    assert evs("create", name, "--redirect-uri", "http://shop.example/").code == 2
+    assert evs("registration-token", "--note", "for a test", "-o", "json").json["token"]
+
+
+def test_keys_are_listed_and_rotated(admin):
+    (first,) = [key for key in admin.evs("admin", "key", "list", "-o", "json").json if key["state"] == "active"]
+    keys = admin.evs("admin", "key", "rotate", "-o", "json").json
+    assert {key["state"] for key in keys} == {"active", "published"}
+    assert first["id"] in admin.evs("admin", "key", "list").out
+    assert admin.evs("admin", "key", "revoke", "nothing").code == 3

@@ -22,6 +22,8 @@ for name, target, text in (
     ("group", "admin_group:app", "People who may do the same: a group's roles are those of its members, too."),
     ("role", "admin_role:app", "What somebody may do who holds a role."),
     ("resource", "admin_resource:app", "Services that accept access tokens: their audience, scopes and permissions."),
+    ("client", "admin_client:app", "Programs that may ask for tokens."),
+    ("key", "admin_key:app", "The keys that sign tokens."),
     ("audit", "admin_audit:app", "What happened, who did it, and the proof that nothing of that was changed."),
     ("export", "admin_transfer:export", "Write the whole configuration as one document."),
     ("import", "admin_transfer:import_", "Bring what such a document says into the product."),

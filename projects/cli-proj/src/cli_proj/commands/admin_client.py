@@ -1,0 +1,263 @@
+"""`evs admin client`: the programs that may ask for tokens."""
+
+from typing import Literal
+
+from cyclopts import App
+
+from cli_proj.api import path_of
+from cli_proj.column import Column, Item
+from cli_proj.commands.admin import administering
+from cli_proj.failure import usage
+from cli_proj.messages import message
+from cli_proj.options import Options
+from cli_proj.printing import print_fields
+
+app = App(
+    name="client",
+    help_epilogue="""Examples:
+  evs admin client create shop --redirect-uri https://shop.example/callback --scope openid --scope profile
+  evs admin client create robot --grant client_credentials --scope events:read
+  evs admin client rotate-secret robot
+  evs admin client registration-token --uses 5 --note "for the weather team"
+""",
+)
+
+COLUMNS = (
+    Column("id", lambda client: client["id"]),
+    Column("name", lambda client: client["name"]),
+    Column("kind", lambda client: "public" if client["public"] else client["auth_method"] or "secret"),
+    Column("origin", lambda client: client["origin"]),
+    Column("enabled", lambda client: client["enabled"]),
+    Column("scopes", lambda client: client["scopes"], is_wide=True),
+)
+FIELDS = (
+    *("id", "name", "origin", "enabled", "public", "auth_method", "redirect_uris", "post_logout_redirect_uris"),
+    *("grant_types", "scopes", "roles", "consent", "access_token_seconds", "jwks_uri", "id_token_algorithm"),
+    *("dpop_bound", "pushed_only", "logout_uri", "resource", "created_at", "secret"),
+)
+
+
+@app.command(name="list")
+async def list_clients(*, options: Options = Options()) -> None:  # noqa: B008
+    """List every client."""
+    async with administering(options) as session:
+        items = await session.auth.pages("/v1/admin/clients", limit=10_000)
+        session.output.items(items, COLUMNS, empty="there are no clients")
+
+
+@app.command
+async def show(id: str, /, *, options: Options = Options()) -> None:  # noqa: A002, B008
+    """Show a client.
+
+    Parameters
+    ----------
+    id
+        Which.
+    """
+    async with administering(options) as session:
+        session.output.item(await session.auth.get(_path(id)), _show)
+
+
+@app.command
+async def create(
+    id: str,  # noqa: A002 - the word of the API
+    /,
+    *,
+    name: str | None = None,
+    public: bool = False,
+    redirect_uri: tuple[str, ...] = (),
+    post_logout_redirect_uri: tuple[str, ...] = (),
+    grant: tuple[str, ...] = ("authorization_code", "refresh_token"),
+    scope: tuple[str, ...] = ("openid", "profile"),
+    role: tuple[str, ...] = (),
+    consent: Literal["never", "once", "always"] = "once",
+    jwks_uri: str | None = None,
+    logout_uri: str | None = None,
+    dpop: bool = False,
+    options: Options = Options(),  # noqa: B008
+) -> None:
+    """Make a client; prints its secret, once.
+
+    Parameters
+    ----------
+    id
+        Of the client: lower-case letters, digits and ._-.
+    name
+        What people call it (default: the id).
+    public
+        It runs where it can keep no secret: in browsers and on people's machines.
+    redirect_uri
+        Where people come back to. May be repeated.
+    post_logout_redirect_uri
+        Where people come to who signed out. May be repeated.
+    grant
+        A grant it may use. May be repeated.
+    scope
+        A scope it may ask for. May be repeated.
+    role
+        What it may do for itself, with client_credentials. May be repeated.
+    consent
+        Whether people are asked.
+    jwks_uri
+        Where its public keys are: it proves itself with a key instead of a secret.
+    logout_uri
+        Where it wants to hear that people signed out (OpenID Connect Back-Channel Logout).
+    dpop
+        Its tokens are bound to a key (DPoP), always.
+    """
+    body = {
+        "id": id,
+        "name": name or id,
+        "public": public,
+        "auth_method": "private_key_jwt" if jwks_uri else None,
+        "redirect_uris": list(redirect_uri),
+        "post_logout_redirect_uris": list(post_logout_redirect_uri),
+        "grant_types": list(grant),
+        "scopes": list(scope),
+        "roles": list(role),
+        "consent": consent,
+        "jwks_uri": jwks_uri,
+        "logout_uri": logout_uri,
+        "dpop_bound": dpop,
+    }
+    async with administering(options) as session:
+        session.output.item(await session.auth.post("/v1/admin/clients", body), _show)
+
+
+@app.command
+async def edit(
+    id: str,  # noqa: A002 - the word of the API
+    /,
+    *,
+    name: str | None = None,
+    redirect_uri: tuple[str, ...] | None = None,
+    scope: tuple[str, ...] | None = None,
+    role: tuple[str, ...] | None = None,
+    consent: Literal["never", "once", "always"] | None = None,
+    logout_uri: str | None = None,
+    options: Options = Options(),  # noqa: B008
+) -> None:
+    """Change a client; what is taken away ends at once.
+
+    Parameters
+    ----------
+    id
+        Which.
+    name
+        What people call it from now on.
+    redirect_uri
+        All its redirect URIs from now on. May be repeated.
+    scope
+        All its scopes from now on. May be repeated.
+    role
+        All its roles from now on. May be repeated.
+    consent
+        Whether people are asked.
+    logout_uri
+        Where it wants to hear that people signed out; empty for nowhere.
+    """
+    given = {"name": name, "redirect_uris": redirect_uri, "scopes": scope, "roles": role, "consent": consent}
+    changes: dict[str, object] = {
+        field: list(value) if isinstance(value, tuple) else value for field, value in given.items() if value is not None
+    }
+    if logout_uri is not None:
+        changes["logout_uri"] = logout_uri or None
+    if not changes:
+        raise usage("what is to change?", hint="evs admin client edit ID --name NAME --scope SCOPE …")
+    async with administering(options) as session:
+        session.output.item(await session.auth.call("PATCH", _path(id), body=changes), _show)
+
+
+@app.command
+async def rotate_secret(id: str, /, *, options: Options = Options()) -> None:  # noqa: A002, B008
+    """Give a client a new secret and print it, once; the old one ends at once.
+
+    Parameters
+    ----------
+    id
+        Which.
+    """
+    await _act(id, "rotate-secret", options)
+
+
+@app.command
+async def disable(id: str, /, *, options: Options = Options()) -> None:  # noqa: A002, B008
+    """Stop a client from getting tokens, and refuse those it holds.
+
+    Parameters
+    ----------
+    id
+        Which.
+    """
+    await _act(id, "disable", options)
+
+
+@app.command
+async def enable(id: str, /, *, options: Options = Options()) -> None:  # noqa: A002, B008
+    """Let a disabled client go on.
+
+    Parameters
+    ----------
+    id
+        Which.
+    """
+    await _act(id, "enable", options)
+
+
+@app.command
+async def delete(id: str, /, *, options: Options = Options()) -> None:  # noqa: A002, B008
+    """Delete a client, and end whatever people allowed it.
+
+    Parameters
+    ----------
+    id
+        Which.
+    """
+    async with administering(options) as session:
+        await session.auth.call("DELETE", _path(id))
+        message(f"{id} is deleted")
+
+
+@app.command
+async def registration_token(
+    *,
+    note: str,
+    uses: int = 1,
+    hours: int = 24,
+    scope: tuple[str, ...] | None = None,
+    options: Options = Options(),  # noqa: B008
+) -> None:
+    """Let somebody register clients by themselves (RFC 7591); prints the initial access token, once.
+
+    Parameters
+    ----------
+    note
+        For whom.
+    uses
+        How many clients.
+    hours
+        For how long.
+    scope
+        A scope that such clients may have. May be repeated.
+    """
+    body: dict[str, object] = {"note": note, "uses": uses, "expires_in_seconds": hours * 3_600}
+    if scope is not None:
+        body["scopes"] = list(scope)
+    async with administering(options) as session:
+        made = await session.auth.post("/v1/admin/registration-tokens", body)
+        session.output.item(made, lambda token: print_fields(list(token.items())))
+
+
+async def _act(id: str, what: str, options: Options) -> None:  # noqa: A002
+    async with administering(options) as session:
+        session.output.item(await session.auth.post(_path(id, what)), _show)
+
+
+def _path(id: str, *rest: str) -> str:  # noqa: A002
+    return path_of("admin", "clients", id, *rest)
+
+
+def _show(client: Item) -> None:
+    print_fields([(name, client.get(name)) for name in FIELDS])
+    if client.get("secret"):
+        message("the secret is not shown again: keep it where the client finds it")
