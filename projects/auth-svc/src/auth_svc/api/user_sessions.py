@@ -6,9 +6,10 @@ from pydantic import BaseModel
 from auth_svc.api.administrator import Administrator, Named, administrator
 from auth_svc.api.users import find_user
 from auth_svc.api.views import Page
-from auth_svc.people import account_changes, consents, sessions
+from auth_svc.people import account_changes, connected_apps, consents, sessions
 from auth_svc.service import service_of
 from lib_events.clock import to_datetime
+from lib_events.problem import Problem
 
 router = APIRouter(prefix="/v1/admin", tags=["users"], dependencies=[Depends(administrator)])
 
@@ -86,4 +87,5 @@ async def withdraw_consent(request: Request, user: Named, client: Named, by: Adm
     service = service_of(request)
     account = await find_user(service, user)
     actor = service.actor(request, by.subject)
-    await service.database.transact(account_changes.withdraw_consent, account.id, client, actor)
+    if not await service.database.transact(connected_apps.withdraw, account.id, client, actor):
+        raise Problem(404, "consent-unknown", detail=f"the user has allowed {client!r} nothing")

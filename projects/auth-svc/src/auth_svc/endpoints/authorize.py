@@ -17,7 +17,7 @@ from auth_svc.parameters import read_form
 from auth_svc.people import accounts, consents
 from auth_svc.people.consents import Consent
 from auth_svc.protocol import authorization, effects, pushed_requests
-from auth_svc.protocol.authorization import (
+from auth_svc.protocol.authorization_request import (
     AuthorizationRows,
     ConsentNeeded,
     FactorNeeded,

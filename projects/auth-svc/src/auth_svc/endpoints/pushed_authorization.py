@@ -9,7 +9,7 @@ from auth_svc.clients.documents import DocumentRejected
 from auth_svc.endpoints.oauth_http import REPEATABLE, ProtocolRefused, authenticate, limited, refusal, respond
 from auth_svc.parameters import read_form
 from auth_svc.protocol import authorization, effects, pushed_requests
-from auth_svc.protocol.authorization import AuthorizationRows
+from auth_svc.protocol.authorization_request import AuthorizationRows
 from auth_svc.protocol.effects import Effect
 from auth_svc.protocol.protocol import Protocol
 from auth_svc.protocol.pushed_requests import UNTIL_BEGUN_SECONDS, Pairs

@@ -8,7 +8,9 @@ from sqlalchemy import delete, insert, update
 from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.factors import held
+from auth_svc.mail import texts
 from auth_svc.opaque import digest
+from auth_svc.people import accounts
 from auth_svc.people.accounts import Account
 from auth_svc.tables import recovery_codes
 from lib_auth.events import UserRecoveryCodeUsed, UserRecoveryCodeUsedData
@@ -41,8 +43,9 @@ def check(connection: Connection, account: Account, code: str, actor: Actor) -> 
         return False
     left = held.of_user(connection, account.id).recovery_codes
     payload = UserRecoveryCodeUsedData(user=account.id, username=account.username, by=account.id, left=left)
-    # A mail to the person belongs here: whoever found a code must not use it unseen.
     connection.publish(Event.of(UserRecoveryCodeUsed, payload, source=connection.source, subject=account.id))
+    # Whoever found a code must not use it unseen.
+    accounts.write_to(connection, account, texts.recovery_code_used(account.username, left), actor.at)
     audit.record(connection, actor, "user.recovery-code-used", about=account.id, left=left)
     return True
 

@@ -64,6 +64,15 @@ and tell an administrator."""
     return _letter("password-changed", "Your password was changed", name, text)
 
 
+def recovery_code_used(name: str, left: int) -> Letter:
+    """Tell a person that one of their recovery codes was used."""
+    text = f"""Somebody signed in to your account with one of your recovery codes; {left} are left.
+
+If it was not you, change your password at once and renew your codes: {ISSUER}/account/security
+and tell an administrator."""
+    return _letter("recovery-code-used", "A recovery code was used", name, text)
+
+
 def new_device(name: str, device: str, address: str) -> Letter:
     """Tell a person that somebody signed in from a device that was not used before."""
     text = f"""Somebody signed in to your account with {device}, from the address {address}.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 
 from auth_svc.audit import Actor, record
 from auth_svc.people import accounts, addresses, sessions
@@ -14,8 +14,7 @@ from auth_svc.people.addresses import email_key
 from auth_svc.protocol import families
 from auth_svc.rights.changes import NotThere
 from auth_svc.rights.roles import holds
-from auth_svc.tables import consents, group_members, groups, users
-from auth_svc.tables import families as family_rows
+from auth_svc.tables import group_members, groups, users
 from lib_auth.events import UserProfileChanged, UserProfileChangedData
 from lib_events.database import Connection
 from lib_events.event import Event
@@ -102,14 +101,3 @@ def end_sessions(connection: Connection, user_id: str, actor: Actor) -> None:
     sessions.end_all_of_user(connection, user_id, "ended", actor.at)
     families.revoke_all_of_user(connection, user_id, "ended", actor.at)
     record(connection, actor, "sessions.ended", about=user_id)
-
-
-def withdraw_consent(connection: Connection, user_id: str, client_id: str, actor: Actor) -> None:
-    """Forget what a person allowed a client, and end what came of it; raises `NotThere`."""
-    mine = (consents.c.user_id == user_id) & (consents.c.client_id == client_id)
-    if not connection.execute(delete(consents).where(mine)).rowcount:
-        raise NotThere("consent", client_id)
-    theirs = (family_rows.c.user_id == user_id) & (family_rows.c.client_id == client_id)
-    for family_id in connection.scalars(select(family_rows.c.id).where(theirs)).all():
-        families.revoke(connection, family_id, "consent withdrawn", actor.at)
-    record(connection, actor, "consent.withdrawn", about=user_id, client=client_id)

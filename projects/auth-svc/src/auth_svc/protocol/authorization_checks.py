@@ -1,0 +1,176 @@
+"""The checks of an authorization request, as lists: what the client must get right, then whether a person is there."""
+
+import re
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+from authlib.oauth2.rfc6749 import InvalidRequestError
+
+from auth_svc.clients.client import Client
+from auth_svc.factors.assurance import TWO_FACTORS, highest, lowest, reaches
+from auth_svc.parameters import SECONDS
+from auth_svc.people.sessions import Session
+from auth_svc.protocol.authorization_request import (
+    AuthorizationRequest,
+    ConsentNeeded,
+    FactorNeeded,
+    Outcome,
+    SignInNeeded,
+    StepNeeded,
+    refuse,
+)
+from auth_svc.protocol.families import MICROS
+from auth_svc.protocol.id_token_hint import read_id_token_hint
+from auth_svc.rights.resources import TargetInvalid
+
+THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
+PROMPTS = frozenset(("none", "login", "consent", "select_account"))
+FRESH_SIGN_IN = frozenset(("prompt", "max_age"))  # satisfied by the sign-in they lead to
+
+type Check = Callable[[AuthorizationRequest], Outcome | None]
+
+
+def _check_once(request: AuthorizationRequest) -> Outcome | None:
+    """RFC 6749 section 3.1: no parameter twice, but for `resource` (RFC 8707 section 2)."""
+    for name, values in request.request.payload.datalist.items():
+        if len(values) > 1 and name != "resource":
+            raise InvalidRequestError("No parameter may be sent twice.", redirect_uri=request.redirect_uri)
+    return None
+
+
+def _check_request_object(request: AuthorizationRequest) -> Outcome | None:
+    """OpenID Connect Core section 6: we take no request objects and say so."""
+    for name in ("request", "request_uri"):
+        if name in request.data:
+            return refuse(request, f"{name}_not_supported", f"The parameter {name} is not supported.")
+    return None
+
+
+def _check_response_mode(request: AuthorizationRequest) -> Outcome | None:
+    if request.data.get("response_mode", "query") != "query":
+        return refuse(request, "invalid_request", "Only response_mode=query is supported.")
+    return None
+
+
+def _check_prompt(request: AuthorizationRequest) -> Outcome | None:
+    """OpenID Connect Core section 3.1.2.1: `none` stands alone."""
+    request.prompts = frozenset(request.data.get("prompt", "").split())
+    if not request.prompts <= PROMPTS or ("none" in request.prompts and len(request.prompts) > 1):
+        wanted = "The parameter prompt must be none alone, or of login, consent and select_account."
+        return refuse(request, "invalid_request", wanted)
+    return None
+
+
+def _check_max_age(request: AuthorizationRequest) -> Outcome | None:
+    if not SECONDS.fullmatch(request.data.get("max_age", "0")):
+        return refuse(request, "invalid_request", "The parameter max_age must be a number of seconds.")
+    return None
+
+
+def _check_hint(request: AuthorizationRequest) -> Outcome | None:
+    """OpenID Connect Core section 3.1.2.1: with a hint, only that person will do; a bad one fits nobody, ever."""
+    hint = request.data.get("id_token_hint")
+    if hint is None:
+        return None
+    claims = read_id_token_hint(request.issuer, hint)
+    if claims is None:
+        return refuse(request, "invalid_request", "The parameter id_token_hint must be an ID token from here.")
+    request.hinted = claims.get("sub")
+    return None
+
+
+def _check_resources(request: AuthorizationRequest) -> Outcome | None:
+    try:
+        request.resources = request.issuer.resources.choose(request.request.payload.datalist.get("resource", []))
+    except TargetInvalid as error:
+        return refuse(request, "invalid_target", str(error))
+    return None
+
+
+def _check_key(request: AuthorizationRequest) -> Outcome | None:
+    """RFC 9449 section 10: the key that the code will be for."""
+    if not THUMBPRINT.fullmatch(request.data.get("dpop_jkt", "A" * 43)):
+        return refuse(request, "invalid_request", "The parameter dpop_jkt must be a JWK thumbprint (SHA-256).")
+    return None
+
+
+def _check_signed_in(request: AuthorizationRequest) -> Outcome | None:
+    if _is_signed_in(request):
+        return None
+    if "none" in request.prompts:
+        return refuse(request, "login_required", "Nobody is signed in.")
+    # What asked for a fresh sign-in is left out of the way back, or it would ask for ever.
+    kept = [(name, value) for name, value in request.pairs if name not in FRESH_SIGN_IN]
+    if "consent" in request.prompts and request.rows.pushed is None:
+        kept.append(("prompt", "consent"))
+    return SignInNeeded(urlencode(kept), request.redirect_uri)
+
+
+def _check_level(request: AuthorizationRequest) -> Outcome | None:
+    """OpenID Connect Core section 3.1.2.1 and RFC 9470 section 5; levels that nobody here knows are not asked for."""
+    session, rows = request.rows.session, request.rows
+    assert session is not None  # noqa: S101 - checked before
+    asked = lowest(request.data.get("acr_values", "").split())
+    level = highest(asked, TWO_FACTORS if rows.needs_two else None)
+    if level is None or reaches(session.methods, level):
+        return None
+    if "none" in request.prompts:
+        return refuse(request, "login_required", "The person has to prove more than they did.")
+    if rows.factors.can_reach(level):
+        return StepNeeded(urlencode(request.pairs), level)
+    if rows.needs_two and not rows.factors.any:
+        return FactorNeeded(urlencode(request.pairs))
+    # OpenID Connect Core Unmet Authentication Requirements 1.0 section 2.
+    return refuse(request, "unmet_authentication_requirements", "The person has not set up what that takes.")
+
+
+def _check_consent(request: AuthorizationRequest) -> Outcome | None:
+    rows = request.rows
+    assert rows.client is not None  # noqa: S101 - Authlib found it
+    assert rows.account is not None  # noqa: S101 - checked before
+    if request.consented or not _must_ask(request, rows.client):
+        return None
+    if "none" in request.prompts:
+        return refuse(request, "consent_required", "The person has to be asked.")
+    return ConsentNeeded(rows.client, rows.account, request.scopes, request.resources, request.redirect_uri)
+
+
+REQUEST_CHECKS: tuple[Check, ...] = (
+    _check_once,
+    _check_request_object,
+    _check_response_mode,
+    _check_prompt,
+    _check_max_age,
+    _check_hint,
+    _check_resources,
+    _check_key,
+)
+CHECKS: tuple[Check, ...] = (*REQUEST_CHECKS, _check_signed_in, _check_level, _check_consent)
+
+
+def _is_signed_in(request: AuthorizationRequest) -> bool:
+    session, account = request.rows.session, request.rows.account
+    if session is None or account is None or not account.enabled or not session.is_alive(request.now):
+        return False
+    if not _is_just_signed_in(request, session):
+        if {"login", "select_account"} & request.prompts:
+            return False
+        max_age = request.data.get("max_age")
+        if max_age is not None and request.now - session.authenticated_at > int(max_age) * MICROS:
+            return False
+    return request.hinted in (None, account.id)
+
+
+def _is_just_signed_in(request: AuthorizationRequest, session: Session) -> bool:
+    """Whether the person signed in because of this very request: a pushed one knows when the browser came with it."""
+    pushed = request.rows.pushed
+    return pushed is not None and pushed.begun_at is not None and session.authenticated_at > pushed.begun_at
+
+
+def _must_ask(request: AuthorizationRequest, client: Client) -> bool:
+    if "consent" in request.prompts or client.consent == "always":
+        return True
+    if client.is_public and not request.redirect_uri.startswith("https://"):
+        return True  # RFC 8252 section 8.6: any program on the machine can be this client
+    remembered = request.rows.consent
+    return client.consent == "once" and not (remembered and remembered.covers(request.scopes, request.resources))
