@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 
 
 def to_text(values: Iterable[str]) -> str:
@@ -9,6 +10,7 @@ def to_text(values: Iterable[str]) -> str:
     return json.dumps(list(values))
 
 
+@lru_cache(4096)  # every request reads the same few lists of its client and account
 def from_text(kept: str) -> tuple[str, ...]:
     """Read what `to_text` made."""
     return tuple(json.loads(kept))

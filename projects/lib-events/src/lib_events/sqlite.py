@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
+from sqlalchemy import Connection as CoreConnection
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
@@ -92,8 +93,9 @@ class SqliteDatabase(Database):
             "sqlite://",
             creator=lambda: _connect(path, query_only=True),
             poolclass=QueuePool,
-            pool_size=READERS,
+            pool_size=READERS + 1,
         )
+        self._looking: CoreConnection | None = None  # the loop's own of these, from its first look on
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="sqlite-commit")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-read")
         self._committer = GroupCommitter(self._commit)
@@ -155,24 +157,31 @@ class SqliteDatabase(Database):
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, lambda: self._read(function, *args))
+        return await loop.run_in_executor(self._readers, self._read_beside, function, *args)
 
     async def look[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.look`: on the loop itself, which a writer never keeps waiting (WAL)."""
-        return self._read(function, *args)
+        if self._looking is None:
+            self._looking = self._reader.connect()
+        return self._read(self._looking, function, *args)
 
-    def _read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
+    def _read_beside[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         with self._reader.connect() as core:
-            core.exec_driver_sql("BEGIN")  # one snapshot for everything `function` reads
-            try:
-                return function(Connection(core, source=self.source), *args)
-            except DBAPIError as error:
-                cause = sqlite_error(error)
-                if cause is None or not is_of_the_file(cause) or "READONLY" in name_of(cause):  # it may not write
-                    raise
-                raise not_read(cause, self.path) from error
-            finally:
-                core.exec_driver_sql("ROLLBACK")
+            return self._read(core, function, *args)
+
+    def _read[*A, R](self, core: CoreConnection, function: Callable[[Connection, *A], R], *args: *A) -> R:
+        raw = cast("sqlite3.Connection", core.connection.dbapi_connection)
+        try:
+            raw.execute("BEGIN")  # one snapshot for everything `function` reads
+            return function(Connection(core, source=self.source), *args)
+        except (DBAPIError, sqlite3.Error) as error:
+            cause = sqlite_error(error)
+            if cause is None or not is_of_the_file(cause) or "READONLY" in name_of(cause):  # it may not write
+                raise
+            raise not_read(cause, self.path) from error
+        finally:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
 
     async def close(self) -> None:
         """See `Database.close`."""
@@ -182,6 +191,8 @@ class SqliteDatabase(Database):
         await self._committer.finish()
         self._disk.shutdown()
         self._readers.shutdown()
+        if self._looking is not None:
+            self._looking.close()
         self._reader.dispose()
         self._writer.close()
         self._raw.close()
