@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from auth_svc.people import accounts, sessions
 from auth_svc.site import security
-from auth_svc.tables import authenticator_apps
+from auth_svc.tables import authenticator_apps, users
 from auth_svc.tables import sessions as session_rows
 from lib_events.testing import wait_until
 
@@ -96,6 +96,58 @@ async def test_a_wrong_code_leads_nowhere_and_five_end_the_sign_in(protected, su
     over = await browser.http.get(SECOND)
     assert over.headers["location"] == "/login"
     await browser.sign_in("ada")
+    assert "Your account" in (await browser.submit(code=provider.code_of_app(secret))).text
+
+
+async def guessed_before(provider, wrong):
+    """As many wrong codes for ada came from elsewhere; her address is proven."""
+    proven = {"email": "ada@home.test", "email_key": "ada@home.test", "email_verified_at": 1}
+
+    def write(connection):
+        connection.execute(update(users).where(users.c.username == "ada").values(wrong_codes=wrong, **proven))
+
+    await provider.service.database.transact(write)
+
+
+async def test_guesses_from_many_networks_stop_the_app(protected):
+    provider, secret, codes = protected
+    browser = await provider.browser()
+    await guessed_before(provider, 99)
+    await browser.sign_in("ada")
+    page = await browser.submit(code="000000x")
+    assert page.status_code == 401
+    assert "Too many wrong codes" in page.text
+    stopped = await wait_until(lambda: provider.events("evs.user.factor-stopped"))
+    assert [event.data["factor"] for event in stopped] == ["authenticator-app"]
+    csrf = page.text.split('name="csrf" value="')[1].split('"')[0]
+    form, headers = {"csrf": csrf, "code": provider.code_of_app(secret)}, {"origin": browser.origin}
+    assert (await browser.http.post(SECOND, data=form, headers=headers)).status_code == 401, "right, and not looked at"
+    assert "Your account" in (await browser.submit(recovery_code=codes[0])).text
+    again = await provider.browser()
+    await again.sign_in("ada")
+    assert "Your account" in (await again.submit(code=provider.code_of_app(secret))).text, "it started over"
+
+
+async def test_guesses_are_told_by_mail(protected):
+    provider, _, _ = protected
+    browser = await provider.browser()
+    await guessed_before(provider, 8)
+    await browser.sign_in("ada")
+    for _ in range(3):
+        await browser.submit(code="")
+    assert "has sent 10 wrong codes" in await provider.mailbox.receive("wrong-codes")
+    assert provider.mailbox.unread("wrong-codes") == []
+
+
+async def test_a_new_password_ends_the_stop(protected):
+    provider, secret, _ = protected
+    await guessed_before(provider, 100)
+    headers = await administration(provider)
+    password = {"password": "a quite different phrase"}
+    changed = await provider.http.post("/v1/admin/users/ada/reset-password", json=password, headers=headers)
+    assert changed.is_success, changed.text
+    browser = await provider.browser()
+    await browser.sign_in("ada", "a quite different phrase")
     assert "Your account" in (await browser.submit(code=provider.code_of_app(secret))).text
 
 

@@ -230,6 +230,7 @@ ResourceDeleted = EventType("evs.resource.deleted", ResourceData)
 ResourceSecretRotated = EventType("evs.resource.secret-rotated", ResourceData)
 UserFactorAdded = EventType("evs.user.factor-added", UserFactorData)
 UserFactorRemoved = EventType("evs.user.factor-removed", UserFactorData)
+UserFactorStopped = EventType("evs.user.factor-stopped", UserFactorData)
 UserRecoveryCodeUsed = EventType("evs.user.recovery-code-used", UserRecoveryCodeUsedData)
 SessionStarted = EventType("evs.session.started", SessionStartedData)
 SessionEnded = EventType("evs.session.ended", SessionEndedData)
@@ -275,6 +276,7 @@ ALL = (
     ResourceSecretRotated,
     UserFactorAdded,
     UserFactorRemoved,
+    UserFactorStopped,
     UserRecoveryCodeUsed,
     SessionStarted,
     SessionEnded,

@@ -8,7 +8,9 @@ import pyotp
 from sqlalchemy import delete, insert, select, update
 
 from auth_svc.audit import Actor
-from auth_svc.factors import held
+from auth_svc.factors import guesses, held
+from auth_svc.mail import texts
+from auth_svc.people import accounts
 from auth_svc.people.accounts import Account
 from auth_svc.tables import authenticator_apps
 from lib_events.database import Connection
@@ -52,12 +54,21 @@ def confirm(connection: Connection, account: Account, actor: Actor, *, code: str
     return True
 
 
-def check(connection: Connection, user_id: str, code: str, key: SealingKey, now: int) -> bool:
-    """Whether `code` is one that the app shows now; it is used up then."""
-    sealed = connection.scalar(select(apps.sealed).where((apps.user_id == user_id) & apps.confirmed_at.is_not(None)))
-    if sealed is None:
+def check(connection: Connection, account: Account, code: str, key: SealingKey, actor: Actor) -> bool:
+    """Whether `code` is one that the app shows now; it is used up then. Wrong ones are counted, and end in a stop."""
+    confirmed = (apps.user_id == account.id) & apps.confirmed_at.is_not(None)
+    sealed = connection.scalar(select(apps.sealed).where(confirmed))
+    if sealed is None or guesses.are_too_many(connection, account.id):
         return False
-    return _use_step(connection, user_id, key.unseal(sealed, purpose=_purpose(user_id)), code, now)
+    if _use_step(connection, account.id, key.unseal(sealed, purpose=_purpose(account.id)), code, actor.at):
+        return True
+    wrong = guesses.count(connection, account.id)
+    if wrong in (guesses.WARNED_AT, guesses.MAX_IN_A_ROW):
+        letter = texts.wrong_codes(account.username, wrong, guesses.MAX_IN_A_ROW)
+        accounts.write_to(connection, account, letter, actor.at)
+    if wrong == guesses.MAX_IN_A_ROW:
+        held.tell_stopped(connection, account, held.APP, actor)
+    return False
 
 
 def remove(connection: Connection, account: Account, actor: Actor) -> None:

@@ -11,7 +11,7 @@ from auth_svc.factors.assurance import PHISHING_RESISTANT
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account, AccountUnknown
 from auth_svc.tables import authenticator_apps, passkeys, recovery_codes
-from lib_auth.events import UserFactorAdded, UserFactorData, UserFactorRemoved
+from lib_auth.events import UserFactorAdded, UserFactorData, UserFactorRemoved, UserFactorStopped
 from lib_auth.principal import with_included
 from lib_events.database import Connection
 from lib_events.event import Event
@@ -80,6 +80,13 @@ def tell_removed(connection: Connection, account: Account, factor: str, actor: A
     sign_ins.end_all_of_user(connection, account.id)
     if not of_user(connection, account.id).any:
         connection.execute(delete(recovery_codes).where(recovery_codes.c.user_id == account.id))
+
+
+def tell_stopped(connection: Connection, account: Account, factor: str, actor: Actor) -> None:
+    """Tell that a factor is not taken now: too many have guessed at it."""
+    payload = UserFactorData(user=account.id, username=account.username, by=actor.who, factor=factor)
+    connection.publish(Event.of(UserFactorStopped, payload, source=connection.source, subject=account.id))
+    record(connection, actor, "user.factor-stopped", about=account.id, factor=factor)
 
 
 def remove_all(connection: Connection, user_id: str, actor: Actor) -> None:

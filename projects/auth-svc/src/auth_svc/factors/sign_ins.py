@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete, insert, select, update
 
 from auth_svc import listed
+from auth_svc.factors import guesses
 from auth_svc.opaque import digest
 from auth_svc.tables import sign_ins
 from lib_events.database import Connection
@@ -65,8 +66,10 @@ def count_attempt(connection: Connection, sign_in: SignIn) -> bool:
 def end(connection: Connection, sign_in: SignIn) -> None:
     """End a sign-in because it succeeded; of several who try at once, `count_attempt` lets the first through."""
     connection.execute(delete(sign_ins).where(sign_ins.c.digest == sign_in.digest))
+    guesses.forget(connection, sign_in.user_id)
 
 
 def end_all_of_user(connection: Connection, user_id: str) -> None:
     """End what a person has under way: what they have proven is no longer so."""
     connection.execute(delete(sign_ins).where(sign_ins.c.user_id == user_id))
+    guesses.forget(connection, user_id)

@@ -73,6 +73,15 @@ and tell an administrator."""
     return _letter("recovery-code-used", "A recovery code was used", name, text)
 
 
+def wrong_codes(name: str, count: int, most: int) -> Letter:
+    """Tell a person that somebody guesses at their second step."""
+    text = f"""Somebody who knows your password has sent {count} wrong codes of your authenticator app in a row.
+
+If it was not you, choose a new password: {ISSUER}/recover
+After {most} wrong codes no code is taken until you do; passkeys and recovery codes are."""
+    return _letter("wrong-codes", "Somebody is guessing your codes", name, text)
+
+
 def new_device(name: str, device: str, address: str) -> Letter:
     """Tell a person that somebody signed in from a device that was not used before."""
     text = f"""Somebody signed in to your account with {device}, from the address {address}.

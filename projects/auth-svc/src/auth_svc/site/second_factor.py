@@ -1,6 +1,7 @@
 """`/login/second`: the second step of a sign-in, and of a session that an application wants to be stronger."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
-from auth_svc.factors import authenticator_apps, held, recovery_codes, sign_ins
+from auth_svc.factors import authenticator_apps, guesses, held, recovery_codes, sign_ins
 from auth_svc.factors.assurance import ONE_TIME, PHISHING_RESISTANT, reaches, with_factor
 from auth_svc.factors.held import Factors
 from auth_svc.factors.sign_ins import SignIn
@@ -35,6 +36,10 @@ from lib_events.database import Connection
 from lib_events.sealed import SealingKey
 
 WRONG = "That code is wrong, or it was used before. Wait for the next one."
+STOPPED = (
+    "Too many wrong codes were sent for your app, so its codes are not taken now. "
+    "Use a passkey or a recovery code, or choose a new password: begin again, and say that you forgot it."
+)
 LONGEST_CODE = 64
 
 # Looks at what somebody sent; returns the methods it proves, or None.
@@ -104,7 +109,7 @@ def _pass(
 def _check_app(
     key: SealingKey, code: str, connection: Connection, account: Account, actor: Actor
 ) -> tuple[str, ...] | None:
-    return (ONE_TIME,) if authenticator_apps.check(connection, account.id, code, key, actor.at) else None
+    return (ONE_TIME,) if authenticator_apps.check(connection, account, code, key, actor) else None
 
 
 def _check_recovery_code(code: str, connection: Connection, account: Account, actor: Actor) -> tuple[str, ...] | None:
@@ -120,18 +125,27 @@ async def _show(
     request: Request, visitor: Visitor, sign_in: SignIn, *, error: str | None = None, status: int = 200
 ) -> Response:
     service = service_of(request)
-    has = await service.database.read(held.of_user, sign_in.user_id)
+    has, stopped = await service.database.read(_can_prove, sign_in)
     client, targets = await client_behind(service, sign_in.way_on)
     options = await options_for_second_step(request, sign_in.user_id)
     page = second_factor_page(
         csrf=visitor.csrf,
-        factors=Factors(passkeys=has.passkeys) if sign_in.wanted == PHISHING_RESISTANT else has,
+        factors=has,
         passkey_options=options,
         client=client,
         strengthens=sign_in.session_id is not None,
-        error=error,
+        error=STOPPED if stopped else error,
     )
     return render(request, page, visitor=visitor, status=status, form_targets=targets, scripted=options is not None)
+
+
+def _can_prove(connection: Connection, sign_in: SignIn) -> tuple[Factors, bool]:
+    """What the person may take the step with, and whether guesses have stopped their app."""
+    has = held.of_user(connection, sign_in.user_id)
+    if sign_in.wanted == PHISHING_RESISTANT:
+        return Factors(passkeys=has.passkeys), False
+    stopped = has.app and guesses.are_too_many(connection, sign_in.user_id)
+    return (replace(has, app=False), True) if stopped else (has, False)
 
 
 def _over() -> PageRefused:

@@ -8,6 +8,7 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
+    op.add_column("users", sa.Column("wrong_codes", sa.Integer, nullable=False, server_default="0"))
     methods = sa.Column("methods", sa.Text, nullable=False, server_default='["pwd"]')
     op.add_column("sessions", methods)
     op.add_column("families", sa.Column("methods", sa.Text, nullable=False, server_default="[]"))
@@ -105,3 +106,4 @@ def downgrade() -> None:
         op.drop_table(table)
     op.drop_column("families", "methods")
     op.drop_column("sessions", "methods")
+    op.drop_column("users", "wrong_codes")
