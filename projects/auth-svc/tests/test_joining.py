@@ -136,6 +136,7 @@ async def test_a_wrong_invitation_is_refused_by_field(inviting, subtests):
     for body, pointer in (
         ({"email": "nonsense"}, "/email"),
         ({"roles": ["No Role"]}, "/roles"),
+        ({"roles": ["nobody-described-it"]}, "/roles"),
         ({"expires_seconds": 1}, "/expires_seconds"),
         ({"expires_seconds": 10**9}, "/expires_seconds"),
         ({"surprise": 1}, "/surprise"),

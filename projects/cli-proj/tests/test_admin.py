@@ -115,6 +115,38 @@ def test_a_role_carries_the_permissions_of_a_resource(admin, user):
     assert admin.evs("admin", "resource", "delete", resource).code == 0
 
 
+def test_an_invitation_is_made_listed_and_withdrawn(admin):
+    email = f"{new_name('kim')}@navy.test"
+    made = admin.evs("admin", "invitation", "create", "--email", email, "--role", "operator", "-o", "json")
+    assert made.code == 0, made.err
+    assert "/register?invitation=" in made.json["link"]
+    assert email in admin.evs("admin", "invitation", "list").out
+    assert admin.evs("admin", "invitation", "revoke", made.json["id"], "-o", "json").json["status"] == "revoked"
+    shown = admin.evs("admin", "invitation", "create", "--expires-seconds", "60")
+    assert "/register?invitation=" in shown.out
+    assert "not shown again" in shown.err
+
+
+def test_an_upstream_is_made_listed_and_removed(admin):
+    upstream = new_name("company")
+    asking = type(admin)(admin.folder, admin.home, admin.variables | {"EVS_UPSTREAM_SECRET": "theirs"})
+    made = asking.evs(
+        *("admin", "upstream", "create", upstream, f"https://{upstream}.example", "--client-id", "evs"),
+        *("--makes-accounts", "--domain", "navy.test", "-o", "json"),
+    )
+    assert made.code == 0, made.err
+    assert made.json["domains"] == ["navy.test"]
+    assert "theirs" not in made.out
+    assert upstream in admin.evs("admin", "upstream", "list").out
+    assert admin.evs("admin", "upstream", "delete", upstream).code == 0
+    assert admin.evs("admin", "upstream", "delete", upstream).code == 3
+
+
+def test_lost_factors_are_removed(admin, user):
+    assert "password alone" in admin.evs("admin", "user", "remove-factors", user).err
+    assert admin.evs("admin", "user", "remove-factors", "nobody-of-that-name").code == 3
+
+
 def test_a_command_that_says_too_little_or_nonsense_says_so(admin, subtests):
     for arguments, code in (
         (("user", "edit", "admin"), 2),
@@ -128,6 +160,10 @@ def test_a_command_that_says_too_little_or_nonsense_says_so(admin, subtests):
         (("resource", "edit", "app", "--remove-scope", "nothing"), 2),
         (("resource", "edit", "app", "--scope", "=x"), 2),
         (("resource", "delete", "app"), 5),
+        (("invitation", "create", "--role", "nobody"), 2),
+        (("invitation", "create", "--email", "nonsense"), 2),
+        (("invitation", "revoke", "x"), 3),
+        (("upstream", "create", "x", "https://id.example", "--client-id", "evs"), 2),
         (("audit", "verify", "--head", "nonsense"), 2),
         (("audit", "export", "--after", "-1"), 2),
     ):

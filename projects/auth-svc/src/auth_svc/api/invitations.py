@@ -7,11 +7,14 @@ from pydantic import BaseModel, Field
 
 from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, Named, administrator, invalid
 from auth_svc.api.views import Body, Page
+from auth_svc.audit import Actor
 from auth_svc.people import invitations
 from auth_svc.people.accounts import AccountRejected
 from auth_svc.people.invitations import LIFETIME_SECONDS, Invitation
+from auth_svc.rights import roles
 from auth_svc.service import service_of
 from lib_events.clock import to_datetime
+from lib_events.database import Connection
 from lib_events.problem import Problem
 
 MONTH_SECONDS = 30 * 24 * 3600
@@ -62,15 +65,21 @@ async def invite(request: Request, body: InvitationBody, by: Administrator) -> I
     service = service_of(request)
     if service.settings.registration == "off":
         raise Problem(409, "registration-off", detail="nobody may register; set EVS_REGISTRATION to invited or open")
-    actor, roles = service.actor(request, by.subject), frozenset(body.roles)
+    actor, held = service.actor(request, by.subject), frozenset(body.roles)
     try:
-        made, secret = await service.database.transact(
-            invitations.invite, body.email, roles, body.expires_seconds, actor
-        )
+        made, secret = await service.database.transact(_invite, body.email, held, body.expires_seconds, actor)
     except AccountRejected as error:
         raise invalid(error.field, error.detail) from error
     service.postman.wake()
     return InvitationView.of(made, actor.at, link=f"{service.issuer.url}/register?invitation={secret}")
+
+
+def _invite(
+    connection: Connection, email: str | None, held: frozenset[str], lifetime_seconds: int, actor: Actor
+) -> tuple[Invitation, str]:
+    made = invitations.invite(connection, email, held, lifetime_seconds, actor)
+    roles.check_known(connection, held)
+    return made
 
 
 @router.get("/invitations")

@@ -19,6 +19,8 @@ app = App(name="admin")
 # Each noun's module is imported when the noun is used.
 for name, target, text in (
     ("user", "admin_user:app", "People who can sign in."),
+    ("invitation", "admin_invitation:app", "Links with which people make themselves an account."),
+    ("upstream", "admin_upstream:app", "Other OpenID providers whose people may sign in here."),
     ("group", "admin_group:app", "People who may do the same: a group's roles are those of its members, too."),
     ("role", "admin_role:app", "What somebody may do who holds a role."),
     ("resource", "admin_resource:app", "Services that accept access tokens: their audience, scopes and permissions."),

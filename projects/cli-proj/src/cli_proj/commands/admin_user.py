@@ -232,6 +232,20 @@ async def consents(username: str, /, *, withdraw: str | None = None, options: Op
 
 
 @app.command
+async def remove_factors(username: str, /, *, options: Options = Options()) -> None:  # noqa: B008
+    """Remove a user's authenticator app, passkeys and recovery codes, which they lost; the password alone will do.
+
+    Parameters
+    ----------
+    username
+        Who, by name or id.
+    """
+    async with administering(options) as session:
+        await session.auth.call("DELETE", _path(username, "factors"))
+        message(f"{username} signs in with the password alone")
+
+
+@app.command
 async def create(
     username: str,
     /,
