@@ -44,7 +44,8 @@ async def test_a_client_lives_and_ends(provider, admin):
     assert (await token(provider, rotated["secret"])).status_code == 401
     assert not await active(provider, held)
     assert (await admin("POST", "/shop/enable")).json()["enabled"] is True
-    assert (await token(provider, rotated["secret"])).status_code == 200
+    assert await active(provider, await token(provider, rotated["secret"]))
+    assert not await active(provider, held), "a client that is enabled again has none of its old tokens"
     assert (await admin("DELETE", "/shop")).status_code == 204
     assert (await admin("GET", "/shop")).status_code == 404
     wanted = ["registered", "changed", "secret-rotated", "disabled", "enabled", "removed"]
@@ -57,7 +58,8 @@ async def test_a_client_lives_and_ends(provider, admin):
 
 
 async def test_what_is_taken_from_a_client_is_refused_in_the_tokens_it_holds(provider, admin):
-    await admin("POST", json=BODY)
+    secret = (await admin("POST", json=BODY)).json()["secret"]
+    held = await token(provider, secret)
     told = (await provider.http.get("/v1/revocations", auth=("evs-app", provider.secret_of("evs-app")))).json()
     assert not [item for item in told["items"] if item["kind"] == "client"]
     await admin("PATCH", "/shop", json={"scopes": []})
@@ -67,6 +69,8 @@ async def test_what_is_taken_from_a_client_is_refused_in_the_tokens_it_holds(pro
         return ("client", "shop") in {(item["kind"], item["value"]) for item in page.json()["items"]}
 
     await wait_until(refused)
+    assert not await active(provider, held)
+    assert await active(provider, await token(provider, secret)), "what it gets in the very same second is good"
 
 
 async def test_our_own_clients_are_not_changed(admin, subtests):

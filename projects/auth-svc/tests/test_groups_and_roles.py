@@ -88,6 +88,22 @@ async def test_every_way_to_take_a_role_away_refuses_the_tokens_that_say_it(api,
             assert active == (what == "the group is deleted")
 
 
+async def test_a_role_that_shrinks_refuses_the_tokens_of_clients_that_hold_it(api_on_both):
+    api, provider = api_on_both, api_on_both.provider
+    await api.call("POST", "/roles", {"name": "auditor", "includes": ["operator"]})
+    robot = {"id": "robot", "name": "Robot", "grant_types": ["client_credentials"], "scopes": ["events:read"]}
+    secret = (await api.call("POST", "/clients", robot | {"roles": ["auditor"]}))["secret"]
+
+    async def token():
+        return (await provider.token(("robot", secret), grant_type="client_credentials")).json()
+
+    held = await token()
+    assert (await claims(provider, held))["roles"] == ["auditor", "member", "operator"]
+    await api.call("PATCH", "/roles/auditor", {"includes": []})
+    assert not (await claims(provider, held))["active"]
+    assert (await claims(provider, await token()))["roles"] == ["auditor"]
+
+
 async def test_what_changes_nothing_for_anybody_leaves_their_tokens_alone(api):
     provider = api.provider
     await api.call("POST", "/groups", {"name": "g", "roles": ["member"]})

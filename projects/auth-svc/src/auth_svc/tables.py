@@ -85,6 +85,7 @@ clients = Table(
     Column("origin", Text, nullable=False, server_default="administrator"),
     Column("registration_digest", LargeBinary),  # of the token with which it manages itself (RFC 7592)
     Column("fetched_at", BigInteger),  # when its metadata document was read
+    Column("tokens_valid_after", BigInteger, nullable=False, server_default="0"),  # older access tokens are refused
 )
 
 sessions = Table(

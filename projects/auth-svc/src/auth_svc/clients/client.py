@@ -76,6 +76,7 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib ships no types
     origin: Origin = "administrator"
     registration_digest: bytes | None = field(default=None, repr=False)
     fetched_at: int | None = None
+    tokens_valid_after: int = 0  # older access tokens are refused
 
     @property
     def auth_methods(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from auth_svc.audit import Actor, record
 from auth_svc.clients.client import Client, ClientRejected, check
 from auth_svc.people import consents
 from auth_svc.protocol import families
-from auth_svc.protocol.families import MICROS, last_expiry
+from auth_svc.rights.refused_tokens import refuse_tokens_of_clients
 from auth_svc.rights.resources import known_scopes
 from auth_svc.tables import clients, device_codes, logout_deliveries, pushed_requests
 from lib_auth.events import (
@@ -23,8 +23,6 @@ from lib_auth.events import (
     ClientRegistered,
     ClientRemoved,
     ClientSecretRotated,
-    TokenRevoked,
-    TokenRevokedData,
 )
 from lib_events.database import Connection
 from lib_events.event import Event, EventType
@@ -77,7 +75,7 @@ def change(connection: Connection, wanted: Client, actor: Actor) -> Client:
         return wanted
     record(connection, actor, "client.changed", about=wanted.id, fields=changed)
     if not (wanted.scopes >= before.scopes and wanted.roles >= before.roles):
-        _refuse_tokens(connection, wanted.id, actor.at)  # what was taken away must not live on in a token
+        refuse_tokens_of_clients(connection, [wanted.id], actor.at)  # what was taken away must not live on in a token
     _tell(connection, ClientChanged, wanted, actor)
     return wanted
 
@@ -100,7 +98,7 @@ def disable(connection: Connection, client_id: str, actor: Actor) -> Client:
     if client.disabled_at is None:
         client = replace(client, disabled_at=actor.at)
         _store(connection, client)
-        _refuse_tokens(connection, client_id, actor.at)
+        refuse_tokens_of_clients(connection, [client_id], actor.at)
         record(connection, actor, "client.disabled", about=client_id)
         _tell(connection, ClientDisabled, client, actor)
     return client
@@ -121,7 +119,7 @@ def remove(connection: Connection, client_id: str, actor: Actor) -> None:
     """Remove a client and everything that people allowed it; its tokens are refused."""
     client = _existing(connection, client_id)
     families.revoke_all_of_client(connection, client_id, "client removed", actor.at)
-    _refuse_tokens(connection, client_id, actor.at)
+    refuse_tokens_of_clients(connection, [client_id], actor.at)
     consents.forget_client(connection, client_id)
     connection.execute(delete(device_codes).where(device_codes.c.client_id == client_id))
     families.remove_all_of_client(connection, client_id)
@@ -151,6 +149,7 @@ def read_client(row: Row[Any]) -> Client:
 
 def _columns(client: Client) -> dict[str, Any]:
     values = {column.name: getattr(client, column.name) for column in clients.columns}
+    del values["tokens_valid_after"]  # only `refuse_tokens_of_clients` moves it
     values |= {name: listed.to_text(values[name]) for name in LISTS}
     values |= {name: listed.to_text(sorted(getattr(client, name))) for name in SETS}
     return values | {"details": json.dumps(dict(client.details))}
@@ -168,12 +167,6 @@ def _existing(connection: Connection, client_id: str) -> Client:
     if row is None:
         raise ClientUnknown(client_id)
     return read_client(row)
-
-
-def _refuse_tokens(connection: Connection, client_id: str, now: int) -> None:
-    """Refuse the access tokens a client holds now; what it may still have it asks for anew."""
-    payload = TokenRevokedData(client=client_id, issued_until=now // MICROS, expires_at=last_expiry(now))
-    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=client_id))
 
 
 def _tell(connection: Connection, event_type: EventType[ClientChangedData], client: Client, actor: Actor) -> None:

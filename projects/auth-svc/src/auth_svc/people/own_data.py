@@ -73,7 +73,7 @@ def delete_account(connection: Connection, user_id: str, actor: Actor) -> None:
     accounts.existing(connection, user_id)
     end_all_of_user(connection, user_id, "user deleted", actor.at)
     revoke_all_of_user(connection, user_id, "user deleted", actor.at)
-    revoke_access_tokens(connection, user_id, actor.at)
+    revoke_access_tokens(connection, actor.at, user=user_id)
     _erase(connection, user_id, actor.at)
     payload = UserDeletedData(user=user_id, by=actor.who)
     connection.publish(Event.of(UserDeleted, payload, source=connection.source, subject=user_id))

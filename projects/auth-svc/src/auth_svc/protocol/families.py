@@ -155,10 +155,13 @@ def bind_key(connection: Connection, family_id: str, thumbprint: str) -> None:
     connection.execute(update(families).where(unbound).values(key_thumbprint=thumbprint))
 
 
-def revoke_access_tokens(connection: Connection, user_id: str, now: int) -> None:
-    """Refuse the access tokens a person holds now; refresh tokens go on and bring up-to-date ones."""
-    payload = TokenRevokedData(user=user_id, issued_until=now // MICROS, expires_at=last_expiry(now))
-    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=user_id))
+def revoke_access_tokens(
+    connection: Connection, now: int, *, user: str | None = None, client: str | None = None
+) -> None:
+    """Refuse the access tokens a person or client holds now; refresh tokens go on and bring up-to-date ones."""
+    until = {"issued_until": now // MICROS, "expires_at": last_expiry(now)}
+    payload = TokenRevokedData(user=user, client=client, **until)
+    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=user or client))
 
 
 def _family(row: Row[Any]) -> Family:

@@ -71,7 +71,8 @@ class Issuer:
         """
         seconds = now // MICROS
         # A token of the very second in which older ones were refused must not look like one of them.
-        issued_at = max(seconds, account.tokens_valid_after // MICROS + 1) if account else seconds
+        refused = max(client.tokens_valid_after, account.tokens_valid_after if account else 0)
+        issued_at = max(seconds, refused // MICROS + 1)
         token_id = secrets.token_urlsafe(16)
         allowed = self.resources.scopes_in(audience, scopes)
         scope, lifetime = scope_text(allowed), self.resources.lifetime(audience, client.access_token_seconds)

@@ -35,6 +35,7 @@ def is_revoked(connection: Connection, principal: Principal) -> bool:
         connection.scalar(marked) is not None
         or client is None
         or client.disabled_at is not None
+        or _is_older(principal, client.tokens_valid_after)
         or (not principal.is_service and _is_person_out(connection, principal))
         or _is_family_over(connection, principal.family_id)
         or _is_session_over(connection, principal.session_id)
@@ -43,9 +44,11 @@ def is_revoked(connection: Connection, principal: Principal) -> bool:
 
 def _is_person_out(connection: Connection, principal: Principal) -> bool:
     account = accounts.find(connection, principal.subject)
-    if account is None or not account.enabled:
-        return True
-    return to_micros(principal.issued_at) // MICROS <= account.tokens_valid_after // MICROS
+    return account is None or not account.enabled or _is_older(principal, account.tokens_valid_after)
+
+
+def _is_older(principal: Principal, tokens_valid_after: int) -> bool:
+    return to_micros(principal.issued_at) // MICROS <= tokens_valid_after // MICROS
 
 
 def _is_family_over(connection: Connection, family_id: str | None) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, delete, insert, or_, select, update
 from auth_svc import listed, tables
 from auth_svc.audit import Actor, record
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
-from auth_svc.rights.refused_tokens import refuse_tokens
+from auth_svc.rights.refused_tokens import refuse_tokens, refuse_tokens_of_clients
 from auth_svc.tables import group_members, groups, users
 from lib_auth.events import RoleChanged, RoleCreated, RoleData, RoleDeleted
 from lib_auth.principal import ADMIN, MEMBER, OPERATOR, with_included
@@ -119,7 +119,9 @@ def change(connection: Connection, name: str, changes: Mapping[str, Any], actor:
     _check(connection, role, known)
     old, new = Roles(known), Roles(role if other.name == name else other for other in known)
     if not (old.held([name]) <= new.held([name]) and before.permissions <= role.permissions):
-        refuse_tokens(connection, holders(connection, old.including(name)), actor.at)
+        losing = old.including(name)
+        refuse_tokens(connection, holders(connection, losing), actor.at)
+        refuse_tokens_of_clients(connection, _client_holders(connection, losing), actor.at)
     connection.execute(update(tables.roles).where(tables.roles.c.name == name).values(_columns(role)))
     _tell(connection, RoleChanged, role, actor)
     return role
@@ -147,6 +149,11 @@ def holders(connection: Connection, names: Collection[str]) -> Sequence[str]:
     through = select(group_members.c.user_id).join(groups).where(or_(*(_says(groups.c.roles, name) for name in names)))
     own = or_(*(_says(users.c.roles, name) for name in names))
     return connection.scalars(select(users.c.id).where(own | users.c.id.in_(through))).all()
+
+
+def _client_holders(connection: Connection, names: Collection[str]) -> Sequence[str]:
+    own = or_(*(_says(tables.clients.c.roles, name) for name in names))
+    return connection.scalars(select(tables.clients.c.id).where(own)).all()
 
 
 def holds(name: str) -> ColumnElement[bool]:

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("origin", sa.Text, nullable=False, server_default="administrator"),
         sa.Column("registration_digest", sa.LargeBinary),
         sa.Column("fetched_at", sa.BigInteger),
+        sa.Column("tokens_valid_after", sa.BigInteger, nullable=False, server_default="0"),
     ):
         op.add_column("clients", column)
     op.add_column("families", sa.Column("started_in", sa.Text))
@@ -88,7 +89,7 @@ def downgrade() -> None:
         "families": ("started_in", "key_thumbprint"),
         "clients": (
             *("auth_method", "jwks", "jwks_uri", "id_token_algorithm", "dpop_bound", "pushed_only", "logout_uri"),
-            *("details", "origin", "registration_digest", "fetched_at"),
+            *("details", "origin", "registration_digest", "fetched_at", "tokens_valid_after"),
         ),
     }.items():
         for column in columns:
