@@ -1,7 +1,12 @@
 """`/v1/admin/clients`: made, changed, disabled, removed; what is taken away ends at once."""
 
+from dataclasses import replace
+
 import pytest
 
+from auth_svc import opaque
+from auth_svc.clients import clients
+from auth_svc.clients.client import Client
 from lib_events.testing import wait_until
 
 SCOPES = ["events:read", "workflows:read"]
@@ -55,6 +60,15 @@ async def test_a_client_lives_and_ends(provider, admin):
         return [event.type.rpartition(".")[2] for event in events] == wanted
 
     await wait_until(told)
+
+
+async def test_one_that_comes_again_under_the_same_id_has_no_old_tokens(provider, admin):
+    held = await token(provider, (await admin("POST", json=BODY)).json()["secret"])
+    await admin("DELETE", "/shop")
+    again = Client(id="shop", name="Shop", grant_types=("client_credentials",), secret_digest=opaque.digest("other"))
+    later = replace(provider.actor(), at=provider.actor().at + 2_000_000)
+    await provider.service.database.transact(clients.register, again, later)
+    assert not await active(provider, held)
 
 
 async def test_what_is_taken_from_a_client_is_refused_in_the_tokens_it_holds(provider, admin):

@@ -147,6 +147,18 @@ async def test_a_wrong_invitation_is_refused_by_field(inviting, subtests):
             assert refused.json()["errors"][0]["pointer"] == pointer
 
 
+async def test_a_role_that_somebody_is_invited_to_stays(inviting):
+    headers = {"authorization": f"Bearer {await inviting.admin_token()}"}
+    made = await inviting.http.post("/v1/admin/roles", json={"name": "clerk"}, headers=headers)
+    assert made.status_code == 201
+    invitation = await invite(inviting, roles=["clerk"])
+    refused = await inviting.http.delete("/v1/admin/roles/clerk", headers=headers)
+    assert refused.status_code == 409
+    assert "revoke the invitation" in refused.json()["detail"]
+    await inviting.http.post(f"/v1/admin/invitations/{invitation['id']}/revoke", headers=headers)
+    assert (await inviting.http.delete("/v1/admin/roles/clerk", headers=headers)).status_code == 204
+
+
 async def test_only_administrators_invite(inviting):
     assert (await inviting.http.post("/v1/admin/invitations", json={})).status_code == 401
     assert (await inviting.http.get("/v1/admin/invitations")).status_code == 401

@@ -12,6 +12,7 @@ from auth_svc.audit import Actor, record
 from auth_svc.clients.client import Client, ClientRejected, check
 from auth_svc.people import consents
 from auth_svc.protocol import families
+from auth_svc.protocol.families import MICROS
 from auth_svc.rights.refused_tokens import refuse_tokens_of_clients
 from auth_svc.rights.resources import known_scopes
 from auth_svc.tables import clients, device_codes, logout_deliveries, pushed_requests
@@ -59,7 +60,8 @@ def register(connection: Connection, client: Client, actor: Actor) -> Client:
     check(client, scopes=known_scopes(connection))
     if find(connection, client.id) is not None:
         raise ClientRejected("id", f"there is a client {client.id!r} already; choose another id")
-    connection.execute(insert(clients).values(**_columns(client)))
+    # Of a client that had the same id and was removed no token lives on.
+    connection.execute(insert(clients).values(**_columns(client), tokens_valid_after=actor.at - MICROS))
     record(connection, actor, "client.registered", about=client.id, scopes=sorted(client.scopes), origin=client.origin)
     _tell(connection, ClientRegistered, client, actor)
     return client

@@ -14,7 +14,7 @@ from auth_svc import listed, tables
 from auth_svc.audit import Actor, record
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
 from auth_svc.rights.refused_tokens import refuse_tokens, refuse_tokens_of_clients
-from auth_svc.tables import group_members, groups, users
+from auth_svc.tables import group_members, groups, invitations, users
 from lib_auth.events import RoleChanged, RoleCreated, RoleData, RoleDeleted
 from lib_auth.principal import ADMIN, MEMBER, OPERATOR, with_included
 from lib_events.database import Connection
@@ -140,6 +140,10 @@ def remove(connection: Connection, name: str, actor: Actor) -> None:
         connection.scalar(select(table.c.id).where(_says(table.c.roles, name)).limit(1)) for table in tables_of_holders
     ):
         raise ChangeConflicts("role-in-use", f"somebody holds the role {name}; take it from them first")
+    if connection.scalar(
+        select(invitations.c.id).where(_says(invitations.c.roles, name), *_waiting(actor.at)).limit(1)
+    ):
+        raise ChangeConflicts("role-in-use", f"somebody is invited to the role {name}; revoke the invitation first")
     connection.execute(delete(tables.roles).where(tables.roles.c.name == name))
     _tell(connection, RoleDeleted, role, actor)
 
@@ -149,6 +153,10 @@ def holders(connection: Connection, names: Collection[str]) -> Sequence[str]:
     through = select(group_members.c.user_id).join(groups).where(or_(*(_says(groups.c.roles, name) for name in names)))
     own = or_(*(_says(users.c.roles, name) for name in names))
     return connection.scalars(select(users.c.id).where(own | users.c.id.in_(through))).all()
+
+
+def _waiting(now: int) -> tuple[ColumnElement[bool], ...]:
+    return invitations.c.used_at.is_(None), invitations.c.revoked_at.is_(None), invitations.c.expires_at > now
 
 
 def _client_holders(connection: Connection, names: Collection[str]) -> Sequence[str]:
