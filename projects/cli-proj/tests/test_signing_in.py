@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cli_proj.demo.browser import Browser
@@ -149,6 +150,8 @@ def test_the_question_where_to_keep_a_sign_in_can_be_left(shell, key, code):
     while b"[y/N]" not in shown:
         shown += os.read(terminal, 1024)
     if key == "Ctrl-C":
+        # A signal that comes between the question and the waiting for its answer would be seen after the answer.
+        shell.wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
         process.send_signal(signal.SIGINT)
     else:
         os.write(terminal, b"\x04")
