@@ -174,7 +174,7 @@ def wait_for(url: str) -> None:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url).status_code < 500:
                 return
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks
     raise TimeoutError(f"{url} did not answer within 60 s")
 
 
@@ -285,7 +285,7 @@ async def flood(server: Server) -> tuple[Counter[int], float]:
         nonlocal highest
         while not over.is_set():
             highest = max(highest, server.memory_bytes)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # between two looks
 
     watching = asyncio.create_task(watch())
     answers = Counter(await asyncio.gather(*(login(server) for _ in range(FLOOD))))

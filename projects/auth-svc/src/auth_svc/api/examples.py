@@ -47,8 +47,8 @@ KEY = {
 INVITATION = {"email": "new@example.org", "roles": ["member"]}
 REGISTRATION_TOKEN = {"note": "For the weather team", "scopes": ["openid", "profile"]}
 UPSTREAM = {
-    "id": "work",
-    "name": "Work",
+    "id": "company",
+    "name": "Company",
     "issuer": "https://login.example.com",
     "client_id": "evs",
     "scopes": "openid profile email",
@@ -120,7 +120,7 @@ EXAMPLES: dict[str, Any] = {
         "secret": None,
     },
     "UpstreamBody": UPSTREAM | {"client_secret": "the secret it gave us"},
-    "UpstreamView": UPSTREAM | {"redirect_uri": "https://sign-in.example.org/login/with/work/callback"},
+    "UpstreamView": UPSTREAM | {"redirect_uri": "https://sign-in.example.org/login/with/company/callback"},
     "KeyView": KEY,
     "RotationBody": {"algorithm": "ES256"},
     "InvitationBody": INVITATION | {"expires_seconds": 86_400},

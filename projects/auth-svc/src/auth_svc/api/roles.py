@@ -6,6 +6,7 @@ from auth_svc.api.administrator import Administrator, Named, administrator
 from auth_svc.api.definition_views import RoleBody, RoleChanges, RoleView, given
 from auth_svc.api.views import Page
 from auth_svc.audit import Actor
+from auth_svc.people import invitations
 from auth_svc.rights import groups, roles
 from auth_svc.rights.roles import Role
 from auth_svc.service import service_of
@@ -56,8 +57,13 @@ async def change_role(request: Request, role: Named, body: RoleChanges, by: Admi
 async def delete_role(request: Request, role: Named, by: Administrator) -> None:
     """Delete a role that nobody holds and no other role includes."""
     service = service_of(request)
-    await service.database.transact(roles.remove, role, service.actor(request, by.subject))
+    await service.database.transact(_remove, role, service.actor(request, by.subject))
     await service.definitions.refresh()
+
+
+def _remove(connection: Connection, name: str, actor: Actor) -> None:
+    roles.remove(connection, name, actor)
+    invitations.keep(connection, name, actor.at)
 
 
 def _change(connection: Connection, name: str, changes: dict[str, object], actor: Actor) -> Role:

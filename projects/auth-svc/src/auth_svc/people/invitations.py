@@ -11,6 +11,8 @@ from auth_svc.audit import Actor
 from auth_svc.mail import outbox, texts
 from auth_svc.opaque import digest, new_id, new_secret
 from auth_svc.people import accounts
+from auth_svc.rights.changes import ChangeConflicts
+from auth_svc.rights.roles import says
 from auth_svc.tables import invitations
 from lib_auth.events import UserInvited, UserInvitedData
 from lib_events.database import Connection
@@ -102,6 +104,12 @@ def revoke(connection: Connection, invitation_id: str, actor: Actor) -> Invitati
         audit.record(connection, actor, "user.invitation-revoked", about=invitation_id)
     row = connection.execute(select(invitations).where(named)).one_or_none()
     return None if row is None else _invitation(row)
+
+
+def keep(connection: Connection, role: str, now: int) -> None:
+    """Raise `ChangeConflicts` while somebody is invited to a role that is about to be removed."""
+    if connection.scalar(select(invitations.c.id).where(_usable(now) & says(invitations.c.roles, role)).limit(1)):
+        raise ChangeConflicts("role-in-use", f"somebody is invited to the role {role}; revoke the invitation first")
 
 
 def page(connection: Connection, after: str | None, limit: int) -> Sequence[Invitation]:

@@ -14,7 +14,7 @@ from auth_svc import listed, tables
 from auth_svc.audit import Actor, record
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
 from auth_svc.rights.refused_tokens import refuse_tokens, refuse_tokens_of_clients
-from auth_svc.tables import group_members, groups, invitations, users
+from auth_svc.tables import group_members, groups, users
 from lib_auth.events import RoleChanged, RoleCreated, RoleData, RoleDeleted
 from lib_auth.principal import ADMIN, MEMBER, OPERATOR, with_included
 from lib_events.database import Connection
@@ -137,37 +137,29 @@ def remove(connection: Connection, name: str, actor: Actor) -> None:
         raise ChangeConflicts("role-in-use", f"the role {name} is included by {', '.join(others)}; change them first")
     tables_of_holders = (users, groups, tables.clients)
     if any(
-        connection.scalar(select(table.c.id).where(_says(table.c.roles, name)).limit(1)) for table in tables_of_holders
+        connection.scalar(select(table.c.id).where(says(table.c.roles, name)).limit(1)) for table in tables_of_holders
     ):
         raise ChangeConflicts("role-in-use", f"somebody holds the role {name}; take it from them first")
-    if connection.scalar(
-        select(invitations.c.id).where(_says(invitations.c.roles, name), *_waiting(actor.at)).limit(1)
-    ):
-        raise ChangeConflicts("role-in-use", f"somebody is invited to the role {name}; revoke the invitation first")
     connection.execute(delete(tables.roles).where(tables.roles.c.name == name))
     _tell(connection, RoleDeleted, role, actor)
 
 
 def holders(connection: Connection, names: Collection[str]) -> Sequence[str]:
     """Return who holds one of `names`, by themselves or through a group."""
-    through = select(group_members.c.user_id).join(groups).where(or_(*(_says(groups.c.roles, name) for name in names)))
-    own = or_(*(_says(users.c.roles, name) for name in names))
+    through = select(group_members.c.user_id).join(groups).where(or_(*(says(groups.c.roles, name) for name in names)))
+    own = or_(*(says(users.c.roles, name) for name in names))
     return connection.scalars(select(users.c.id).where(own | users.c.id.in_(through))).all()
 
 
-def _waiting(now: int) -> tuple[ColumnElement[bool], ...]:
-    return invitations.c.used_at.is_(None), invitations.c.revoked_at.is_(None), invitations.c.expires_at > now
-
-
 def _client_holders(connection: Connection, names: Collection[str]) -> Sequence[str]:
-    own = or_(*(_says(tables.clients.c.roles, name) for name in names))
+    own = or_(*(says(tables.clients.c.roles, name) for name in names))
     return connection.scalars(select(tables.clients.c.id).where(own)).all()
 
 
 def holds(name: str) -> ColumnElement[bool]:
     """Whether a user holds a role, by themselves or through a group, as a condition."""
-    through = select(group_members.c.user_id).join(groups).where(_says(groups.c.roles, name))
-    return _says(users.c.roles, name) | users.c.id.in_(through)
+    through = select(group_members.c.user_id).join(groups).where(says(groups.c.roles, name))
+    return says(users.c.roles, name) | users.c.id.in_(through)
 
 
 def check_known(connection: Connection, names: Iterable[str]) -> None:
@@ -212,7 +204,8 @@ def _check(connection: Connection, role: Role, known: Sequence[Role]) -> None:
         raise ChangeRejected("permissions", f"No resource has the permission {wrong[0]!r}; add it there first.")
 
 
-def _says(column: Any, name: str) -> ColumnElement[bool]:
+def says(column: Any, name: str) -> ColumnElement[bool]:
+    """Whether a column of roles holds one, as a condition."""
     condition: ColumnElement[bool] = column.contains(f'"{name}"', autoescape=True)
     return condition
 
