@@ -282,6 +282,38 @@ async def test_the_threads_of_a_subscription_end_with_it_and_come_back_when_it_i
         await wait_until(lambda: not alive())
 
 
+async def test_stopping_while_the_place_is_written_repeats_nothing(database, monkeypatch):
+    handled, written, heard = [], asyncio.Event(), asyncio.Event()
+    transact = database.transact
+
+    async def answering_late(function, *args):
+        result = await transact(function, *args)
+        if function.__name__ == "move":
+            written.set()
+            await heard.wait()
+        return result
+
+    @subscribe(Noted, durable="place-written", concurrency=3)
+    async def place_written(note: Note) -> None:
+        handled.append(note.number)
+
+    monkeypatch.setattr(database, "transact", answering_late)
+    loop = Subscriptions(database, [place_written])
+    loop.start()
+    await publish(database, range(5))
+    await written.wait()
+    await publish(database, range(5, 10))
+    await wait_until(lambda: len(handled) == 10)
+    stopping = asyncio.create_task(loop.stop())
+    await asyncio.wait([stopping], timeout=0.1)
+    heard.set()
+    await stopping
+    async with running(Subscriptions(database, [place_written])):
+        await publish(database, [10])
+        await wait_until(lambda: 10 in handled)
+    assert sorted(handled) == list(range(11))
+
+
 async def test_what_a_handler_leaves_behind_or_returns_holds_nothing_up(database):
     left, ended = [], threading.Event()
 

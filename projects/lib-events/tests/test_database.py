@@ -1,6 +1,8 @@
 """The database port: one conformance suite that both adapters pass."""
 
 import asyncio
+import gc
+import time
 
 import pytest
 import pytest_asyncio
@@ -8,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from lib_events import sqlite
 from lib_events.database import (
     CommitFailed,
     DatabaseInUse,
@@ -236,6 +239,38 @@ async def test_a_file_that_is_not_a_database_is_refused(tmp_path):
     (tmp_path / "bad.db").write_bytes(b"this is no database at all" * 100)
     with pytest.raises(DatabaseUnavailable, match="restore a backup"):
         await open_database(f"sqlite:///{tmp_path}/bad.db", service="test-svc", schemas=[SCHEMA])
+
+
+async def test_a_function_is_not_to_blame_for_a_machine_that_stood_still(sqlite_url):
+    database = await open_database(sqlite_url, service="test-svc", schemas=[SCHEMA])
+    numbers = text(
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 20000) SELECT count(*) FROM r"
+    )
+
+    def stalls(connection):
+        time.sleep(1.5 * sqlite.FUNCTION_LIMIT_SECONDS)  # the machine, standing still
+        return connection.scalar(numbers)  # enough for SQLite to ask whether to go on
+
+    assert await database.transact(stalls) == 20_000
+    await database.close()
+
+
+async def test_a_function_is_not_to_blame_for_the_garbage_collector(sqlite_url):
+    database = await open_database(sqlite_url, service="test-svc", schemas=[SCHEMA])
+    numbers = text(
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 20000) SELECT count(*) FROM r"
+    )
+    much = [[number] for number in range(500_000)]
+
+    def collects(connection):
+        began = time.thread_time()
+        while time.thread_time() - began < 1.5 * sqlite.FUNCTION_LIMIT_SECONDS:
+            gc.collect()
+        return connection.scalar(numbers)
+
+    assert await database.transact(collects) == 20_000
+    del much
+    await database.close()
 
 
 async def test_a_function_that_holds_sqlite_too_long_fails_alone_even_when_it_takes_the_group_down(sqlite_url):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from lib_events.event import Cause, Event, EventRegistry, EventRejected, EventType, is_reserved
+from lib_events.event import Cause, EncodedEvent, Event, EventRegistry, EventRejected, EventType, is_reserved
 
 
 class Order(BaseModel):
@@ -186,3 +186,18 @@ def test_fields_are_named_as_in_the_schema():
     event = Event.of(event_type, Named(skuCode="tea"), source="/shop")
     assert event.data == {"skuCode": "tea"}
     assert event.payload(event_type) == Named(skuCode="tea")
+
+
+def test_an_event_that_is_written_in_one_go_says_the_same():
+    cause = Cause("c-1", "e-0", "ada", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    told = EncodedEvent.of(OrderPlaced, Order(sku="tea"), source="/shop", subject="order-1", cause=cause)
+    read = Event.from_json(told.body)
+    again = Event.of(
+        OrderPlaced, Order(sku="tea"), source="/shop", subject="order-1", cause=cause, id=told.id, time=read.time
+    )
+    assert told == again.encode()
+
+
+def test_an_event_that_is_written_in_one_go_is_the_cause_of_itself_where_there_is_no_other():
+    told = EncodedEvent.of(OrderPlaced, Order(sku="tea"), source="/shop", subject="order-1")
+    assert told.correlation == told.id == Event.from_json(told.body).extensions["correlationid"]

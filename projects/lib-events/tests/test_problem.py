@@ -1,5 +1,7 @@
+from typing import Literal
+
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from httpx import ASGITransport, AsyncClient
 from pydantic import BaseModel
 
@@ -25,6 +27,10 @@ def client():
     async def problem() -> None:
         raise Problem(409, "run-conflict", "The run differs", "id must be new, got a", run="a", headers={"x-why": "b"})
 
+    @app.get("/half")
+    async def half() -> None:
+        raise Problem(422, detail="there is no role \ud800x")
+
     @app.get("/bug")
     async def bug() -> None:
         raise ValueError("password=hunter2")
@@ -36,6 +42,10 @@ def client():
     @app.post("/large-orders")
     async def large_orders(order: Order) -> Order:
         return order
+
+    @app.get("/orders")
+    async def list_orders(status: list[Literal["open", "paid"]] = Query(default=[])) -> list[str]:  # noqa: B008
+        return status
 
     app.add_middleware(BodyLimit, limit_bytes=1000, larger={"/large-orders": 2000})
     app.add_middleware(HostCheck, hosts=["testserver"])
@@ -70,6 +80,10 @@ async def test_a_problem_carries_its_fields_and_the_request_id(client):
     assert response.headers["x-why"] == "b"
 
 
+async def test_a_problem_may_repeat_what_json_can_say_and_utf_8_cannot(client):
+    assert check(await client.get("/half"), 422)["detail"] == "there is no role \ud800x"
+
+
 async def test_an_unknown_path_and_a_wrong_method_are_problems(client):
     assert check(await client.get("/nowhere"), 404)["type"] == "about:blank"
     response = await client.delete("/problem")
@@ -90,6 +104,12 @@ async def test_invalid_input_names_the_field_and_never_repeats_it(client):
     assert body["errors"][0]["pointer"] == "/amount"
     assert body["detail"].startswith("/amount: ")
     assert "hunter2" not in response.text
+
+
+async def test_invalid_parameters_are_named_as_they_are_sent(client):
+    body = check(await client.get("/orders?status=hunter2"), 422)
+    assert body["errors"] == [{"parameter": "status", "detail": "Input should be 'open' or 'paid'"}]
+    assert body["detail"] == "status: Input should be 'open' or 'paid'"
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -72,3 +72,17 @@ def test_somebody_elses_folder_is_refused_as_data(tmp_path, ignored):
     with pytest.raises(SettingsRejected, match=r"thesis\.txt"):
         Settings(data=tmp_path).prepare_data()
     assert not is_data_folder(tmp_path)
+
+
+def test_a_value_that_cannot_be_is_refused_under_its_name_and_not_repeated(monkeypatch):
+    monkeypatch.setenv("EVS_NATS_REPLICAS", "geheim")
+    with pytest.raises(SettingsRejected) as refused:
+        Settings.read()
+    assert str(refused.value).startswith("EVS_NATS_REPLICAS is not right: Input should be a valid integer")
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_settings_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "settings.toml").write_text("workflows = [")
+    with pytest.raises(SettingsRejected, match=r"must be TOML, got .*settings\.toml: .*; correct or remove it"):
+        Settings.read(data=tmp_path)

@@ -6,6 +6,7 @@ on NATS only inside a segment, so it has no channel of its own there.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ type AnyType = EventType[Any]
 type Part = dict[str, Any]
 
 ENVELOPE = "cloudEvent"
+KNOWN_TYPES = 1_000
 NATS = "nats"
 HTTP = "http"
 MESSAGE_HEADERS = {
@@ -217,8 +219,9 @@ def _message(kind: AnyType, version: int | None) -> Part:
     return message if version is None else message | {"x-contract-version": version}
 
 
+@lru_cache(KNOWN_TYPES)  # it follows from the type alone, and takes most of a document's time
 def _schemas_of(kind: AnyType) -> Part:
-    """The schema of the event, of its data and of what these refer to, each under a name of its own."""
+    """The schema of the event, of its data and of what these refer to, each under a name of its own; not to change."""
     name = kind.name
     schema = _adapt(kind.adapter.json_schema(ref_template=f"#/components/schemas/{name}.{{model}}"))
     parts = schema.pop("$defs", {})

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lib_events.database import CommitQueueFull, Connection
@@ -23,6 +24,8 @@ class Member:
     events: Sequence[Recordable] = ()
     fence: Fence | None = None
     topics: Sequence[str] = ()
+    value: Any = None  # what the function gave
+    error: Exception | None = None  # why this member alone was refused
 
 
 class GroupCommitter:
@@ -75,10 +78,23 @@ class GroupCommitter:
             await asyncio.wait([self._running])
 
 
-def resolve(member: Member, value: Any = None) -> None:
-    """Tell the member's waiter its value."""
+async def settled[R](saving: asyncio.Future[R]) -> R:
+    """What a commit gives. Whoever waits may be cancelled, the commit is not: `asyncio.shield` for a plain future."""
+    waiter: asyncio.Future[None] = saving.get_loop().create_future()
+    saving.add_done_callback(partial(_wake, waiter))
+    await waiter
+    return saving.result()
+
+
+def _wake(waiter: asyncio.Future[None], _: asyncio.Future[Any]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def resolve(member: Member) -> None:
+    """Tell the member's waiter that it is on disk."""
     if not member.future.done():
-        member.future.set_result(value)
+        member.future.set_result(member.value)
 
 
 def fail(members: Sequence[Member], error: Exception) -> None:

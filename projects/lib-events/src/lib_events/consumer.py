@@ -109,8 +109,9 @@ class Consumer(Loop):
                 tasks = [group.create_task(other) for other in others]
                 workers = [self._work(self._lanes[index % lanes]) for index in range(self._subscription.concurrency)]
                 await asyncio.wait([group.create_task(work) for work in (*workers, redriver.run())])
-                for task in tasks:
-                    task.cancel()
+                async with self._writing:  # one that is cut off while it writes the place leaves us not knowing it
+                    for task in tasks:
+                        task.cancel()
             await self._write_place()
         finally:
             self._lanes = []

@@ -44,21 +44,28 @@ def keep_contracts(connection: Connection, schemas: Mapping[str, JsonSchema]) ->
     """
     connection.scalar(select(event_log_state.c.id).with_for_update())  # two processes may start at the same moment
     remembered = _remembered(connection)
-    return {name: _keep(connection, name, schema, remembered.get(name, [])) for name, schema in schemas.items()}
+    kept = {name: _version(connection, name, schema, remembered.get(name, [])) for name, schema in schemas.items()}
+    now = SystemClock().micros()
+    new = [
+        {"type": name, "version": version, "schema": to_json(schemas[name]).decode(), "kept_at": now}
+        for name, (version, is_new) in kept.items()
+        if is_new
+    ]
+    if new:
+        connection.execute(insert(event_contracts), new)
+    return {name: version for name, (version, _) in kept.items()}
 
 
-def _keep(connection: Connection, name: str, schema: JsonSchema, versions: list[JsonSchema]) -> int:
+def _version(connection: Connection, name: str, schema: JsonSchema, versions: list[JsonSchema]) -> tuple[int, bool]:
+    """The version that a schema is, and whether it is new; forgets those before it that nobody has read."""
     if schema in versions:
-        return versions.index(schema) + 1
-    version = len(versions) + 1
+        return versions.index(schema) + 1, False
     if versions and (found := incompatibilities(versions[-1], schema)):
         if _has_readers(connection, name):
             raise ContractBroken(name, len(versions), found)
         connection.execute(delete(event_contracts).where(event_contracts.c.type == name))
-        version = 1
-    row = {"type": name, "version": version, "schema": to_json(schema).decode(), "kept_at": SystemClock().micros()}
-    connection.execute(insert(event_contracts).values(row))
-    return version
+        return 1, True
+    return len(versions) + 1, True
 
 
 def _has_readers(connection: Connection, name: str) -> bool:

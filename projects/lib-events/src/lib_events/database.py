@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Literal
 
 from sqlalchemy import Connection as CoreConnection
-from sqlalchemy import CursorResult, Executable, MetaData, ScalarResult
+from sqlalchemy import CursorResult, Executable, MetaData, ScalarResult, Table
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from lib_events.event import Recordable
+from lib_events.prepared import Driver, Prepared
 from lib_events.statement import Fence, Write
 from lib_events.tail import Tail
 
@@ -61,7 +63,7 @@ class Fenced(DatabaseError):
 
 
 class TransactionTooLong(DatabaseError):
-    """A transaction function held the database longer than allowed and was interrupted."""
+    """A transaction function kept the database's CPU busy longer than allowed and was interrupted."""
 
 
 # Not now: nothing was stored, or nobody knows. Their texts are made for clients, too.
@@ -80,8 +82,9 @@ class Schema:
 class Connection:
     """What a transaction function may use: SQLAlchemy Core without commit, rollback or close."""
 
-    def __init__(self, core: CoreConnection, *, source: str) -> None:
+    def __init__(self, core: CoreConnection, driver: Driver, *, source: str) -> None:
         self._core = core
+        self._driver = driver
         self._source = source
         self.published: list[Recordable] = []  # what the adapter still has to do, once the function returns
         self.written: list[Write] = []
@@ -113,6 +116,19 @@ class Connection:
         """Run `statement` and return the first column of each row."""
         return self._core.scalars(statement, parameters)
 
+    def rows(self, query: Prepared, /, **parameters: Any) -> list[Any]:
+        """Run a prepared query and return its rows, named tuples."""
+        return query.fetch(self._driver, self._core.dialect, parameters)
+
+    def row(self, query: Prepared, /, **parameters: Any) -> Any:
+        """Run a prepared query that finds one row at most, and return that or None."""
+        found = query.fetch(self._driver, self._core.dialect, parameters)
+        return found[0] if found else None
+
+    def change(self, statement: Prepared, /, **parameters: Any) -> int:
+        """Run a prepared INSERT, UPDATE or DELETE and return how many rows it changed."""
+        return statement.change(self._driver, self._core.dialect, parameters)
+
     def publish(self, *events: Recordable) -> None:
         """Append `events` to the event log in this transaction, after everything it writes."""
         self.published.extend(events)
@@ -126,6 +142,11 @@ class Connection:
     def notify(self, topic: str) -> None:
         """Wake who listens to `topic`, here and in other processes, once this is committed."""
         self.topics.add(topic)
+
+
+def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT that may say what to do on a conflict, which SQL leaves to each database."""
+    return sqlite.insert(table) if connection.dialect_name == "sqlite" else postgresql.insert(table)
 
 
 class Database(ABC):

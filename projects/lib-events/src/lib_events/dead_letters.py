@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 from sqlalchemy import Row, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lib_events.clock import SystemClock
-from lib_events.database import Connection
+from lib_events.database import Connection, insert_into
 from lib_events.event import Event, EventRejected, EventType
 from lib_events.subscription import TryLater
 from lib_events.tables import dead_letters
@@ -156,8 +155,7 @@ def _row(burial: Burial, error: Exception) -> dict[str, Any]:
 
 
 def _add(connection: Connection, row: Mapping[str, Any]) -> bool:
-    insert = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
-    return connection.execute(insert(dead_letters).values(row).on_conflict_do_nothing()).rowcount == 1
+    return connection.execute(insert_into(connection, dead_letters).values(row).on_conflict_do_nothing()).rowcount == 1
 
 
 def _due(error: TryLater, now: int) -> int:

@@ -262,6 +262,28 @@ class EncodedEvent(NamedTuple):
     body: bytes  # the CloudEvents JSON format
     packed: bool
 
+    @classmethod
+    def of[T](
+        cls, event_type: EventType[T], payload: T, *, source: str, subject: str, cause: Cause | None = None
+    ) -> "EncodedEvent":
+        """Tell of something now, as `Event.of` does; `payload` was checked when it was made, as a frozen model is."""
+        at, event_id = SystemClock().micros(), _new_id()
+        extensions = (cause or current_cause.get()).extensions()
+        correlation = extensions.setdefault("correlationid", event_id)
+        attributes = {
+            "specversion": SPEC_VERSION,
+            "id": event_id,
+            "source": source,
+            "type": event_type.name,
+            "time": to_datetime(at),
+            "subject": subject,
+            **extensions,
+            "datacontenttype": JSON_DATA,
+            "data": payload,
+        }
+        body = to_json(attributes)
+        return cls(event_id, source, event_type.name, subject, at, correlation, body, event_type.packed)
+
     def encode(self) -> "EncodedEvent":
         """Itself."""
         return self

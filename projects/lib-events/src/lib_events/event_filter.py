@@ -1,11 +1,11 @@
 """Which events somebody wants: the same question asked of the table, of rows in memory and of events."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, or_
+from sqlalchemy import Select, bindparam, or_
 
 from lib_events.event import Event
 from lib_events.tables import SEGMENT_TYPE, events
@@ -34,8 +34,17 @@ class Wanted:
             and (self.correlation is None or row.correlation == self.correlation)
         )
 
+    def may_be_in(self, segment: bytes) -> bool:
+        """Whether a segment names what is wanted; few do, and the others need not be decoded."""
+        return any(name in segment for name in _names(self.types))
+
+    @property
+    def shape(self) -> "Wanted":
+        """The same for all who ask the same of another subject or correlation."""
+        return replace(self, subject=self.subject and "?", correlation=self.correlation and "?")
+
     def narrow(self, query: Select[Any]) -> Select[Any]:
-        """Let `query` ask only for rows that have what is wanted, or may have."""
+        """Let `query` ask only for rows that have what is wanted, or may have: given as `subject` and `correlation`."""
         if self.types and "*" not in self.types:
             wanted = [
                 events.c.type.startswith(pattern[:-1], autoescape=True)
@@ -45,9 +54,9 @@ class Wanted:
             ]
             query = query.where(or_(*wanted, events.c.type == SEGMENT_TYPE))
         if self.subject is not None:
-            query = query.where(or_(events.c.subject == self.subject, events.c.type == SEGMENT_TYPE))
+            query = query.where(or_(events.c.subject == bindparam("subject"), events.c.type == SEGMENT_TYPE))
         if self.correlation is not None:
-            query = query.where(or_(events.c.correlation == self.correlation, events.c.type == SEGMENT_TYPE))
+            query = query.where(or_(events.c.correlation == bindparam("correlation"), events.c.type == SEGMENT_TYPE))
         if self.own_only:
             query = query.where(~events.c.imported)
         return query
@@ -71,6 +80,12 @@ def type_matches(name: str, pattern: str) -> bool:
     if pattern == "*":
         return True
     return name.startswith(pattern[:-1]) if pattern.endswith(".*") else name == pattern
+
+
+@lru_cache(maxsize=256)
+def _names(types: tuple[str, ...]) -> tuple[bytes, ...]:
+    """What a text must have that names one of `types`: the whole name, or what a pattern begins with."""
+    return tuple(pattern.removesuffix("*").encode() for pattern in types) or (b"",)
 
 
 @lru_cache(maxsize=4_096)

@@ -4,14 +4,16 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic_core import from_json
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import Row, bindparam, func, select, text, update
 
 from lib_events.database import Connection, Schema
 from lib_events.event import EncodedEvent, Event, Recordable
 from lib_events.event_filter import Wanted
+from lib_events.prepared import Prepared
 from lib_events.statement import Statement, Write
 from lib_events.tables import SEGMENT_TYPE, event_log_state, events, metadata
 from lib_events.tail import LogRow
@@ -20,7 +22,8 @@ SCHEMA = Schema("lib_events", metadata, "lib_events.migrations")
 PLACED_TOPIC = "placed"  # events got positions: whoever reads the log may read on
 SEGMENT_LIMIT = 1_000  # events in one segment
 PLACE_LIMIT = 1_000  # rows placed in one transaction
-PLACE = text("""
+PLACE = Prepared(
+    text("""
     WITH unplaced AS (
         SELECT sequence, count FROM events WHERE last_position IS NULL ORDER BY sequence LIMIT :limit
     ), placed AS (
@@ -28,6 +31,13 @@ PLACE = text("""
     )
     UPDATE events SET last_position = placed.position FROM placed WHERE events.sequence = placed.sequence
 """)
+)
+SEEK_UNPLACED = Prepared(select(events.c.sequence).where(events.c.last_position.is_(None)).limit(1))
+# Whoever places holds this row: two leaders in the moment of a takeover take turns.
+LOCK = Prepared(select(event_log_state.c.placed_position).with_for_update())
+LAST_POSITION = Prepared(select(func.max(events.c.last_position).label("position")))
+MOVE = Prepared(update(event_log_state).values(placed_position=bindparam("end")))
+HEAD = Prepared(select(event_log_state.c.epoch, event_log_state.c.placed_position))
 
 APPEND_EVENTS = Statement.load(
     "lib_events",
@@ -142,7 +152,7 @@ def imported_row(event: Event) -> dict[str, Any]:
 
 def head(connection: Connection) -> Cursor:
     """The cursor after the last event that has a position."""
-    row = connection.execute(select(event_log_state.c.epoch, event_log_state.c.placed_position)).one()
+    row = connection.row(HEAD)
     return Cursor(row.epoch, row.placed_position)
 
 
@@ -171,13 +181,12 @@ def check_cursor(connection: Connection, cursor: Cursor) -> int:
 
 def place(connection: Connection) -> int:
     """Give positions to committed rows that have none, and return how many positions were given."""
-    if connection.scalar(select(events.c.sequence).where(events.c.last_position.is_(None)).limit(1)) is None:
+    if connection.row(SEEK_UNPLACED) is None:
         return 0
-    # Whoever places holds this row: two leaders in the moment of a takeover take turns.
-    start: int = connection.scalar(select(event_log_state.c.placed_position).with_for_update())
-    connection.execute(PLACE, {"limit": PLACE_LIMIT, "start": start})
-    end: int = connection.scalar(select(func.max(events.c.last_position)))
-    connection.execute(update(event_log_state).values(placed_position=end))
+    start: int = connection.row(LOCK).placed_position
+    connection.change(PLACE, limit=PLACE_LIMIT, start=start)
+    end: int = connection.row(LAST_POSITION).position
+    connection.change(MOVE, end=end)
     connection.notify(PLACED_TOPIC)
     return end - start
 
@@ -206,10 +215,16 @@ def rows_after(
     """Read up to `limit` rows after `position`, in order, as they are stored, or less when `bytes_limit` is reached."""
     # The head comes first: what is placed while we read must not be skipped.
     log_head = head(connection)
-    columns = (events.c.last_position, events.c.count.label("size"), events.c.type, events.c.imported, events.c.body)
-    query = select(*columns).where(events.c.last_position > position).order_by(events.c.last_position).limit(limit)
-    rows = connection.execute(wanted.narrow(query))
+    given = {"subject": wanted.subject, "correlation": wanted.correlation}
+    rows = connection.rows(_after(wanted.shape), after=position, most=limit, **given)
     return Rows.take(rows, limit=limit, bytes_limit=bytes_limit, end=max(position, log_head.position), head=log_head)
+
+
+@lru_cache(256)  # followers ask the same again and again
+def _after(wanted: Wanted) -> Prepared:
+    columns = (events.c.last_position, events.c.count.label("size"), events.c.type, events.c.imported, events.c.body)
+    query = select(*columns).where(events.c.last_position > bindparam("after")).order_by(events.c.last_position)
+    return Prepared(wanted.narrow(query).limit(bindparam("most")))
 
 
 def open_rows(rows: Rows, position: int, wanted: Wanted) -> Page:
@@ -217,6 +232,7 @@ def open_rows(rows: Rows, position: int, wanted: Wanted) -> Page:
     found = [
         placed
         for row in rows.found
+        if row.size == 1 or wanted.may_be_in(row.body)
         for placed in _open_row(row)
         if placed.position > position and wanted.matches(placed.event)
     ]

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
-from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +14,19 @@ MEBIBYTE = 1024 * 1024
 DISCARD_BYTES = 64 * MEBIBYTE
 DISCARD_SECONDS = 5.0
 PROBE_PATHS = frozenset(("/healthz", "/readyz", "/metrics"))  # asked by address, and they tell no secret
+
+
+def headers_of(scope: Scope, name: bytes) -> list[str]:
+    """Return the values of a request's header; servers give names in lower case (ASGI)."""
+    return [value.decode("latin-1") for header, value in scope["headers"] if header == name]
+
+
+def first_header(scope: Scope, name: bytes) -> str:
+    """Return the value of a request's header, the first one, or nothing."""
+    for header, value in scope["headers"]:
+        if header == name:
+            return bytes(value).decode("latin-1")
+    return ""
 
 
 class BodyLimit:
@@ -33,9 +45,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._larger.get(scope["path"], self._limit_bytes)
-        announced = Headers(scope=scope).get("content-length", "")
+        announced = first_header(scope, b"content-length")
         if announced.isdigit() and int(announced) > limit:
-            if "expect" not in Headers(scope=scope):  # who waits for 100 Continue has sent nothing yet
+            if not first_header(scope, b"expect"):  # who waits for 100 Continue has sent nothing yet
                 await _discard(receive)
             await _refuse(_too_large(limit), scope, receive, send)
             return
@@ -86,7 +98,7 @@ class HostCheck:
             await _refuse(problem, scope, receive, send)
 
     def _check(self, scope: Scope) -> Problem | None:
-        hosts = Headers(scope=scope).getlist("host")
+        hosts = headers_of(scope, b"host")
         # RFC 9112 section 3.2: exactly one Host, or the request is malformed.
         if len(hosts) != 1 or not hosts[0]:
             return Problem(400, "host-missing", detail=f"request must have one Host header, got {len(hosts)}")

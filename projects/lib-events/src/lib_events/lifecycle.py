@@ -5,7 +5,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ class Loop(ABC):
         self.name = name or type(self).__name__
         self.error: Exception | None = None  # what ended the last life of `run`; None while all is well
         self._task: asyncio.Task[None] | None = None
-        self._woken = asyncio.Event()
-        self._pausing = False
+        self._woken = False
+        self._pausing: asyncio.Future[None] | None = None
         self._stopping = False
 
     @abstractmethod
@@ -44,7 +44,7 @@ class Loop(ABC):
     @property
     def is_pausing(self) -> bool:
         """Whether the loop waits in a `pause` and nobody has woken it."""
-        return self._pausing and not self._woken.is_set()
+        return self._pausing is not None and not self._woken
 
     def told_to_stop(self) -> float:
         """Begin nothing new; returns for how many seconds to wait for what is under way."""
@@ -72,20 +72,21 @@ class Loop(ABC):
 
     def wake(self) -> None:
         """End the loop's current or next `pause` at once."""
-        self._woken.set()
+        self._woken = True
+        _end(self._pausing)
 
     async def pause(self, seconds: float) -> bool:
         """Wait until woken, at most `seconds`; returns whether it was woken."""
-        self._pausing = True
-        try:
-            if not self._woken.is_set():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await self._woken.wait()
-        finally:
-            self._pausing = False
-        woken = self._woken.is_set()
-        self._woken.clear()
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._pausing = loop.create_future()
+            timer = loop.call_later(seconds, _end, self._pausing)
+            try:
+                await self._pausing
+            finally:
+                timer.cancel()
+                self._pausing = None
+        woken, self._woken = self._woken, False
         return woken
 
     async def _live(self) -> None:
@@ -105,6 +106,11 @@ class Loop(ABC):
                 return
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RESTART_SECONDS)
+
+
+def _end(pausing: asyncio.Future[None] | None) -> None:
+    if pausing is not None and not pausing.done():
+        pausing.set_result(None)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import asyncpg
@@ -14,6 +14,8 @@ from sqlalchemy import Connection as CoreConnection
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_only
 
 from lib_events.committer import GroupCommitter, Member, fail, resolve
 from lib_events.database import (
@@ -30,17 +32,20 @@ from lib_events.migrate import migrate
 from lib_events.postgresql_errors import (
     DRIVER_ERRORS,
     FUNCTION_ERRORS,
-    LOST,
     connection_lost,
     is_lost,
     may_be_retried,
+    not_read,
 )
 from lib_events.postgresql_leads import Leads
+from lib_events.postgresql_looks import SNAPSHOT, Looks
+from lib_events.postgresql_pool import Pool
+from lib_events.prepared import Values
 from lib_events.statement import Fence, Write, compose_postgresql
 
 logger = logging.getLogger(__name__)
 
-POOL_SIZE = 10
+POOL_SIZE = 20
 ATTEMPTS = 5
 NOTIFY = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
 SESSION = {
@@ -50,6 +55,43 @@ SESSION = {
     # A generic plan of a hot statement turns unnest into hash join + sequential scan.
     "plan_cache_mode": "force_custom_plan",
 }
+
+
+class _Driver:
+    """See `Driver`; it waits for the server as SQLAlchemy does, in a greenlet of its own."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: asyncpg.Connection) -> None:
+        self._raw = raw
+
+    def fetch(self, text: str, values: Values) -> Sequence[Values]:
+        """See `Driver.fetch`."""
+        rows: Sequence[Values] = await_only(self._raw.fetch(text, *values))
+        return rows
+
+    def change(self, text: str, values: Values) -> int:
+        """See `Driver.change`: the command's tag ends with the number (PostgreSQL protocol, CommandComplete)."""
+        tag: str = await_only(self._raw.execute(text, *values))
+        return int(tag.rpartition(" ")[2])
+
+
+class _SnapshotDriver(_Driver):
+    """Asks the same prepared query once: in one snapshot it has one answer, for whoever of a group of looks asks it."""
+
+    __slots__ = ("_answers",)
+
+    def __init__(self, raw: asyncpg.Connection) -> None:
+        super().__init__(raw)
+        self._answers: dict[tuple[Any, ...], Sequence[Values]] = {}
+
+    def fetch(self, text: str, values: Values) -> Sequence[Values]:
+        """See `Driver.fetch`."""
+        question = (text, *values)
+        answer = self._answers.get(question)
+        if answer is None:
+            answer = self._answers[question] = super().fetch(text, values)
+        return answer
 
 
 class PostgresqlDatabase(Database):
@@ -68,12 +110,12 @@ class PostgresqlDatabase(Database):
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect,
-            pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE,
-            pool_pre_ping=False,
+            poolclass=NullPool,  # `Pool` lends them
             isolation_level="AUTOCOMMIT",  # transactions are ours: hot statements share them
         )
+        self._pool = Pool(self._engine, limit=POOL_SIZE)
         self._committer = GroupCommitter(self._commit)
+        self._looks = Looks(self._pool, self._guard_look)
         self._leads = Leads(self._connect)
         self._hot: asyncpg.Connection | None = None
         self._listener: asyncpg.Connection | None = None
@@ -131,49 +173,41 @@ class PostgresqlDatabase(Database):
         raise AssertionError("unreachable")
 
     async def _transact_once[*A, R](self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None) -> R:
-        async with self._pooled() as (core, raw), raw.transaction():
-            connection, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
+        async with self._pool.lend() as borrowed, (raw := borrowed.raw).transaction():
+            connection, value = await borrowed.core.run_sync(lambda sync: self._call(sync, raw, function, *args))
             writes = [*connection.written, *append_writes(connection.published)]
             if writes or fence:
                 await _execute(raw, writes, fence)
         self._notify(connection.topics)
         return value
 
-    @asynccontextmanager
-    async def _pooled(self) -> AsyncIterator[tuple[AsyncConnection, asyncpg.Connection]]:
-        """Lend a connection of the pool; one that a cancellation or an error left in a bad state is dropped."""
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                core = await stack.enter_async_context(self._engine.connect())
-                raw = await _driver(core)
-            except (*LOST, DBAPIError) as error:
-                raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {error}; try again") from error
-            try:
-                yield core, raw
-            except BaseException as error:
-                if isinstance(error, asyncio.CancelledError) or raw.is_closed() or raw.is_in_transaction():
-                    await core.invalidate()
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():  # ending the transaction may have hidden it
-                    raise asyncio.CancelledError from error
-                raise
+    def _guard(self, core: CoreConnection, raw: asyncpg.Connection) -> Connection:
+        return Connection(core, _Driver(raw), source=self.source)
+
+    def _guard_look(self, core: CoreConnection, raw: asyncpg.Connection) -> Connection:
+        return Connection(core, _SnapshotDriver(raw), source=self.source)
 
     def _call[*A, R](
-        self, core: CoreConnection, function: Callable[[Connection, *A], R], *args: *A
+        self, core: CoreConnection, raw: asyncpg.Connection, function: Callable[[Connection, *A], R], *args: *A
     ) -> tuple[Connection, R]:
-        connection = Connection(core, source=self.source)
+        connection = self._guard(core, raw)
         return connection, function(connection, *args)
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
         try:
-            async with self._pooled() as (core, raw), raw.transaction(isolation="repeatable_read", readonly=True):
-                _, value = await core.run_sync(lambda sync: self._call(sync, function, *args))
+            async with self._pool.lend() as borrowed, (raw := borrowed.raw).transaction(**SNAPSHOT):
+                _, value = await borrowed.core.run_sync(lambda sync: self._call(sync, raw, function, *args))
                 return value
         except FUNCTION_ERRORS as error:
             if is_lost(error):
-                raise DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}; try again") from error
+                raise not_read(error) from error
             raise
+
+    async def look[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
+        """See `Database.look`: together with those that look at the same time."""
+        value: R = await self._looks.submit(lambda connection: function(connection, *args))
+        return value
 
     def write(
         self, *writes: Write, events: Sequence[Recordable] = (), fence: Fence | None = None, topics: Sequence[str] = ()
@@ -261,6 +295,7 @@ class PostgresqlDatabase(Database):
     async def close(self) -> None:
         """See `Database.close`."""
         await self._committer.finish()
+        await self._looks.finish()
         for task in (self._listening, self._notifying):
             if task is not None:
                 task.cancel()
@@ -270,7 +305,7 @@ class PostgresqlDatabase(Database):
         for connection in (self._hot, self._listener):
             if connection is not None and not connection.is_closed():
                 await connection.close(timeout=5)
-        await self._engine.dispose()
+        await self._pool.close()
 
 
 async def _driver(core: AsyncConnection) -> asyncpg.Connection:

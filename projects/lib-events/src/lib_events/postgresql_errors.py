@@ -3,7 +3,7 @@
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-from lib_events.database import CommitFailed
+from lib_events.database import CommitFailed, DatabaseUnavailable
 
 RETRYABLE = ("40001", "40P01")
 # Whatever a connection of ours may raise while nobody's function runs on it.
@@ -37,6 +37,11 @@ def is_lost(error: BaseException) -> bool:
 def connection_lost(error: BaseException) -> CommitFailed:
     """The error for a commit nobody has heard of any more."""
     return CommitFailed(f"the connection to PostgreSQL was lost: {error}; it may or may not be saved")
+
+
+def not_read(error: BaseException) -> DatabaseUnavailable:
+    """The error for something that could not be read."""
+    return DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}; try again")
 
 
 def may_be_retried(error: BaseException) -> bool:

@@ -53,13 +53,13 @@ class Problem(HTTPException):
 
 def invalid_input(errors: Iterable[Mapping[str, Any]], *, within: tuple[str | int, ...] = ()) -> Problem:
     """Turn pydantic's errors into a 422 that names each field, and never repeats what was sent."""
-    found = [{"pointer": _pointer((*within, *error["loc"])), "detail": str(error["msg"])} for error in errors]
-    first = found[0] if found else {"pointer": "", "detail": "invalid"}
+    found = [_place((*within, *error["loc"])) | {"detail": str(error["msg"])} for error in errors]
+    first = found[0] if found else {"detail": "invalid"}
     return Problem(
         422,
         "invalid-input",
         "The input is not valid",
-        f"{first['pointer'] or 'The input'}: {first['detail']}",
+        f"{first.get('pointer') or first.get('parameter') or 'The input'}: {first['detail']}",
         errors=found,
     )
 
@@ -73,7 +73,8 @@ def request_id(connection: HTTPConnection) -> str:
 
 def problem_response(problem: Problem, instance: str) -> Response:
     """Encode `problem` as `application/problem+json`."""
-    content = json.dumps(problem.body(instance), ensure_ascii=False, default=str).encode()
+    # What JSON can say and UTF-8 cannot, half of a surrogate pair, stays as JSON says it.
+    content = json.dumps(problem.body(instance), ensure_ascii=False, default=str).encode(errors="backslashreplace")
     # A cached error outlives its cause.
     headers = {"cache-control": "no-store"} | dict(problem.headers or {})
     return Response(content, problem.status, headers=headers, media_type=MEDIA_TYPE)
@@ -118,9 +119,9 @@ def _problem_of(error: Exception) -> Problem:
     return Problem(500, detail="The server failed; its log has the reason under this request id.")
 
 
-def _pointer(location: tuple[str | int, ...]) -> str:
-    """A JSON Pointer (RFC 6901) for a body field; a query or path parameter by its place and name."""
+def _place(location: tuple[str | int, ...]) -> dict[str, str]:
+    """A JSON Pointer (RFC 6901) to a field of the body; a parameter of the query, path or header by its name."""
     place, *parts = location or ("body",)
     if place != "body":
-        return "/".join(str(part) for part in location)
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+        return {"parameter": str(parts[0] if parts else place)}
+    return {"pointer": "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)}

@@ -1,11 +1,12 @@
 """Settings of all members: flags win over `EVS_*` in the environment, that over the settings file."""
 
 import os
+import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -44,7 +45,7 @@ def _loopback(port_field: str) -> Any:
 class Settings(BaseSettings):
     """What every member may be told; a member adds its own fields by subclassing."""
 
-    model_config = SettingsConfigDict(env_prefix="EVS_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="EVS_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     data: Path = Path(".evs")
     host: str = LOOPBACK
@@ -71,6 +72,17 @@ class Settings(BaseSettings):
     cors_origins: Names = []
 
     @classmethod
+    def read(cls, **flags: Any) -> Self:
+        """The settings, `flags` over all others; raises `SettingsRejected` that names what must be changed."""
+        try:
+            return cls(**flags)
+        except ValidationError as error:
+            # Without what was given: it may be a secret.
+            first = error.errors(include_url=False, include_input=False)[0]
+            name = "EVS_" + "_".join(str(part) for part in first["loc"]).upper()
+            raise SettingsRejected(f"{name} is not right: {first['msg']}") from error
+
+    @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
@@ -82,7 +94,7 @@ class Settings(BaseSettings):
         """Flags, then the environment, then the settings file."""
         flags = init_settings()
         data = Path(flags.get("data") or os.environ.get("EVS_DATA") or ".evs")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file(data))
+        return init_settings, env_settings, _in_file(settings_cls, settings_file(data))
 
     @property
     def secrets(self) -> Path:
@@ -143,6 +155,13 @@ def is_data_folder(folder: Path) -> bool:
 def settings_file(data: Path) -> Path:
     """Where the settings file is, if there is one."""
     return Path(os.environ.get("EVS_SETTINGS") or data / "settings.toml")
+
+
+def _in_file(settings: type[BaseSettings], path: Path) -> TomlConfigSettingsSource:
+    try:
+        return TomlConfigSettingsSource(settings, path)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsRejected(f"settings file must be TOML, got {path}: {error}; correct or remove it") from error
 
 
 def _with_schema(url: str, schema: str) -> str:

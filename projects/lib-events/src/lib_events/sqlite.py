@@ -15,7 +15,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -38,7 +37,9 @@ from lib_events.database import (
 )
 from lib_events.event import Recordable
 from lib_events.event_log import APPEND_EVENTS, IMPORT_EVENTS, PLACE_LIMIT, PLACED_TOPIC, append_writes, place
+from lib_events.memory import CpuBudget
 from lib_events.migrate import migrate
+from lib_events.prepared import Values
 from lib_events.sqlite_errors import (
     is_locked,
     is_of_the_file,
@@ -52,28 +53,40 @@ from lib_events.sqlite_positions import Positions
 from lib_events.statement import Fence, Write, by_statement
 
 READERS = 4
+READER_CACHE_KIB = 200  # every commit empties a reader's cache, and the kernel has the pages
+WRITER_CACHE_KIB = 2_000
 LOCKED_SECONDS = 5.0  # another program may hold the file's write lock for so long
 LOCKED_PAUSE_SECONDS = 0.01  # between two tries: SQLite tells nobody when a lock is free
 OPEN_LOCKED_SECONDS = 5.0  # the same as we open it
-FUNCTION_LIMIT_SECONDS = 0.25
+FUNCTION_LIMIT_SECONDS = 0.25  # of its thread's CPU: that the machine stood still is not the function's fault
 FEW_MEMBERS = 4  # so few wait for a group that nothing would gather behind it …
 QUICK_SECONDS = 0.001  # … and for so long the loop may wait for the disk itself
 PROGRESS_OPCODES = 10_000  # how often SQLite asks whether the limit has passed
 
 
-@dataclass(slots=True)
-class _Outcome:
-    member: Member
-    value: Any = None
-    error: Exception | None = None
-
-
 class _GroupLost(Exception):
     """SQLite rolled the whole transaction back under us; `culprit` did it."""
 
-    def __init__(self, culprit: _Outcome) -> None:
+    def __init__(self, culprit: Member) -> None:
         super().__init__()
         self.culprit = culprit
+
+
+class _Driver:
+    """See `Driver`."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._raw = raw
+
+    def fetch(self, text: str, values: Values) -> Sequence[Values]:
+        """See `Driver.fetch`."""
+        return self._raw.execute(text, values).fetchall()
+
+    def change(self, text: str, values: Values) -> int:
+        """See `Driver.change`."""
+        return self._raw.execute(text, values).rowcount
 
 
 class SqliteDatabase(Database):
@@ -87,6 +100,7 @@ class SqliteDatabase(Database):
         self.path = path
         self._lock = lock
         self._raw = raw
+        self._driver = _Driver(raw)
         self._positions = Positions(raw)
         self._writer = create_engine("sqlite://", creator=lambda: self._raw, poolclass=StaticPool).connect()
         self._reader: Engine = create_engine(
@@ -173,7 +187,7 @@ class SqliteDatabase(Database):
         raw = cast("sqlite3.Connection", core.connection.dbapi_connection)
         try:
             raw.execute("BEGIN")  # one snapshot for everything `function` reads
-            return function(Connection(core, source=self.source), *args)
+            return function(Connection(core, _Driver(raw), source=self.source), *args)
         except (DBAPIError, sqlite3.Error) as error:
             cause = sqlite_error(error)
             if cause is None or not is_of_the_file(cause) or "READONLY" in name_of(cause):  # it may not write
@@ -201,7 +215,7 @@ class SqliteDatabase(Database):
     async def _commit(self, group: Sequence[Member]) -> None:
         try:
             await self._begin()
-            outcomes, topics = self._apply(group)
+            topics = self._apply(group)
             if len(group) <= FEW_MEMBERS and self._save_seconds < QUICK_SECONDS:
                 self._save()
             else:
@@ -210,11 +224,11 @@ class SqliteDatabase(Database):
             self._rollback()
             raise not_saved(error, self.path) from error
         self._extend_tail(topics)
-        for outcome in outcomes:
-            if outcome.error is not None:
-                fail([outcome.member], outcome.error)
+        for member in group:
+            if member.error is None:
+                resolve(member)
             else:
-                resolve(outcome.member, outcome.value)
+                fail([member], member.error)
         self._wake(topics)
 
     def _save(self) -> None:
@@ -244,68 +258,61 @@ class SqliteDatabase(Database):
         elif rows:
             self.tail.extend(self._positions.epoch, rows)
 
-    def _apply(self, group: Sequence[Member]) -> tuple[list[_Outcome], set[str]]:
+    def _apply(self, group: Sequence[Member]) -> set[str]:
         """Run the group's statements in its transaction; start over in another without whoever broke it."""
-        culprits: list[_Outcome] = []
         remaining = list(group)
         while True:
             if not self._raw.in_transaction:
                 self._raw.execute("BEGIN IMMEDIATE")
             self._positions.begin()
             try:
-                outcomes, topics = self._apply_members(remaining)
+                return self._apply_members(remaining)
             except _GroupLost as lost:
-                culprits.append(lost.culprit)
-                remaining.remove(lost.culprit.member)
+                remaining.remove(lost.culprit)
                 self._rollback()
             except BaseException:
                 self._rollback()
                 raise
-            else:
-                return outcomes + culprits, topics
 
-    def _apply_members(self, members: Sequence[Member]) -> tuple[list[_Outcome], set[str]]:
-        outcomes: list[_Outcome] = []
+    def _apply_members(self, members: Sequence[Member]) -> set[str]:
         topics: set[str] = set()
-        rows: list[_Outcome] = []  # gathered until a function wants to see them
+        rows: list[Member] = []  # gathered until a function wants to see them
         for member in members:
-            outcome = _Outcome(member)
-            outcomes.append(outcome)
             if member.function is None:
-                rows.append(outcome)
+                rows.append(member)
                 continue
             self._write_rows(rows, topics)
             rows = []
-            self._call(outcome, topics)
+            self._call(member, member.function, topics)
         self._write_rows(rows, topics)
         if self._positions.given or EVENTS_TOPIC in topics:
             self._place(topics)
-        return outcomes, topics
+        return topics
 
     def _place(self, topics: set[str]) -> None:
         """See to it that every event of the group has its position."""
         if self._positions.finish():
             self._positions.rows = []  # more was placed than these
-            connection = Connection(self._writer, source=self.source)
+            connection = Connection(self._writer, self._driver, source=self.source)
             while place(connection) >= PLACE_LIMIT:
                 pass
         topics.add(PLACED_TOPIC)
 
-    def _call(self, outcome: _Outcome, topics: set[str]) -> None:
+    def _call(self, member: Member, function: Callable[[Connection], Any], topics: set[str]) -> None:
         """Run one transaction function under its savepoint."""
-        assert outcome.member.function is not None  # noqa: S101 - for the type checker
-        connection = Connection(self._writer, source=self.source)
-        deadline = time.monotonic() + FUNCTION_LIMIT_SECONDS
+        connection = Connection(self._writer, self._driver, source=self.source)
         self._raw.execute("SAVEPOINT member")
         savepoint = self._positions.savepoint()
-        self._raw.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_OPCODES)
+        member.error = None  # it may have run before, in a transaction that another one broke
         try:
-            outcome.value = outcome.member.function(connection)
-            self._execute_writes([*connection.written, *append_writes(connection.published)])
+            with CpuBudget(FUNCTION_LIMIT_SECONDS) as budget:
+                self._raw.set_progress_handler(lambda: budget.is_spent, PROGRESS_OPCODES)
+                member.value = function(connection)
+                self._execute_writes([*connection.written, *append_writes(connection.published)])
         except Exception as error:
-            outcome.error = _named(error, self.path)
+            member.error = _named(error, self.path)
             if not self._raw.in_transaction:
-                raise _GroupLost(outcome) from error
+                raise _GroupLost(member) from error
             self._raw.set_progress_handler(None, 0)
             self._raw.execute("ROLLBACK TO member")
             self._positions.roll_back(savepoint)
@@ -315,24 +322,21 @@ class SqliteDatabase(Database):
             self._raw.set_progress_handler(None, 0)
         self._raw.execute("RELEASE member")
 
-    def _write_rows(self, outcomes: Sequence[_Outcome], topics: set[str]) -> None:
+    def _write_rows(self, members: Sequence[Member], topics: set[str]) -> None:
         """Write the rows of all members at once; if one is bad, each by itself so that only it fails."""
-        if not outcomes:
+        if not members:
             return
-        error = self._try_rows(outcomes)
-        if error is not None and len(outcomes) == 1:
-            outcomes[0].error = error
-        elif error is not None:
-            for outcome in outcomes:
-                outcome.error = self._try_rows([outcome])
-        for member in (outcome.member for outcome in outcomes if outcome.error is None):
-            topics.update(member.topics)
-            if member.events:
-                topics.add(EVENTS_TOPIC)
+        error = self._try_rows(members)
+        for member in members:
+            member.error = error if error is None or len(members) == 1 else self._try_rows([member])
+            if member.error is None:
+                topics.update(member.topics)
+                if member.events:
+                    topics.add(EVENTS_TOPIC)
 
-    def _try_rows(self, outcomes: Sequence[_Outcome]) -> Exception | None:
-        writes = [write for outcome in outcomes for write in outcome.member.writes]
-        events = [event for outcome in outcomes for event in outcome.member.events]
+    def _try_rows(self, members: Sequence[Member]) -> Exception | None:
+        writes = [write for member in members for write in member.writes]
+        events = [event for member in members for event in member.events]
         self._raw.execute("SAVEPOINT rows_of_members")
         savepoint = self._positions.savepoint()
         try:
@@ -370,6 +374,7 @@ def _connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
         "synchronous = FULL",  # acknowledged means on disk
         "foreign_keys = ON",
         f"query_only = {'ON' if query_only else 'OFF'}",
+        f"cache_size = -{READER_CACHE_KIB if query_only else WRITER_CACHE_KIB}",
     )
     try:
         for pragma in pragmas:
@@ -412,7 +417,7 @@ def _named(error: Exception, path: Path) -> Exception:
         return error
     if name_of(cause) == "SQLITE_INTERRUPT":
         return TransactionTooLong(
-            f"a transaction function must end within {FUNCTION_LIMIT_SECONDS} s; "
+            f"a transaction function may use the CPU for {FUNCTION_LIMIT_SECONDS} s; "
             "read before it, or split it into several"
         )
     return not_saved(cause, path) if is_of_the_file(cause) else error

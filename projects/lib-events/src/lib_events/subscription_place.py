@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lib_events.clock import SystemClock, to_micros
-from lib_events.database import Connection
+from lib_events.database import Connection, insert_into
 from lib_events.event_log import Cursor, check_cursor, head
 from lib_events.statement import Statement, Write
 from lib_events.subscription import Start
@@ -49,7 +47,7 @@ class Place:
         position: int | None = connection.scalar(query)
         if position is None:
             row = {"durable": self.durable, "position": self._first(connection), "updated_at": SystemClock().micros()}
-            connection.execute(_insert(connection)(subscription_cursors).values(row).on_conflict_do_nothing())
+            connection.execute(insert_into(connection, subscription_cursors).values(row).on_conflict_do_nothing())
             position = int(connection.scalar(query))
         beyond = select(handled_events.c.position).where(handled_events.c.durable == self.durable)
         return position, set(connection.scalars(beyond.where(handled_events.c.position > position)))
@@ -67,13 +65,11 @@ class Place:
 
     def mark(self, connection: Connection, positions: Sequence[int]) -> None:
         """Say that single events beyond the place are handled, each once; raises `PlaceLost`."""
-        place = select(subscription_cursors.c.position).where(self._mine)
-        if connection.dialect_name == "postgresql":
-            place = place.with_for_update(read=True)
+        place = select(subscription_cursors.c.position).where(self._mine).with_for_update(read=True)
         if int(connection.scalar(place)) >= min(positions):
             raise PlaceLost
         rows = [{"durable": self.durable, "position": position} for position in positions]
-        marked = connection.execute(_insert(connection)(handled_events).values(rows).on_conflict_do_nothing())
+        marked = connection.execute(insert_into(connection, handled_events).values(rows).on_conflict_do_nothing())
         if marked.rowcount != len(rows):
             raise PlaceLost
 
@@ -98,7 +94,3 @@ class Place:
                 earlier = select(func.min(events.c.last_position - events.c.count))
                 found: int | None = connection.scalar(earlier.where(events.c.time >= to_micros(moment)))
                 return head(connection).position if found is None else found
-
-
-def _insert(connection: Connection) -> Any:
-    return sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert

@@ -2,8 +2,8 @@
 
 import json
 import logging
+import os
 import re
-import secrets
 import sys
 import time
 from datetime import UTC, datetime
@@ -11,13 +11,13 @@ from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib_events.event import Cause, current_cause
+from lib_events.http_limits import first_header
 from lib_events.redaction import describe, fields_of, redact
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -72,14 +72,15 @@ def configure_logging(service: str, *, level: str = "INFO", stream: TextIO | Non
         logging.getLogger(name).propagate = True
 
 
-def cause_of(headers: Headers) -> Cause:
+def cause_of(scope: Scope) -> Cause:
     """Read `X-Request-Id` and W3C `traceparent`, making what is missing or malformed."""
-    trace = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    trace_id, flags = (trace[1], trace[3]) if trace else (secrets.token_hex(16), "00")
-    given = headers.get("x-request-id", "")
+    fresh = os.urandom(24).hex()
+    trace = TRACEPARENT.fullmatch(first_header(scope, b"traceparent"))
+    trace_id, flags = (trace[1], trace[3]) if trace else (fresh[:32], "00")
+    given = first_header(scope, b"x-request-id")
     return Cause(
         correlation_id=given if REQUEST_ID.fullmatch(given) else trace_id,
-        traceparent=f"00-{trace_id}-{secrets.token_hex(8)}-{flags}",
+        traceparent=f"00-{trace_id}-{fresh[32:]}-{flags}",
     )
 
 
@@ -90,6 +91,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.service = service
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # as many as there are answers
         self.requests = Counter(
             "evs_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
         )
@@ -100,6 +102,15 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
             registry=self.registry,
         )
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        found = self._series.get((method, route, status))
+        if found is None:
+            counted = self.requests.labels(method, route, str(status))
+            found = self._series[method, route, status] = counted, self.request_seconds.labels(method, route)
+        found[0].inc()
+        found[1].observe(seconds)
 
     def route(self) -> Route:
         """The route `/metrics`."""
@@ -122,8 +133,9 @@ class RequestTelemetry:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        cause = cause_of(Headers(scope=scope))
+        cause = cause_of(scope)
         scope.setdefault("state", {})["request_id"] = cause.correlation_id
+        request_id = (cause.correlation_id or "").encode()
         status = 500
         began = time.perf_counter()
 
@@ -131,7 +143,7 @@ class RequestTelemetry:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = cause.correlation_id or ""
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
         before = current_cause.set(cause)
@@ -145,5 +157,4 @@ class RequestTelemetry:
         # The route's pattern, never the path: ids would make a series each.
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.request_seconds.labels(method, route).observe(seconds)
+        self._metrics.count(method, route, status, seconds)

@@ -1,0 +1,102 @@
+"""The connections that transactions borrow: each keeps its SQLAlchemy connection for life.
+
+SQLAlchemy's own pool wraps, checks and resets a connection each time it is lent, which costs more than a short
+transaction. Ours are always given back between two transactions, so there is nothing to reset.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from lib_events.database import DatabaseUnavailable
+from lib_events.postgresql_errors import LOST
+
+WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """One connection, as SQLAlchemy and as the driver know it."""
+
+    core: AsyncConnection
+    raw: asyncpg.Connection
+
+
+class Pool:
+    """Lends up to `limit` connections, the one that was given back last first."""
+
+    def __init__(self, engine: AsyncEngine, *, limit: int) -> None:
+        self._engine = engine
+        self._turns = asyncio.Semaphore(limit)
+        self._idle: list[Borrowed] = []
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[Borrowed]:
+        """Lend a connection; one that a cancellation or an error left in a bad state is dropped.
+
+        Raises `DatabaseUnavailable`.
+        """
+        await self._wait_for_turn()
+        try:
+            borrowed = await self._take()
+            try:
+                yield borrowed
+            except BaseException as error:
+                await self._take_back(borrowed, doubtful=isinstance(error, asyncio.CancelledError))
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():  # ending the transaction may have hidden it
+                    raise asyncio.CancelledError from error
+                raise
+            else:
+                self._idle.append(borrowed)
+        finally:
+            self._turns.release()
+
+    async def close(self) -> None:
+        """Close those that are here."""
+        while self._idle:
+            await self._idle.pop().core.close()
+        await self._engine.dispose()
+
+    async def _wait_for_turn(self) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            text = f"all connections to PostgreSQL were in use for {WAIT_SECONDS:g} s; try again"
+            raise DatabaseUnavailable(text) from error
+
+    async def _take(self) -> Borrowed:
+        while self._idle:
+            borrowed = self._idle.pop()
+            if not borrowed.raw.is_closed():
+                return borrowed
+            await _drop(borrowed.core)
+        core: AsyncConnection | None = None
+        try:
+            core = await self._engine.connect()
+            return Borrowed(core, (await core.get_raw_connection()).driver_connection)
+        except (*LOST, DBAPIError) as error:
+            if core is not None:
+                await _drop(core)
+            raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {error}; try again") from error
+
+    async def _take_back(self, borrowed: Borrowed, *, doubtful: bool) -> None:
+        raw = borrowed.raw
+        if doubtful or raw.is_closed() or raw.is_in_transaction():
+            await _drop(borrowed.core)
+        else:
+            self._idle.append(borrowed)
+
+
+async def _drop(core: AsyncConnection) -> None:
+    await core.invalidate()
+    await core.close()
