@@ -1,5 +1,7 @@
 """A crash at every commit: after reopening, the result is right and exactly-once is exactly once."""
 
+import contextlib
+
 import flows
 import pytest
 from flows import Order, address_changed, everything, forever
@@ -7,6 +9,7 @@ from scenarios import WORKFLOWS, allow_for_the_end, asked, play_everything
 
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, RunCancelled, commands, queries, workflow
+from lib_workflows.errors import CommandRefused
 from lib_workflows.testing import survive
 
 LEASE_SECONDS = 0.2
@@ -60,7 +63,7 @@ async def test_a_crash_at_every_commit_changes_nothing(database_url, after, appr
         assert shape(found_history) == shape(history), f"crash at {number}"
         assert run.status == ("completed" if approved else "failed")
         assert [c.status for c in found_children] == ["completed"] * len(children)
-    assert number > 20
+    assert number > 15
 
 
 @pytest.mark.timeout(300)
@@ -123,7 +126,8 @@ async def test_a_crash_between_two_messages_that_came_together_loses_none(databa
         async def scenario(engine, run_id=run_id, sent=sent):
             handle = await engine.start(two_letters, id=run_id)
             if not sent and await wait_until(lambda: rests(engine, run_id)) == "waiting":
-                await engine.database.transact(send_both, run_id)
+                with contextlib.suppress(CommandRefused):  # sent before the crash, they have ended the run meanwhile
+                    await engine.database.transact(send_both, run_id)
                 sent.append(True)
             return await handle.result(10)
 

@@ -2,11 +2,26 @@
 
 import asyncio
 
+import pytest
 from flows import Order, PaymentCaptured, address_changed
+from sqlalchemy import func, select
 
 from lib_events.event import Event
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, WaitTimeout, event_waits, queries, workflow
+from lib_workflows import (
+    Context,
+    Engine,
+    StepFailed,
+    WaitTimeout,
+    event_effects,
+    event_looks,
+    event_matching,
+    event_waits,
+    queries,
+    tables,
+    workflow,
+)
+from lib_workflows.codec import decode_json
 from lib_workflows.completion import completed
 
 A = {"id": "a"}
@@ -49,6 +64,106 @@ async def test_branches_that_wait_side_by_side_get_different_events(database_url
         await publish(engine, 1, 2)
         await publish(engine, 3)
         assert await handle.result(10) == [1, 2, 3]
+
+
+async def test_an_event_does_not_overtake_one_that_came_while_a_branch_still_looked(database_url, monkeypatch):
+    heard, registers = asyncio.Event(), event_effects._register
+
+    async def register_and_hear_late(executor, pending):
+        looked = await registers(executor, pending)
+        if pending.path == "2/1/1":
+            await heard.wait()
+        return looked
+
+    monkeypatch.setattr(event_effects, "_register", register_and_hear_late)
+    async with Engine.open(database_url, [three_side_by_side]) as engine:
+        handle = await engine.start(three_side_by_side)
+        await handle.signal(address_changed, "go")
+        await wait_until(lambda: are_registered(engine, 3))
+        await publish(engine, 1, 2, 3)
+        await wait_until(lambda: are_registered(engine, 0))
+        executor = engine.residence.executors[handle.id]
+        await wait_until(lambda: executor.driver.pending["2/1/1"].look_again)
+        heard.set()
+        assert await handle.result(10) == [1, 2, 3]
+
+
+async def are_registered(engine, count):
+    registered = select(func.count()).select_from(tables.event_waits)
+    return await engine.database.read(lambda connection: connection.scalar(registered)) == count
+
+
+@workflow(name="one-payment")
+async def one_payment(ctx: Context, order: str) -> int:
+    return (await ctx.wait_event(PaymentCaptured, {"id": order})).amount
+
+
+async def test_runs_that_begin_to_wait_together_are_registered_together(database_url, monkeypatch):
+    groups, registers = [], event_looks.register_event_waits
+
+    def count(connection, waits):
+        groups.append(len(waits))
+        return registers(connection, waits)
+
+    monkeypatch.setattr(event_looks, "register_event_waits", count)
+    async with Engine.open(database_url, [one_payment]) as engine:
+        handles = await engine.start_many(one_payment, [f"order-{number}" for number in range(250)])
+        await wait_until(lambda: are_registered(engine, 250))
+        assert sum(groups) == 250
+        assert len(groups) <= 10
+        assert max(groups) <= event_looks.GROUP_LIMIT
+        await publish(engine, 7, order="order-99")
+        assert await handles[99].result(10) == 7
+
+
+async def test_a_wait_that_cannot_be_registered_fails_alone(database_url, monkeypatch):
+    registers = event_looks.register_event_waits
+
+    def refuse_one(connection, waits):
+        if any(decode_json(wait.match)["id"] == "bad" for wait in waits):
+            raise ValueError("this one cannot be registered")
+        return registers(connection, waits)
+
+    monkeypatch.setattr(event_looks, "register_event_waits", refuse_one)
+    async with Engine.open(database_url, [one_payment]) as engine:
+        handles = await engine.start_many(one_payment, ["a", "bad", "b"])
+        with pytest.raises(StepFailed, match="cannot be registered"):
+            await handles[1].result(10)
+        await publish(engine, 1, order="a")
+        await publish(engine, 2, order="b")
+        assert [await handles[0].result(10), await handles[2].result(10)] == [1, 2]
+
+
+async def test_an_event_that_more_wait_for_than_one_transaction_serves_reaches_all_of_them(database_url, monkeypatch):
+    monkeypatch.setattr(event_matching, "SENT_LIMIT", 4)
+    async with Engine.open(database_url, [one_payment, three_side_by_side]) as engine:
+        handles = await engine.start_many(one_payment, ["a"] * 9)
+        branches = await engine.start(three_side_by_side)
+        await branches.signal(address_changed, "go")
+        await wait_until(lambda: are_registered(engine, 12))
+        await publish(engine, 1)
+        assert [await handle.result(10) for handle in handles] == [1] * 9
+        await wait_until(lambda: are_registered(engine, 2))
+        await publish(engine, 2, 3)
+        assert await branches.result(10) == [1, 2, 3]
+
+
+@workflow(name="waits-in-many-ways")
+async def waits_in_many_ways(ctx: Context) -> list[int]:
+    ways = ({}, {"id": "a"}, {"amount": 1}, {"amount": 1, "id": "a"})
+    orders = await ctx.gather(*(ctx.wait_event(PaymentCaptured, match) for match in ways))
+    return [order.amount for order in orders]
+
+
+async def test_what_is_waited_for_is_found_by_type_and_fields(database_url):
+    async with Engine.open(database_url, [waits_in_many_ways]) as engine:
+        assert await engine.database.read(event_waits.waited_shapes) == {}
+        handle = await engine.start(waits_in_many_ways)
+        await wait_until(lambda: are_registered(engine, 4))
+        shapes = await engine.database.read(event_waits.waited_shapes)
+        assert shapes == {PaymentCaptured.name: ["", "amount", "amount,id", "id"]}
+        await publish(engine, 1)
+        assert await handle.result(10) == [1, 1, 1, 1]
 
 
 @workflow(name="gives-up-then-waits")

@@ -4,9 +4,12 @@ import asyncio
 
 import pytest
 from flows import address_changed
+from pydantic import BaseModel, Field
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, RunCancelled, RunFailed, StepFailed, queries, step, workflow
+from lib_workflows import Context, Engine, RunCancelled, RunFailed, StepFailed, Workflow, queries, step, workflow
+from lib_workflows.errors import PayloadInvalid
+from lib_workflows.testing import export_history, replay_history
 
 
 @step
@@ -116,3 +119,30 @@ async def test_a_branch_that_fails_or_is_cancelled_gives_back_its_place(database
     async with Engine.open(database_url, [one_place]) as engine:
         assert await (await engine.start(one_place)).result(10) == [0, -1, 2, 3]
     assert came == [0, 1, 2, 3]
+
+
+class Count(BaseModel):
+    of: int = Field(ge=0)
+
+
+@workflow(name="gives-what-nobody-reads")
+async def gives_what_nobody_reads(ctx: Context) -> Count:
+    return Count.model_construct(of=-1)  # written as it is, and refused by whoever reads it
+
+
+@workflow(name="reads-it")
+async def reads_it(ctx: Context) -> list[str]:
+    async def one(part: Workflow) -> str:
+        try:
+            return str(await ctx.child(part))
+        except PayloadInvalid as error:
+            return type(error).__name__
+
+    return await ctx.map(one, [gives_what_nobody_reads, gives_what_nobody_reads])
+
+
+async def test_a_result_that_nobody_can_read_is_an_error_of_the_child_and_the_parent_hears_of_it(database_url):
+    async with Engine.open(database_url, [reads_it, gives_what_nobody_reads]) as engine:
+        handle = await engine.start(reads_it)
+        assert await handle.result(10) == ["PayloadInvalid", "PayloadInvalid"]
+        assert replay_history(reads_it, await export_history(engine, handle.id)) == ["PayloadInvalid"] * 2

@@ -57,6 +57,8 @@ FAULTS = (
           "test_payloads.py::test_objects_that_are_no_data_are_refused_wherever_they_are_given"),
     Fault("Hatchet", "4494", "a task dropped at assignment, its slot never free again",
           "test_a_worker_that_dies_between_claim_and_run_leaves_nothing_held"),
+    Fault("Hatchet", "4494", "slots of a queue that leak",
+          "test_queues.py::test_slots_outlive_crashes_and_come_back_with_the_end"),
     Fault("Hatchet", "4494", "a claim that nobody heard of",
           "test_unheard_commits.py::test_runs_whose_claim_nobody_heard_of_are_run_all_the_same"),
     Fault("Hatchet", "2538 3790", "an idle engine keeps its database busy",
@@ -95,6 +97,8 @@ FAULTS = (
           "test_a_cancelled_run_gives_back_the_thread_it_waits_for"),
     Fault("Prefect", "8566 8251 17628", "concurrency slots that are never released",
           "test_fan_in.py::test_a_branch_that_fails_or_is_cancelled_gives_back_its_place"),
+    Fault("Prefect", "8566 8251 17628", "concurrency slots that are never released",
+          "test_queues.py::test_the_slots_of_a_worker_that_is_gone_are_those_of_its_runs"),
     Fault("Temporal", "1050", "a detector of deadlocks that takes a busy CPU for one",
           "test_watching.py::test_a_step_that_blocks_the_loop_is_told_of_with_its_line"),
     Fault("Temporal", "784", "the cache of workflows grows",
@@ -165,7 +169,7 @@ async def test_postgresql_killed_in_the_middle_of_recovery_strands_nobody(killab
             return await read(function, *args)
 
         engine.database.read = killing_read
-        await wait_until(killed.is_set)
+        await wait_until(killed.is_set, timeout=30)
         for name in names:
             await until_done(lambda name=name: engine.handle(name).signal(go, "recovered"))
             assert await until_done(lambda name=name: engine.handle(name, held).result(20)) == "recovered"

@@ -1,5 +1,8 @@
 """Runs that outlive code, histories and their starters: continue-as-new, patches, runs started apart, tags."""
 
+import asyncio
+import contextlib
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -14,6 +17,7 @@ from lib_workflows import (
     Engine,
     RunCancelled,
     RunConflict,
+    WaitTimeout,
     current_step,
     queries,
     step,
@@ -139,6 +143,52 @@ async def test_each_event_reaches_the_run_once_in_all_its_lives(database_url):
         for amount in (1, 2, 3):
             await engine.database.transact(publish, amount)
         assert await handle.result(10) == [1, 2, 3]
+
+
+@dataclass
+class Life:
+    number: int
+    waits: list[bool]  # in which life it waits for a payment, for a moment
+
+
+@workflow(name="seldom-waiting")
+async def seldom_waiting(ctx: Context, life: Life) -> int | None:
+    """Between two lives it is told to go on; it ends with what it has received, or with its last life."""
+    if life.waits[life.number]:
+        with contextlib.suppress(WaitTimeout):
+            return (await ctx.wait_event(PaymentCaptured, {"id": "o-1"}, timeout=0)).amount
+    if life.number == len(life.waits) - 1:
+        return None
+    await ctx.wait_signal(address_changed)
+    await ctx.continue_as_new(Life(life.number + 1, life.waits))
+    return None
+
+
+@pytest.mark.parametrize(
+    ("waits", "received"),
+    [
+        ([True, True], 7),  # it came after the wait of the life before
+        ([False, True], 7),  # nobody had waited for it
+        ([True, True, True], 7),
+        ([False, False, True], None),  # a life went by in which nobody waited: it is not kept for ever
+    ],
+)
+async def test_an_event_is_there_for_the_life_in_which_it_came_and_the_next(database_url, waits, received):
+    async with Engine.open(database_url, [seldom_waiting]) as engine:
+        handle = await engine.start(seldom_waiting, Life(0, waits))
+
+        async def rests(life):
+            run = await engine.database.read(queries.get_run, handle.id)
+            return run.status == "waiting" and run.input["number"] == life
+
+        await wait_until(lambda: rests(0))
+        paid = Event.of(PaymentCaptured, Order(id="o-1", amount=7), source="/shop")
+        await engine.database.transact(lambda connection: connection.publish(paid))
+        await handle.signal(address_changed, "")
+        if len(waits) == 3 and not waits[1]:
+            await wait_until(lambda: rests(1))
+            await handle.signal(address_changed, "")
+        assert await handle.result(10) == received
 
 
 @workflow(name="continuing-in-a-branch")
@@ -443,3 +493,32 @@ async def test_a_run_is_forked_with_another_input(sqlite_url):
         assert await handle.result(10) == 2
         assert await (await handle.fork(input=5)).result(10) == 10
         assert await (await engine.handle(handle.id).fork()).result(10) == 2
+
+
+@workflow(name="begins-again")
+async def begins_again(ctx: Context, left: int) -> str:
+    address = await ctx.wait_signal(address_changed)
+    return await ctx.continue_as_new(left - 1) if left else address
+
+
+async def test_a_crash_before_a_run_has_gone_on_as_new_leaves_it_to_the_next_worker(database_url):
+    async with Engine.open(database_url, [begins_again], lease_seconds=0.3) as engine:
+        handle = await engine.start(begins_again, 1)
+        await waits(engine, handle.id)
+        executor, reached = engine.residence.executors[handle.id], asyncio.Event()
+
+        async def never(_executor, _payload):
+            reached.set()
+            await asyncio.Event().wait()
+
+        engine.residence.continue_as_new = never
+        await handle.signal(address_changed, "first")
+        await wait_until(reached.is_set)
+        executor.ledger.row_is_due()  # as of a row that waited for the one before it
+        executor.ledger.flush()
+        await wait_until(lambda: executor.ledger.is_durable)
+        await engine.abandon()
+    async with Engine.open(database_url, [begins_again], lease_seconds=0.3) as engine:
+        await wait_until(lambda: run_of(engine, f"{handle.id}~1"))  # nothing came for it, and it goes on all the same
+        await engine.handle(handle.id).signal(address_changed, "second")
+        assert await engine.handle(handle.id, begins_again).result(10) == "second"

@@ -1,13 +1,15 @@
 """Two things at one moment: whichever is written first has happened, and only that."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from datetime import timedelta
 
 import pytest
-from flows import address_changed, change_quantity
+from flows import Order, OrderShipped, address_changed, change_quantity, doubling
 
+from lib_events.event_log import read_after
 from lib_events.testing import wait_until
 from lib_workflows import (
     Context,
@@ -16,14 +18,18 @@ from lib_workflows import (
     StepFailed,
     WaitTimeout,
     arrivals,
+    commands,
     current_step,
     queries,
     step,
     workflow,
 )
 from lib_workflows.errors import CommandRefused
+from lib_workflows.lifecycle_events import RUN_CANCELLED, RUN_QUEUED
 from lib_workflows.limits import Limits
+from lib_workflows.retry import Backoff
 from lib_workflows.run_state import TRANSITIONS, after
+from lib_workflows.testing import environment
 
 
 @workflow(name="in-time")
@@ -137,3 +143,107 @@ async def test_a_message_that_meets_a_run_leaving_memory_is_heard_without_the_sl
         handle = await engine.start(leaving)
         for number in range(10):
             assert await handle.update(change_quantity, number, timeout=20) == number + 1
+
+
+@workflow(name="told-and-cancelled")
+async def told_and_cancelled(ctx: Context, then: str) -> None:
+    await ctx.wait_signal(address_changed)
+    match then:
+        case "publish":
+            await ctx.publish(OrderShipped, Order(id="o1", amount=1))
+        case "start":
+            await ctx.start(doubling, 1)
+        case "tags":
+            await ctx.set_tags({"state": "shipped"})
+        case "view":
+            await ctx.set_view("state", "shipped")
+
+
+def signal_and_cancel(connection, run_id):
+    commands.send_signal(connection, run_id, address_changed.name, '"here"')
+    commands.cancel(connection, run_id)
+
+
+async def test_what_ends_at_once_is_not_done_when_a_cancellation_comes_first(database_url, subtests):
+    """Signal and cancellation are heard in one turn: what the signal leads to has begun when the run is cancelled."""
+    async with Engine.open(database_url, [told_and_cancelled, doubling]) as engine:
+        for then in ("publish", "start", "tags", "view"):
+            with subtests.test(then):
+                handle = await engine.start(told_and_cancelled, then)
+                await engine.database.transact(signal_and_cancel, handle.id)
+                with pytest.raises(RunCancelled):
+                    await handle.result(20)
+                rows = await engine.database.read(queries.get_history, handle.id)
+                assert [row.kind for row in rows] == ["wait_signal", "cancel"]
+                assert (await engine.database.read(queries.get_run, handle.id)).tags == {}
+                assert await handle.view("state") is None
+        await wait_until(lambda: _all_placed(engine, 4))
+        page = await engine.database.read(lambda connection: read_after(connection, 0))
+        told = {(placed.event.type, placed.event.extensions.get("workflow")) for placed in page.events}
+        assert not [each for each in told if each[0] in (OrderShipped.name, RUN_QUEUED.name)]
+
+
+async def _all_placed(engine, cancelled):
+    page = await engine.database.read(lambda connection: read_after(connection, 0))
+    return [placed.event.type for placed in page.events].count(RUN_CANCELLED.name) == cancelled
+
+
+async def test_an_update_sent_twice_at_once_is_one(database_url):
+    @workflow(name="takes-one")
+    async def takes_one(ctx: Context) -> int:
+        call = await ctx.wait_update(change_quantity)
+        await call.reply(call.value + 1)
+        return call.value
+
+    def send(connection, run_id):
+        commands.send_update(connection, run_id, change_quantity.name, "4", update_id=f"update-{run_id}")
+
+    async with Engine.open(database_url, [takes_one]) as engine:
+        for _ in range(10):
+            handle = await engine.start(takes_one)
+            await asyncio.gather(*(engine.database.transact(send, handle.id) for _ in range(4)))
+            assert await handle.result(20) == 4
+            assert await engine.results.wait_update(f"update-{handle.id}") == ("completed", "5")
+
+
+async def until_due(ctx: Context, how: str) -> None:
+    match how:
+        case "an approval":
+            await ctx.approval("ship", text="Ship it?", to="user:u1", timeout=3600)
+        case "an event":
+            await ctx.wait_event(OrderShipped, timeout=3600)
+        case "a signal":
+            await ctx.wait_signal(address_changed, timeout=3600)
+
+
+@pytest.mark.parametrize("how", ["an approval", "an event", "a signal", "the next attempt"])
+async def test_a_time_that_comes_while_a_run_leaves_memory_is_noticed_without_the_slow_poll(
+    database_url, monkeypatch, how
+):
+    monkeypatch.setattr(arrivals, "POLL_SECONDS", 60.0)
+    tries = []
+
+    @step(retries=1, backoff=Backoff(timedelta(minutes=5)))
+    async def fails_once() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConnectionError("not yet")
+
+    @workflow(name="waits-for-its-time")
+    async def waits_for_its_time(ctx: Context) -> str:
+        if how == "the next attempt":
+            await ctx.step(fails_once)
+        with contextlib.suppress(WaitTimeout):
+            await until_due(ctx, how)
+        return "in time"
+
+    async with environment(database_url, [waits_for_its_time]) as env:
+        handle, residence = await env.engine.start(waits_for_its_time), env.engine.residence
+        await wait_until(lambda: residence.executors[handle.id].is_resting)
+        leaving = residence.executors[handle.id]
+        residence.let_go(leaving)
+        env.clock.skip_to(leaving.wake_at())
+        residence.timers.fire_due()
+        assert await handle.result(20) == "in time"
+        assert residence.executors.get(handle.id) is not leaving
+        assert len(tries) == (2 if how == "the next attempt" else 0)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from datetime import timedelta
 
 import flows
@@ -13,7 +14,7 @@ from sqlalchemy import func, insert, select, text, update
 
 from lib_events.clock import SystemClock
 from lib_events.testing import FakeClock, wait_until
-from lib_workflows import Context, Engine, RetentionPolicy, commands, pruning, queries, workflow
+from lib_workflows import Context, Engine, RetentionPolicy, commands, pruning, queries, results, workflow
 from lib_workflows.archive import FolderArchive
 from lib_workflows.errors import RunNotFound
 from lib_workflows.retention import RunRetention
@@ -116,6 +117,19 @@ async def test_a_run_goes_with_everything_under_it_when_it_is_old_enough(engine,
     assert await engine.database.read(queries.get_run, "the-run") is None
     with pytest.raises(RunNotFound):
         await engine.database.transact(commands.retry, "the-run")
+
+
+async def test_what_is_remembered_of_a_result_is_forgotten_before_its_id_is_free_again(engine, clock, monkeypatch):
+    assert pruning.YOUNGEST.total_seconds() > results.REMEMBERED_SECONDS
+    passed = []
+    monkeypatch.setattr(results, "monotonic", lambda: time.monotonic() + sum(passed))
+    assert await (await engine.start(doubling, 1, id="again")).result(10) == 2
+    clock.advance(31 * DAY)
+    passed.append(pruning.YOUNGEST.total_seconds())
+    assert await RunRetention(engine.database, RetentionPolicy(), clock=clock).prune() == 1
+    handle = await engine.start(doubling, 2, id="again", delay=HOUR)
+    with pytest.raises(TimeoutError):
+        await handle.result(0.1)
 
 
 async def test_no_table_that_speaks_of_runs_is_forgotten(engine, clock):
@@ -267,8 +281,8 @@ async def test_a_run_that_was_given_a_new_life_meanwhile_is_not_marked(engine, c
 async def test_a_run_that_somebody_holds_is_passed_by(postgresql_url, clock):
     async with Engine.open(postgresql_url, WORKFLOWS) as engine:
         run_id = await ended(engine, failing)
-        async with engine.database._pooled() as (_, raw), raw.transaction():
-            await raw.execute("SELECT 1 FROM runs WHERE id = $1 FOR UPDATE", run_id)
+        async with engine.database._pool.lend() as borrowed, borrowed.raw.transaction():
+            await borrowed.raw.execute("SELECT 1 FROM runs WHERE id = $1 FOR UPDATE", run_id)
             marking = engine.database.transact(pruning.mark, [run_id], clock.micros() * 2)
             assert await asyncio.wait_for(marking, 10) == 0
         assert await engine.database.transact(pruning.mark, [run_id], clock.micros() * 2) == 1

@@ -29,7 +29,7 @@ from lib_workflows.errors import (
 )
 from lib_workflows.queries import RunFilter
 from lib_workflows.schedule import Plan, Schedule
-from lib_workflows.schedule_firing import what_is_due
+from lib_workflows.schedule_firing import fire, what_is_due
 from lib_workflows.tables import schedules
 from lib_workflows.testing import environment, survive
 from lib_workflows.unclaimed import UnclaimedAlarm
@@ -330,6 +330,8 @@ async def test_a_past_range_is_filled_with_the_runs_it_lacks(database_url):
         await env.skip(timedelta(hours=1, minutes=1))
         bob = Principal("u2", "bob")
         begin = START - 2 * HOUR
+        lacking = await schedules.lacking("s", begin, START + timedelta(hours=1, seconds=1))
+        assert lacking == [begin, START - HOUR, START]
         started = await schedules.backfill("s", begin, START + timedelta(hours=1, seconds=1), principal=bob)
         assert started == [f"schedule~s~20251231T2{n}0000Z" for n in (2, 3)] + [id_of(0)]  # and not that of 01:00
         assert await schedules.backfill("s", begin, START) == []
@@ -594,3 +596,19 @@ async def test_schedules_that_rest_ask_the_database_nothing_in_between(sqlite_ur
         for _ in range(20):
             await engine.start(tick)
         assert asked == []
+
+
+async def test_a_schedule_that_is_made_anew_while_it_is_due_starts_nothing_for_the_one_before(database_url):
+    clock = FakeClock(to_micros(START))
+    async with Engine.open(database_url, WORKFLOWS, clock=clock, works=False) as engine:
+        await engine.schedules.create("nightly", tick, timing=HOURLY)
+        seen = await engine.schedules.get("nightly")
+        clock.advance(HOUR)
+        now = clock.micros()
+        due = what_is_due(seen, now)
+        assert len(due.times) == 1
+        await engine.schedules.delete("nightly")
+        anew = await engine.schedules.create("nightly", tick, timing=HOURLY)
+        assert anew.revision == seen.revision
+        assert not await engine.database.transact(fire, seen, due, tick, now)
+        assert await engine.schedules.get("nightly") == anew

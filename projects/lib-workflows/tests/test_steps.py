@@ -171,13 +171,13 @@ async def test_an_attempt_without_heartbeats_is_ended_and_made_again(sqlite_url,
     assert entry.attempt == 2
 
 
-@step(heartbeat_timeout=MOMENT, retries=1, backoff=FAST)
+@step(heartbeat_timeout=10 * MOMENT, retries=1, backoff=FAST)
 async def silent_async() -> str:
     if current_step().attempt == 1:
         await asyncio.Event().wait()
-    for _ in range(4):
+    for _ in range(6):
         current_step().heartbeat()
-        await asyncio.sleep(MOMENT.total_seconds() / 2)  # longer in all than it may be silent
+        await asyncio.sleep(2 * MOMENT.total_seconds())  # longer in all than it may be silent
     return f"attempt {current_step().attempt}"
 
 

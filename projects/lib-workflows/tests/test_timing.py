@@ -8,7 +8,7 @@ import pytest
 from cronsim import CronSim
 
 from lib_events.clock import to_datetime, to_micros
-from lib_workflows import At, Cron, Every
+from lib_workflows import At, Between, Cron, Every
 from lib_workflows.errors import ScheduleInvalid
 from lib_workflows.timing import latest, read_timing, times_after
 
@@ -210,3 +210,28 @@ def test_the_last_time_of_a_year_of_seconds_is_found_at_once():
     assert latest(every, at("2025-01-01T00:00:00"), until) == until
     assert latest(Cron("0 0 29 2 *"), at("2001-01-01T00:00:00"), until) == at("2024-02-29T00:00:00")
     assert latest(Cron("0 0 29 2 *"), at("2024-03-01T00:00:00"), until) is None
+
+
+def test_a_timing_may_have_a_first_and_a_last_time():
+    since, until = (datetime(2026, 3, day, 6, tzinfo=UTC) for day in (2, 4))
+    within = Between(Cron("0 6 * * *"), since, until)
+    assert due(within, "2026-01-01T00:00:00", 9) == [f"2026-03-0{day}T06:00:00" for day in (2, 3, 4)]
+    assert due(within, "2026-03-03T06:00:00", 9) == ["2026-03-04T06:00:00"]
+    assert latest(within, at("2026-01-01T00:00:00"), at("2027-01-01T00:00:00")) == at("2026-03-04T06:00:00")
+    open_end = Between(Every(timedelta(hours=12)), since)
+    assert due(open_end, "2026-01-01T00:00:00", 2) == ["2026-03-02T12:00:00", "2026-03-03T00:00:00"]
+    for timing in (within, open_end, Between(Every(HOUR, since), until=until)):
+        assert read_timing(timing.as_json()) == timing
+
+
+def test_bounds_that_leave_nothing_are_refused():
+    day = datetime(2026, 3, 2, 6, tzinfo=UTC)
+    for make, field in (
+        (lambda: Between(Cron("0 6 * * *"), day, day - HOUR), "until"),
+        (lambda: Between(Cron("0 7 * * *"), day, day + HOUR / 2), "until"),
+        (lambda: Between(Cron("0 7 * * *"), day.replace(tzinfo=None)), "since"),
+        (lambda: Between(At((day,)), day), "since"),
+    ):
+        with pytest.raises(ScheduleInvalid) as refused:
+            make()
+        assert refused.value.field == field

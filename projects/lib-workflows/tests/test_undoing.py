@@ -4,14 +4,18 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from pydantic import BaseModel, Field
 
 from lib_events.database import Connection
 from lib_events.event_log import read_after
+from lib_events.statement import Write
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, NonRetryable, queries, step, workflow
-from lib_workflows.errors import RunCancelled
+from lib_workflows import Context, Engine, NonRetryable, commands, queries, step, workflow
+from lib_workflows.commands import wake
+from lib_workflows.errors import PayloadInvalid, RunCancelled
 from lib_workflows.lifecycle_events import RUN_UNDOING
 from lib_workflows.retry import Backoff
+from lib_workflows.statements import SET_VIEW
 from lib_workflows.testing import export_history, replay_history
 
 
@@ -38,6 +42,10 @@ class SoldOut(Exception):
     pass
 
 
+class Shipment(BaseModel):
+    weight: int = Field(ge=0)
+
+
 @step
 async def take(what: str) -> str:
     return what
@@ -56,7 +64,11 @@ async def cannot_give_back(result: str | None, what: str) -> None:
     raise NonRetryable("it is gone")
 
 
-@step(name="give-back-later", retries=20, backoff=Backoff(timedelta(milliseconds=1), maximum=timedelta(milliseconds=1)))
+@step(
+    name="give-back-later",
+    retries=10_000,
+    backoff=Backoff(timedelta(milliseconds=1), maximum=timedelta(milliseconds=1)),
+)
 async def give_back_later(result: str | None, what: str) -> None:
     gate.attempts += 1
     if not gate.open.is_set():
@@ -260,3 +272,93 @@ async def test_a_cancelled_run_undoes_for_its_cancellation(engine):
         await handle.result(10)
     (mark,) = [entry for entry in await history_of(engine, handle.id) if entry.kind == "undoing"]
     assert (mark.error.type, mark.error.message) == ("RunCancelled", "changed my mind")
+
+
+async def test_a_child_whose_result_cannot_be_read_is_undone_also_after_a_crash(database_url):
+    undone = []
+
+    @workflow(name="ships")
+    async def ships(ctx: Context, what: str) -> Shipment:
+        return Shipment.model_construct(weight=-1)  # written as it is, and refused by whoever reads it
+
+    async def call_back(shipment: Shipment | None, what: str) -> None:
+        undone.append((shipment, what))
+        await gate.open.wait()
+
+    @workflow(name="orders")
+    async def orders(ctx: Context) -> None:
+        await ctx.child(ships, "cake", undo=call_back)
+
+    options = {"lease_seconds": 0.2}
+    async with Engine.open(database_url, [ships, orders], **options) as engine:
+        handle = await engine.start(orders)
+        await wait_until(lambda: undone)
+        await engine.abandon()
+    gate.open.set()
+    async with Engine.open(database_url, [ships, orders], **options) as engine:
+        with pytest.raises(PayloadInvalid, match="weight"):
+            await engine.handle(handle.id, orders).result(10)
+        assert await undos_of(engine, handle.id) == {"1": ("call_back", "undone")}
+    assert undone == [(None, "cake")] * 2
+
+
+@workflow(name="books")
+async def books(ctx: Context) -> None:
+    """Book a table and wait."""
+    await ctx.transaction(book_table, ctx.run_id, undo=give_table_back)
+    await ctx.sleep(timedelta(days=1))
+
+
+@workflow(name="books")
+async def books_otherwise(ctx: Context) -> None:
+    """The same, changed: it does not fit what was."""
+    await ctx.sleep(timedelta(days=1))
+
+
+def book_table(connection: Connection, run_id: str) -> None:
+    connection.write(Write(SET_VIEW, (run_id, "table", '"booked"', 0, 0)))
+
+
+def give_table_back(connection: Connection, result: None, run_id: str) -> None:
+    connection.write(Write(SET_VIEW, (run_id, "table", '"free"', 1, 1)))
+
+
+def retry_and_cancel(connection, run_id):
+    commands.retry(connection, run_id)
+    commands.cancel(connection, run_id)
+
+
+async def has_status(handle, status):
+    return await handle.status() == status
+
+
+async def test_a_run_that_is_cancelled_before_its_retry_begins_undoes_what_it_had_done(database_url):
+    async with Engine.open(database_url, [books]) as engine:
+        handle = await engine.start(books)
+        await wait_until(lambda: has_status(handle, "waiting"))
+    async with Engine.open(database_url, [books_otherwise]) as engine:
+        handle = engine.handle(handle.id, books)
+        await engine.database.transact(wake, handle.id)
+        await wait_until(lambda: has_status(handle, "nondeterministic"))
+    async with Engine.open(database_url, [books]) as engine:
+        handle = engine.handle(handle.id, books)
+        assert await handle.view("table") == "booked"
+        await engine.database.transact(retry_and_cancel, handle.id)
+        with pytest.raises(RunCancelled):
+            await handle.result(10)
+        assert await handle.view("table") == "free"
+
+
+def fork_and_cancel(connection, run_id):
+    commands.cancel(connection, commands.fork(connection, run_id, from_operation="2", new_id="fork"))
+
+
+async def test_a_fork_that_is_cancelled_before_it_begins_undoes_like_one_that_has_begun(database_url):
+    async with Engine.open(database_url, [shopping, baking]) as engine:
+        gate.open.set()
+        handle = await engine.start(shopping, "keep")
+        await handle.result(10)
+        await engine.database.transact(fork_and_cancel, handle.id)
+        with pytest.raises(RunCancelled):
+            await engine.handle("fork", shopping).result(10)
+        assert (await undos_of(engine, "fork"))["1"] == ("give_back", "undone")

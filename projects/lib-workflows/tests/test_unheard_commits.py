@@ -9,11 +9,13 @@ from sqlalchemy import select
 
 from lib_events.database import CommitFailed
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, commands, queries, workflow
+from lib_workflows import Context, Engine, commands, queries, step, workflow
+from lib_workflows.claims import look
 from lib_workflows.errors import Nondeterministic
 from lib_workflows.run_record import load
+from lib_workflows.statements import UPDATE_RUN
 from lib_workflows.tables import event_waits
-from lib_workflows.worker import held_runs, look
+from lib_workflows.worker import held_runs
 
 LEASE_SECONDS = 0.3
 
@@ -249,3 +251,45 @@ async def test_a_transaction_that_was_committed_unheard_is_found_and_not_a_failu
         go_on.set()
         assert await handle.result(10) == "over"
         assert await engine.database.read(flows.stock_of, "stock") == [0]
+
+
+async def test_a_run_that_is_retried_before_its_end_was_heard_of_is_run_again(database_url):
+    tries = []
+
+    @step
+    async def fails_once() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConnectionError("not yet")
+        return "again"
+
+    @workflow(name="fails-once")
+    async def fails_once_flow(ctx: Context) -> str:
+        return await ctx.step(fails_once)
+
+    async with Engine.open(database_url, [fails_once_flow]) as engine:
+        write, heard = engine.database.write, asyncio.get_running_loop().create_future()
+
+        def heard_late(*writes, **options):
+            saving = write(*writes, **options)
+            if not any(each.statement is UPDATE_RUN and "failed" in each.row for each in writes):
+                return saving
+            return asyncio.ensure_future(after(saving, heard))
+
+        engine.database.write = heard_late
+        handle = await engine.start(fails_once_flow)
+        await wait_until(lambda: _has_failed(engine, handle.id))
+        ended = engine.residence.executors[handle.id]
+        await handle.retry()
+        await wait_until(lambda: engine.residence.executors.get(handle.id) is not ended)
+        heard.set_result(None)
+        assert await handle.result(10) == "again"
+
+
+async def after(saving, heard):
+    await saving
+    await heard
+
+
+async def _has_failed(engine, run_id):
+    return (await engine.database.read(queries.get_run, run_id)).status == "failed"

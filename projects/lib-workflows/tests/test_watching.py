@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from flows import FAST, doubling
+from flows import FAST, address_changed, doubling
 
 from lib_events.clock import SystemClock
+from lib_events.event_log import read_after
 from lib_events.lifecycle import running
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, StepFailed, queries, step, workflow
+from lib_workflows import Context, Engine, Signal, StepFailed, queries, step, workflow
 from lib_workflows.comparison import compare_runs
 from lib_workflows.errors import PayloadVersionUnknown, RunNotFound
 from lib_workflows.limits import Limits
@@ -59,6 +60,39 @@ async def test_runs_that_nobody_can_run_are_told_of_once(database_url, caplog):
                 await wait_until(lambda: asyncio.sleep(0, clock.looks > seen + 5))  # it looks again, and says nothing
     assert caplog.text.count("of workflow doubling version 7 in queue default have been due for") == 1
     assert "quiet" not in caplog.text
+
+
+@workflow(name="gone")
+async def gone(ctx: Context) -> str:
+    return await ctx.wait_signal(address_changed)
+
+
+async def test_a_run_that_was_woken_and_that_nobody_can_take_says_what_it_waits_for(database_url, caplog):
+    async with Engine.open(database_url, [gone]) as engine:
+        handle = await engine.start(gone)
+        await wait_until(lambda: _is_waiting(handle))
+    async with Engine.open(database_url, [doubling]) as engine:
+        handle = engine.handle(handle.id)
+        assert [wait["kind"] for wait in (await view_of(engine, handle)).waiting_for] == ["wait_signal"]
+        await handle.signal(address_changed, "Elm Street")
+        worker = (await view_of(engine, handle)).waiting_for[0]
+        assert (worker["kind"], worker["name"]) == ("worker", "that holds gone version 1 and serves queue default")
+        with caplog.at_level(logging.ERROR):
+            async with running(UnclaimedAlarm(engine.database, SystemClock(), look_seconds=0.005)):
+                await wait_until(lambda: asyncio.sleep(0, "version 1" in caplog.text))
+    assert "1 run(s) of workflow gone version 1 in queue default have been due for a while" in caplog.text
+
+
+async def _said(told, what):
+    return what in await told()
+
+
+async def _is_waiting(handle):
+    return await handle.status() == "waiting"
+
+
+async def view_of(engine, handle):
+    return await engine.database.read(queries.get_run, handle.id)
 
 
 @workflow(name="two-steps")
@@ -129,6 +163,31 @@ async def test_a_run_survives_several_crashes_drawn_by_a_seed(database_url):
         database_url, [two_steps, doubling], scenario, crash_at=crashes(7, lives=4, within=4), lease_seconds=0.2
     )
     assert result == 4
+
+
+parcel_left = Signal("parcel-left", str)
+
+
+@workflow(name="waits-twice")
+async def waits_twice(ctx: Context) -> None:
+    for _ in range(2):
+        await ctx.wait_signal(address_changed)
+    await ctx.wait_signal(parcel_left)
+
+
+async def test_whoever_follows_a_run_is_told_when_it_waits_for_something_else(sqlite_url):
+    async with Engine.open(sqlite_url, [waits_twice]) as engine:
+        handle = await engine.start(waits_twice)
+
+        async def waits_told():
+            page = await engine.database.read(lambda c: read_after(c, 0, types=["evs.run.waiting"]))
+            return [placed.event.data["waiting_for"][0]["name"] for placed in page.events]
+
+        await wait_until(waits_told)
+        for _ in range(2):
+            await handle.signal(address_changed, "Elm Street")
+        await wait_until(lambda: _said(waits_told, "parcel-left"))
+        assert await waits_told() == ["address-changed", "parcel-left"]  # the same again is nothing new
 
 
 async def test_what_a_run_waits_for_is_told_in_few_entries_however_much_it_is(sqlite_url):

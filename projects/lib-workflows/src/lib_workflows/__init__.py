@@ -4,24 +4,28 @@ from typing import TYPE_CHECKING, Any
 
 from lib_events.event import EventType
 from lib_workflows.context import Context
+from lib_workflows.delegation import Delegation
 from lib_workflows.errors import (
     Cancelled,
     ChildrenTooDeep,
     DefinitionError,
+    DelegationRefused,
     NonRetryable,
     RunCancelled,
     RunConflict,
     RunFailed,
     StepFailed,
     StepTimeout,
+    TokensUnavailable,
     UpdateRejected,
     WaitTimeout,
     WorkflowsError,
 )
 from lib_workflows.messages import Decision, Principal, Signal, Update, UpdateCall
+from lib_workflows.queue import Queue, QueueLimits, Rate
 from lib_workflows.retry import Backoff
 from lib_workflows.step import Step, current_step, step
-from lib_workflows.timing import At, Cron, Every
+from lib_workflows.timing import At, Between, Cron, Every
 from lib_workflows.workflow import Registry, Workflow, workflow
 
 if TYPE_CHECKING:
@@ -32,17 +36,23 @@ if TYPE_CHECKING:
 __all__ = [
     "At",
     "Backoff",
+    "Between",
     "Cancelled",
     "ChildrenTooDeep",
     "Context",
     "Cron",
     "Decision",
     "DefinitionError",
+    "Delegation",
+    "DelegationRefused",
     "Engine",
     "EventType",
     "Every",
     "NonRetryable",
     "Principal",
+    "Queue",
+    "QueueLimits",
+    "Rate",
     "Registry",
     "RetentionPolicy",
     "RunCancelled",
@@ -53,6 +63,7 @@ __all__ = [
     "Step",
     "StepFailed",
     "StepTimeout",
+    "TokensUnavailable",
     "Update",
     "UpdateCall",
     "UpdateRejected",

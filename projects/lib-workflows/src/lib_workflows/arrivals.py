@@ -6,16 +6,19 @@ beneath.
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from lib_events.database import Fenced
 from lib_events.lifecycle import Loop
+from lib_workflows.claims import Capability, Claimed, claim, look
 from lib_workflows.commands import RUNS_TOPIC
 from lib_workflows.doubt import Doubt
 from lib_workflows.executor import Executor
-from lib_workflows.run_record import Child, RunRecord, Stored, load, refresh
-from lib_workflows.worker import Capability, Claimed, claim, held_runs, look
+from lib_workflows.queue_slots import governed
+from lib_workflows.run_record import Child, News, RunRecord, Stored, load, refresh
+from lib_workflows.worker import held_runs
 
 if TYPE_CHECKING:
     from lib_workflows.residence import Residence
@@ -24,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0  # the slow poll beneath the notifications
 CLAIM_LIMIT = 500
+TELL_LIMIT = 500
 NOT_CLAIMED = Claimed(begins=False, queued=False)
 
 
@@ -36,10 +40,12 @@ class Arrivals(Loop):
         super().__init__(name="workflow engine")
         self.loading: dict[str, list[tuple[str, Child]]] = {}  # by run: its children that ended meanwhile
         self.capability = Capability.of(residence.registry.workflows, queues, tags)
+        self.limited: frozenset[str] = frozenset()  # queues whose runs do not begin as they come
         self.doubt = Doubt(self.wake)
         self._residence = residence
         self._refreshing: dict[str, bool] = {}  # by run: whether something came after it was asked for
         self._next_look_at: int | None = None
+        self._learned = 0
 
     async def run(self) -> None:
         """Look, then pause until woken, or for the slow poll."""
@@ -66,9 +72,13 @@ class Arrivals(Loop):
             return
         # Owner and fence of one life: this one may end, and another begin, while we wait.
         now, owner, fence = home.timers.clock.micros(), home.worker_id, home.fence
+        learned = self._learned
         due = await home.database.read(look, owner, self.capability, now)
-        for run_id, wakes in due.here:
-            self._tell(run_id, wakes)
+        if learned == self._learned:
+            self.limited = due.limited
+        told = [executor for run_id, wakes in due.here if (executor := self._to_tell(run_id, wakes)) is not None]
+        for executors in batched(told, TELL_LIMIT, strict=False):
+            home.spawn(self._refresh(executors))
         more = due.free
         if self.doubt.is_open:
             await self._find_strays(owner)
@@ -79,10 +89,17 @@ class Arrivals(Loop):
             if found:
                 await self._load(list(found), found)
             more = len(found) == limit
+            if found and due.is_paced:
+                self.wake()  # to look when the rate lets the next ones begin
         if more:
             home.make_room(self.wake)
         if due.next_at is not None:
             self.look_at(due.next_at)
+
+    async def learn_limits(self) -> None:
+        """Know at once which queues are limited: no run of theirs begins past its queue."""
+        self._learned += 1  # a look that is under way may have seen them as they were
+        self.limited = await self._residence.database.read(governed)
 
     async def _find_strays(self, owner: str) -> None:
         """Load what this life holds and does not know of."""
@@ -113,7 +130,8 @@ class Arrivals(Loop):
 
     # What came for a run in memory
 
-    def _tell(self, run_id: str, wakes: int) -> None:
+    def _to_tell(self, run_id: str, wakes: int) -> Executor | None:
+        """Return the run if it is to hear what came for it, and nobody has asked for that yet."""
         executor = self._residence.executors.get(run_id)
         if executor is None:
             self._load_one(run_id)
@@ -123,24 +141,28 @@ class Arrivals(Loop):
             self._refreshing[run_id] = True
         elif wakes > executor.seen:
             self._refreshing[run_id] = False
-            self._residence.spawn(self._refresh(executor))
+            return executor
+        return None
 
-    async def _refresh(self, executor: Executor) -> None:
-        run, life = executor.run, executor.stored.life
+    async def _refresh(self, executors: Sequence[Executor]) -> None:
+        asked = {executor.run.id: (executor.seen, executor.stored.life) for executor in executors}
         try:
-            wakes, messages, children = await self._residence.database.read(refresh, run.id, executor.seen, life)
+            news = await self._residence.database.read(refresh, asked)
         finally:
-            if self._refreshing.pop(run.id, False):
+            more_came = [self._refreshing.pop(run_id, False) for run_id in asked]
+            if any(more_came):
                 self.wake()
-        if executor.ended or self._residence.executors.get(run.id) is not executor:
+        for executor in executors:
+            self._hear(executor, news.get(executor.run.id))
+
+    def _hear(self, executor: Executor, news: News | None) -> None:
+        if news is None or executor.ended or self._residence.executors.get(executor.run.id) is not executor:
             self.wake()
         elif executor.is_leaving:
             executor.when_left(self.wake)
         else:
-            executor.hear(messages, wakes)
-            for operation, child in children.items():
-                if child.has_ended:
-                    executor.child_ended(operation, child)
+            executor.hear(news.messages, news.wakes)
+            executor.children_ended([found for found in news.children.items() if found[1].has_ended])
 
     # Loading
 
@@ -171,8 +193,8 @@ class Arrivals(Loop):
         if record.owner != home.worker_id or not home.is_open or home.is_lost:
             return  # it was another life that took it
         current = home.executors.get(record.id)
-        if current is not None and not current.is_leaving:
-            return
+        if current is not None and not current.is_leaving and not current.ended:
+            return  # one that has ended here may have been retried before its end was heard of
         home.forget(record.id)
         stored.claimed, stored.queued = was.begins, was.queued
         stored.resumed = not was.begins or bool(stored.history)

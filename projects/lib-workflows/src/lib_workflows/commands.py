@@ -4,19 +4,18 @@ A command that concerns a run locks its row first, by updating it; whoever has t
 after the commit and asks the database what to do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import and_, case, delete, func, insert, literal, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import and_, case, delete, func, insert, literal, or_, select, text, update
 
 from lib_events.clock import SystemClock
-from lib_events.database import Connection
+from lib_events.database import Connection, insert_into
 from lib_events.event import Cause
 from lib_events.event_log import head
 from lib_workflows.codec import decode_json, encode_json
+from lib_workflows.completion import was_stopped
 from lib_workflows.errors import (
     ApprovalDecided,
     ApprovalNotFound,
@@ -36,12 +35,33 @@ from lib_workflows.lifecycle_events import (
     Teller,
 )
 from lib_workflows.messages import Principal
-from lib_workflows.run_record import NEW_COLUMNS, UNDOING_KIND, RunRecord, new_row
+from lib_workflows.run_record import (
+    NEW_COLUMNS,
+    RECEIVED_KIND,
+    RETRY_KIND,
+    RETRY_OPERATION,
+    UNDOING_KIND,
+    RunRecord,
+    new_row,
+)
 from lib_workflows.run_state import TERMINAL, after
-from lib_workflows.tables import approvals, event_waits, heartbeats, history, messages, pruned_runs, runs, updates
+from lib_workflows.tables import (
+    DEBOUNCED,
+    PRINCIPAL,
+    approvals,
+    event_waits,
+    heartbeats,
+    history,
+    messages,
+    pruned_runs,
+    runs,
+    updates,
+    views,
+)
 
 RUNS_TOPIC = "runs"  # something happened that the worker holding a run must hear
 ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
+PASSED = ("cancel", "update", "event")  # messages that mean nothing any more to a run that has ended and begins again
 
 
 # What a start means whose id (or idempotency key) a run already has: that run if workflow and input are the same, that
@@ -69,7 +89,15 @@ class StartRequest:
     parent_operation: str | None = None
     look_back_position: int | None = None  # None: the log's position now
     depth: int = 0
+    queue_key: str | None = None
+    debounce_key: str | None = None
+    debounce_until: int | None = None  # micros
     on_conflict: OnConflict = "same"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it means a run that there cannot be yet."""
+        return self.id is None and self.idempotency_key is None and self.debounce_key is None
 
 
 def start(
@@ -83,15 +111,59 @@ def start(
     now = SystemClock().micros() if now is None else now
     run = new_run(request, now, owner)
     position = head(connection).position if request.look_back_position is None else request.look_back_position
-    row = dict(zip(NEW_COLUMNS, new_row(run), strict=True))
-    row |= {"idempotency_key": request.idempotency_key, "wakes": 0, "look_back_position": position}
-    statement = (sqlite_insert if connection.dialect_name == "sqlite" else postgresql_insert)(runs)
-    if connection.execute(statement.values(**row).on_conflict_do_nothing()).rowcount == 0:
+    row = _row_of(run, request, position)
+    if request.debounce_key is not None:
+        return _start_debounced(connection, request, run, row)
+    if connection.execute(_insert_new(connection).values(**row)).rowcount == 0:
         return _existing(connection, request, row), False
     connection.publish(Teller(run, connection.source).tell(RUN_STARTED if owner else RUN_QUEUED, now))
     if owner is None:
         connection.notify(RUNS_TOPIC)
     return run.id, True
+
+
+def _start_debounced(
+    connection: Connection, request: StartRequest, run: RunRecord, row: dict[str, Any]
+) -> tuple[str, bool]:
+    """Queue a run, or let the one of its key that has not begun begin later, and with this input."""
+    new = insert_into(connection, runs)
+    row |= {"debounce_key": request.debounce_key, "debounce_until": request.debounce_until}
+    latest = new.excluded
+    too_late = and_(runs.c.debounce_until.is_not(None), latest.wake_at > runs.c.debounce_until)
+    names = ("version", "queue", "queue_key", "priority", "input", "tags", "deadline_at")
+    replaced: dict[str, Any] = {name: latest[name] for name in names}
+    replaced["wake_at"] = case((too_late, runs.c.debounce_until), else_=latest.wake_at)
+    upsert = new.values(**row).on_conflict_do_update(
+        index_elements=[runs.c.workflow, PRINCIPAL, runs.c.debounce_key], index_where=text(DEBOUNCED), set_=replaced
+    )
+    run_id: str = connection.execute(upsert.returning(runs.c.id)).scalar_one()
+    if run_id == run.id:
+        connection.publish(Teller(run, connection.source).tell(RUN_QUEUED, run.created_at))
+    connection.notify(RUNS_TOPIC)
+    return run_id, run_id == run.id
+
+
+def start_new(connection: Connection, requests: Sequence[StartRequest], now: int) -> None:
+    """Queue a run for each request that looks back to its own position; one whose id is taken has begun before."""
+    if not requests:
+        return
+    queued = {run.id: run for run in (new_run(request, now) for request in requests)}
+    rows = [
+        _row_of(run, request, request.look_back_position or 0)
+        for run, request in zip(queued.values(), requests, strict=True)
+    ]
+    created = connection.execute(_insert_new(connection).returning(runs.c.id), rows).scalars().all()
+    connection.publish(*(Teller(queued[run_id], connection.source).tell(RUN_QUEUED, now) for run_id in created))
+    connection.notify(RUNS_TOPIC)
+
+
+def _insert_new(connection: Connection) -> Any:
+    return insert_into(connection, runs).on_conflict_do_nothing()
+
+
+def _row_of(run: RunRecord, request: StartRequest, position: int) -> dict[str, Any]:
+    row = dict(zip(NEW_COLUMNS, new_row(run), strict=True))
+    return row | {"idempotency_key": request.idempotency_key, "wakes": 0, "look_back_position": position}
 
 
 def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRecord:
@@ -116,6 +188,7 @@ def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRec
         parent=request.parent,
         parent_operation=request.parent_operation,
         depth=request.depth,
+        queue_key=request.queue_key,
         wake_at=None if owner else now if request.run_at is None else request.run_at,
         deadline_at=request.deadline_at,
         created_at=now,
@@ -165,11 +238,10 @@ def send_update(
 ) -> None:
     """Leave an update for a run; the answer appears in `updates`. The same id again changes nothing."""
     now = SystemClock().micros() if now is None else now
-    if connection.scalar(select(updates.c.id).where(updates.c.id == update_id)) is not None:
-        return
-    _send(connection, run_id, "update", name, payload, reference=update_id, now=now)
     row = {"id": update_id, "run": run_id, "name": name, "status": "pending", "principal": principal, "sent_at": now}
-    connection.execute(insert(updates).values(**row))
+    insert_new = insert_into(connection, updates).values(**row).on_conflict_do_nothing()
+    if connection.execute(insert_new).rowcount:
+        _send(connection, run_id, "update", name, payload, reference=update_id, now=now)
 
 
 def cancel(connection: Connection, run_id: str, reason: str = "cancelled", now: int | None = None) -> str:
@@ -178,13 +250,20 @@ def cancel(connection: Connection, run_id: str, reason: str = "cancelled", now: 
     row = lock_run(connection, run_id)
     if row.status == "cancelling":
         return "cancelling"
-    status = after(row.status, "cancel", run_id=run_id)
+    has_past = row.status == "queued" and _has_past(connection, run_id)
+    status = after(row.status, "recall" if has_past else "cancel", run_id=run_id)
     if status == "cancelled":
         _cancel_at_rest(connection, row, reason, now)
         return status
     _send(connection, run_id, "cancel", "cancel", encode_json({"reason": reason}), now=now)
     connection.execute(update(runs).where(runs.c.id == run_id).values(status=status))
     return status
+
+
+def _has_past(connection: Connection, run_id: str) -> bool:
+    """Whether a run that is queued has done something that may have to be undone: it is a fork, or retried."""
+    done = and_(history.c.run == run_id, history.c.voided == 0, history.c.kind != RECEIVED_KIND)
+    return connection.scalar(select(history.c.position).where(done).limit(1)) is not None
 
 
 def _cancel_at_rest(connection: Connection, row: Any, reason: str, now: int) -> None:
@@ -209,41 +288,79 @@ def retry(connection: Connection, run_id: str, now: int | None = None) -> None:
     """Run a failed, cancelled or parked run again: what succeeded before its failure is kept.
 
     Rows from the last failure on are set aside, and from the first undone operation on if it was undone; a parked
-    run keeps its whole history and is tried against the code of today.
+    run keeps its whole history and is tried against the code of today. Of what was sent to a run that has ended only
+    signals are kept, and a deadline that has passed does not count any more: whoever retries it knows that it is late.
     """
     now = SystemClock().micros() if now is None else now
     row = lock_run(connection, run_id)
-    status = after(row.status, "retry", run_id=run_id)
+    status, tags = after(row.status, "retry", run_id=run_id), row.tags
     if row.status != "nondeterministic":
-        _set_aside(connection, run_id, _cut(connection, run_id), now)
-    connection.execute(
-        update(runs)
-        .where(runs.c.id == run_id)
-        .values(status=status, owner=None, wakes=runs.c.wakes + 1, wake_at=now, ended_at=None, error=None, output=None)
-    )
+        tags = _set_aside(connection, row, _cut(connection, run_id), now)
+        reject_updates(connection, run_id, f"the run has {row.status}", now)
+        came = and_(messages.c.run == run_id, messages.c.kind.in_(PASSED))
+        connection.execute(delete(messages).where(came))
+    again = {"status": status, "owner": None, "wakes": runs.c.wakes + 1, "wake_at": now, "tags": tags}
+    again |= dict.fromkeys(("ended_at", "error", "output", "slot", "debounce_key"))
+    if row.deadline_at is not None and row.deadline_at <= now:
+        again["deadline_at"] = None
+    connection.execute(update(runs).where(runs.c.id == run_id).values(**again))
     connection.publish(Teller(row, connection.source).tell(RUN_QUEUED, now))
     connection.notify(RUNS_TOPIC)
+
+
+def reject_updates(connection: Connection, run_id: str, reason: str, now: int, *, unread: bool = True) -> None:
+    """Reject the updates of a run that nobody will answer any more; `unread`: also those it has not taken."""
+    asked = and_(updates.c.run == run_id, updates.c.status == "pending")
+    if not unread:
+        mine = and_(messages.c.run == run_id, messages.c.kind == "update")
+        asked = and_(asked, updates.c.id.not_in(select(messages.c.reference).where(mine)))
+    answer = {"status": "rejected", "reply": reason, "ended_at": now}
+    if connection.execute(update(updates).where(asked).values(**answer)).rowcount:
+        connection.notify(ENDED_TOPIC)
 
 
 def _cut(connection: Connection, run_id: str) -> int | None:
     mine = and_(history.c.run == run_id, history.c.voided == 0)
     rows = connection.execute(
-        select(history.c.position, history.c.operation, history.c.kind, history.c.status)
+        select(history.c.position, history.c.operation, history.c.kind, history.c.status, history.c.meta)
         .where(mine)
         .order_by(history.c.position)
     ).all()
     undone = {row.operation.removesuffix("/undo") for row in rows if row.kind == "undo"}
-    failed = [row.position for row in rows if row.status == "failed" and row.kind != "undo"]
+    failed = [row.position for row in rows if _has_failed(row)]
     cuts = [row.position for row in rows if row.operation in undone or row.kind in ("cancel", "undo", UNDOING_KIND)]
     return min([*cuts, *failed[-1:]], default=None)
 
 
-def _set_aside(connection: Connection, run_id: str, cut: int | None, now: int) -> None:
+def _has_failed(row: Any) -> bool:
+    """Whether that may be why the run failed: not what failed because it was asked to stop, but a block out of time."""
+    if row.kind == "timeout":
+        return True
+    return row.status == "failed" and row.kind != "undo" and not was_stopped(row.meta)
+
+
+def _set_aside(connection: Connection, run: Any, cut: int | None, now: int) -> str | None:
+    """Set aside the rows from `cut` on, and say where and when that was; returns the tags as they were there."""
     # What is done again begins anew: its progress of before must not let it skip anything.
-    connection.execute(delete(heartbeats).where(heartbeats.c.run == run_id))
+    connection.execute(delete(heartbeats).where(heartbeats.c.run == run.id))
+    tags = run.tags if cut is None else _tags_at(connection, run, cut)
     if cut is not None:
-        mine = and_(history.c.run == run_id, history.c.voided == 0, history.c.position >= cut)
+        mine = and_(history.c.run == run.id, history.c.voided == 0, history.c.position >= cut)
         connection.execute(update(history).where(mine).values(voided=now))
+    last = connection.scalar(select(func.max(history.c.position)).where(history.c.run == run.id))
+    row = {"run": run.id, "position": (last or 0) + 1, "operation": RETRY_OPERATION, "kind": RETRY_KIND}
+    row |= {"name": RETRY_KIND, "status": "completed", "attempt": 1, "started_at": now, "ended_at": now}
+    connection.execute(insert(history).values(**row, voided=now))
+    return tags
+
+
+def _tags_at(connection: Connection, run: Any, position: int) -> str | None:
+    """The tags that a run had before what its history says from `position` on."""
+    later = and_(history.c.run == run.id, history.c.voided == 0, history.c.position >= position)
+    changed = and_(later, history.c.kind == "tags", history.c.status == "completed")
+    meta = connection.scalar(select(history.c.meta).where(changed).order_by(history.c.position).limit(1))
+    tags: str | None = run.tags if meta is None else decode_json(meta)["before"]
+    return tags
 
 
 def fork(
@@ -259,6 +376,8 @@ def fork(
     """Start a new run that has the history of `run_id` before `from_operation` (default: none of it)."""
     now = SystemClock().micros() if now is None else now
     row = lock_run(connection, run_id)
+    cut = 0 if from_operation is None else _position_of(connection, run_id, from_operation)
+    tags = _tags_at(connection, row, cut)
     request = StartRequest(
         workflow=row.workflow,
         version=row.version,
@@ -266,27 +385,36 @@ def fork(
         input=row.input if input is None else input,
         id=new_id,
         priority=row.priority,
-        tags=decode_json(row.tags) if row.tags else {},
+        tags=decode_json(tags) if tags else {},
         principal=principal or (Principal(row.principal, row.principal_name) if row.principal else None),
         look_back_position=row.look_back_position,
+        queue_key=row.queue_key,
     )
     forked, created = start(connection, request, now)
     if created:
         connection.execute(update(runs).where(runs.c.id == forked).values(forked_from=run_id))
-        if from_operation is not None:
-            _copy_history(connection, run_id, forked, from_operation)
+        _copy_history(connection, run_id, forked, cut)
     return forked
 
 
-def _copy_history(connection: Connection, run_id: str, forked: str, from_operation: str) -> None:
-    mine = and_(history.c.run == run_id, history.c.voided == 0)
-    here = and_(mine, history.c.operation == from_operation)
-    cut = connection.scalar(select(history.c.position).where(here))
-    if cut is None:
-        raise OperationNotFound(run_id, from_operation)
+def _position_of(connection: Connection, run_id: str, operation: str) -> int:
+    here = and_(history.c.run == run_id, history.c.voided == 0, history.c.operation == operation)
+    position: int | None = connection.scalar(select(history.c.position).where(here))
+    if position is None:
+        raise OperationNotFound(run_id, operation)
+    return position
+
+
+def _copy_history(connection: Connection, run_id: str, forked: str, cut: int) -> None:
+    """Copy the history before `cut`, and the views as they were there."""
+    before = and_(history.c.run == run_id, history.c.voided == 0, history.c.position < cut)
     names = [column.name for column in history.columns]
     columns = [literal(forked) if name == "run" else history.c[name] for name in names]
-    connection.execute(insert(history).from_select(names, select(*columns).where(and_(mine, history.c.position < cut))))
+    connection.execute(insert(history).from_select(names, select(*columns).where(before)))
+    seen = select(history).where(before, history.c.kind == "view").order_by(history.c.position)
+    for row in {row.name: row for row in connection.execute(seen)}.values():
+        view = {"name": row.name, "value": row.input, "position": row.position, "updated_at": row.ended_at}
+        connection.execute(insert(views).values(run=forked, **view))
 
 
 def decide(
@@ -332,7 +460,7 @@ def decide(
     )
     answer = {"approved": approved, "by": by.subject, "comment": comment, "form": form}
     if run.status not in TERMINAL:
-        _send(connection, row.run, "decision", row.operation, encode_json(answer), now=now)
+        _send(connection, row.run, "decision", row.operation, encode_json(answer), reference=approval_id, now=now)
 
 
 def expire(connection: Connection, approval_id: str, now: int) -> bool:
@@ -367,10 +495,7 @@ def _lock_approval(connection: Connection, approval_id: str) -> Any:
 
 def lock_run(connection: Connection, run_id: str) -> Any:
     """Lock the run's row and return it; raises `RunNotFound`, also for one that is being pruned."""
-    query = select(runs).where(runs.c.id == run_id)
-    row = connection.execute(
-        query.with_for_update() if connection.dialect_name == "postgresql" else query
-    ).one_or_none()
+    row = connection.execute(select(runs).where(runs.c.id == run_id).with_for_update()).one_or_none()
     # Asked once the row is locked: a part of its history may be gone.
     if row is None or (row.ended_at is not None and _is_pruned(connection, run_id)):
         raise RunNotFound(run_id)
@@ -383,17 +508,22 @@ def _is_pruned(connection: Connection, run_id: str) -> bool:
 
 def wake(connection: Connection, run_id: str) -> int | None:
     """Make a run due now and return its new count of wakes, or None when it has ended."""
-    number: int | None = connection.scalar(
+    return wake_all(connection, [run_id]).get(run_id)
+
+
+def wake_all(connection: Connection, run_ids: Sequence[str], times: int = 1) -> dict[str, int]:
+    """Make runs due now and return their new counts of wakes, each so many more; those that have ended are left out."""
+    woken = connection.execute(
         update(runs)
-        .where(runs.c.id == run_id, runs.c.ended_at.is_(None))
+        .where(runs.c.id.in_(run_ids), runs.c.ended_at.is_(None))
         .values(
-            wakes=runs.c.wakes + 1,
+            wakes=runs.c.wakes + times,
             wake_at=case((or_(runs.c.status != "queued", runs.c.wake_at.is_(None)), 0), else_=runs.c.wake_at),
         )
-        .returning(runs.c.wakes)
+        .returning(runs.c.id, runs.c.wakes)
     )
     connection.notify(RUNS_TOPIC)
-    return number
+    return {row.id: row.wakes for row in woken}
 
 
 def _send(
@@ -421,13 +551,3 @@ def _send(
         "sent_at": SystemClock().micros() if now is None else now,
     }
     connection.execute(insert(messages).values(**row))
-
-
-def send_event(connection: Connection, run_id: str, operation: str, payload: str, *, position: int, now: int) -> bool:
-    """Hand an event to the wait at `operation`; returns False when the run has ended, or is gone."""
-    connection.execute(delete(event_waits).where(event_waits.c.run == run_id, event_waits.c.operation == operation))
-    unfinished = select(runs.c.id).where(runs.c.id == run_id, runs.c.ended_at.is_(None))
-    if connection.scalar(unfinished) is None:
-        return False
-    _send(connection, run_id, "event", operation, payload, reference=str(position), now=now)
-    return True

@@ -1,10 +1,11 @@
 """How an operation of a run ended, on its way into the history and to the workflow."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
-from lib_workflows.codec import encode_json
+from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.driver import Outcome, Pending
 from lib_workflows.errors import Cancelled, ErrorRecord, WaitTimeout
 from lib_workflows.failure import encode_record, record_of
@@ -30,6 +31,7 @@ class Completion:
     error: str | None = None
     meta: str | None = None
     writes: tuple[Write, ...] = ()
+    on_delivery: Callable[[], None] | None = None  # does what else is done with the row, and not without it
     position: int | None = None  # already written, at this position, by a transaction
     message: Message | None = None  # what it takes from the mailbox
 
@@ -64,6 +66,16 @@ def complete_cancelled(executor: "Executor", pending: Pending, *, ran: bool, sta
     if pending.path in executor.attempts:
         completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
     executor.complete(completion)
+
+
+def stopped(meta: str | None) -> str:
+    """The meta of an operation that failed when it was asked to stop: its failure is not why anything failed."""
+    return encode_json({**(decode_json(meta) if meta else {}), "stopped": True})
+
+
+def was_stopped(meta: str | None) -> bool:
+    """Whether an operation's failure came after it had been asked to stop."""
+    return meta is not None and bool(decode_json(meta).get("stopped"))
 
 
 def bare_row(pending: Pending, status: str, **fields: Any) -> HistoryRow:

@@ -222,7 +222,7 @@ class Context:
         """
         if limit is not None and limit < 1:
             raise DefinitionError(f"limit of ctx.gather must be 1 or more, got {limit}")
-        return Gather(branches, limit)
+        return Gather(_asked_for(branches), limit)
 
     def map[T, R](
         self, branch: Callable[[T], Awaitable[R]], items: Iterable[T], *, limit: int | None = None
@@ -240,7 +240,7 @@ class Context:
         """
         if not branches:
             raise DefinitionError("ctx.race must get at least one branch, got none")
-        return Race(branches)
+        return Race(_asked_for(branches))
 
     def timeout(self, duration: timedelta | float) -> "Timeout":
         """Bound a block: `async with ctx.timeout(…)` cancels what the block waits for and raises `WaitTimeout`."""
@@ -274,7 +274,9 @@ class Context:
         """End here and begin again with another input and an empty history: `await ctx.continue_as_new(next_input)`.
 
         For workflows that go on for ever. The run keeps its id, tags, views, deadline and unread messages; what has
-        an undo is not undone any more. What it was so far becomes an ended run of its own, `<id>~<number>`.
+        an undo is not undone any more. An event is found by `wait_event` through the life in which it came and the next
+        one, and for as long as each life waits for that type and match. What the run was so far becomes an ended run of
+        its own, `<id>~<number>`.
         """
         return ContinueAsNew(self._encode_own_input(args))
 
@@ -307,6 +309,14 @@ class Context:
     def uuid(self) -> uuid.UUID:
         """A UUID, the same on every replay and different everywhere else."""
         return uuid.UUID(bytes=self._conductor.random_bytes(), version=4)
+
+
+def _asked_for[A: Awaitable[Any]](branches: tuple[A, ...]) -> tuple[A, ...]:
+    """Note of the operations among `branches` that they are asked for, whether or not their turn comes."""
+    for branch in branches:
+        if isinstance(branch, Operation):
+            branch.is_asked_for = True
+    return branches
 
 
 class Timeout:

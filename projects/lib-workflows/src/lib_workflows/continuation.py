@@ -4,26 +4,24 @@ The run keeps its id, so that whoever knows it (signals, results, its parent) ne
 the run and an operation (children, approvals, idempotency keys, chance) are set apart by how many lives were before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import delete, insert, literal, null, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from lib_events.clock import SystemClock
-from lib_events.database import Connection
+from lib_events.database import Connection, insert_into
 from lib_events.event_log import head
 from lib_workflows.codec import decode_json, encode_json
-from lib_workflows.commands import RUNS_TOPIC, lock_run
+from lib_workflows.commands import RUNS_TOPIC, lock_run, reject_updates
 from lib_workflows.errors import LifeOver
 from lib_workflows.lifecycle_events import RUN_CONTINUED, Teller
 from lib_workflows.run_record import RECEIVED_KIND, RECEIVED_OPERATION, RunRecord
 from lib_workflows.tables import attempts, event_waits, heartbeats, history, run_logs, runs
 
-type Received = Mapping[tuple[str, str], int]  # (type, match) -> position of the last event
+type Received = Mapping[tuple[str, str], int]  # (type, match) -> up to where the run has had every event
 
-NOT_KEPT = ("owner", "parent", "parent_operation", "idempotency_key", "wake_at", "waiting_for")
+NOT_KEPT = ("owner", "parent", "parent_operation", "idempotency_key", "wake_at", "waiting_for", "slot", "debounce_key")
 
 
 def continue_as_new(
@@ -33,10 +31,12 @@ def continue_as_new(
     *,
     life: int,
     received: Received,
+    waited: Collection[tuple[str, str]],
     now: int | None = None,
 ) -> str:
     """Set the run's past apart and queue it with the input `payload`; returns the id of the run that holds the past.
 
+    `waited` are those of `received` that it waited for in this life.
     Raises `LifeOver` when it has gone on as new already.
     """
     now = SystemClock().micros() if now is None else now
@@ -45,9 +45,13 @@ def continue_as_new(
     if (row.owner, row.earlier_lives) != (run.owner, run.earlier_lives):
         raise LifeOver(run_id)
     past = _set_apart(connection, run_id, life + 1, now)
+    reject_updates(connection, run_id, "the run has continued as new", now, unread=False)
     for table in (attempts, heartbeats, event_waits):
         connection.execute(delete(table).where(table.c.run == run_id))
-    _carry(connection, run_id, received, now)
+    # What came in the life that ends is still to be had in the next one, and all that it waited for and has not had.
+    began = row.look_back_position if row.life_position is None else row.life_position
+    look_back = min([began, *(received[key] for key in waited)])
+    _carry(connection, run_id, {key: position for key, position in received.items() if position > look_back}, now)
     values = {
         "input": payload,
         "first_input": row.first_input if row.earlier_lives else row.input,
@@ -56,9 +60,11 @@ def continue_as_new(
         "wakes": runs.c.wakes + 1,
         "wake_at": now,
         "waiting_for": None,
+        "debounce_key": None,
         "started_at": None,
         "earlier_lives": life + 1,
-        "look_back_position": min([head(connection).position, *received.values()]),
+        "look_back_position": look_back,
+        "life_position": head(connection).position,
     }
     connection.execute(update(runs).where(runs.c.id == run_id).values(**values))
     connection.publish(Teller(row, connection.source).tell(RUN_CONTINUED, now, past=past))
@@ -80,9 +86,9 @@ def _set_apart(connection: Connection, run_id: str, number: int, now: int) -> st
 def _copy_row(connection: Connection, run_id: str, copy: str, changed: Mapping[str, Any]) -> bool:
     names = [column.name for column in runs.columns]
     columns = [literal(copy) if name == "id" else changed.get(name, runs.c[name]) for name in names]
-    statement = (sqlite_insert if connection.dialect_name == "sqlite" else postgresql_insert)(runs)
     rows = select(*columns).where(runs.c.id == run_id)
-    return connection.execute(statement.from_select(names, rows).on_conflict_do_nothing()).rowcount == 1
+    copied = insert_into(connection, runs).from_select(names, rows).on_conflict_do_nothing()
+    return connection.execute(copied).rowcount == 1
 
 
 def _carry(connection: Connection, run_id: str, received: Received, now: int) -> None:

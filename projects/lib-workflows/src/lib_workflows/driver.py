@@ -40,6 +40,7 @@ from lib_workflows.operation import (
     RunStep,
     RunTransaction,
     RunUndo,
+    Sleep,
     TimeoutScope,
 )
 
@@ -67,6 +68,8 @@ class Pending:
     cancelling: Cancelled | None = None
     answered: bool = False  # a message has been taken for it
     look_again: bool = False  # an event may have passed it by
+    is_late: bool = False  # its time is over, and it still looks
+    looked_until: int = -1  # up to where in the log nothing was found; before it has looked, nowhere
 
 
 @dataclass(slots=True, eq=False)
@@ -169,6 +172,13 @@ class Driver:
         else:
             self._ready.append((pending.branch, outcome.value, outcome.error))
         self._run()
+
+    def begin_again(self, at: int) -> None:
+        """Tell that the run was retried at `at`: what it waits for has its whole time again; a sleep goes on."""
+        self.now = max(self.now, at)
+        for pending in self.pending.values():
+            if type(pending.operation) is not Sleep:
+                pending.begun_at = self.now
 
     def cancel(self, reason: str, at: int) -> None:
         """Throw `Cancelled` into the workflow; while it is being undone that changes nothing."""

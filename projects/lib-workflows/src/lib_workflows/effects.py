@@ -1,8 +1,9 @@
 """How each kind of operation is begun, stopped and forgotten: the table of what a workflow can ask for."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lib_events.database import DatabaseError
@@ -133,8 +134,6 @@ def begin_child(executor: "Executor", pending: Pending) -> None:
     elif executor.run.depth >= DEEPEST:
         executor.complete(failed(pending, ChildrenTooDeep(operation.name, DEEPEST)))
     else:
-        # What led to the child goes ahead of it: a replay must ask for the same child.
-        executor.ledger.flush()
         executor.home.start_child(
             executor, pending.path, operation.workflow, operation.workflow.encode_input(operation.args)
         )
@@ -148,9 +147,15 @@ def child_ended(executor: "Executor", operation: str, child: Child) -> None:
         return
     status = "completed" if child.status == "completed" else "failed"
     row = bare_row(pending, status, output=child.output, error=child.error)
-    executor.complete(
-        Completion(pending, outcome_of(pending.operation, row), status=status, output=child.output, error=child.error)
-    )
+    try:
+        outcome = outcome_of(pending.operation, row)
+    except Exception as error:  # noqa: BLE001 - a result that cannot be read fails the operation, as a step's does
+        completion = failed(pending, error)
+        # The child has done what it does: only what it gave is not known.
+        completion.outcome.effect, completion.meta = "unknown", encode_json({"ran": True})
+        executor.complete(completion)
+        return
+    executor.complete(Completion(pending, outcome, status=status, output=child.output, error=child.error))
 
 
 # What ends at once
@@ -162,10 +167,10 @@ def begin_start(executor: "Executor", pending: Pending) -> None:
     assert isinstance(operation, StartRun)  # noqa: S101 - the table says so
     payload = operation.workflow.encode_input(operation.args)
     start = executor.home.start_apart(executor, pending.path, operation.workflow, payload)
-    executor.ledger.tell(start.event)
     completion = completed(pending, start.run_id, encode_json(start.run_id))
     completion.input = payload
     completion.writes = (start.write,)
+    completion.on_delivery = partial(executor.ledger.tell, start.event)
     executor.complete(completion)
     executor.home.queued(executor)
 
@@ -174,16 +179,20 @@ def begin_tags(executor: "Executor", pending: Pending) -> None:
     """Change the run's row with the row."""
     operation = pending.operation
     assert isinstance(operation, SetTags)  # noqa: S101 - the table says so
+    completion = completed(pending, None)
+    completion.on_delivery = partial(_set_tags, executor, completion, operation.tags)
+    executor.complete(completion)
+
+
+def _set_tags(executor: "Executor", completion: Completion, tags: Mapping[str, str | None]) -> None:
     before = executor.run.tags
     try:
-        executor.set_tags(operation.tags)
+        executor.set_tags(tags)
     except TagsInvalid as error:
-        executor.complete(failed(pending, error))
+        refused = failed(completion.pending, error)
+        completion.outcome, completion.status, completion.error = refused.outcome, refused.status, refused.error
         return
-    completion = completed(pending, None)
-    completion.input = encode_json(operation.tags)
-    completion.meta = encode_json({"before": before})
-    executor.complete(completion)
+    completion.input, completion.meta = encode_json(tags), encode_json({"before": before})
 
 
 def begin_publish(executor: "Executor", pending: Pending) -> None:
@@ -192,9 +201,10 @@ def begin_publish(executor: "Executor", pending: Pending) -> None:
     assert isinstance(operation, Publish)  # noqa: S101 - the table says so
     event, life = operation.event, executor.stored.life
     # After a retry this may be said again, and then it is another event.
-    executor.ledger.tell(replace(event, id=named_in_life(event.id, life)) if life else event)
+    said = replace(event, id=named_in_life(event.id, life)) if life else event
     completion = completed(pending, None)
     completion.input = encode_json(event.data)
+    completion.on_delivery = partial(executor.ledger.tell, said)
     executor.complete(completion)
 
 
@@ -216,7 +226,9 @@ def begin_reply(executor: "Executor", pending: Pending) -> None:
     assert isinstance(operation, Reply)  # noqa: S101 - the table says so
     status = "rejected" if operation.rejected else "completed"
     completion = completed(pending, None)
-    completion.writes = (Write(ANSWER_UPDATE, (status, operation.text, executor.clock_micros(), operation.update_id)),)
+    # A fork has been told of updates of the run it was made of: they are not its own to answer.
+    row = (status, operation.text, executor.clock_micros(), operation.update_id, executor.run.id)
+    completion.writes = (Write(ANSWER_UPDATE, row),)
     executor.complete(completion)
     executor.home.answered(executor, operation.update_id)
 

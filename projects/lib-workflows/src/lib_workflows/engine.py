@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lib_events.clock import Clock, SystemClock
+from lib_events.committer import settled
 from lib_events.database import Database, Fenced, open_database
 from lib_events.event import Cause, current_cause
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
@@ -19,16 +20,20 @@ from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
 from lib_workflows import commands
 from lib_workflows.commands import OnConflict, StartRequest, new_run
-from lib_workflows.durations import check_moment, check_seconds
+from lib_workflows.delegation import TokenSource
+from lib_workflows.durations import check_moment, check_optional_seconds, check_seconds
 from lib_workflows.errors import DefinitionError, EngineStopped
 from lib_workflows.identifiers import time_ordered_id
 from lib_workflows.limits import Limits
 from lib_workflows.loop_watch import LoopWatch
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
+from lib_workflows.queries import RunView, view_of_new
+from lib_workflows.queues import Queues
 from lib_workflows.residence import AnyWorkflow, OnProgress, Residence
 from lib_workflows.retention import RetentionPolicy, RunRetention
 from lib_workflows.run_handle import RunHandle
+from lib_workflows.run_record import RunRecord
 from lib_workflows.schedule_commands import declare_schedules
 from lib_workflows.scheduler import Scheduler
 from lib_workflows.schedules import Schedules
@@ -48,7 +53,8 @@ class Engine:
     With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work. With `queues` it
     works on the runs of these queues only, with `tags` also on those of workflows that require them.
     `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
-    Without a `retention` policy runs are kept for ever.
+    Without a `retention` policy runs are kept for ever. `tokens` is asked for the access tokens with which steps act
+    for the person who started their run.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class Engine:
         tags: Collection[str] = (),
         lease_seconds: float = LEASE_SECONDS,
         retention: RetentionPolicy | None = None,
+        tokens: TokenSource | None = None,
     ) -> None:
         self.database = database
         self.registry = registry
@@ -79,9 +86,11 @@ class Engine:
             queues=queues,
             tags=check_worker_tags(tags, "tags of a worker"),
             on_progress=on_progress,
+            tokens=tokens,
         )
         self.results = self.residence.results
         self.schedules = Schedules(database, registry, clock=self.clock)
+        self.queues = Queues(database, registry, clock=self.clock, on_change=self.residence.arrivals.learn_limits)
         self._works = works
         self._retention = retention
         self._is_open = False
@@ -111,7 +120,9 @@ class Engine:
         """Begin: take over what an earlier life left, and work."""
         await self.database.transact(declare_triggers, self.registry.newest())
         await self.database.transact(declare_schedules, self.registry.newest(), self.clock.micros())
+        await self.queues.declare(self.registry.newest())
         if self._works:
+            await self.residence.arrivals.learn_limits()
             await self._worker.begin(self.residence.fenced)
             self.residence.is_open = True
             watch = LoopWatch(blocked_seconds=self._limits.blocked_seconds)
@@ -179,11 +190,15 @@ class Engine:
         principal: Principal | None = None,
         idempotency_key: str | None = None,
         on_conflict: OnConflict = "same",
+        debounce: str | None = None,
+        debounce_limit: timedelta | None = None,
     ) -> RunHandle[R]:
         """Start a run; durable when this returns.
 
         The same id (or idempotency key of the principal), workflow and input is the same run, else `RunConflict`;
         with `on_conflict="existing"` the input may differ, with "fail" any run of that id is a conflict.
+        Starts of the principal with the same workflow and `debounce` key are one run until it begins: `delay` after the
+        last of them and with its input, but no later than `debounce_limit` after the first.
         """
         request = self.request(
             workflow,
@@ -197,6 +212,8 @@ class Engine:
             principal=principal,
             idempotency_key=idempotency_key,
             on_conflict=on_conflict,
+            debounce=debounce,
+            debounce_limit=debounce_limit,
         )
         run_id = await self.submit(request)
         return RunHandle(self, run_id, workflow)
@@ -224,16 +241,22 @@ class Engine:
         idempotency_key: str | None = None,
         cause: Cause | None = None,
         on_conflict: OnConflict = "same",
+        debounce: str | None = None,
+        debounce_limit: timedelta | None = None,
     ) -> StartRequest:
         """Everything about a run to start; `payload` is the input as checked JSON text."""
         self.residence.check_known(workflow)
-        now = self.clock.micros()
-        for what, name in (("id of a run", id), ("queue", queue), ("idempotency_key", idempotency_key)):
+        given = {"id of a run": id, "queue": queue, "idempotency_key": idempotency_key, "debounce": debounce}
+        for what, name in given.items():
             if name is not None:
                 check_name(name, what)
         if not LOWEST_PRIORITY <= priority <= -LOWEST_PRIORITY:
             raise DefinitionError(f"priority must be {LOWEST_PRIORITY} to {-LOWEST_PRIORITY}, got {priority}")
+        now = self.clock.micros()
         delay_seconds = check_seconds(delay, "delay") if delay is not None else 0.0
+        limit_seconds = check_optional_seconds(debounce_limit, "debounce_limit")
+        if debounce is not None and (not delay_seconds or id is not None or idempotency_key is not None):
+            raise DefinitionError("debounce must be given with a delay, and neither with an id nor an idempotency_key")
         return StartRequest(
             workflow=workflow.name,
             version=workflow.version,
@@ -243,16 +266,19 @@ class Engine:
             priority=priority,
             run_at=now + round(delay_seconds * 1e6) if delay_seconds else None,
             deadline_at=check_moment(deadline, "deadline") if deadline is not None else None,
-            tags=check_tags(tags or {}),
+            tags=check_tags(tags) if tags else {},
             principal=principal,
             idempotency_key=idempotency_key,
             cause=cause or current_cause.get(),
+            queue_key=workflow.key_in(queue or workflow.queue, payload),
+            debounce_key=debounce,
+            debounce_until=now + round(limit_seconds * 1e6) if limit_seconds is not None else None,
             on_conflict=on_conflict,
         )
 
     async def submit(self, request: StartRequest) -> str:
         """Start the run of a request and return its id; raises `RunConflict`."""
-        if request.id is None and request.idempotency_key is None:
+        if request.is_plain:
             return (await self.submit_many([request]))[0]
         self._check_open()
         # A caller that is cancelled meanwhile must not leave a run behind that is durable, and in nobody's memory.
@@ -281,22 +307,36 @@ class Engine:
 
     async def submit_many(self, requests: Sequence[StartRequest]) -> list[str]:
         """Start runs with new ids, all in one commit."""
+        return [run.id for run in await self._insert(self._new_runs(requests))]
+
+    async def start_new(self, requests: Sequence[StartRequest]) -> list[RunView]:
+        """The same; returns each run as it began, as in a list: it is not read, and goes on meanwhile."""
+        runs = self._new_runs(requests)
+        began = [view_of_new(run) for run in runs]
+        inserted = await self._insert(runs)
+        return began if inserted is runs else [view_of_new(run) for run in inserted]
+
+    def _new_runs(self, requests: Sequence[StartRequest]) -> list[RunRecord]:
         self._check_open()
-        if not requests:
-            return []
-        now, residence = self.clock.micros(), self.residence
-        owner = self._worker.owner
-        runs = [new_run(request, now, owner if residence.can_run(request) else None) for request in requests]
+        now, owner, can_run = self.clock.micros(), self._worker.owner, self.residence.can_run
+        return [new_run(request, now, owner if can_run(request) else None) for request in requests]
+
+    async def _insert(self, runs: list[RunRecord]) -> list[RunRecord]:
+        """Insert new runs; returns them as they are inserted."""
+        if not runs:
+            return runs
+        residence, owner = self.residence, self._worker.owner
         try:
-            await asyncio.shield(residence.start(runs))
+            await settled(residence.start(runs))
         except Fenced:
             # This worker was taken for dead: the runs are for whoever lives.
             residence.fenced(owner)
+            now = self.clock.micros()
             runs = [replace(run, owner=None, status="queued", wake_at=now, started_at=None) for run in runs]
             await residence.start(runs)
         if None in [run.owner for run in runs]:
             await self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC))
-        return [run.id for run in runs]
+        return runs
 
     def handle[R](self, run_id: str, workflow: Workflow[*tuple[Any, ...], R] | None = None) -> RunHandle[R]:
         """A handle on a run that exists."""

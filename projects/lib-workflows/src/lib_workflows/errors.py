@@ -177,6 +177,27 @@ class NonRetryable(WorkflowsError):
     """Raised inside a step whose further attempts would fail too: it is not retried and ends as `StepFailed`."""
 
 
+type Refusal = Literal["undeclared", "unsupported", "none", "expired", "withdrawn", "person", "scope"]
+
+
+class DelegationRefused(NonRetryable):
+    """A step gets no access token for the person who started its run, and asking again would not help.
+
+    `reason`: the workflow does not declare it (`undeclared`); the engine has no source of tokens (`unsupported`); the
+    run has nobody to act for, or was not given anything (`none`); it was for a time that is over (`expired`); the
+    person or an administrator took it back (`withdrawn`); the person cannot sign in any more (`person`); the service no
+    longer lets it be done (`scope`).
+    """
+
+    def __init__(self, reason: Refusal, text: str) -> None:
+        super().__init__(text)
+        self.reason: Refusal = reason
+
+
+class TokensUnavailable(WorkflowsError):
+    """A step gets no access token now; a later attempt may get one."""
+
+
 class StepProcessDied(WorkflowsError):
     """The process of a `process=True` step ended by itself: it crashed, or the system killed it for its memory."""
 
@@ -288,6 +309,26 @@ class LifeOver(WorkflowsError):
 
 class EngineStopped(WorkflowsError):
     """The engine was asked for work while it is not running."""
+
+
+class QueueInvalid(DefinitionError):
+    """A limit of a queue makes no sense; `field` names it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} of a queue {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class QueueDeclared(WorkflowsError):
+    """The limits of the queue are declared in code, and are for the code to say."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"limits of queue {name} must be changed where they are declared, in the code of a workflow; here it can "
+            "be paused and resumed"
+        )
+        self.name = name
 
 
 class ScheduleInvalid(WorkflowsError, ValueError):

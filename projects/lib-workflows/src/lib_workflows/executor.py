@@ -7,9 +7,10 @@ first and is delivered to the workflow then, in one go: the order of rows is the
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from lib_events.database import Database
@@ -18,11 +19,13 @@ from lib_events.statement import Fence, Write
 from lib_workflows import effects, ending, event_effects, wait_effects
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import decode_json, encode_json
-from lib_workflows.completion import CancelRequest, Completion
+from lib_workflows.completion import CancelRequest, Completion, stopped
 from lib_workflows.context import Context, RunInfo
 from lib_workflows.continuation import carried
+from lib_workflows.delegation import TokenSource
 from lib_workflows.driver import Driver
 from lib_workflows.errors import Nondeterministic
+from lib_workflows.event_looks import EventLooks
 from lib_workflows.forgotten import close_forgotten
 from lib_workflows.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
 from lib_workflows.ledger import Ledger
@@ -58,9 +61,11 @@ class Home(Protocol):
     """What an executor needs of the engine it lives in."""
 
     database: Database
+    event_looks: EventLooks
     logs: RunLogs
     timers: Timers
     places: StepPlaces
+    tokens: TokenSource | None
     is_draining: bool
 
     @property
@@ -105,7 +110,8 @@ class Executor:
     deadlines: dict[str, Timer] = field(default_factory=dict)  # by operation; the run's own under RUN_DEADLINE
     lingering: dict[str, Attempt] = field(default_factory=dict)  # threads that do not stop
     mailbox: list[Message] = field(default_factory=list)
-    received: dict[tuple[str, str], int] = field(default_factory=dict)  # (type, match) -> position of the last event
+    received: dict[tuple[str, str], int] = field(default_factory=dict)  # (type, match) -> up to where all have come
+    waited: set[tuple[str, str]] = field(default_factory=set)  # those of them that this life has waited for
     replayed: frozenset[str] = frozenset()  # operations that may have begun in an earlier life
     transaction: str | None = None  # the operation whose transaction is under way
     transactions: list[Callable[[], None]] = field(default_factory=list)  # those that wait for it
@@ -126,6 +132,7 @@ class Executor:
     _inbox: list[Completion | CancelRequest] = field(default_factory=list)
     _in_turn: bool = False
     _row_is_stale: bool = False
+    _waits: frozenset[tuple[str, str]] | None = None  # those that were told of last
     _on_left: Callable[[], None] | None = None
     attempts: dict[str, Attempted] = field(init=False)  # operation -> its last attempt that failed
     progress: dict[str, str] = field(init=False)  # operation -> its last heartbeat that was kept
@@ -144,16 +151,19 @@ class Executor:
         self.attempts, self.progress, self.children = stored.attempts, stored.progress, stored.children
         self.log = self.home.logs.of_run(run.id, stored.log_lines)
         self._tags_at_start = tags_at_start(run, stored.history)
-        context = Context(self, self.workflow.encode_input)
         surroundings = copy_context()
         surroundings.run(place_in_run.set, Place(self.log))
         self.driver = Driver(
             run.id + run.scope,
-            lambda: self.workflow.function(context, *self.workflow.decode_input(run.input)),
+            self._call_workflow,
             self.workflow.signature.result.encode,
             context=surroundings,
         )
         self.ledger = Ledger(self.home.database, self.fence, self)
+
+    def _call_workflow(self) -> Coroutine[Any, Any, Any]:
+        workflow = self.workflow
+        return workflow.function(Context(self, workflow.encode_input), *workflow.decode_input(self.run.input))
 
     # The context's conductor
 
@@ -213,7 +223,8 @@ class Executor:
         self.log.is_replaying = comes_back(rows) or (resumed and self.stored.log_lines > 0)
         try:
             begun_at = run.started_at or run.created_at
-            replay(self.driver, rows, run_id=run.id, begun_at=begun_at, resumed=resumed)
+            retries = self.stored.retries
+            replay(self.driver, rows, run_id=run.id, begun_at=begun_at, resumed=resumed, retries=retries)
         except Nondeterministic as error:
             ending.park(self, error)
             return
@@ -279,7 +290,12 @@ class Executor:
 
     def arm(self, operation: str, at: int, callback: Callable[[], None]) -> None:
         """Call `callback` at `at`, while the operation is what the run waits for."""
-        self.deadlines[operation] = self.home.timers.add(at, callback)
+        self.deadlines[operation] = self.home.timers.add(at, partial(self._due, callback))
+
+    def _due(self, callback: Callable[[], None]) -> None:
+        # One that leaves begins nothing any more: whoever takes it next finds that the time has come.
+        if not self.is_leaving:
+            callback()
 
     def disarm(self, operation: str) -> None:
         """The operation waits for no time any more."""
@@ -339,10 +355,17 @@ class Executor:
         self._inbox.append(completion)
         self.turn()
 
-    def child_ended(self, operation: str, child: Child) -> None:
-        """The child of an operation has ended."""
-        if not self.ended:
-            effects.child_ended(self, operation, child)
+    def children_ended(self, children: Iterable[tuple[str, Child]]) -> None:
+        """Children have ended, each of the operation beside it: heard in one turn."""
+        if self.ended:
+            return
+        self._in_turn = True
+        try:
+            for operation, child in children:
+                effects.child_ended(self, operation, child)
+        finally:
+            self._in_turn = False
+        self.turn()
 
     def when_durable(self, effect: Callable[[], None]) -> None:
         """Do `effect` as soon as everything decided before it is on disk."""
@@ -368,6 +391,8 @@ class Executor:
             while self._do_next():
                 was_busy = True
             if self.driver.outcome is not None:
+                # A row that is written before the end must not say that it waits: after a crash nothing would wake it.
+                self.is_at_rest, self.status = False, self._status_at_work()
                 ending.finish(self, self.driver.outcome)
             else:
                 self._settle(was_busy=was_busy)
@@ -420,7 +445,11 @@ class Executor:
             return
         now = self.clock_micros()
         self.disarm(pending.path)
+        if completion.on_delivery is not None:
+            completion.on_delivery()
         if completion.position is None:
+            if pending.cancelling is not None and completion.status == "failed":
+                completion.meta = stopped(completion.meta)
             self.position += 1
             self.ledger.add(Write(APPEND_HISTORY, self.row_of(completion, self.position, now)))
         for write in completion.writes:
@@ -451,19 +480,14 @@ class Executor:
         )
 
     def _tell_end(self, completion: Completion, now: int) -> None:
-        operation = completion.pending.operation
-        data = {
-            "operation": completion.pending.path,
-            "kind": operation.kind,
-            "name": operation.name,
-            "attempt": completion.attempt,
-        }
+        pending, attempt = completion.pending, completion.attempt
         if completion.status == "completed":
-            self.ledger.tell(self.teller.tell(STEP_COMPLETED, now, **data))
+            told = self.teller.tell_step(STEP_COMPLETED, now, pending.operation, pending.path, attempt)
         else:
             error = completion.outcome.error
-            told = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
-            self.ledger.tell(self.teller.tell(STEP_FAILED, now, **data, error=told))
+            about = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
+            told = self.teller.tell_step(STEP_FAILED, now, pending.operation, pending.path, attempt, error=about)
+        self.ledger.tell(told)
 
     def _cancel(self, request: CancelRequest) -> None:
         if request.message is not None:
@@ -519,19 +543,29 @@ class Executor:
 
     def _settle(self, *, was_busy: bool) -> None:
         """At the end of a turn: say in the row, where it does not yet, whether it works or rests, and for what."""
-        before, now = self.status, self.clock_micros()
+        before = self.status
         if self.running or self._gated or self.transactions or self._inbox:
             self.status = self._status_at_work()
             if self.is_at_rest or self._row_is_stale:
                 self.is_at_rest = False
-                self._row_is_due(self.teller.tell(RUN_RESUMED, now) if before == "waiting" else None)
+                resumed = self.teller.tell(RUN_RESUMED, self.clock_micros()) if before == "waiting" else None
+                self._row_is_due(resumed)
         elif was_busy or self._row_is_stale or not self.is_at_rest:
             self.is_at_rest = True
             self.status = "cancelling" if self.is_cancelled else "waiting"
-            if before == self.status or self.is_cancelled:
+            waits_before, self._waits = self._waits, self._few_waits()
+            if self.is_cancelled or (before == self.status and self._waits in (waits_before, None)):
                 self._row_is_due()
             else:
-                self._row_is_due(self.teller.tell(RUN_WAITING, now, waiting_for=wait_effects.waiting_for(self)))
+                waiting_for = wait_effects.waiting_for(self)
+                self._row_is_due(self.teller.tell(RUN_WAITING, self.clock_micros(), waiting_for=waiting_for))
+
+    def _few_waits(self) -> frozenset[tuple[str, str]] | None:
+        """What it waits for; of many waits None: nobody follows each of them."""
+        pending = self.driver.pending
+        if len(pending) > FEW:
+            return None
+        return frozenset((each.operation.kind, each.operation.name) for each in pending.values())
 
     def _row_is_due(self, event: EncodedEvent | None = None) -> None:
         self._row_is_stale = False

@@ -65,6 +65,11 @@ def guarded() -> Iterator[None]:
         set_loop(loop)
 
 
+def is_guarded() -> bool:
+    """Whether a workflow is being driven, on this thread, this very moment."""
+    return get_loop() is GUARD
+
+
 def refused_await(asked: object, awaitable: object) -> DeterminismError:
     """The error for a workflow that awaited something that is no operation of its context."""
     instead = INSTEAD["sleep"] if asked is None else ANYTHING_ELSE

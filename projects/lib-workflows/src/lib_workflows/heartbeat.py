@@ -33,6 +33,8 @@ class Heart:
         if self.attempt is not None:
             self.attempt.hear()
         text = encode_given(progress, f"progress of step {run.name}") if progress is not None else None
+        if run.tokens is not None:
+            run.tokens.check(text, "its progress")
         detail = {"operation": run.operation, "step": run.name, "progress": progress}
         self._executor.home.report_progress(run.run_id, None, "", detail)
         if text is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from lib_workflows.codec import Signature, decode_json
@@ -28,7 +29,7 @@ from lib_workflows.operation import (
     WaitSignal,
     WaitUpdate,
 )
-from lib_workflows.run_record import RECEIVED_KIND, UNDOING_KIND, RunRecord
+from lib_workflows.run_record import RECEIVED_KIND, RETRY_KIND, UNDOING_KIND, RunRecord
 from lib_workflows.statements import HistoryRow
 
 CANCEL_OPERATION = "cancel"
@@ -47,9 +48,16 @@ def outcome_of(operation: Operation[Any], row: HistoryRow) -> Outcome:
     if row.status == "completed":
         return Outcome(_value_of(operation, row))
     if row.status == "cancelled":
-        ran = decode_json(row.meta or "{}").get("ran", True)
-        return Outcome(error=Cancelled(), effect="unknown" if ran else "no")
-    return failure_of(operation, decode_record(row.error or "{}"), row.attempt)
+        return Outcome(error=Cancelled(), effect="unknown" if _ran(row, default=True) else "no")
+    outcome = failure_of(operation, decode_record(row.error or "{}"), row.attempt)
+    if isinstance(operation, RunChild) and _ran(row, default=False):
+        outcome.effect = "unknown"
+    return outcome
+
+
+def _ran(row: HistoryRow, *, default: bool) -> bool:
+    """Whether an operation that gave nothing may have had its effect."""
+    return default if row.meta is None else bool(decode_json(row.meta).get("ran", default))
 
 
 def failure_of(operation: Operation[Any], record: ErrorRecord, attempts: int) -> Outcome:
@@ -63,7 +71,7 @@ def failure_of(operation: Operation[Any], record: ErrorRecord, attempts: int) ->
         # It was rolled back: whatever it raised is a result.
         return Outcome(error=rebuild_loaded(record) or StepFailed(operation.name, attempts, record), effect="no")
     if isinstance(operation, RunChild):
-        # It undid itself what it had done.
+        # It undid itself what it had done; one that completed and gave what cannot be read did not, see `outcome_of`.
         return Outcome(error=run_error(operation.name, record), effect="no")
     if record.type == "WaitTimeout":
         return Outcome(error=WaitTimeout(f"{operation.kind} {operation.name}"))
@@ -107,18 +115,29 @@ def _value_of(operation: Operation[Any], row: HistoryRow) -> Any:  # noqa: PLR09
 
 def comes_back(rows: Sequence[HistoryRow]) -> bool:
     """Whether these rows tell of something the run has done, not only of what it has carried from an earlier life."""
-    return any(row.kind != RECEIVED_KIND for row in rows)
+    return bool(rows) and any(row.kind != RECEIVED_KIND for row in rows)
 
 
-def replay(driver: Driver, rows: Sequence[HistoryRow], *, run_id: str, begun_at: int, resumed: bool) -> None:
+def replay(
+    driver: Driver,
+    rows: Sequence[HistoryRow],
+    *,
+    run_id: str,
+    begun_at: int,
+    resumed: bool,
+    retries: Sequence[HistoryRow] = (),
+) -> None:
     """Begin a driver and deliver `rows` in order; raises `Nondeterministic` where it asks otherwise.
 
-    `resumed`: an earlier life of the run may have come further than its rows tell.
+    `resumed`: an earlier life of the run may have come further than its rows tell. `retries`: where it was retried.
     """
     driver.patches = {row.name: True for row in rows if row.kind == "patch"}
     driver.is_replaying = resumed or comes_back(rows)
     driver.begin(begun_at)
-    for row in rows:
+    for row in sorted([*rows, *retries], key=attrgetter("position")) if retries else rows:
+        if row.kind == RETRY_KIND:
+            driver.begin_again(row.ended_at)
+            continue
         if row.kind in MARKS:
             continue
         if row.kind == "cancel":

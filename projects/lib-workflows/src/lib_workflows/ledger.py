@@ -9,12 +9,15 @@ newest state (one group commit must not hold two versions of a row).
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from lib_events.database import CommitFailed, CommitQueueFull, Database
 from lib_events.event import EncodedEvent, Recordable
 from lib_events.statement import Fence, Write
 from lib_workflows.statements import UPDATE_RUN
+
+type OnItsWay = Callable[[asyncio.Future[None]], None]
 
 
 class Holder(Protocol):
@@ -41,8 +44,8 @@ class Ledger:
     """Gathers the rows and events of one run and hands them to the group commit."""
 
     __slots__ = (
-        "_database", "_events", "_fence", "_holder", "_last", "_row_ends", "_row_events", "_row_is_due",
-        "_row_on_its_way", "_writes",
+        "_database", "_events", "_fence", "_holder", "_last", "_on_their_way", "_row_ends", "_row_events",
+        "_row_is_due", "_row_on_its_way", "_writes",
     )  # fmt: skip
 
     def __init__(self, database: Database, fence: Fence | None, holder: Holder) -> None:
@@ -51,6 +54,7 @@ class Ledger:
         self._holder: Holder | None = holder
         self._writes: list[Write] = []
         self._events: list[Recordable] = []
+        self._on_their_way: list[OnItsWay] = []  # who wants to know the commit of what they added
         self._last: asyncio.Future[None] | None = None
         self._row_on_its_way: asyncio.Future[None] | None = None
         self._row_is_due = False
@@ -71,9 +75,11 @@ class Ledger:
         """Let go of the run: nothing of it is saved or heard any more."""
         self._holder = None
 
-    def add(self, write: Write) -> None:
-        """Save a row with the next flush."""
+    def add(self, write: Write, on_its_way: OnItsWay | None = None) -> None:
+        """Save a row with the next flush, which then calls `on_its_way` with the commit that it is in."""
         self._writes.append(write)
+        if on_its_way is not None:
+            self._on_their_way.append(on_its_way)
 
     def tell(self, event: Recordable) -> None:
         """Append an event with the next flush; nothing waits for it."""
@@ -117,6 +123,10 @@ class Ledger:
         saving.add_done_callback(self._saved)
         if sends_row and self._row_ends:
             self._holder.on_ended(saving)
+        if self._on_their_way:
+            on_their_way, self._on_their_way = self._on_their_way, []
+            for is_on_its_way in on_their_way:
+                is_on_its_way(saving)
 
     def _hand_over(self, writes: list[Write], events: list[Recordable]) -> asyncio.Future[None]:
         if self._last is not None and self._last.done() and self._last.exception() is not None:

@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from lib_events.clock import to_datetime
 from lib_events.event import JSON_DATA, SPEC_VERSION, Cause, EncodedEvent, EventType
 from lib_workflows.identifiers import event_id
+from lib_workflows.operation import Operation
 
 
 class RunEvent(BaseModel):
@@ -164,19 +165,32 @@ class Teller:
     __slots__ = ("_about", "_correlation", "_envelope", "_run_id", "_source", "_subject", "_workflow")
 
     def __init__(self, run: Told, source: str) -> None:
-        self._run_id = run.id
-        self._subject = to_json(run.id).decode()
+        run_id = self._run_id = run.id
+        subject = self._subject = to_json(run_id).decode()
         self._workflow = run.workflow
         self._source = source
-        self._correlation = run.correlation_id or run.id
-        cause = Cause(self._correlation, run.causation_id, run.principal, run.traceparent)
-        envelope = {"specversion": SPEC_VERSION, "source": source, "datacontenttype": JSON_DATA} | cause.extensions()
-        self._envelope = to_json(envelope)[:-1].decode()
-        self._about = to_json({"run": run.id, "workflow": run.workflow, "version": run.version})[1:-1].decode()
+        correlation = self._correlation = run.correlation_id or run_id
+        correlated = subject if correlation == run_id else to_json(correlation).decode()
+        self._envelope = f'{_envelope(source)},"correlationid":{correlated}'
+        if run.causation_id or run.principal or run.traceparent:
+            cause = Cause(None, run.causation_id, run.principal, run.traceparent)
+            self._envelope += f",{to_json(cause.extensions())[1:-1].decode()}"
+        self._about = f'"run":{subject},"workflow":{_quoted(run.workflow)},"version":{run.version}'
 
     def tell(self, event_type: EventType[Any], at: int, **data: Any) -> EncodedEvent:
         """Make an event about the run."""
         more = f"{self._about},{to_json(data)[1:-1].decode()}" if data else self._about
+        return self._event(event_type, at, self._run_id, self._subject, more)
+
+    def tell_step(
+        self, event_type: EventType[Any], at: int, operation: Operation[Any], path: str, attempt: int, **data: Any
+    ) -> EncodedEvent:
+        """Make an event about a step, transaction, child or undo of the run."""
+        # Paths and kinds are our own words: nothing in them need be escaped.
+        kind, name = operation.kind, _quoted(operation.name)
+        more = f'{self._about},"operation":"{path}","kind":"{kind}","name":{name},"attempt":{attempt}'
+        if data:
+            more = f"{more},{to_json(data)[1:-1].decode()}"
         return self._event(event_type, at, self._run_id, self._subject, more)
 
     def tell_approval(self, event_type: EventType[Any], at: int, approval: str, **data: Any) -> EncodedEvent:
@@ -189,6 +203,17 @@ class Teller:
         own = f'"id":"{event}","type":"{name}","time":"{time_text(at)}","subject":{encoded}'
         body = f'{self._envelope},{own},"data":{{{members}}}}}'.encode()
         return EncodedEvent(event, self._source, name, subject, at, self._correlation, body, event_type.packed)
+
+
+@lru_cache(maxsize=64)
+def _envelope(source: str) -> str:
+    attributes = {"specversion": SPEC_VERSION, "source": source, "datacontenttype": JSON_DATA}
+    return to_json(attributes)[:-1].decode()
+
+
+@lru_cache(maxsize=4_096)
+def _quoted(name: str) -> str:
+    return to_json(name).decode()
 
 
 @lru_cache(maxsize=64)

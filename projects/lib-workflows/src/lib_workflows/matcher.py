@@ -4,29 +4,29 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import delete, insert, select, text, union, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import delete, insert, select, text, update
 
 from lib_events.clock import SystemClock
-from lib_events.database import Connection, Database
+from lib_events.database import Connection, Database, insert_into
 from lib_events.event_log import PLACED_TOPIC, head
 from lib_events.lifecycle import Loop
 from lib_events.tables import subscription_cursors
-from lib_workflows.event_waits import BATCH, MATCHER, WAITS_TOPIC, events_of_types, lock_matcher, match_event
-from lib_workflows.tables import event_waits, triggers
+from lib_workflows.event_matching import match_events, wanted
+from lib_workflows.event_waits import BATCH, MATCHER, WAITED_TYPES, WAITS_TOPIC, events_of_types, lock_matcher
+from lib_workflows.tables import triggers
 from lib_workflows.workflow import Workflow
 
 POLL_SECONDS = 5.0
-LOOK = text("""
+LOOK = text(f"""
+    WITH RECURSIVE {WAITED_TYPES}
     SELECT EXISTS (SELECT 1 FROM triggers) AS triggered, EXISTS (SELECT 1 FROM event_waits) AS waited, EXISTS (
         SELECT 1 FROM events
-        WHERE type IN (SELECT event_type FROM triggers UNION SELECT type FROM event_waits)
+        WHERE type IN (SELECT event_type FROM triggers UNION SELECT type FROM waited)
             AND last_position > (SELECT position FROM subscription_cursors WHERE durable = :durable)
     ) AS came, (SELECT placed_position FROM event_log_state) - (
         SELECT position FROM subscription_cursors WHERE durable = :durable
     ) AS behind
-""")
+""")  # noqa: S608 - our own words
 SKIP_LIMIT = 50_000  # positions nobody waits for, after which the cursor moves anyway: it holds the log's pruning back
 
 
@@ -82,6 +82,7 @@ def declare_triggers(connection: Connection, workflows: Iterable[Workflow[*tuple
         known = set(connection.scalars(select(triggers.c.event_type).where(mine)))
         connection.execute(delete(triggers).where(mine, triggers.c.event_type.not_in(wanted)))
         settings = {"version": workflow.version, "queue": workflow.queue, "takes_input": workflow.takes_input}
+        settings["queue_key"] = workflow.queue_key
         connection.execute(update(triggers).where(mine).values(**settings))
         for name in wanted - known:
             row = {"event_type": name, "workflow": workflow.name, "after_position": position}
@@ -89,14 +90,8 @@ def declare_triggers(connection: Connection, workflows: Iterable[Workflow[*tuple
 
 
 def _make_cursor(connection: Connection) -> None:
-    dialect_insert = sqlite_insert if connection.dialect_name == "sqlite" else postgresql_insert
     row = {"durable": MATCHER, "position": head(connection).position, "updated_at": SystemClock().micros()}
-    connection.execute(dialect_insert(subscription_cursors).values(**row).on_conflict_do_nothing())
-
-
-def _wanted_types(connection: Connection) -> list[str]:
-    waited = select(event_waits.c.type).distinct()
-    return list(connection.scalars(union(waited, select(triggers.c.event_type))))
+    connection.execute(insert_into(connection, subscription_cursors).values(**row).on_conflict_do_nothing())
 
 
 def what_to_match(connection: Connection) -> Work:
@@ -111,9 +106,10 @@ def match_batch(connection: Connection) -> None:
     """Match the next events and move the cursor behind them: one transaction."""
     after = lock_matcher(connection)
     reached = head(connection).position
-    found = list(events_of_types(connection, _wanted_types(connection), after, reached, BATCH))
-    for position, event in found:
-        match_event(connection, event, position)
+    what = wanted(connection)
+    found = list(events_of_types(connection, what.types, after, reached, BATCH))
+    if found and not match_events(connection, found, what):
+        return  # there is more to do before the cursor may move
     if len(found) == BATCH:
         reached = found[-1][0]
     connection.execute(

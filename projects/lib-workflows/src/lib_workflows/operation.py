@@ -4,6 +4,7 @@ Leaf operations end by a row of the history; `Gather`, `Race` and the two halves
 the branches of the workflow.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from lib_workflows.messages import Signal, Update
     from lib_workflows.step import Step
     from lib_workflows.workflow import Workflow
+
+logger = logging.getLogger(__name__)
 
 type Kind = Literal[
     "step", "transaction", "sleep", "wait_event", "wait_signal", "wait_update", "approval", "child", "publish",
@@ -28,16 +31,25 @@ def undo_name(undo: Undo) -> str:
 
 
 class Operation[R]:
-    """Something to await; `R` is what it gives."""
+    """Something to await; `R` is what it gives. One that nobody asks for never happens: the run's log says so."""
 
-    __slots__ = ()
+    __slots__ = ("is_asked_for",)
     kind: ClassVar[str] = ""
     name: str
     undo: Undo | None = None
+    is_asked_for: bool  # set once it is awaited, or handed to a gather or race
 
     def __await__(self) -> Generator["Operation[Any]", Any, R]:
+        self.is_asked_for = True
         result: R = yield self
         return result
+
+    def __del__(self) -> None:
+        try:
+            self.is_asked_for  # noqa: B018 - cheaper than asking whether it has it, and there are many
+        except AttributeError:
+            what = f"{self.kind} {getattr(self, 'name', '')}".strip() or type(self).__name__.lower()
+            logger.warning("%s was not awaited, so it does not happen; write: await ctx.…", what)
 
 
 @dataclass(slots=True, eq=False)
@@ -211,6 +223,9 @@ class RaceWon(Operation[int]):
     kind: ClassVar[str] = "race"
     name: str = "race"
 
+    def __del__(self) -> None:
+        """Nobody has to ask for it: the driver itself begins it."""
+
 
 @dataclass(slots=True, eq=False)
 class Deadline(Operation[None]):
@@ -219,6 +234,9 @@ class Deadline(Operation[None]):
     seconds: float
     kind: ClassVar[str] = "timeout"
     name: str = "timeout"
+
+    def __del__(self) -> None:
+        """Nobody has to ask for it: the driver itself begins it."""
 
 
 @dataclass(slots=True, eq=False)

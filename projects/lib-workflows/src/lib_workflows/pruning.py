@@ -26,11 +26,9 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from lib_events.clock import MICROSECOND
-from lib_events.database import Connection, DialectName
+from lib_events.database import Connection, DialectName, insert_into
 from lib_workflows.run_state import TERMINAL
 from lib_workflows.tables import (
     approvals,
@@ -137,13 +135,10 @@ def _is_free() -> ColumnElement[bool]:
 def mark(connection: Connection, run_ids: Sequence[str], until: int) -> int:
     """Mark those of the runs that may still go; returns how many."""
     query = select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.ended_at <= until, _is_free())
-    if connection.dialect_name == "postgresql":
-        # Whoever holds one is giving it a new life, or forks it: another time.
-        query = query.with_for_update(skip_locked=True)
-    rows = [{"run": run_id} for run_id in connection.scalars(query)]
+    # Whoever holds one is giving it a new life, or forks it: another time.
+    rows = [{"run": run_id} for run_id in connection.scalars(query.with_for_update(skip_locked=True))]
     if rows:
-        insert = sqlite_insert if connection.dialect_name == "sqlite" else postgresql_insert
-        connection.execute(insert(pruned_runs).values(rows).on_conflict_do_nothing())
+        connection.execute(insert_into(connection, pruned_runs).values(rows).on_conflict_do_nothing())
     return len(rows)
 
 
@@ -182,7 +177,7 @@ def _still_marked(connection: Connection, piece: Piece) -> Piece:
     """The part of a piece whose runs are marked now: where somebody else led meanwhile, an id may mean a new run."""
     of_runs = {run_id for _, keys in piece.parts for run_id, _ in keys} | {*piece.runs, *piece.marks}
     query = select(pruned_runs.c.run).where(pruned_runs.c.run.in_(of_runs))
-    marked = set(connection.scalars(query.with_for_update() if connection.dialect_name == "postgresql" else query))
+    marked = set(connection.scalars(query.with_for_update()))
     parts = [(index, [key for key in keys if key[0] in marked]) for index, keys in piece.parts]
     return Piece(parts, sorted(marked & {*piece.runs}), sorted(marked & {*piece.marks}))
 

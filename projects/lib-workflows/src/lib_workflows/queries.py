@@ -14,12 +14,14 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import Column, ColumnElement, Select, and_, cast, false, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 
-from lib_events.clock import to_datetime, to_micros
+from lib_events.clock import SystemClock, to_datetime, to_micros
 from lib_events.database import Connection, DialectName
 from lib_workflows.codec import decode_json
 from lib_workflows.errors import ErrorRecord, WorkflowsError
 from lib_workflows.failure import decode_record
 from lib_workflows.messages import Principal
+from lib_workflows.queue_slots import needs_slot_of_limited
+from lib_workflows.run_record import RunRecord
 from lib_workflows.run_state import UNDER_WAY
 from lib_workflows.tables import approvals, history, run_logs, runs, views
 from lib_workflows.undoing import UndoView, undo_views, undoing_since
@@ -29,7 +31,9 @@ INTEGER_LIMIT = 2**63  # of the databases' integers
 
 BIG = ("input", "output")
 UNDOING_AT = undoing_since().label("undoing_at")
-LISTED = (*(column for column in runs.columns if column.name not in BIG), UNDOING_AT)
+IS_HELD = needs_slot_of_limited().label("is_held")
+BESIDE = (UNDOING_AT, IS_HELD)
+LISTED = (*(column for column in runs.columns if column.name not in BIG), *BESIDE)
 
 
 class PageCursorInvalid(WorkflowsError, ValueError):
@@ -56,7 +60,7 @@ class RunView:
     causation_id: str | None
     parent: str | None
     forked_from: str | None
-    look_back_position: int  # where in the event log its story begins
+    look_back_position: int  # where in the event log its story begins, or before
     waiting_for: Sequence[Mapping[str, Any]]
     deadline_at: datetime | None
     created_at: datetime
@@ -158,10 +162,36 @@ def get_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunVie
 
 def get_run(connection: Connection, run_id: str) -> RunView | None:
     """One run with everything there is about it, or None."""
-    row = connection.execute(select(runs, UNDOING_AT).where(runs.c.id == run_id)).one_or_none()
+    row = connection.execute(select(runs, *BESIDE).where(runs.c.id == run_id)).one_or_none()
     if row is None:
         return None
     return _run(row, input=_json(row.input), output=_json(row.output), views=get_views(connection, run_id))
+
+
+def view_of_new(run: RunRecord) -> RunView:
+    """A run as it begins, as in a list: no database need be asked for it."""
+    return RunView(
+        id=run.id,
+        workflow=run.workflow,
+        version=run.version,
+        queue=run.queue,
+        priority=run.priority,
+        status=run.status,
+        error=None,
+        principal=_principal(run.principal, run.principal_name),
+        tags=_json(run.tags) or {},
+        correlation_id=run.correlation_id,
+        causation_id=run.causation_id,
+        parent=run.parent,
+        forked_from=None,
+        look_back_position=0,
+        waiting_for=[],
+        deadline_at=_moment(run.deadline_at),
+        created_at=to_datetime(run.created_at),
+        started_at=_moment(run.started_at),
+        ended_at=None,
+        undoing_since=None,
+    )
 
 
 def count_runs(connection: Connection, narrow: RunFilter | None = None) -> dict[str, int]:
@@ -338,7 +368,7 @@ def _run(row: Any, **big: Any) -> RunView:
         parent=row.parent,
         forked_from=row.forked_from,
         look_back_position=row.look_back_position,
-        waiting_for=_json(row.waiting_for) or [],
+        waiting_for=[*_what_it_lacks(row), *(_json(row.waiting_for) or [])],
         deadline_at=_moment(row.deadline_at),
         created_at=to_datetime(row.created_at),
         started_at=_moment(row.started_at),
@@ -346,6 +376,17 @@ def _run(row: Any, **big: Any) -> RunView:
         undoing_since=_moment(row.undoing_at) if row.status in UNDER_WAY else None,
         **big,
     )
+
+
+def _what_it_lacks(row: Any) -> list[Mapping[str, Any]]:
+    """What a run waits for that is due and in nobody's memory: a moment, a slot, or somebody who can take it."""
+    is_due = row.owner is None and row.wake_at is not None and row.wake_at <= SystemClock().micros()
+    if not is_due or row.ended_at is not None or row.status == "nondeterministic":
+        return []
+    if row.is_held:
+        return [{"kind": "slot", "name": f"of queue {row.queue}", "until": None, "count": 1}]
+    name = f"that holds {row.workflow} version {row.version} and serves queue {row.queue}"
+    return [{"kind": "worker", "name": name, "until": None, "count": 1}]
 
 
 def _entries(connection: Connection, run_id: str, rows: Sequence[Any]) -> list[HistoryEntry]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from lib_events.clock import Clock
@@ -14,7 +14,9 @@ from lib_events.statement import Fence, Write
 from lib_workflows import commands, continuation
 from lib_workflows.arrivals import Arrivals
 from lib_workflows.commands import StartRequest, new_run
+from lib_workflows.delegation import TokenSource
 from lib_workflows.errors import CommandRefused, RunNotFound
+from lib_workflows.event_looks import EventLooks
 from lib_workflows.executor import Executor, Start
 from lib_workflows.lifecycle_events import RUN_QUEUED, RUN_STARTED, Teller
 from lib_workflows.limits import Limits
@@ -68,9 +70,11 @@ class Residence:
         queues: Collection[str] | None = None,
         tags: frozenset[str] = frozenset(),
         on_progress: OnProgress | None,
+        tokens: TokenSource | None = None,
     ) -> None:
         self.database = database
         self.registry = registry
+        self.event_looks = EventLooks(database, self.spawn)
         self.timers = Timers(clock)
         self.logs = RunLogs(database, lambda: self.fence)
         self.results = Results(database, self._is_here)
@@ -78,6 +82,7 @@ class Residence:
         self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes)
         self.arrivals = Arrivals(self, queues, tags)
         self.beside: list[Loop] = []  # what else may bring runs: it is quiet here only while they pause
+        self.tokens = tokens
         self.is_open = False
         self.is_draining = False
         self.is_lost = False
@@ -87,6 +92,7 @@ class Residence:
         self._in_memory = limits.in_memory
         self.executors: dict[str, Executor] = {}
         self.waking: dict[str, asyncio.Future[None]] = {}
+        self._news: dict[str, list[tuple[str, Child]]] = {}  # by parent: its children that have just ended
         self._resting: dict[str, None] = {}  # least recently active first
         self._wants_room: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -158,6 +164,7 @@ class Residence:
             self.is_open
             and self.room > 0
             and request.run_at is None
+            and request.queue not in self.arrivals.limited
             and self.arrivals.capability.includes(request.workflow, request.version, request.queue)
         )
 
@@ -224,25 +231,25 @@ class Residence:
             logger.error("background work of the engine failed", exc_info=task.exception())
 
     def start_child(self, parent: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> None:
-        """Start the child of an operation; its id follows from both, so starting it again changes nothing."""
-        request = replace(
-            self._request_of(parent, operation, workflow, payload),
-            parent=parent.run.id,
-            parent_operation=operation,
-            depth=parent.run.depth + 1,
-        )
+        """Start the child of an operation, in one commit with what led to it: a replay must ask for the same child.
+
+        Its id follows from parent and operation, so starting it again changes nothing.
+        """
+        request = self._request_of(parent, operation, workflow, payload)
+        request.parent, request.parent_operation, request.depth = parent.run.id, operation, parent.run.depth + 1
         now = self.timers.clock.micros()
-        record = new_run(request, now, self._worker.owner if self.can_run(request) else None)
-        birth = self._birth(record)
-        saving = self._insert([birth])
-        saving.add_done_callback(lambda done: self._child_saved(parent, done))
-        parent.children[operation] = Child(record.id, record.status, None, None)
-        if record.owner is not None:
-            # Not within the parent's turn: children of children would nest without end.
-            self.arrivals.loading[record.id] = []
-            asyncio.get_running_loop().call_soon(self._begin_child, birth, saving)
-        else:
+        birth = self._birth(new_run(request, now, self._worker.owner if self.can_run(request) else None))
+        parent.children[operation] = Child(birth.record.id, birth.record.status, None, None)
+        parent.ledger.add(birth.write(), partial(self._child_is_on_its_way, birth))
+        parent.ledger.tell(birth.event())
+
+    def _child_is_on_its_way(self, birth: Birth, saving: asyncio.Future[None]) -> None:
+        if birth.record.owner is None:
             saving.add_done_callback(lambda _: self.arrivals.wake())
+            return
+        # Not within the parent's turn: children of children would nest without end.
+        self.arrivals.loading[birth.record.id] = []
+        asyncio.get_running_loop().call_soon(self._begin_child, birth, saving)
 
     def start_apart(self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> Start:
         """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
@@ -260,16 +267,12 @@ class Residence:
             workflow=workflow.name,
             version=workflow.version,
             queue=workflow.queue,
+            queue_key=workflow.key_in(workflow.queue, payload),
             input=payload,
             id=child_run_id(run.id, operation, starter.stored.life),
             principal=Principal(run.principal, run.principal_name) if run.principal else None,
             cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
         )
-
-    def _child_saved(self, parent: Executor, saving: asyncio.Future[None]) -> None:
-        error = None if saving.cancelled() else saving.exception()
-        if error is not None and not parent.ended:
-            self.run_lost(parent, error)  # it waits for a child that is not there
 
     def _begin_child(self, birth: Birth, saving: asyncio.Future[None]) -> None:
         self.arrivals.loading.pop(birth.record.id, None)
@@ -302,16 +305,23 @@ class Residence:
         run = executor.run
         if run.parent is not None and run.parent_operation is not None and run.status != "nondeterministic":
             child = Child(run.id, run.status, run.output, run.error)
-            # Not within the child's turn, and as the parent is then: it may be about to leave.
-            asyncio.get_running_loop().call_soon(self._tell_parent, run.parent, run.parent_operation, child)
-        saving.add_done_callback(lambda done: self._end_is_durable(executor, done))
+            self._tell_parent_soon(run.parent, run.parent_operation, child)
+        saving.add_done_callback(partial(self._end_is_durable, executor))
 
-    def _tell_parent(self, parent_id: str, operation: str, child: Child) -> None:
-        parent = self.executors.get(parent_id)
+    def _tell_parent_soon(self, parent_id: str, operation: str, child: Child) -> None:
+        """Not within the child's turn, and as the parent is then: it may be about to leave. All news in one go."""
+        news = self._news.get(parent_id)
+        if news is None:
+            news = self._news[parent_id] = []
+            asyncio.get_running_loop().call_soon(self._tell_parent, parent_id)
+        news.append((operation, child))
+
+    def _tell_parent(self, parent_id: str) -> None:
+        news, parent = self._news.pop(parent_id), self.executors.get(parent_id)
         if parent is not None and not parent.is_leaving:
-            parent.child_ended(operation, child)
+            parent.children_ended(news)
         elif parent_id in self.arrivals.loading:
-            self.arrivals.loading[parent_id].append((operation, child))
+            self.arrivals.loading[parent_id] += news
         elif parent is not None:
             # One group commit must not hold two versions of a row: the parent's last one goes first.
             parent.when_left(lambda: self._wake_parent(parent_id))
@@ -342,6 +352,8 @@ class Residence:
         self._gone(run.id)
         executor.close()
         self.results.ended(run.id, Ending(run.status, run.output, run.error))
+        if run.queue in self.arrivals.limited:
+            self.arrivals.wake()  # the next one of its queue may begin
 
     async def continue_as_new(self, executor: Executor, payload: str | None) -> None:
         """Set the run's past apart, durably; it is claimed again like any queued run."""
@@ -355,6 +367,7 @@ class Residence:
                     payload,
                     life=executor.stored.life,
                     received=executor.received,
+                    waited=executor.waited,
                     now=self.timers.clock.micros(),
                 ),
                 fence=executor.fence,

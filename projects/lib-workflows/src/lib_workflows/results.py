@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -16,6 +17,7 @@ from lib_workflows.tables import runs, updates
 POLL_SECONDS = 1.0
 PAUSE_SECONDS = 0.02  # between two looks, however many commits wake us
 REMEMBERED = 10_000
+REMEMBERED_SECONDS = 1_800.0  # what has ended is kept for longer than that: until then nobody else has its id
 
 
 class Ending(NamedTuple):
@@ -34,6 +36,7 @@ class Results:
         self._is_here = is_here
         self._waiting: dict[str, list[asyncio.Future[Ending | None]]] = {}
         self._remembered: OrderedDict[str, Ending] = OrderedDict()
+        self._forget_at = monotonic() + REMEMBERED_SECONDS
         self._changed: set[asyncio.Event] = set()
         self._unsubscribe = [
             database.on_notify(topic, self.something_happened) for topic in (ENDED_TOPIC, EVENTS_TOPIC)
@@ -48,10 +51,17 @@ class Results:
     def ended(self, run_id: str, ending: Ending) -> None:
         """A run of this process has ended, durably."""
         if ending.status == "completed":  # every other ending may be retried
+            self._forget_old()
             self._remembered[run_id] = ending
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
         self._resolve(run_id, ending)
+
+    def _forget_old(self) -> None:
+        """Forget everything now and then: a time for each would cost more than asking the database again."""
+        if monotonic() >= self._forget_at:
+            self._remembered.clear()
+            self._forget_at = monotonic() + REMEMBERED_SECONDS
 
     def gone(self, run_id: str) -> None:
         """The run left this process without ending: whoever waits for it must look elsewhere."""
@@ -70,6 +80,7 @@ class Results:
                 if ending is not None:
                     return ending
                 continue
+            self._forget_old()
             found = self._remembered.get(run_id)
             if found is not None:
                 return found

@@ -80,7 +80,7 @@ class RunHandle[R]:
 
     async def retry(self) -> None:
         """Run a failed, cancelled or parked run again; what succeeded before its failure is kept."""
-        await self._engine.database.transact(commands.retry, self.id)
+        await self._engine.database.transact(commands.retry, self.id, self._engine.clock.micros())
 
     async def fork(
         self,
@@ -99,9 +99,10 @@ class RunHandle[R]:
         if input is not None:
             workflow = self._workflow or await self._find_workflow()
             payload = workflow.validate_input(input)
+        now = self._engine.clock.micros()
         forked = await self._engine.database.transact(
             lambda connection: commands.fork(
-                connection, self.id, from_operation=from_operation, input=payload, new_id=id
+                connection, self.id, from_operation=from_operation, input=payload, new_id=id, now=now
             )
         )
         return RunHandle(self._engine, forked, self._workflow)

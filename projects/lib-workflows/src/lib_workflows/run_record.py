@@ -20,6 +20,8 @@ from lib_workflows.tables import approvals, attempts, event_waits, heartbeats, h
 RECEIVED_KIND = RECEIVED_OPERATION = "received"
 # The row that says that the run undoes what it did: why, and what in which order.
 UNDOING_KIND = UNDOING_OPERATION = "undoing"
+# The row that says that the run was retried, itself set aside with what it set aside.
+RETRY_KIND = RETRY_OPERATION = "retry"
 HISTORY_COLUMNS = tuple(history.c[name] for name in HistoryRow._fields)
 
 
@@ -80,6 +82,7 @@ class RunRecord:
     started_at: int | None = None
     priority: int = 0
     depth: int = 0  # how many parents are above it
+    queue_key: str | None = None  # with whom it takes turns in its queue
     earlier_lives: int = 0  # before it last continued as new
     wake_at: int | None = None  # when it was queued: from when on it may begin
 
@@ -118,6 +121,7 @@ class Stored:
     """What the database holds of a run's past; empty for one that begins."""
 
     history: list[HistoryRow] = field(default_factory=list)
+    retries: list[HistoryRow] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     wakes: int = 0
     attempts: dict[str, Attempted] = field(default_factory=dict)
@@ -181,6 +185,8 @@ def _load_history(connection: Connection, stored: Mapping[str, Stored]) -> None:
         if voided:
             retries.setdefault(row.run, set()).add(voided)
             past.life = earlier[row.run] + len(retries[row.run])
+            if row.kind == RETRY_KIND:
+                past.retries.append(row)
         else:
             past.history.append(row)
 
@@ -229,9 +235,24 @@ def read_children(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
     return found
 
 
-def refresh(connection: Connection, run_id: str, after: int, life: int) -> tuple[int, list[Message], dict[str, Child]]:
-    """What came for a run in memory: its wakes, its new messages, its children."""
-    wakes = connection.execute(select(runs.c.wakes).where(runs.c.id == run_id)).scalar_one()
-    messages_of = read_messages(connection, [run_id], after).get(run_id, [])
-    children = read_children(connection, [run_id]).get(run_id, {})
-    return wakes, messages_of, children_of_life(run_id, children, life)
+class News(NamedTuple):
+    """What came for a run in memory."""
+
+    wakes: int
+    messages: list[Message]
+    children: dict[str, Child]
+
+
+def refresh(connection: Connection, asked: Mapping[str, tuple[int, int]]) -> dict[str, News]:
+    """What came for runs in memory, each by its id with the wakes it has seen and its life."""
+    wakes = connection.execute(select(runs.c.id, runs.c.wakes).where(runs.c.id.in_(list(asked)))).all()
+    messages_of = read_messages(connection, list(asked), min(seen for seen, _ in asked.values()))
+    children = read_children(connection, list(asked))
+    return {
+        row.id: News(
+            row.wakes,
+            [message for message in messages_of.get(row.id, ()) if message.number > asked[row.id][0]],
+            children_of_life(row.id, children.get(row.id, {}), asked[row.id][1]),
+        )
+        for row in wakes
+    }

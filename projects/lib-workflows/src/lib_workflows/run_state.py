@@ -7,7 +7,9 @@ from lib_workflows.errors import CommandRefused
 type Status = Literal[
     "queued", "running", "waiting", "cancelling", "completed", "failed", "cancelled", "nondeterministic", "continued"
 ]
-type Move = Literal["claim", "rest", "resume", "cancel", "complete", "fail", "undone", "park", "retry", "continue"]
+type Move = Literal[
+    "claim", "rest", "resume", "cancel", "recall", "complete", "fail", "undone", "park", "retry", "continue"
+]
 
 UNDER_WAY = frozenset(("running", "waiting", "cancelling"))  # somebody has it in memory, or may take it there
 TERMINAL = frozenset(("completed", "failed", "cancelled", "continued"))
@@ -16,6 +18,7 @@ ENDED = TERMINAL | {"nondeterministic"}  # parked: nothing happens until someone
 TRANSITIONS: dict[tuple[str, Move], Status] = {
     ("queued", "claim"): "running",
     ("queued", "cancel"): "cancelled",
+    ("queued", "recall"): "cancelling",  # cancelled, too; but it has a past, which may have to be undone
     ("running", "rest"): "waiting",
     ("waiting", "resume"): "running",
     ("running", "cancel"): "cancelling",

@@ -14,7 +14,7 @@ from lib_workflows.errors import DefinitionError, ScheduleInvalid, TagsInvalid, 
 from lib_workflows.messages import Principal
 from lib_workflows.tags import check_tags
 from lib_workflows.texts import check_name
-from lib_workflows.timing import At, Cron, Every, Timing, read_timing
+from lib_workflows.timing import TIMINGS, Timing, read_timing
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_TAG, TIME_TAG = "schedule", "scheduled_for"
@@ -48,8 +48,8 @@ class Plan:
     jitter: timedelta = timedelta()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.timing, Cron | Every | At):
-            raise ScheduleInvalid("timing", f"must be Cron(…), Every(…) or At(…), got {self.timing!r:.80}")
+        if not isinstance(self.timing, TIMINGS):
+            raise ScheduleInvalid("timing", f"must be Cron(…), Every(…), At(…) or Between(…), got {self.timing!r:.80}")
         for name, choices in (("overlap", Overlap), ("catch_up", CatchUp)):
             if getattr(self, name) not in (known := get_args(choices.__value__)):
                 raise ScheduleInvalid(name, f"must be one of {', '.join(known)}, got {getattr(self, name)!r:.80}")

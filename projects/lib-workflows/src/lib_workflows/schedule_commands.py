@@ -6,11 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from lib_events.clock import to_datetime
-from lib_events.database import Connection
+from lib_events.database import Connection, insert_into
 from lib_events.event import Event, EventType
 from lib_workflows.errors import ScheduleDeclared, ScheduleExists, ScheduleInvalid, ScheduleNotFound
 from lib_workflows.messages import Principal
@@ -59,8 +57,8 @@ def create(
         "created_at": now,
         "changed_at": now,
     }
-    statement = (sqlite_insert if connection.dialect_name == "sqlite" else postgresql_insert)(schedules)
-    if connection.execute(statement.values(**row).on_conflict_do_nothing()).rowcount == 0:
+    new = insert_into(connection, schedules).values(**row).on_conflict_do_nothing()
+    if connection.execute(new).rowcount == 0:
         raise ScheduleExists(name)
     schedule = _await_next(connection, find(connection, name), now)
     tell(connection, SCHEDULE_CREATED, schedule, now)
@@ -161,10 +159,7 @@ def _find(connection: Connection, name: str) -> Schedule | None:
 
 def lock(connection: Connection, name: str) -> Schedule:
     """The same, and nobody else changes it while this transaction lasts."""
-    query = select(schedules).where(schedules.c.name == name)
-    row = connection.execute(
-        query.with_for_update() if connection.dialect_name == "postgresql" else query
-    ).one_or_none()
+    row = connection.execute(select(schedules).where(schedules.c.name == name).with_for_update()).one_or_none()
     if row is None:
         raise ScheduleNotFound(name)
     return Schedule.of(row)
@@ -217,5 +212,4 @@ def _by(principal: Principal | None) -> dict[str, str | None]:
 def record_run(connection: Connection, schedule: str, run_id: str, *, kind: str, due_at: int, now: int) -> None:
     """Remember a run of a schedule."""
     row = {"schedule": schedule, "run": run_id, "kind": kind, "due_at": due_at, "started_at": now}
-    statement = (sqlite_insert if connection.dialect_name == "sqlite" else postgresql_insert)(schedule_runs)
-    connection.execute(statement.values(**row).on_conflict_do_nothing())
+    connection.execute(insert_into(connection, schedule_runs).values(**row).on_conflict_do_nothing())

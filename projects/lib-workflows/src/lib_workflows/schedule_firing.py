@@ -120,10 +120,10 @@ def fire_now(
 
 
 def _lock_as_seen(connection: Connection, seen: Schedule) -> Schedule | None:
-    query = select(schedules).where(schedules.c.name == seen.name, schedules.c.revision == seen.revision)
-    if connection.dialect_name == "postgresql":
-        query = query.with_for_update(skip_locked=True)  # whoever holds it is about to move it
-    row = connection.execute(query).one_or_none()
+    # One that was made anew under that name begins to count its revisions anew.
+    as_seen = and_(schedules.c.revision == seen.revision, schedules.c.created_at == seen.created_at)
+    query = select(schedules).where(schedules.c.name == seen.name, as_seen)
+    row = connection.execute(query.with_for_update(skip_locked=True)).one_or_none()  # who holds it is about to move it
     return None if row is None else Schedule.of(row)
 
 
@@ -174,10 +174,12 @@ class Firing:
         """Start the run of a time, unless there is one."""
         schedule = self.schedule
         principal = self.principal or schedule.principal
+        queue = schedule.plan.queue or self.workflow.queue
         request = StartRequest(
             workflow=self.workflow.name,
             version=self.workflow.version,
-            queue=schedule.plan.queue or self.workflow.queue,
+            queue=queue,
+            queue_key=self.workflow.key_in(queue, schedule.plan.input),
             input=schedule.plan.input,
             id=run_id or schedule.run_id(due_at),
             tags=schedule.tags(due_at),

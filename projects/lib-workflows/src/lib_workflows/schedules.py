@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from lib_events.clock import Clock, to_datetime
 from lib_events.database import Connection, Database
@@ -114,11 +114,19 @@ class Schedules:
 
     async def runs(self, name: str, *, limit: int = RUNS_SHOWN) -> Sequence[ScheduledRun]:
         """Its last runs, the newest first."""
-        return await self._database.read(_runs, name, limit)
+        return (await self.runs_of([name], limit=limit)).get(name, ())
+
+    async def runs_of(self, names: Sequence[str], *, limit: int = RUNS_SHOWN) -> Mapping[str, Sequence[ScheduledRun]]:
+        """The last runs of several schedules, of each at most `limit`, the newest first."""
+        return await self._database.read(_runs_of, names, limit)
 
     def next_times(self, schedule: Schedule, count: int = TIMES_SHOWN) -> Sequence[datetime]:
         """When it is due next; also of one that is paused, as if it were not."""
-        return [to_datetime(at) for at in times_after(schedule.plan.timing, self._clock.micros(), count)]
+        return self.preview(schedule.plan.timing, count)
+
+    def preview(self, timing: Timing, count: int = TIMES_SHOWN) -> Sequence[datetime]:
+        """When a timing that no schedule has yet would be due next."""
+        return [to_datetime(at) for at in times_after(timing, self._clock.micros(), count)]
 
     async def pause(self, name: str, *, note: str = "") -> Schedule:
         """Start nothing until it is resumed."""
@@ -152,6 +160,18 @@ class Schedules:
 
         In pieces: after a crash, ask again, and what was started is not started twice. Raises `ScheduleInvalid`.
         """
+        schedule, times = await self._past_times(name, since, until)
+        started: list[str] = []
+        for begin in range(0, len(times), AT_ONCE):
+            started += await self._fire(schedule, times[begin : begin + AT_ONCE], "backfill", principal=principal)
+        return started
+
+    async def lacking(self, name: str, since: datetime, until: datetime) -> Sequence[datetime]:
+        """The times in `since <= time < until` that have no run: those that `backfill` would start one for."""
+        schedule, times = await self._past_times(name, since, until)
+        return await self._database.read(_lacking, schedule, times)
+
+    async def _past_times(self, name: str, since: datetime, until: datetime) -> tuple[Schedule, Sequence[int]]:
         schedule, now = await self.get(name), self._clock.micros()
         first, end = check_moment(since, "since"), check_moment(until, "until")
         if first < 0:
@@ -162,10 +182,7 @@ class Schedules:
         times = await asyncio.to_thread(times_after, schedule.plan.timing, first - 1, BACKFILL_LIMIT + 1, end - 1)
         if len(times) > BACKFILL_LIMIT:
             raise ScheduleInvalid("until", f"must leave at most {BACKFILL_LIMIT} times; take a shorter range")
-        started: list[str] = []
-        for begin in range(0, len(times), AT_ONCE):
-            started += await self._fire(schedule, times[begin : begin + AT_ONCE], "backfill", principal=principal)
-        return started
+        return schedule, times
 
     async def _fire(self, schedule: Schedule, times: Sequence[int], kind: Any, **options: Any) -> Sequence[str]:
         workflow, now = self._registry.find(schedule.plan.workflow), self._clock.micros()
@@ -189,16 +206,19 @@ def _list(connection: Connection, cursor: str | None, limit: int) -> Page[Schedu
     return Page([Schedule.of(row) for row in rows], None if last is None else encode_cursor(last.name))
 
 
-def _runs(connection: Connection, name: str, limit: int) -> Sequence[ScheduledRun]:
+def _runs_of(connection: Connection, names: Sequence[str], limit: int) -> Mapping[str, Sequence[ScheduledRun]]:
     newest_first = (schedule_runs.c.started_at.desc(), schedule_runs.c.due_at.desc())
-    query = (
-        select(schedule_runs, runs.c.status)
-        .outerjoin(runs, runs.c.id == schedule_runs.c.run)
-        .where(schedule_runs.c.schedule == name)
-        .order_by(*newest_first)
-        .limit(limit)
-    )
-    return [
-        ScheduledRun(row.run, row.kind, to_datetime(row.due_at), to_datetime(row.started_at), row.status)
-        for row in connection.execute(query)
-    ]
+    place = func.row_number().over(partition_by=schedule_runs.c.schedule, order_by=newest_first).label("place")
+    each = select(schedule_runs, place).where(schedule_runs.c.schedule.in_(names)).subquery()
+    query = select(each, runs.c.status).outerjoin(runs, runs.c.id == each.c.run).where(each.c.place <= limit)
+    found: dict[str, list[ScheduledRun]] = {}
+    for row in connection.execute(query.order_by(each.c.place)):
+        run = ScheduledRun(row.run, row.kind, to_datetime(row.due_at), to_datetime(row.started_at), row.status)
+        found.setdefault(row.schedule, []).append(run)
+    return found
+
+
+def _lacking(connection: Connection, schedule: Schedule, times: Sequence[int]) -> Sequence[datetime]:
+    ids = [schedule.run_id(at) for at in times]
+    known = set(connection.scalars(select(runs.c.id).where(runs.c.id.in_(ids)))) if ids else set()
+    return [to_datetime(at) for at, run_id in zip(times, ids, strict=True) if run_id not in known]

@@ -32,6 +32,7 @@ INSERT_RUN = _load(
     created_at="bigint",
     started_at="bigint",
     depth="integer",
+    queue_key="text",
 )
 UPDATE_RUN = _load(
     "update_run",
@@ -94,7 +95,7 @@ APPEND_LOG = _load(
     operation="text",
     attempt="integer",
 )
-ANSWER_UPDATE = _load("answer_update", status="text", reply="text", ended_at="bigint", id="text")
+ANSWER_UPDATE = _load("answer_update", status="text", reply="text", ended_at="bigint", id="text", run="text")
 
 
 class HistoryRow(NamedTuple):

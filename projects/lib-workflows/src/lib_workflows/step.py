@@ -1,19 +1,21 @@
 """Steps: the ordinary functions in which a workflow touches the world, at least once each."""
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lib_workflows.codec import Signature
 from lib_workflows.durations import check_seconds
-from lib_workflows.errors import DefinitionError, StepCancelled, WorkflowsError
+from lib_workflows.errors import DefinitionError, DelegationRefused, DeterminismError, StepCancelled, WorkflowsError
+from lib_workflows.guard import is_guarded
 from lib_workflows.retry import DEFAULT_BACKOFF, Backoff
 from lib_workflows.run_logs import place_in_run
 from lib_workflows.texts import check_name
 
 if TYPE_CHECKING:
+    from lib_workflows.delegation import StarterTokens
     from lib_workflows.run_logs import RunLog
 
 
@@ -40,7 +42,9 @@ class StepOptions:
             if value is None:
                 continue
             if not isinstance(value, timedelta):
-                raise DefinitionError(f"{limit} of step {name} must be a timedelta, got {value!r:.100}")
+                raise DefinitionError(
+                    f"{limit} of step {name} must be a timedelta, got {value!r:.100}; write timedelta(seconds=…)"
+                )
             if check_seconds(abs(value), f"{limit} of step {name}") == 0 or value < timedelta(0):
                 raise DefinitionError(f"{limit} of step {name} must be positive, got {value}")
         if self.process and "<locals>" in function.__qualname__:
@@ -58,7 +62,7 @@ class StepOptions:
 class Step[*Args, R]:
     """A function the engine runs at least once per operation, with retries; made by `@step`.
 
-    Called directly it is the plain function, which keeps it easy to test.
+    Called directly it is the plain function, which keeps it easy to test; a workflow must not do that.
     """
 
     def __init__(self, function: Callable[[*Args], Any], *, name: str, options: StepOptions) -> None:
@@ -71,7 +75,11 @@ class Step[*Args, R]:
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: *Args) -> Any:
-        """Call the plain function."""
+        """Call the plain function; raises `DeterminismError` in a workflow, where each replay would call it again."""
+        if is_guarded():
+            raise DeterminismError(
+                f"a workflow must run step {self.name} by its ctx, got a plain call; use await ctx.step({self.name}, …)"
+            )
         return self.function(*args)
 
     def __repr__(self) -> str:
@@ -146,6 +154,7 @@ class StepRun:
     last_progress: Any = None  # of the last heartbeat of an earlier attempt: where this one may go on
     scope: str = ""  # sets the runs of a `ctx.continue_as_new` apart
     log: "RunLog | None" = field(default=None, repr=False, kw_only=True)  # where what it logs is kept
+    tokens: "StarterTokens | None" = field(default=None, repr=False, kw_only=True)
     _cancelled: bool = field(default=False, repr=False)  # set from the loop, read from a thread
 
     @property
@@ -164,6 +173,28 @@ class StepRun:
         Who watches hears it at once; it is kept, at most once a second, for the attempt after a failure or a crash.
         """
         self.on_heartbeat(self, progress)
+
+    async def access_token(self, resource: str | None = None, scope: Sequence[str] = ()) -> str:
+        """An access token for the person who started the run: for minutes, for one service, for what is declared.
+
+        The workflow declares it: `@workflow(…, acts_for_starter=Delegation(resource=…, scope=…))`. `resource` may be
+        left out where there is one, `scope` where all of it is wanted. Ask anew rather than keep it; never return it.
+        Raises `DelegationRefused`, which is not retried, or `TokensUnavailable`, which is.
+        """
+        return await self._starter_tokens().ask(resource, scope)
+
+    def wait_access_token(self, resource: str | None = None, scope: Sequence[str] = ()) -> str:
+        """The same for a step that is a `def` and runs in a thread."""
+        return self._starter_tokens().ask_from_thread(resource, scope)
+
+    def _starter_tokens(self) -> "StarterTokens":
+        if self.tokens is None:
+            raise DelegationRefused(
+                "undeclared",
+                f"step {self.name} must be of a workflow that declares acts_for_starter=Delegation(…), and run on the "
+                "loop or in a thread (not process=True), to act for the person who started the run",
+            )
+        return self.tokens
 
     def raise_if_cancelled(self) -> None:
         """Raise `StepCancelled` when this attempt should stop."""

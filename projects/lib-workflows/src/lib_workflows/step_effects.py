@@ -1,12 +1,14 @@
 """Steps, undos and transactions: the operations that touch the world."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import decode_json
 from lib_workflows.completion import Completion, complete_cancelled, completed, failed
+from lib_workflows.delegation import StarterTokens
 from lib_workflows.driver import Pending
 from lib_workflows.errors import StepTimeout
 from lib_workflows.failure import decode_record, encode_record, record_of
@@ -63,10 +65,10 @@ def _resume_undo(executor: "Executor", pending: Pending, step: Step[Any, Any], a
 
 def _begin_attempts(executor: "Executor", pending: Pending, step: Step[Any, Any], args: tuple[Any, ...]) -> None:
     next_at = executor.stored.pauses.pop(pending.path, 0)
-    if next_at > executor.clock_micros():
-        _pause(executor, pending, next_at, lambda: _begin_attempts(executor, pending, step, args))
+    if next_at and next_at > executor.clock_micros():
+        _pause(executor, pending, next_at, partial(_begin_attempts, executor, pending, step, args))
     else:
-        executor.when_durable(lambda: _launch(executor, pending, step, args))
+        executor.when_durable(partial(_launch, executor, pending, step, args))
 
 
 def _pause(executor: "Executor", pending: Pending, until: int, then: Callable[[], None]) -> None:
@@ -92,25 +94,35 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
         _end_too_late(executor, pending, step)
         return
 
-    def ended(attempt: Attempt, value: Any, error: BaseException | None) -> None:
-        _attempt_ended(executor, pending, attempt, value, error, started_at, heart)
-
     heart = Heart(executor)
     progress = executor.progress.get(path)
     last_progress = None if progress is None else decode_json(progress)
     run = StepRun(
         executor.run.id, path, step.name, number, heart.beat, last_progress, executor.run.scope, log=executor.log
     )
+    if executor.workflow.acts_for_starter:
+        run.tokens = _starter_tokens(executor)
     total_seconds = (ends_at - started_at) / 1e6 if ends_at is not None else None
     is_last = number > step.options.retries
-    attempt = heart.attempt = Attempt(step, args, run, is_last=is_last, total_seconds=total_seconds, on_end=ended)
+    on_end = partial(_attempt_ended, executor, pending, heart, started_at)
+    attempt = heart.attempt = Attempt(step, args, run, is_last=is_last, total_seconds=total_seconds, on_end=on_end)
     executor.running[path] = attempt
     attempt.start(executor.home.places)
     if not attempt.reported:
         # One that has ended already is told of by its end alone.
-        data = {"operation": path, "kind": pending.operation.kind, "name": step.name, "attempt": number}
-        executor.ledger.tell(executor.teller.tell(STEP_STARTED, started_at, **data))
+        executor.ledger.tell(executor.teller.tell_step(STEP_STARTED, started_at, pending.operation, path, number))
         executor.ledger.flush()
+
+
+def _starter_tokens(executor: "Executor") -> StarterTokens:
+    """What a step may ask for, to act for the person who started the run."""
+    workflow = executor.workflow
+    return StarterTokens(
+        source=executor.home.tokens,
+        run_id=executor.run.id,
+        workflow=workflow.name,
+        declared=workflow.acts_for_starter,
+    )
 
 
 def _ends_at(pending: Pending, step: Step[Any, Any]) -> int | None:
@@ -136,11 +148,11 @@ def _end_too_late(executor: "Executor", pending: Pending, step: Step[Any, Any]) 
 def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
     executor: "Executor",
     pending: Pending,
+    heart: Heart,
+    started_at: int,
     attempt: Attempt,
     value: Any,
     error: BaseException | None,
-    started_at: int,
-    heart: Heart,
 ) -> None:
     heart.attempt = None  # which holds it
     if executor.ended:
@@ -148,6 +160,8 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
     executor.running.pop(pending.path, None)
     if attempt.lingers:
         executor.lingering[pending.path] = attempt
+    if error is not None and attempt.run.tokens is not None:
+        error = attempt.run.tokens.without_tokens(error)
     if error is None:
         completion = _step_completed(pending, attempt, value)
     elif pending.cancelling is not None and not isinstance(error, Exception):
@@ -184,6 +198,8 @@ def _step_completed(pending: Pending, attempt: Attempt, value: Any) -> Completio
         return completed(pending, None)
     try:
         text, settled = attempt.step.signature.result.settle(value)
+        if attempt.run.tokens is not None:
+            attempt.run.tokens.check(text, "its result")
     except Exception as error:  # noqa: BLE001 - a result that cannot be kept is a failure
         return failed(pending, error, attempt.run.attempt)
     return completed(pending, settled, text)
@@ -202,8 +218,7 @@ def _retry(executor: "Executor", pending: Pending, attempt: Attempt, error: Base
     record = record_of(error)
     last = executor.attempts[path] = Attempted(number, encode_record(record))
     executor.ledger.add(Write(PUT_ATTEMPT, (executor.run.id, path, number, next_at, last.error)))
-    data = {"operation": path, "kind": pending.operation.kind, "name": attempt.step.name, "attempt": number}
-    told = {"type": record.type, "message": record.message}
-    executor.ledger.tell(executor.teller.tell(STEP_RETRIED, executor.clock_micros(), **data, error=told))
-    _pause(executor, pending, next_at, lambda: _begin_attempts(executor, pending, attempt.step, attempt.args))
+    about, now = {"type": record.type, "message": record.message}, executor.clock_micros()
+    executor.ledger.tell(executor.teller.tell_step(STEP_RETRIED, now, pending.operation, path, number, error=about))
+    _pause(executor, pending, next_at, partial(_begin_attempts, executor, pending, attempt.step, attempt.args))
     executor.turn()

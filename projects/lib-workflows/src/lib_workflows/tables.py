@@ -26,6 +26,8 @@ SCHEMA = Schema("lib_workflows", metadata, "lib_workflows.migrations")
 
 
 PRINCIPAL = text("(coalesce(principal, ''))")
+QUEUED = "status = 'queued'"
+DEBOUNCED = f"{QUEUED} AND debounce_key IS NOT NULL"
 
 
 def _partial(name: str, condition: str, *columns: str | TextClause, unique: bool = False) -> Index:
@@ -67,7 +69,25 @@ runs = Table(
     Column("depth", Integer, nullable=False, server_default="0"),  # how many parents are above it
     Column("earlier_lives", Integer, nullable=False, server_default="0"),  # before it last continued as new
     Column("first_input", Text),  # of the first life of a run that has continued as new
-    _partial("runs_due", "wake_at IS NOT NULL", "owner", "wake_at"),
+    Column("life_position", BigInteger),  # of the log, as this life began; of the first, `look_back_position`
+    Column("debounce_key", Text),  # starts with the same one are this run, until it begins
+    Column("debounce_until", BigInteger),  # when it begins however many more come
+    Column("slot", Text),  # the limited queue in which it counts, from its beginning to its end
+    Column("queue_key", Text),  # with whom it takes turns in its queue
+    _partial("runs_due", "wake_at IS NOT NULL AND status <> 'queued'", "owner", "wake_at"),
+    _partial("runs_later", QUEUED, "wake_at"),
+    _partial("runs_late", f"{QUEUED} AND deadline_at IS NOT NULL", "deadline_at"),
+    _partial("runs_debounce", DEBOUNCED, "workflow", PRINCIPAL, "debounce_key", unique=True),
+    _partial("runs_queued", QUEUED, "queue", text("priority DESC"), "wake_at"),
+    _partial(
+        "runs_queued_by_key",
+        f"{QUEUED} AND queue_key IS NOT NULL",
+        "queue",
+        "queue_key",
+        text("priority DESC"),
+        "wake_at",
+    ),
+    _partial("runs_slot", "slot IS NOT NULL AND ended_at IS NULL", "slot"),
     _partial("runs_unfinished", "ended_at IS NULL", "owner"),
     _partial("runs_parent", "parent IS NOT NULL", "parent"),
     # Nobody is a principal too: without one, a key must not mean two runs.
@@ -106,7 +126,7 @@ messages = Table(
     Column("kind", Text, nullable=False),  # signal, update, event, decision or cancel
     Column("name", Text, nullable=False),  # of the signal or update, or the operation it answers
     Column("payload", Text),
-    Column("reference", Text),  # the update's id, the event's position
+    Column("reference", Text),  # the update's id, the event's position, the approval's id
     Column("sent_at", BigInteger, nullable=False),
 )
 
@@ -144,6 +164,7 @@ triggers = Table(
     Column("version", Integer, nullable=False),
     Column("queue", Text, nullable=False),
     Column("takes_input", Boolean, nullable=False),
+    Column("queue_key", Text),  # the field by which its runs take turns
     Column("after_position", BigInteger, nullable=False),  # it starts runs for later events only
 )
 
@@ -256,6 +277,24 @@ schedule_runs = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Index("schedule_runs_run", "run"),
+)
+
+# A queue has a row once it is limited or paused.
+queues = Table(
+    "queues",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("paused", Boolean, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("concurrency", BigInteger),  # runs under way at most
+    Column("rate", BigInteger),  # runs that begin in `rate_micros`
+    Column("rate_micros", BigInteger),
+    Column("key", Text),  # the field of the input by which its runs take turns
+    Column("per_key", BigInteger),  # runs of each key under way at most
+    Column("last_key", Text),  # whose turn was last
+    Column("full_at", BigInteger, nullable=False),  # when as many may begin at once again
+    Column("declared", Boolean, nullable=False),  # its limits are the code's
+    Column("changed_at", BigInteger, nullable=False),
 )
 
 workers = Table(

@@ -18,7 +18,7 @@ async def test_it_survives_a_crash_at_every_commit(tmp_path):
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,8 +35,10 @@ from lib_events.relay import Relay
 from lib_events.statement import Fence, Write
 from lib_events.tables import events
 from lib_workflows.context import Context, RunInfo
+from lib_workflows.delegation import TokenRequest
 from lib_workflows.driver import Driver
 from lib_workflows.engine import Engine
+from lib_workflows.errors import DelegationRefused
 from lib_workflows.history import replay, tags_at_start
 from lib_workflows.history_export import export_run
 from lib_workflows.run_handle import RunHandle
@@ -49,6 +51,7 @@ from lib_workflows.workflow import Registry, Workflow
 __all__ = [
     "CrashingDatabase",
     "Environment",
+    "GivenTokens",
     "SkippingClock",
     "crashes",
     "crashing_engine",
@@ -311,6 +314,33 @@ async def _play_until_crash[R](
         playing.cancel()
         await asyncio.wait([playing])
         return None
+
+
+class GivenTokens:
+    """A source of tokens for tests: `environment(url, [report], tokens=GivenTokens({"https://orders.example": "…"}))`.
+
+    `asked` says what steps asked for, in order. After `withdraw()` nothing is given any more.
+    """
+
+    def __init__(self, tokens: Mapping[str, str]) -> None:
+        self.asked: list[TokenRequest] = []
+        self._tokens = tokens  # by resource
+        self._is_withdrawn = False
+
+    async def __call__(self, wanted: TokenRequest) -> str:
+        """Give the token for a resource, to whatever run asks."""
+        self.asked.append(wanted)
+        if self._is_withdrawn:
+            raise DelegationRefused("withdrawn", f"what run {wanted.run_id} may do for its starter was withdrawn")
+        if wanted.resource not in self._tokens:
+            raise DelegationRefused(
+                "none", f"GivenTokens must have a token for {wanted.resource}, got none; give it one"
+            )
+        return self._tokens[wanted.resource]
+
+    def withdraw(self) -> None:
+        """Refuse from now on, as if the person had taken it back."""
+        self._is_withdrawn = True
 
 
 async def export_history(engine: Engine, run_id: str) -> dict[str, Any]:

@@ -128,17 +128,61 @@ class At:
         return {"times": [moment.isoformat() for moment in self.times]}
 
 
-type Timing = Cron | Every | At
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The times of another timing from `since` up to `until`, both included; what is left out has no bound.
+
+    When the last one has passed, the schedule rests.
+    """
+
+    timing: Cron | Every
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ScheduleInvalid`."""
+        if not isinstance(self.timing, Cron | Every):
+            raise ScheduleInvalid("since", f"must bound Cron(…) or Every(…), got {self.timing!r:.80}")
+        for field in ("since", "until"):
+            if getattr(self, field) is not None:
+                _check_aware(field, getattr(self, field))
+        if self.until is not None and self.after(0) is None:
+            raise ScheduleInvalid("until", f"must leave a time that is due, got {self.until}; say a later one")
+
+    def after(self, at: int) -> int | None:
+        """The first time after `at`."""
+        found = self.timing.after(at if self.since is None else max(at, to_micros(self.since) - 1))
+        return None if found is None or (self.until is not None and found > to_micros(self.until)) else found
+
+    def as_json(self) -> dict[str, Any]:
+        """As rows and the API keep it."""
+        bounds = {"since": self.since, "until": self.until}
+        return self.timing.as_json() | {
+            name: moment.astimezone(UTC).isoformat() for name, moment in bounds.items() if moment is not None
+        }
+
+
+type Timing = Cron | Every | At | Between
+TIMINGS = (Cron, Every, At, Between)
+
+
+def bounded(timing: Cron | Every, since: datetime | None, until: datetime | None) -> Timing:
+    """The timing itself where there is no bound; raises `ScheduleInvalid`."""
+    return timing if since is None and until is None else Between(timing, since, until)
 
 
 def read_timing(value: Mapping[str, Any]) -> Timing:
     """What `as_json` has written."""
-    if "cron" in value:
-        return Cron(value["cron"], value["timezone"])
     if "times" in value:
         return At(tuple(map(datetime.fromisoformat, value["times"])))
-    start = datetime.fromisoformat(value["start"]) if "start" in value else EPOCH
-    return Every(timedelta(seconds=value["every_seconds"]), start)
+    since, until, start = (_read_moment(value.get(name)) for name in ("since", "until", "start"))
+    if "cron" in value:
+        return bounded(Cron(value["cron"], value["timezone"]), since, until)
+    return bounded(Every(timedelta(seconds=value["every_seconds"]), start or EPOCH), since, until)
+
+
+def _read_moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def times_after(timing: Timing, at: int, limit: int, until: int | None = None) -> list[int]:

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
+from lib_workflows.queue_slots import IS_QUEUED, is_unlimited
 from lib_workflows.tables import runs, schedules
 from lib_workflows.workflow import Registry
 
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 LATE_SECONDS = 30.0  # a worker that lives and can, takes a due run within its slow poll
 LOOK_SECONDS = 60.0
 REPEAT_SECONDS = 3600.0
+WOKEN = 0  # `wake_at` of a run that has messages: due now
 
 
 class Unclaimed(NamedTuple):
@@ -25,15 +27,16 @@ class Unclaimed(NamedTuple):
     version: int
     queue: str
     number: int
-    since: int  # micros
+    since: int | None  # micros; None where a message has woken them, who knows when
 
 
 def unclaimed_runs(connection: Connection, before: int) -> list[Unclaimed]:
-    """What was due before `before` and is in nobody's memory."""
+    """What was due before `before` and is in nobody's memory; a limited queue may well have runs that wait."""
     kind = (runs.c.workflow, runs.c.version, runs.c.queue)
-    query = select(*kind, func.count(), func.min(runs.c.wake_at))
-    waiting = query.where(runs.c.owner.is_(None), runs.c.wake_at < before, runs.c.status != "nondeterministic")
-    return [Unclaimed(*tuple(row)) for row in connection.execute(waiting.group_by(*kind))]
+    query = select(*kind, func.count(), func.min(func.nullif(runs.c.wake_at, WOKEN))).group_by(*kind)
+    due = query.where(runs.c.owner.is_(None), runs.c.wake_at < before, runs.c.status != "nondeterministic")
+    each = (connection.execute(due.where(which)).all() for which in (~IS_QUEUED, is_unlimited(connection, before)))
+    return [Unclaimed(*tuple(row)) for rows in each for row in rows]
 
 
 def late_schedules(connection: Connection, before: int) -> list[tuple[str, str]]:
@@ -60,6 +63,9 @@ class UnclaimedAlarm(Loop):
         self._registry = registry or Registry.of([])
         self._look_seconds = look_seconds
         self._said: dict[tuple[object, ...], int] = {}
+        self._found_woken: set[tuple[object, ...]] = (
+            set()
+        )  # kinds of which the last look found runs that may have been woken just then
 
     async def run(self) -> None:
         """Look, again and again."""
@@ -67,22 +73,29 @@ class UnclaimedAlarm(Loop):
             await self.pause(self._look_seconds)
             now = self._clock.micros()
             before = now - int(LATE_SECONDS * 1e6)
-            for found in await self._database.read(unclaimed_runs, before):
-                self._say(found, now)
+            await self._look(now, before)
             for name, workflow in await self._database.read(late_schedules, before):
                 self._say_late(name, workflow, now)
+
+    async def _look(self, now: int, before: int) -> None:
+        kinds = await self._database.read(unclaimed_runs, before)
+        woken: set[tuple[object, ...]] = {found[:3] for found in kinds if found.since is None}
+        for found in kinds:
+            if found.since is not None or found[:3] in self._found_woken:
+                self._say(found, now)
+        self._found_woken = woken
 
     def _say(self, found: Unclaimed, now: int) -> None:
         if not self._is_new((found.workflow, found.version, found.queue), now):
             return
         logger.error(
-            "%d run(s) of workflow %s version %d in queue %s have been due for %d s and nobody takes them; start a "
+            "%d run(s) of workflow %s version %d in queue %s have been due for %s and nobody takes them; start a "
             "worker that holds that version and serves that queue%s, or cancel them",
             found.number,
             found.workflow,
             found.version,
             found.queue,
-            (now - found.since) // 1_000_000,
+            "a while" if found.since is None else f"{(now - found.since) // 1_000_000} s",
             self._tags_of(found),
         )
 

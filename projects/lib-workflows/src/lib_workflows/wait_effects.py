@@ -1,6 +1,7 @@
 """Timers, signals, updates and approvals: the operations that wait, and the messages that answer them."""
 
 import bisect
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,16 +11,19 @@ from lib_workflows import commands
 from lib_workflows.codec import decode_json, encode_json
 from lib_workflows.completion import Completion, bare_row, completed, failed
 from lib_workflows.driver import Pending
-from lib_workflows.errors import WaitTimeout
+from lib_workflows.errors import PayloadVersionUnknown, WaitTimeout
 from lib_workflows.event_waits import canonical_match
 from lib_workflows.history import outcome_of
 from lib_workflows.lifecycle_events import APPROVAL_REQUESTED, time_text
 from lib_workflows.operation import AskApproval, Deadline, Sleep, WaitEvent, WaitSignal, WaitUpdate
 from lib_workflows.run_record import Message, approval_id
-from lib_workflows.statements import DELETE_MESSAGE, INSERT_APPROVAL
+from lib_workflows.statements import ANSWER_UPDATE, DELETE_MESSAGE, INSERT_APPROVAL
+from lib_workflows.texts import message_of
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
+
+logger = logging.getLogger(__name__)
 
 ENTRIES = 50  # of what a run waits for, for people
 
@@ -30,10 +34,11 @@ def begin_sleep(executor: "Executor", pending: Pending) -> None:
     """Sleep, and the timer of a `ctx.timeout` block: both end by their timer."""
     operation = pending.operation
     assert isinstance(operation, Sleep | Deadline)  # noqa: S101 - the table says so
-    _arm(executor, pending, operation.seconds, lambda: executor.complete(completed(pending, None)))
+    arm(executor, pending, operation.seconds, lambda: executor.complete(completed(pending, None)))
 
 
-def _arm(executor: "Executor", pending: Pending, seconds: float | None, fire: Callable[[], None]) -> None:
+def arm(executor: "Executor", pending: Pending, seconds: float | None, fire: Callable[[], None]) -> None:
+    """Call `fire` so long after the operation began (None: never), unless it has ended."""
     if seconds is None:
         return
 
@@ -44,15 +49,9 @@ def _arm(executor: "Executor", pending: Pending, seconds: float | None, fire: Ca
     executor.arm(pending.path, pending.begun_at + round(seconds * 1e6), fired)
 
 
-def arm_wait(executor: "Executor", pending: Pending, seconds: float | None, *writes: Write) -> None:
-    """End a wait by `WaitTimeout` when nothing has come; `writes` go with its row."""
-
-    def late() -> None:
-        completion = failed(pending, WaitTimeout(f"{pending.operation.kind} {pending.operation.name}"))
-        completion.writes = writes
-        executor.complete(completion)
-
-    _arm(executor, pending, seconds, late)
+def timed_out(pending: Pending) -> Completion:
+    """The end of a wait for which nothing has come."""
+    return failed(pending, WaitTimeout(f"{pending.operation.kind} {pending.operation.name}"))
 
 
 # Waits
@@ -63,12 +62,11 @@ def begin_wait_signal(executor: "Executor", pending: Pending) -> None:
     operation = pending.operation
     assert isinstance(operation, WaitSignal | WaitUpdate)  # noqa: S101 - the table says so
     kind = "signal" if isinstance(operation, WaitSignal) else "update"
-    for message in executor.mailbox:
-        if message.kind == kind and message.name == operation.name:
-            executor.mailbox.remove(message)
-            answer(executor, pending, message)
+    for message in [kept for kept in executor.mailbox if kept.kind == kind and kept.name == operation.name]:
+        executor.mailbox.remove(message)
+        if _take(executor, pending, message):
             return
-    arm_wait(executor, pending, operation.timeout_seconds)
+    arm(executor, pending, operation.timeout_seconds, lambda: executor.complete(timed_out(pending)))
 
 
 def begin_approval(executor: "Executor", pending: Pending) -> None:
@@ -80,7 +78,7 @@ def begin_approval(executor: "Executor", pending: Pending) -> None:
         due_at = pending.begun_at + round(operation.timeout_seconds * 1e6)
     if pending.path not in executor.stored.approvals:
         _ask(executor, pending, operation, due_at)
-    _arm(executor, pending, operation.timeout_seconds, lambda: _expire(executor, pending))
+    arm(executor, pending, operation.timeout_seconds, lambda: _expire(executor, pending))
 
 
 def _ask(executor: "Executor", pending: Pending, operation: AskApproval[Any], due_at: int | None) -> None:
@@ -154,8 +152,8 @@ def take_letter(executor: "Executor", message: Message) -> None:
         executor.request_cancel(reason_of(message.payload or ""), message.number)
         return
     for pending in executor.driver.pending.values():
-        if not pending.answered and _waits_for(pending, message):
-            answer(executor, pending, message)
+        if not pending.answered and _waits_for(executor, pending, message):
+            _take(executor, pending, message)
             return
     if message.kind in ("signal", "update"):
         bisect.insort(executor.mailbox, message, key=lambda kept: kept.number)
@@ -164,7 +162,34 @@ def take_letter(executor: "Executor", message: Message) -> None:
         executor.ledger.add(Write(DELETE_MESSAGE, (executor.run.id, message.number)))
 
 
-def _waits_for(pending: Pending, message: Message) -> bool:
+def _take(executor: "Executor", pending: Pending, message: Message) -> bool:
+    """End a wait by a message, unless that is a signal or update which does not fit: whoever may write to a run must
+    not be able to fail it, so the wait goes on without."""
+    operation = pending.operation
+    if isinstance(operation, WaitSignal | WaitUpdate):
+        declared = operation.signal if isinstance(operation, WaitSignal) else operation.update
+        try:
+            declared.codec.decode(message.payload or "null")
+        except PayloadVersionUnknown:  # another release could read it: not the sender's fault, so nothing is dropped
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever the payload's type says of it
+            _refuse(executor, message, error)
+            return False
+    answer(executor, pending, message)
+    return True
+
+
+def _refuse(executor: "Executor", message: Message, error: Exception) -> None:
+    """Forget a message that does not fit: the run's log says so, and of an update its sender hears it, too."""
+    if message.kind == "update" and message.reference is not None:
+        rejected = ("rejected", message_of(error), executor.clock_micros(), message.reference, executor.run.id)
+        executor.ledger.add(Write(ANSWER_UPDATE, rejected))
+        executor.home.answered(executor, message.reference)
+    executor.ledger.add(Write(DELETE_MESSAGE, (executor.run.id, message.number)))
+    executor.driver.context.run(logger.warning, "%s; the %s is dropped", message_of(error), message.kind)
+
+
+def _waits_for(executor: "Executor", pending: Pending, message: Message) -> bool:
     operation = pending.operation
     match message.kind:
         case "signal":
@@ -172,7 +197,13 @@ def _waits_for(pending: Pending, message: Message) -> bool:
         case "update":
             return isinstance(operation, WaitUpdate) and operation.name == message.name
         case _:
-            return isinstance(operation, AskApproval) and pending.path == message.name
+            # Another life of the run may have asked at the same place; messages of before do not say which.
+            asked = approval_id(executor.run.id, pending.path, executor.stored.life)
+            return (
+                isinstance(operation, AskApproval)
+                and pending.path == message.name
+                and message.reference in (None, asked)
+            )
 
 
 def answer(executor: "Executor", pending: Pending, message: Message) -> None:
@@ -182,7 +213,7 @@ def answer(executor: "Executor", pending: Pending, message: Message) -> None:
     if message.kind == "update":
         meta = encode_json({"id": message.reference})
     elif message.kind == "event":
-        meta = encode_json({"position": int(message.reference or 0), "match": event_key(pending)[1]})
+        meta = had_until(pending, int(message.reference or 0))
     row = bare_row(pending, "completed", output=message.payload, meta=meta)
     try:
         completion = Completion(pending, outcome_of(pending.operation, row), output=message.payload, meta=meta)
@@ -193,6 +224,11 @@ def answer(executor: "Executor", pending: Pending, message: Message) -> None:
         completion.message = message
         completion.writes = (Write(DELETE_MESSAGE, (executor.run.id, message.number)),)
     executor.complete(completion)
+
+
+def had_until(pending: Pending, position: int) -> str:
+    """What the history keeps of a wait for an event: up to where the run has had all that it waited for."""
+    return encode_json({"position": position, "match": event_key(pending)[1]})
 
 
 def event_key(pending: Pending) -> tuple[str, str]:

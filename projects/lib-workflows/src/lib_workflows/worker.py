@@ -8,12 +8,12 @@ commits in flight, and sets its runs free then. On SQLite the file's lock says t
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import batched
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Select, and_, case, delete, exists, literal, select, text, true, tuple_, update
+from sqlalchemy import and_, case, delete, exists, literal, select, text, true, update
 
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -23,7 +23,6 @@ from lib_workflows.durations import check_seconds
 from lib_workflows.errors import DefinitionError
 from lib_workflows.run_record import RunRecord
 from lib_workflows.tables import runs, workers
-from lib_workflows.workflow import Workflow
 
 if TYPE_CHECKING:
     from lib_workflows.lease import Renewal
@@ -195,74 +194,3 @@ def wake_runs(connection: Connection, run_ids: Sequence[str]) -> None:
 def held_runs(connection: Connection, owner: str) -> list[str]:
     """The runs that a life holds, whether it knows of them or not."""
     return list(connection.scalars(select(runs.c.id).where(runs.c.owner == owner, runs.c.ended_at.is_(None))))
-
-
-class Capability(NamedTuple):
-    """Which runs a process can run: the versions it holds, and the queues it serves (None: every queue).
-
-    What a workflow requires of its worker is known where it is held: a worker that lacks a tag does not count it as
-    held, and the claim need not ask.
-    """
-
-    held: Sequence[tuple[str, int]]
-    queues: Collection[str] | None = None
-
-    @classmethod
-    def of(
-        cls, workflows: Iterable[Workflow[*tuple[Any, ...], Any]], queues: Collection[str] | None, tags: frozenset[str]
-    ) -> "Capability":
-        """Of a process that holds `workflows` and has `tags`."""
-        return cls([(entry.name, entry.version) for entry in workflows if entry.requires <= tags], queues)
-
-    def includes(self, workflow: str, version: int, queue: str) -> bool:
-        """Whether it can run such a run."""
-        return (workflow, version) in self.held and (self.queues is None or queue in self.queues)
-
-
-class Claimed(NamedTuple):
-    """How a run was when it was claimed."""
-
-    begins: bool  # it has never run
-    queued: bool  # nothing of it was under way
-
-
-def claim(connection: Connection, owner: str, capability: Capability, *, now: int, limit: int) -> dict[str, Claimed]:
-    """Take runs that are due and that nobody has in memory."""
-    due = _claimable(capability, select(runs.c.id, runs.c.status, runs.c.started_at)).where(runs.c.wake_at <= now)
-    due = due.order_by(runs.c.priority.desc(), runs.c.wake_at).limit(limit)
-    if connection.dialect_name == "postgresql":
-        due = due.with_for_update(skip_locked=True)
-    rows = connection.execute(due).all()
-    found = {row.id: Claimed(begins=row.started_at is None, queued=row.status == "queued") for row in rows}
-    if found:
-        status = case((runs.c.status == "cancelling", runs.c.status), else_="running")
-        started_at = case((runs.c.started_at.is_(None), now), else_=runs.c.started_at)
-        values = {"owner": owner, "status": status, "wake_at": None, "started_at": started_at}
-        connection.execute(update(runs).where(runs.c.id.in_(list(found))).values(**values))
-    return found
-
-
-class Due(NamedTuple):
-    """What there is to do at some moment."""
-
-    here: list[tuple[str, int]]  # runs of this life that a message or a timer has made due, with their wakes
-    free: bool  # whether there are due runs that nobody has in memory
-    next_at: int | None  # when the next run is due that nobody has in memory
-
-
-def look(connection: Connection, owner: str, capability: Capability, now: int) -> Due:
-    """Look what is due: reads only, so an idle engine writes nothing."""
-    mine = select(runs.c.id, runs.c.wakes).where(runs.c.owner == owner, runs.c.wake_at <= now)
-    here = [(row.id, row.wakes) for row in connection.execute(mine)]
-    free = _claimable(capability, select(runs.c.wake_at)).where(runs.c.wake_at <= now).limit(1)
-    later = _claimable(capability, select(runs.c.wake_at)).where(runs.c.wake_at > now).order_by(runs.c.wake_at).limit(1)
-    return Due(here, connection.scalar(free) is not None, connection.scalar(later))
-
-
-def _claimable(capability: Capability, query: Select[Any]) -> Select[Any]:
-    query = query.where(
-        runs.c.owner.is_(None),
-        runs.c.status != "nondeterministic",
-        tuple_(runs.c.workflow, runs.c.version).in_(capability.held),
-    )
-    return query if capability.queues is None else query.where(runs.c.queue.in_(capability.queues))

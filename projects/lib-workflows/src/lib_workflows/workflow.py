@@ -10,8 +10,10 @@ from typing import Any, Protocol
 from lib_events.event import EventType
 from lib_workflows.codec import Codec, Signature
 from lib_workflows.context import Context
+from lib_workflows.delegation import Delegation, check_delegations
 from lib_workflows.errors import DefinitionError, UnknownWorkflow
-from lib_workflows.timing import At, Cron, Every, Timing
+from lib_workflows.queue import Queue, QueueLimits, key_of
+from lib_workflows.timing import TIMINGS, Timing
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 DEFAULT_QUEUE = "default"
@@ -26,22 +28,26 @@ class Workflow[*In, R]:
         *,
         name: str,
         version: int,
-        queue: str,
+        queue: str | Queue,
         on: tuple[EventType[Any], ...],
         type: str,  # noqa: A002 - the word of the catalogue
         errors: tuple[type[Exception], ...],
         schedule: Timing | None = None,
         requires: frozenset[str] = frozenset(),
+        acts_for_starter: tuple[Delegation, ...] = (),
     ) -> None:
         self.function = function
         self.name = name
         self.version = version
-        self.queue = queue
+        self.queue = queue.name if isinstance(queue, Queue) else queue
+        self.limits = queue.limits if isinstance(queue, Queue) else None  # of its queue, where they are declared
+        self.queue_key = self.limits.key if self.limits else None  # the field by which its runs take turns there
         self.on = on
         self.type = type
         self.errors = errors
         self.schedule = schedule
         self.requires = requires
+        self.acts_for_starter = acts_for_starter
         self.description = inspect.getdoc(function) or ""
         self.signature = Signature(function, f"workflow {name}").drop_first()
         self.__doc__ = function.__doc__
@@ -60,6 +66,10 @@ class Workflow[*In, R]:
     def input_codec(self) -> Codec[Any]:
         """The codec of the one input."""
         return self._input
+
+    def key_in(self, queue: str, payload: str | None) -> str | None:
+        """With whom a run of this input takes turns in that queue."""
+        return key_of(self.queue_key, payload) if queue == self.queue else None
 
     def encode_input(self, args: tuple[Any, ...]) -> str | None:
         """Encode what a caller gave; None when it has no input. Raises `PayloadInvalid` or `TypeError`."""
@@ -107,20 +117,23 @@ def workflow(
     *,
     name: str,
     version: int = 1,
-    queue: str = DEFAULT_QUEUE,
+    queue: str | Queue = DEFAULT_QUEUE,
     on: EventType[Any] | Sequence[EventType[Any]] = (),
     type: str = "workflow",  # noqa: A002 - the word of the catalogue
     errors: tuple[type[Exception], ...] = (),
     schedule: Timing | None = None,
     requires: Collection[str] = (),
+    acts_for_starter: Delegation | Sequence[Delegation] = (),
 ) -> _WorkflowDecorator:
     """Make an `async def` a workflow: it takes the context and at most one input, and returns any typed value.
 
     Runs of one `version` finish on it: several versions of a name may be registered at once. `on` starts exactly
     one run for each event of that type, with the event's payload as input. `type` is a word for the catalogue
-    ("orchestrated saga"), the docstring is its description. Exceptions in `errors` reach callers as themselves.
+    ("orchestrated saga"), the docstring is its description. `queue` names the queue of its runs, or declares its
+    limits, too: `Queue("mail", concurrency=5)`. Exceptions in `errors` reach callers as themselves.
     `schedule` (`Cron("0 6 * * *")`) starts a run, without input, at each of its times; the schedule has the workflow's
-    name. Runs begin and go on only on workers that have every tag in `requires` ({"gpu"}).
+    name. Runs begin and go on only on workers that have every tag in `requires` ({"gpu"}). `acts_for_starter` says what
+    its steps may do at other services for the person who starts it; people read it before they do.
     """
     triggers = (on,) if isinstance(on, EventType) else tuple(on)
 
@@ -136,6 +149,7 @@ def workflow(
             errors=errors,
             schedule=schedule,
             requires=check_worker_tags(requires, f"requires of workflow {name}"),
+            acts_for_starter=check_delegations(acts_for_starter, name),
         )
         _check_schedule(made)
         return made
@@ -168,15 +182,29 @@ def check_worker_tags(tags: Collection[str], what: str) -> frozenset[str]:
 def _check_schedule(workflow: Workflow[*tuple[Any, ...], Any]) -> None:
     if workflow.schedule is None:
         return
-    if not isinstance(workflow.schedule, Cron | Every | At):
+    if not isinstance(workflow.schedule, TIMINGS):
         raise DefinitionError(
-            f"schedule of workflow {workflow.name} must be Cron(…), Every(…) or At(…), got {workflow.schedule!r:.80}"
+            f"schedule of workflow {workflow.name} must be Cron(…), Every(…), At(…) or Between(…), "
+            f"got {workflow.schedule!r:.80}"
         )
     if not workflow.input_is_optional:
         raise DefinitionError(
             f"workflow {workflow.name} must do without input to declare a schedule; give it a default, or make the "
             "schedule with its input"
         )
+
+
+def _check_queues(workflows: Sequence[Workflow[*tuple[Any, ...], Any]]) -> None:
+    declared: dict[str, tuple[Workflow[*tuple[Any, ...], Any], QueueLimits]] = {}
+    for entry in workflows:
+        if entry.limits is None:
+            continue
+        first, limits = declared.setdefault(entry.queue, (entry, entry.limits))
+        if limits != entry.limits:
+            raise DefinitionError(
+                f"queue {entry.queue} must have one declaration of its limits, got two, of {first!r} and {entry!r}; "
+                "share one Queue(…)"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +221,9 @@ class Registry:
         for entry in workflows:
             if held.setdefault((entry.name, entry.version), entry) is not entry:
                 raise DefinitionError(f"workflow {entry.name} version {entry.version} must be registered once")
-        return cls(tuple(held.values()), held)
+        registry = cls(tuple(held.values()), held)
+        _check_queues(registry.newest())
+        return registry
 
     def find(self, name: str, version: int | None = None) -> Workflow[*tuple[Any, ...], Any]:
         """The workflow of that name, by default its newest version; raises `UnknownWorkflow`."""

@@ -1,1 +1,1 @@
-UPDATE updates SET status = ?, reply = ?, ended_at = ? WHERE id = ? AND status = 'pending'
+UPDATE updates SET status = ?, reply = ?, ended_at = ? WHERE id = ? AND run = ? AND status = 'pending'

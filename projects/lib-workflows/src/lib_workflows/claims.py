@@ -1,0 +1,129 @@
+"""What is due and in nobody's memory, and taking it: reads first, and only what can be taken is asked for.
+
+However many runs wait for a slot, none of them is looked at that cannot have one: each question here is for the rows of
+one index.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, true, tuple_, update
+
+from lib_events.database import Connection
+from lib_workflows import queue_slots
+from lib_workflows.tables import runs
+from lib_workflows.workflow import Workflow
+
+HAS_BEGUN = and_(runs.c.owner.is_(None), ~queue_slots.IS_QUEUED)
+
+
+class Capability(NamedTuple):
+    """Which runs a process can run: the versions it holds, and the queues it serves (None: every queue).
+
+    What a workflow requires of its worker is known where it is held: a worker that lacks a tag does not count it as
+    held, and the claim need not ask.
+    """
+
+    held: Sequence[tuple[str, int]]
+    queues: Collection[str] | None = None
+
+    @classmethod
+    def of(
+        cls, workflows: Iterable[Workflow[*tuple[Any, ...], Any]], queues: Collection[str] | None, tags: frozenset[str]
+    ) -> "Capability":
+        """Of a process that holds `workflows` and has `tags`."""
+        return cls([(entry.name, entry.version) for entry in workflows if entry.requires <= tags], queues)
+
+    def includes(self, workflow: str, version: int, queue: str) -> bool:
+        """Whether it can run such a run."""
+        return (workflow, version) in self.held and (self.queues is None or queue in self.queues)
+
+    def claimable(self) -> ColumnElement[bool]:
+        """Which runs it may take that nobody has in memory.
+
+        As expressions that no index answers: nearly all runs are such, and who asks says which few are meant.
+        """
+        is_free = func.coalesce(runs.c.owner, "") == ""
+        can_run = tuple_(runs.c.workflow.concat(""), runs.c.version).in_(self.held)
+        serves = true() if self.queues is None else runs.c.queue.in_(self.queues)
+        return and_(is_free, runs.c.status != "nondeterministic", can_run, serves)
+
+
+class Claimed(NamedTuple):
+    """How a run was when it was claimed."""
+
+    begins: bool  # it has never run
+    queued: bool  # nothing of it was under way
+
+
+def claim(connection: Connection, owner: str, capability: Capability, *, now: int, limit: int) -> dict[str, Claimed]:
+    """Take runs that are due and that nobody has in memory."""
+    rows: list[Any] = []
+    for some in _due(connection, capability, now, limit):
+        rows += some
+    found = {row.id: Claimed(begins=row.started_at is None, queued=row.status == "queued") for row in rows}
+    if found:
+        status = case((runs.c.status == "cancelling", runs.c.status), else_="running")
+        started_at = case((runs.c.started_at.is_(None), now), else_=runs.c.started_at)
+        values = {"owner": owner, "status": status, "wake_at": None, "started_at": started_at}
+        connection.execute(update(runs).where(runs.c.id.in_(list(found))).values(**values))
+    return found
+
+
+def _due(connection: Connection, capability: Capability, now: int, limit: int) -> Iterator[Sequence[Any]]:
+    """At most `limit` runs in all, locked: first those that need a slot, for the queues' rows come before any run's."""
+    claimable = capability.claimable()
+    due = select(runs.c.id, runs.c.status, runs.c.started_at).where(claimable, runs.c.wake_at + 0 <= now)
+    due = due.order_by(runs.c.priority.desc(), runs.c.wake_at).with_for_update(skip_locked=True)
+    for opening in queue_slots.openings(connection, claimable, now, lock=True):
+        yield (found := queue_slots.take_slots(connection, due, opening, now=now, limit=limit))
+        limit -= len(found)
+    for kind in _without_slots(connection, now):
+        if limit > 0:
+            yield (found := connection.execute(due.where(kind).limit(limit)).all())
+            limit -= len(found)
+
+
+def _without_slots(connection: Connection, now: int) -> tuple[ColumnElement[bool], ...]:
+    """The kinds of runs that need no slot: those that have begun, that go on as new, that are too late, and all others
+    of queues that are not limited. Each is what an index holds.
+    """
+    has_begun = and_(HAS_BEGUN, runs.c.wake_at <= now)
+    is_late = and_(queue_slots.NEEDS_SLOT, runs.c.deadline_at <= now)
+    return has_begun, queue_slots.goes_on(), is_late, queue_slots.is_unlimited(connection, now)
+
+
+class Due(NamedTuple):
+    """What there is to do at some moment."""
+
+    here: list[tuple[str, int]]  # runs of this life that a message or a timer has made due, with their wakes
+    free: bool  # whether there are due runs that nobody has in memory
+    next_at: int | None  # when the next run is due that nobody has in memory
+    limited: frozenset[str]  # the queues whose runs do not begin as they come
+    is_paced: bool  # whether runs wait in one that has a rate
+
+
+def look(connection: Connection, owner: str, capability: Capability, now: int) -> Due:
+    """Look what is due: reads only, so an idle engine writes nothing."""
+    mine = select(runs.c.id, runs.c.wakes).where(runs.c.owner == owner, runs.c.wake_at <= now, ~queue_slots.IS_QUEUED)
+    here = [(row.id, row.wakes) for row in connection.execute(mine)]
+    claimable = capability.claimable()
+    limited = queue_slots.governed(connection)
+    openings = queue_slots.openings(connection, claimable, now) if limited else []
+    is_free = any(opening.slots != 0 for opening in openings) or _is_any_due(connection, claimable, now)
+    moments = [*_later(connection, claimable, now), *(opening.next_at for opening in openings)]
+    is_paced = any(opening.queue.rate is not None for opening in openings)
+    return Due(here, is_free, min((at for at in moments if at is not None), default=None), limited, is_paced)
+
+
+def _is_any_due(connection: Connection, claimable: ColumnElement[bool], now: int) -> bool:
+    due = and_(claimable, runs.c.wake_at + 0 <= now)
+    each = (select(runs.c.id).where(due, kind).exists() for kind in _without_slots(connection, now))
+    return bool(connection.scalar(select(or_(*each))))
+
+
+def _later(connection: Connection, claimable: ColumnElement[bool], now: int) -> Sequence[int | None]:
+    """When the next run is due, of those that have begun and of those that have not."""
+    first = select(runs.c.wake_at).where(claimable, runs.c.wake_at > now).order_by(runs.c.wake_at).limit(1)
+    each = (first.where(kind).scalar_subquery() for kind in (HAS_BEGUN, queue_slots.IS_QUEUED))
+    return connection.execute(select(*each)).one()

@@ -1,0 +1,207 @@
+"""A run that is tried again: what failed is done again, with its whole time; what succeeded is kept, as it was seen."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from flows import address_changed
+from sqlalchemy import select
+
+from lib_events.testing import wait_until
+from lib_workflows import (
+    Context,
+    Engine,
+    Principal,
+    RunFailed,
+    StepFailed,
+    WaitTimeout,
+    commands,
+    queries,
+    step,
+    workflow,
+)
+from lib_workflows.retry import Backoff
+from lib_workflows.tables import approvals
+from lib_workflows.testing import environment
+
+HOUR = timedelta(hours=1)
+ANNA = Principal("u1", "anna")
+
+
+class Trouble:
+    """Whether things fail, and what was done."""
+
+    def __init__(self):
+        self.begin()
+
+    def begin(self):
+        self.lasts, self.did = True, []
+
+
+trouble = Trouble()
+
+
+@pytest.fixture(autouse=True)
+def _trouble():
+    trouble.begin()
+
+
+@step
+async def try_it(what: str) -> str:
+    trouble.did.append(what)
+    if trouble.lasts and what.startswith("fails"):
+        raise ConnectionError(what)
+    if trouble.lasts and what.startswith("hangs"):
+        await asyncio.Event().wait()
+    return what
+
+
+@step(total_timeout=HOUR, retries=1_000, backoff=Backoff(timedelta(minutes=5)))
+async def within_an_hour(what: str) -> str:
+    return await try_it.function(what)
+
+
+@workflow(name="tries-as-a-child")
+async def tries_as_a_child(ctx: Context, what: str) -> str:
+    return await ctx.step(try_it, what)
+
+
+@workflow(name="tries-children")
+async def tries_children(ctx: Context) -> list[str]:
+    before = await ctx.step(try_it, "before")
+    return [before, *await ctx.gather(*(ctx.child(tries_as_a_child, what) for what in ("fails", "hangs", "fails too")))]
+
+
+async def test_children_that_were_stopped_because_one_failed_are_no_failures_of_their_own(database_url):
+    async with Engine.open(database_url, [tries_children, tries_as_a_child]) as engine:
+        handle = await engine.start(tries_children)
+        with pytest.raises((StepFailed, RunFailed), match="fails"):
+            await handle.result(10)
+        trouble.lasts = False
+        await handle.retry()
+        assert await handle.result(10) == ["before", "fails", "hangs", "fails too"]
+        assert trouble.did.count("before") == 1
+
+
+@workflow(name="blocks")
+async def blocks(ctx: Context) -> list[str]:
+    before = await ctx.step(try_it, "before")
+    async with ctx.timeout(HOUR):
+        return [before, await ctx.step(try_it, "hangs")]
+
+
+@workflow(name="waits")
+async def waits(ctx: Context) -> list[str]:
+    before = await ctx.step(try_it, "before")
+    return [before, await ctx.wait_signal(address_changed, timeout=HOUR)]
+
+
+@workflow(name="asks")
+async def asks(ctx: Context) -> list[str]:
+    before = await ctx.step(try_it, "before")
+    decision = await ctx.approval("ship", text="Ship it?", to="user:u1", timeout=HOUR)
+    return [before, decision.by]
+
+
+@workflow(name="tries-for-an-hour")
+async def tries_for_an_hour(ctx: Context) -> list[str]:
+    before = await ctx.step(try_it, "before")
+    return [before, await ctx.step(within_an_hour, "fails")]
+
+
+async def answer(engine, run_id, flow):
+    """Do what a run that has been retried waits for."""
+    if flow is waits:
+        await engine.handle(run_id).signal(address_changed, "there")
+    elif flow is asks:
+        pending = select(approvals.c.id).where(approvals.c.run == run_id, approvals.c.status == "pending")
+        (approval,) = await engine.database.read(lambda c: c.scalars(pending).all())
+        await engine.database.transact(lambda c: commands.decide(c, approval, approved=True, by=ANNA))
+
+
+@pytest.mark.parametrize(
+    ("flow", "last"),
+    [(blocks, "hangs"), (waits, "there"), (asks, "u1"), (tries_for_an_hour, "fails")],
+    ids=lambda value: getattr(value, "name", ""),
+)
+async def test_what_ran_out_of_time_has_its_whole_time_again_also_after_a_crash(database_url, flow, last):
+    async with environment(database_url, [flow], lease_seconds=0.3) as env:
+        handle = await env.engine.start(flow)
+        await wait_until(lambda: until_waiting(env, handle))
+        await env.skip(24 * HOUR)
+        with pytest.raises((WaitTimeout, StepFailed)):
+            await env.result(handle)
+        trouble.lasts = False
+        await handle.retry()
+        await wait_until(lambda: until_waiting(env, handle, "waiting" if flow in {waits, asks} else "completed"))
+        await env.skip(HOUR / 2)
+        now = env.now
+        await env.engine.abandon()
+    async with environment(database_url, [flow], lease_seconds=0.3, start=now) as env:
+        await answer(env.engine, handle.id, flow)
+        assert await env.engine.handle(handle.id, flow).result(10) == ["before", last]
+        assert trouble.did.count("before") == 1
+
+
+async def until_waiting(env, handle, status="waiting"):
+    """Whether it waits, or its step hangs."""
+    return await handle.status() == status or (status == "waiting" and "hangs" in trouble.did)
+
+
+@workflow(name="sleeps-beside")
+async def sleeps_beside(ctx: Context) -> None:
+    await ctx.gather(ctx.sleep(3 * HOUR), ctx.step(try_it, "fails"))
+
+
+async def test_what_sleeps_beside_does_not_sleep_longer_for_a_retry(database_url):
+    async with environment(database_url, [sleeps_beside]) as env:
+        handle = await env.engine.start(sleeps_beside)
+        begun = env.now
+        with pytest.raises(StepFailed):
+            await env.result(handle)
+        await env.skip(2 * HOUR)
+        trouble.lasts = False
+        await handle.retry()
+        await env.result(handle)
+        assert env.now - begun < 4 * HOUR
+
+
+@workflow(name="tags-itself")
+async def tags_itself(ctx: Context) -> str:
+    if (ctx.run.tags or {}).get("state") == "new":
+        await ctx.step(try_it, "as new")
+    await ctx.step(try_it, "taken", undo=give_back)
+    await ctx.set_tags({"state": "old"})
+    await ctx.set_view("state", "old")
+    return await ctx.step(try_it, "fails")
+
+
+async def give_back(result: str | None, what: str) -> None:
+    trouble.did.append(f"not {what}")
+
+
+async def test_tags_that_are_set_aside_are_not_seen_by_a_retry(database_url):
+    async with Engine.open(database_url, [tags_itself]) as engine:
+        handle = await engine.start(tags_itself, tags={"state": "new"})
+        with pytest.raises(StepFailed):
+            await handle.result(10)
+        trouble.lasts = False
+        await handle.retry()
+        assert await handle.result(10) == "fails"
+        assert trouble.did == ["as new", "taken", "fails", "not taken", "taken", "fails"]
+        assert (await engine.database.read(queries.get_run, handle.id)).tags == {"state": "old"}
+
+
+async def test_a_fork_has_the_tags_and_views_of_the_place_where_it_begins(database_url):
+    trouble.lasts = False
+    async with Engine.open(database_url, [tags_itself]) as engine:
+        handle = await engine.start(tags_itself, tags={"state": "new"})
+        await handle.result(10)
+        before = await handle.fork("2", id="before")
+        assert await before.result(10) == "fails"
+        assert trouble.did.count("as new") == 1
+        after = await handle.fork("5", id="after")
+        assert await after.result(10) == "fails"
+        assert trouble.did.count("as new") == 1
+        assert await after.view("state") == "old"
+        assert (await engine.database.read(queries.get_run, "after")).tags == {"state": "old"}
