@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -39,6 +40,14 @@ from lib_events.clock import SystemClock
 from lib_events.event import Event
 from lib_events.event_log import read_after
 from lib_events.testing import POLL_SECONDS, free_ports, wait_until
+
+# What several tests use, importable by name.
+for _name in ("keycloak_realm", "lying_provider", "software_passkey", "transfer_api"):
+    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
+    assert _spec is not None
+    assert _spec.loader is not None
+    sys.modules[_name] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
 
 ISSUER = "http://127.0.0.1:8001"
 APP = "http://127.0.0.1:8002"
@@ -248,7 +257,7 @@ class Provider:
         return (await self.post("/oauth2/introspect", {"token": token}, auth)).json()
 
     async def admin_token(self) -> str:
-        values = {"scope": "openid admin", "resource": f"{ISSUER}/v1/admin"}
+        values = {"scope": "openid admin", "resource": f"{self.settings.auth_url}/v1/admin"}
         return (await self.tokens("admin", **values))["access_token"]
 
     def oauth_client(self, client_id: str, secret: str | None = None) -> OAuthClient:

@@ -4,6 +4,8 @@ import pytest
 
 from auth_svc.people.access_requests import MAX_WAITING
 from auth_svc.people.approvals import ApprovalDecided, ApprovalDecidedData, hear_decision
+from auth_svc.rights import roles as definitions
+from auth_svc.rights.roles import Role
 from lib_events.event import Event
 from lib_events.testing import wait_until
 
@@ -124,6 +126,29 @@ async def test_some_roles_cannot_be_asked_for(asked, subtests):
             refused = await asked.http.post("/v1/access-requests", json=body, headers=asked.ada)
             assert refused.status_code == code
             assert refused.headers["content-type"] == "application/problem+json"
+
+
+async def test_no_role_that_includes_admin_is_had_by_asking(asked, subtests):
+    database, actor = asked.service.database, asked.actor()
+    await database.transact(definitions.create, Role(name="chief", includes=frozenset(("admin",))), actor)
+    with subtests.test("asked for"):
+        body = {"role": "chief", "reason": "please"}
+        assert (await asked.http.post("/v1/access-requests", json=body, headers=asked.ada)).status_code == 422
+    with subtests.test("that came to include it while it was waiting"):
+        body = {"role": "helper", "reason": "please"}
+        assert (await asked.http.post("/v1/access-requests", json=body, headers=asked.ada)).status_code == 201
+        told = await wait_until(lambda: second_request(asked))
+        asked.about = {name: told.data[name] for name in ("request", "user", "role", "nonce")}
+        await database.transact(definitions.create, Role(name="helper", includes=frozenset(("chief",))), actor)
+        await decide(asked)
+        shown = await status(asked)
+        assert (shown["role"], shown["status"]) == ("helper", "refused")
+        assert await roles(asked) == ["member"]
+
+
+async def second_request(provider):
+    events = await provider.events("evs.access.requested")
+    return events[1] if len(events) > 1 else None
 
 
 async def test_one_sees_only_ones_own_requests_and_never_the_nonce(asked):

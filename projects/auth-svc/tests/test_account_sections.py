@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select, update
 
 from auth_svc import tables
-from auth_svc.people import accounts, own_data
+from auth_svc.people import accounts, own_data, profile
 from auth_svc.people.devices import describe
 from auth_svc.people.own_data import LastAdministrator
+from auth_svc.rights import roles
+from auth_svc.rights.roles import Role
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
@@ -231,6 +234,42 @@ async def test_the_last_administrator_stays(provider):
     assert "Make somebody else one first" in refused.text
     await provider.add_user("grace", "admin")
     assert "Your account is deleted" in (await delete(provider, browser)).text
+
+
+async def test_a_name_is_read_as_it_is_written(provider, subtests):
+    """A sign that turns letters around makes one name look like another (Unicode TR 36)."""
+    browser = await signed_in(provider)
+    for name, status in (
+        ("\u202enimda", 422),
+        ("Ada\u2066x", 422),
+        ("Ada\u0085x", 422),
+        ("Ada\u2028x", 422),
+        ("\u0632\u06cc\u0646\u200c\u0628", 200),  # a joiner is how some are written
+    ):
+        with subtests.test(ascii(name)):
+            await browser.open("/account")
+            assert (await browser.submit(action="/account/name", name=name)).status_code == status
+
+
+async def test_an_administrator_by_a_role_that_includes_it_stays_too(provider):
+    chief = Role(name="chief", includes=frozenset(("admin",)))
+    await provider.service.database.transact(roles.create, chief, provider.actor())
+    admin = await provider.service.database.read(accounts.find_by_username, "admin")
+    await provider.service.database.transact(accounts.set_roles, admin.id, frozenset(("chief",)), provider.actor())
+    browser = await signed_in(provider, "admin")
+    assert (await delete(provider, browser)).status_code == 422
+    await provider.add_user("grace", "chief")
+    assert "Your account is deleted" in (await delete(provider, browser)).text
+
+
+async def test_ones_data_do_not_say_where_others_were(provider):
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    elsewhere = replace(provider.actor(), who="an administrator", address="192.0.2.7")
+    await provider.service.database.transact(profile.set_name, ada.id, "Ada", elsewhere)
+    browser = await signed_in(provider)
+    export = (await browser.open("/account/data/export")).json()
+    addresses = {line["what"]: line["address"] for line in export["audit"]}
+    assert (addresses["user.profile-changed"], addresses["session.started"]) == (None, "127.0.0.1")
 
 
 async def test_of_two_administrators_who_leave_at_the_same_time_one_stays(provider_on_both):

@@ -11,7 +11,7 @@ from auth_svc.api.openapi import operations
 PROBLEM = "application/problem+json"
 NASTY = ["\0", "a\0b", "%", "'", '"', "\\", "😀", "x" * 300, "../..", "é\u202e", "null", "1e999", "-1", ";--", ""]
 WRONG = [None, True, -1, 2**70, 1.5, "", "\0", "x" * 3_000, "😀", [], [None], ["\0"], [[]], {}, {"": ""}, {"\0": "\0"}]
-NONE = dict.fromkeys(("session", "client", "invitation", "key", "token", "upstream"), "none")
+NONE = dict.fromkeys(("session", "client", "delegation", "invitation", "key", "token", "upstream"), "none")
 THINGS = NONE | {"user": "ada", "group": "g", "role": "drawer", "resource": "maps"}
 
 

@@ -49,6 +49,22 @@ async def test_the_id_token_says_who_signed_in_to_whom(provider):
     assert {"at_hash", "auth_time", "sid", "exp", "iat", "sub"} <= identity.keys()
 
 
+async def test_the_answer_to_the_password_is_the_code(provider_on_both):
+    browser = await provider_on_both.browser()
+    await provider_on_both.authorize(browser)
+    page = await browser.submit(username="ada", password="correct horse battery staple")
+    assert page.request.url.path == "/login"
+    assert (await provider_on_both.redeem(provider_on_both.answer(page)["code"])).status_code == 200
+    assert "Your account" in (await browser.open("/account")).text
+
+
+async def test_who_has_to_be_asked_first_goes_there_after_the_password(provider):
+    browser = await provider.browser()
+    await provider.authorize(browser, client_id="evs-cli", redirect_uri="http://127.0.0.1:45678/callback")
+    page = await browser.submit(username="ada", password="correct horse battery staple")
+    assert (page.request.url.path, "Allow access?" in page.text) == ("/oauth2/authorize", True)
+
+
 async def test_the_answer_names_the_issuer_and_repeats_the_state(provider):
     browser = await provider.browser()
     await provider.authorize(browser)

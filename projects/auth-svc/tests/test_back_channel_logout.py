@@ -78,6 +78,10 @@ async def test_a_client_with_offline_access_hears_too_and_keeps_its_tokens(provi
     await sign_out(browser)
     await wait_until(lambda: hearer.received)
     assert (await provider.introspect(tokens["access_token"]))["active"]
+    keys = KeySet.import_key_set((await provider.http.get("/oauth2/jwks")).json())
+    (heard,) = parse_qs(hearer.received[0].body.decode())["logout_token"]
+    told, id_claims = (jwt.decode(token, keys, algorithms=["ES256"]).claims for token in (heard, tokens["id_token"]))
+    assert told["sid"] == id_claims["sid"], "or the client could not tell which of its sessions it is"
 
 
 async def test_a_client_that_does_not_answer_is_told_again(provider, hearer):

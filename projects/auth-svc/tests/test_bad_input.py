@@ -104,6 +104,7 @@ AUTHORIZATION = {
     "request": JWT,
     "request_uri": "urn:ietf:params:oauth:request_uri:x",
 }
+ALLOWING = {"client": "evs-app", "scope": "workflows:read", "resource": APP}
 # The parameters that each endpoint reads; what is not named here is a page or a document without any.
 PARAMETERS: dict[tuple[str, str], tuple[dict[str, str], ...]] = {
     ("GET", "/oauth2/authorize"): (AUTHORIZATION,),
@@ -157,12 +158,17 @@ PARAMETERS: dict[tuple[str, str], tuple[dict[str, str], ...]] = {
     ("POST", "/login/second"): ({"csrf": CSRF, "code": "123456", "recovery_code": "x", "next": "/account"},),
     ("POST", "/login/second/passkey"): ({"csrf": CSRF, "credential": "{}", "next": "/account"},),
     ("POST", "/login/passkey"): ({"csrf": CSRF, "credential": "{}", "next": "/account"},),
+    ("POST", "/login/connect"): ({"csrf": CSRF},),
+    ("POST", "/login/connect/new"): ({"csrf": CSRF},),
     ("GET", "/login/upstream/{upstream}"): ({"next": "/account"},),
     ("GET", "/login/upstream/{upstream}/callback"): ({"state": "s", "code": "c", "iss": EVIL, "error": "x"},),
     ("POST", "/account/name"): ({"csrf": CSRF, "name": "Ada"},),
     ("POST", "/account/email"): ({"csrf": CSRF, "email": "e@x.test", "password": PASSWORD},),
     ("POST", "/account/end-other-sessions"): ({"csrf": CSRF},),
     ("POST", "/account/apps/withdraw"): ({"csrf": CSRF, "client": "evs-cli"},),
+    ("GET", "/account/apps/allow"): (ALLOWING,),
+    ("POST", "/account/apps/allow"): ({"csrf": CSRF, "request": urlencode(ALLOWING), "decision": "allow"},),
+    ("POST", "/account/apps/end-delegation"): ({"csrf": CSRF, "delegation": "x"},),
     ("POST", "/account/delete"): ({"csrf": CSRF, "password": "not the one"},),
     ("GET", "/verify-email"): ({"link": "x"},),
     ("POST", "/verify-email"): ({"csrf": CSRF, "link": "x"},),
@@ -405,6 +411,28 @@ NONSENSE = (
         ["ü"],
     ),
 )
+
+
+async def test_half_a_pair_that_json_can_say_is_refused_wherever_it_stands(provider, subtests):
+    """RFC 8259 section 8.2: nothing could hash, seal or keep it, or even tell of it in UTF-8."""
+    half, headers = "\ud800 correct horse battery staple", {"content-type": "application/json"}
+    headers |= {"authorization": f"Bearer {await provider.admin_token()}"}
+    upstream = {"id": "other", "name": "Other", "issuer": "https://other.test", "client_id": "evs"}
+    for method, path, body in (
+        ("POST", "/users", {"username": half}),
+        ("POST", "/users", {"username": "eve", "name": half}),
+        ("POST", "/users", {"username": "eve", "password": half}),
+        ("POST", "/users/ada/reset-password", {"password": half}),
+        ("PUT", "/users/ada/roles", {"roles": [half]}),
+        ("POST", "/groups", {"name": half}),
+        ("POST", "/registration-tokens", {"note": "x", "scopes": [half]}),
+        ("POST", "/upstreams", upstream | {"client_secret": half}),
+        ("POST", "/clients", {"id": "shop", "name": "Shop", "redirect_uris": [half]}),
+    ):
+        with subtests.test(path=path, body=list(body)):
+            sent = {"content": json.dumps(body), "headers": headers}
+            answer = await provider.http.request(method, f"/v1/admin{path}", **sent)
+            assert (answer.status_code, answer.json()["type"]) == (422, "urn:evs:problem:invalid-input")
 
 
 async def test_metadata_of_a_client_may_be_any_nonsense(open_on_both, subtests):

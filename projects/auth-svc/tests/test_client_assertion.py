@@ -5,8 +5,11 @@ import json
 
 import pytest
 from joserfc.jwk import RSAKey
+from sqlalchemy import update
 
+from auth_svc import tables
 from auth_svc.clients import clients
+from auth_svc.clients.client import ClientRejected
 from lib_events.testing_receiver import receiving, status
 
 ISSUER = "http://127.0.0.1:8001"
@@ -60,6 +63,10 @@ async def test_an_assertion_is_as_good_as_a_secret(provider, robot, client_key, 
         {"exp": 1},
         {"exp": FAR},
         {"exp": "soon"},
+        {"exp": 10**400},
+        {"exp": float("nan")},
+        {"nbf": 10**400},
+        {"iat": float("nan")},
         {"nbf": FAR},
         {"iat": FAR},
         {"header": {"kid": "unknown"}},
@@ -106,6 +113,7 @@ async def test_of_twenty_uses_of_one_assertion_one_counts(provider_on_both, clie
     proof = sign_assertion("robot", client_key, ISSUER)
     answers = await asyncio.gather(*(provider.token(**GRANT, **proof) for _ in range(20)))
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
+    assert {answer.json().get("error") for answer in answers} == {None, "invalid_client"}
     told = [await provider.post("/oauth2/introspect", {"token": "x"} | proof) for _ in range(2)]
     assert {answer.json()["error"] for answer in told} == {"invalid_client"}
 
@@ -116,6 +124,20 @@ async def test_rs256_assertions_are_as_good(provider, jwk_set, sign_assertion):
     await provider.add_client(**values(key, jwk_set))
     proof = sign_assertion("robot", key, ISSUER, header={"alg": "RS256"})
     assert (await provider.token(**GRANT, **proof)).status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
+async def test_a_key_that_could_be_broken_proves_nothing(provider, robot, jwk_set, sign_assertion):
+    """RFC 7518 section 3.3; one may have been kept before anybody looked."""
+    key = RSAKey.generate_key(1024, private=True)
+    key.ensure_kid()
+    with pytest.raises(ClientRejected, match="2048 bits"):
+        await provider.add_client(**(values(key, jwk_set) | {"id": "another"}))
+    await provider.service.database.transact(
+        lambda connection: connection.execute(update(tables.clients).values(jwks=jwk_set(key))) and None
+    )
+    refused = await provider.token(**GRANT, **sign_assertion(robot, key, ISSUER, header={"alg": "RS256"}))
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_client")
 
 
 def serving(body):
@@ -156,6 +178,17 @@ async def test_keys_may_be_at_a_url_and_are_asked_for_once_in_a_while(site, prov
     assert (await prove(site.url)).status_code == 200
     assert (await prove(site.url, new_holder().key)).json()["error"] == "invalid_client"
     assert len(site.received) == 1
+
+
+async def test_of_many_at_once_one_asks_for_the_keys(provider, site, prove, jwk_set, client_key):
+    """Else whoever registers a client with somebody's URL could have us flood them."""
+    site.answer = serving(jwk_set(client_key).encode())
+    for number in range(2):
+        changes = {"id": f"robot-{number}", "jwks": None, "jwks_uri": f"{site.url}/{number}"}
+        await provider.add_client(**(values(client_key, jwk_set) | changes))
+    answers = await asyncio.gather(*(prove(f"{site.url}/{number % 2}") for number in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert sorted(received.target for received in site.received) == ["/hook/0", "/hook/1"]
 
 
 async def test_a_site_that_lies_about_keys_proves_nothing(site, prove, client_key, subtests):

@@ -1,10 +1,16 @@
 """Clients named by the URL of their metadata (OAuth Client ID Metadata Document)."""
 
+import asyncio
 import json
+from urllib.parse import quote, urlencode
 
 import pytest
+from sqlalchemy import select, update
 
+from auth_svc.audit import Actor
+from auth_svc.clients import unused
 from auth_svc.clients.documents import names_document
+from auth_svc.tables import clients
 from lib_events.testing_receiver import receiving, status
 
 PASSWORD = "correct horse battery staple"
@@ -80,6 +86,82 @@ async def test_a_document_that_lies_is_refused(opened, site, document):
     browser = await opened.browser()
     page = await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK, scope="openid")
     assert (page.status_code, "invalid_client" in page.text) == (400, True)
+
+
+async def test_of_many_at_once_one_looks_the_document_up(opened, site):
+    request = urlencode(opened.request(client_id=site.client_id, redirect_uri=BACK, scope="openid"))
+    pages = await asyncio.gather(*(opened.http.get(f"/oauth2/authorize?{request}") for _ in range(20)))
+    assert {page.status_code for page in pages} == {303}
+    assert len(site.receiver.received) == 1
+
+
+async def test_of_two_processes_that_meet_a_client_at_once_neither_fails(run_provider, tmp_path, database_url, site):
+    if database_url.startswith("sqlite"):
+        pytest.skip("one process has the file")
+    settings = {"client_documents": True}
+    async with (
+        run_provider(tmp_path, database_url, **settings) as one,
+        run_provider(tmp_path, database_url, **settings) as other,
+    ):
+        for number in range(5):
+            client_id = f"{site.client_id}?{number}"
+            site.serve({"client_id": client_id, "redirect_uris": [BACK], "scope": "openid"})
+            query = urlencode(one.request(client_id=client_id, redirect_uri=BACK, scope="openid"))
+            pages = await asyncio.gather(*(each.http.get(f"/oauth2/authorize?{query}") for each in (one, other) * 3))
+            assert {page.status_code for page in pages} == {303}
+
+
+async def test_what_an_administrator_says_of_a_client_outlives_the_next_look_at_its_document(opened, site):
+    browser = await opened.browser()
+    await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK, scope="openid")
+    token = {"authorization": f"Bearer {await opened.admin_token()}"}
+    path = f"/v1/admin/clients/{quote(site.client_id, safe='')}"
+    said = {"consent": "always", "access_token_seconds": 60}
+    assert (await opened.http.patch(path, json=said, headers=token)).status_code == 200
+    refused = await opened.http.patch(path, json={"scopes": []}, headers=token)
+    assert (refused.status_code, "document" in refused.json()["detail"]) == (409, True)
+    assert (await opened.http.post(f"{path}/disable", headers=token)).status_code == 200
+    await opened.service.database.transact(look_again)
+    page = await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK, scope="openid")
+    assert "invalid_client" in page.text
+    shown = (await opened.http.get(path, headers=token)).json()
+    assert (shown["consent"], shown["access_token_seconds"], shown["enabled"]) == ("always", 60, False)
+    assert len(site.receiver.received) == 2
+
+
+async def test_administrators_withdraw_what_such_a_client_was_allowed(opened, site):
+    browser = await opened.browser()
+    await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK, scope="openid")
+    await browser.submit(username="ada", password=PASSWORD)
+    await browser.submit(decision="allow")
+    token, path = {"authorization": f"Bearer {await opened.admin_token()}"}, "/v1/admin/users/ada/consents"
+    (consent,) = (await opened.http.get(path, headers=token)).json()["items"]
+    withdrawn = await opened.http.delete(f"{path}/{quote(consent['client'], safe='')}", headers=token)
+    assert (withdrawn.status_code, (await opened.http.get(path, headers=token)).json()["items"]) == (204, [])
+
+
+async def test_a_client_that_nobody_allowed_anything_is_forgotten_until_somebody_comes_by_it_again(opened, site):
+    browser = await opened.browser()
+    request = {"client_id": site.client_id, "redirect_uri": BACK, "scope": "openid"}
+
+    async def is_known():
+        rows = await opened.service.database.read(lambda connection: connection.execute(select(clients.c.id)).all())
+        return site.client_id in {row.id for row in rows}
+
+    async def prune():
+        month = 31 * 24 * 3600 * 1_000_000
+        return await opened.service.database.transact(unused.prune, 30, Actor(opened.actor().at + month, "pruner"))
+
+    await opened.authorize(browser, **request)
+    assert (await is_known(), await prune(), await is_known()) == (True, 1, False)
+    await opened.authorize(browser, **request)
+    await browser.submit(username="ada", password=PASSWORD)
+    assert "code" in opened.answer(await browser.submit(decision="allow"))
+    assert (await prune(), await is_known()) == (0, True)
+
+
+def look_again(connection):
+    connection.execute(update(clients).where(clients.c.origin == "document").values(fetched_at=1))
 
 
 async def test_a_site_that_is_away_is_told_to_the_person(opened, site):

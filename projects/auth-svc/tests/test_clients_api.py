@@ -5,8 +5,12 @@ from dataclasses import replace
 import pytest
 
 from auth_svc import opaque
+from auth_svc.api.client_views import ClientBody, ClientPatch, ClientView
 from auth_svc.clients import clients
 from auth_svc.clients.client import Client
+from auth_svc.clients.details import ClientDetails
+from auth_svc.clients.metadata import ClientMetadata
+from auth_svc.transfer.document import ClientItem
 from lib_events.testing import wait_until
 
 SCOPES = ["events:read", "workflows:read"]
@@ -87,6 +91,30 @@ async def test_what_is_taken_from_a_client_is_refused_in_the_tokens_it_holds(pro
     assert await active(provider, await token(provider, secret)), "what it gets in the very same second is good"
 
 
+async def test_what_is_taken_from_a_client_is_in_no_token_that_comes_later(provider, admin, subtests):
+    """What a person allowed stays what they allowed; the client is to have less."""
+    both, back = "openid workflows:read workflows:run", "https://shop.example/back"
+    granted = {"grant_types": ["authorization_code", "refresh_token"], "consent": "never"}
+    made = await admin("POST", json=BODY | granted | {"scopes": both.split(), "redirect_uris": [back]})
+    auth, browser = ("shop", made.json()["secret"]), await provider.browser()
+    await provider.authorize(browser, client_id="shop", redirect_uri=back, scope=both)
+    first = provider.answer(await browser.submit(username="ada", password="correct horse battery staple"))["code"]
+    second = provider.answer(await provider.authorize(browser, client_id="shop", redirect_uri=back, scope=both))["code"]
+
+    async def redeem(code):
+        form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+        return (await provider.token(auth, grant_type="authorization_code", **form)).json()
+
+    held = await redeem(first)
+    assert set(held["scope"].split()) == set(both.split())
+    await admin("PATCH", "/shop", json={"scopes": ["openid", "workflows:read"]})
+    with subtests.test("a code that was waiting"):
+        assert set((await redeem(second))["scope"].split()) == {"openid", "workflows:read"}
+    with subtests.test("a refresh"):
+        again = await provider.token(auth, grant_type="refresh_token", refresh_token=held["refresh_token"])
+        assert set(again.json()["scope"].split()) == {"openid", "workflows:read"}
+
+
 async def test_our_own_clients_are_not_changed(admin, subtests):
     for method, path, sent in (
         ("PATCH", "/evs-gui", {"json": {"name": "Mine"}}),
@@ -133,3 +161,86 @@ async def test_a_public_client_has_no_secret_to_rotate(admin):
     public = {"id": "spa", "name": "Spa", "public": True, "redirect_uris": ["https://spa.example/"]}
     assert (await admin("POST", json=public)).json()["secret"] is None
     assert (await admin("POST", "/spa/rotate-secret")).status_code == 409
+
+
+# What a client registers (RFC 7591), and how the admin API calls it; None: we have one value for everybody.
+AS_ADMINISTRATOR = {
+    "client_name": "name",
+    "token_endpoint_auth_method": "auth_method",
+    "scope": "scopes",
+    "id_token_signed_response_alg": "id_token_algorithm",
+    "dpop_bound_access_tokens": "dpop_bound",
+    "require_pushed_authorization_requests": "pushed_only",
+    "backchannel_logout_uri": "logout_uri",
+    "response_types": None,
+    "subject_type": None,
+}
+
+
+def test_whatever_a_client_may_register_an_administrator_may_say_and_change():
+    for name in ClientMetadata.model_fields:
+        wanted = AS_ADMINISTRATOR.get(name, name)
+        if wanted is not None and name not in ClientDetails.model_fields:
+            assert wanted in ClientBody.model_fields, name
+            assert wanted in ClientPatch.model_fields, name
+            assert wanted in ClientView.model_fields, name
+    assert ClientBody.model_fields.keys() - ClientPatch.model_fields.keys() == {"id", "public"}
+    exported = {"enabled", "created_at", "resource", "secret"}  # of which the document has other words, or none
+    assert ClientView.model_fields.keys() - ClientItem.model_fields.keys() == exported
+
+
+async def test_what_a_client_says_of_itself_is_kept_changed_and_taken_away(admin):
+    details = {"policy_uri": "https://shop.example/privacy", "contacts": ["shop@example.org"], "software_id": "shop"}
+    made = (await admin("POST", json=BODY | {"default_max_age": 3600, "details": details})).json()
+    assert (made["default_max_age"], made["details"]) == (3600, details)
+    changes = {"details": {"software_id": None, "tos_uri": "https://shop.example/terms"}, "default_max_age": None}
+    changed = (await admin("PATCH", "/shop", json=changes)).json()
+    expected = {name: details[name] for name in ("policy_uri", "contacts")} | {"tos_uri": "https://shop.example/terms"}
+    assert (changed["default_max_age"], changed["details"]) == (None, expected)
+    assert (await admin("PATCH", "/shop", json={"name": "Same"})).json()["details"] == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"details": {"logo_uri": "http://shop.example/"}},
+        {"details": {"unknown": 1}},
+        {"details": {"software_id": "a\0b"}},
+        {"details": {"application_type": "toaster"}},
+        {"default_max_age": -1},
+        {"default_max_age": 10**9},
+        {"auth_method": "private_key_jwt"},
+        {"auth_method": "none"},
+    ],
+    ids=str,
+)
+async def test_a_change_that_makes_no_client_is_refused(admin, changes):
+    await admin("POST", json=BODY)
+    before = (await admin("GET", "/shop")).json()
+    assert (await admin("PATCH", "/shop", json=changes)).status_code == 422
+    assert (await admin("GET", "/shop")).json() == before
+
+
+async def test_a_sign_in_that_is_older_than_an_administrator_allows_is_made_again(provider, admin):
+    body = {"id": "shop", "name": "Shop", "redirect_uris": ["https://shop.example/cb"], "consent": "never"}
+    await admin("POST", json=body)
+    wanted = {"client_id": "shop", "redirect_uri": "https://shop.example/cb"}
+    browser = await provider.browser()
+    await browser.sign_in("ada")
+    assert (await provider.authorize(browser, **wanted)).is_redirect
+    await admin("PATCH", "/shop", json={"default_max_age": 0})
+    assert 'name="password"' in (await provider.authorize(browser, **wanted)).text
+
+
+async def test_how_a_client_proves_itself_may_change_and_its_first_secret_is_told(provider, admin, client_key):
+    jwks = {"keys": [client_key.as_dict(private=False)]}
+    secret = (await admin("POST", json=BODY)).json()["secret"]
+    by_key = (await admin("PATCH", "/shop", json={"auth_method": "private_key_jwt", "jwks": jwks})).json()
+    assert (by_key["auth_method"], by_key["secret"]) == ("private_key_jwt", None)
+    assert (await token(provider, secret)).status_code == 401
+    by_secret = (await admin("PATCH", "/shop", json={"auth_method": "client_secret_basic", "jwks": None})).json()
+    assert by_secret["secret"] not in (None, secret)
+    assert (await token(provider, by_secret["secret"])).status_code == 200
+    again = (await admin("PATCH", "/shop", json={"auth_method": "client_secret_basic"})).json()
+    assert again["secret"] is None
+    assert (await token(provider, by_secret["secret"])).status_code == 200

@@ -3,6 +3,8 @@
 import pytest
 
 from auth_svc.clients.client import ClientRejected
+from auth_svc.endpoints import authorize
+from auth_svc.people import accounts, connected_apps
 
 PASSWORD = "correct horse battery staple"
 CLI = {"client_id": "evs-cli", "redirect_uri": "http://127.0.0.1:45678/callback"}
@@ -26,6 +28,30 @@ async def test_the_command_line_asks_every_time(provider):
     assert {"code", "state", "iss"} == answer.keys()
     assert "Allow access?" in (await provider.authorize(browser, **CLI)).text
     assert "error=consent_required" in (await provider.authorize(browser, **CLI, prompt="none")).headers["location"]
+
+
+async def test_what_is_taken_back_while_a_code_is_made_is_in_no_code(provider_on_both, monkeypatch):
+    """Who withdraws an app ends all that came of it: nothing may come of it behind their back a moment later."""
+    provider = provider_on_both
+    await add_other(provider)
+    browser = await provider.browser()
+    await provider.authorize(browser, **OTHER)
+    await browser.submit(username="ada", password=PASSWORD)
+    assert "code" in provider.answer(await browser.submit(decision="allow"))
+    assert "code" in provider.answer(await provider.authorize(browser, **OTHER))  # what was allowed is remembered
+    ada, load = await provider.service.database.read(accounts.find_by_username, "ada"), authorize.load
+
+    async def then_withdrawn(*asked):
+        rows = await load(*asked)
+        await provider.service.database.transact(connected_apps.withdraw, ada.id, "other", provider.actor())
+        return rows
+
+    with monkeypatch.context() as changed:
+        changed.setattr(authorize, "load", then_withdrawn)
+        assert (await provider.authorize(browser, **OTHER)).status_code == 409
+    now = provider.actor().at
+    assert not await provider.service.database.read(connected_apps.apps_of, ada.id, now)
+    assert "Allow access?" in (await provider.authorize(browser, **OTHER)).text
 
 
 async def test_loopback_redirects_may_use_any_port_and_nothing_else(provider):

@@ -120,6 +120,22 @@ async def test_nothing_is_allowed_without_the_explicit_confirmation(provider):
     assert (await poll(provider, device)).json()["error"] == "authorization_pending"
 
 
+async def test_the_page_says_who_stands_behind_a_client_that_nobody_here_has_made(run_provider, tmp_path, sqlite_url):
+    async with run_provider(tmp_path, sqlite_url, client_registration="open") as provider:
+        metadata = {"client_name": "evs command line", "grant_types": [DEVICE_GRANT], "scope": "openid"}
+        metadata |= {"token_endpoint_auth_method": "none", "id_token_signed_response_alg": "ES256"}
+        client = (await provider.http.post("/oauth2/register", json=metadata)).json()
+        await provider.add_user("ada")
+        for client_id, warned in ((client["client_id"], True), ("evs-cli", False)):
+            device = await start(provider, client_id=client_id, scope="openid")
+            browser = await provider.browser()
+            await browser.open(device["verification_uri_complete"])
+            await browser.submit(username="ada", password=PASSWORD)
+            page = await browser.submit()
+            assert "evs command line" in page.text
+            assert ("nobody here has checked" in page.text) == warned
+
+
 async def test_half_a_code_is_shown_as_it_was_typed(provider):
     browser = await provider.browser()
     await browser.open("/device")

@@ -25,6 +25,7 @@ async def test_both_documents_say_the_same(provider):
     assert all(openid.get(name) for name in REQUIRED)
     assert openid["code_challenge_methods_supported"] == ["S256"]
     assert openid["authorization_response_iss_parameter_supported"] is True
+    assert openid["access_token_signing_alg_values_supported"] == ["ES256", "RS256"]
 
 
 async def test_every_endpoint_is_there(provider):
@@ -68,6 +69,17 @@ async def test_other_methods_are_not_allowed(provider, method, path):
     answer = await provider.http.request(method, path)
     assert answer.status_code == 405
     assert answer.headers["allow"]
+
+
+async def test_every_page_has_a_head(provider):
+    for path in ("/login", "/oauth2/jwks"):
+        answer = await provider.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def test_a_path_is_no_pattern(provider):
+    answer = await provider.http.get("/oauth2/register/{client_id}")
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
 
 
 async def test_probes_answer_by_any_name(provider):

@@ -5,6 +5,15 @@ import time
 
 import pytest
 from joserfc.jwk import OctKey, OKPKey, RSAKey
+from sqlalchemy import func, select
+
+from auth_svc.pruner import prune
+from auth_svc.tables import proofs
+from lib_auth.client import OAuthClient
+from lib_auth.dpop import FRESH_SECONDS, KEPT_SECONDS
+from lib_auth.oauth_error import OAuthError, ServerUnavailable
+from lib_auth.proof_key import ProofKey
+from lib_events.sealed import SealingKey
 
 ISSUER = "http://127.0.0.1:8001"
 TOKEN = f"{ISSUER}/oauth2/token"
@@ -66,6 +75,9 @@ async def test_without_a_proof_tokens_are_bearer_tokens_unless_the_client_is_bou
         ({"iat": ...}, "iat"),
         ({"iat": "now"}, "iat"),
         ({"iat": True}, "iat"),
+        ({"iat": 10**400}, "iat"),
+        ({"iat": float("nan")}, "iat"),
+        ({"iat": float("inf")}, "iat"),
         ({"nonce": 5}, "nonce"),
         ({"header": {"typ": "JWT"}}, "typ"),
         ({"header": {"jwk": {"kty": "EC"}}}, "jwk"),
@@ -78,12 +90,15 @@ async def test_a_proof_must_fit_the_request(provider, ask, holder, changes, word
     assert word in answer.json()["error_description"]
 
 
+@pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
 async def test_a_proof_carries_a_public_asymmetric_key(provider, ask, new_holder, holder):
     await nonce_of(provider, ask, holder)
     private = holder.key.as_dict(private=True)
     answers = [await ask(holder.proof(TOKEN, header={"jwk": private}))]
     secret = OctKey.generate_key(256)
     answers.append(await ask(new_holder(secret, "HS256", holder.nonce).proof(TOKEN, header={"jwk": secret.as_dict()})))
+    short = RSAKey.generate_key(1024, private=True)
+    answers.append(await ask(new_holder(short, "RS256", holder.nonce).proof(TOKEN)))
     answers.append(await ask("no.jwt.here"))
     answers.append(await ask("a" * 5000))
     for answer in answers:
@@ -112,6 +127,7 @@ async def test_of_twenty_uses_of_one_proof_one_counts(provider_on_both, new_hold
         *(send("/oauth2/token", data=CREDENTIALS, auth=auth, headers={"dpop": proof}) for _ in range(20))
     )
     assert sorted(answer.status_code for answer in answers) == [200] + [400] * 19
+    assert {answer.json().get("error") for answer in answers} == {None, "invalid_dpop_proof"}
 
 
 async def test_a_code_that_names_a_key_is_for_its_holder(provider, ask, new_holder, holder):
@@ -178,6 +194,10 @@ async def test_a_bound_token_needs_its_proof_wherever_it_is_used(provider, ask, 
         "for no token": (f"DPoP {token}", holder.proof(USERINFO, method="GET")),
         "for another method": (f"DPoP {token}", holder.proof(USERINFO, method="POST", token=token)),
         "of yesterday": (f"DPoP {token}", holder.proof(USERINFO, method="GET", token=token, iat=time.time() - 90_000)),
+        "of no day at all": (
+            f"DPoP {token}",
+            holder.proof(USERINFO, method="GET", token=token, iat=float("nan")),
+        ),
         "of another key": (f"DPoP {token}", new_holder().proof(USERINFO, method="GET", token=token)),
     }
     for name, sent in used.items():
@@ -187,6 +207,100 @@ async def test_a_bound_token_needs_its_proof_wherever_it_is_used(provider, ask, 
             challenge = refused.headers["www-authenticate"]
             assert 'error="invalid_' in challenge
             assert ("algs=" in challenge) == challenge.startswith("DPoP")
+
+
+async def bound_token(provider, holder, username="ada", **wanted):
+    """Sign somebody in at the GUI, whose token is bound to a key then."""
+    holder.nonce = provider.service.issuer.nonces.current()
+    form = {"grant_type": "authorization_code", "code": await provider.sign_in_for_code(username, **wanted)}
+    form |= {"redirect_uri": "http://127.0.0.1:8000/callback", "code_verifier": provider.verifier}
+    headers = {"dpop": holder.proof(TOKEN)}
+    answer = await provider.http.post("/oauth2/token", data=form, auth=provider.gui(), headers=headers)
+    assert answer.json()["token_type"] == "DPoP", answer.text
+    return answer.json()["access_token"]
+
+
+async def test_a_proof_counts_once_whichever_process_it_comes_to(
+    run_provider, tmp_path, postgresql_url, holder, subtests
+):
+    given = SealingKey.generate()
+    async with (
+        run_provider(tmp_path / "a", postgresql_url, sealing_key=given) as one,
+        run_provider(tmp_path / "b", postgresql_url, sealing_key=given) as two,
+    ):
+        admin = {"scope": "openid admin", "resource": f"{ISSUER}/v1/admin"}
+        for path, wanted in (("/oauth2/userinfo", {}), ("/v1/admin/users", admin)):
+            with subtests.test(path):
+                token = await bound_token(two, holder, "admin", **wanted)  # whose clients were put last
+                proof = holder.proof(f"{ISSUER}{path}", method="GET", token=token)
+                headers = {"authorization": f"DPoP {token}", "dpop": proof}
+                asked = [each.http.get(path, headers=headers) for each in (one, two) for _ in range(10)]
+                statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
+                assert sorted(statuses) == [200] + [401] * 19
+
+
+async def test_a_proof_that_was_used_before_a_restart_counts_no_more(run_provider, tmp_path, sqlite_url, holder):
+    async with run_provider(tmp_path, sqlite_url) as before:
+        token = await bound_token(before, holder, "admin")
+        headers = {"authorization": f"DPoP {token}", "dpop": holder.proof(USERINFO, method="GET", token=token)}
+        assert (await before.http.get("/oauth2/userinfo", headers=headers)).status_code == 200
+    async with run_provider(tmp_path, sqlite_url) as after:
+        refused = await after.http.get("/oauth2/userinfo", headers=headers)
+        assert refused.status_code == 401
+        assert "was used before" in refused.headers["www-authenticate"]
+        headers["dpop"] = holder.proof(USERINFO, method="GET", token=token)
+        assert (await after.http.get("/oauth2/userinfo", headers=headers)).status_code == 200
+
+
+async def test_what_is_kept_of_proofs_goes_with_its_time(provider, holder):
+    token = await bound_token(provider, holder)
+    headers = {"authorization": f"DPoP {token}", "dpop": holder.proof(USERINFO, method="GET", token=token)}
+    assert (await provider.http.get("/oauth2/userinfo", headers=headers)).status_code == 200
+
+    def kept(connection):
+        return connection.scalar(select(func.count()).select_from(proofs))
+
+    now = provider.service.clock.micros()
+    await provider.service.database.transact(prune, now + int(2 * FRESH_SECONDS) * 1_000_000)
+    assert await provider.service.database.read(kept) == 2, "each could come again"
+    await provider.service.database.transact(prune, now + int(KEPT_SECONDS + 60) * 1_000_000)
+    assert await provider.service.database.read(kept) == 0
+
+
+async def test_a_client_with_a_key_signs_in_renews_and_asks_who_it_is(provider, new_holder):
+    key = ProofKey.generate()
+    client = OAuthClient(ISSUER, "evs-gui", client_secret=provider.secret_of("evs-gui"), http=provider.http)
+    client.proof_key = key
+    pending = await client.begin_authorization(
+        redirect_uri="http://127.0.0.1:8000/callback", scope="openid profile workflows:read"
+    )
+    browser = await provider.browser()
+    await browser.open(pending.url.removeprefix(ISSUER))
+    answer = provider.answer(await browser.submit(username="ada", password="correct horse battery staple"))
+    tokens = await client.finish_authorization(pending, answer)
+    told = await provider.introspect(tokens.access_token)
+    assert (told["token_type"], told["cnf"]) == ("DPoP", {"jkt": key.thumbprint})
+    assert (await client.userinfo(tokens.access_token))["preferred_username"] == "ada"
+    client.proof_key = ProofKey.from_dict(key.to_dict())
+    renewed = await client.refresh(tokens.refresh_token)
+    assert (await client.userinfo(renewed.access_token))["preferred_username"] == "ada"
+    client.proof_key = None
+    with pytest.raises(ServerUnavailable, match="401"):
+        await client.userinfo(renewed.access_token)
+
+
+async def test_a_code_that_a_client_with_a_key_asked_for_is_bound_to_it(provider):
+    client = provider.oauth_client("evs-gui", provider.secret_of("evs-gui"))
+    client.proof_key = ProofKey.generate()
+    pending = await client.begin_authorization(
+        redirect_uri="http://127.0.0.1:8000/callback", scope="openid profile workflows:read"
+    )
+    browser = await provider.browser()
+    await browser.open(pending.url.removeprefix(ISSUER))
+    answer = provider.answer(await browser.submit(username="ada", password="correct horse battery staple"))
+    client.proof_key = ProofKey.generate()  # of whoever found the code and its verifier
+    with pytest.raises(OAuthError, match="invalid_grant"):
+        await client.finish_authorization(pending, answer)
 
 
 async def test_a_bearer_token_does_not_become_bound_by_calling_it_so(provider, holder):
@@ -215,6 +329,27 @@ async def test_the_url_of_a_proof_is_compared_without_query_and_in_its_normal_fo
     for url in (f"{TOKEN}?x=1", f"{TOKEN}#x", TOKEN.replace("http", "HTTP", 1)):
         with subtests.test(url):
             assert (await ask(holder.proof(url))).status_code == 200
+
+
+async def test_a_path_with_escapes_is_compared_as_it_was_written(provider, ask, holder, subtests):
+    """RFC 9449 section 4.3 with RFC 3986 section 6.2.2: what means the same is the same, and nothing else is."""
+    await nonce_of(provider, ask, holder)
+    code = await provider.sign_in_for_code("admin", scope="openid admin", resource=f"{ISSUER}/v1/admin")
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": "http://127.0.0.1:8000/callback"}
+    tokens = await ask(holder.proof(TOKEN), auth=provider.gui(), **form, code_verifier=provider.verifier)
+    token, clients = tokens.json()["access_token"], "/v1/admin/clients/"
+    for sent, said, status in (
+        ("https%3A%2F%2Fa.example%2Fb%20c", "https%3A%2F%2Fa.example%2Fb%20c", 404),
+        ("https%3A%2F%2Fa.example", "https%3a%2f%2fa.example", 404),
+        ("evs%2Dgui", "evs-gui", 200),
+        ("evs-gui", "evs%2dgui", 200),
+        ("a%2Fb", "a/b", 401),
+        ("evs-gui", "evs-cli", 401),
+    ):
+        with subtests.test(f"{sent} said as {said}"):
+            proof = holder.proof(f"{ISSUER}{clients}{said}", method="GET", token=token)
+            headers = {"authorization": f"DPoP {token}", "dpop": proof}
+            assert (await provider.http.get(clients + sent, headers=headers)).status_code == status
 
 
 async def test_a_changed_proof_is_refused(provider, ask, new_holder, holder):

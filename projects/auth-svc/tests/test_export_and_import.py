@@ -1,33 +1,13 @@
 """An installation's configuration and people as a document: out, into another one, and from Keycloak."""
 
-import base64
 import json
 
 import pytest
-from argon2.low_level import Type, hash_secret_raw
+from transfer_api import Api
 
-from auth_svc.transfer.importing import is_safe_hash
+from auth_svc.people import accounts
 
 PASSWORD = "correct horse battery staple"
-
-
-class Api:
-    """The transfer operations as an administrator."""
-
-    def __init__(self, provider, token):
-        self.provider = provider
-        self.headers = {"authorization": f"Bearer {token}"}
-
-    async def call(self, method, path, body=None, status=200):
-        answer = await self.provider.http.request(method, f"/v1/admin{path}", json=body, headers=self.headers)
-        assert answer.status_code == status, answer.text
-        return answer.json() if answer.content else None
-
-    async def export(self, *, secrets=False):
-        return await self.call("GET", f"/export?secrets={str(secrets).lower()}")
-
-    async def load(self, document, *, dry_run=False):
-        return await self.call("POST", f"/import?dry_run={str(dry_run).lower()}", document)
 
 
 @pytest.fixture
@@ -43,7 +23,8 @@ async def api_on_both(provider_on_both):
 async def fill(api):
     """Make something of everything."""
     resource = {"id": "maps", "identifier": "urn:maps", "name": "Maps", "scopes": {"maps": "See maps"}}
-    await api.call("POST", "/resources", resource | {"permissions": {"maps:draw": "Draw"}}, 201)
+    more = {"permissions": {"maps:draw": "Draw"}, "signing_alg": "RS256"}
+    await api.call("POST", "/resources", resource | more, 201)
     await api.call("POST", "/roles", {"name": "drawer", "permissions": ["maps:draw"]}, 201)
     await api.call("POST", "/roles", {"name": "artist", "includes": ["drawer", "operator"]}, 201)
     await api.call("POST", "/groups", {"name": "Artists", "roles": ["artist"]}, 201)
@@ -125,6 +106,16 @@ async def test_what_cannot_be_is_refused_item_by_item_with_its_reason(api, subte
     assert (await api.load(own))["counts"]["refused"] == 1
 
 
+async def test_keys_of_a_client_that_are_none_stay_out(api, subtests):
+    """Else nobody could list the clients, nor the client prove itself."""
+    robot = {"id": "robot", "name": "Robot", "auth_method": "private_key_jwt", "grant_types": ["client_credentials"]}
+    for jwks in ("x", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AAAA"}]}', "[]"):
+        with subtests.test(jwks):
+            report = await api.load({"format": "evs-auth", "version": 1, "clients": [robot | {"jwks": jwks}]})
+            assert (report["counts"]["refused"], report["items"][0]["why"].partition(":")[0]) == (1, "jwks")
+    assert "robot" not in {client["id"] for client in (await api.call("GET", "/clients"))["items"]}
+
+
 async def test_a_document_that_is_none_names_what_is_wrong(api, subtests):
     for document, pointer in (
         ({}, "/format"),
@@ -183,78 +174,17 @@ async def test_a_new_client_without_a_secret_gets_one_that_is_told_once(api):
     assert (await api.load(document))["items"][0]["secret"] is None
 
 
-def keycloak_password(algorithm, **parameters):
-    """A credential as Keycloak exports it."""
-    salt = b"0123456789abcdef"
-    value = hash_secret_raw(
-        PASSWORD.encode(), salt, time_cost=5, memory_cost=7168, parallelism=1, hash_len=32, type=Type.ID
-    )
-    data = {"hashIterations": 5, "algorithm": algorithm, "additionalParameters": parameters}
-    secret = {"value": base64.b64encode(value).decode(), "salt": base64.b64encode(salt).decode()}
-    return [{"type": "password", "secretData": json.dumps(secret), "credentialData": json.dumps(data)}]
-
-
-async def test_people_from_keycloak_keep_their_argon2id_passwords_and_others_must_recover(api_on_both):
-    parameters = {"hashLength": ["32"], "memory": ["7168"], "type": ["id"], "version": ["1.3"], "parallelism": ["1"]}
-    realm = {
-        "realm": "acme",
-        "sslRequired": "external",
-        "roles": {
-            "realm": [
-                {"name": "Team Lead", "composites": {"realm": ["clerk"]}},
-                {"name": "clerk", "description": "files things"},
-                {"name": "admin"},
-                {"name": "offline_access"},
-            ]
-        },
-        "groups": [{"name": "sales", "realmRoles": ["clerk"], "subGroups": [{"name": "north"}]}],
-        "users": [
-            {
-                "id": "5a1b0f2e-0000-4000-8000-000000000001",
-                "username": "grace",
-                "email": "grace@navy.test",
-                "emailVerified": True,
-                "realmRoles": ["Team Lead", "admin", "offline_access"],
-                "groups": ["/sales/north"],
-                "credentials": keycloak_password("argon2", **parameters),
-            },
-            {"username": "hal", "enabled": False, "credentials": keycloak_password("pbkdf2-sha512")},
-            {"username": "ida", "credentials": [{"type": "otp"}]},
-            {"username": "service-account-x", "serviceAccountClientId": "x"},
-        ],
-    }
-    report = await api_on_both.load(realm)
-    assert report["counts"] == {"created": 7, "changed": 0, "unchanged": 0, "refused": 0}
-    why = {item["name"]: item["why"] for item in report["items"] if item["kind"] == "user"}
-    assert why["grace"] == "without what cannot be taken over: admin"
-    assert "they must be given a new one" in why["hal"]
-    assert set(why) == {"grace", "hal", "ida"}
-    grace = await api_on_both.call("GET", "/users/grace")
-    assert (grace["id"], grace["roles"], grace["groups"]) == (
-        "5a1b0f2e-0000-4000-8000-000000000001",
-        ["member", "team-lead"],
-        ["sales/north"],
-    )
-    browser = await api_on_both.provider.browser()
-    assert "Your account" in (await browser.sign_in("grace")).text
-    assert (await (await api_on_both.provider.browser()).sign_in("ida")).status_code == 401
-    assert (await api_on_both.load(realm))["counts"]["created"] == 0
-
-
-def test_a_hash_that_would_cost_too_much_at_every_sign_in_is_not_taken_over(subtests):
-    rest = f"${'A' * 22}${'A' * 43}"
-    for kept, safe in (
-        (f"$argon2id$v=19$m=19456,t=2,p=1{rest}", True),
-        (f"$argon2id$v=19$m=4194304,t=2,p=1{rest}", False),
-        (f"$argon2id$v=19$m=19456,t=1000,p=1{rest}", False),
-        (f"$argon2id$v=19$m=19456,t=2,p=64{rest}", False),
-        (f"$argon2i$v=19$m=19456,t=2,p=1{rest}", False),
-        ("$argon2id$nonsense", False),
-        ("$2b$12$" + "A" * 53, False),
-        (None, False),
-    ):
-        with subtests.test(kept):
-            assert is_safe_hash(kept) is safe
+async def test_a_hash_that_cannot_be_checked_stays_behind_and_says_whose_it_is_and_why(api):
+    dear = f"$argon2id$v=19$m=4194304,t=2,p=1${'A' * 22}${'A' * 43}"
+    people = [{"username": "dear", "password_hash": dear}, {"username": "odd", "password_hash": "md5$x$y"}]
+    report = await api.load({"format": "evs-auth", "version": 1, "users": people})
+    why = {item["name"]: item["why"] for item in report["items"]}
+    assert "must ask for at most 262144 KiB" in why["dear"]
+    assert "evs admin user reset-password dear" in why["dear"]
+    assert "must be whole, and Argon2id, PBKDF2" in why["odd"]
+    assert all("A" * 22 not in text for text in why.values())
+    for name in why:
+        assert (await (await api.provider.browser()).sign_in(name)).status_code == 401
 
 
 async def test_a_large_document_is_read_only_from_an_administrator(provider, api):
@@ -264,3 +194,22 @@ async def test_a_large_document_is_read_only_from_an_administrator(provider, api
     assert (await provider.http.post("/v1/admin/import", json=large)).status_code == 401
     body = {"username": "x" * 70_000}
     assert (await provider.http.post("/v1/admin/users", json=body, headers=api.headers)).status_code == 413
+
+
+async def test_no_client_is_called_like_a_person_and_no_person_like_a_client(api_on_both, subtests):
+    api, provider = api_on_both, api_on_both.provider
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    client = {"id": ada.id, "name": "Ada", "grant_types": ["client_credentials"]}
+    refused = await provider.http.post("/v1/admin/clients", json=client, headers=api.headers)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/id")
+    await api.call("POST", "/clients", client | {"id": "studio"}, 201)
+    document = {"format": "evs-auth", "version": 1, "users": [{"id": "ada-of-old", "username": "old"}]}
+    assert (await api.load(document))["counts"]["created"] == 1
+    resource = {"id": "ada-of-old", "identifier": "urn:ada", "name": "Ada"}
+    refused = await provider.http.post("/v1/admin/resources", json=resource, headers=api.headers)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/id")
+    for number, taken in enumerate(("studio", "evs-gui", "evs-app")):
+        with subtests.test(taken):
+            document["users"] = [{"id": taken, "username": f"new{number}"}]
+            (item,) = (await api.load(document))["items"]
+            assert (item["outcome"], "is the id of a client" in item["why"]) == ("refused", True)

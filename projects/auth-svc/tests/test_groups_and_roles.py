@@ -3,7 +3,12 @@
 import asyncio
 
 import pytest
+from sqlalchemy import insert, select
 
+from auth_svc.people import accounts
+from auth_svc.rights import groups, role_news
+from auth_svc.tables import group_members, roles_to_tell, users
+from lib_events.event_log import read_after
 from lib_events.testing import wait_until
 
 ADMIN = "/v1/admin"
@@ -176,6 +181,144 @@ async def test_permissions_are_in_tokens_for_their_resource_alone(api_on_both):
         ("shop", secret), grant_type="refresh_token", refresh_token=tokens["refresh_token"]
     )
     assert refreshed.json()["error"] == "invalid_target"
+
+
+async def test_what_is_taken_from_a_role_is_taken_from_any_number_of_people_at_once(api_on_both):
+    api, provider = api_on_both, api_on_both.provider
+    await api.call("PATCH", "/resources/app", {"permissions": {"orders:refund": "", "orders:ship": ""}})
+    await api.call("POST", "/roles", {"name": "clerk", "permissions": ["orders:refund", "orders:ship"]})
+    await api.call("POST", "/roles", {"name": "chief", "includes": ["clerk"]})
+    await api.call("PUT", "/users/ada/roles", {"roles": ["chief"]}, status=200)
+    await provider.add_user("eve")
+    auth = await provider.add_client(
+        id="robot", name="Robot", grant_types=("client_credentials",), roles=frozenset(("clerk",))
+    )
+    await provider.service.database.transact(crowd, 20_000)
+
+    async def tokens():
+        robot = (await provider.token(auth, grant_type="client_credentials")).json()
+        return [(await provider.tokens("ada"))["access_token"], robot["access_token"]]
+
+    async def active(*given):
+        return [(await provider.introspect(token))["active"] for token in given]
+
+    eve = (await provider.tokens("eve"))["access_token"]
+    before = await tokens()
+    for left in (["orders:ship"], []):  # twice within a second, most likely: each time what was issued until then goes
+        assert await active(*before, eve) == [True, True, True]
+        await api.call("PATCH", "/roles/clerk", {"permissions": left})
+        assert await active(*before, eve) == [False, False, True]
+        before = await tokens()
+        assert (await provider.introspect(before[0])).get("permissions", []) == left
+    assert await active(*before) == [True, True]
+    told = [event.data for event in await wait_until(lambda: provider.events("evs.token.revoked"))]
+    assert [(data["role"], data["user"]) for data in told if data["role"]] == [("clerk", None)] * 2
+    feed = await provider.http.get("/v1/revocations", auth=("evs-app", provider.secret_of("evs-app")))
+    assert ("role", "clerk") in {(item["kind"], item["value"]) for item in feed.json()["items"]}
+
+
+@pytest.mark.parametrize("way", ["gives less", "is deleted"])
+async def test_a_large_group_takes_at_once_and_tells_of_each_a_few_at_a_time(api_on_both, way):
+    api, provider = api_on_both, api_on_both.provider
+    many = groups.FEW + role_news.BATCH + 100
+    group = await api.call("POST", "/groups", {"name": "Support", "roles": ["operator"]})
+    await provider.service.database.transact(crowd, many, '["member"]', group["id"])
+    await api.call("PUT", "/groups/Support/members/ada")
+    await provider.add_user("eve", "operator")
+    await provider.add_user("bob")
+    ada, eve, bob = [await provider.tokens(name) for name in ("ada", "eve", "bob")]
+    if way == "gives less":
+        await api.call("PATCH", "/groups/Support", {"roles": []})
+    else:
+        await api.call("DELETE", "/groups/Support")
+    assert [(await claims(provider, tokens))["active"] for tokens in (ada, eve, bob)] == [False, False, True]
+    for tokens, roles in ((ada, ["member"]), (eve, ["member", "operator"])):  # who has it otherwise goes on with it
+        fresh = (await provider.refresh(tokens["refresh_token"])).json()
+        assert (await claims(provider, fresh))["roles"] == roles
+
+    async def told():
+        found = []
+        while page := await provider.service.database.read(roles_changed, found[-1].position if found else 0):
+            found += page
+        last = {placed.event.data["user"]: placed.event.data for placed in found}
+        return last if len(last) == many + 1 and all(data["roles"] == ["member"] for data in last.values()) else None
+
+    told_of = await wait_until(told)
+    admin = await provider.service.database.read(accounts.find_by_username, "admin")
+    assert {data["by"] for data in told_of.values()} == {admin.id}
+    left = await provider.service.database.read(lambda connection: connection.execute(select(roles_to_tell)).all())
+    assert left == []
+
+
+def roles_changed(connection, after):
+    return read_after(connection, after, types=["evs.user.roles-changed"], limit=500).events
+
+
+async def test_what_a_role_comes_to_include_or_not_is_told_of_whoever_holds_it(api_on_both):
+    """Who acts on without a token, as webhooks and schedules do, would keep what was taken from their owner."""
+    api, provider = api_on_both, api_on_both.provider
+    await api.call("POST", "/roles", {"name": "chief", "includes": ["admin"]})
+    await api.call("POST", "/roles", {"name": "head", "includes": ["chief"]})
+    await api.call("POST", "/groups", {"name": "Heads", "roles": ["head"]})
+    eve, bob = [await provider.add_user(name, *roles) for name, roles in (("eve", ["chief"]), ("bob", []))]
+    await api.call("PUT", "/groups/Heads/members/ada")
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    await provider.add_client(id="robot", name="Robot", grant_types=("client_credentials",), roles={"head"})
+    all_of_it = ["admin", "chief", "head", "member", "operator"]
+    assert await wait_until(lambda: last_told(provider, {ada.id: all_of_it}))
+    await api.call("PATCH", "/roles/chief", {"includes": []})
+    left = {ada.id: ["chief", "head", "member"], eve.id: ["chief", "member"], "robot": ["chief", "head"]}
+    assert await wait_until(lambda: last_told(provider, left))
+    assert bob.id not in {event.data["user"] for event in await provider.events("evs.user.roles-changed")}
+
+
+async def last_told(provider, wanted):
+    events = await provider.events("evs.user.roles-changed", "evs.client.changed")
+    told = {event.subject: event.data["roles"] for event in events}
+    return {subject: told.get(subject) for subject in wanted} == wanted
+
+
+async def test_what_a_crash_left_untold_is_told_at_the_next_start(run_provider, tmp_path, database_url):
+    async with run_provider(tmp_path, database_url) as stopped:
+        ada = await stopped.add_user("ada", "operator")
+        left = insert(roles_to_tell).values(user_id=ada.id, by="admin")
+        await stopped.service.database.transact(lambda connection: connection.execute(left))
+    async with run_provider(tmp_path, database_url) as running:
+        (told,) = await wait_until(lambda: running.events("evs.user.roles-changed"))
+    assert (told.data["user"], told.data["by"], told.data["roles"]) == (ada.id, "admin", ["member", "operator"])
+
+
+async def test_a_piece_that_fails_is_told_whole_later(provider_on_both):
+    provider = provider_on_both
+    database, now = provider.service.database, provider.actor().at
+
+    def fail(connection):
+        crowd(connection, 3)
+        connection.execute(insert(roles_to_tell), [{"user_id": f"clerk-{each}", "by": None} for each in range(3)])
+
+    def torn(connection):
+        role_news.tell(connection, now)
+        raise ZeroDivisionError
+
+    await database.transact(fail)
+    with pytest.raises(ZeroDivisionError):
+        await database.transact(torn)
+    assert await database.transact(role_news.tell, now) == 3
+    assert await database.transact(role_news.tell, now) == 0
+    assert len(await wait_until(lambda: provider.events("evs.user.roles-changed"))) == 3
+
+
+def crowd(connection, number, roles='["clerk","member"]', group=None):
+    """Many people who hold a role, or are in a group."""
+    columns = ("id", "username", "username_key")
+    common = {"roles": roles, "created_at": 1, "password_changed_at": 1, "tokens_valid_after": 0}
+    rows = [dict.fromkeys(columns, f"clerk-{each}") | common for each in range(number)]
+    for first in range(0, number, 1_000):
+        connection.execute(insert(users), rows[first : first + 1_000])
+    if group is not None:
+        connection.execute(
+            insert(group_members), [{"group_id": group, "user_id": row["id"], "added_at": 1} for row in rows]
+        )
 
 
 async def test_discovery_follows_the_resources_in_every_process(provider_on_both, api_on_both, tmp_path, run_provider):

@@ -72,6 +72,15 @@ async def test_another_address_than_the_invited_one_has_to_be_confirmed(inviting
     assert "To: grace@home.test" in await inviting.mailbox.receive("verify")
 
 
+async def test_an_invited_address_counts_as_it_was_invited(inviting):
+    """What folds to the same is the invited person's, and what they write may still be somebody else's mailbox."""
+    await invite(inviting, email="grace@strasse.test")
+    page = await fill_in(inviting, await inviting.mailbox.link("invitation"), email="Grace@straße.test")
+    assert ">confirmed<" in page.text
+    grace = await inviting.service.database.read(accounts.find_by_username, "grace")
+    assert (grace.email, grace.email_verified) == ("grace@strasse.test", True)
+
+
 async def test_without_an_invitation_nobody_gets_in(inviting, subtests):
     for link, status in (("/register", 403), ("/register?invitation=nonsense", 410)):
         with subtests.test(link):

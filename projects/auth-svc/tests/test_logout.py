@@ -104,6 +104,17 @@ async def test_tokens_for_offline_access_outlive_the_session(provider):
     assert (await provider.token(None, grant_type="refresh_token", **again)).status_code == 200
 
 
+async def test_a_hint_of_another_session_asks_first(provider):
+    """RP-Initiated Logout section 2: whoever has an old ID token must not sign its person out for ever."""
+    browser, tokens = await signed_in(provider)
+    await browser.open("/account")
+    await browser.submit(form=-1)
+    await browser.sign_in("ada")
+    page = await browser.open(path(id_token_hint=tokens["id_token"], post_logout_redirect_uri=SIGNED_OUT))
+    assert "Sign out?" in page.text
+    assert "Your account" in (await browser.open("/account")).text
+
+
 async def test_an_expired_id_token_is_still_a_hint(provider):
     browser, tokens = await signed_in(provider)
     keys = KeySet.import_key_set((await provider.http.get("/oauth2/jwks")).json())

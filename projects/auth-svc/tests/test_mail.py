@@ -1,29 +1,24 @@
 """Mails leave through a real mail server, tried again until it takes them, or become files that only we may read."""
 
 import asyncio
-import datetime
 import email
-import ipaddress
-import ssl
 from contextlib import asynccontextmanager
 from email import policy
 
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select, update
 
 from auth_svc import audit, tables
 from auth_svc.audit import Wanted
 from auth_svc.composition import open_service
-from auth_svc.mail import outbox, texts, transport
+from auth_svc.mail import outbox, postman, texts, transport
 from auth_svc.mail.outbox import WaitingMail
 from auth_svc.mail.transport import MailDelayed, MailRefused, MailServer, message_of, sender_of, transport_of
 from auth_svc.settings import AuthSettings
 from lib_events.settings import SettingsRejected
 from lib_events.testing import wait_until
+from lib_events.testing_certificate import untrusted_certificate
 
 LETTER = texts.verify_address("ada", "the-secret")
 PASSWORD = "correct horse battery staple"
@@ -72,27 +67,7 @@ async def mail_server(port, mailbox, *, tls=None, implicit=False, **options):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A certificate for 127.0.0.1 that nobody but the test trusts: its file, and the server's context."""
-    folder = tmp_path_factory.mktemp("certificate")
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "m")])
-    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - day)
-        .not_valid_after(now + day)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path, key_path = folder / "certificate.pem", folder / "key.pem"
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    key_path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(path, key_path)
-    return path, context
+    return untrusted_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture
@@ -115,7 +90,6 @@ async def write(provider, letter=LETTER, to="ada@home.test", **options):
         outbox.put(connection, letter, to=to, user_id=None, now=now, **options)
 
     await provider.service.database.transact(put)
-    provider.service.postman.wake()
 
 
 async def waiting(provider):
@@ -158,6 +132,18 @@ async def test_a_mail_leaves_and_its_row_with_it(sending, port):
     assert received["auto-submitted"] == "auto-generated"
     assert received.get_content_type() == "text/plain"
     assert "http://127.0.0.1:8001/verify-email?link=the-secret\r\n" in received.get_content()
+
+
+async def test_whoever_puts_a_mail_wakes_the_postman(tmp_path, sqlite_url, port, run_provider, monkeypatch):
+    monkeypatch.setattr(postman, "PAUSE_SECONDS", 600.0)
+    mailbox = MailboxServer()
+    async with (
+        run_provider(tmp_path, sqlite_url, smtp_url=f"smtp://127.0.0.1:{port}") as provider,
+        mail_server(port, mailbox),
+    ):
+        for number in (1, 2):
+            await write(provider)
+            await wait_until(lambda number=number: len(mailbox.received) == number)
 
 
 async def test_while_the_server_is_down_a_mail_waits_and_leaves_later(sending, port):

@@ -17,6 +17,11 @@ ADA = """INSERT INTO users
     (id, username, username_key, email, roles, created_at, password_changed_at, tokens_valid_after) VALUES
     ('1', 'Ada', 'ada', 'Ada@Home.test', '["member"]', 1, 1, 0)"""
 
+OLD_CLIENT = """INSERT INTO clients
+    (id, name, redirect_uris, post_logout_redirect_uris, grant_types, scopes, roles, consent, access_token_seconds,
+    loopback_only, created_at) VALUES
+    ('old', 'Old', '[]', '[]', '[]', '[]', '[]', 'once', 300, false, 1)"""
+
 
 @pytest.fixture
 def core():
@@ -60,6 +65,14 @@ def test_accounts_survive_the_way_up_and_down(core):
     move(core, "0001")
     assert core.execute(text("SELECT username, email FROM users")).one() == ("Ada", "Ada@Home.test")
     assert {table: columns_of(core, table) for table in inspect(core).get_table_names()} == before
+
+
+def test_clients_that_are_there_count_as_used_when_use_begins_to_be_noted(core):
+    move(core, "0010")
+    core.execute(text(OLD_CLIENT))
+    core.commit()
+    migrate(core, [SCHEMA])
+    assert core.execute(text("SELECT granted_at FROM clients")).scalar_one() > 1_700_000_000_000_000
 
 
 def columns_of(core, table):

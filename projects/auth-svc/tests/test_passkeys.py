@@ -1,81 +1,23 @@
 """Passkeys: an authenticator in software, which can do right and every kind of wrong."""
 
 import asyncio
-import base64
-import hashlib
-import html
-import json
 import re
-import secrets
-import struct
+from importlib.resources import files
 
-import cbor2
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from software_passkey import ISSUER, PRESENT, VERIFIED, SoftwarePasskey, options_of, text
 from sqlalchemy import update
-from webauthn.helpers import bytes_to_base64url as text
 
 from auth_svc.tables import sessions as session_rows
+from auth_svc.tables import users
+from auth_svc.upstreams import arrivals, providers
+from auth_svc.upstreams.arrivals import WaitingArrival
+from auth_svc.upstreams.providers import Arrival, Upstream
 from lib_events.testing import wait_until
 
-ISSUER = "http://localhost:8001"
 PASSWORD = "correct horse battery staple"
 SECURITY = "/account/security"
 ADD, SIGN_IN, SECOND = f"{SECURITY}/passkeys", "/login/passkey", "/login/second/passkey"
-PRESENT, VERIFIED, ATTESTED = 0x01, 0x04, 0x40
-
-
-class SoftwarePasskey:
-    """One key pair for one account, as an authenticator keeps it."""
-
-    def __init__(self) -> None:
-        self.private = ec.generate_private_key(ec.SECP256R1())
-        self.id = secrets.token_bytes(16)
-        self.count = 0
-        self.user: str | None = None
-
-    def create(self, options, *, origin=ISSUER, flags=PRESENT | VERIFIED, host="localhost"):
-        self.user = options["user"]["id"]
-        numbers = self.private.public_key().public_numbers()
-        x, y = (number.to_bytes(32, "big") for number in (numbers.x, numbers.y))
-        public = cbor2.dumps({1: 2, 3: -7, -1: 1, -2: x, -3: y})
-        attested = bytes(16) + struct.pack(">H", len(self.id)) + self.id + public
-        data = self._data(flags | ATTESTED, host) + attested
-        attestation = cbor2.dumps({"fmt": "none", "attStmt": {}, "authData": data})
-        client_data = self._client_data("webauthn.create", options, origin)
-        return self._credential(clientDataJSON=client_data, attestationObject=attestation)
-
-    def get(
-        self,
-        options,
-        *,
-        origin=ISSUER,
-        flags=PRESENT | VERIFIED,
-        host="localhost",
-        kind="webauthn.get",
-        user="",
-        **said,
-    ):
-        self.count += 1
-        client_data, data = self._client_data(kind, options, origin, **said), self._data(flags, host)
-        signed = data + hashlib.sha256(client_data).digest()
-        signature = self.private.sign(signed, ec.ECDSA(hashes.SHA256()))
-        handle = (user or self.user).encode()
-        handle += b"=" * (-len(handle) % 4)
-        answer = {"clientDataJSON": client_data, "authenticatorData": data, "signature": signature}
-        return self._credential(**answer, userHandle=base64.urlsafe_b64decode(handle))
-
-    def _data(self, flags, host):
-        return hashlib.sha256(host.encode()).digest() + struct.pack(">BI", flags, self.count)
-
-    @staticmethod
-    def _client_data(kind, options, origin, **said):
-        return json.dumps({"type": kind, "challenge": options["challenge"], "origin": origin} | said).encode()
-
-    def _credential(self, **response):
-        written = {name: text(value) for name, value in response.items()}
-        return json.dumps({"id": text(self.id), "rawId": text(self.id), "type": "public-key", "response": written})
 
 
 @pytest.fixture
@@ -96,11 +38,6 @@ async def ada(named):
     return named, passkey, browser.recovery_codes(), await named.browser()
 
 
-def options_of(page, action):
-    form = page.text.split(f'action="{action}"')[1]
-    return json.loads(html.unescape(re.search(r'data-options="([^"]*)"', form)[1]))
-
-
 async def add(browser, passkey, name="My phone", **wrong):
     page = await browser.open(SECURITY)
     credential = passkey.create(options_of(page, ADD), **wrong)
@@ -112,6 +49,12 @@ async def sign_in(browser, passkey, **wrong):
     return await browser.submit(action=SIGN_IN, credential=passkey.get(options_of(page, SIGN_IN), **wrong))
 
 
+def test_no_page_of_the_issuer_speaks_with_other_windows():
+    script = (files("auth_svc") / "static" / "passkeys.js").read_text()
+    assert "navigator.credentials" in script
+    assert not re.search(r"postMessage|opener|message|BroadcastChannel", script)
+
+
 async def test_a_passkey_signs_in_without_a_password(ada):
     provider, passkey, codes, browser = ada
     assert len(codes) == 10
@@ -121,6 +64,26 @@ async def test_a_passkey_signs_in_without_a_password(ada):
     assert "last used" in page.text
     added = await wait_until(lambda: provider.events("evs.user.factor-added"))
     assert {event.data["factor"] for event in added} == {"passkey", "recovery-codes"}
+
+
+async def test_a_passkey_proves_that_an_account_with_the_address_is_ones_own(ada):
+    provider, passkey, _, browser = ada
+    other = Upstream("other", "Other", "https://id.example", "us", b"", "openid", False, (), 0)
+    waiting = WaitingArrival(other, Arrival(other.issuer, "7", "ada", "ada@home.test"), "/account/apps")
+
+    def arrived(connection):
+        proven = {"email": "ada@home.test", "email_key": "ada@home.test", "email_verified_at": 1}
+        connection.execute(update(users).where(users.c.username == "ada").values(proven))
+        providers.register(connection, other, provider.actor())
+        arrivals.keep(connection, waiting, "of this browser", provider.actor().at)
+
+    await provider.service.database.transact(arrived)
+    browser.http.cookies.set("evs-auth-8001-arrival", "of this browser")
+    page = await browser.open("/login/connect")
+    page = await browser.submit(action=SIGN_IN, credential=passkey.get(options_of(page, SIGN_IN)))
+    assert "Connect Other?" in page.text
+    assert (await browser.submit()).url.path == "/account/apps"
+    assert "Other is connected." in (await browser.open(SECURITY)).text
 
 
 async def test_a_passkey_is_phishing_resistant_and_tokens_say_so(ada):

@@ -1,7 +1,9 @@
 """Passwords are hashed with Argon2id at the OWASP parameters, and not more at once than the machine can."""
 
 import asyncio
+import unicodedata
 
+import bcrypt
 import pytest
 from argon2 import extract_parameters
 from sqlalchemy import select, update
@@ -54,6 +56,29 @@ async def test_what_is_no_hash_verifies_nothing(hasher):
     assert not await hasher.verify(PASSWORD, "not a hash")
 
 
+async def test_what_was_typed_elsewhere_counts_as_it_was_typed_there(hasher):
+    composed, decomposed = (unicodedata.normalize(form, "zwölf böse Füße") for form in ("NFC", "NFD"))
+    elsewhere = bcrypt.hashpw(decomposed.encode(), bcrypt.gensalt(4)).decode()
+    assert await hasher.verify(decomposed, elsewhere)
+    assert not await hasher.verify(composed, elsewhere), "there it was another password"
+    ours = await hasher.rehash(decomposed)
+    assert await hasher.verify(composed, ours)
+    assert await hasher.verify(decomposed, ours)
+
+
+async def test_a_password_that_was_longer_elsewhere_than_may_be_here_goes_on(hasher):
+    long = "x" * 1_000
+    ours = await hasher.rehash(long)
+    assert await hasher.verify(long, ours)
+    assert not await hasher.verify(long + "x", ours)
+
+
+async def test_hashes_from_elsewhere_wait_in_the_same_bounded_pool(hasher):
+    kept = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+    found = await asyncio.gather(*(hasher.verify(PASSWORD, kept) for _ in range(20)), return_exceptions=True)
+    assert [type(refusal) for refusal in found[17:]] == [PasswordsBusy] * 3
+
+
 @pytest.mark.parametrize("password", ["short", "x" * 257])
 async def test_a_password_outside_the_policy_is_rejected(hasher, password):
     with pytest.raises(PasswordRejected):
@@ -80,3 +105,12 @@ async def test_signing_in_renews_a_hash_of_weaker_parameters(provider_on_both, m
     await (await provider.browser()).sign_in("ada")
     renewed = await database.read(lambda connection: connection.scalar(select(users.c.password_hash).where(of_ada)))
     assert renewed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+async def test_a_right_password_signs_in_also_when_there_is_no_room_to_renew_its_hash(provider, monkeypatch):
+    async def busy(password):
+        raise PasswordsBusy
+
+    monkeypatch.setattr(provider.service.passwords, "rehash", busy)
+    monkeypatch.setattr(passwords, "MEMORY_KIB", 4_096)  # ada's hash is of other parameters now
+    assert "Your account" in (await (await provider.browser()).sign_in("ada")).text

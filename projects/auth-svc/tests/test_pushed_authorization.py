@@ -33,6 +33,13 @@ async def test_a_pushed_request_becomes_a_code_and_its_tokens(provider_on_both):
     assert (await provider.redeem(answer["code"])).json()["id_token"]
 
 
+async def test_a_sign_in_before_the_browser_came_with_it_leads_there_first(provider):
+    pushed = await push(provider)
+    page = await (await provider.browser()).sign_in("ada", at=f"/login?{urlencode({'next': link(pushed)})}")
+    assert page.request.url.path == "/oauth2/authorize"
+    assert (await provider.redeem(provider.answer(page)["code"])).status_code == 200
+
+
 async def test_what_was_pushed_is_all_that_counts(provider):
     pushed = await push(provider)
     browser = await provider.browser()
@@ -67,6 +74,27 @@ async def test_it_belongs_to_its_client_and_runs_out(provider):
     assert "invalid_request_uri" in (await browser.open(link(pushed))).text
     nonsense = {"client_id": "evs-gui", "request_uri": "urn:ietf:params:oauth:request_uri:nonsense"}
     assert "invalid_request_uri" in (await browser.open(f"/oauth2/authorize?{urlencode(nonsense)}")).text
+
+
+async def test_what_names_it_must_not_come_twice(provider, subtests):
+    """RFC 6749 section 3.1: one would be looked up and the other checked, and neither runs out."""
+    browser = await provider.browser()
+    await browser.sign_in("ada")
+    pushed = await push(provider)
+    await provider.service.database.transact(
+        lambda connection: connection.execute(update(pushed_requests).values(expires_at=1)) and None
+    )
+    uri = pushed.json()["request_uri"]
+    for more in (
+        [("request_uri", "x")],
+        [("request_uri", uri)],
+        [("client_id", "evs-gui")],
+        [("client_id", "evs-cli")],
+    ):
+        with subtests.test(more=more):
+            query = urlencode([("client_id", "evs-gui"), ("request_uri", uri), *more])
+            page = await browser.open(f"/oauth2/authorize?{query}")
+            assert (page.status_code, "invalid_request" in page.text) == (400, True)
 
 
 async def test_a_fresh_sign_in_is_asked_for_once(provider):

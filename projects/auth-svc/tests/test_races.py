@@ -132,3 +132,13 @@ async def test_of_twenty_at_once_exactly_one_wins(provider_on_both):
 async def test_without_a_grace_a_refresh_token_has_one_winner(run_provider, tmp_path, database_url):
     async with run_provider(tmp_path, database_url, refresh_grace_seconds=0) as provider:
         assert await run(provider, STRICT, REPEATS) == {race.__name__: REPEATS for race in STRICT}
+
+
+async def test_of_twenty_who_revoke_one_token_all_are_told_that_it_is_done(provider_on_both):
+    """RFC 7009 section 2.2: revoked is revoked, whoever was first."""
+    provider, auth = provider_on_both, ("evs-local", provider_on_both.secret_of("evs-local"))
+    for _ in range(REPEATS):
+        token = (await provider.token(auth, grant_type="client_credentials")).json()["access_token"]
+        sent = [provider.post("/oauth2/revoke", {"token": token}, auth) for _ in range(RACERS)]
+        assert {answer.status_code for answer in await asyncio.gather(*sent)} == {200}
+        assert (await provider.post("/oauth2/introspect", {"token": token}, auth)).json() == {"active": False}

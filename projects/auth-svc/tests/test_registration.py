@@ -1,12 +1,28 @@
 """Clients that register themselves, and look after themselves (RFC 7591, RFC 7592)."""
 
 import asyncio
+import json
+from base64 import urlsafe_b64encode
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 import pytest
+from joserfc import jws
+from sqlalchemy import delete, select, update
 
+from auth_svc.audit import Actor
+from auth_svc.clients import clients as clients_module
+from auth_svc.clients import unused
+from auth_svc.pruner import Pruner
+from auth_svc.tables import clients, codes, families, sessions
+from lib_events.clock import SystemClock
+from lib_events.lifecycle import running
 from lib_events.testing import wait_until
 
 ISSUER = "http://127.0.0.1:8001"
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "sign-in.md"
 METADATA = {
     "client_name": "Weather",
     "redirect_uris": ["https://weather.example/back"],
@@ -24,9 +40,10 @@ KEY = {  # of RFC 7517 appendix A.1
 @pytest.fixture
 async def opened(run_provider, tmp_path, database_url):
     """An AuthService that lets everybody register, on both databases."""
-    async with run_provider(tmp_path, database_url, client_registration="open") as running:
-        await running.add_user("ada")
-        yield running
+    settings = {"client_registration": "open", "unused_client_days": 0}  # tests prune by themselves
+    async with run_provider(tmp_path, database_url, **settings) as opened:
+        await opened.add_user("ada")
+        yield opened
 
 
 async def register(provider, token=None, **changes):
@@ -81,6 +98,114 @@ async def test_a_client_reads_changes_and_removes_itself(opened):
         return {"evs.client.changed", "evs.client.removed"} <= {event.type for event in await opened.events()}
 
     await wait_until(told)
+
+
+async def age(provider, days):
+    """Let all clients be that much older, which is what time does."""
+    micros = timedelta(days=days) // timedelta(microseconds=1)
+    moved = {name: clients.c[name] - micros for name in ("created_at", "granted_at")}
+    await provider.service.database.transact(lambda connection: connection.execute(update(clients).values(moved)))
+
+
+async def prune(provider, days=30):
+    return await provider.service.database.transact(unused.prune, days, Actor(SystemClock().micros(), "pruner"))
+
+
+async def client_ids(provider):
+    rows = await provider.service.database.read(lambda connection: connection.execute(select(clients.c.id)).all())
+    return {row.id for row in rows}
+
+
+async def test_a_client_that_nobody_ever_used_goes_after_a_while(opened):
+    own = await client_ids(opened)
+    unused_id = (await register(opened)).json()["client_id"]
+    await opened.add_client(id="by-hand", name="By hand", scopes=frozenset(("openid",)))
+    disabled = (await register(opened)).json()["client_id"]
+    admin = {"authorization": f"Bearer {await opened.admin_token()}"}
+    await opened.http.post(f"/v1/admin/clients/{disabled}/disable", headers=admin)
+    await age(opened, 29)
+    assert await prune(opened) == 0
+    await age(opened, 2)
+    assert await prune(opened) == 1
+    assert await client_ids(opened) == own | {"by-hand", disabled}
+    (told,) = await wait_until(lambda: opened.events("evs.client.removed"))
+    assert (told.data["client"], told.data["by"], told.data["origin"]) == (unused_id, "pruner", "registered")
+    assert await prune(opened) == 0
+
+
+async def test_a_client_that_people_allowed_something_stays_and_so_does_one_whose_tokens_may_be_good(opened):
+    client = (await register(opened)).json()
+    browser = await opened.browser()
+    back = {"client_id": client["client_id"], "redirect_uri": "https://weather.example/back"}
+    await opened.authorize(browser, **back, scope="openid workflows:read")
+    await browser.submit(username="ada", password="correct horse battery staple")
+    await browser.submit(decision="allow")
+    await age(opened, 100)
+    await opened.service.database.transact(forget_tokens)
+    assert await prune(opened) == 0, "somebody allowed it something"
+    await opened.authorize(browser, **back, scope="openid workflows:read")
+    await browser.open("/account/apps")
+    await browser.submit(action="/account/apps/withdraw")
+    assert await prune(opened) == 0, "its tokens may be good"
+    await opened.service.database.transact(forget_tokens)
+    assert await prune(opened) == 1
+
+
+def forget_tokens(connection):
+    """What the pruner does once they have expired."""
+    for table in (codes, families):
+        connection.execute(delete(table))
+
+
+async def test_a_program_that_gets_tokens_of_its_own_is_used(opened):
+    admin = {"authorization": f"Bearer {await opened.admin_token()}"}
+    wanted = {"note": "for a robot", "uses": 1, "scopes": ["workflows:read"]}
+    token = (await opened.http.post("/v1/admin/registration-tokens", json=wanted, headers=admin)).json()["token"]
+    grants = {
+        "grant_types": ["client_credentials"],
+        "response_types": [],
+        "redirect_uris": [],
+        "scope": "workflows:read",
+    }
+    client = (await register(opened, token, **grants)).json()
+    auth = (client["client_id"], client["client_secret"])
+
+    async def granted_at():
+        query = select(clients.c.granted_at).where(clients.c.id == auth[0])
+        return await opened.service.database.read(lambda connection: connection.scalar(query))
+
+    assert await granted_at() is None
+    assert (await opened.token(auth, grant_type="client_credentials")).status_code == 200
+    first = await granted_at()
+    assert first is not None
+    await opened.token(auth, grant_type="client_credentials")
+    assert await granted_at() == first, "once a day is enough"
+    await age(opened, 29)
+    await opened.token(auth, grant_type="client_credentials")
+    await age(opened, 29)
+    assert await prune(opened) == 0
+    await age(opened, 2)
+    assert await prune(opened) == 1
+
+
+async def test_many_unused_clients_go_a_few_at_a_time(opened):
+    own = await client_ids(opened)
+    for number in range(unused.BATCH + 3):
+        await opened.add_client(id=f"left-{number}", name="Left", origin="registered")
+    await age(opened, 31)
+    assert [await prune(opened) for _ in range(3)] == [unused.BATCH, 3, 0]
+    assert await client_ids(opened) == own
+
+
+@pytest.mark.parametrize(("days", "stays"), [(0, True), (30, False)])
+async def test_the_pruner_does_it_as_the_settings_say(run_provider, tmp_path, sqlite_url, days, stays):
+    async with run_provider(tmp_path, sqlite_url, unused_client_days=0) as opened:
+        await opened.add_client(id="left", name="Left", origin="registered")
+        await age(opened, 31)
+        pruner = Pruner(opened.service.database, SystemClock(), unused_client_days=days)
+        async with running(pruner):
+            await wait_until(lambda: pruner.is_pausing)
+        assert ("left" in await client_ids(opened)) is stays
 
 
 async def test_nobody_else_manages_a_client(opened, subtests):
@@ -193,6 +318,117 @@ async def test_metadata_nobody_here_knows_is_ignored_and_all_that_counts_is_told
         other = (await register(opened)).json()
         assert len({answer["client_id"], other["client_id"]}) == 2
         assert len({answer["client_secret"], other["client_secret"]}) == 2
+
+
+async def test_a_client_is_given_sign_ins_as_fresh_as_it_registered(opened, subtests):
+    settings = {"default_max_age": 100, "require_auth_time": True}
+    client = (await register(opened, token_endpoint_auth_method="none", **settings)).json()
+    assert {name: client[name] for name in settings} == settings
+    asked = {"client_id": client["client_id"], "redirect_uri": "https://weather.example/back", "scope": "openid"}
+    browser = await opened.browser()
+    await opened.authorize(browser, **asked)
+    await browser.submit(username="ada", password="correct horse battery staple")
+    answer = opened.answer(await browser.submit(decision="allow"))
+
+    async def grow_older(seconds):
+        earlier = update(sessions).values(authenticated_at=sessions.c.authenticated_at - seconds * 1_000_000)
+        await opened.service.database.transact(lambda connection: connection.execute(earlier))
+
+    form = {"code": answer["code"], "redirect_uri": asked["redirect_uri"], "code_verifier": opened.verifier}
+    tokens = (await opened.token(None, grant_type="authorization_code", client_id=client["client_id"], **form)).json()
+    assert b"auth_time" in jws.extract_compact(tokens["id_token"].encode()).payload
+    await grow_older(50)
+    assert "code" in opened.answer(await opened.authorize(browser, **asked))
+    await grow_older(60)
+    assert opened.answer(await opened.authorize(browser, **asked, prompt="none"))["error"] == "login_required"
+    assert "code" in opened.answer(await opened.authorize(browser, **asked, max_age="1000")), "the request says so"
+    assert "Password" in (await opened.authorize(browser, **asked)).text
+    page = await browser.submit(username="ada", password="correct horse battery staple")
+    assert "code" in opened.answer(page), "asked once"
+    for wrong in (-1, "100", 1.5, 10**10):
+        with subtests.test(wrong=wrong):
+            refused = await register(opened, default_max_age=wrong)
+            assert (refused.status_code, refused.json()["error"]) == (400, "invalid_client_metadata")
+
+
+async def test_a_client_that_wants_each_sign_in_fresh_is_not_sent_round_for_ever(opened):
+    client = (await register(opened, default_max_age=0)).json()
+    browser = await opened.browser()
+    asked = {"client_id": client["client_id"], "redirect_uri": "https://weather.example/back", "scope": "openid"}
+    for first in (True, False):
+        assert "Password" in (await opened.authorize(browser, **asked)).text
+        page = await browser.submit(username="ada", password="correct horse battery staple")
+        if first:
+            page = await browser.submit(decision="allow")
+        assert "code" in opened.answer(page)
+
+
+async def test_a_software_statement_is_taken_as_plain_metadata_and_vouches_for_nothing(
+    run_provider, tmp_path, sqlite_url
+):
+    async with run_provider(tmp_path, sqlite_url, client_registration="open") as opened:
+        says = {"client_name": "Bank", "redirect_uris": ["https://bank.example/cb"], "scope": "admin"}
+        parts = ({"alg": "none"}, says | {"iss": "https://bank.example"}, "")
+        statement = ".".join(urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+        for sent in (statement, "garbled", 7):
+            told = (await register(opened, software_statement=sent)).json()
+            assert (told["client_name"], told["redirect_uris"]) == ("Weather", METADATA["redirect_uris"])
+            assert set(told["scope"].split()) == {"openid", "workflows:read"}
+            assert "software_statement" not in told
+
+
+async def test_the_guide_says_how_long_client_ids_are(run_provider, tmp_path, sqlite_url):
+    async with run_provider(tmp_path, sqlite_url, client_registration="open") as opened:
+        length = len((await register(opened)).json()["client_id"])
+    assert f"A client id has {length} characters" in GUIDE.read_text()
+
+
+async def test_an_update_undoes_nothing_that_an_administrator_did_meanwhile(opened, monkeypatch, subtests):
+    """A client that is about to be stopped may send updates without end; none of them must let it in again."""
+    service, ensure = opened.service, opened.service.key_rotation.ensure
+    for name, act, status in (
+        ("disabled", clients_module.disable, 401),
+        ("a new secret", partial(rotated, secret="of the administrator"), 200),
+        ("removed", clients_module.remove, 401),
+    ):
+        with subtests.test(name):
+            client = (await register(opened)).json()
+
+            async def meanwhile(algorithm, client_id=client["client_id"], act=act):
+                await service.database.transact(act, client_id, opened.actor())
+                await ensure(algorithm)
+
+            with monkeypatch.context() as changed:
+                changed.setattr(service.key_rotation, "ensure", meanwhile)
+                answer = await update_itself(opened, client)
+            assert answer.status_code == status
+            known = await service.database.read(clients_module.find, client["client_id"])
+            assert known is None or known.disabled_at or known.check_client_secret("of the administrator")
+
+
+def rotated(connection, client_id, actor, *, secret):
+    return clients_module.rotate_secret(connection, client_id, secret, actor)
+
+
+async def update_itself(provider, client, **changes):
+    headers = {"authorization": f"Bearer {client['registration_access_token']}"}
+    mine = METADATA | {"client_id": client["client_id"]} | changes
+    return await provider.http.put(client["registration_client_uri"], json=mine, headers=headers)
+
+
+async def test_an_update_leaves_what_an_administrator_has_set(opened):
+    client = (await register(opened)).json()
+
+    def set_by_administrator(known):
+        scopes = known.scopes | {"approvals:decide"}
+        return replace(known, consent="always", access_token_seconds=60, scopes=scopes)
+
+    change = (clients_module.change, client["client_id"], set_by_administrator, opened.actor())
+    await opened.service.database.transact(*change)
+    told = (await update_itself(opened, client, scope=None)).json()
+    assert set(told["scope"].split()) == {"openid", "workflows:read", "approvals:decide"}
+    known = await opened.service.database.read(clients_module.find, client["client_id"])
+    assert (known.consent, known.access_token_seconds) == ("always", 60)
 
 
 async def test_an_update_says_only_what_is_the_clients_to_say(run_provider, tmp_path, sqlite_url, subtests):

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from lib_auth.client import code_challenge
+from lib_auth.protected_resource import read_challenge
 from lib_events.testing import wait_until
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "orders_service.py"
@@ -47,7 +48,7 @@ def load(monkeypatch, issuer, secret):
     specification = importlib.util.spec_from_file_location("orders_service", EXAMPLE)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    return module.app
+    return module
 
 
 async def test_a_service_in_three_lines_lets_in_who_may_until_the_token_is_revoked(
@@ -58,7 +59,9 @@ async def test_a_service_in_three_lines_lets_in_who_may_until_the_token_is_revok
         secret = admin.post("/v1/admin/resources", json=resource).json()["secret"]
         client = {"id": "shop", "name": "Shop", "grant_types": ["client_credentials"], "scopes": ["orders"]}
         shop = ("shop", admin.post("/v1/admin/clients", json=client).json()["secret"])
-        app = load(monkeypatch, settings.auth_url, secret)
+        service = load(monkeypatch, settings.auth_url, secret)
+        app = service.app
+        assert await service.sign_in.check_ready() == "revocations have not been heard of"
         transport = httpx.ASGITransport(app=app)
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=ORDERS) as orders:
             refused = await orders.get("/orders")
@@ -78,6 +81,19 @@ async def test_a_service_in_three_lines_lets_in_who_may_until_the_token_is_revok
                 return (await orders.get("/orders", headers=headers)).status_code == 200
 
             await wait_until(let_in)
+
+            async def ready():  # let in it may have been by introspection, before the feed was read
+                return await service.sign_in.check_ready() is None
+
+            await wait_until(ready)
+            weak = await orders.post("/orders/42/refund", headers=headers)  # a client of its own has shown no factor
+            assert weak.status_code == 401
+            challenge = read_challenge(weak.headers["www-authenticate"])
+            assert (challenge["error"], challenge["acr_values"], challenge["max_age"]) == (
+                "insufficient_user_authentication",
+                "urn:evs:acr:2 phr",
+                "300",
+            )
             other = {"grant_type": "client_credentials"}
             wrong = admin.post("/oauth2/token", data=other, auth=shop, headers={"authorization": ""}).json()
             wrong_headers = {"authorization": f"Bearer {wrong['access_token']}"}

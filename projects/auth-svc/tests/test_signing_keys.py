@@ -10,9 +10,12 @@ from sqlalchemy import delete, insert, select, update
 
 from auth_svc.protocol.signing_keys import LEAD_SECONDS, REST_SECONDS
 from auth_svc.tables import signing_keys
+from lib_auth.access_token import TokenRejected, TokenVerifier
+from lib_auth.jwks import ALGORITHMS, RemoteKeys
 from lib_events.sealed import SealingKey
 
 HOUR = 3600 * 1_000_000
+ORDERS = "https://orders.example.org"
 
 
 @pytest.fixture
@@ -44,8 +47,12 @@ async def age(provider, micros):
     await provider.service.key_rotation.reload()
 
 
+def header(token):
+    return jws.extract_compact(token.encode()).headers()
+
+
 def kid(token):
-    return jws.extract_compact(token.encode()).headers()["kid"]
+    return header(token)["kid"]
 
 
 async def test_a_new_key_is_published_before_it_is_used_and_the_old_one_stays(provider_on_both, admin):
@@ -72,12 +79,11 @@ async def test_a_new_key_is_published_before_it_is_used_and_the_old_one_stays(pr
 
 async def test_an_id_token_of_a_retired_key_is_still_a_hint(provider_on_both, admin):
     provider = provider_on_both
-    hint = (await provider.tokens())["id_token"]
+    browser = await provider.browser()
+    hint = (await provider.redeem(await provider.sign_in_for_code(browser=browser))).json()["id_token"]
     await admin("POST", "keys:rotate", json={})
     await age(provider, LEAD_SECONDS * 1_000_000 + REST_SECONDS * 1_000_000 + 1)
     await provider.service.key_rotation.look()
-    browser = await provider.browser()
-    await browser.sign_in("ada")
     assert "signed out" in (await browser.open(f"/oauth2/logout?id_token_hint={hint}")).text
 
 
@@ -102,6 +108,110 @@ async def test_a_revoked_key_is_worth_nothing_at_once(provider_on_both, admin):
     assert kid((await provider.tokens())["access_token"]) in await published(provider)
     told = (await provider.http.get("/v1/revocations", auth=("evs-app", provider.secret_of("evs-app")))).json()
     assert ("key", stolen) in {(item["kind"], item["value"]) for item in told["items"]}
+
+
+async def resource_of(admin, **changes):
+    orders = {"id": "orders", "identifier": ORDERS, "name": "Orders", "scopes": {"orders": "See your orders"}}
+    made = await admin("POST", "resources", json=orders | changes)
+    assert made.status_code == 201, made.text
+    client = {"id": "shop", "name": "Shop", "grant_types": ["client_credentials"], "scopes": ["orders"]}
+    shop = await admin("POST", "clients", json=client)
+    return ("orders", made.json()["secret"]), ("shop", shop.json()["secret"])
+
+
+def verifier_of(provider, auth, *algorithms):
+    keys = RemoteKeys(provider.http, "/oauth2/jwks", retry_seconds=0)
+
+    class Introspection:
+        async def is_revoked(self, _principal, token):
+            answer = await provider.post("/oauth2/introspect", {"token": token}, auth)
+            return not answer.json()["active"]
+
+    return TokenVerifier(
+        issuer=provider.settings.auth_url,
+        audience=ORDERS,
+        keys=keys,
+        revocations=Introspection(),
+        algorithms=algorithms or ALGORITHMS,
+    )
+
+
+async def test_a_resource_server_gets_the_algorithm_it_asks_for(provider_on_both, admin):
+    provider = provider_on_both
+    orders, shop = await resource_of(admin, signing_alg="RS256")
+    assert sorted(key["alg"] for key in (await provider.http.get("/oauth2/jwks")).json()["keys"]) == ["ES256", "RS256"]
+    form = {"grant_type": "client_credentials", "resource": ORDERS}
+    token = (await provider.token(shop, **form)).json()["access_token"]
+    assert header(token)["alg"] == "RS256"
+    principal = await verifier_of(provider, orders, "RS256").verify(token)
+    assert (principal.subject, principal.audience) == ("shop", ORDERS)
+    elsewhere = (await provider.token(shop, grant_type="client_credentials")).json()["access_token"]
+    assert header(elsewhere)["alg"] == "ES256"
+    with pytest.raises(TokenRejected, match="must be signed with RS256"):
+        await verifier_of(provider, orders, "RS256").verify(elsewhere)
+    changed = await admin("PATCH", "resources/orders", json={"signing_alg": "ES256"})
+    assert changed.json()["signing_alg"] == "ES256"
+    after = (await provider.token(shop, **form)).json()["access_token"]
+    assert header(after)["alg"] == "ES256"
+    for one in (token, after):  # what was signed before the change is good until it expires
+        assert (await verifier_of(provider, orders).verify(one)).subject == "shop"
+    assert (await admin("PATCH", "resources/orders", json={"signing_alg": "HS256"})).status_code == 422
+
+
+async def test_keys_of_both_kinds_are_followed_by_their_own(provider_on_both, admin):
+    provider = provider_on_both
+    orders, shop = await resource_of(admin, signing_alg="RS256")
+    form = {"grant_type": "client_credentials", "resource": ORDERS}
+    before = (await provider.token(shop, **form)).json()["access_token"]
+    assert (await admin("POST", "keys:rotate", json={"algorithm": "RS256"})).status_code == 200
+    assert kid((await provider.token(shop, **form)).json()["access_token"]) == kid(before)
+    await age(provider, LEAD_SECONDS * 1_000_000 + 1)
+    after = (await provider.token(shop, **form)).json()["access_token"]
+    assert (header(after)["alg"], kid(after) == kid(before)) == ("RS256", False)
+    for token in (before, after):
+        assert await verifier_of(provider, orders).verify(token)
+    assert (await admin("POST", f"keys/{kid(after)}/revoke")).status_code == 200
+    assert await verifier_of(provider, orders).verify(before)
+    with pytest.raises(TokenRejected, match="a key the issuer does not have"):
+        await verifier_of(provider, orders).verify(after)
+    active = (await provider.post("/oauth2/introspect", {"token": after}, orders)).json()["active"]
+    assert not active
+
+
+async def test_an_access_token_signed_with_rs256_works_here_too(provider_on_both, admin):
+    provider = provider_on_both
+    assert (await admin("PATCH", "resources/admin", json={"signing_alg": "RS256"})).status_code == 200
+    token = await provider.admin_token()
+    assert header(token)["alg"] == "RS256"
+    listed = await provider.http.get("/v1/admin/resources", headers={"authorization": f"Bearer {token}"})
+    assert {item["id"]: item["signing_alg"] for item in listed.json()["items"]} == {"admin": "RS256", "app": "ES256"}
+
+
+async def test_a_process_that_hears_of_an_algorithm_has_its_key_first(run_provider, tmp_path, postgresql_url):
+    given = SealingKey.generate()
+    async with (
+        run_provider(tmp_path / "a", postgresql_url, sealing_key=given) as one,
+        run_provider(tmp_path / "b", postgresql_url, sealing_key=given) as two,
+    ):
+        wanted = {"id": "orders", "identifier": ORDERS, "name": "Orders", "signing_alg": "RS256"}
+        headers = {"authorization": f"Bearer {await two.admin_token()}"}  # its secrets are the newer ones
+        assert (await one.http.post("/v1/admin/resources", json=wanted, headers=headers)).status_code == 201
+        await two.service.definitions.refresh()
+        assert two.service.issuer.keys.active("RS256").id == one.service.issuer.keys.active("RS256").id
+        assert sorted(await published(one)) == sorted(await published(two))
+        assert len(await published(one)) == 2
+
+
+async def test_of_several_who_make_the_first_key_of_a_kind_one_does(run_provider, tmp_path, postgresql_url):
+    given = SealingKey.generate()
+    async with (
+        run_provider(tmp_path / "a", postgresql_url, sealing_key=given) as one,
+        run_provider(tmp_path / "b", postgresql_url, sealing_key=given) as two,
+    ):
+        await asyncio.gather(*(each.service.key_rotation.ensure("RS256") for each in (one, two, one, two)))
+        for each in (one, two):
+            await each.service.key_rotation.reload()
+            assert len(await published(each)) == 2
 
 
 async def test_an_unknown_key_is_named(provider_on_both, admin):

@@ -7,6 +7,8 @@ import pytest
 from sqlalchemy import update
 
 from auth_svc.people import accounts
+from auth_svc.rights import roles
+from auth_svc.rights.roles import Role
 from auth_svc.tables import sessions as session_rows
 from lib_auth.principal import ADMIN
 
@@ -171,6 +173,31 @@ async def test_a_role_that_comes_later_asks_the_sessions_that_are_there(tmp_path
         roles = frozenset((ADMIN,))
         await provider.service.database.transact(accounts.set_roles, ada.id, roles, provider.actor())
         assert "Your role takes more than a password." in (await provider.authorize(browser)).text
+
+
+async def test_a_role_that_includes_one_takes_what_that_takes(tmp_path, sqlite_url, run_provider):
+    async with run_provider(tmp_path, sqlite_url, require_second_factor=["admin"]) as provider:
+        chief = Role(name="chief", includes=frozenset((ADMIN,)))
+        await provider.service.database.transact(roles.create, chief, provider.actor())
+        await provider.service.definitions.refresh()
+        await provider.add_user("ada", "chief")
+        browser = await provider.browser()
+        await provider.authorize(browser)
+        assert "Your role takes more" in (await browser.submit(username="ada", password=PASSWORD)).text
+        assert "Your role takes more" in (await provider.authorize(browser)).text
+        assert "Your role takes more" in (await browser.open("/device")).text
+
+
+async def test_a_role_that_comes_later_is_in_no_token_of_a_sign_in_with_one_factor(tmp_path, sqlite_url, run_provider):
+    async with run_provider(tmp_path, sqlite_url, require_second_factor=["admin"]) as provider:
+        ada = await provider.add_user("ada")
+        tokens = (await provider.refresh((await provider.tokens())["refresh_token"])).json()
+        role = frozenset((ADMIN,))
+        await provider.service.database.transact(accounts.set_roles, ada.id, role, provider.actor())
+        refused = await provider.refresh(tokens["refresh_token"])
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant")
+        await provider.service.database.transact(accounts.set_roles, ada.id, frozenset(), provider.actor())
+        assert (await provider.refresh(tokens["refresh_token"])).status_code == 200, "nothing was used up"
 
 
 async def signed_in(provider, username):

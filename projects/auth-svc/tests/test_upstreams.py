@@ -1,32 +1,32 @@
 """Sign-in with another provider: a second real instance of this service, and providers that lie or hang."""
 
 import asyncio
-import json
-import time
 from ipaddress import ip_network
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
-from joserfc import jws
+from argon2 import PasswordHasher
 from joserfc.jwk import ECKey, OctKey, RSAKey
-from sqlalchemy import select
+from lying_provider import BODY, ELSEWHERE, Liar, come_back, journey, leave, speak_to
+from sqlalchemy import select, update
 
 from auth_svc import first_start
 from auth_svc.people import accounts
-from auth_svc.tables import upstream_sign_ins, upstreams
+from auth_svc.pruner import prune
+from auth_svc.tables import upstream_arrivals, upstream_sign_ins, upstreams
+from auth_svc.upstreams import providers
 from auth_svc.upstreams import transport as upstream_http
 from auth_svc.upstreams.client import UpstreamClient
 from lib_auth.client import OAuthClient
 from lib_events.checked_http import CheckedHttp
+from lib_events.clock import SystemClock
 from lib_events.destinations import Destinations
 from lib_events.testing import wait_until
 
 ISSUER = "http://127.0.0.1:8001"
 PASSWORD = "correct horse battery staple"
 SECURITY = "/account/security"
-ELSEWHERE = "https://id.example"
-BODY = {"id": "example", "name": "Example", "issuer": ELSEWHERE, "client_id": "us", "client_secret": "their secret"}
 
 
 @pytest.fixture
@@ -34,77 +34,10 @@ async def admin(provider_on_both):
     return {"authorization": f"Bearer {await provider_on_both.admin_token()}"}
 
 
-class Liar:
-    """A provider of which a test can say in what it lies."""
-
-    def __init__(self, **lies):
-        self.lies = lies
-        self.key = RSAKey.generate_key(2048, {"kid": "1"}, private=True)
-        self.nonce = ""
-        self.claims = {}
-
-    def __call__(self, request):
-        path = request.url.path
-        if path in self.lies:
-            return self.lies[path](request) if callable(self.lies[path]) else self.lies[path]
-        if path.startswith("/.well-known"):
-            return httpx.Response(200, json=self.metadata())
-        if path == "/keys":
-            return httpx.Response(200, json={"keys": [self.key.as_dict(private=False)]})
-        assert path == "/token"
-        answer = {"access_token": "a", "token_type": "Bearer", "expires_in": 60, "id_token": self.id_token()}
-        return httpx.Response(200, json=answer | self.lies.get("answer", {}))
-
-    def metadata(self):
-        names = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
-        document = {"issuer": ELSEWHERE} | {name: f"{ELSEWHERE}/{path}" for name, path in names.items()}
-        return document | self.lies.get("metadata", {})
-
-    def id_token(self):
-        claims = {
-            "iss": ELSEWHERE,
-            "aud": "us",
-            "sub": "248289761001",
-            "exp": int(time.time()) + 60,
-            "iat": int(time.time()),
-            "nonce": self.nonce,
-            "email": "grace@navy.test",
-            "email_verified": True,
-            "preferred_username": "grace",
-        }
-        key, algorithm = self.lies.get("key", self.key), self.lies.get("alg", "RS256")
-        text = json.dumps(self.lies["payload"] if "payload" in self.lies else claims | self.lies.get("claims", {}))
-        return jws.serialize_compact({"alg": algorithm, "kid": "1"}, text, key, algorithms=[algorithm])
-
-
-def speak_to(provider, liar):
-    provider.service.upstream_client._http = httpx.AsyncClient(transport=httpx.MockTransport(liar))
-    return liar
-
-
 async def add_upstream(provider, admin, **changes):
     made = await provider.http.post("/v1/admin/upstreams", json=BODY | changes, headers=admin)
     assert made.status_code == 201, made.text
     return made.json()
-
-
-async def leave(browser, upstream="example", target="/account"):
-    """Go to the other provider; returns what it was asked."""
-    answer = await browser.http.get(f"/login/upstream/{upstream}", params={"next": target})
-    assert answer.status_code == 303, answer.text
-    return dict(parse_qsl(urlsplit(answer.headers["location"]).query))
-
-
-async def come_back(browser, asked, upstream="example", **values):
-    answer = {"code": "c", "state": asked["state"]} | values
-    return await browser.open(f"/login/upstream/{upstream}/callback?{urlencode(answer)}")
-
-
-async def journey(provider, liar, browser=None, **values):
-    browser = browser or await provider.browser()
-    asked = await leave(browser)
-    liar.nonce = asked["nonce"]
-    return await come_back(browser, asked, **values)
 
 
 async def test_who_comes_from_elsewhere_gets_an_account_where_that_is_allowed(provider_on_both, admin):
@@ -136,9 +69,155 @@ async def test_nobody_is_let_in_by_e_mail_alone(provider_on_both, admin):
     await add_upstream(provider, admin)
     body = {"username": "hopper", "email": "grace@navy.test", "password": PASSWORD}
     assert (await provider.http.post("/v1/admin/users", json=body, headers=admin)).status_code == 201
-    page = await journey(provider, liar)
+    browser = await provider.browser()
+    page = await journey(provider, liar, browser)
     assert page.status_code == 403
-    assert "No account here belongs to that sign-in." in page.text
+    assert "No account here belongs to that sign-in." in page.text, "the address was never proven"
+    await provider.add_user("grace", email="grace@navy.test")
+    page = await journey(provider, liar, browser)
+    assert "You have an account here already" in page.text
+    assert (await browser.open("/account")).url.path == "/login"
+    assert "grace" not in page.text.replace("grace@navy.test", ""), "who the account is, its owner knows"
+
+
+async def test_an_account_with_the_address_is_connected_once_it_was_signed_in_to(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin, makes_accounts=True)
+    hopper = await provider.add_user("hopper", email="grace@navy.test")
+    browser = await provider.browser()
+    asked = await leave(browser, target="/account/apps")
+    liar.nonce = asked["nonce"]
+    page = await come_back(browser, asked)
+    assert "Prove once that it is yours" in page.text
+    assert "Sign in with Example" not in page.text
+    page = await browser.submit(username="hopper", password="not that")
+    assert (page.status_code, "You have an account here already" in page.text) == (401, True)
+    page = await browser.submit(username="hopper", password=PASSWORD)
+    assert "Connect Example?" in page.text
+    assert await linked(provider, hopper) == frozenset()
+    assert (await browser.submit()).url.path == "/account/apps"
+    assert await linked(provider, hopper) == {ELSEWHERE}
+    assert (await browser.open("/login/connect")).status_code == 400, "it is used up"
+    assert "hopper" in (await journey(provider, liar)).text
+    assert "Example is connected." in (await browser.open(SECURITY)).text
+    added = await wait_until(lambda: provider.events("evs.user.factor-added"))
+    assert [(event.data["user"], event.data["factor"]) for event in added] == [(hopper.id, "upstream")]
+    assert "can now be signed in to with Example" in await provider.mailbox.receive("upstream-connected")
+    page = await browser.submit(action=f"{SECURITY}/upstreams/disconnect")
+    assert "Example is connected." not in page.text
+
+
+async def test_the_second_factor_is_part_of_the_proof(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin)
+    hopper = await provider.add_user("hopper", email="grace@navy.test")
+    own = await provider.browser()
+    await own.sign_in("hopper")
+    secret = await own.set_up_app()
+    browser = await provider.browser()
+    await journey(provider, liar, browser)
+    assert "One more step" in (await browser.submit(username="hopper", password=PASSWORD)).text
+    assert "Connect Example?" not in (await browser.http.get("/login/connect")).text
+    forced = await browser.http.post("/login/connect", headers={"origin": ISSUER})
+    assert forced.headers["location"] == "/login/connect"
+    assert "Connect Example?" in (await browser.submit(code=provider.code_of_app(secret))).text
+    assert await linked(provider, hopper) == frozenset()
+    await browser.submit()
+    assert await linked(provider, hopper) == {ELSEWHERE}
+
+
+async def test_an_address_that_somebody_only_claims_is_a_trap_nobody_falls_into(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin, makes_accounts=True)
+    body = {"username": "trap", "email": "grace@navy.test", "password": PASSWORD}
+    assert (await provider.http.post("/v1/admin/users", json=body, headers=admin)).status_code == 201
+    assert "Your account" in (await journey(provider, liar)).text
+    grace = await provider.service.database.read(accounts.find_by_username, "grace")
+    trap = await provider.service.database.read(accounts.find_by_username, "trap")
+    assert (await linked(provider, grace), await linked(provider, trap)) == ({ELSEWHERE}, frozenset())
+
+
+async def test_who_is_sent_here_with_a_strangers_arrival_connects_nothing(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin)
+    await provider.add_user("mallory", email="grace@navy.test")
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    browser = await provider.browser()
+    await journey(provider, liar, browser)  # as if somebody had signed it in there
+    page = await browser.submit(username="ada", password=PASSWORD)
+    assert "Another account has that address" in page.text
+    csrf = (await browser.open("/account")).text.split('name="csrf" value="')[1].split('"')[0]
+    forced = await browser.http.post("/login/connect", data={"csrf": csrf}, headers={"origin": ISSUER})
+    assert forced.status_code == 403
+    assert await linked(provider, ada) == frozenset()
+
+
+async def test_whoever_has_no_account_with_the_address_makes_one_without_it(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin, makes_accounts=True)
+    hopper = await provider.add_user("hopper", email="grace@navy.test")
+    browser = await provider.browser()
+    await journey(provider, liar, browser)
+    assert "Your account" in (await browser.submit(action="/login/connect/new")).text
+    grace = await provider.service.database.read(accounts.find_by_username, "grace")
+    assert (grace.email, await linked(provider, grace)) == (None, {ELSEWHERE})
+    assert await linked(provider, hopper) == frozenset()
+    assert "grace" in (await journey(provider, liar)).text
+
+
+async def test_no_account_is_made_by_that_way_where_the_provider_makes_none(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin)
+    await provider.add_user("hopper", email="grace@navy.test")
+    browser = await provider.browser()
+    page = await journey(provider, liar, browser)
+    assert "Make a new account" not in page.text
+    csrf = page.text.split('name="csrf" value="')[1].split('"')[0]
+    forced = await browser.http.post("/login/connect/new", data={"csrf": csrf}, headers={"origin": ISSUER})
+    assert forced.status_code == 403
+
+
+async def test_an_arrival_waits_in_its_browser_alone_and_for_some_minutes(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin)
+    await provider.add_user("hopper", email="grace@navy.test")
+    browser, other = await provider.browser(), await provider.browser()
+    await journey(provider, liar, browser)
+    await other.sign_in("hopper")
+    assert (await other.open("/login/connect")).status_code == 400
+    assert "You have an account" in (await browser.open("/login/connect")).text
+
+    def grow_old(connection):
+        connection.execute(update(upstream_arrivals).values(expires_at=1))
+
+    await provider.service.database.transact(grow_old)
+    assert (await browser.open("/login/connect")).status_code == 400
+    assert "with your account" in (await browser.open("/login?next=/login/connect")).text
+    await provider.service.database.transact(prune, SystemClock().micros())
+    rows = await provider.service.database.read(lambda connection: connection.execute(select(upstream_arrivals)).all())
+    assert rows == []
+    await journey(provider, liar, browser)
+    assert (await provider.http.delete("/v1/admin/upstreams/example", headers=admin)).status_code == 204
+    assert (await browser.open("/login/connect")).status_code == 400
+
+
+async def test_of_twenty_presses_one_connects(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin)
+    hopper = await provider.add_user("hopper", email="grace@navy.test")
+    browser = await provider.browser()
+    await journey(provider, liar, browser)
+    page = await browser.submit(username="hopper", password=PASSWORD)
+    form = {"csrf": page.text.split('name="csrf" value="')[1].split('"')[0]}
+    press = [browser.http.post("/login/connect", data=form, headers={"origin": ISSUER}) for _ in range(20)]
+    answers = await asyncio.gather(*press)
+    assert sorted(answer.status_code for answer in answers) == [303, *[400] * 19]
+    assert await linked(provider, hopper) == {ELSEWHERE}
+    assert len(await wait_until(lambda: provider.events("evs.user.factor-added"))) == 1
+
+
+async def linked(provider, account):
+    return await provider.service.database.read(providers.linked_to, account.id)
 
 
 async def test_an_account_is_connected_from_its_own_page_and_disconnected(provider_on_both, admin):
@@ -455,12 +534,12 @@ class RealBrowser:
         self.settings = settings
         self.http = httpx.Client(base_url=settings.auth_url, headers={"origin": settings.auth_url})
 
-    def sign_in(self, url):
+    def sign_in(self, url, username="admin"):
         """Sign in on the way to a client; returns where the browser is sent with the answer."""
         page = self.http.get(url, follow_redirects=True)
         fields = {name: page.text.split(f'name="{name}" value="')[1].split('"')[0] for name in ("csrf", "next")}
         fields["next"] = fields["next"].replace("&amp;", "&")
-        answer = self.http.post("/login", data=fields | {"username": "admin", "password": PASSWORD})
+        answer = self.http.post("/login", data=fields | {"username": username, "password": PASSWORD})
         while answer.headers["location"].startswith("/"):
             answer = self.http.get(answer.headers["location"])
             if answer.status_code == 200:  # the consent
@@ -478,12 +557,7 @@ async def test_a_second_instance_of_this_service_signs_people_in(tmp_path, sqlit
         async with run_provider(tmp_path / "here", sqlite_url) as provider:
             there = RealBrowser(elsewhere)
             redirect_uri = f"{ISSUER}/login/upstream/second/callback"
-            client_id, secret = await register_client(there, redirect_uri)
-            admin = {"authorization": f"Bearer {await provider.admin_token()}"}
-            body = {"id": "second", "name": "Second", "issuer": elsewhere.auth_url, "makes_accounts": True}
-            body |= {"client_id": client_id, "client_secret": secret}
-            made = await provider.http.post("/v1/admin/upstreams", json=body, headers=admin)
-            assert made.status_code == 201, made.text
+            await make_friends(provider, there, redirect_uri)
             browser = await provider.browser()
             away = await browser.http.get("/login/upstream/second")
             location = there.sign_in(away.headers["location"])
@@ -494,8 +568,49 @@ async def test_a_second_instance_of_this_service_signs_people_in(tmp_path, sqlit
             there.http.close()
 
 
-async def register_client(there, redirect_uri):
-    """Register this service at the other instance, by its API, as its administrator would."""
+async def test_a_second_instance_sends_somebody_who_has_an_account_here(tmp_path, sqlite_url, run_provider, serve):
+    with serve() as elsewhere:
+        async with run_provider(tmp_path / "here", sqlite_url) as provider:
+            there = RealBrowser(elsewhere)
+            redirect_uri = f"{ISSUER}/login/upstream/second/callback"
+            await make_friends(provider, there, redirect_uri)
+            hopper = await provider.add_user("hopper", email="grace@navy.test")
+            for proven in (False, True):
+                browser = await provider.browser()
+                away = await browser.http.get("/login/upstream/second")
+                there.http.cookies.clear()
+                page = await browser.open(there.sign_in(away.headers["location"], "grace").removeprefix(ISSUER))
+                assert ("You have an account here already" in page.text) is not proven
+                if not proven:
+                    await browser.submit(username="hopper", password=PASSWORD)
+                    page = await browser.submit()
+                assert "hopper" in page.text
+            assert await linked(provider, hopper) == {elsewhere.auth_url}
+            there.http.close()
+
+
+async def make_friends(provider, there, redirect_uri):
+    """Let each instance know the other, as their administrators would; grace has proven her address there."""
+    settings, hasher = there.settings, PasswordHasher(memory_cost=64, time_cost=1, parallelism=1)
+    headers = await administer(there)
+    body = {"id": "us", "name": "The first instance", "redirect_uris": [redirect_uri]}
+    body["scopes"] = ["openid", "profile", "email"]
+    made = there.http.post("/v1/admin/clients", json=body, headers=headers)
+    assert made.status_code == 201, made.text
+    grace = {"username": "grace", "email": "grace@navy.test", "email_verified": True}
+    document = {"format": "evs-auth", "version": 1, "users": [grace | {"password_hash": hasher.hash(PASSWORD)}]}
+    report = there.http.post("/v1/admin/import", json=document, headers=headers)
+    assert report.json()["counts"]["created"] == 1, report.text
+    admin = {"authorization": f"Bearer {await provider.admin_token()}"}
+    body = {"id": "second", "name": "Second", "issuer": settings.auth_url, "makes_accounts": True}
+    body |= {"client_id": "us", "client_secret": made.json()["secret"]}
+    known = await provider.http.post("/v1/admin/upstreams", json=body, headers=admin)
+    assert known.status_code == 201, known.text
+    there.http.cookies.clear()
+
+
+async def administer(there):
+    """Sign in at the other instance as its administrator; returns the header that its API wants."""
     settings = there.settings
     gui_secret = first_start.secret_file(settings, "evs-gui").read_text()
     async with OAuthClient(settings.auth_url, "evs-gui", client_secret=gui_secret) as gui:
@@ -505,9 +620,4 @@ async def register_client(there, redirect_uri):
         )
         answer = dict(parse_qsl(urlsplit(there.sign_in(pending.url)).query))
         tokens = await gui.finish_authorization(pending, answer, resource=audience)
-    body = {"id": "us", "name": "The first instance", "redirect_uris": [redirect_uri]}
-    headers = {"authorization": f"Bearer {tokens.access_token}"}
-    made = there.http.post("/v1/admin/clients", json=body, headers=headers)
-    assert made.status_code == 201, made.text
-    there.http.cookies.clear()
-    return "us", made.json()["secret"]
+    return {"authorization": f"Bearer {tokens.access_token}"}

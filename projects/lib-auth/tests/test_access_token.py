@@ -6,9 +6,12 @@ import json
 import time
 
 import pytest
+from joserfc import jws
 from joserfc.jwk import ECKey
 
 from lib_auth.access_token import MAX_TOKEN_LENGTH, TokenRejected
+
+ES256 = jws.JWSRegistry.algorithms["ES256"]
 
 
 def encode(value):
@@ -44,6 +47,10 @@ async def test_a_good_token_becomes_its_principal(issuer):
         ({"exp": ...}, "claims"),
         ({"exp": "tomorrow"}, "claims"),
         ({"exp": True}, "claims"),
+        ({"exp": 10**400}, "claims"),
+        ({"exp": float("nan")}, "claims"),
+        ({"exp": float("inf")}, "claims"),
+        ({"nbf": float("-inf")}, "claims"),
         ({"nbf": "later"}, "claims"),
         ({"iat": ...}, "claims"),
         ({"sub": ...}, "claims"),
@@ -101,6 +108,40 @@ async def test_the_public_key_is_no_shared_secret(issuer):
     assert await reason(issuer, token) == "algorithm"
 
 
+async def test_rs256_is_accepted_like_es256(rsa_issuer):
+    assert str(await rsa_issuer.verifier().verify(rsa_issuer.token())) == "ada"
+    assert await reason(rsa_issuer, rsa_issuer.token(aud="http://127.0.0.1:9999")) == "audience"
+    head, _, signature = rsa_issuer.token().split(".")
+    changed = encode(rsa_issuer.claims(roles=["admin"]))
+    assert await reason(rsa_issuer, f"{head}.{changed}.{signature}") == "signature"
+
+
+async def test_the_public_rsa_key_is_no_shared_secret(rsa_issuer):
+    for secret in (rsa_issuer.key.as_pem(private=False), json.dumps(rsa_issuer.key.as_dict(private=False)).encode()):
+        body = f"{encode({'alg': 'HS256', 'typ': 'at+jwt', 'kid': rsa_issuer.key.kid})}.{encode(rsa_issuer.claims())}"
+        token = f"{body}.{encode(hmac.digest(secret, body.encode(), 'sha256'))}"
+        assert await reason(rsa_issuer, token) == "algorithm"
+
+
+async def test_a_key_signs_with_its_own_algorithm_alone(issuer, rsa_issuer):
+    for mine, other in ((issuer, "RS256"), (rsa_issuer, "ES256"), (rsa_issuer, "PS256"), (issuer, "ES384")):
+        head = encode({"alg": other, "typ": "at+jwt", "kid": mine.key.kid})
+        assert await reason(mine, f"{head}.{encode(mine.claims())}.{encode(b'0' * 64)}") == "algorithm"
+    signed_otherwise = rsa_issuer.token(header={"alg": "PS256"})
+    assert await reason(rsa_issuer, signed_otherwise) == "algorithm"
+
+
+async def test_a_verifier_accepts_the_algorithms_of_its_list_alone(issuer, rsa_issuer):
+    for mine, other in ((issuer, rsa_issuer), (rsa_issuer, issuer)):
+        assert await mine.verifier(algorithms=[mine.algorithm]).verify(mine.token())
+        with pytest.raises(TokenRejected) as refused:
+            await mine.verifier(algorithms=[other.algorithm]).verify(mine.token())
+        assert refused.value.reason == "algorithm"
+    for nonsense in ([], ["none"], ["ES256", "HS256"], "ES256"):
+        with pytest.raises(ValueError, match="must be some of ES256, RS256"):
+            issuer.verifier(algorithms=nonsense)
+
+
 async def test_a_key_inside_the_token_is_not_used(issuer):
     own = ECKey.generate_key("P-256", private=True)
     header = {"jwk": own.as_dict(private=False)}
@@ -115,6 +156,24 @@ async def test_a_changed_token_is_refused(issuer):
     head, _, signature = issuer.token().split(".")
     changed = encode(issuer.claims(roles=["admin"]))
     assert await reason(issuer, f"{head}.{changed}.{signature}") == "signature"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-32", "cp037"])
+async def test_texts_that_are_not_utf8_are_refused(issuer, encoding):
+    claims, head = (
+        issuer.claims(preferred_username="Zo\u00e9"),
+        {"alg": "ES256", "typ": "at+jwt", "kid": issuer.key.kid},
+    )
+
+    def signed(head_bytes, payload):
+        text = f"{encode(head_bytes)}.{encode(payload)}".encode()
+        return (text + b"." + encode(ES256.sign(text, issuer.key)).encode()).decode()
+
+    plain = [json.dumps(each, ensure_ascii=False) for each in (head, claims)]
+    assert (await issuer.verifier().verify(signed(*(each.encode() for each in plain)))).username == "Zo\u00e9"
+    assert await reason(issuer, signed(plain[0].encode(), plain[1].encode(encoding))) == "signature"
+    if encoding != "latin-1":  # in which ASCII letters are what they are in UTF-8
+        assert await reason(issuer, signed(plain[0].encode(encoding), plain[1].encode())) == "malformed"
 
 
 @pytest.mark.parametrize("token", ["", "garbled", "a.b", "a.b.c", "a.b.c.d", "é.ü.ß", "....", "e30.e30.e30"])

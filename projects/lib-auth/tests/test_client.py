@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import hashlib
+import json
+import ssl
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
@@ -11,9 +13,11 @@ import pytest
 from lib_auth import device
 from lib_auth.client import DeviceAuthorization, OAuthClient, check_answer
 from lib_auth.id_token import IdTokenRejected, verify_id_token
+from lib_auth.jwks import KeysUnavailable, RemoteKeys
 from lib_auth.loopback import LoopbackListener, SignInTimeout, sign_in
 from lib_auth.oauth_error import OAuthError, ResponseForged, ServerUnavailable
 from lib_auth.protected_resource import fetch_resource_metadata, read_challenge
+from lib_events.testing_certificate import untrusted_certificate
 
 ISSUER = "http://127.0.0.1:8001"
 
@@ -201,6 +205,46 @@ async def test_a_browser_brings_the_answer_to_the_loopback_listener():
     assert [page.status_code for page in pages] == [400, 404, 200]
     assert "You are signed in" in pages[-1].text
     assert "default-src 'none'" in pages[-1].headers["content-security-policy"]
+
+
+async def test_a_second_answer_with_the_same_state_changes_nothing():
+    server = Server()
+    client = server.client()
+    async with LoopbackListener() as listener, httpx.AsyncClient() as browser:
+        pending = await client.begin_authorization(redirect_uri=listener.redirect_uri, scope="openid")
+        listener.expect(pending)
+        for code in ("ours", "a thief's"):
+            answer = {"code": code, "state": pending.state, "iss": ISSUER}
+            await browser.get(listener.redirect_uri, params=answer)
+        await client.finish_authorization(pending, await listener.answer(within_seconds=10))
+    assert [server.form(number)["code"] for number in range(len(server.requests))] == ["ours"]
+
+
+async def test_a_server_whose_certificate_nobody_vouches_for_is_not_spoken_to(tmp_path):
+    path, context = untrusted_certificate(tmp_path)
+    asked = []
+
+    async def answer(reader, writer):
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        body = json.dumps({"issuer": url, "resource": url, "keys": []}).encode()
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        writer.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, httpx.AsyncClient() as http, OAuthClient(url, "evs-cli") as client:
+        with pytest.raises(ServerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await client.metadata()
+        with pytest.raises(ServerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await fetch_resource_metadata(http, url, resource=url)
+        with pytest.raises(KeysUnavailable):
+            await RemoteKeys(http, url).find("any")
+        assert asked == []
+        trusting = httpx.AsyncClient(verify=ssl.create_default_context(cafile=path))
+        async with trusting, OAuthClient(url, "evs-cli", http=trusting) as vouched_for:
+            assert (await vouched_for.metadata())["issuer"] == url
+            assert await RemoteKeys(trusting, url).find("any") is None
 
 
 async def test_nobody_waits_for_ever():

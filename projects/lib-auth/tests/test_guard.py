@@ -1,12 +1,16 @@
 """Guards: 401 says where to sign in, 403 what is missing, 503 that nobody knows."""
 
+import json
 import time
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
+from joserfc import jws
+from joserfc.jwk import ECKey
 
 from lib_auth.access_token import RevocationsUnknown
+from lib_auth.dpop import KEPT_SECONDS, SeenProofs, hash_of
 from lib_auth.guard import Guard
 from lib_auth.protected_resource import read_challenge
 from lib_events.event import current_cause
@@ -141,3 +145,58 @@ async def test_a_sign_in_that_is_too_weak_or_too_old_is_told_what_is_wanted(issu
     for acr in ("urn:evs:acr:2", "phr"):
         answer = await get(strict, issuer.token(acr=acr, auth_time=now - 100))
         assert answer.json() == {"acr": acr}
+
+
+def proof_of(key, url, token, **changes):
+    """Prove for one GET that the key of a token is held (RFC 9449 section 4.2)."""
+    claims = {"jti": "once", "htm": "GET", "htu": url, "iat": int(time.time()), "ath": hash_of(token)} | changes
+    head = {"typ": "dpop+jwt", "alg": "ES256", "jwk": key.as_dict(private=False)}
+    return jws.serialize_compact(head, json.dumps(claims), key, algorithms=["ES256"])
+
+
+async def test_processes_that_share_a_memory_take_a_proof_once(issuer):
+    key, url = ECKey.generate_key("P-256", private=True), "http://127.0.0.1:8002/"
+    token, shared = issuer.token(cnf={"jkt": key.thumbprint()}), SeenProofs()
+
+    def process(replay_memory):
+        app = FastAPI()
+        install_problem_handlers(app)
+        guard = Guard(issuer.verifier(), resource_metadata=METADATA, replay_memory=replay_memory)
+        app.get("/", dependencies=[Depends(guard.requires())])(lambda: "in")
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=url)
+
+    headers = {"authorization": f"DPoP {token}", "dpop": proof_of(key, url, token)}
+    one, two, alone = process(shared), process(shared), process(None)
+    assert [(await each.get("/", headers=headers)).status_code for each in (one, two, alone)] == [200, 401, 200]
+    headers["dpop"] = proof_of(key, url, token, jti="twice")
+    assert (await two.get("/", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "proven", "status"),
+    [
+        ("/of/a%20b", "/of/a%20b", 200),
+        ("/of/%C3%A4", "/of/%c3%a4", 200),
+        ("/of/~a", "/of/%7Ea", 200),
+        ("/of/a%2Fb", "/of/a%2fb", 200),
+        ("/of/a%2Fb", "/of/a/b", 401),
+        ("/of/a%20b", "/of/a b", 401),
+        ("/of/a", "/of/b", 401),
+    ],
+)
+async def test_a_proof_names_the_url_as_it_was_sent_escapes_and_all(issuer, asked, proven, status):
+    key, app = ECKey.generate_key("P-256", private=True), FastAPI()
+    token = issuer.token(cnf={"jkt": key.thumbprint()})
+    install_problem_handlers(app)
+    guard = Guard(issuer.verifier(), resource_metadata=METADATA)
+    app.get("/of/{name:path}", dependencies=[Depends(guard.requires())])(lambda name: name)
+    service = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1:8002")
+    headers = {"authorization": f"DPoP {token}", "dpop": proof_of(key, f"http://127.0.0.1:8002{proven}", token)}
+    assert (await service.get(asked, headers=headers)).status_code == status
+
+
+async def test_a_memory_forgets_the_oldest_proofs_first_and_those_whose_time_is_over():
+    memory = SeenProofs(limit=2)
+    assert [await memory.take(digest, 0.0) for digest in (b"1", b"1", b"2", b"3")] == [True, False, True, True]
+    assert [await memory.take(digest, 0.0) for digest in (b"3", b"1")] == [False, True]
+    assert await memory.take(b"1", KEPT_SECONDS + 1)

@@ -69,10 +69,13 @@ async def test_without_any_key_nothing_can_be_said(issuer):
         await Server(None).keys().find(issuer.key.kid)
 
 
-def test_keys_of_other_kinds_are_ignored(issuer):
-    good = issuer.document()["keys"][0]
+def test_keys_of_other_kinds_are_ignored(issuer, rsa_issuer):
+    good, rsa = issuer.document()["keys"][0], rsa_issuer.document()["keys"][0]
     others = [{"kty": "RSA", "kid": "r"}, good | {"kid": "e", "use": "enc"}, good | {"kid": "x", "x": "!"}, "nonsense"]
-    assert list(read_keys({"keys": [good, *others]})) == [good["kid"]]
+    others += [good | {"kid": "a", "alg": "RS256"}, rsa | {"kid": "p", "alg": "PS256"}]
+    others.append({"kty": "oct", "k": "c2VjcmV0", "kid": "o"})
+    others.append(rsa | {"kid": "short", "n": rsa["n"][:172]})
+    assert list(read_keys({"keys": [good, *others, rsa]})) == [good["kid"], rsa["kid"]]
     for nonsense in ([], {"keys": 1}, None):
         with pytest.raises(KeysUnavailable):
             read_keys(nonsense)

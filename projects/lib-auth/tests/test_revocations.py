@@ -166,6 +166,8 @@ async def test_a_restored_issuer_is_read_from_the_beginning(issuer, database):
         ("user", "ada", True),
         ("user", "grace", False),
         ("client", "evs-gui", True),
+        ("role", "member", True),
+        ("role", "operator", False),
     ],
 )
 async def test_a_token_is_refused_by_any_of_its_names(issuer, kind, value, refused):
@@ -185,6 +187,20 @@ async def test_what_is_issued_later_is_good_again(issuer):
     assert known.refuses(await issuer.verifier().verify(issuer.token(iat=now - 10)))
 
 
+async def test_what_was_taken_from_a_role_reaches_every_token_that_says_it_until_then(issuer):
+    known, now = RevocationList(), int(time.time())
+    known.add([revoke("role", "clerk", until=now - 10)])
+    for roles, issued_at, refused in (
+        (["clerk", "member"], now - 10, True),
+        (["clerk", "member"], now - 9, False),
+        (["member"], now - 20, False),
+    ):
+        principal = await issuer.verifier().verify(issuer.token(roles=roles, iat=issued_at))
+        assert known.refuses(principal) is refused
+    known.forget_expired(now + 301)
+    assert not known.refuses(await issuer.verifier().verify(issuer.token(roles=["clerk"], iat=now - 20)))
+
+
 def test_what_names_expired_tokens_only_is_forgotten():
     known = RevocationList()
     known.add([Revocation("user", "ada", 0, 100), Revocation("user", "grace", 0, 200)])
@@ -202,3 +218,5 @@ def test_three_kinds_of_events_revoke():
     assert [(each.kind, each.value) for each in revocations_of(disabled)] == [("user", "u")]
     found = [(each.kind, each.value, each.issued_until) for each in revocations_of(revoked)]
     assert found == [("token", "t", 0), ("family", "f", 0), ("user", "u", 5)]
+    taken = Event.of(TokenRevoked, TokenRevokedData(role="clerk", issued_until=7), source="/auth-svc")
+    assert [(each.kind, each.value, each.issued_until) for each in revocations_of(taken)] == [("role", "clerk", 7)]

@@ -1,6 +1,7 @@
 """Tokens on a person's machine: private, whole, shared between processes, refreshed by one of them."""
 
 import asyncio
+import json
 import stat
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lib_auth.client import OAuthClient
 from lib_auth.oauth_error import OAuthError
+from lib_auth.proof_key import ProofKey
 from lib_auth.sign_in import NotSignedIn, ServiceSignIn, SignIn
 from lib_auth.token_store import FileStore, StoredTokens, StoreUnavailable, locked
 from lib_auth.tokens import TokenSet
@@ -158,6 +161,8 @@ async def test_a_programs_token_is_renewed_before_it_expires():
     assert await program.access_token() == "access-1"
     program._tokens[""] = tokens("old", seconds=10)
     assert await program.access_token() == "access-2"
+    assert await program.renew("access-2") == "access-3", "a service refused it"
+    assert await program.renew("access-2") == "access-3", "whoever hears of that later gets what there is"
 
 
 HOLDER = """
@@ -183,3 +188,26 @@ async def test_the_lock_holds_between_processes_and_goes_with_its_holder(tmp_pat
         holder.kill()
         async with locked(tmp_path, "local", within_seconds=10):
             pass
+
+
+async def test_a_sign_in_that_was_kept_before_there_were_keys_is_read_and_a_key_is_not_shown(tmp_path):
+    store, key = FileStore(tmp_path), ProofKey.generate()
+    store.save("local", StoredTokens(ISSUER, "evs-cli", "secret", proof_key=key.to_dict()))
+    kept = store.load("local")
+    assert kept.proof_key is not None
+    assert ProofKey.from_dict(kept.proof_key).thumbprint == key.thumbprint
+    assert key.to_dict()["d"] not in repr(kept)
+    path = tmp_path / "local.tokens.json"
+    old = {name: value for name, value in json.loads(path.read_text()).items() if name != "proof_key"}
+    path.write_text(json.dumps(old))
+    assert store.load("local").proof_key is None
+
+
+async def test_a_kept_key_that_is_none_is_told_and_not_taken_for_no_key(tmp_path):
+    store = FileStore(tmp_path)
+    public = {name: value for name, value in ProofKey.generate().to_dict().items() if name != "d"}
+    for broken in ({}, {"kty": "EC"}, public):
+        store.save("local", StoredTokens(ISSUER, "evs-cli", "secret", proof_key=broken))
+        sign_in = SignIn(OAuthClient(ISSUER, "evs-cli"), store, context="local", locks=tmp_path)
+        with pytest.raises(StoreUnavailable, match="sign in again"):
+            await sign_in.access_token()

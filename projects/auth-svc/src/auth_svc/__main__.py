@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from auth_svc.settings import SERVICE, AuthSettings
 from lib_events import memory
 from lib_events.database import DatabaseError, DatabaseInUse
@@ -24,14 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends with a sentence when something must be changed first."""
     options = _parser().parse_args(arguments)
     try:
-        settings = AuthSettings(**_given(options))
+        settings = AuthSettings.read(**_given(options))
         options.command(settings, options)
     except (SettingsRejected, SecretFileExposed, DatabaseError) as error:
         sys.exit(f"auth-svc: {error}")
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "EVS_" + "_".join(str(part) for part in first["loc"]).upper()
-        sys.exit(f"auth-svc: {name} is not right: {first['msg']}")
 
 
 def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:

@@ -19,10 +19,11 @@ from auth_svc.pages.notices import error_page
 from auth_svc.parameters import ParametersRejected
 from auth_svc.people.passwords import PasswordsBusy
 from auth_svc.rate_limits import TooManyAttempts
-from auth_svc.routes import routes
+from auth_svc.routes import fixed_endpoints, routes
 from auth_svc.service import AuthService
 from auth_svc.settings import SERVICE
 from auth_svc.site.browser import PageRefused, render
+from auth_svc.wire import Wire
 from lib_events.database import UNAVAILABLE, Connection, Database
 from lib_events.health import Check, health_routes
 from lib_events.http_limits import MEBIBYTE, BodyLimit, HostCheck
@@ -68,14 +69,14 @@ def _rest(service: AuthService) -> FastAPI:
     return app
 
 
-def _wire(service: AuthService, metrics: Metrics) -> Starlette:
+def _wire(service: AuthService, metrics: Metrics) -> Wire:
     checks = {"database": _check_database(service.database)}
     app = Starlette(routes=[*routes(), *health_routes(checks), metrics.route()])
     app.state.service = service
     install_problem_handlers(app, unavailable=UNAVAILABLE)
     for error, handler in HANDLERS.items():
         app.add_exception_handler(error, handler)
-    return app
+    return Wire(app, fixed_endpoints())
 
 
 def _check_database(database: Database) -> Check:

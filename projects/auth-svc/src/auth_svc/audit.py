@@ -10,8 +10,10 @@ from sqlalchemy import Row, insert, select
 from auth_svc import tables
 from lib_events.clock import to_datetime
 from lib_events.database import Connection
+from lib_events.prepared import Prepared
 
 AUDIT_TOPIC = "audit"
+RECORD = Prepared(insert(tables.audit).inline(), columns=("at", "who", "what", "about", "address", "detail"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,7 @@ class Wanted:
 def record(connection: Connection, actor: Actor, what: str, *, about: str | None = None, **detail: Any) -> None:
     """Write one line; `detail` is JSON and never holds a secret."""
     kept = json.dumps(detail, allow_nan=False)  # what is no JSON could never be chained
-    values = {"at": actor.at, "who": actor.who, "what": what, "about": about, "address": actor.address, "detail": kept}
-    connection.execute(insert(tables.audit).values(values))
+    connection.change(RECORD, at=actor.at, who=actor.who, what=what, about=about, address=actor.address, detail=kept)
     connection.notify(AUDIT_TOPIC)  # whoever chains the lines
 
 

@@ -18,6 +18,7 @@ from auth_svc.tables import audit, audit_chain
 from lib_auth.audit_chain import ChainVerifier, Head, link
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
+from lib_events.prepared import Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,12 @@ BATCH = 500
 PAGE = 500
 POLL_SECONDS = 5.0
 GATHER_SECONDS = 0.05  # lines of a busy moment are chained together
+LOCKED_STATE = Prepared(select(audit_chain).with_for_update())
+UNCHAINED = Prepared(select(audit).where(audit.c.position.is_(None)).order_by(audit.c.id).limit(BATCH))
+CHAIN = Prepared(
+    update(audit).where(audit.c.id == bindparam("line")).values(position=bindparam("place"), hash=bindparam("digest"))
+)
+MOVE_HEAD = Prepared(update(audit_chain).values(position=bindparam("place"), hash=bindparam("digest")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +69,16 @@ class AuditChain(Loop):
 def chain_next(connection: Connection) -> int:
     """Chain a batch of committed lines and return how many they were."""
     # The row's lock, not the lead, is what keeps two processes from chaining at once.
-    state = connection.execute(select(audit_chain).with_for_update()).one()
-    query = select(audit).where(audit.c.position.is_(None)).order_by(audit.c.id).limit(BATCH)
-    rows = connection.execute(query).all()
+    state = connection.row(LOCKED_STATE)
+    rows = connection.rows(UNCHAINED)
     if not rows:
         return 0
     position, previous = state.position, state.hash
-    chained: list[Mapping[str, Any]] = []
     for row in rows:
         position += 1
         previous = link(previous, content(row, position))
-        chained.append({"line": row.id, "place": position, "digest": previous})
-    place = update(audit).where(audit.c.id == bindparam("line"))
-    connection.execute(place.values(position=bindparam("place"), hash=bindparam("digest")), chained)
-    connection.execute(update(audit_chain).values(position=position, hash=previous))
+        connection.change(CHAIN, line=row.id, place=position, digest=previous)
+    connection.change(MOVE_HEAD, place=position, digest=previous)
     return len(rows)
 
 

@@ -15,6 +15,7 @@ from auth_svc.endpoints.discovery import describe_events
 from auth_svc.mail.postman import Postman
 from auth_svc.mail.transport import sender_of, transport_of
 from auth_svc.people.approvals import APP_SERVICE, ApprovalDecided, hear_decision
+from auth_svc.people.decoys import Decoys
 from auth_svc.people.password_policy import PasswordPolicy
 from auth_svc.people.passwords import Passwords
 from auth_svc.people.recovery import RecoveryDesk
@@ -23,11 +24,13 @@ from auth_svc.protocol.key_rotation import KeyRotation
 from auth_svc.protocol.nonces import Nonces
 from auth_svc.protocol.own_tokens import OwnRevocations
 from auth_svc.protocol.signing_keys import SigningKeys
+from auth_svc.protocol.used_proofs import UsedProofs
 from auth_svc.pruner import Pruner
 from auth_svc.rate_limits import Attempts, Limit, Limits
 from auth_svc.rights import definitions
 from auth_svc.rights.definitions import Definitions
 from auth_svc.rights.resources import Resources
+from auth_svc.rights.role_news import RoleNews
 from auth_svc.service import AuthService
 from auth_svc.settings import SERVICE, AuthSettings
 from auth_svc.tables import SCHEMA
@@ -77,7 +80,14 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
         sealing_key = SealingKey(secret)
         rotation = KeyRotation(database, keys, sealing_key, days=settings.signing_key_days, clock=clock)
         await rotation.begin(settings.secrets)
-        issuer = Issuer(url, keys, Resources(url, settings.app_url), Nonces(secret), settings.refresh_grace_seconds)
+        issuer = Issuer(
+            url,
+            keys,
+            Resources(url, settings.app_url),
+            Nonces(secret),
+            settings.refresh_grace_seconds,
+            second_factor_roles=frozenset(settings.require_second_factor),
+        )
         await _first_start(database, settings, issuer, passwords)
         postman = Postman(database, transport, sender=sender, issuer=url, clock=clock)
         await database.transact(definitions.put_built_in, url, settings.app_url, clock.micros())
@@ -87,6 +97,7 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
                 database,
                 issuer=issuer,
                 passwords=passwords,
+                decoys=Decoys(database, secret),
                 postman=postman,
                 http=http,
                 rotation=rotation,
@@ -94,6 +105,7 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
                 contracts=contracts,
             )
             await service.definitions.refresh()
+            await service.decoys.refresh()
             async with running(*_loops(service), LogoutNotices(database, issuer, http, clock)):
                 yield service
     finally:
@@ -107,6 +119,7 @@ def _wire(
     *,
     issuer: Issuer,
     passwords: Passwords,
+    decoys: Decoys,
     postman: Postman,
     http: CheckedHttp,
     rotation: KeyRotation,
@@ -115,6 +128,7 @@ def _wire(
 ) -> AuthService:
     app, admin = issuer.resources.app, issuer.resources.admin
     revocations = OwnRevocations(database, issuer.keys)
+    used = UsedProofs(database)
 
     def verifier(audience: str | Container[str]) -> TokenVerifier:
         return TokenVerifier(issuer=issuer.url, audience=audience, keys=issuer.keys, revocations=revocations)
@@ -126,8 +140,9 @@ def _wire(
         issuer=issuer,
         client_keys=ClientKeys(http),
         key_rotation=rotation,
-        definitions=Definitions(database, issuer),
+        definitions=Definitions(database, issuer, ensure_key=rotation.ensure),
         passwords=passwords,
+        decoys=decoys,
         limits=Limits(),
         client_documents=ClientDocuments(
             database,
@@ -138,13 +153,17 @@ def _wire(
             ensure_key=rotation.ensure,
         ),
         postman=postman,
-        recovery_desk=RecoveryDesk(database, postman, SystemClock()),
+        recovery_desk=RecoveryDesk(database, SystemClock()),
         upstream_client=UpstreamClient(http),
         sealing_key=sealing_key,
         verifier=verifier(issuer.resources),
-        sender=SenderCheck(issuer.url),
-        admin_guard=Guard(verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin"),
-        app_guard=Guard(verifier(app), resource_metadata=app + RESOURCE_METADATA, origin=issuer.url),
+        sender=SenderCheck(issuer.url, replay_memory=used),
+        admin_guard=Guard(
+            verifier(admin), resource_metadata=f"{issuer.url}{RESOURCE_METADATA}/v1/admin", replay_memory=used
+        ),
+        app_guard=Guard(
+            verifier(app), resource_metadata=app + RESOURCE_METADATA, origin=issuer.url, replay_memory=used
+        ),
         clock=SystemClock(),
     )
 
@@ -162,9 +181,16 @@ def _loops(service: AuthService) -> list[Loop]:
         Relay(database, broker),
         Subscriptions(database, [hear_decision, plan_logouts]),
         Retention(database, _keep(settings), is_published=broker is not None),
-        Pruner(database, service.clock, audit_days=settings.audit_retention_days),
+        Pruner(
+            database,
+            service.clock,
+            audit_days=settings.audit_retention_days,
+            unused_client_days=settings.unused_client_days,
+        ),
         AuditChain(database),
+        RoleNews(database, service.clock),
         service.definitions,
+        service.decoys,
         service.key_rotation,
         service.postman,
         service.recovery_desk,

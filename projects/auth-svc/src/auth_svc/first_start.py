@@ -73,8 +73,8 @@ def create_admin(connection: Connection, admin: NewAccount, actor: Actor) -> Non
 
 def forget_initial_password(settings: AuthSettings, username: str) -> None:
     """Delete the file once the administrator has signed in."""
-    if username == ADMIN_USERNAME:
-        initial_password_file(settings).unlink(missing_ok=True)
+    if username == ADMIN_USERNAME and (file := initial_password_file(settings)).exists():
+        file.unlink(missing_ok=True)
 
 
 def prepare_clients(settings: AuthSettings, issuer: Issuer, now: int) -> list[Client]:

@@ -7,10 +7,15 @@ from functools import lru_cache
 
 def to_text(values: Iterable[str]) -> str:
     """Return the JSON array to keep."""
-    return json.dumps(list(values))
+    return _to_text(tuple(values))
 
 
-@lru_cache(4096)  # every request reads the same few lists of its client and account
+@lru_cache(4096)  # every request reads and keeps the same few lists of its client and account
+def _to_text(values: tuple[str, ...]) -> str:
+    return json.dumps(values)
+
+
+@lru_cache(4096)
 def from_text(kept: str) -> tuple[str, ...]:
     """Read what `to_text` made."""
     return tuple(json.loads(kept))

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import hmac
+import os
 import secrets
+import time
 
 SECRET_BYTES = 32
 
@@ -27,6 +29,15 @@ def derive(secret: str, salt: bytes) -> str:
     """Return the secret that follows `secret`: nobody can tell it who does not have both."""
     mac = hmac.digest(salt, secret.encode(), hashlib.sha256)
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+
+def new_token_id() -> str:
+    """Return an id for what is made often, in order of time: an index of them grows in one place.
+
+    It names a token and opens nothing; 80 bits of chance within a millisecond keep it unique.
+    """
+    moment = time.time_ns() // 1_000_000
+    return base64.urlsafe_b64encode(moment.to_bytes(6) + os.urandom(10)).rstrip(b"=").decode()
 
 
 def new_id() -> str:

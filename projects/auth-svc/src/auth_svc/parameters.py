@@ -9,8 +9,9 @@ from urllib.parse import parse_qsl, unquote_plus
 from joserfc import jws
 from joserfc.errors import JoseError
 from pydantic_core import from_json
-from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+
+from lib_events.http_limits import headers_of
 
 FORM = "application/x-www-form-urlencoded"
 MAX_PARAMETERS = 60
@@ -33,12 +34,21 @@ async def read_form(request: Request, *, repeatable: frozenset[str] = frozenset(
     """Return the parameters of a form post to a protocol endpoint; raises `ParametersRejected`."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
         raise ParametersRejected(f"The body must be {FORM}.", status=415)
-    pairs = parse(await request.body())
+    pairs = parse(await _body_of(request))
     check_once(pairs, repeatable=repeatable)
     for name, value in pairs:
         if not PRINTABLE.fullmatch(name + value):
             raise ParametersRejected("Parameters must be printable ASCII.")
     return pairs
+
+
+async def _body_of(request: Request) -> bytes:
+    """Return the body, which nearly always comes in one piece."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    body: bytes = message.get("body", b"")
+    return body if not message.get("more_body") else body + b"".join([piece async for piece in request.stream()])
 
 
 def parse(encoded: bytes | str) -> list[tuple[str, str]]:
@@ -64,11 +74,17 @@ def check_once(pairs: Sequence[tuple[str, str]], *, repeatable: frozenset[str] =
         seen.add(name)
 
 
-def named_client(headers: Headers, form: Mapping[str, str]) -> str | None:
-    """Return which client a request says it comes from, before anything is proven."""
-    if len(headers.getlist("authorization")) > 1:
+def authorization_of(request: Request) -> str:
+    """Return the Authorization header, or nothing; raises `ParametersRejected`."""
+    found = headers_of(request.scope, b"authorization")
+    if len(found) > 1:
         raise ParametersRejected("There must be one Authorization header.")  # or a proxy may have read the other one
-    basic = _basic_client(headers.get("authorization", ""))
+    return found[0] if found else ""
+
+
+def named_client(authorization: str, form: Mapping[str, str]) -> str | None:
+    """Return which client a request says it comes from, before anything is proven."""
+    basic = _basic_client(authorization)
     if basic is not None and form.get("client_id", basic) != basic:
         raise ParametersRejected("The client in the Authorization header and 'client_id' must be the same.")
     if basic is not None and "client_secret" in form:

@@ -4,9 +4,11 @@ from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 
 from auth_svc import audit_chain
 from auth_svc.audit import Actor
+from auth_svc.clients import unused
 from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS, MICROS
 from auth_svc.tables import (
     codes,
+    delegations,
     device_codes,
     families,
     invitations,
@@ -17,6 +19,7 @@ from auth_svc.tables import (
     revoked_tokens,
     sessions,
     sign_ins,
+    upstream_arrivals,
     upstream_sign_ins,
     used_challenges,
 )
@@ -27,15 +30,21 @@ from lib_events.lifecycle import Loop
 PAUSE_SECONDS = 600.0
 BATCH = 500  # a transaction must stay short: others wait for it
 KEEP_SESSION_SECONDS = 30 * 24 * 3600
-BRIEF = (sign_ins, upstream_sign_ins, used_challenges)  # of no use once their minutes are over
+# Of no use once their minutes are over.
+BRIEF = (sign_ins, upstream_arrivals, upstream_sign_ins, used_challenges)
+HOLDING = (codes, device_codes, refresh_tokens, delegations)  # a family lives as long as one of these needs it
+CLIENT_BATCHES = 25
 KEEP_INVITATION_SECONDS = 30 * 24 * 3600  # administrators look at what became of it; then its address goes
 
 
 class Pruner(Loop):
     """Runs every ten minutes, a small transaction at a time."""
 
-    def __init__(self, database: Database, clock: Clock, *, audit_days: int | None = None) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, audit_days: int | None = None, unused_client_days: int = 0
+    ) -> None:
         super().__init__(name="pruner")
+        self._unused_client_days = unused_client_days  # 0: all stay
         self._audit_days = audit_days  # None: every line is kept
         self._database = database
         self._clock = clock
@@ -46,6 +55,7 @@ class Pruner(Loop):
             while await self._database.transact(prune, self._clock.micros()):
                 pass
             await self._prune_audit()
+            await self._prune_clients()
             await self.pause(PAUSE_SECONDS)
 
     async def _prune_audit(self) -> None:
@@ -56,6 +66,15 @@ class Pruner(Loop):
         while await self._database.transact(audit_chain.prune, before, actor, BATCH) == BATCH:
             pass
 
+    async def _prune_clients(self) -> None:
+        """Let unused clients go, in small transactions and not too many at a time: the rest has time."""
+        if not self._unused_client_days:
+            return
+        for _ in range(CLIENT_BATCHES):
+            actor = Actor(self._clock.micros(), "pruner")
+            if await self._database.transact(unused.prune, self._unused_client_days, actor) < unused.BATCH:
+                return
+
 
 def prune(connection: Connection, now: int) -> bool:
     """Delete a batch of each kind; returns whether there may be more."""
@@ -65,6 +84,7 @@ def prune(connection: Connection, now: int) -> bool:
         _delete(connection, codes, codes.c.expires_at < later),
         _delete(connection, device_codes, device_codes.c.expires_at < later),
         _delete(connection, refresh_tokens, refresh_tokens.c.expires_at < now),
+        _delete(connection, delegations, delegations.c.expires_at < now),
         _delete(connection, pushed_requests, pushed_requests.c.expires_at < now),
         _delete(connection, proofs, proofs.c.expires_at < now),
         _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
@@ -79,7 +99,7 @@ def prune(connection: Connection, now: int) -> bool:
 
 def _is_spent(later: int) -> ColumnElement[bool]:
     """No secret of the family is left and its last access token has expired."""
-    held = [exists().where(table.c.family_id == families.c.id) for table in (codes, device_codes, refresh_tokens)]
+    held = [exists().where(table.c.family_id == families.c.id) for table in HOLDING]
     return (families.c.created_at < later) & ~or_(*held)
 
 

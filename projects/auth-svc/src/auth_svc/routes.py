@@ -1,11 +1,11 @@
 """Every route of the AuthService that is not a REST resource, as one table."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from auth_svc.endpoints import (
     authorize,
@@ -21,6 +21,8 @@ from auth_svc.endpoints import registration as client_registration
 from auth_svc.site import (
     account,
     apps,
+    connect,
+    delegations,
     device,
     devices,
     own_data,
@@ -35,10 +37,9 @@ from auth_svc.site import (
     verification,
 )
 from auth_svc.site.browser import redirect
+from auth_svc.wire import Endpoint
 
 STATIC = Path(__file__).parent / "static"
-
-type Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 async def _home(_request: Request) -> Response:
@@ -86,6 +87,9 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/login/step-up", step_up.step_up),
     ("POST", "/login/second/passkey", passkeys.second_step),
     ("POST", "/login/passkey", passkeys.sign_in_with_passkey),
+    ("GET", "/login/connect", connect.connect_form),
+    ("POST", "/login/connect", connect.connect),
+    ("POST", "/login/connect/new", connect.make_account),
     ("GET", "/login/upstream/{upstream}", upstream.leave),
     ("GET", "/login/upstream/{upstream}/callback", upstream.arrive),
     ("GET", "/register", registration.registration_form),
@@ -103,6 +107,9 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/account/end-other-sessions", devices.end_other_sessions),
     ("GET", "/account/apps", apps.apps),
     ("POST", "/account/apps/withdraw", apps.withdraw),
+    ("GET", "/account/apps/allow", delegations.allow_form),
+    ("POST", "/account/apps/allow", delegations.allow),
+    ("POST", "/account/apps/end-delegation", delegations.end_delegation),
     ("GET", "/account/data", own_data.own_data),
     ("GET", "/account/data/export", own_data.export),
     ("POST", "/account/delete", own_data.delete),
@@ -128,15 +135,24 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
 )
 
 
-def routes() -> list[BaseRoute]:
+def fixed_endpoints() -> Mapping[str, Mapping[str, Endpoint]]:
+    """Return the endpoints of paths without parameters, by path and method."""
+    return {path: methods for path, methods in _by_path().items() if "{" not in path}
+
+
+def routes() -> list[Route]:
     """Return the table as routes; methods of one path share a route, so that 405 names them all."""
+    return [Route(path, _dispatch(methods), methods=list(methods)) for path, methods in _by_path().items()]
+
+
+def _by_path() -> Mapping[str, Mapping[str, Endpoint]]:
     by_path: dict[str, dict[str, Endpoint]] = {}
     for method, path, endpoint in TABLE:
         by_path.setdefault(path, {})[method] = endpoint
-    return [Route(path, _dispatch(methods), methods=list(methods)) for path, methods in by_path.items()]
+    return by_path
 
 
-def _dispatch(methods: dict[str, Endpoint]) -> Endpoint:
+def _dispatch(methods: Mapping[str, Endpoint]) -> Endpoint:
     async def answer(request: Request) -> Response:
         return await methods["GET" if request.method == "HEAD" else request.method](request)
 

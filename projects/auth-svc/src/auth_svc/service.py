@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
@@ -11,6 +11,7 @@ from auth_svc.audit import Actor
 from auth_svc.clients.documents import ClientDocuments
 from auth_svc.clients.keys import ClientKeys
 from auth_svc.mail.postman import Postman
+from auth_svc.people.decoys import Decoys
 from auth_svc.people.passwords import Passwords
 from auth_svc.people.recovery import RecoveryDesk
 from auth_svc.protocol.issuer import Issuer
@@ -24,7 +25,7 @@ from lib_auth.credentials import SenderCheck
 from lib_auth.guard import Guard
 from lib_events.clock import Clock
 from lib_events.database import Database
-from lib_events.event import current_cause
+from lib_events.event import Cause, current_cause
 from lib_events.sealed import SealingKey
 
 
@@ -40,6 +41,7 @@ class AuthService:
     key_rotation: KeyRotation
     definitions: Definitions  # keeps the issuer's resources and roles current
     passwords: Passwords
+    decoys: Decoys  # of people who are not there
     limits: Limits
     client_documents: ClientDocuments
     postman: Postman
@@ -66,7 +68,8 @@ def service_of(request: Request) -> AuthService:
 
 def act_as(subject: str) -> None:
     """Let every event that this request leads to carry who caused it."""
-    current_cause.set(replace(current_cause.get(), principal=subject))
+    cause = current_cause.get()
+    current_cause.set(Cause(cause.correlation_id, cause.causation_id, subject, cause.traceparent))
 
 
 def address_of(request: Request) -> str:

@@ -35,6 +35,9 @@ class AuthSettings(Settings):
     sealing_key: str | None = Field(default=None, repr=False)  # of several machines with one database
     refresh_grace_seconds: int = Field(default=10, ge=0, le=60)  # 0: no second use of a refresh token, ever
     client_registration: Literal["off", "token", "open"] = "off"  # may programs register themselves (RFC 7591)?
+    unused_client_days: int = Field(
+        default=30, ge=0, le=3650
+    )  # then those of strangers without a grant go; 0: they stay
     client_documents: bool = False  # may a client be named by the URL of its metadata?
     outbound_networks: Names = Field(default=[])  # private networks that clients and providers may be in
     audit_retention_days: int | None = Field(default=None, ge=1)  # None: the audit is kept for good

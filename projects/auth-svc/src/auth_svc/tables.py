@@ -27,6 +27,9 @@ SCHEMA = Schema("auth_svc", metadata, "auth_svc.migrations")
 # SQLite numbers rows by itself only for INTEGER; PostgreSQL needs 64 bits.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
+# Not one of today's parameters; where those change, a new index is to follow.
+IMPORTED = "password_hash NOT LIKE '$argon2id$v=19$m=19456,t=2,p=1$%'"
+
 users = Table(
     "users",
     metadata,
@@ -47,6 +50,8 @@ users = Table(
     Column("disabled_at", BigInteger),
     Column("tokens_valid_after", BigInteger, nullable=False),  # older access tokens are refused
     Index("users_email", "email_key"),
+    # Those who came from elsewhere and have not signed in yet: few, and none in the end.
+    Index("users_imported", "id", sqlite_where=text(IMPORTED), postgresql_where=text(IMPORTED)),
     # An address that was proven belongs to one person.
     Index(
         "users_verified_email",
@@ -86,6 +91,9 @@ clients = Table(
     Column("registration_digest", LargeBinary),  # of the token with which it manages itself (RFC 7592)
     Column("fetched_at", BigInteger),  # when its metadata document was read
     Column("tokens_valid_after", BigInteger, nullable=False, server_default="0"),  # older access tokens are refused
+    Column("granted_at", BigInteger),  # of a registered one: when it last got a token, to the day
+    Column("default_max_age", Integer),  # how many seconds old a sign-in may be, unless a request says so
+    Index("clients_origin", "origin", "created_at"),
 )
 
 sessions = Table(
@@ -171,6 +179,18 @@ device_codes = Table(
     Index("device_codes_expires", "expires_at"),
 )
 
+# What a client may do for a person while they are away: a family without secrets, asked for by its id (RFC 8693).
+delegations = Table(
+    "delegations",
+    metadata,
+    Column("id", Text, primary_key=True),  # worth nothing without the client's own authentication
+    Column("family_id", Text, ForeignKey("families.id"), nullable=False, unique=True),
+    Column("purpose", Text, nullable=False),  # what the person reads about it
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),  # for the first time
+    Index("delegations_expires", "expires_at"),
+)
+
 consents = Table(
     "consents",
     metadata,
@@ -179,6 +199,7 @@ consents = Table(
     Column("scope", Text, nullable=False),
     Column("resources", Text, nullable=False),
     Column("granted_at", BigInteger, nullable=False),
+    Index("consents_client", "client_id"),
 )
 
 # Single access tokens that were revoked; families, sessions, users and clients carry their own mark.
@@ -306,6 +327,7 @@ roles = Table(
     Column("permissions", Text, nullable=False),
     Column("built_in", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("tokens_valid_after", BigInteger, nullable=False, server_default="0"),  # older ones that say it are refused
 )
 
 groups = Table(
@@ -327,6 +349,14 @@ group_members = Table(
     Index("group_members_user", "user_id"),
 )
 
+# Whom other services have to be told of since a large group of theirs changed.
+roles_to_tell = Table(
+    "roles_to_tell",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("by", Text),  # who changed the group
+)
+
 resources = Table(
     "resources",
     metadata,
@@ -338,6 +368,8 @@ resources = Table(
     Column("access_token_seconds", Integer),  # the longest its access tokens live; NULL: as the client says
     Column("built_in", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("actors", Text, nullable=False, server_default="[]"),  # clients that people may let act for them there
+    Column("signing_alg", Text, nullable=False, server_default="ES256"),  # of its access tokens
 )
 
 # Mails that have not left yet; a row goes with its mail.
@@ -495,4 +527,19 @@ upstream_sign_ins = Table(
     Column("way_on", Text, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index("upstream_sign_ins_expires", "expires_at"),
+)
+
+# Who came from an upstream with the address of an account here, until they have proven that it is theirs.
+upstream_arrivals = Table(
+    "upstream_arrivals",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # of the cookie of the browser that came
+    Column("upstream_id", Text, ForeignKey("upstreams.id"), nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("username", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("way_on", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("upstream_arrivals_expires", "expires_at"),
 )

@@ -2,21 +2,24 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from joserfc import jws
-from joserfc.errors import JoseError
+from joserfc.errors import BadSignatureError, JoseError
 from pydantic_core import from_json
 
-from lib_auth.jwks import ALGORITHM, KeySource
+from lib_auth.compact import take_apart
+from lib_auth.jwks import ALGORITHMS, KeySource, algorithm_of
+from lib_auth.numeric_date import read_numeric_date
 from lib_auth.principal import Principal
 
 MAX_TOKEN_LENGTH = 8_192
 # RFC 9068 section 4: both spellings of the media type are to be accepted.
 TOKEN_TYPES = frozenset(("at+jwt", "application/at+jwt"))
 MAX_ACTORS = 8
+ONLY = {algorithm: jws.JWSRegistry(algorithms=[algorithm]) for algorithm in ALGORITHMS}
 
 type RejectionReason = Literal[
     "malformed",
@@ -57,7 +60,11 @@ class RevocationCheck(Protocol):
 
 
 class TokenVerifier:
-    """Verifies access tokens of one issuer for one audience."""
+    """Verifies access tokens of one issuer for one audience.
+
+    `algorithms` are those that tokens may be signed with: whoever registered as a resource server with `RS256` may
+    narrow them to that.
+    """
 
     def __init__(
         self,
@@ -66,6 +73,7 @@ class TokenVerifier:
         audience: str | Container[str],
         keys: KeySource,
         revocations: RevocationCheck,
+        algorithms: Sequence[str] = ALGORITHMS,
         leeway_seconds: float = 2.0,
         cache_size: int = 10_000,
         clock: Callable[[], float] = time.time,
@@ -74,6 +82,7 @@ class TokenVerifier:
         self._audiences: Container[str] = (audience,) if isinstance(audience, str) else audience
         self._keys = keys
         self._revocations = revocations
+        self._algorithms = check_algorithms(algorithms)
         self._leeway = leeway_seconds
         self._cache_size = cache_size
         self._clock = clock
@@ -104,16 +113,21 @@ class TokenVerifier:
     async def _read(self, token: str) -> tuple[str, dict[str, Any]]:
         """Check the signature with the key the token names; returns the key's id and the claims."""
         try:
-            header = jws.extract_compact(token.encode()).headers()
+            signed = take_apart(token)
+            header = signed.headers()
         except (JoseError, ValueError) as error:
             raise TokenRejected("malformed", "the access token is not a signed JWT") from error
-        key_id = _check_header(header)
+        key_id = _check_header(header, self._algorithms)
         key = await self._keys.find(key_id)
         if key is None:
             raise TokenRejected("key", "the access token names a key the issuer does not have")
+        algorithm = algorithm_of(key)
+        if header["alg"] != algorithm:
+            raise TokenRejected("algorithm", f"the key that the access token names signs with {algorithm}")
         try:
-            payload = jws.deserialize_compact(token, key, algorithms=[ALGORITHM]).payload
-            claims = from_json(payload)
+            if not jws.validate_compact(signed, key, registry=ONLY[algorithm]):
+                raise BadSignatureError
+            claims = from_json(signed.payload)
         except (JoseError, ValueError) as error:
             raise TokenRejected("signature", "the access token's signature does not fit") from error
         if not isinstance(claims, dict):
@@ -141,10 +155,19 @@ class TokenVerifier:
         self._verified[digest] = (principal, expires_at)
 
 
-def _check_header(header: Mapping[str, Any]) -> str:
-    """Return the key id; the algorithm is ours to choose, never the token's (RFC 8725 section 3.1)."""
-    if header.get("alg") != ALGORITHM:
-        raise TokenRejected("algorithm", f"the access token must be signed with {ALGORITHM}")
+def check_algorithms(algorithms: Sequence[str]) -> tuple[str, ...]:
+    """Return the allow list of a verifier; raises `ValueError` for what is no signature of an issuer's key."""
+    chosen = tuple(algorithms)
+    if not chosen or not set(chosen) <= set(ALGORITHMS):
+        known = ", ".join(ALGORITHMS)
+        raise ValueError(f"algorithms must be some of {known}, got {algorithms!r}; leave them out for all")
+    return chosen
+
+
+def _check_header(header: Mapping[str, Any], algorithms: Sequence[str]) -> str:
+    """Return the key id; the algorithms are ours to choose, never the token's (RFC 8725 section 3.1)."""
+    if header.get("alg") not in algorithms:
+        raise TokenRejected("algorithm", f"the access token must be signed with {' or '.join(algorithms)}")
     if str(header.get("typ", "")).lower() not in TOKEN_TYPES:
         raise TokenRejected("type", "the token is not an access token: its header 'typ' must be at+jwt")
     if "crit" in header:
@@ -156,10 +179,10 @@ def _check_header(header: Mapping[str, Any]) -> str:
 
 
 def _read_time(claims: Mapping[str, Any], name: str) -> float:
-    value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TokenRejected("claims", f"the access token's claim {name!r} must be a number")
-    return float(value)
+    value = read_numeric_date(claims.get(name))
+    if value is None:
+        raise TokenRejected("claims", f"the access token's claim {name!r} must be a number that is a date")
+    return value
 
 
 def _read_text(claims: Mapping[str, Any], name: str) -> str:

@@ -8,13 +8,16 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 import httpx
 
 from lib_auth.oauth_error import OAuthError, ResponseForged, ServerUnavailable
 from lib_auth.tokens import TokenSet
+
+if TYPE_CHECKING:  # most clients have no such key, and need nothing of what makes one
+    from lib_auth.proof_key import ProofKey
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 DISCOVERY_PATH = "/.well-known/openid-configuration"
@@ -46,7 +49,10 @@ class DeviceAuthorization:
 
 
 class OAuthClient:
-    """One client of one issuer; confidential when it has a secret."""
+    """One client of one issuer; confidential when it has a secret.
+
+    With a `proof_key` all tokens it gets are bound to that (DPoP, RFC 9449).
+    """
 
     def __init__(
         self,
@@ -55,7 +61,10 @@ class OAuthClient:
         *,
         client_secret: str | None = None,
         http: httpx.AsyncClient | None = None,
+        proof_key: "ProofKey | None" = None,
     ) -> None:
+        self.proof_key = proof_key
+        self._nonce: str | None = None  # the last one that the issuer gave for proofs
         self.issuer = issuer.rstrip("/")
         self.client_id = client_id
         self._secret = client_secret
@@ -101,6 +110,8 @@ class OAuthClient:
             *(("resource", resource) for resource in resources),
             *parameters.items(),
         ]
+        if self.proof_key is not None:
+            query.append(("dpop_jkt", self.proof_key.thumbprint))  # RFC 9449 section 10: the code is bound, too
         endpoint = await self._endpoint("authorization_endpoint")
         return PendingAuthorization(f"{endpoint}?{urlencode(query)}", redirect_uri, state, nonce, verifier)
 
@@ -181,7 +192,9 @@ class OAuthClient:
     async def userinfo(self, access_token: str) -> dict[str, Any]:
         """Return the claims about the person who holds `access_token`."""
         url = await self._endpoint("userinfo_endpoint")
-        return await self._get_json(url, headers={"Authorization": f"Bearer {access_token}"})
+        key = self.proof_key
+        bearer = {"Authorization": f"Bearer {access_token}"}
+        return await self._get_json(url, headers=bearer if key is None else key.headers("GET", url, access_token))
 
     async def end_session_url(
         self, *, id_token: str | None = None, post_logout_redirect_uri: str | None = None, state: str | None = None
@@ -199,10 +212,15 @@ class OAuthClient:
     async def request_token(self, **parameters: str | None) -> TokenSet:
         """Ask the token endpoint; parameters that are None are left out."""
         given = [(name, value) for name, value in parameters.items() if value is not None]
-        answer = await self._post(await self._endpoint("token_endpoint"), given)
-        if str(answer.get("token_type", "")).lower() != "bearer" or "access_token" not in answer:
-            raise ServerUnavailable("the token endpoint's answer must be a Bearer token")
+        answer = await self._ask_for_token(await self._endpoint("token_endpoint"), given)
+        wanted = "Bearer" if self.proof_key is None else "DPoP"
+        if str(answer.get("token_type", "")).lower() != wanted.lower() or "access_token" not in answer:
+            raise ServerUnavailable(f"the token endpoint's answer must be a {wanted} token")
         return TokenSet.of(answer, requested_scope=parameters.get("scope") or "")
+
+    async def post_to(self, endpoint: str, form: list[tuple[str, str]]) -> dict[str, Any]:
+        """Post a form to an endpoint that discovery names, as this client; raises `OAuthError` for a refusal."""
+        return await self._post(await self._endpoint(endpoint), form)
 
     async def _endpoint(self, name: str) -> str:
         url = (await self.metadata()).get(name)
@@ -210,9 +228,24 @@ class OAuthClient:
             raise ServerUnavailable(f"{self.issuer} does not offer {name}")
         return url
 
-    async def _post(self, url: str, form: list[tuple[str, str]]) -> dict[str, Any]:
+    async def _ask_for_token(self, url: str, form: list[tuple[str, str]]) -> dict[str, Any]:
+        """Ask, with a proof where there is a key; a second time where the issuer wants its nonce in it (section 8)."""
+        key = self.proof_key
+        if key is None:
+            return await self._post(url, form)
+        try:
+            return await self._post(url, form, {"DPoP": key.proof("POST", url, nonce=self._nonce)})
+        except OAuthError as error:
+            if error.error != "use_dpop_nonce":
+                raise
+            return await self._post(url, form, {"DPoP": key.proof("POST", url, nonce=self._nonce)})
+
+    async def _post(
+        self, url: str, form: list[tuple[str, str]], more_headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Post a form as this client; raises `OAuthError` for a refusal."""
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        headers |= more_headers or {}
         if self._secret is None:
             form = [*form, ("client_id", self.client_id)]
         else:
@@ -221,6 +254,7 @@ class OAuthClient:
             answer = await self._http.post(url, content=urlencode(form), headers=headers)
         except httpx.HTTPError as error:
             raise ServerUnavailable(f"{self.issuer} does not answer: {error}; is it running?") from error
+        self._nonce = answer.headers.get("dpop-nonce", self._nonce)
         return _read_answer(answer)
 
     async def _get_json(self, url: str, *, headers: Mapping[str, str] | None = None) -> dict[str, Any]:

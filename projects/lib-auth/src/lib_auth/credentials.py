@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import quote
 
 from starlette.requests import Request
 
 from lib_auth.access_token import TokenRejected
-from lib_auth.dpop import ProofRejected, SeenProofs, check_fresh, read_proof
+from lib_auth.dpop import ProofRejected, ReplayMemory, SeenProofs, check_fresh, read_proof
 from lib_auth.principal import Principal
 
 
@@ -39,12 +40,15 @@ def read_credentials(request: Request) -> Credentials | None:
 class SenderCheck:
     """Whether a token comes from whom it was issued to, for the requests of one server (RFC 9449 section 7)."""
 
-    def __init__(self, origin: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, origin: str, *, replay_memory: ReplayMemory | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Without a `replay_memory` this process remembers alone: another one of the server takes a proof again."""
         self._origin = origin  # as clients see it: what a proof's `htu` begins with
+        self._replay_memory = replay_memory or SeenProofs()
         self._clock = clock
-        self._seen = SeenProofs()
 
-    def check(self, request: Request, credentials: Credentials, principal: Principal) -> None:
+    async def check(self, request: Request, credentials: Credentials, principal: Principal) -> None:
         """Raise `TokenRejected` unless the token's key, if it has one, was proven to be held."""
         if principal.key_thumbprint is None:
             if credentials.scheme == "dpop":
@@ -56,15 +60,22 @@ class SenderCheck:
         if len(credentials.proofs) != 1:
             raise TokenRejected("proof", "a DPoP token needs exactly one DPoP header")
         try:
-            self._check_proof(request, credentials, principal.key_thumbprint)
+            await self._check_proof(request, credentials, principal.key_thumbprint)
         except ProofRejected as error:
             raise TokenRejected("proof", str(error)) from error
 
-    def _check_proof(self, request: Request, credentials: Credentials, thumbprint: str) -> None:
+    async def _check_proof(self, request: Request, credentials: Credentials, thumbprint: str) -> None:
         now = self._clock()
-        url = self._origin + request.url.path
+        url = self._origin + _path_of(request)
         proof = read_proof(credentials.proofs[0], method=request.method, url=url, access_token=credentials.token)
         check_fresh(proof, now)
         if proof.thumbprint != thumbprint:
             raise ProofRejected("the DPoP proof is made with another key than the access token is bound to")
-        self._seen.take(proof, now)
+        if not await self._replay_memory.take(proof.digest, now):
+            raise ProofRejected("the DPoP proof was used before (jti); make one for each request")
+
+
+def _path_of(request: Request) -> str:
+    """The path as the client wrote it: what is escaped in it is escaped in the proof's `htu`."""
+    raw: bytes | None = request.scope.get("raw_path")
+    return quote(request.url.path) if raw is None else raw.decode("latin-1")

@@ -2,9 +2,11 @@
 
 import base64
 import hashlib
+import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from joserfc import jws
@@ -12,11 +14,18 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey, import_key
 from pydantic_core import from_json
 
+from lib_auth.compact import read_header
+from lib_auth.jwks import LEAST_RSA_BITS
+from lib_auth.numeric_date import read_numeric_date
+
 ALGORITHMS: Final = ("ES256", "Ed25519", "PS256", "RS256")  # asymmetric ones only (section 4.3)
 PROOF_TYPE = "dpop+jwt"
 MAX_PROOF_LENGTH = 4_096
 FRESH_SECONDS = 60.0  # a proof may be this old, or ahead of our clock
+KEPT_SECONDS = 3 * FRESH_SECONDS  # longer than one ahead of our clock could come again, by a clock a minute behind
 DEFAULT_PORTS = {"http": 80, "https": 443}
+ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+UNRESERVED = frozenset(f"{string.ascii_letters}{string.digits}-._~")  # RFC 3986 section 2.3: as good without its escape
 
 
 class _Registry(jws.JWSRegistry):
@@ -54,17 +63,17 @@ def read_proof(text: str, *, method: str, url: str, access_token: str | None = N
         raise ProofRejected(f"the DPoP proof must be for the method {method} (htm)")
     if not _same_url(claims.get("htu"), url):
         raise ProofRejected("the DPoP proof must be for this URL (htu)")
-    token_id, issued_at, nonce = claims.get("jti"), claims.get("iat"), claims.get("nonce")
+    token_id, issued_at, nonce = claims.get("jti"), read_numeric_date(claims.get("iat")), claims.get("nonce")
     if not isinstance(token_id, str) or not token_id:
         raise ProofRejected("the DPoP proof must have a unique 'jti'")
-    if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
+    if issued_at is None:
         raise ProofRejected("the DPoP proof must say when it was made (iat)")
     if nonce is not None and not isinstance(nonce, str):
         raise ProofRejected("the DPoP proof's nonce must be a text")
     if access_token is not None and claims.get("ath") != hash_of(access_token):
         raise ProofRejected("the DPoP proof must be for this access token (ath)")
     thumbprint = key.thumbprint()
-    return Proof(thumbprint, hashlib.sha256(f"{thumbprint} {token_id}".encode()).digest(), float(issued_at), nonce)
+    return Proof(thumbprint, hashlib.sha256(f"{thumbprint} {token_id}".encode()).digest(), issued_at, nonce)
 
 
 def check_fresh(proof: Proof, now: float) -> None:
@@ -79,27 +88,35 @@ def hash_of(access_token: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-class SeenProofs:
-    """The proofs of the last minutes, so that none counts twice in this process; bounded."""
+class ReplayMemory(Protocol):
+    """Remembers the proofs that were used (section 11.1); of several who bring the same one at once, one is first."""
 
-    def __init__(self, *, keep_seconds: float = 2 * FRESH_SECONDS, limit: int = 100_000) -> None:
-        self._keep_seconds = keep_seconds
+    async def take(self, digest: bytes, now: float) -> bool:
+        """Remember a proof by its digest for `KEPT_SECONDS` from `now` on; False when it is remembered already."""
+        ...
+
+
+class SeenProofs:
+    """The `ReplayMemory` of one process, gone when it ends; bounded."""
+
+    def __init__(self, *, limit: int = 100_000) -> None:
         self._limit = limit
         self._seen: dict[bytes, float] = {}
 
-    def take(self, proof: Proof, now: float) -> None:
-        """Remember a proof; raises `ProofRejected` for one that came before."""
+    async def take(self, digest: bytes, now: float) -> bool:
+        """Remember a proof; False when it came before."""
         while self._seen and (len(self._seen) >= self._limit or next(iter(self._seen.values())) < now):
             self._seen.pop(next(iter(self._seen)))  # dictionaries keep order: the oldest goes
-        if proof.digest in self._seen:
-            raise ProofRejected("the DPoP proof was used before (jti); make one for each request")
-        self._seen[proof.digest] = now + self._keep_seconds
+        if digest in self._seen:
+            return False
+        self._seen[digest] = now + KEPT_SECONDS
+        return True
 
 
 def _open(text: str) -> tuple[Key, Mapping[str, Any]]:
     """Return the key the proof carries and what it signed."""
     try:
-        header = jws.extract_compact(text.encode(), registry=REGISTRY).headers()
+        header = read_header(text, registry=REGISTRY)
     except (JoseError, ValueError) as error:
         raise ProofRejected("the DPoP proof must be a signed JWT") from error
     if header.get("typ") != PROOF_TYPE or header.get("alg") not in ALGORITHMS or "crit" in header:
@@ -126,11 +143,13 @@ def _public_key(member: Any) -> Key:
         raise ProofRejected("the DPoP proof's jwk is not a key") from error
     if not isinstance(key, ECKey | OKPKey | RSAKey) or key.is_private:
         raise ProofRejected("the DPoP proof's jwk must be a public key; keep the private half to yourself")
+    if isinstance(key, RSAKey) and key.raw_value.key_size < LEAST_RSA_BITS:
+        raise ProofRejected(f"the DPoP proof's RSA key must have at least {LEAST_RSA_BITS} bits (RFC 7518 section 3.3)")
     return key
 
 
 def _same_url(claimed: Any, url: str) -> bool:
-    """Compare without query and fragment, after normalisation (section 4.3, RFC 3986 section 6.2.2)."""
+    """Compare without query and fragment, after normalisation (section 4.3, RFC 3986 sections 6.2.2 and 6.2.3)."""
     if not isinstance(claimed, str):
         return False
     try:
@@ -142,4 +161,10 @@ def _same_url(claimed: Any, url: str) -> bool:
 def _normalised(url: str) -> tuple[str, str, int | None, str]:
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
-    return scheme, (parts.hostname or ""), parts.port or DEFAULT_PORTS.get(scheme), parts.path or "/"
+    path = ESCAPE.sub(_normal_escape, parts.path or "/")
+    return scheme, (parts.hostname or ""), parts.port or DEFAULT_PORTS.get(scheme), path
+
+
+def _normal_escape(escape: re.Match[str]) -> str:
+    letter = chr(int(escape[1], 16))
+    return letter if letter in UNRESERVED else escape[0].upper()

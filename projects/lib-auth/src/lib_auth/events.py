@@ -64,6 +64,27 @@ class GrantData(Payload):
     scopes: list[str]
 
 
+class DelegationData(Payload):
+    """What a person lets a client do for them while they are away, and what for; its id is worth nothing to others."""
+
+    delegation: str
+    user: str
+    client: str
+    scopes: list[str]
+    resources: list[str]
+    purpose: str
+    expires_at: int  # seconds since the epoch
+
+
+class DelegationWithdrawnData(Payload):
+    """A delegation ended before its time."""
+
+    delegation: str
+    user: str
+    client: str
+    why: str
+
+
 class GroupData(Payload):
     """A group and what its members may do."""
 
@@ -143,7 +164,8 @@ class TokenIssuedData(Payload):
 class TokenRevokedData(Payload):
     """Every access token that one of the given fields names is refused from now on.
 
-    `token`, `family` and `session` refuse for good; `user` and `client` what was issued until `issued_until`.
+    `token`, `family` and `session` refuse for good; `user`, `client` and `role`, which every token says that its holder
+    has, what was issued until `issued_until`.
     """
 
     token: str | None = None
@@ -151,6 +173,7 @@ class TokenRevokedData(Payload):
     session: str | None = None
     user: str | None = None
     client: str | None = None
+    role: str | None = None
     issued_until: int = 0  # seconds since the epoch
     expires_at: int = 0  # seconds since the epoch: the last of those tokens has expired by then
 
@@ -162,6 +185,7 @@ class ClientChangedData(Payload):
     name: str
     origin: str  # own | administrator | registered | document
     by: str | None = None
+    roles: list[str] | None = None  # that it holds now; None where an older service did not say
 
 
 class KeyChangedData(Payload):
@@ -212,6 +236,9 @@ UserEmailVerified = EventType("evs.user.email-verified", UserChangedData)
 UserEmailChanged = EventType("evs.user.email-changed", UserChangedData)
 GrantGiven = EventType("evs.grant.given", GrantData)
 GrantRevoked = EventType("evs.grant.revoked", GrantData)
+GrantDelegated = EventType("evs.grant.delegated", DelegationData)
+DelegationUsed = EventType("evs.grant.delegation-used", DelegationData)
+DelegationWithdrawn = EventType("evs.grant.delegation-withdrawn", DelegationWithdrawnData)
 UserDisabled = EventType("evs.user.disabled", UserChangedData)
 UserEnabled = EventType("evs.user.enabled", UserChangedData)
 UserPasswordChanged = EventType("evs.user.password-changed", UserChangedData)
@@ -258,6 +285,9 @@ ALL = (
     UserEmailChanged,
     GrantGiven,
     GrantRevoked,
+    GrantDelegated,
+    DelegationUsed,
+    DelegationWithdrawn,
     UserDisabled,
     UserEnabled,
     UserPasswordChanged,

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from lib_auth.access_token import RevocationsUnknown, TokenRejected, TokenVerifier
 from lib_auth.credentials import SenderCheck, read_credentials
-from lib_auth.dpop import ALGORITHMS
+from lib_auth.dpop import ALGORITHMS, ReplayMemory
 from lib_auth.jwks import KeysUnavailable
 from lib_auth.principal import Principal
 from lib_events.event import current_cause
@@ -24,11 +24,22 @@ class Guard:
     `Depends(guard.requires(scope="workflows:read", role="member"))` gives a route its `Principal`.
     """
 
-    def __init__(self, verifier: TokenVerifier, *, resource_metadata: str, origin: str | None = None) -> None:
-        """`origin` is where clients send requests to; without one it is that of the metadata's URL."""
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        *,
+        resource_metadata: str,
+        origin: str | None = None,
+        replay_memory: ReplayMemory | None = None,
+    ) -> None:
+        """`origin` is where clients send requests to; without one it is that of the metadata's URL.
+
+        A server of several processes gives a `replay_memory` that they share, so that no DPoP proof counts twice.
+        """
         self._verifier = verifier
         self._resource_metadata = resource_metadata
-        self._sender = SenderCheck(origin or "{0.scheme}://{0.netloc}".format(urlsplit(resource_metadata)))
+        seen_from = origin or "{0.scheme}://{0.netloc}".format(urlsplit(resource_metadata))
+        self._sender = SenderCheck(seen_from, replay_memory=replay_memory)
 
     def requires(
         self,
@@ -59,7 +70,7 @@ class Guard:
             raise self._unauthorised("Send an access token in the header Authorization: Bearer …", None)
         try:
             principal = await self._verifier.verify(credentials.token)
-            self._sender.check(request, credentials, principal)
+            await self._sender.check(request, credentials, principal)
         except TokenRejected as error:
             raise self._unauthorised(error.detail, error, scheme=credentials.scheme) from error
         except (KeysUnavailable, RevocationsUnknown) as error:

@@ -8,7 +8,9 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from pydantic_core import from_json
 
+from lib_auth.compact import read_header
 from lib_auth.jwks import ALGORITHM, KeySource
+from lib_auth.numeric_date import read_numeric_date
 
 LEEWAY_SECONDS = 2.0
 
@@ -28,7 +30,7 @@ async def verify_id_token(
 ) -> dict[str, Any]:
     """Return the claims of a valid ID token; raises `IdTokenRejected` or `KeysUnavailable`."""
     try:
-        key_id = jws.extract_compact(id_token.encode()).headers().get("kid")
+        key_id = read_header(id_token).get("kid")
         key = await keys.find(str(key_id))
         if key is None:
             raise IdTokenRejected("the ID token names a key the issuer does not have")
@@ -53,7 +55,7 @@ async def verify_id_token(
 
 
 def _time(claims: dict[str, Any], name: str) -> float:
-    value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise IdTokenRejected(f"the ID token's claim {name!r} must be a number")
-    return float(value)
+    value = read_numeric_date(claims.get(name))
+    if value is None:
+        raise IdTokenRejected(f"the ID token's claim {name!r} must be a number that is a date")
+    return value

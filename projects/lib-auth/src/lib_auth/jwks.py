@@ -3,14 +3,21 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import httpx
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, RSAKey
+from joserfc.util import urlsafe_b64decode
 
-ALGORITHM = "ES256"
+ALGORITHM: Final = "ES256"  # what the issuer signs with unless a resource server wants the other
+RSA: Final = "RS256"
+ALGORITHMS: Final = (ALGORITHM, RSA)  # RFC 9068 section 2.1: RS256 must be among them
+CURVE: Final = "P-256"
+LEAST_RSA_BITS: Final = 2_048  # RFC 7518 section 3.3
 FETCH_TIMEOUT_SECONDS = 5.0
+
+type PublicKey = ECKey | RSAKey
 
 
 class KeysUnavailable(Exception):
@@ -20,24 +27,31 @@ class KeysUnavailable(Exception):
 class KeySource(Protocol):
     """Finds the public key a token names."""
 
-    async def find(self, key_id: str) -> ECKey | None:
+    async def find(self, key_id: str) -> PublicKey | None:
         """Return the key, or None when the issuer has no such key; raises `KeysUnavailable`."""
         ...
 
 
-def read_keys(document: Any) -> dict[str, ECKey]:
-    """Return the ES256 signing keys of a JWK set by key id; other keys are of no use to us."""
+def algorithm_of(key: PublicKey) -> str:
+    """Return the one algorithm a key is for: it is the key that says so, never the token (RFC 8725 section 3.1)."""
+    return RSA if isinstance(key, RSAKey) else ALGORITHM
+
+
+def read_keys(document: Any) -> dict[str, PublicKey]:
+    """Return the ES256 and RS256 signing keys of a JWK set by key id; other keys are of no use to us."""
     members = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(members, list):
         raise KeysUnavailable("the issuer's JWK set must be an object with the array 'keys'")
-    keys: dict[str, ECKey] = {}
+    keys: dict[str, PublicKey] = {}
     for member in members:
-        if not isinstance(member, Mapping) or not _is_signing_key(member):
+        if not isinstance(member, Mapping) or "kid" not in member or member.get("use", "sig") != "sig":
             continue
         try:
-            keys[str(member["kid"])] = ECKey.import_key({name: str(member[name]) for name in ("kty", "crv", "x", "y")})
+            key = _read_key(member)
         except (JoseError, KeyError, ValueError):
             continue  # RFC 7517 section 5: a key we cannot use is ignored, the others stand
+        if key is not None:
+            keys[str(member["kid"])] = key
     return keys
 
 
@@ -58,12 +72,12 @@ class RemoteKeys:
         self._fresh_seconds = fresh_seconds
         self._retry_seconds = retry_seconds
         self._clock = clock
-        self._keys: dict[str, ECKey] = {}
+        self._keys: dict[str, PublicKey] = {}
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
         self._fetching = asyncio.Lock()
 
-    async def find(self, key_id: str) -> ECKey | None:
+    async def find(self, key_id: str) -> PublicKey | None:
         """Return the key, or None when the issuer has no such key; raises `KeysUnavailable`."""
         if key_id in self._keys and not self._is_stale():
             return self._keys[key_id]
@@ -92,11 +106,13 @@ class RemoteKeys:
         self._fetched_at = self._clock()
 
 
-def _is_signing_key(member: Mapping[str, Any]) -> bool:
-    return (
-        member.get("kty") == "EC"
-        and member.get("crv") == "P-256"
-        and "kid" in member
-        and member.get("use", "sig") == "sig"
-        and member.get("alg", ALGORITHM) == ALGORITHM
-    )
+def _read_key(member: Mapping[str, Any]) -> PublicKey | None:
+    """Read the public half of a member; one that says it is for another algorithm is not for us."""
+    match member.get("kty"), member.get("alg"):
+        case "EC", None | "ES256" if member.get("crv") == CURVE:
+            return ECKey.import_key({name: str(member[name]) for name in ("kty", "crv", "x", "y")})
+        case "RSA", None | "RS256":
+            modulus = int.from_bytes(urlsafe_b64decode(str(member["n"]).encode()))
+            if modulus.bit_length() >= LEAST_RSA_BITS:
+                return RSAKey.import_key({name: str(member[name]) for name in ("kty", "n", "e")})
+    return None

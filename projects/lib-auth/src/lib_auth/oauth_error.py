@@ -7,16 +7,24 @@ from typing import Any
 class OAuthError(Exception):
     """The authorization server refused; `error` is its code (RFC 6749 section 5.2)."""
 
-    def __init__(self, error: str, description: str = "", *, status: int | None = None) -> None:
+    def __init__(
+        self,
+        error: str,
+        description: str = "",
+        *,
+        status: int | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(f"{error}: {description}" if description else error)
         self.error = error
         self.description = description
         self.status = status
+        self.members = members or {}  # all that the answer said
 
     @classmethod
     def of(cls, body: Mapping[str, Any], *, status: int | None = None) -> "OAuthError":
         """Read an error answer or the error parameters of a redirect."""
-        return cls(str(body.get("error")), str(body.get("error_description") or ""), status=status)
+        return cls(str(body.get("error")), str(body.get("error_description") or ""), status=status, members=body)
 
 
 class ServerUnavailable(Exception):

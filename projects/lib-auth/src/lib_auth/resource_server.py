@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from lib_auth.access_token import TokenVerifier
 from lib_auth.client import REQUEST_TIMEOUT_SECONDS
-from lib_auth.dpop import ALGORITHMS
+from lib_auth.dpop import ALGORITHMS, ReplayMemory
 from lib_auth.guard import Guard
+from lib_auth.jwks import ALGORITHMS as SIGNING_ALGORITHMS
 from lib_auth.jwks import RemoteKeys
 from lib_auth.principal import Principal
 from lib_auth.revocations import Revocations
@@ -28,11 +29,20 @@ class ResourceServer:
     """One resource server (RFC 9728). `requires` guards its routes, `protect` keeps it current while it serves.
 
     `client_id` and `client_secret` are those of the resource at the issuer: with them it hears of every revocation,
-    and refuses when it cannot.
+    and refuses when it cannot. `algorithms` are those its tokens may be signed with: all the issuer has, or fewer.
+    A service of several processes gives a `replay_memory` that they share (`Guard`).
     """
 
     def __init__(
-        self, issuer: str, audience: str, *, client_id: str, client_secret: str, scopes: Sequence[str] = ()
+        self,
+        issuer: str,
+        audience: str,
+        *,
+        client_id: str,
+        client_secret: str,
+        scopes: Sequence[str] = (),
+        algorithms: Sequence[str] = SIGNING_ALGORITHMS,
+        replay_memory: ReplayMemory | None = None,
     ) -> None:
         self._issuer = issuer.rstrip("/")
         self._audience = audience
@@ -42,8 +52,10 @@ class ResourceServer:
             issuer=self._issuer, client_id=client_id, client_secret=lambda: client_secret, http=self._http
         )
         keys = RemoteKeys(self._http, self._issuer + JWKS_PATH)
-        verifier = TokenVerifier(issuer=self._issuer, audience=audience, keys=keys, revocations=self._revocations)
-        self._guard = Guard(verifier, resource_metadata=self._metadata_url)
+        verifier = TokenVerifier(
+            issuer=self._issuer, audience=audience, keys=keys, revocations=self._revocations, algorithms=algorithms
+        )
+        self._guard = Guard(verifier, resource_metadata=self._metadata_url, replay_memory=replay_memory)
 
     @property
     def _metadata_url(self) -> str:
@@ -64,6 +76,10 @@ class ResourceServer:
         return self._guard.requires(
             scope=scope, role=role, permission=permission, acr=acr, max_age_seconds=max_age_seconds
         )
+
+    async def check_ready(self) -> str | None:
+        """A readiness check: None, or why tokens cannot be accepted yet."""
+        return await self._revocations.check_ready()
 
     def protect(self, app: FastAPI) -> FastAPI:
         """Give `app` the metadata and the answers to refusals, and follow the revocations while it serves."""

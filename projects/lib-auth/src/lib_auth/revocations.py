@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import httpx
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from lib_auth.access_token import RevocationsUnknown
 from lib_auth.client import OAuthClient, basic_authorization
@@ -22,7 +21,7 @@ from lib_auth.oauth_error import OAuthError, ServerUnavailable
 from lib_auth.principal import Principal
 from lib_auth.tables import revocation_cursors, revocations
 from lib_events.clock import to_micros
-from lib_events.database import Connection, Database
+from lib_events.database import Connection, Database, insert_into
 from lib_events.event import Event
 from lib_events.lifecycle import Loop
 from lib_events.subscription import subscribe
@@ -39,7 +38,7 @@ FEED_TIMEOUT_SECONDS = WAIT_SECONDS + 3.0
 KEEP_SECONDS = 3601  # no access token lives longer than an hour
 MICROS = 1_000_000
 
-type Kind = Literal["token", "family", "session", "user", "client", "key"]
+type Kind = Literal["token", "family", "session", "user", "client", "role", "key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,10 @@ class Revocation:
     value: str
     issued_until: int  # seconds since the epoch; 0: whenever it was issued
     expires_at: int
+
+    def reaches(self, issued_at: float) -> bool:
+        """Whether it refuses what was issued at that moment."""
+        return self.issued_until == 0 or issued_at <= self.issued_until
 
     def to_dict(self) -> dict[str, Any]:
         """Return an item of the feed."""
@@ -87,6 +90,7 @@ def revocations_of(event: Event) -> tuple[Revocation, ...]:
         ("session", data.session, 0),
         ("user", data.user, until),
         ("client", data.client, until),
+        ("role", data.role, until),
     )
     return tuple(Revocation(kind, value, when, expires_at) for kind, value, when in named if value)
 
@@ -96,6 +100,7 @@ class RevocationList:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Revocation] = {}
+        self._roles: frozenset[str] = frozenset()  # of which something was taken
 
     def add(self, found: Iterable[Revocation]) -> None:
         """Take in `found`; of two about the same thing the one that refuses more stays."""
@@ -104,10 +109,12 @@ class RevocationList:
             known = self._known.get(key)
             if known is None or revocation.issued_until >= known.issued_until:
                 self._known[key] = revocation
+        self._note_roles()
 
     def forget_expired(self, now: float) -> None:
         """Drop what names only expired tokens."""
         self._known = {key: known for key, known in self._known.items() if known.expires_at > now}
+        self._note_roles()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -127,9 +134,14 @@ class RevocationList:
         )
         for kind, value in named:
             known = self._known.get((kind, value)) if value is not None else None
-            if known is not None and (known.issued_until == 0 or issued_at <= known.issued_until):
+            if known is not None and known.reaches(issued_at):
                 return True
-        return False
+        return bool(self._roles) and any(
+            self._known["role", role].reaches(issued_at) for role in self._roles & principal.roles
+        )
+
+    def _note_roles(self) -> None:
+        self._roles = frozenset(value for kind, value in self._known if kind == "role")
 
 
 class Revocations(Loop):
@@ -270,9 +282,8 @@ def load(connection: Connection, issuer: str) -> tuple[list[Revocation], str | N
 
 
 def _upsert(connection: Connection, found: Sequence[Revocation]) -> None:
-    insert = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
     for revocation in found:
-        statement = insert(revocations).values(revocation.to_dict())
+        statement = insert_into(connection, revocations).values(revocation.to_dict())
         newer = statement.excluded
         connection.execute(
             statement.on_conflict_do_update(

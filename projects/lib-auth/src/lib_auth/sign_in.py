@@ -1,12 +1,15 @@
 """A sign-in that lasts: hands out access tokens and refreshes them when they are about to expire."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lib_auth.client import OAuthClient
 from lib_auth.oauth_error import OAuthError
-from lib_auth.token_store import DEFAULT_RESOURCE, StoredTokens, TokenStore, locked
+from lib_auth.token_store import DEFAULT_RESOURCE, StoredTokens, StoreUnavailable, TokenStore, locked
 from lib_auth.tokens import TokenSet
+
+if TYPE_CHECKING:
+    from lib_auth.proof_key import ProofKey
 
 # A token that expires on the way to the service is no use.
 RENEW_SECONDS = 15.0
@@ -33,9 +36,12 @@ class SignIn:
         self._context = context
         self._locks = locks
 
-    async def keep(self, tokens: TokenSet, *, resource: str = DEFAULT_RESOURCE) -> None:
-        """Keep what a sign-in just brought, in place of what was there."""
-        fresh = StoredTokens(self._client.issuer, self._client.client_id, tokens.refresh_token)
+    async def keep(
+        self, tokens: TokenSet, *, resource: str = DEFAULT_RESOURCE, proof_key: "ProofKey | None" = None
+    ) -> None:
+        """Keep what a sign-in just brought, in place of what was there; with the key it is bound to, if it is."""
+        key = proof_key.to_dict() if proof_key is not None else None
+        fresh = StoredTokens(self._client.issuer, self._client.client_id, tokens.refresh_token, proof_key=key)
         async with locked(self._locks, self._context):
             self._store.save(self._context, fresh.with_tokens(tokens, resource=resource))
 
@@ -56,6 +62,11 @@ class SignIn:
                 return current.access_token
             return await self._refresh(kept, resource)
 
+    def headers(self, token: str, method: str, url: str) -> dict[str, str]:
+        """Return the headers that send `token`, just handed out, with one request."""
+        key = self._client.proof_key
+        return bearer(token) if key is None else key.headers(method, url, token)
+
     async def sign_out(self) -> None:
         """Revoke the refresh token and forget everything; what is kept here goes even if the server is away."""
         async with locked(self._locks, self._context):
@@ -68,6 +79,7 @@ class SignIn:
         kept = self._store.load(self._context)
         if kept is None or (kept.issuer, kept.client_id) != (self._client.issuer, self._client.client_id):
             raise NotSignedIn(f"nobody is signed in to {self._client.issuer}; run: evs auth login")
+        self._client.proof_key = _proof_key_of(kept)
         return kept
 
     async def _refresh(self, kept: StoredTokens, resource: str) -> str:
@@ -99,6 +111,29 @@ class ServiceSignIn:
             held = await self._client.client_credentials(scope=self._scope, resource=resource or None)
             self._tokens[resource] = held
         return held.access_token
+
+    async def renew(self, rejected: str, resource: str = DEFAULT_RESOURCE) -> str:
+        """Return another access token than `rejected`, which a service has answered with 401."""
+        held = self._tokens.get(resource)
+        if held is not None and held.access_token == rejected:
+            del self._tokens[resource]  # refused before its time: what it says of our roles is no longer so, perhaps
+        return await self.access_token(resource)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header that sends a token which is bound to nothing (RFC 6750 section 2.1)."""
+    return {"authorization": f"Bearer {token}"}
+
+
+def _proof_key_of(kept: StoredTokens) -> "ProofKey | None":
+    if kept.proof_key is None:
+        return None
+    from lib_auth.proof_key import ProofKey  # noqa: PLC0415 - most sign-ins have none, and need no cryptography
+
+    try:
+        return ProofKey.from_dict(kept.proof_key)
+    except ValueError as error:
+        raise StoreUnavailable("the kept key cannot be read; sign in again") from error
 
 
 def _usable(kept: StoredTokens, resource: str) -> str | None:

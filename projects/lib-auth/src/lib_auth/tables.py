@@ -10,7 +10,7 @@ SCHEMA = Schema("lib_auth", metadata, "lib_auth.migrations")
 revocations = Table(
     "token_revocations",
     metadata,
-    Column("kind", Text, primary_key=True),  # token | family | session | user | client
+    Column("kind", Text, primary_key=True),  # token | family | session | user | client | role | key
     Column("value", Text, primary_key=True),
     Column("issued_until", BigInteger, nullable=False),  # seconds; 0: whenever it was issued
     Column("expires_at", BigInteger, nullable=False),  # seconds; after it nothing it names can be valid

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ class StoredTokens:
     refresh_token: str | None = field(repr=False)
     id_token: str | None = field(default=None, repr=False)
     access: dict[str, TokenSet] = field(default_factory=dict, repr=False)
+    proof_key: Mapping[str, Any] | None = field(default=None, repr=False)  # a private JWK: the tokens are bound to it
 
     def with_tokens(self, tokens: TokenSet, *, resource: str = DEFAULT_RESOURCE) -> "StoredTokens":
         """Return a copy that holds what the token endpoint just answered."""
@@ -43,6 +44,7 @@ class StoredTokens:
             refresh_token=tokens.refresh_token or self.refresh_token,
             id_token=tokens.id_token or self.id_token,
             access=self.access | {resource: tokens},
+            proof_key=self.proof_key,
         )
 
     def to_json(self) -> str:
@@ -55,6 +57,7 @@ class StoredTokens:
                 "refresh_token": self.refresh_token,
                 "id_token": self.id_token,
                 "access": kept,
+                "proof_key": self.proof_key,
             }
         )
 
@@ -69,6 +72,7 @@ class StoredTokens:
                 refresh_token=kept["refresh_token"],
                 id_token=kept["id_token"],
                 access={name: TokenSet.from_dict(tokens) for name, tokens in kept["access"].items()},
+                proof_key=kept.get("proof_key"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreUnavailable("the kept tokens cannot be read; sign in again") from error

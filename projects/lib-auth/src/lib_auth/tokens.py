@@ -21,7 +21,12 @@ class TokenSet:
 
     def expires_within(self, seconds: float) -> bool:
         """Whether the access token is unusable in `seconds` from now."""
-        return datetime.now(UTC) + timedelta(seconds=seconds) >= self.expires_at
+        return self.seconds_left <= seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the access token is good from now on; less than 0 for one that has expired."""
+        return (self.expires_at - datetime.now(UTC)).total_seconds()
 
     @classmethod
     def of(cls, answer: Mapping[str, Any], *, requested_scope: str = "") -> "TokenSet":

@@ -9,6 +9,8 @@ from pydantic import BaseModel, Field
 
 from auth_svc.api.views import WITHOUT_NUL, Body
 from auth_svc.clients.client import ACCESS_TOKEN_SECONDS, BY_KEY, CODE, GRANT_TYPES, REFRESH, Client
+from auth_svc.clients.details import LONGEST_AGE_SECONDS, ClientDetails, told
+from auth_svc.clients.metadata import AuthMethod
 from lib_events.clock import to_datetime
 
 SAME_NAME = (
@@ -26,6 +28,7 @@ SAME_NAME = (
     "dpop_bound",
     "pushed_only",
     "logout_uri",
+    "default_max_age",
     "resource",
 )
 
@@ -41,21 +44,26 @@ class ClientPatch(Body):
     roles: list[str] | None = Field(default=None, max_length=20)
     access_token_seconds: int | None = Field(default=None, ge=1, le=3600)
     consent: Literal["never", "once", "always"] | None = None
+    auth_method: AuthMethod | None = None
     jwks: dict[str, Any] | None = None
     jwks_uri: str | None = Field(default=None, max_length=2_000)
     id_token_algorithm: Literal["ES256", "RS256"] | None = None
     dpop_bound: bool | None = None
     pushed_only: bool | None = None
     logout_uri: str | None = Field(default=None, max_length=2_000)
+    default_max_age: int | None = Field(default=None, ge=0, le=LONGEST_AGE_SECONDS)
+    details: ClientDetails | None = None  # of these, too, what is left out stays, and null takes one away
 
     def apply(self, client: Client) -> Client:
         """Return the client with what was sent; only what may be absent can be taken away by null."""
         given = self.model_dump(exclude_unset=True)
         kept = {name: value for name, value in given.items() if value is not None or name in REMOVABLE}
+        if "details" in kept:
+            kept["details"] = {**client.details, **kept["details"]}
         return replace(client, **as_columns(kept))
 
 
-REMOVABLE = frozenset(("jwks", "jwks_uri", "logout_uri"))
+REMOVABLE = frozenset(("jwks", "jwks_uri", "logout_uri", "default_max_age"))
 
 
 class ClientBody(Body):
@@ -64,7 +72,7 @@ class ClientBody(Body):
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,63}$")
     name: str = Field(min_length=1, max_length=80, pattern=WITHOUT_NUL)
     public: bool = False
-    auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] | None = None
+    auth_method: AuthMethod | None = None
     redirect_uris: list[str] = Field(default=[], max_length=20)
     post_logout_redirect_uris: list[str] = Field(default=[], max_length=20)
     grant_types: list[str] = Field(default=[CODE, REFRESH], max_length=len(GRANT_TYPES))
@@ -78,6 +86,8 @@ class ClientBody(Body):
     dpop_bound: bool = False
     pushed_only: bool = False
     logout_uri: str | None = Field(default=None, max_length=2_000)
+    default_max_age: int | None = Field(default=None, ge=0, le=LONGEST_AGE_SECONDS)
+    details: ClientDetails = ClientDetails()
 
     @property
     def needs_secret(self) -> bool:
@@ -108,6 +118,7 @@ class ClientView(BaseModel):
     dpop_bound: bool
     pushed_only: bool
     logout_uri: str | None
+    default_max_age: int | None
     resource: str | None
     details: dict[str, Any]
     secret: str | None = None  # only in the answer that made it
@@ -141,4 +152,6 @@ def as_columns(given: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = frozenset(values[name])
     if values.get("jwks") is not None:
         values["jwks"] = json.dumps(values["jwks"])
+    if "details" in values:
+        values["details"] = told(values["details"])
     return values

@@ -1,5 +1,7 @@
 """`/v1/admin/clients`: the programs that may ask for tokens."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -9,13 +11,16 @@ from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, admin
 from auth_svc.api.client_views import ClientBody, ClientPatch, ClientView, as_columns
 from auth_svc.api.views import WITHOUT_NUL, Page
 from auth_svc.clients import clients
-from auth_svc.clients.client import Client, ClientRejected
+from auth_svc.clients.client import BY_SECRET, Client, ClientRejected
 from auth_svc.clients.clients import ClientUnknown
 from auth_svc.clients.keys import KeysRejected, read_key_set
 from auth_svc.service import AuthService, service_of
 from lib_events.problem import Problem
 
 router = APIRouter(prefix="/v1/admin", tags=["clients"], dependencies=[Depends(administrator)])
+
+# What is decided here of a client that is named by its document.
+OF_DOCUMENTS = frozenset(("consent", "access_token_seconds"))
 
 # A client may be named by a URL, so an id may have slashes.
 ClientId = Annotated[str, Path(pattern=WITHOUT_NUL)]
@@ -52,17 +57,22 @@ async def show_client(request: Request, client: ClientId) -> ClientView:
 
 @router.patch("/clients/{client:path}")
 async def change_client(request: Request, client: ClientId, body: ClientPatch, by: Administrator) -> ClientView:
-    """Change a client; tokens that say more than it may have now are refused."""
+    """Change a client; tokens that say more than it may have now are refused.
+
+    One that is to prove itself with a secret and has none gets one, in this answer and nowhere else.
+    """
     service = service_of(request)
-    wanted = body.apply(_changeable(await _find(service, client)))
-    await _check_keys(service, wanted)
+    known, secret = _changeable(await _find(service, client)), opaque.new_secret()
+    _check_decided_here(known, body)
+    alter = partial(_altered, body, secret)
+    await _check_keys(service, alter(known))
     try:
-        changed = await service.database.transact(clients.change, wanted, service.actor(request, by.subject))
+        changed = await service.database.transact(clients.change, client, alter, service.actor(request, by.subject))
     except ClientRejected as error:
         raise invalid(error.field, error.detail) from error
     except ClientUnknown as error:
         raise _unknown(error) from error
-    return ClientView.of(changed)
+    return ClientView.of(changed, secret if changed.secret_digest == opaque.digest(secret) else None)
 
 
 @router.delete("/clients/{client:path}", status_code=204)
@@ -120,6 +130,23 @@ def _changeable(client: Client) -> Client:
     if client.resource is not None:
         raise Problem(409, "resource-client", detail=f"the client {client.id!r} belongs to its resource; change that")
     return client
+
+
+def _altered(body: ClientPatch, secret: str, client: Client) -> Client:
+    """Return the client with what was sent; with `secret` if it needs its first one, without where it needs none."""
+    client = body.apply(client)
+    if client.auth_method not in (None, *BY_SECRET):
+        return replace(client, secret_digest=None)
+    if client.auth_method is None or client.secret_digest is not None:
+        return client
+    return replace(client, secret_digest=opaque.digest(secret))
+
+
+def _check_decided_here(client: Client, body: ClientPatch) -> None:
+    """A client that is named by its document is what that says, and it is read again within the hour."""
+    if client.origin == "document" and (told := sorted(body.model_fields_set - OF_DOCUMENTS)):
+        detail = f"{', '.join(told)} of {client.id} come from its document; disable the client, or change the document"
+        raise Problem(409, "document-client", detail=detail)
 
 
 async def _check_keys(service: AuthService, client: Client) -> None:

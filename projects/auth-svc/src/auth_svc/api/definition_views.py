@@ -1,6 +1,6 @@
 """What the admin API takes and shows of groups, roles and resource servers."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -19,6 +19,9 @@ RoleNames = Annotated[list[RoleName], Field(max_length=50, default_factory=list)
 PermissionName = Annotated[str, Field(max_length=100, pattern=WITHOUT_NUL)]
 PermissionNames = Annotated[list[PermissionName], Field(max_length=1000, default_factory=list)]
 Described = Annotated[dict[PermissionName, Description], Field(max_length=MAX_NAMES, default_factory=dict)]
+ClientName = Annotated[str, Field(max_length=500, pattern=WITHOUT_NUL)]
+ClientNames = Annotated[list[ClientName], Field(max_length=50, default_factory=list)]
+SigningAlg = Literal["ES256", "RS256"]
 Seconds = Annotated[int, Field(ge=1, le=LONGEST_ACCESS_SECONDS)]
 
 
@@ -110,6 +113,8 @@ class ResourceBody(Body):
     scopes: Described
     permissions: Described
     access_token_seconds: Seconds | None = None
+    actors: ClientNames
+    signing_alg: SigningAlg = "ES256"
 
 
 class ResourceChanges(Body):
@@ -119,6 +124,8 @@ class ResourceChanges(Body):
     scopes: Described
     permissions: Described
     access_token_seconds: Seconds | None = None
+    actors: ClientNames
+    signing_alg: SigningAlg = "ES256"
 
 
 class ResourceView(BaseModel):
@@ -130,6 +137,8 @@ class ResourceView(BaseModel):
     scopes: dict[str, str]
     permissions: dict[str, str]
     access_token_seconds: int | None
+    actors: list[str] = Field(description="The clients that people may let act for them here")
+    signing_alg: str = Field(description="What its access tokens are signed with (RFC 9068 section 2.1)")
     built_in: bool
     created_at: str
     secret: str | None = None  # only in the answer that made it
@@ -144,6 +153,8 @@ class ResourceView(BaseModel):
             scopes=dict(resource.scopes),
             permissions=dict(resource.permissions),
             access_token_seconds=resource.access_token_seconds,
+            actors=sorted(resource.actors),
+            signing_alg=resource.signing_alg,
             built_in=resource.built_in,
             created_at=to_datetime(resource.created_at).isoformat(),
             secret=secret,

@@ -25,6 +25,8 @@ RESOURCE = {
     "scopes": {"orders": "Work with your orders"},
     "permissions": {"orders:refund": "Give money back"},
     "access_token_seconds": 300,
+    "actors": ["evs-app"],
+    "signing_alg": "ES256",
 }
 CLIENT = {
     "id": "shop",
@@ -74,6 +76,7 @@ DOCUMENT = {
     "roles": [ROLE],
     "groups": [GROUP],
     "clients": [CLIENT],
+    "upstreams": [UPSTREAM],
     "users": [{"username": "grace", "email": "grace@example.org", "roles": ["operator"], "groups": ["Support"]}],
 }
 
@@ -91,6 +94,16 @@ EXAMPLES: dict[str, Any] = {
         "user_agent": "Mozilla/5.0",
     },
     "ConsentView": {"client": "shop", "scopes": ["openid", "orders"], "resources": ["https://orders.example.org"]},
+    "DelegationView": {
+        "id": "Vs3c7Yc1nq0a5m2vJ3k9wQ",
+        "client": "evs-app",
+        "purpose": "Run order-42 of the workflow order",
+        "scopes": ["orders"],
+        "resources": ["https://orders.example.org"],
+        "created_at": MOMENT,
+        "expires_at": "2026-05-11T09:30:00+00:00",
+        "used_at": None,
+    },
     "GroupBody": GROUP,
     "GroupChanges": {"description": "Who answers customers", "roles": ["clerk"]},
     "GroupView": GROUP | {"id": "Qm0t2dJ8x1c3v5b7n9k2Lw", "members": 3, "created_at": MOMENT},
@@ -115,8 +128,9 @@ EXAMPLES: dict[str, Any] = {
         "dpop_bound": False,
         "pushed_only": False,
         "logout_uri": None,
+        "default_max_age": 3_600,
         "resource": None,
-        "details": {},
+        "details": {"policy_uri": "https://shop.example.org/privacy"},
         "secret": None,
     },
     "UpstreamBody": UPSTREAM | {"client_secret": "the secret it gave us"},

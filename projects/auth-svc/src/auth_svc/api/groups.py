@@ -45,6 +45,7 @@ async def change_group(request: Request, group: Named, body: GroupChanges, by: A
     changed = await service.database.transact(
         groups.change, group, given(body, "roles"), service.actor(request, by.subject)
     )
+    await service.definitions.refresh()
     return await service.database.transact(_show, changed.id)
 
 
@@ -53,6 +54,7 @@ async def delete_group(request: Request, group: Named, by: Administrator) -> Non
     """Delete a group; what only it gave its members ends at once."""
     service = service_of(request)
     await service.database.transact(groups.remove, group, service.actor(request, by.subject))
+    await service.definitions.refresh()
 
 
 @router.get("/groups/{group}/members")

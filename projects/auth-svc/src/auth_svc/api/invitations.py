@@ -70,7 +70,6 @@ async def invite(request: Request, body: InvitationBody, by: Administrator) -> I
         made, secret = await service.database.transact(_invite, body.email, held, body.expires_seconds, actor)
     except AccountRejected as error:
         raise invalid(error.field, error.detail) from error
-    service.postman.wake()
     return InvitationView.of(made, actor.at, link=f"{service.issuer.url}/register?invitation={secret}")
 
 

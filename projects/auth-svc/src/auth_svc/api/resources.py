@@ -24,7 +24,7 @@ async def list_resources(request: Request) -> Page[ResourceView]:
 async def create_resource(request: Request, body: ResourceBody, by: Administrator) -> ResourceView:
     """Make a resource server and its client; the secret is in this answer and nowhere else."""
     service, secret = service_of(request), opaque.new_secret()
-    new = Resource(**body.model_dump())
+    new = Resource(**body.model_dump(exclude={"actors"}), actors=frozenset(body.actors))
     actor = service.actor(request, by.subject)
     made = await service.database.transact(resource_servers.create, new, secret, actor)
     await service.definitions.refresh()
@@ -42,7 +42,7 @@ async def change_resource(request: Request, resource: Named, body: ResourceChang
     """Set a resource server's name, scopes, permissions and how long its tokens may live."""
     service = service_of(request)
     actor = service.actor(request, by.subject)
-    changed = await service.database.transact(resource_servers.change, resource, given(body), actor)
+    changed = await service.database.transact(resource_servers.change, resource, given(body, "actors"), actor)
     await service.definitions.refresh()
     return ResourceView.of(changed)
 

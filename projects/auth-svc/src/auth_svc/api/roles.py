@@ -7,7 +7,7 @@ from auth_svc.api.definition_views import RoleBody, RoleChanges, RoleView, given
 from auth_svc.api.views import Page
 from auth_svc.audit import Actor
 from auth_svc.people import invitations
-from auth_svc.rights import groups, roles
+from auth_svc.rights import groups, role_news, roles
 from auth_svc.rights.roles import Role
 from auth_svc.service import service_of
 from lib_events.database import Connection
@@ -67,6 +67,6 @@ def _remove(connection: Connection, name: str, actor: Actor) -> None:
 
 
 def _change(connection: Connection, name: str, changes: dict[str, object], actor: Actor) -> Role:
-    changed = roles.change(connection, name, changes, actor)
+    changed = role_news.change_role(connection, name, changes, actor)
     groups.keep_own_access(connection, actor)
     return changed

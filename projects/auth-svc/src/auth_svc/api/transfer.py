@@ -14,22 +14,25 @@ from auth_svc.audit import Actor, record
 from auth_svc.endpoints.oauth_http import NO_STORE
 from auth_svc.protocol import families
 from auth_svc.protocol.families import MICROS
+from auth_svc.rights.resources import ADMIN_SCOPES, APP_SCOPES
 from auth_svc.service import service_of
-from auth_svc.transfer import exporting, importing, keycloak
+from auth_svc.transfer import django, exporting, importing, keycloak
 from auth_svc.transfer.document import Document, Report
-from auth_svc.transfer.keycloak import Realm
+from auth_svc.transfer.reading import Reading
 from lib_auth.principal import Principal
 from lib_events.database import Connection
 from lib_events.problem import Problem, invalid_input
 
 IMPORT_PATH = "/v1/admin/import"
 FRESH_SECONDS = 300
+# No other system's client gets what works with ours: a scope that is called the same means something else there.
+BUILT_IN_SCOPES = APP_SCOPES | ADMIN_SCOPES
 # Read by ourselves, once it is certain who sends it: 64 MiB of anybody's are too much.
 BODY = {
     "requestBody": {
         "required": True,
-        "description": "A document of `GET /v1/admin/export`, or the export of a Keycloak realm.",
-        "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLES["Document"]}},
+        "description": "A document of `GET /v1/admin/export`, the export of a Keycloak realm, or Django's `dumpdata`.",
+        "content": {"application/json": {"schema": {"type": ["object", "array"]}, "example": EXAMPLES["Document"]}},
     }
 }
 
@@ -38,12 +41,13 @@ router = APIRouter(prefix="/v1/admin", tags=["transfer"], dependencies=[Depends(
 
 @router.get("/export", response_model=Document)
 async def export_everything(request: Request, by: Administrator, *, secrets: bool = False) -> Response:
-    """Return everything; with `secrets` the hashes too, for whoever has signed in within the last five minutes."""
+    """Return everything; with `secrets` what people and clients prove themselves with, too, after a fresh sign-in."""
     service = service_of(request)
     actor = service.actor(request, by.subject)
     if secrets and not await service.database.read(_is_fresh, by, actor.at):
         raise _sign_in_again()
-    document = await service.database.read(exporting.export, service.issuer.url, secrets, actor.at)
+    key = service.sealing_key if secrets else None
+    document = await service.database.read(exporting.export, service.issuer.url, actor.at, key)
     await service.database.transact(_record_export, secrets, actor)
     # Large ones take a while, in which others are served.
     content = await asyncio.to_thread(partial(document.model_dump_json, exclude_none=True))
@@ -54,22 +58,36 @@ async def export_everything(request: Request, by: Administrator, *, secrets: boo
 async def import_everything(request: Request, by: Administrator, *, dry_run: bool = False) -> Report:
     """Bring what a document says into the rows; `dry_run` says what would happen. Twice is as good as once."""
     service = service_of(request)
-    document = await asyncio.to_thread(_read, await request.body())
-    report = await importing.run(service.database, document, service.actor(request, by.subject), dry_run=dry_run)
+    scopes = service.issuer.resources.scopes - BUILT_IN_SCOPES
+    reading = await asyncio.to_thread(_read, await request.body(), scopes)
+    for algorithm in set() if dry_run else {client.id_token_algorithm for client in reading.document.clients}:
+        await service.key_rotation.ensure(algorithm)
+    actor = service.actor(request, by.subject)
+    report = await importing.run(
+        service.database,
+        reading,
+        actor,
+        issuer=service.issuer.url,
+        sealing_key=service.sealing_key,
+        dry_run=dry_run,
+    )
     await service.definitions.refresh()
+    await service.decoys.refresh()
     return report
 
 
-def _read(content: bytes) -> Document:
-    """Read a document of ours or of Keycloak's; raises the `Problem` 422."""
+def _read(content: bytes, scopes: frozenset[str]) -> Reading:
+    """Read a document of ours, Keycloak's or Django's; raises the `Problem` 422."""
     try:
         found: Any = from_json(content)
     except ValueError as error:
         raise Problem(422, "invalid-input", detail=f"body must be JSON (RFC 8259): {error}") from error
     try:
         if isinstance(found, dict) and keycloak.is_realm(found):
-            found = keycloak.to_document(Realm.model_validate(found))
-        return Document.model_validate(found)
+            return keycloak.read_realm(found, scopes)
+        if django.is_dump(found):
+            return django.read_dump(found)
+        return Reading(Document.model_validate(found))
     except ValidationError as error:
         raise invalid_input(error.errors(include_url=False, include_input=False), within=("body",)) from error
 

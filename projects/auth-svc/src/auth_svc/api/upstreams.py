@@ -1,15 +1,13 @@
 """`/v1/admin/upstreams`: other OpenID providers whose people may sign in here."""
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from auth_svc.api.administrator import Administrator, administrator, invalid
-from auth_svc.api.views import WITHOUT_NUL, Body, Page
-from auth_svc.clients.client import is_loopback
+from auth_svc.api.views import WITHOUT_NUL, Body, Page, Secret
 from auth_svc.service import AuthService, service_of
 from auth_svc.site.upstream import callback_of
 from auth_svc.upstreams import providers
@@ -29,7 +27,7 @@ class UpstreamBody(Body):
     name: str = Field(min_length=1, max_length=60, pattern=WITHOUT_NUL)
     issuer: str = Field(max_length=500, pattern=r"^https?://[!-~]+$")
     client_id: str = Field(min_length=1, max_length=200, pattern=r"^[ -~]+$")
-    client_secret: SecretStr = Field(min_length=1, max_length=500)
+    client_secret: Annotated[Secret, Field(min_length=1, max_length=500)]
     scopes: str = Field(default="openid profile email", max_length=300, pattern=r"^[!-~]+( [!-~]+)*$")
     makes_accounts: bool = False
     domains: list[Annotated[str, Field(pattern=DOMAIN)]] = Field(default=[], max_length=50)
@@ -75,22 +73,19 @@ async def create_upstream(request: Request, body: UpstreamBody, by: Administrato
     """Let another provider's people sign in."""
     service = service_of(request)
     actor = service.actor(request, by.subject)
-    if "openid" not in body.scopes.split():
-        raise invalid("scopes", "One of the scopes must be openid.")
-    issuer = _checked_issuer(service, body.issuer)
-    upstream = Upstream(
-        id=body.id,
-        name=body.name,
-        issuer=issuer,
-        client_id=body.client_id,
-        sealed=b"",
-        scopes=body.scopes,
-        makes_accounts=body.makes_accounts,
-        domains=tuple(body.domains),
-        created_at=actor.at,
-    )
-    sealed = service.sealing_key.seal(body.client_secret.get_secret_value(), purpose=upstream.purpose)
     try:
+        upstream = Upstream(
+            id=body.id,
+            name=body.name,
+            issuer=providers.check(body.issuer, body.scopes, is_loopback_here=service.issuer.is_loopback),
+            client_id=body.client_id,
+            sealed=b"",
+            scopes=body.scopes,
+            makes_accounts=body.makes_accounts,
+            domains=tuple(body.domains),
+            created_at=actor.at,
+        )
+        sealed = service.sealing_key.seal(body.client_secret.get_secret_value(), purpose=upstream.purpose)
         made = await service.database.transact(providers.register, upstream.with_secret(sealed), actor)
     except UpstreamRejected as error:
         raise invalid(error.field, error.detail) from error
@@ -106,17 +101,3 @@ async def remove_upstream(
     if not await service.database.transact(providers.remove, upstream, service.actor(request, by.subject)):
         raise Problem(404, "upstream-unknown", detail=f"there is no upstream {upstream!r}")
     return Response(status_code=204)
-
-
-def _checked_issuer(service: AuthService, issuer: str) -> str:
-    """Return the issuer without its last slash; secrets and people go there over TLS, or nowhere beyond loopback."""
-    try:
-        parts = urlsplit(issuer)
-        local = parts.scheme == "http" and is_loopback(parts.hostname) and service.issuer.is_loopback
-    except ValueError as error:
-        raise invalid("issuer", "That is no URL.") from error
-    if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
-        raise invalid("issuer", "An issuer is https, a host, and maybe a path.")
-    if parts.scheme != "https" and not local:
-        raise invalid("issuer", "An issuer must begin with https://.")
-    return issuer.rstrip("/")

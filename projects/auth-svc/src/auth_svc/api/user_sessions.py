@@ -1,12 +1,13 @@
-"""`/v1/admin/users/{user}/sessions` and `…/consents`: where a person is signed in, and what they have allowed."""
+"""`/v1/admin/users/{user}/sessions`, `…/consents`, `…/delegations`: where a person is signed in, what acts for them."""
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from auth_svc.api.administrator import Administrator, Named, administrator
 from auth_svc.api.users import find_user
 from auth_svc.api.views import Page
-from auth_svc.people import account_changes, connected_apps, consents, sessions
+from auth_svc.people import account_changes, connected_apps, consents, delegations, sessions
+from auth_svc.people.delegations import Delegation
 from auth_svc.service import service_of
 from lib_events.clock import to_datetime
 from lib_events.problem import Problem
@@ -30,6 +31,34 @@ class ConsentView(BaseModel):
     client: str
     scopes: list[str]
     resources: list[str]
+
+
+class DelegationView(BaseModel):
+    """What a client may do for a person while they are away."""
+
+    id: str
+    client: str
+    purpose: str
+    scopes: list[str]
+    resources: list[str]
+    created_at: str
+    expires_at: str
+    used_at: str | None = Field(description="When the first token came of it")
+
+    @classmethod
+    def of(cls, delegation: Delegation) -> "DelegationView":
+        """Show a delegation."""
+        family, used_at = delegation.family, delegation.used_at
+        return cls(
+            id=delegation.id,
+            client=family.client_id,
+            purpose=delegation.purpose,
+            scopes=sorted(family.scopes),
+            resources=list(family.resources),
+            created_at=to_datetime(family.created_at).isoformat(),
+            expires_at=to_datetime(delegation.expires_at).isoformat(),
+            used_at=None if used_at is None else to_datetime(used_at).isoformat(),
+        )
 
 
 @router.get("/users/{user}/sessions")
@@ -81,7 +110,7 @@ async def list_consents(request: Request, user: Named) -> Page[ConsentView]:
     return Page(items=items)
 
 
-@router.delete("/users/{user}/consents/{client}", status_code=204)
+@router.delete("/users/{user}/consents/{client:path}", status_code=204)  # it may be named by a URL
 async def withdraw_consent(request: Request, user: Named, client: Named, by: Administrator) -> None:
     """Withdraw what a user has allowed a client, and end what came of it."""
     service = service_of(request)
@@ -89,3 +118,22 @@ async def withdraw_consent(request: Request, user: Named, client: Named, by: Adm
     actor = service.actor(request, by.subject)
     if not await service.database.transact(connected_apps.withdraw, account.id, client, actor):
         raise Problem(404, "consent-unknown", detail=f"the user has allowed {client!r} nothing")
+
+
+@router.get("/users/{user}/delegations")
+async def list_delegations(request: Request, user: Named) -> Page[DelegationView]:
+    """List what clients may do for a user while they are away, newest first."""
+    service = service_of(request)
+    account = await find_user(service, user)
+    found = await service.database.read(delegations.alive_of_user, account.id, service.clock.micros())
+    return Page(items=[DelegationView.of(delegation) for delegation in found])
+
+
+@router.delete("/users/{user}/delegations/{delegation}", status_code=204)
+async def end_delegation(request: Request, user: Named, delegation: Named, by: Administrator) -> None:
+    """End what a client may do for a user."""
+    service = service_of(request)
+    account = await find_user(service, user)
+    actor = service.actor(request, by.subject)
+    why = "withdrawn by an administrator"
+    await service.database.transact(delegations.withdraw, account.id, delegation, why, actor)

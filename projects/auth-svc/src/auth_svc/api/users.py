@@ -47,7 +47,6 @@ async def create_user(request: Request, body: UserBody, by: Administrator) -> Us
     kept = await _hash(service, password, body.username, body.email or "")
     new = NewAccount(body.username, kept, body.email, frozenset(body.roles), body.name)
     account = await service.database.transact(_register, new, service.actor(request, by.subject))
-    service.postman.wake()
     return UserView.of(account, generated)
 
 
@@ -89,7 +88,6 @@ async def reset_password(request: Request, user: Named, body: PasswordBody, by: 
     kept = await _hash(service, password, *account.names)
     actor = service.actor(request, by.subject)
     changed = await service.database.transact(accounts.set_password, account.id, kept, actor)
-    service.postman.wake()
     return UserView.of(changed, generated)
 
 

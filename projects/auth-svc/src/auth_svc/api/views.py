@@ -1,8 +1,8 @@
 """What the admin API takes and shows."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from auth_svc.people.accounts import Account
 from auth_svc.people.passwords import LONGEST
@@ -10,6 +10,18 @@ from lib_auth.principal import MEMBER
 from lib_events.clock import to_datetime
 
 WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL keeps no such texts
+
+
+def _in_utf_8(secret: SecretStr) -> SecretStr:
+    """Refuse half of a surrogate pair, which JSON can say: nobody could hash or seal it."""
+    try:
+        secret.get_secret_value().encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("must be text that UTF-8 can hold") from error
+    return secret
+
+
+type Secret = Annotated[SecretStr, AfterValidator(_in_utf_8)]
 
 
 class Body(BaseModel):
@@ -24,7 +36,7 @@ class UserBody(Body):
     username: str = Field(min_length=1, max_length=64)
     email: str | None = Field(default=None, max_length=254)
     name: str | None = Field(default=None, max_length=80)
-    password: SecretStr | None = Field(default=None, max_length=LONGEST)
+    password: Annotated[Secret, Field(max_length=LONGEST)] | None = None
     roles: list[str] = Field(default=[MEMBER], max_length=20)
 
 
@@ -39,7 +51,7 @@ class UserChanges(Body):
 class PasswordBody(Body):
     """A new password; without one it is generated and answered once."""
 
-    password: SecretStr | None = Field(default=None, max_length=LONGEST)
+    password: Annotated[Secret, Field(max_length=LONGEST)] | None = None
 
 
 class RolesBody(Body):

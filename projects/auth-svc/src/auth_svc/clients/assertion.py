@@ -12,9 +12,11 @@ from pydantic_core import from_json
 from auth_svc.clients.client import BY_KEY, Client
 from auth_svc.parameters import MAX_ASSERTION
 from auth_svc.protocol.decision import Decision
-from auth_svc.protocol.effects import UseProof
+from auth_svc.protocol.effects import UseAssertion
 from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.request import ProtocolRequest
+from lib_auth.compact import read_header
+from lib_auth.numeric_date import read_numeric_date
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ALGORITHMS: Final = ("ES256", "Ed25519", "PS256", "RS256")
@@ -34,7 +36,7 @@ def authenticate_by_key(decision: Decision, request: ProtocolRequest) -> Client 
     _check(decision, client, claims)
     # RFC 7523 section 3: `jti` is seen once, as long as the assertion could be accepted.
     digest = hashlib.sha256(f"{client.id} {claims['jti']}".encode()).digest()
-    decision.effects.append(UseProof(digest, int(claims["exp"] + LEEWAY_SECONDS) * MICROS))
+    decision.effects.append(UseAssertion(digest, int(claims["exp"] + LEEWAY_SECONDS) * MICROS))
     return client
 
 
@@ -42,7 +44,7 @@ def _read(decision: Decision, assertion: str) -> Mapping[str, Any]:
     """Return the claims, if one of the client's keys signed them."""
     keys = decision.rows.client_keys
     try:
-        header = jws.extract_compact(assertion.encode()).headers()
+        header = read_header(assertion)
         if keys is None or header.get("alg") not in ALGORITHMS or "crit" in header:
             raise InvalidClientError
         for key in keys.keys:
@@ -84,7 +86,7 @@ ENDPOINTS = ("token", "par", "introspect", "revoke", "device_authorization")
 
 
 def _time(claims: Mapping[str, Any], name: str, missing: float) -> float:
-    value = claims.get(name, missing)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    value = read_numeric_date(claims.get(name, missing))
+    if value is None:
         raise InvalidClientError
-    return float(value)
+    return value

@@ -77,6 +77,8 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib ships no types
     registration_digest: bytes | None = field(default=None, repr=False)
     fetched_at: int | None = None
     tokens_valid_after: int = 0  # older access tokens are refused
+    granted_at: int | None = None  # of a registered one: when it last got a token, to the day
+    default_max_age: int | None = None  # how many seconds old a sign-in may be, unless a request says so
 
     @property
     def auth_methods(self) -> tuple[str, ...]:

@@ -1,21 +1,24 @@
 """The clients' rows: registered, changed, given a new secret, disabled, removed; each change tells."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from auth_svc import listed, opaque
 from auth_svc.audit import Actor, record
 from auth_svc.clients.client import Client, ClientRejected, check
+from auth_svc.clients.keys import KeysRejected, read_key_set
 from auth_svc.people import consents
 from auth_svc.protocol import families
 from auth_svc.protocol.families import MICROS
+from auth_svc.rights import roles
 from auth_svc.rights.refused_tokens import refuse_tokens_of_clients
 from auth_svc.rights.resources import known_scopes
-from auth_svc.tables import clients, device_codes, logout_deliveries, pushed_requests
+from auth_svc.rights.roles import Roles
+from auth_svc.tables import clients, device_codes, logout_deliveries, pushed_requests, users
 from lib_auth.events import (
     ClientChanged,
     ClientChangedData,
@@ -27,11 +30,10 @@ from lib_auth.events import (
 )
 from lib_events.database import Connection
 from lib_events.event import Event, EventType
+from lib_events.prepared import Prepared
 
 LISTS = ("redirect_uris", "post_logout_redirect_uris", "grant_types", "scopes", "roles")
 SETS = ("scopes", "roles")  # whose order means nothing
-# Made once: building a statement costs more than asking for one row.
-BY_ID = select(clients).where(clients.c.id == bindparam("id"))
 
 
 class ClientUnknown(Exception):
@@ -43,8 +45,13 @@ class ClientUnknown(Exception):
 
 def find(connection: Connection, client_id: str) -> Client | None:
     """Return the client with that id."""
-    row = connection.execute(BY_ID, {"id": client_id}).one_or_none()
-    return None if row is None else read_client(row)
+    client: Client | None = connection.row(BY_ID, id=client_id)
+    return client
+
+
+def is_person(connection: Connection, client_id: str) -> bool:
+    """Whether a person has, or had, that id: tokens would call both by one name (RFC 9068 section 5)."""
+    return connection.scalar(select(users.c.id).where(users.c.id == client_id)) is not None
 
 
 def page(connection: Connection, after: str | None, limit: int) -> Sequence[Client]:
@@ -58,8 +65,11 @@ def page(connection: Connection, after: str | None, limit: int) -> Sequence[Clie
 def register(connection: Connection, client: Client, actor: Actor) -> Client:
     """Make a client; raises `ClientRejected`."""
     check(client, scopes=known_scopes(connection))
+    _check_keys(client)
     if find(connection, client.id) is not None:
         raise ClientRejected("id", f"there is a client {client.id!r} already; choose another id")
+    if is_person(connection, client.id):
+        raise ClientRejected("id", f"{client.id!r} is the id of a person; choose another id")
     # Of a client that had the same id and was removed no token lives on.
     connection.execute(insert(clients).values(**_columns(client), tokens_valid_after=actor.at - MICROS))
     record(connection, actor, "client.registered", about=client.id, scopes=sorted(client.scopes), origin=client.origin)
@@ -67,10 +77,17 @@ def register(connection: Connection, client: Client, actor: Actor) -> Client:
     return client
 
 
-def change(connection: Connection, wanted: Client, actor: Actor) -> Client:
-    """Bring a client to what `wanted` says; raises `ClientRejected` and `ClientUnknown`."""
-    before = _existing(connection, wanted.id)
+def change(connection: Connection, client_id: str, alter: Callable[[Client], Client], actor: Actor) -> Client:
+    """Bring a client to what `alter` makes of it; raises `ClientRejected` and `ClientUnknown`.
+
+    `alter` gets the client as it is once nobody else can change it: what was read before may be undone by now, and
+    writing that back would let in again whom somebody has just disabled.
+    """
+    before = _existing(connection, client_id)
+    wanted = alter(before)
     check(wanted, scopes=known_scopes(connection))
+    if wanted.jwks != before.jwks:
+        _check_keys(wanted)
     _store(connection, wanted)
     changed = sorted(name for name, value in _columns(wanted).items() if _columns(before)[name] != value)
     if not changed:
@@ -141,17 +158,22 @@ def put(connection: Connection, client: Client) -> None:
         _store(connection, replace(client, created_at=known.created_at))
 
 
-def read_client(row: Row[Any]) -> Client:
+def read_client(row: Iterable[Any]) -> Client:
     """Make a client of its row."""
-    values = dict(row._mapping)
+    values = dict(zip(clients.columns.keys(), row, strict=True))
     values |= {name: listed.from_text(values[name]) for name in LISTS}
     values |= {name: frozenset(values[name]) for name in SETS}
     return Client(**(values | {"details": json.loads(values["details"])}))
 
 
+# Of the same few rows the same few clients are made, request after request.
+BY_ID = Prepared(select(clients).where(clients.c.id == bindparam("id")), make=read_client, remembered=1024)
+
+
 def _columns(client: Client) -> dict[str, Any]:
     values = {column.name: getattr(client, column.name) for column in clients.columns}
     del values["tokens_valid_after"]  # only `refuse_tokens_of_clients` moves it
+    del values["granted_at"]  # only `UseClient` does
     values |= {name: listed.to_text(values[name]) for name in LISTS}
     values |= {name: listed.to_text(sorted(getattr(client, name))) for name in SETS}
     return values | {"details": json.dumps(dict(client.details))}
@@ -163,6 +185,15 @@ def _store(connection: Connection, client: Client) -> None:
     connection.execute(update(clients).where(clients.c.id == client.id).values(columns))
 
 
+def _check_keys(client: Client) -> None:
+    """Nobody could show, or use, what is no set of keys."""
+    if client.jwks is not None:
+        try:
+            read_key_set(client.jwks)
+        except KeysRejected as error:
+            raise ClientRejected("jwks", str(error)) from error
+
+
 def _existing(connection: Connection, client_id: str) -> Client:
     query = select(clients).where(clients.c.id == client_id).with_for_update()
     row = connection.execute(query).one_or_none()
@@ -171,6 +202,14 @@ def _existing(connection: Connection, client_id: str) -> Client:
     return read_client(row)
 
 
+def tell_roles(connection: Connection, names: Sequence[str], actor: Actor) -> None:
+    """Publish what the clients that hold one of these roles may do now; there are few."""
+    held = or_(*(roles.says(clients.c.roles, name) for name in names))
+    for row in connection.execute(select(clients).where(held)).all():
+        _tell(connection, ClientChanged, read_client(row), actor)
+
+
 def _tell(connection: Connection, event_type: EventType[ClientChangedData], client: Client, actor: Actor) -> None:
-    payload = ClientChangedData(client=client.id, name=client.name, origin=client.origin, by=actor.who)
+    held = sorted(Roles(roles.load(connection)).held(client.roles))
+    payload = ClientChangedData(client=client.id, name=client.name, origin=client.origin, by=actor.who, roles=held)
     connection.publish(Event.of(event_type, payload, source=connection.source, subject=client.id))

@@ -1,14 +1,18 @@
 """Clients named by the URL of their metadata (OAuth Client ID Metadata Document): read, checked, kept an hour."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from pydantic_core import from_json
+from sqlalchemy.exc import IntegrityError
 
 from auth_svc.audit import Actor
 from auth_svc.clients import clients
-from auth_svc.clients.client import Client
+from auth_svc.clients.client import Client, ClientRejected
 from auth_svc.clients.metadata import ClientMetadata, MetadataRejected, Policy, read_metadata, to_client
 from auth_svc.protocol.families import MICROS
 from auth_svc.rate_limits import Attempts, TooManyAttempts
@@ -20,6 +24,8 @@ from lib_events.destinations import DestinationRefused
 FRESH_MICROS = 3_600 * MICROS
 LIMIT_BYTES = 10 * 1024  # the draft recommends 5 KB
 ACCEPT = (("accept", "application/json"),)
+# Whatever its document says now.
+KEPT = ("created_at", "disabled_at", "roles", "consent", "access_token_seconds")
 WITHOUT_SECRET = frozenset(("none", "private_key_jwt"))
 
 
@@ -59,11 +65,17 @@ class ClientDocuments:
         self._http = http
         self._limits = limits
         self._clock = clock
+        self._looking = WeakValueDictionary[str, asyncio.Lock]()  # by client
 
     async def ensure(self, client_id: str | None, network: str) -> None:
         """Have an up-to-date row for a client that is named by its document; raises `DocumentRejected`."""
         if not self._allowed or client_id is None or not names_document(client_id):
             return
+        looking = self._looking.setdefault(client_id, asyncio.Lock())
+        async with looking:  # of many who come at once by a client that is new, one looks it up
+            await self._renew(client_id, network)
+
+    async def _renew(self, client_id: str, network: str) -> None:
         known = await self._database.read(clients.find, client_id)
         now = self._clock.micros()
         if known is not None and known.fetched_at is not None and now - known.fetched_at < FRESH_MICROS:
@@ -74,7 +86,12 @@ class ClientDocuments:
             raise DocumentRejected(f"too many clients are looked up from there; wait {error.wait}") from error
         client = await self._fetch(client_id, now)
         await self._ensure_key(client.id_token_algorithm)
-        await self._database.transact(_keep, client, Actor(now, client_id))
+        try:
+            await self._database.transact(_keep, client, Actor(now, client_id))
+        except (ClientRejected, IntegrityError) as error:
+            if known is None and await self._database.read(clients.find, client_id) is not None:
+                return  # another process met it at the same moment
+            raise DocumentRejected("the client cannot be kept") from error
 
     async def _fetch(self, client_id: str, now: int) -> Client:
         try:
@@ -110,4 +127,8 @@ def _keep(connection: Connection, client: Client, actor: Actor) -> None:
     if known is None:
         clients.register(connection, client, actor)
     else:
-        clients.change(connection, replace(client, created_at=known.created_at, disabled_at=known.disabled_at), actor)
+        clients.change(connection, client.id, partial(_renewed, client), actor)
+
+
+def _renewed(read: Client, known: Client) -> Client:
+    return replace(read, **{name: getattr(known, name) for name in KEPT})

@@ -1,13 +1,16 @@
 """The public keys of clients that prove themselves with one: from their rows, or from where they say the keys are."""
 
+import asyncio
 import time
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, KeySet, OKPKey, RSAKey, import_key
 from pydantic_core import from_json
 
 from auth_svc.clients.client import BY_KEY, Client
+from lib_auth.jwks import LEAST_RSA_BITS
 from lib_events.checked_http import CheckedHttp, RequestFailed
 from lib_events.destinations import DestinationRefused
 
@@ -41,19 +44,25 @@ class ClientKeys:
         self._http = http
         self._clock = clock
         self._fetched: dict[str, tuple[float, KeySet | None]] = {}
+        self._asking = WeakValueDictionary[str, asyncio.Lock]()  # by URL
 
     async def of(self, client: Client | None) -> KeySet | None:
         """Return the keys of a client that proves itself with one; None where there are none to be had."""
         if client is None or client.auth_method != BY_KEY:
             return None
         if client.jwks is not None:
-            return read_key_set(client.jwks)
+            return _keys_of(client.jwks)
         return await self._fetch(client.jwks_uri or "")
 
     async def _fetch(self, url: str) -> KeySet | None:
-        fetched = self._fetched.get(url)
-        if fetched is not None and self._clock() - fetched[0] < FRESH_SECONDS:
-            return fetched[1]
+        asking = self._asking.setdefault(url, asyncio.Lock())
+        async with asking:  # whoever sends a thousand requests at once must not make a thousand of them
+            fetched = self._fetched.get(url)
+            if fetched is not None and self._clock() - fetched[0] < FRESH_SECONDS:
+                return fetched[1]
+            return await self._ask(url)
+
+    async def _ask(self, url: str) -> KeySet | None:
         try:
             answer = await self._http.request("GET", url, headers=ACCEPT, limit_bytes=DOCUMENT_LIMIT_BYTES)
             found = read_key_set(answer.body) if answer.status == 200 and answer.is_whole else None
@@ -66,10 +75,20 @@ class ClientKeys:
         return found
 
 
+def _keys_of(kept: str) -> KeySet | None:
+    """The keys of a row; some that came before today's rules, or by an import, are none."""
+    try:
+        return read_key_set(kept)
+    except KeysRejected:
+        return None
+
+
 def _public(member: object) -> Key:
     if not isinstance(member, dict):
         raise KeysRejected("each key must be an object")
     key = import_key(member) if member.get("kty") in ("EC", "OKP", "RSA") else None
     if not isinstance(key, ECKey | OKPKey | RSAKey) or key.is_private:
         raise KeysRejected("each key must be the public half of an asymmetric one; keep the private half to yourself")
+    if isinstance(key, RSAKey) and key.raw_value.key_size < LEAST_RSA_BITS:
+        raise KeysRejected(f"an RSA key must have at least {LEAST_RSA_BITS} bits (RFC 7518 section 3.3)")
     return key

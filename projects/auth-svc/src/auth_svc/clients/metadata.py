@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from auth_svc.clients.client import (
     CODE,
@@ -15,9 +15,10 @@ from auth_svc.clients.client import (
     ClientRejected,
     check,
 )
+from auth_svc.clients.details import LONGEST_AGE_SECONDS, ClientDetails, told
 from auth_svc.clients.keys import KeysRejected, read_key_set
 from auth_svc.listed import scope_text
-from auth_svc.rights.resources import APP_SCOPES, OPENID
+from auth_svc.rights.resources import ALL_SCOPES, APP_SCOPES, OPENID
 
 # What anybody's program may ask people for; never to decide in their name, never to administer.
 OPEN_SCOPES = OPENID | (APP_SCOPES - {"approvals:decide", "workflows:manage"})
@@ -37,41 +38,27 @@ class MetadataRejected(Exception):
         self.description = description
 
 
-class ClientMetadata(BaseModel):
+class ClientMetadata(ClientDetails):
     """The metadata we understand; what we do not is ignored (RFC 7591 section 2)."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    redirect_uris: Uris = []
-    post_logout_redirect_uris: Uris = []
+    redirect_uris: Uris = Field(default=[])
+    post_logout_redirect_uris: Uris = Field(default=[])
     token_endpoint_auth_method: AuthMethod = "client_secret_basic"  # noqa: S105 - a method's name
     grant_types: list[str] = Field(default=[CODE], max_length=10)
     response_types: list[str] | None = Field(default=None, max_length=10)
-    application_type: Literal["web", "native"] = "web"
     client_name: str | None = Field(default=None, min_length=1, max_length=80)
-    client_uri: Uri | None = None
-    logo_uri: Uri | None = None
-    policy_uri: Uri | None = None
-    tos_uri: Uri | None = None
-    contacts: list[Annotated[str, Field(max_length=254)]] = Field(default=[], max_length=10)
     scope: str | None = Field(default=None, max_length=1_000)
     jwks: dict[str, Any] | None = None
     jwks_uri: Uri | None = None
-    software_id: str | None = Field(default=None, max_length=200)
-    software_version: str | None = Field(default=None, max_length=200)
+    application_type: Literal["web", "native"] = "web"
     id_token_signed_response_alg: Literal["ES256", "RS256"] = "RS256"  # noqa: S105 - OpenID Registration's default
     subject_type: Literal["public"] = "public"
+    default_max_age: int | None = Field(default=None, ge=0, le=LONGEST_AGE_SECONDS)
     dpop_bound_access_tokens: bool = False
     require_pushed_authorization_requests: bool = False
     backchannel_logout_uri: Uri | None = None
-    backchannel_logout_session_required: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nul(cls, given: Any) -> Any:
-        if "\\u0000" in json.dumps(given):
-            raise ValueError("texts must not contain NUL")
-        return given
 
     @field_validator("client_name")
     @classmethod
@@ -79,19 +66,6 @@ class ClientMetadata(BaseModel):
         if name is not None and not name.isprintable():
             raise ValueError("must be one line of visible characters")  # none that turn the letters around, too
         return name
-
-
-DETAILS = (
-    "client_uri",
-    "logo_uri",
-    "policy_uri",
-    "tos_uri",
-    "contacts",
-    "software_id",
-    "software_version",
-    "application_type",
-    "backchannel_logout_session_required",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +105,14 @@ def to_client(client_id: str, metadata: ClientMetadata, policy: Policy, **values
         dpop_bound=metadata.dpop_bound_access_tokens,
         pushed_only=metadata.require_pushed_authorization_requests,
         logout_uri=metadata.backchannel_logout_uri,
-        details={name: value for name in DETAILS if (value := getattr(metadata, name))},
+        default_max_age=metadata.default_max_age,
+        details=told({name: getattr(metadata, name) for name in ClientDetails.model_fields}),
         **values,
     )
     try:
         if client.jwks is not None:
             read_key_set(client.jwks)
-        check(client)
+        check(client, scopes=ALL_SCOPES | policy.scopes)
     except KeysRejected as error:
         raise MetadataRejected("invalid_client_metadata", f"jwks {error}") from error
     except ClientRejected as error:
@@ -162,6 +137,7 @@ def describe(client: Client) -> dict[str, Any]:
         "jwks_uri": client.jwks_uri,
         "id_token_signed_response_alg": client.id_token_algorithm,
         "subject_type": "public",
+        "default_max_age": client.default_max_age,
         "dpop_bound_access_tokens": client.dpop_bound,
         "require_pushed_authorization_requests": client.pushed_only,
         "backchannel_logout_uri": client.logout_uri,
@@ -183,9 +159,6 @@ def _check_flows(metadata: ClientMetadata, policy: Policy) -> None:
         raise MetadataRejected("invalid_redirect_uri", "redirect_uris must name where people come back to")
     if metadata.token_endpoint_auth_method == "none" and CREDENTIALS in wanted:  # noqa: S105 - a method's name
         raise MetadataRejected("invalid_client_metadata", "client_credentials needs a client that proves itself")
-    for name in ("client_uri", "logo_uri", "policy_uri", "tos_uri"):
-        if not (getattr(metadata, name) or "https://").startswith("https://"):
-            raise MetadataRejected("invalid_client_metadata", f"{name} must begin with https://")
 
 
 def _scopes(metadata: ClientMetadata, policy: Policy) -> frozenset[str]:

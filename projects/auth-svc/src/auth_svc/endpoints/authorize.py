@@ -13,7 +13,7 @@ from auth_svc.clients.documents import DocumentRejected
 from auth_svc.endpoints.oauth_http import REPEATABLE
 from auth_svc.factors import held
 from auth_svc.pages.consent import consent_page
-from auth_svc.parameters import read_form
+from auth_svc.parameters import parse, read_form
 from auth_svc.people import accounts, consents
 from auth_svc.people.consents import Consent
 from auth_svc.protocol import authorization, effects, pushed_requests
@@ -28,6 +28,7 @@ from auth_svc.protocol.authorization_request import (
     StepNeeded,
 )
 from auth_svc.protocol.effects import Effect
+from auth_svc.protocol.issuer import Issuer
 from auth_svc.protocol.pushed_requests import PREFIX
 from auth_svc.protocol.token_rows import usable_client
 from auth_svc.rate_limits import network_of
@@ -58,7 +59,7 @@ class _Asked:
     client_id: str | None
     request_uri: str | None  # of a pushed request
     visitor: Visitor
-    two_factor_roles: Sequence[str]
+    issuer: Issuer
 
 
 async def authorize(request: Request) -> Response:
@@ -66,7 +67,7 @@ async def authorize(request: Request) -> Response:
     if request.method == "POST":
         # OpenID Connect Core section 3.1.2.1 allows POST; a cross-site one comes without our cookie, a GET with it.
         return redirect(f"{PATH}?{urlencode(await read_form(request, repeatable=REPEATABLE))}")
-    query = request.url.query
+    query: str = request.scope["query_string"].decode(errors="replace")
     if len(query) > MAX_QUERY:
         raise PageRefused(414, "That request is too long", "Tell the developer of the application you came from.")
     service, visitor, pairs = service_of(request), await visitor_of(request), read_pairs(query)
@@ -99,11 +100,27 @@ async def consent(request: Request) -> Response:
 
 async def load(service: AuthService, pairs: Pairs, visitor: Visitor) -> AuthorizationRows:
     """Read what an authorization request names."""
-    named = dict(reversed(pairs))
-    request_uri = named.get("request_uri", "")
-    pushed = request_uri if request_uri.startswith(PREFIX) else None
-    asked = _Asked(named.get("client_id"), pushed, visitor, tuple(service.settings.require_second_factor))
-    return await service.database.look(_load, asked, service.issuer.is_loopback)
+    return await service.database.look(_load, _asked(pairs, visitor, service.issuer))
+
+
+def answered_at_once(connection: Connection, issuer: Issuer, way_on: str, *, visitor: Visitor, now: int) -> str | None:
+    """Answer the request that a sign-in was for in the sign-in's own transaction; returns where the browser goes.
+
+    None: there is no such request, or the person has to be asked something first, so they go there by themselves.
+    """
+    path, _, query = way_on.partition("?")
+    if path != PATH or len(query) > MAX_QUERY:
+        return None
+    pairs = parse(query)
+    rows = _load(connection, _asked(pairs, visitor, issuer))
+    if rows.client is None or rows.client.origin == "document":  # whose document may have to be fetched again
+        return None
+    if rows.pushed is not None and rows.pushed.begun_at is None:  # no browser has come with it yet
+        return None
+    outcome = authorization.decide(issuer, pairs, rows, now)
+    if not isinstance(outcome, SendBack) or effects.commit(connection, outcome.effects, now) is not None:
+        return None
+    return outcome.location
 
 
 async def client_behind(service: AuthService, way_on: str) -> tuple[str | None, tuple[str, ...]]:
@@ -153,7 +170,10 @@ async def _send_back(
     service = service_of(request)
     actor = service.actor(request, allowed.account.id if allowed else None)
     if wanted and not await service.database.transact(_commit, wanted, allowed, actor):
-        raise PageRefused(409, "You were signed out meanwhile", "Sign in again from the application you came from.")
+        text = (
+            "You were signed out, or what you had allowed was taken back. Begin again at the application you came from."
+        )
+        raise PageRefused(409, "That is over", text)
     return redirect(location)
 
 
@@ -168,12 +188,15 @@ def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNe
     return True
 
 
-def _load(
-    connection: Connection,
-    asked: _Asked,
-    loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
-) -> AuthorizationRows:
-    client = usable_client(connection, asked.client_id, loopback)
+def _asked(pairs: Pairs, visitor: Visitor, issuer: Issuer) -> _Asked:
+    named = dict(reversed(pairs))
+    request_uri = named.get("request_uri", "")
+    pushed = request_uri if request_uri.startswith(PREFIX) else None
+    return _Asked(named.get("client_id"), pushed, visitor, issuer)
+
+
+def _load(connection: Connection, asked: _Asked) -> AuthorizationRows:
+    client = usable_client(connection, asked.client_id, asked.issuer.is_loopback)
     account = asked.visitor.account
     pushed = pushed_requests.find(connection, asked.request_uri) if asked.request_uri else None
     if client is None or account is None:
@@ -185,7 +208,7 @@ def _load(
         consent=consents.find(connection, account.id, client.id),
         pushed=pushed,
         factors=held.of_user(connection, account.id),
-        needs_two=held.are_required(account, asked.two_factor_roles),
+        needs_two=asked.issuer.needs_two_factors(account),
     )
 
 

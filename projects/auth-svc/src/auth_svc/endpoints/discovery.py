@@ -15,6 +15,7 @@ from auth_svc.service import service_of
 from auth_svc.settings import SERVICE, AuthSettings
 from lib_auth import events as account_events
 from lib_auth.dpop import ALGORITHMS as PROOF_ALGORITHMS
+from lib_auth.jwks import ALGORITHMS as ACCESS_TOKEN_ALGORITHMS
 from lib_events.asyncapi import describe_service
 
 VERSION = "1.0.0"
@@ -86,6 +87,8 @@ def describe(issuer: Issuer, settings: AuthSettings) -> dict[str, Any]:
         "introspection_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
         "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
         "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGORITHMS),
+        # Not a registered name (RFC 8414 section 7.1.2), but what resource servers ask for (RFC 9068 section 2.1).
+        "access_token_signing_alg_values_supported": list(ACCESS_TOKEN_ALGORITHMS),
         "require_pushed_authorization_requests": False,
         "client_id_metadata_document_supported": settings.client_documents,
         "backchannel_logout_supported": True,

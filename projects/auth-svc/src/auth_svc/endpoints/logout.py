@@ -30,7 +30,14 @@ class _Logout:
     """A logout request that was understood."""
 
     subject: str | None = None  # whom the hint names
+    session: str | None = None  # and in which session of theirs, where it says so
     redirect_uri: str | None = None
+
+    def names(self, visitor: Visitor) -> bool:
+        """Whether the hint is of the visitor's own session: one of another may be old, and in anybody's hands."""
+        if visitor.account is None or visitor.session is None or self.subject != visitor.account.id:
+            return False
+        return self.session in (None, visitor.session.id)
 
 
 async def logout(request: Request) -> Response:
@@ -43,7 +50,7 @@ async def logout(request: Request) -> Response:
             return redirect(f"/oauth2/logout?{urlencode(form)}")  # a client's own form: begin like everybody else
         query, confirmed = (await read_page_form(request, visitor)).get("request", ""), True
     wanted = await _understand(service, read_once(query))
-    if visitor.account is not None and not confirmed and wanted.subject != visitor.account.id:
+    if visitor.account is not None and not confirmed and not wanted.names(visitor):
         # Section 6: without a hint that names this person, anybody's link could sign them out.
         page = sign_out_page(csrf=visitor.csrf, query=query, username=visitor.account.username)
         targets = (wanted.redirect_uri,) if wanted.redirect_uri else ()
@@ -73,7 +80,7 @@ async def _understand(service: AuthService, form: dict[str, str]) -> _Logout:
         # Section 2: when both are present they must agree.
         raise PageRefused(400, "That request is not right", "Its client_id and id_token_hint do not fit together.")
     client = await service.database.read(usable_client, client_id, service.issuer.is_loopback)
-    return _Logout((claims or {}).get("sub"), _way_on(client, form))
+    return _Logout((claims or {}).get("sub"), (claims or {}).get("sid"), _way_on(client, form))
 
 
 def _way_on(client: Client | None, form: dict[str, str]) -> str | None:

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from authlib.oauth2.rfc6749 import InvalidClientError, OAuth2Error
+from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from auth_svc.clients.client import ANY_CLIENT, Client
-from auth_svc.parameters import ParametersRejected, named_client, read_form
+from auth_svc.parameters import ParametersRejected, authorization_of, named_client, read_form
 from auth_svc.protocol import effects, token_rows
 from auth_svc.protocol.effects import Effect
 from auth_svc.protocol.protocol import Protocol
@@ -44,8 +45,9 @@ class ClientRequest:
 
 def respond(answer: Answer) -> Response:
     """Encode a protocol answer."""
-    headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
-    return JSONResponse(dict(answer.body), answer.status, headers=headers | NO_STORE)
+    kept = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
+    headers = kept | NO_STORE | {"content-type": "application/json"}
+    return Response(to_json(answer.body), answer.status, headers=headers)
 
 
 def refusal(error: str, description: str, *, status: int = 400) -> Answer:
@@ -78,7 +80,7 @@ async def read_client_request(request: Request) -> ClientRequest:
     service = service_of(request)
     pairs = await read_form(request)
     form = dict(pairs)
-    client = await authenticate(service, request, ProtocolRequest("POST", pairs, request.headers))
+    client = await authenticate(service, ProtocolRequest("POST", pairs, authorization_of(request)))
     act_as(client.id)
     return ClientRequest(service, client, form)
 
@@ -92,9 +94,9 @@ def limited(request: Request, limits: Attempts) -> None:
         raise ProtocolRefused(replace(refused, headers={"retry-after": str(error.retry_after)})) from error
 
 
-async def authenticate(service: AuthService, request: Request, protocol_request: ProtocolRequest) -> Client:
+async def authenticate(service: AuthService, protocol_request: ProtocolRequest) -> Client:
     """Return the client that proves who it is; raises `ProtocolRefused`."""
-    client_id = named_client(request.headers, protocol_request.form)
+    client_id = named_client(protocol_request.authorization, protocol_request.form)
     loaded = await service.database.look(token_rows.usable_client, client_id, service.issuer.is_loopback)
     rows = TokenRows(client=loaded, client_keys=await service.client_keys.of(loaded))
     protocol = Protocol(service.issuer, rows, service.clock.micros())

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from auth_svc.clients.client import Client
 from auth_svc.clients.documents import DocumentRejected
 from auth_svc.endpoints.oauth_http import REPEATABLE, ProtocolRefused, authenticate, limited, refusal, respond
-from auth_svc.parameters import read_form
+from auth_svc.parameters import authorization_of, read_form
 from auth_svc.protocol import authorization, effects, pushed_requests
 from auth_svc.protocol.authorization_request import AuthorizationRows
 from auth_svc.protocol.effects import Effect
@@ -27,12 +27,12 @@ async def push(request: Request) -> Response:
     service = service_of(request)
     pairs = await read_form(request, repeatable=REPEATABLE)
     url = f"{service.issuer.url}/oauth2/par"
-    wanted = ProtocolRequest("POST", pairs, request.headers, url=url, proofs=request.headers.getlist("dpop"))
+    wanted = ProtocolRequest("POST", pairs, authorization_of(request), url=url, proofs=request.headers.getlist("dpop"))
     try:
         await service.client_documents.ensure(wanted.form.get("client_id"), network_of(address_of(request)))
     except DocumentRejected as error:
         raise ProtocolRefused(refusal("invalid_client", f"{error}.")) from error
-    client = await authenticate(service, request, wanted)
+    client = await authenticate(service, wanted)
     if client.is_public:
         limited(request, service.limits.pushes)
     answer = await _push(service, wanted, client)

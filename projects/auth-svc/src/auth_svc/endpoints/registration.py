@@ -1,7 +1,9 @@
 """`/oauth2/register`: clients register themselves, where the policy lets them, and manage it (RFC 7591, RFC 7592)."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -11,6 +13,7 @@ from auth_svc import opaque
 from auth_svc.audit import Actor
 from auth_svc.clients import clients, registration_tokens
 from auth_svc.clients.client import BY_SECRET, CREDENTIALS, Client
+from auth_svc.clients.clients import ClientUnknown
 from auth_svc.clients.metadata import (
     OPEN_GRANTS,
     ClientMetadata,
@@ -26,10 +29,12 @@ from auth_svc.service import AuthService, act_as, service_of
 from lib_auth.credentials import read_credentials
 from lib_events.database import Connection
 
+NOT_ITS_OWN: Final = "The registration access token is not this client's."
 # RFC 7592 section 2.2: what the server has issued is not the client's to send.
 ISSUED = ("registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at")
 
-KEPT = ("registration_digest", "origin", "created_at", "roles", "fetched_at")  # whatever the client says
+# Whatever the client says: the last ones an administrator may have set.
+KEPT = ("registration_digest", "origin", "created_at", "fetched_at", "roles", "consent", "access_token_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,15 @@ class _Registration:
     client_id: str
     access_token: str = field(repr=False)  # with which it manages itself
     secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """What a client wants to be, and the secret it gets if it needs its first one."""
+
+    metadata: ClientMetadata
+    access_token: str = field(repr=False)
+    secret: str = field(repr=False)
 
 
 async def register(request: Request) -> Response:
@@ -81,10 +95,14 @@ async def change(request: Request) -> Response:
         _check_own(document, client)
         metadata = read_metadata(document)
         await service.key_rotation.ensure(metadata.id_token_signed_response_alg)
-        changed, secret = _changed(client, metadata)
-        kept = await service.database.transact(clients.change, changed, service.actor(request, client.id))
+        update = _Update(metadata, token, opaque.new_secret())
+        actor = service.actor(request, client.id)
+        kept = await service.database.transact(clients.change, client.id, partial(_changed, update), actor)
     except MetadataRejected as error:
         return _refuse(error)
+    except ClientUnknown:
+        raise ProtocolRefused(_unauthorised(NOT_ITS_OWN)) from None
+    secret = update.secret if kept.check_client_secret(update.secret) else None
     return JSONResponse(_told(service, kept, token, secret), headers=NO_STORE)
 
 
@@ -92,7 +110,8 @@ async def remove(request: Request) -> Response:
     """Forget a client and end what it was allowed (RFC 7592 section 2.3)."""
     service = service_of(request)
     client, _ = await _authenticated(request)
-    await service.database.transact(clients.remove, client.id, service.actor(request, client.id))
+    with suppress(ClientUnknown):  # it has just been removed
+        await service.database.transact(clients.remove, client.id, service.actor(request, client.id))
     return Response(status_code=204, headers=NO_STORE)
 
 
@@ -116,35 +135,37 @@ def _register(connection: Connection, wanted: _Registration, initial: str | None
     return clients.register(connection, client, actor)
 
 
-def _changed(client: Client, metadata: ClientMetadata) -> tuple[Client, str | None]:
-    """What the client is to be, within what it may have, and its new secret if it needs its first one."""
-    digest, secret = client.secret_digest, None
+def _changed(update: _Update, client: Client) -> Client:
+    """What the client is to be, within what it may have; raises `ProtocolRefused` when it was disabled meanwhile."""
+    if not _manages(update.access_token, client):
+        raise ProtocolRefused(_unauthorised(NOT_ITS_OWN))
+    metadata, digest = update.metadata, client.secret_digest
     if metadata.token_endpoint_auth_method not in BY_SECRET:
         digest = None
     elif digest is None:
-        secret = opaque.new_secret()
-        digest = opaque.digest(secret)
+        digest = opaque.digest(update.secret)
     # Scopes never grow: what it was let have when it was registered is all there is.
     policy = Policy(client.scopes, frozenset(client.grant_types) | OPEN_GRANTS)
     changed = to_client(client.id, metadata, policy, secret_digest=digest)
     kept = {name: getattr(client, name) for name in KEPT}
-    return replace(changed, **kept), secret
+    return replace(changed, **kept)
 
 
 async def _authenticated(request: Request) -> tuple[Client, str]:
     """Return the client whose registration access token was sent; one answer for whatever is wrong with it."""
     service, token = service_of(request), _bearer(request)
     client = await service.database.read(clients.find, request.path_params["client_id"])
-    if (
-        token is None
-        or client is None
-        or client.registration_digest is None
-        or client.disabled_at is not None
-        or not opaque.matches(token, client.registration_digest)
-    ):
-        raise ProtocolRefused(_unauthorised("The registration access token is not this client's."))
+    if token is None or client is None or not _manages(token, client):
+        raise ProtocolRefused(_unauthorised(NOT_ITS_OWN))
     act_as(client.id)
     return client, token
+
+
+def _manages(token: str, client: Client) -> bool:
+    """Whether whoever has the token may change the client."""
+    if client.registration_digest is None or client.disabled_at is not None:
+        return False
+    return opaque.matches(token, client.registration_digest)
 
 
 def _check_own(document: Any, client: Client) -> None:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auth_svc.endpoints.oauth_http import NO_STORE, authenticate, refusal, respond
-from auth_svc.parameters import SECONDS
+from auth_svc.parameters import SECONDS, authorization_of
 from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.request import ProtocolRequest
 from auth_svc.service import AuthService, service_of
@@ -24,7 +24,7 @@ TYPES = tuple(event_type.name for event_type in EVENT_TYPES)
 async def revocation_feed(request: Request) -> Response:
     """Answer with the revocations after `after`; `wait` holds the answer until there is one, some seconds long."""
     service = service_of(request)
-    client = await authenticate(service, request, ProtocolRequest("GET", [], request.headers))
+    client = await authenticate(service, ProtocolRequest("GET", [], authorization_of(request)))
     if client.resource is None:
         return respond(refusal("unauthorized_client", "Only resource servers may read revocations.", status=403))
     after, wait = _read_query(request)

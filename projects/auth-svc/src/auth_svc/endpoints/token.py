@@ -7,12 +7,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc.endpoints.oauth_http import REPEATABLE, limited, refusal, respond
-from auth_svc.parameters import named_client, read_form
+from auth_svc.parameters import authorization_of, named_client, read_form
 from auth_svc.protocol import effects, token_rows
 from auth_svc.protocol.effects import (
     Effect,
     Raced,
+    StartDelegation,
     TellIssued,
+    UseAssertion,
     UseCode,
     UseDeviceCode,
     UseProof,
@@ -28,9 +30,14 @@ from lib_auth.principal import Principal
 
 LOST_RACE = refusal("invalid_grant", "Another request used this first.")
 LOSSES: Mapping[type, Answer] = {
+    StartDelegation: refusal(
+        "invalid_request", "The 'subject_token', or what the person allowed, was revoked meanwhile."
+    ),
     UseCode: LOST_RACE,
     UseDeviceCode: LOST_RACE,
-    UseProof: refusal("invalid_request", "The proof was used before (jti): make a new one for each request."),
+    # RFC 9449 section 5 and RFC 7523 section 3.2: each by its own name.
+    UseProof: refusal("invalid_dpop_proof", "The DPoP proof was used before (jti): make one for each request."),
+    UseAssertion: refusal("invalid_client", "Client authentication failed."),
 }
 
 
@@ -41,7 +48,7 @@ async def token(request: Request) -> Response:
     wanted = ProtocolRequest(
         "POST",
         pairs,
-        request.headers,
+        authorization_of(request),
         url=f"{service.issuer.url}/oauth2/token",
         proofs=request.headers.getlist("dpop"),
     )
@@ -67,7 +74,7 @@ async def device_authorization(request: Request) -> Response:
     service = service_of(request)
     pairs = await read_form(request, repeatable=REPEATABLE)
     limited(request, service.limits.devices)  # anybody can be a public client, and each request keeps a row
-    wanted = ProtocolRequest("POST", pairs, request.headers)
+    wanted = ProtocolRequest("POST", pairs, authorization_of(request))
     protocol = await _load(service, wanted)
     try:
         protocol.resources = service.issuer.resources.choose([value for name, value in pairs if name == "resource"])
@@ -78,10 +85,11 @@ async def device_authorization(request: Request) -> Response:
 
 
 async def _load(service: AuthService, wanted: ProtocolRequest) -> Protocol:
-    client_id = named_client(wanted.headers, wanted.form)
+    client_id = named_client(wanted.authorization, wanted.form)
     subject = await _subject(service, wanted.form.get("subject_token"))
     rows = await service.database.look(token_rows.load, client_id, wanted.form, subject, service.issuer.is_loopback)
-    rows = replace(rows, client_keys=await service.client_keys.of(rows.client))
+    if (keys := await service.client_keys.of(rows.client)) is not None:
+        rows = replace(rows, client_keys=keys)
     return Protocol(service.issuer, rows, service.clock.micros())
 
 

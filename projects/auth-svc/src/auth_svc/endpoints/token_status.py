@@ -10,7 +10,7 @@ from auth_svc.endpoints.oauth_http import ClientRequest, ProtocolRefused, read_c
 from auth_svc.endpoints.token import commit
 from auth_svc.factors.assurance import claims_of
 from auth_svc.grants.token_exchange import acting
-from auth_svc.people import accounts
+from auth_svc.people import accounts, delegations
 from auth_svc.people.accounts import Account
 from auth_svc.protocol import families, token_rows
 from auth_svc.protocol.effects import Effect, KillFamily, RevokeToken
@@ -50,6 +50,10 @@ async def revoke(request: Request) -> Response:
     if (row := await service.database.read(token_rows.find_refresh_token, token)) is not None:
         _check_owner(asked.client, row.family.client_id)
         await commit(service, [KillFamily(row.family.id, "revoked by the client")], now)
+        return respond(Answer(200))
+    if (delegation := await service.database.read(delegations.find, token)) is not None:
+        _check_owner(asked.client, delegation.family.client_id)
+        await commit(service, [KillFamily(delegation.family.id, "no longer needed")], now)
         return respond(Answer(200))
     try:
         principal = await service.verifier.verify(token)

@@ -25,7 +25,7 @@ async def userinfo(request: Request) -> Response:
         return _refuse(401, challenge(None))
     try:
         principal = await service.verifier.verify(credentials.token)
-        service.sender.check(request, credentials, principal)
+        await service.sender.check(request, credentials, principal)
         account = _person(await service.database.look(accounts.find, principal.subject))
     except TokenRejected as error:
         return _refuse(401, challenge(error, scheme=credentials.scheme))

@@ -2,10 +2,11 @@
 
 import hmac
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyotp
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from auth_svc.audit import Actor
 from auth_svc.factors import guesses, held
@@ -24,17 +25,33 @@ WINDOW = (0, -1, 1)
 apps = authenticator_apps.c
 
 
-def set_up(connection: Connection, account: Account, actor: Actor, *, key: SealingKey) -> bool:
-    """Make a secret, in place of one that was never confirmed; False when an app is in use already."""
+def set_up(
+    connection: Connection, account: Account, actor: Actor, *, key: SealingKey, secret: str | None = None
+) -> bool:
+    """Make a secret, or keep the given one, in place of one never confirmed; False when an app is in use already."""
     unconfirmed = (apps.user_id == account.id) & apps.confirmed_at.is_(None)
     connection.execute(delete(authenticator_apps).where(unconfirmed))
     if connection.scalar(select(apps.user_id).where(apps.user_id == account.id)) is not None:
         return False
-    sealed = key.seal(pyotp.random_base32(), purpose=_purpose(account.id))
+    sealed = key.seal(secret or pyotp.random_base32(), purpose=_purpose(account.id))
     connection.execute(
         insert(authenticator_apps).values(user_id=account.id, sealed=sealed, created_at=actor.at, last_step=0)
     )
     return True
+
+
+def adopt(connection: Connection, account: Account, secret: str, actor: Actor, *, key: SealingKey) -> bool:
+    """Let an app count that was set up elsewhere, with its secret in Base32; False when one is in use already."""
+    if not set_up(connection, account, actor, key=key, secret=secret):
+        return False
+    connection.execute(update(authenticator_apps).where(apps.user_id == account.id).values(confirmed_at=actor.at))
+    held.tell_added(connection, account, held.APP, actor)
+    return True
+
+
+def unsealed(row: Row[Any], key: SealingKey) -> str:
+    """Return the secret in Base32 of a row; raises `SecretUnreadable` when it was sealed with another key."""
+    return key.unseal(row.sealed, purpose=_purpose(row.user_id))
 
 
 def secret_to_confirm(connection: Connection, user_id: str, key: SealingKey) -> str | None:

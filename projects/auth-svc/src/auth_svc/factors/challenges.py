@@ -5,11 +5,9 @@ is sealed rather than kept: it carries when it ends, and only we could have made
 written when it is answered, and of two answers one finds the other's row.
 """
 
-from sqlalchemy.dialects import postgresql, sqlite
-
 from auth_svc.opaque import digest
 from auth_svc.tables import used_challenges
-from lib_events.database import Connection
+from lib_events.database import Connection, insert_into
 from lib_events.sealed import SealingKey, SecretUnreadable
 
 LIFETIME_SECONDS = 300
@@ -30,8 +28,7 @@ def use(connection: Connection, challenge: bytes, key: SealingKey, *, purpose: s
     if now >= expires_at:
         return False
     kept = digest(challenge.hex())
-    insert = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
-    first = insert(used_challenges).values(digest=kept, expires_at=expires_at).on_conflict_do_nothing()
+    first = insert_into(connection, used_challenges).values(digest=kept, expires_at=expires_at).on_conflict_do_nothing()
     return bool(connection.execute(first).rowcount)
 
 

@@ -1,6 +1,5 @@
 """What an account has beside its password; adding and taking away is told by event and audit."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, ScalarSelect, Table, bindparam, delete, func, select
@@ -12,9 +11,9 @@ from auth_svc.people import accounts
 from auth_svc.people.accounts import Account, AccountUnknown
 from auth_svc.tables import authenticator_apps, passkeys, recovery_codes
 from lib_auth.events import UserFactorAdded, UserFactorData, UserFactorRemoved, UserFactorStopped
-from lib_auth.principal import with_included
 from lib_events.database import Connection
 from lib_events.event import Event
+from lib_events.prepared import Prepared
 
 APP = "authenticator-app"
 PASSKEY = "passkey"
@@ -47,22 +46,19 @@ def _count(table: Table, *so: ColumnElement[bool]) -> ScalarSelect[int]:
     return select(func.count()).select_from(table).where(table.c.user_id == bindparam("user"), *so).scalar_subquery()
 
 
-COUNTS = select(
-    _count(authenticator_apps, authenticator_apps.c.confirmed_at.is_not(None)).label("apps"),
-    _count(passkeys).label("passkeys"),
-    _count(recovery_codes, recovery_codes.c.used_at.is_(None)).label("codes"),
+COUNTS = Prepared(
+    select(
+        _count(authenticator_apps, authenticator_apps.c.confirmed_at.is_not(None)).label("apps"),
+        _count(passkeys).label("passkeys"),
+        _count(recovery_codes, recovery_codes.c.used_at.is_(None)).label("codes"),
+    )
 )
 
 
 def of_user(connection: Connection, user_id: str) -> Factors:
     """Return what a person has."""
-    row = connection.execute(COUNTS, {"user": user_id}).one()
+    row = connection.row(COUNTS, user=user_id)
     return Factors(app=row.apps > 0, passkeys=row.passkeys, recovery_codes=row.codes)
-
-
-def are_required(account: Account, roles: Iterable[str]) -> bool:
-    """Whether one of the roles whose holders must have a second factor is theirs."""
-    return not with_included(account.effective_roles).isdisjoint(roles)
 
 
 def tell_added(connection: Connection, account: Account, factor: str, actor: Actor) -> None:

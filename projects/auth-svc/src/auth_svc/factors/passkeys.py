@@ -2,13 +2,14 @@
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import webauthn
 from sqlalchemy import Row, delete, insert, select, update
 from webauthn.helpers import (
+    decode_credential_public_key,
     parse_authentication_credential_json,
     parse_client_data_json,
     parse_registration_credential_json,
@@ -49,6 +50,17 @@ class Passkey:
     synced: bool
     created_at: int
     used_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewPasskey:
+    """What is kept of a passkey that is new here."""
+
+    credential_id: bytes
+    public_key: bytes = field(repr=False)  # COSE
+    sign_count: int
+    name: str
+    synced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +160,23 @@ def add(connection: Connection, account: Account, answer: Answer, name: str, act
     known = select(passkeys.c.id).where(passkeys.c.credential_id == verified.credential_id)
     if connection.scalar(known) is not None or len(of_user(connection, account.id)) >= MAX_PASSKEYS:
         raise PasskeyRejected("the passkey is known already, or there are too many")
-    connection.execute(
-        insert(passkeys).values(
-            id=new_id(),
-            user_id=account.id,
-            credential_id=verified.credential_id,
-            public_key=verified.credential_public_key,
-            sign_count=verified.sign_count,
-            name=_name(name),
-            synced=verified.credential_backed_up,
-            created_at=actor.at,
-        )
+    new = NewPasskey(
+        credential_id=verified.credential_id,
+        public_key=verified.credential_public_key,
+        sign_count=verified.sign_count,
+        name=_name(name),
+        synced=verified.credential_backed_up,
     )
-    held.tell_added(connection, account, held.PASSKEY, actor)
+    _keep(connection, account, new, actor)
+
+
+def adopt(connection: Connection, account: Account, new: NewPasskey, actor: Actor) -> None:
+    """Let a passkey count that was made for this host and this person's id before; raises `PasskeyRejected`."""
+    _guarded(decode_credential_public_key, new.public_key)
+    known = select(passkeys.c.id).where(passkeys.c.credential_id == new.credential_id)
+    if connection.scalar(known) is not None or len(of_user(connection, account.id)) >= MAX_PASSKEYS:
+        raise PasskeyRejected("a passkey is known here already, or there are too many")
+    _keep(connection, account, replace(new, name=_name(new.name)), actor)
 
 
 def check(connection: Connection, passkey: Passkey, answer: Answer, actor: Actor, *, alone: bool) -> bool:
@@ -190,6 +206,14 @@ def remove(connection: Connection, account: Account, actor: Actor, *, passkey_id
     own = (passkeys.c.id == passkey_id) & (passkeys.c.user_id == account.id)
     if connection.execute(delete(passkeys).where(own)).rowcount:
         held.tell_removed(connection, account, held.PASSKEY, actor)
+
+
+def _keep(connection: Connection, account: Account, new: NewPasskey, actor: Actor) -> None:
+    values = {name: getattr(new, name) for name in new.__slots__}
+    connection.execute(
+        insert(passkeys).values(values | {"id": new_id(), "user_id": account.id, "created_at": actor.at})
+    )
+    held.tell_added(connection, account, held.PASSKEY, actor)
 
 
 def _advance(connection: Connection, passkey: Passkey, count: int, actor: Actor) -> bool:

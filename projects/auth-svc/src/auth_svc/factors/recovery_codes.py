@@ -2,8 +2,9 @@
 
 import base64
 import secrets
+from collections.abc import Iterable
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 
 from auth_svc import audit
 from auth_svc.audit import Actor
@@ -30,9 +31,16 @@ def make() -> list[str]:
 def replace(connection: Connection, account: Account, codes: list[str], actor: Actor) -> None:
     """Keep the digests of a new set; the old set is worth nothing."""
     connection.execute(delete(recovery_codes).where(recovery_codes.c.user_id == account.id))
-    rows = [{"user_id": account.id, "digest": _digest(code), "created_at": actor.at} for code in codes]
-    connection.execute(insert(recovery_codes), rows)
-    held.tell_added(connection, account, held.RECOVERY_CODES, actor)
+    _keep(connection, account, map(_digest, codes), actor)
+
+
+def adopt(connection: Connection, account: Account, digests: Iterable[bytes], actor: Actor) -> bool:
+    """Let the rest of a set count that was made elsewhere; False when there is a set, used up or not, or no rest."""
+    own = select(recovery_codes.c.digest).where(recovery_codes.c.user_id == account.id).limit(1)
+    if not (kept := set(digests)) or connection.scalar(own) is not None:
+        return False
+    _keep(connection, account, kept, actor)
+    return True
 
 
 def check(connection: Connection, account: Account, code: str, actor: Actor) -> bool:
@@ -48,6 +56,12 @@ def check(connection: Connection, account: Account, code: str, actor: Actor) -> 
     accounts.write_to(connection, account, texts.recovery_code_used(account.username, left), actor.at)
     audit.record(connection, actor, "user.recovery-code-used", about=account.id, left=left)
     return True
+
+
+def _keep(connection: Connection, account: Account, digests: Iterable[bytes], actor: Actor) -> None:
+    rows = [{"user_id": account.id, "digest": each, "created_at": actor.at} for each in digests]
+    connection.execute(insert(recovery_codes), rows)
+    held.tell_added(connection, account, held.RECOVERY_CODES, actor)
 
 
 def _digest(code: str) -> bytes:

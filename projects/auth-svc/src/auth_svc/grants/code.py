@@ -73,7 +73,7 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
             methods=server.methods,
             now=server.now,
         )
-        server.effects.append(StartFamily(family, server.session_id))
+        server.effects.append(StartFamily(family, server.session_id, server.was_allowed_before))
         server.effects.append(
             SaveCode(
                 digest=opaque.digest(code),

@@ -1,8 +1,10 @@
 """ID tokens: who signed in, when, and to which client (OpenID Connect Core section 2)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from authlib.oidc.core.grants.code import OpenIDToken
+from authlib.oidc.core.grants.util import create_half_hash
 
 from auth_svc.clients.client import Client
 from auth_svc.factors.assurance import claims_of
@@ -10,6 +12,7 @@ from auth_svc.people.accounts import Account
 from auth_svc.protocol.decision import Decision
 from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.issuer import ID_TOKEN_SECONDS
+from auth_svc.protocol.request import ProtocolRequest
 from auth_svc.protocol.token_rows import Code
 
 
@@ -21,18 +24,14 @@ class IdTokens(OpenIDToken):  # type: ignore[misc]
         self.server: Decision = grant.server
         return super().process_token(grant, response)
 
-    def resolve_client_private_key(self, client: Client) -> Any:
-        """The active key."""
-        return self.server.issuer.keys.active(client.id_token_algorithm).private
-
-    def get_client_algorithm(self, client: Client) -> str:
-        """What the client registered."""
-        return client.id_token_algorithm
-
-    def get_encode_header(self, client: Client) -> dict[str, str]:
-        """Name the key: clients keep more than one during a rotation."""
-        key = self.server.issuer.keys.active(client.id_token_algorithm)
-        return {"alg": key.algorithm, "typ": "JWT", "kid": key.id}
+    def encode_id_token(self, token: Mapping[str, Any], request: ProtocolRequest) -> str:
+        """Sign it as everything that this service signs, with what the client registered; `at_hash` names its token."""
+        client, code = request.client, request.authorization_code
+        algorithm = client.id_token_algorithm
+        claims = self.get_client_claims(client) | (self.get_authorization_code_claims(code) if code else {})
+        claims["at_hash"] = create_half_hash(token["access_token"], algorithm).decode()
+        claims |= self.generate_user_info(request.user, token["scope"])
+        return self.server.issuer.keys.sign(claims, token_type="JWT", algorithm=algorithm)  # noqa: S106 - a media type
 
     def get_client_claims(self, client: Client) -> dict[str, Any]:
         """What every ID token says."""
@@ -45,8 +44,9 @@ class IdTokens(OpenIDToken):  # type: ignore[misc]
         }
         if server.family is not None:
             claims |= {"auth_time": server.family.authenticated_at // MICROS, **claims_of(server.family.methods)}
-            if server.family.session_id is not None:
-                claims["sid"] = server.family.session_id
+            # What outlives the session says it, too: back-channel logout names it (section 2.1 there).
+            if (session := server.family.started_in or server.family.session_id) is not None:
+                claims["sid"] = session
         return claims
 
     def get_authorization_code_claims(self, authorization_code: Code) -> dict[str, Any]:

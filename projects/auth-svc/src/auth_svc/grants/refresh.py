@@ -6,6 +6,7 @@ from authlib.oauth2.rfc6749 import grants
 
 from auth_svc import opaque
 from auth_svc.clients.client import ANY_CLIENT
+from auth_svc.factors.assurance import TWO_FACTORS, reaches
 from auth_svc.people.accounts import Account, enabled
 from auth_svc.protocol.decision import Decision
 from auth_svc.protocol.effects import KillFamily, UseRefreshToken
@@ -32,13 +33,23 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
             return None
         if row.family.key_thumbprint is not None and not self.server.holds(row.family.key_thumbprint):
             return None  # RFC 9449 section 5: a public client's refresh tokens are for the holder of its key
-        if enabled(self.server.rows.account) is None:
+        if not self._may_go_on(row):
             return None  # `authenticate_user` would make it an `invalid_request`
         self.server.family = row.family
         self._salt = row.salt or secrets.token_bytes(opaque.SECRET_BYTES)
         self.server.refresh_token = opaque.derive(refresh_token, self._salt)
         self.server.is_repeat = row.used_at is not None
         return row
+
+    def _may_go_on(self, row: RefreshToken) -> bool:
+        """Whether the person may still sign in, and would need no more for it than they proved then.
+
+        A role may have come later than the sign-in: its tokens would say it without the second factor that it takes.
+        """
+        account = enabled(self.server.rows.account)
+        if account is None:
+            return False
+        return not self.server.issuer.needs_two_factors(account) or reaches(row.family.methods, TWO_FACTORS)
 
     def authenticate_user(self, refresh_token: RefreshToken) -> Account | None:  # noqa: ARG002
         """The person."""

@@ -7,8 +7,10 @@ from authlib.oauth2.rfc6749 import InvalidRequestError, InvalidScopeError, Unaut
 from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin
 
 from auth_svc.clients.client import CONFIDENTIAL, EXCHANGE, Client
+from auth_svc.grants import delegating
 from auth_svc.people.accounts import enabled
 from auth_svc.protocol.decision import Decision
+from auth_svc.protocol.token_rows import DELEGATION
 from lib_auth.principal import Principal
 
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name
@@ -17,7 +19,10 @@ LONGEST_CHAIN = 4  # of actors; each is a service that called the next
 
 
 class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
-    """Delegation only: the new token always names who acts; nobody becomes somebody else."""
+    """Delegation only: the new token always names who acts; nobody becomes somebody else.
+
+    A client that acts for longer than the person's token lives exchanges it for a delegation, and that for tokens.
+    """
 
     TOKEN_ENDPOINT_AUTH_METHODS = CONFIDENTIAL
     GRANT_TYPE = EXCHANGE
@@ -30,6 +35,29 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
         if not client.check_grant_type(EXCHANGE):
             raise UnauthorizedClientError("The client may not exchange tokens.")
         self._check_types()
+        self._answer: dict[str, Any] | None = None
+        if self.request.form.get("subject_token_type") == DELEGATION:
+            self.request.client, self._scope = delegating.use(self.server, client, self.request)
+            self.server.actor = acting((client.id,))
+            return
+        subject = self._subject(client)
+        if self.request.form.get("requested_token_type") == DELEGATION:
+            self._answer = delegating.begin(self.server, client, subject, self.request)
+            return
+        self.server.family = self.server.rows.subject_family
+        self.server.actor = acting((client.id, *subject.actors))
+        self._scope = self._narrowed(client, subject)
+
+    def create_token_response(self) -> tuple[int, dict[str, Any], Any]:
+        """Section 2.2.1: the token, and what kind it is."""
+        if self._answer is not None:
+            return 200, self._answer, self.TOKEN_RESPONSE_HEADER
+        user = self.server.rows.account
+        token = self.generate_token(user=user, scope=self._scope, include_refresh_token=False)
+        return 200, token | {"issued_token_type": ACCESS_TOKEN}, self.TOKEN_RESPONSE_HEADER
+
+    def _subject(self, client: Client) -> Principal:
+        """Whose token it is; raises for one that this client may not exchange."""
         subject = self.server.rows.subject
         if subject is None or enabled(self.server.rows.account) is None or self.server.rows.subject_family is None:
             # Section 2.2.2: a subject token that is not valid is an invalid request.
@@ -38,21 +66,15 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
             raise UnauthorizedClientError("The client may exchange only what was meant for it, or issued to it.")
         if len(subject.actors) >= LONGEST_CHAIN:
             raise InvalidRequestError(f"At most {LONGEST_CHAIN} services may act one for the other.")
-        self.server.family = self.server.rows.subject_family
-        self.server.actor = acting((client.id, *subject.actors))
-        self._scope = self._narrowed(client, subject)
-
-    def create_token_response(self) -> tuple[int, dict[str, Any], Any]:
-        """Section 2.2.1: the token, and what kind it is."""
-        user = self.server.rows.account
-        token = self.generate_token(user=user, scope=self._scope, include_refresh_token=False)
-        return 200, token | {"issued_token_type": ACCESS_TOKEN}, self.TOKEN_RESPONSE_HEADER
+        return subject
 
     def _check_types(self) -> None:
         form = self.request.form
-        if form.get("subject_token_type") not in (ACCESS_TOKEN, JWT):
+        if form.get("subject_token_type") not in (ACCESS_TOKEN, JWT, DELEGATION):
             raise InvalidRequestError(f"The 'subject_token_type' must be {ACCESS_TOKEN}.")
-        if form.get("requested_token_type", ACCESS_TOKEN) not in (ACCESS_TOKEN, JWT):
+        of_person = form.get("subject_token_type") != DELEGATION
+        wanted = (ACCESS_TOKEN, JWT, DELEGATION) if of_person else (ACCESS_TOKEN, JWT)
+        if form.get("requested_token_type", ACCESS_TOKEN) not in wanted:
             raise InvalidRequestError(f"The 'requested_token_type' must be {ACCESS_TOKEN}.")
         if "actor_token" in form or "actor_token_type" in form:
             raise InvalidRequestError("The client itself is the actor: 'actor_token' must be left out.")

@@ -11,6 +11,7 @@ from auth_svc.opaque import new_id
 from auth_svc.tables import mails
 from lib_events.database import Connection
 
+MAIL_TOPIC = "mail"  # something is to be sent
 MICROS = 1_000_000
 DAY_SECONDS = 24 * 3600
 # A mail about something that happened is still worth reading after three days, not after four.
@@ -38,6 +39,7 @@ def put(
     connection: Connection, letter: Letter, *, to: str, user_id: str | None, now: int, expires_at: int | None = None
 ) -> None:
     """Let a letter leave once this transaction is on disk; after `expires_at` nobody wants it."""
+    connection.notify(MAIL_TOPIC)
     connection.execute(
         insert(mails).values(
             id=new_id(),

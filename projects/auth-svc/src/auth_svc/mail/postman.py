@@ -12,7 +12,7 @@ from lib_events.lifecycle import Loop
 
 logger = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 5.0  # a wake-up may be another process's
+PAUSE_SECONDS = 5.0  # until a mail that nobody took is tried again
 
 
 class Postman(Loop):
@@ -28,10 +28,14 @@ class Postman(Loop):
 
     async def run(self) -> None:
         """Send what is due, then pause until somebody has written a mail."""
-        while True:
-            while await self.database.read(outbox.is_due, self._clock.micros()) and await self._send_one():
-                pass
-            await self.pause(PAUSE_SECONDS)
+        unsubscribe = self.database.on_notify(outbox.MAIL_TOPIC, self.wake)
+        try:
+            while True:
+                while await self.database.read(outbox.is_due, self._clock.micros()) and await self._send_one():
+                    pass
+                await self.pause(PAUSE_SECONDS)
+        finally:
+            unsubscribe()
 
     async def _send_one(self) -> bool:
         """Returns whether it is worth trying the next."""

@@ -91,6 +91,15 @@ If it was you, there is nothing to do. If it was not, sign that device out and c
     return _letter("new-device", "A new device signed in", name, text)
 
 
+def upstream_connected(name: str, upstream: str) -> Letter:
+    """Tell a person that an account elsewhere opens theirs from now on."""
+    text = f"""Your account can now be signed in to with {upstream}.
+
+If it was not you, disconnect it at once: {ISSUER}/account/security
+then change your password and tell an administrator."""
+    return _letter("upstream-connected", f"{upstream} was connected with your account", name, text)
+
+
 def invitation(secret: str, days: int) -> Letter:
     """Invite somebody who has no account yet."""
     text = f"""You are invited to {BRAND}. Make yourself an account here:

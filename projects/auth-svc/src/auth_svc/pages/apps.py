@@ -1,28 +1,39 @@
 """The section of the account on which people see what acts for them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import htpy as h
 
 from auth_svc.pages.account_frame import account_section
+from auth_svc.pages.delegations import delegation_rows
 from auth_svc.pages.layout import button, form, hidden, icon, moment
 from auth_svc.people.connected_apps import ConnectedApp
+from auth_svc.people.delegations import Delegation
 from auth_svc.rights.resources import DESCRIPTIONS
 from lib_events.clock import to_datetime
 
 
-def apps_page(*, csrf: str, apps: Sequence[ConnectedApp]) -> h.Element:
-    """Which programs may act for one, and what each may do."""
+def apps_page(
+    *,
+    csrf: str,
+    apps: Sequence[ConnectedApp],
+    delegations: Sequence[Delegation] = (),
+    descriptions: Mapping[str, str] = DESCRIPTIONS,
+) -> h.Element:
+    """Which programs may act for one, what each may do, and what does so while one is away."""
     return account_section(
         "Connected apps",
         "/account/apps",
         h.p(".lead")["These programs may act for you. Withdraw what you no longer use: it is signed out at once."],
-        h.ul(".rows")[(_row(csrf, app) for app in apps)] if apps else h.p(".empty")["Nothing acts for you."],
+        h.ul(".rows")[(_row(csrf, app, descriptions) for app in apps)]
+        if apps
+        else h.p(".empty")["Nothing acts for you."],
+        delegation_rows(csrf, delegations, descriptions),
     )
 
 
-def _row(csrf: str, app: ConnectedApp) -> h.Element:
-    words = [text for scope, text in DESCRIPTIONS.items() if scope in app.scopes]
+def _row(csrf: str, app: ConnectedApp, descriptions: Mapping[str, str]) -> h.Element:
+    words = [text for scope, text in descriptions.items() if scope in app.scopes]
     return h.li[
         h.span(".row-icon")[icon("key")],
         h.div(".row-text")[

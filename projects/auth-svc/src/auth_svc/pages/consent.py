@@ -22,7 +22,7 @@ def consent_page(
     return page(
         "Allow access?",
         h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
-        origin and h.p(".notice", role="note")[icon("alert"), h.span["Run by ", h.strong[origin], ", not by us."]],
+        origin and _note("Run by ", h.strong[origin], ", not by us."),
         scope_list(scopes, descriptions),
         form(
             "/consent",
@@ -73,11 +73,18 @@ def device_confirmation_page(
     username: str,
     scopes: Iterable[str],
     descriptions: Mapping[str, str] = DESCRIPTIONS,
+    origin: str | None = None,
+    is_registered: bool = False,
 ) -> h.Element:
-    """Ask whether this is the device that the person holds (RFC 8628 section 5.4)."""
+    """Ask whether this is the device that the person holds (RFC 8628 section 5.4).
+
+    `origin` is the host that vouches for a client; for one that registered itself nobody does, and names are free.
+    """
     return page(
         "Is this your device?",
         h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
+        origin and _note("Run by ", h.strong[origin], ", not by us."),
+        is_registered and _note("It has registered itself: nobody here has checked who it is, or its name."),
         h.p(".device-code", aria_label=f"Code {user_code}")[icon("device"), user_code],
         h.p["Go on only if your device shows exactly this code now."],
         scope_list(scopes, descriptions),
@@ -91,6 +98,10 @@ def device_confirmation_page(
             ],
         ),
     )
+
+
+def _note(*words: h.Node) -> h.Element:
+    return h.p(".notice", role="note")[icon("alert"), h.span[words]]
 
 
 def scope_list(scopes: Iterable[str], descriptions: Mapping[str, str] = DESCRIPTIONS) -> h.Element:

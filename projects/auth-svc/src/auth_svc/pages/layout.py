@@ -1,9 +1,11 @@
 """The frame of every page, and the pieces they share."""
 
 from datetime import datetime
+from functools import cache
 from typing import Final
 
 import htpy as h
+from markupsafe import Markup
 
 BRAND = "event-based-svcs"
 STYLE_SHEET = "/static/auth.css"
@@ -17,8 +19,18 @@ PATHS: Final[dict[str, str]] = {
 }
 
 
-def icon(name: str) -> h.Element:
+def drawn_once(*content: h.Node) -> Markup:
+    """What never changes, as the text it becomes."""
+    return Markup(h.fragment[content])  # noqa: S704 - htpy has escaped it
+
+
+@cache
+def icon(name: str) -> Markup:
     """A drawing beside a text; screen readers hear the text only."""
+    return drawn_once(_drawing(name))
+
+
+def _drawing(name: str) -> h.Element:
     return h.svg(".icon", viewBox="0 0 24 24", aria_hidden="true")[h.path(d=PATHS[name])]
 
 
@@ -33,19 +45,22 @@ def logo() -> h.Element:
     ]
 
 
+HEAD = drawn_once(
+    h.meta(charset="utf-8"),
+    h.meta(name="viewport", content="width=device-width, initial-scale=1"),
+    h.meta(name="color-scheme", content="light dark"),
+    h.link(rel="stylesheet", href=STYLE_SHEET),
+    h.link(rel="icon", href="/static/icon.svg", type="image/svg+xml"),
+)
+HEADER = drawn_once(h.header(".brand")[logo(), h.span[BRAND]])
+
+
 def page(title: str, *content: h.Node, wide: bool = False) -> h.Element:
     """A whole page with one card."""
     return h.html(lang="en")[
-        h.head[
-            h.meta(charset="utf-8"),
-            h.meta(name="viewport", content="width=device-width, initial-scale=1"),
-            h.meta(name="color-scheme", content="light dark"),
-            h.title[f"{title} · {BRAND}"],
-            h.link(rel="stylesheet", href=STYLE_SHEET),
-            h.link(rel="icon", href="/static/icon.svg", type="image/svg+xml"),
-        ],
+        h.head[HEAD, h.title[f"{title} · {BRAND}"]],
         h.body[
-            h.header(".brand")[logo(), h.span[BRAND]],
+            HEADER,
             h.main(class_="card wide" if wide else "card")[h.h1[title], content],
         ],
     ]

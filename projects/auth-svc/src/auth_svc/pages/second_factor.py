@@ -32,7 +32,7 @@ def second_factor_page(
 
 def _why(client: str | None, strengthens: bool) -> h.Node:  # noqa: FBT001
     if not strengthens:
-        return "Your account is protected by more than a password."
+        return "This account is protected by more than a password."
     return [h.strong[client or "The application"], " asks you to prove a little more."]
 
 

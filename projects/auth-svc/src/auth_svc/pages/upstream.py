@@ -6,9 +6,11 @@ from urllib.parse import quote
 import htpy as h
 
 from auth_svc.pages.layout import button, form, hidden, page
+from auth_svc.upstreams.arrivals import WaitingArrival
 from auth_svc.upstreams.providers import Upstream
 
 PATH = "/account/security"
+CONNECT = "/login/connect"
 
 
 def upstream_links(upstreams: Sequence[Upstream], way_on: str) -> h.Node:
@@ -39,6 +41,55 @@ def go_on_page(*, name: str, location: str) -> h.Element:
         h.p["Sign in there with the account that is to be yours here, too."],
         h.a(".button.primary", href=location)[f"Go on to {name}"],
         h.p(".aside")[h.a(href=PATH)["Not now"]],
+    )
+
+
+def proof_lead(waiting: WaitingArrival) -> h.Element:
+    """Why somebody who has signed in elsewhere is asked to sign in here."""
+    name = waiting.upstream.name
+    return h.p(".lead")[
+        "An account here has the address ",
+        h.strong[waiting.email],
+        f", and so have you at {name}. Prove once that it is yours, and {name} signs you in from then on.",
+    ]
+
+
+def another_form(csrf: str, waiting: WaitingArrival) -> h.Node:
+    """The way on for somebody whose account it is not."""
+    if not waiting.upstream.makes_accounts:
+        return None
+    return form(
+        f"{CONNECT}/new", csrf, h.p(".aside")["Is it not yours?"], button("Make a new account", kind="secondary")
+    )
+
+
+def connect_page(*, csrf: str, waiting: WaitingArrival, username: str) -> h.Element:
+    """Ask for the press that connects."""
+    name = waiting.upstream.name
+    return page(
+        f"Connect {name}?",
+        h.p(".lead")[
+            f"Whoever signs in at {name} as ",
+            h.strong[waiting.email],
+            " is then signed in here as ",
+            h.strong[username],
+            ".",
+        ],
+        form(CONNECT, csrf, button(f"Connect {name}", autofocus="")),
+        h.p(".aside")[h.a(href=waiting.way_on)["Not now"]],
+    )
+
+
+def other_account_page(*, csrf: str, waiting: WaitingArrival, username: str) -> h.Element:
+    """Say that somebody is signed in to another account than the one with the address."""
+    return page(
+        "Another account has that address",
+        h.p(".lead")[
+            "You are signed in as ", h.strong[username], ", whose address is not ", h.strong[waiting.email], "."
+        ],
+        h.a(".button.primary", href=f"/login?next={quote(CONNECT, safe='')}")["Sign in to the other account"],
+        another_form(csrf, waiting),
+        h.p(".aside")[h.a(href=waiting.way_on)["Go on without connecting"]],
     )
 
 

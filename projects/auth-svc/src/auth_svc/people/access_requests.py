@@ -75,7 +75,7 @@ def ask(connection: Connection, user_id: str, role: str, reason: str, actor: Act
     account = accounts.lock(connection, user_id)
     if account is None or not account.enabled:
         raise AccessRequestRejected(403, "only a person can ask for a role")
-    if role == ADMIN or not ROLE.fullmatch(role):
+    if not ROLE.fullmatch(role) or _administers(connection, role):
         raise AccessRequestRejected(422, f"role must be one that can be asked for, got {role!r}; admin never is")
     if role in _held(connection, account):
         raise AccessRequestRejected(409, f"you hold the role {role} already; sign in again to use it")
@@ -117,6 +117,11 @@ def decide(connection: Connection, decision: Decision, actor: Actor) -> None:
         _refuse(connection, _request(row), decision, actor, why)
 
 
+def _administers(connection: Connection, role: str) -> bool:
+    """Whether whoever holds the role administers this service: it is `admin`, or includes it."""
+    return ADMIN in Roles(roles.load(connection)).held([role])
+
+
 def _held(connection: Connection, account: Account) -> frozenset[str]:
     return Roles(roles.load(connection)).held(account.effective_roles)
 
@@ -149,7 +154,7 @@ def _objection(connection: Connection, decision: Decision) -> str | None:
         return "the decider does not hold the role admin"
     if decision.by == decision.user:
         return "nobody decides about themselves"
-    if decision.role == ADMIN:
+    if _administers(connection, decision.role):  # it may have come to include it since
         return "the role admin is never granted on request"
     return None
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from auth_svc.protocol.families import revoke_all_of_user
 from auth_svc.rights import roles
 from auth_svc.rights.refused_tokens import refuse_tokens
 from auth_svc.rights.roles import ROLE, Roles
-from auth_svc.tables import group_members, groups, users
+from auth_svc.tables import clients, group_members, groups, users
 from lib_auth.events import (
     UserChangedData,
     UserDisabled,
@@ -35,17 +35,19 @@ from lib_auth.events import (
 from lib_auth.principal import MEMBER
 from lib_events.database import Connection
 from lib_events.event import Event
+from lib_events.prepared import Prepared
 
 USERNAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
-NAME = re.compile(r"[^\x00-\x1f\x7f<>]{1,80}")
-# Made once: building a statement costs more than asking for one row.
-BY_ID = select(users).where((users.c.id == bindparam("id")) & users.c.deleted_at.is_(None))
-BY_USERNAME = select(users).where(users.c.username_key == bindparam("key"))
-GROUPS_OF = (
-    select(group_members.c.user_id, groups.c.name, groups.c.roles)
-    .join(groups)
-    .where(group_members.c.user_id.in_(bindparam("ids", expanding=True)))
-)
+# No control characters, of which some turn the letters around (UAX 9): a name must be read as it is written.
+NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f<>\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,80}")
+SELECT_BY_ID = select(users).where((users.c.id == bindparam("id")) & users.c.deleted_at.is_(None))
+BY_ID = Prepared(SELECT_BY_ID)
+# FOR NO KEY UPDATE: rows that only refer to the account may be inserted meanwhile, by whoever holds a lock we wait for.
+LOCKED_BY_ID = Prepared(SELECT_BY_ID.with_for_update(key_share=True))
+BY_USERNAME = Prepared(select(users).where(users.c.username_key == bindparam("key")))
+SELECT_GROUPS = select(group_members.c.user_id, groups.c.name, groups.c.roles).join(groups)
+GROUPS_OF_ONE = Prepared(SELECT_GROUPS.where(group_members.c.user_id == bindparam("id")))
+GROUPS_OF = SELECT_GROUPS.where(group_members.c.user_id.in_(bindparam("ids", expanding=True)))
 TAKEN = "That user name is taken; choose another."
 
 
@@ -129,17 +131,17 @@ def username_key(username: str) -> str:
 
 def find(connection: Connection, user_id: str) -> Account | None:
     """Return the account with that id."""
-    return _one(connection, BY_ID, {"id": user_id})
+    return _one(connection, connection.row(BY_ID, id=user_id))
 
 
 def lock(connection: Connection, user_id: str) -> Account | None:
     """Return the account as it stays until this transaction ends."""
-    return _one(connection, BY_ID.with_for_update(), {"id": user_id})
+    return _one(connection, connection.row(LOCKED_BY_ID, id=user_id))
 
 
 def find_by_username(connection: Connection, username: str) -> Account | None:
     """Return the account of that user name, however it is written."""
-    return _one(connection, BY_USERNAME, {"key": username_key(username)})
+    return _one(connection, connection.row(BY_USERNAME, key=username_key(username)))
 
 
 def find_by_email(connection: Connection, email: str) -> Account | None:
@@ -148,11 +150,9 @@ def find_by_email(connection: Connection, email: str) -> Account | None:
     return None if owner is None else find(connection, owner.id)
 
 
-def read_accounts(
-    connection: Connection, query: Select[Any], parameters: Mapping[str, Any] | None = None
-) -> Sequence[Account]:
+def read_accounts(connection: Connection, query: Select[Any]) -> Sequence[Account]:
     """Return the accounts that a query of `users` finds, with their groups."""
-    rows = connection.execute(query, parameters).all()
+    rows = connection.execute(query).all()
     belongs: dict[str, list[Row[Any]]] = {}
     for row in connection.execute(GROUPS_OF, {"ids": [row.id for row in rows]}) if rows else ():
         belongs.setdefault(row.user_id, []).append(row)
@@ -166,6 +166,10 @@ def register(connection: Connection, new: NewAccount, actor: Actor, user_id: str
     check(username, email, name, new.roles)
     if find_by_username(connection, username) is not None:
         raise AccountRejected("username", TAKEN)
+    if user_id is not None and connection.scalar(select(clients.c.id).where(clients.c.id == user_id)) is not None:
+        raise AccountRejected(
+            "id", f"{user_id!r} is the id of a client (RFC 9068 section 5); leave it out for a new one."
+        )
     verified = new.email_verified and email is not None and addresses.owner_of(connection, email) is None
     held = new.roles | {MEMBER}
     account = Account(user_id or new_id(), username, email, new.password_hash, held, actor.at, None, 0, name, verified)
@@ -260,14 +264,14 @@ def set_roles(connection: Connection, user_id: str, wanted: frozenset[str], acto
         refuse_tokens(connection, [user_id], actor.at)
     connection.execute(update(users).where(users.c.id == user_id).values(roles=listed.to_text(sorted(wanted))))
     changed = existing(connection, user_id)
-    tell_roles(connection, changed, actor)
+    tell_roles(connection, changed, known, actor)
     record(connection, actor, "user.roles-changed", about=user_id, roles=sorted(wanted))
     return changed
 
 
-def tell_roles(connection: Connection, account: Account, actor: Actor) -> None:
-    """Publish what a person may do now, by themselves and through their groups: other services keep it."""
-    held = sorted(account.effective_roles)
+def tell_roles(connection: Connection, account: Account, known: Roles, actor: Actor) -> None:
+    """Publish what a person may do now, by themselves, their groups and what their roles include: others keep it."""
+    held = sorted(known.held(account.effective_roles))
     payload = UserRolesChangedData(user=account.id, username=account.username, by=actor.who, roles=held)
     connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=account.id))
 
@@ -318,12 +322,11 @@ def check_roles(roles: frozenset[str]) -> None:
             raise AccountRejected("roles", f"A role has lower-case letters, digits, - and _, got {role!r}.")
 
 
-def _one(connection: Connection, query: Select[Any], parameters: Mapping[str, Any]) -> Account | None:
-    found = read_accounts(connection, query, parameters)
-    return found[0] if found else None
+def _one(connection: Connection, row: Any) -> Account | None:
+    return None if row is None else _account(row, connection.rows(GROUPS_OF_ONE, id=row.id))
 
 
-def _account(row: Row[Any], belongs: Sequence[Row[Any]]) -> Account:
+def _account(row: Any, belongs: Sequence[Any]) -> Account:
     return Account(
         id=row.id,
         username=row.username,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import bindparam, delete, insert, select
 
@@ -12,10 +13,11 @@ from auth_svc.tables import consents
 from lib_auth.events import GrantData, GrantGiven
 from lib_events.database import Connection
 from lib_events.event import Event
+from lib_events.prepared import Prepared
 
-# Made once: building a statement costs more than asking for one row.
-OF_BOTH = select(consents).where(
-    (consents.c.user_id == bindparam("user")) & (consents.c.client_id == bindparam("client"))
+AWAY: Final = "offline_access"  # OpenID Connect Core section 11: also while the person is not there
+OF_BOTH = Prepared(
+    select(consents).where((consents.c.user_id == bindparam("user")) & (consents.c.client_id == bindparam("client")))
 )
 
 
@@ -30,10 +32,21 @@ class Consent:
         """Whether all of this was allowed before."""
         return scopes <= self.scopes and set(resources) <= self.resources
 
+    def covers_away(self, scopes: frozenset[str], resources: tuple[str, ...]) -> bool:
+        """Whether it was allowed for while the person is away, too."""
+        return self.covers(scopes | {AWAY}, resources)
+
 
 def find(connection: Connection, user_id: str, client_id: str) -> Consent | None:
     """Return what the person allowed the client."""
-    row = connection.execute(OF_BOTH, {"user": user_id, "client": client_id}).one_or_none()
+    row = connection.row(OF_BOTH, user=user_id, client=client_id)
+    return Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))) if row else None
+
+
+def keep(connection: Connection, user_id: str, client_id: str) -> Consent | None:
+    """The same, and it is not withdrawn while this transaction lasts: who withdraws it then sees what came of it."""
+    mine = (consents.c.user_id == user_id) & (consents.c.client_id == client_id)
+    row = connection.execute(select(consents).where(mine).with_for_update(read=True)).one_or_none()
     return Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))) if row else None
 
 

@@ -1,6 +1,6 @@
 """Where a person is signed in, in words they recognise; and the mail about a device they never used before."""
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from auth_svc.audit import Actor
 from auth_svc.mail import texts
@@ -9,8 +9,14 @@ from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import LONGEST_USER_AGENT
 from auth_svc.tables import sessions
 from lib_events.database import Connection
+from lib_events.prepared import Prepared
 
 MICROS = 1_000_000
+SAME_BROWSER = Prepared(
+    select(sessions.c.id)
+    .where(sessions.c.user_id == bindparam("user"), sessions.c.user_agent == bindparam("agent"))
+    .limit(1)
+)
 SEEN_EVERY_SECONDS = 300
 FRESH_ACCOUNT_SECONDS = 3600
 # In this order: they name one another.
@@ -36,11 +42,9 @@ def describe(user_agent: str | None) -> str:
 
 def tell_if_new(connection: Connection, account: Account, user_agent: str, actor: Actor) -> None:
     """Write to a person who signs in from a device unlike those of late; with a fresh account the first is no news."""
-    mine = sessions.c.user_id == account.id
-    same = select(sessions.c.id).where(mine, sessions.c.user_agent == user_agent[:LONGEST_USER_AGENT]).limit(1)
-    if connection.scalar(same) is not None:  # nearly always: looking at all of them is for the rest
-        return
-    query = select(sessions.c.user_agent).where(mine).distinct()
+    if connection.row(SAME_BROWSER, user=account.id, agent=user_agent[:LONGEST_USER_AGENT]) is not None:
+        return  # nearly always: looking at all of them is for the rest
+    query = select(sessions.c.user_agent).where(sessions.c.user_id == account.id).distinct()
     known = {describe(seen) for seen in connection.scalars(query)}
     device = describe(user_agent)
     is_first = not known and actor.at - account.created_at < FRESH_ACCOUNT_SECONDS * MICROS

@@ -3,15 +3,16 @@
 import json
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import Row, delete, or_, select, update
 
 from auth_svc import audit
 from auth_svc.audit import Actor
-from auth_svc.people import accounts, connected_apps
+from auth_svc.people import accounts, connected_apps, delegations
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import end_all_of_user
 from auth_svc.protocol.families import revoke_access_tokens, revoke_all_of_user
-from auth_svc.rights.roles import holds
+from auth_svc.rights import roles
+from auth_svc.rights.roles import Roles, holds
 from auth_svc.tables import access_requests, families, invitations, metadata, sessions, users
 from auth_svc.tables import audit as audit_table
 from lib_auth.events import UserDeleted, UserDeletedData
@@ -51,11 +52,27 @@ def export(connection: Connection, account: Account, now: int) -> dict[str, Any]
             {"client": app.client_id, "name": app.name, "scopes": sorted(app.scopes), "since": _time(app.since)}
             for app in connected_apps.apps_of(connection, account.id, now)
         ],
+        "delegations": [
+            {
+                "client": each.family.client_id,
+                "purpose": each.purpose,
+                "scopes": sorted(each.family.scopes),
+                "resources": list(each.family.resources),
+                "expires_at": _time(each.expires_at),
+            }
+            for each in delegations.alive_of_user(connection, account.id, now)
+        ],
         "audit": [
-            {"at": _time(row.at), "what": row.what, "address": row.address, "detail": json.loads(row.detail)}
+            {"at": _time(row.at), "what": row.what, "address": _address(row, account), "detail": json.loads(row.detail)}
             for row in connection.execute(lines)
         ],
     }
+
+
+def _address(row: Row[Any], account: Account) -> str | None:
+    """Where a line came from, but for where somebody else was who did something about them: that is not theirs."""
+    address: str | None = row.address
+    return address if row.who in (None, account.id) else None
 
 
 def record_export(connection: Connection, actor: Actor) -> None:
@@ -95,7 +112,8 @@ def _profile(account: Account) -> dict[str, Any]:
 
 def _lock_administrators(connection: Connection) -> list[str]:
     """The administrators who can sign in; of two who leave at the same time, the second sees the first gone."""
-    able = users.c.disabled_at.is_(None) & users.c.deleted_at.is_(None) & holds(ADMIN)
+    administering = sorted(Roles(roles.load(connection)).including(ADMIN))  # a role of one's own may include it
+    able = users.c.disabled_at.is_(None) & users.c.deleted_at.is_(None) & or_(*map(holds, administering))
     query = select(users.c.id).where(able).order_by(users.c.id).with_for_update()
     return list(connection.execute(query).scalars())
 

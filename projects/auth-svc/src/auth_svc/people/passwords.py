@@ -1,6 +1,7 @@
 """Passwords: Argon2id at the OWASP parameters, in a bounded pool that refuses rather than queues without end.
 
-A hash holds 19 MiB and a core for about 22 ms, so an unbounded queue would be a way to stop the service.
+A hash holds 19 MiB and a core for about 22 ms, so an unbounded queue would be a way to stop the service. Hashes of
+people who come from elsewhere are checked in the same pool, and renewed as soon as a password fits.
 """
 
 import asyncio
@@ -10,8 +11,9 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from argon2 import PasswordHasher, Type
-from argon2.exceptions import InvalidHashError, VerificationError
 
+from auth_svc.people import password_hashes
+from auth_svc.people.password_hashes import ARGON2ID, HashRejected
 from auth_svc.people.password_policy import LONGEST, SHORTEST, PasswordPolicy, PasswordRejected
 
 __all__ = ["LONGEST", "SHORTEST", "PasswordRejected", "Passwords", "PasswordsBusy"]
@@ -52,7 +54,7 @@ class Passwords:
 
     async def verify(self, password: str, kept: str | None) -> bool:
         """Whether `password` is the one behind `kept`; without one, work as long as if there were."""
-        return await self._run(self._verify, _normalised(password), kept)
+        return await self._run(self._verify, password, kept)
 
     async def hash(self, password: str, *, context: Collection[str] = ()) -> str:
         """Return the hash to keep; `context` are the person's names; raises `PasswordRejected` by the policy."""
@@ -67,8 +69,8 @@ class Passwords:
         return self._checked_hash(_normalised(password), context)
 
     def needs_rehash(self, kept: str) -> bool:
-        """Whether `kept` was made with weaker parameters than today's."""
-        return self._hasher.check_needs_rehash(kept)
+        """Whether `kept` was made elsewhere, or with weaker parameters than today's."""
+        return not is_todays(kept)
 
     def close(self) -> None:
         """End the threads."""
@@ -88,10 +90,27 @@ class Passwords:
         return self._hasher.hash(password)
 
     def _verify(self, password: str, kept: str | None) -> bool:
+        """Elsewhere nothing is normalised, so what was typed counts, too; all are compared, whichever fits."""
+        candidates = dict.fromkeys((_normalised(password), password))
+        fitting = [self._matches(candidate, kept or DUMMY_HASH) for candidate in candidates]
+        return any(fitting) and kept is not None
+
+    @staticmethod
+    def _matches(password: str, kept: str) -> bool:
         try:
-            return self._hasher.verify(kept or DUMMY_HASH, password[: LONGEST + 1]) and kept is not None
-        except (VerificationError, InvalidHashError):
+            return password_hashes.read(kept).matches(password)
+        except HashRejected:
             return False
+
+
+def is_todays(kept: str) -> bool:
+    """Whether a hash is as one that is made here today."""
+    return kept.startswith(todays_parameters())
+
+
+def todays_parameters() -> str:
+    """What every hash that is made here today begins with."""
+    return f"{ARGON2ID}v=19$m={MEMORY_KIB},t={TIME_COST},p={PARALLELISM}$"
 
 
 def _normalised(password: str) -> str:

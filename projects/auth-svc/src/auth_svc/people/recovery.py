@@ -10,7 +10,6 @@ from sqlalchemy import delete, insert, select
 from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.mail import outbox, texts
-from auth_svc.mail.postman import Postman
 from auth_svc.opaque import new_id
 from auth_svc.people import accounts, mail_links
 from auth_svc.people.accounts import Account
@@ -67,17 +66,16 @@ def may_recover(account: Account, key: str) -> bool:
 class RecoveryDesk(Loop):
     """Answers the requests that wait."""
 
-    def __init__(self, database: Database, postman: Postman, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         super().__init__(name="recovery desk")
         self._database = database
-        self._postman = postman
         self._clock = clock
 
     async def run(self) -> None:
         """Answer all there are, then look again a little later."""
         while True:
             while await self._database.read(_is_asked) and await self._database.transact(answer, self._clock.micros()):
-                self._postman.wake()
+                pass
             await self.pause(PAUSE_SECONDS)
 
 

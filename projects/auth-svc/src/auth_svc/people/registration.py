@@ -31,4 +31,7 @@ def _invited(new: NewAccount, invitation: Invitation) -> NewAccount:
     """With the roles of the invitation; who followed a link out of a mail has proven its address."""
     wanted, invited = new.email or "", invitation.email or ""
     proven = bool(invited) and addresses.email_key(wanted) == addresses.email_key(invited)
-    return replace(new, roles=new.roles | invitation.roles, email_verified=proven)
+    if proven:
+        # As it was invited: what folds to the same (ß to ss) may still be a mailbox of somebody else.
+        new = replace(new, email=invitation.email, email_verified=True)
+    return replace(new, roles=new.roles | invitation.roles)

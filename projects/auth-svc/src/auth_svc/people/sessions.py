@@ -16,13 +16,26 @@ from auth_svc.tables import sessions
 from lib_auth.events import SessionEnded, SessionEndedData, SessionStarted, SessionStartedData
 from lib_events.database import Connection
 from lib_events.event import Event
+from lib_events.prepared import Prepared
 
 LIFETIME_SECONDS = 12 * 3600
 LONGEST_USER_AGENT = 300
 MICROS = 1_000_000
-# Made once: building a statement costs more than asking for one row.
-BY_ID = select(sessions).where(sessions.c.id == bindparam("id"))
-BY_COOKIE = select(sessions).where(sessions.c.digest == bindparam("digest"))
+BY_ID = Prepared(select(sessions).where(sessions.c.id == bindparam("id")))
+BY_COOKIE = Prepared(select(sessions).where(sessions.c.digest == bindparam("digest")))
+# Writing a value it already has takes the row's lock on both databases.
+TOUCH = Prepared(
+    update(sessions)
+    .where((sessions.c.id == bindparam("session")) & sessions.c.ended_at.is_(None))
+    .values(ended_at=None)
+)
+START = Prepared(
+    insert(sessions).inline(),
+    columns=(
+        *("id", "digest", "user_id", "authenticated_at", "expires_at", "address", "user_agent", "last_seen_at"),
+        "methods",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +72,17 @@ def start(
     session = Session(
         new_id(), user_id, now, expires_at, None, actor.address, user_agent[:LONGEST_USER_AGENT], methods=methods
     )
-    connection.execute(
-        insert(sessions).values(
-            id=session.id,
-            digest=digest(cookie),
-            user_id=user_id,
-            authenticated_at=now,
-            expires_at=session.expires_at,
-            address=actor.address,
-            user_agent=session.user_agent,
-            last_seen_at=now,
-            methods=listed.to_text(methods),
-        )
+    connection.change(
+        START,
+        id=session.id,
+        digest=digest(cookie),
+        user_id=user_id,
+        authenticated_at=now,
+        expires_at=session.expires_at,
+        address=actor.address,
+        user_agent=session.user_agent,
+        last_seen_at=now,
+        methods=listed.to_text(methods),
     )
     payload = SessionStartedData(session=session.id, user=user_id)
     connection.publish(Event.of(SessionStarted, payload, source=connection.source, subject=session.id))
@@ -79,18 +91,17 @@ def start(
 
 def find_by_cookie(connection: Connection, cookie: str) -> Session | None:
     """Return the session of a cookie, alive or not."""
-    return _one(connection.execute(BY_COOKIE, {"digest": digest(cookie)}).one_or_none())
+    return _one(connection.row(BY_COOKIE, digest=digest(cookie)))
 
 
 def find(connection: Connection, session_id: str) -> Session | None:
     """Return the session with that id."""
-    return _one(connection.execute(BY_ID, {"id": session_id}).one_or_none())
+    return _one(connection.row(BY_ID, id=session_id))
 
 
 def touch(connection: Connection, session_id: str) -> bool:
     """Lock the session for the rest of the transaction; returns whether it is alive."""
-    alive = (sessions.c.id == session_id) & sessions.c.ended_at.is_(None)
-    return bool(connection.execute(update(sessions).where(alive).values(ended_at=None)).rowcount)
+    return bool(connection.change(TOUCH, session=session_id))
 
 
 def strengthen(connection: Connection, session_id: str, cookie: str, methods: tuple[str, ...], actor: Actor) -> bool:

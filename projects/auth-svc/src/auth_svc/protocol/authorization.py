@@ -23,6 +23,8 @@ from auth_svc.protocol.pushed_requests import PREFIX
 from auth_svc.protocol.request import ProtocolRequest
 from auth_svc.protocol.token_rows import TokenRows
 
+OF_PUSHED = ("client_id", "request_uri")  # all that counts beside what was pushed
+
 
 def decide(
     issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRows, now: int, *, consented: bool = False
@@ -32,7 +34,7 @@ def decide(
     if refused is not None:
         return refused
     protocol = Protocol(issuer, TokenRows(client=rows.client), now)
-    request = ProtocolRequest("GET", rows.pushed.pairs if rows.pushed else pairs, {})
+    request = ProtocolRequest("GET", rows.pushed.pairs if rows.pushed else pairs)
     try:
         grant = protocol.get_consent_grant(request, rows.account)
         checked = AuthorizationRequest(issuer, pairs, rows, now, consented, request, grant.redirect_uri)
@@ -44,7 +46,7 @@ def decide(
 def validate(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRows) -> Refused | None:
     """Say what is wrong with a request before any person is asked; None if nothing is."""
     protocol = Protocol(issuer, TokenRows(client=rows.client), 0)
-    request = ProtocolRequest("GET", pairs, {})
+    request = ProtocolRequest("GET", pairs)
     try:
         grant = protocol.get_consent_grant(request, None)
         checked = AuthorizationRequest(issuer, pairs, rows, 0, False, request, grant.redirect_uri)  # noqa: FBT003 - nobody was asked
@@ -73,6 +75,8 @@ def _refusal(issuer: Issuer, request: ProtocolRequest, error: OAuth2Error) -> Re
 def _check_pushed(pairs: Sequence[tuple[str, str]], rows: AuthorizationRows, now: int) -> Refused | None:
     """RFC 9126 section 4: what was pushed is all that counts, and only for its client, once and in time."""
     named = dict(pairs)
+    if any(len([name for name, _ in pairs if name == once]) > 1 for once in OF_PUSHED):
+        return Refused("invalid_request", "No parameter may be sent twice.")  # one was looked up, the other checked
     if named.get("request_uri", "").startswith(PREFIX):
         if rows.pushed is None or not rows.pushed.is_good(named.get("client_id"), now):
             return Refused("invalid_request_uri", "The request has expired or was used. Begin again.")
@@ -87,7 +91,7 @@ def deny(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRo
     would_be_allowed = isinstance(outcome, SendBack) and outcome.effects  # by a consent remembered meanwhile
     if not isinstance(outcome, ConsentNeeded) and not would_be_allowed:
         return outcome
-    request = ProtocolRequest("GET", rows.pushed.pairs if rows.pushed else pairs, {}).form
+    request = ProtocolRequest("GET", rows.pushed.pairs if rows.pushed else pairs).form
     return send_error(issuer, request["redirect_uri"], request.get("state"), "access_denied", "The person refused.")
 
 
@@ -96,6 +100,8 @@ def _issue_code(protocol: Protocol, grant: Any, request: AuthorizationRequest) -
     assert rows.session is not None  # noqa: S101 - checked before
     protocol.resources = request.resources
     protocol.session_id = rows.session.id
+    assert rows.client is not None  # noqa: S101 - Authlib found it
+    protocol.was_allowed_before = rows.client.consent == "once" and not request.consented
     protocol.authenticated_at = rows.session.authenticated_at
     if rows.pushed is not None:
         protocol.effects.append(UsePushedRequest(rows.pushed.digest))

@@ -25,6 +25,7 @@ from auth_svc.rights.resources import TargetInvalid
 
 THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 PROMPTS = frozenset(("none", "login", "consent", "select_account"))
+WAY_BACK_SECONDS = 600  # the sign-in that was asked for is good for so long, whatever the client's own limit is
 FRESH_SIGN_IN = frozenset(("prompt", "max_age"))  # satisfied by the sign-in they lead to
 
 type Check = Callable[[AuthorizationRequest], Outcome | None]
@@ -101,8 +102,9 @@ def _check_signed_in(request: AuthorizationRequest) -> Outcome | None:
         return refuse(request, "login_required", "Nobody is signed in.")
     # What asked for a fresh sign-in is left out of the way back, or it would ask for ever.
     kept = [(name, value) for name, value in request.pairs if name not in FRESH_SIGN_IN]
-    if "consent" in request.prompts and request.rows.pushed is None:
-        kept.append(("prompt", "consent"))
+    if request.rows.pushed is None:
+        kept += [("prompt", "consent")] if "consent" in request.prompts else []
+        kept += [("max_age", str(WAY_BACK_SECONDS))] if _default_max_age(request) is not None else []
     return SignInNeeded(urlencode(kept), request.redirect_uri)
 
 
@@ -155,10 +157,21 @@ def _is_signed_in(request: AuthorizationRequest) -> bool:
     if not _is_just_signed_in(request, session):
         if {"login", "select_account"} & request.prompts:
             return False
-        max_age = request.data.get("max_age")
-        if max_age is not None and request.now - session.authenticated_at > int(max_age) * MICROS:
+        max_age = _max_age(request)
+        if max_age is not None and request.now - session.authenticated_at > max_age * MICROS:
             return False
     return request.hinted in (None, account.id)
+
+
+def _max_age(request: AuthorizationRequest) -> int | None:
+    """How old the sign-in may be: as the request says, or as the client registered (OpenID Registration section 2)."""
+    if (asked := request.data.get("max_age")) is not None:
+        return int(asked)
+    return _default_max_age(request)
+
+
+def _default_max_age(request: AuthorizationRequest) -> int | None:
+    return request.rows.client.default_max_age if request.rows.client is not None else None
 
 
 def _is_just_signed_in(request: AuthorizationRequest, session: Session) -> bool:

@@ -3,13 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from authlib.oauth2.rfc6749 import AuthorizationServer
+from authlib.oauth2.rfc6749 import AuthorizationServer, OAuth2Error
 
 from auth_svc.protocol.effects import Effect
 from auth_svc.protocol.families import Family
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.protocol.token_rows import TokenRows
 from lib_auth.dpop import Proof
+
+
+class TargetInvalidError(OAuth2Error):  # type: ignore[misc]
+    """RFC 8707 section 2."""
+
+    error = "invalid_target"
 
 
 class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no types
@@ -24,6 +30,7 @@ class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no t
         self.family: Family | None = None  # whose tokens this request is about, once that is certain
         self.resources: tuple[str, ...] = ()  # what a person is allowing right now
         self.session_id = ""
+        self.was_allowed_before = False  # the person is not asked: what they allowed once counts
         self.authenticated_at = 0
         self.methods: tuple[str, ...] = ()  # how they proved who they are
         self.actor: Mapping[str, Any] | None = None  # who acts for the person

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Table, bindparam, insert, select, update
 
 from auth_svc import listed
-from auth_svc.people import sessions
-from auth_svc.protocol import families
+from auth_svc.people import consents, delegations, sessions
+from auth_svc.people.delegations import Delegation
+from auth_svc.protocol import families, used_proofs
 from auth_svc.protocol.families import Family
-from auth_svc.tables import codes, device_codes, proofs, pushed_requests, refresh_tokens, revoked_tokens
+from auth_svc.tables import clients, codes, device_codes, pushed_requests, refresh_tokens, revoked_tokens
 from lib_auth.events import TokenIssued, TokenIssuedData, TokenRevoked, TokenRevokedData
-from lib_events.database import Connection
-from lib_events.event import Event
+from lib_events.database import Connection, insert_into
+from lib_events.event import EncodedEvent, Event
+from lib_events.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,15 @@ class UseDeviceCode:
 
 @dataclass(frozen=True, slots=True)
 class UseProof:
-    """Take a proof that counts once: a client assertion or a DPoP proof."""
+    """Take a DPoP proof, which counts once."""
 
     digest: bytes
     expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class UseAssertion(UseProof):
+    """Take what a client says of itself, which counts once, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +80,33 @@ class BindKey:
 
 @dataclass(frozen=True, slots=True)
 class StartFamily:
-    """Keep what a person just allowed: their session must be alive."""
+    """Keep what a person just allowed: their session must be alive, and so must what they allowed `before`."""
 
     family: Family
     session_id: str
+    before: bool = False  # they were not asked: they have allowed it once
+
+
+@dataclass(frozen=True, slots=True)
+class StartDelegation:
+    """Keep what a client may do for a person who is away: what it comes from must be alive."""
+
+    delegation: Delegation
+    family_id: str  # of the token it was asked for with
+
+
+@dataclass(frozen=True, slots=True)
+class UseDelegation:
+    """Remember that a delegation is used; its family says whether its tokens are good."""
+
+    delegation: Delegation
+
+
+@dataclass(frozen=True, slots=True)
+class UseClient:
+    """Remember that a client that registered itself is used: what nobody uses is pruned."""
+
+    client_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +175,7 @@ class TellIssued:
     data: TokenIssuedData
 
 
-type Raced = UseProof | UsePushedRequest | UseCode | UseRefreshToken | UseDeviceCode | StartFamily
+type Raced = UseProof | UsePushedRequest | UseCode | UseRefreshToken | UseDeviceCode | StartFamily | StartDelegation
 type Effect = (
     Raced
     | BindKey
@@ -157,8 +186,26 @@ type Effect = (
     | DevicePolled
     | RevokeToken
     | TellIssued
+    | UseDelegation
+    | UseClient
 )
-RACED = (UseProof, UsePushedRequest, UseCode, UseRefreshToken, UseDeviceCode, StartFamily)
+RACED = (UseProof, UsePushedRequest, UseCode, UseRefreshToken, UseDeviceCode, StartFamily, StartDelegation)
+
+
+def _swap(table: Table, expected: ColumnElement[bool], **values: Any) -> Prepared:
+    """Write `values` to the row of a secret if it is as `expected`: of two who try at once, one changes a row."""
+    return Prepared(update(table).where((table.c.digest == bindparam("secret")) & expected).values(**values))
+
+
+USE_PUSHED_REQUEST = _swap(pushed_requests, pushed_requests.c.used_at.is_(None), used_at=bindparam("now"))
+USE_DEVICE_CODE = _swap(device_codes, device_codes.c.status == "approved", status="consumed")
+USE_CODE = _swap(codes, codes.c.used_at.is_(None), used_at=bindparam("now"))
+USE_REFRESH_TOKEN = _swap(
+    refresh_tokens, refresh_tokens.c.used_at.is_(None), used_at=bindparam("now"), salt=bindparam("next_salt")
+)
+SAVE_CODE = Prepared(insert(codes).inline(), columns=SaveCode.__slots__)
+SAVE_REFRESH_TOKEN = Prepared(insert(refresh_tokens).inline(), columns=(*SaveRefreshToken.__slots__, "issued_at"))
+SAVE_DEVICE_CODE = Prepared(insert(device_codes).inline(), columns=(*SaveDeviceCode.__slots__, "status"))
 
 
 def commit(connection: Connection, effects: Sequence[Effect], now: int) -> Raced | None:
@@ -172,33 +219,31 @@ def commit(connection: Connection, effects: Sequence[Effect], now: int) -> Raced
     return None
 
 
-def issued_event(source: str, data: TokenIssuedData) -> Event:
+def issued_event(source: str, data: TokenIssuedData) -> EncodedEvent:
     """The event of an issued access token."""
-    return Event.of(TokenIssued, data, source=source, subject=data.token)
+    return EncodedEvent.of(TokenIssued, data, source=source, subject=data.token)
 
 
-def _use(connection: Connection, effect: Raced, now: int) -> bool:  # noqa: PLR0911 - one way out for each kind
+def _use(connection: Connection, effect: Raced, now: int) -> bool:  # noqa: C901, PLR0911 - one way out for each kind
     """Compare and swap; what the effect depends on is locked first, so that its end is either seen or waits."""
     match effect:
         case StartFamily():
             return _start_family(connection, effect)
         case UseProof(digest, expires_at):
-            return _use_proof(connection, digest, expires_at)
+            return used_proofs.use(connection, digest, expires_at)
         case UsePushedRequest(digest):
-            unused = (pushed_requests.c.digest == digest) & pushed_requests.c.used_at.is_(None)
-            return _swap(connection, pushed_requests, unused, used_at=now)
+            return bool(connection.change(USE_PUSHED_REQUEST, secret=digest, now=now))
     if not families.touch(connection, effect.family_id):
         return False
     match effect:
+        case StartDelegation(delegation):
+            return delegations.begin(connection, delegation, now)
         case UseDeviceCode(digest):
-            approved = (device_codes.c.digest == digest) & (device_codes.c.status == "approved")
-            return _swap(connection, device_codes, approved, status="consumed")
+            return bool(connection.change(USE_DEVICE_CODE, secret=digest))
         case UseCode(digest):
-            unused = (codes.c.digest == digest) & codes.c.used_at.is_(None)
-            used = _swap(connection, codes, unused, used_at=now)
+            used = bool(connection.change(USE_CODE, secret=digest, now=now))
         case UseRefreshToken(digest):
-            unused = (refresh_tokens.c.digest == digest) & refresh_tokens.c.used_at.is_(None)
-            used = _swap(connection, refresh_tokens, unused, used_at=now, salt=effect.salt)
+            used = bool(connection.change(USE_REFRESH_TOKEN, secret=digest, now=now, next_salt=effect.salt))
             if not used and _was_just_used(connection, effect, now):
                 return False  # by another tab of the same browser, most likely: it is told the same successor
     if not used:
@@ -207,25 +252,20 @@ def _use(connection: Connection, effect: Raced, now: int) -> bool:  # noqa: PLR0
     return used
 
 
-def _swap(connection: Connection, table: Table, expected: ColumnElement[bool], **values: Any) -> bool:
-    return bool(connection.execute(update(table).where(expected).values(**values)).rowcount)
-
-
 def _was_just_used(connection: Connection, effect: UseRefreshToken, now: int) -> bool:
     used_at = connection.scalar(select(refresh_tokens.c.used_at).where(refresh_tokens.c.digest == effect.digest))
     return used_at is not None and now - used_at < effect.grace_micros
 
 
-def _use_proof(connection: Connection, digest: bytes, expires_at: int) -> bool:
-    insert_into = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
-    statement = insert_into(proofs).values(digest=digest, expires_at=expires_at).on_conflict_do_nothing()
-    return bool(connection.execute(statement).rowcount)
-
-
 def _start_family(connection: Connection, effect: StartFamily) -> bool:
+    family = effect.family
     if not sessions.touch(connection, effect.session_id):
         return False
-    families.start(connection, effect.family)
+    if effect.before:
+        consent = consents.keep(connection, family.user_id, family.client_id)
+        if consent is None or not consent.covers(family.scopes, family.resources):
+            return False
+    families.start(connection, family)
     return True
 
 
@@ -242,6 +282,10 @@ def _do(connection: Connection, effect: Effect, now: int) -> None:
             connection.execute(polled.values(polled_at=now, interval_seconds=interval))
         case RevokeToken(token_id, expires_at):
             _revoke_token(connection, token_id, expires_at)
+        case UseDelegation(delegation):
+            delegations.use(connection, delegation, now)
+        case UseClient(client_id):
+            connection.execute(update(clients).where(clients.c.id == client_id).values(granted_at=now))
         case TellIssued(data):
             connection.publish(issued_event(connection.source, data))
 
@@ -250,18 +294,18 @@ def _save(connection: Connection, effect: SaveCode | SaveRefreshToken | SaveDevi
     values: dict[str, Any] = {name: getattr(effect, name) for name in effect.__slots__}
     match effect:
         case SaveCode():
-            connection.execute(insert(codes).values(values))
+            connection.change(SAVE_CODE, **values)
         case SaveRefreshToken():
-            connection.execute(insert(refresh_tokens).values(values | {"issued_at": now}))
+            connection.change(SAVE_REFRESH_TOKEN, **values, issued_at=now)
         case SaveDeviceCode():
             values |= {"resources": listed.to_text(effect.resources), "status": "pending"}
-            connection.execute(insert(device_codes).values(values))
+            connection.change(SAVE_DEVICE_CODE, **values)
 
 
 def _revoke_token(connection: Connection, token_id: str, expires_at: int) -> None:
-    known = connection.scalar(select(revoked_tokens.c.token_id).where(revoked_tokens.c.token_id == token_id))
-    if known is not None:
-        return
-    connection.execute(insert(revoked_tokens).values(token_id=token_id, expires_at=expires_at))
+    row = {"token_id": token_id, "expires_at": expires_at}
+    statement = insert_into(connection, revoked_tokens).values(row).on_conflict_do_nothing()
+    if not connection.execute(statement).rowcount:
+        return  # somebody else revoked it, maybe at this very moment
     payload = TokenRevokedData(token=token_id, expires_at=expires_at)
     connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=token_id))

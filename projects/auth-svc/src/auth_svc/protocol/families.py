@@ -3,21 +3,34 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import RowMapping, bindparam, delete, insert, select, update
 
 from auth_svc import listed
 from auth_svc.audit import Actor, record
 from auth_svc.opaque import new_id
-from auth_svc.tables import codes, families, refresh_tokens
-from lib_auth.events import TokenRevoked, TokenRevokedData
+from auth_svc.tables import codes, delegations, families, refresh_tokens
+from lib_auth.events import DelegationWithdrawn, DelegationWithdrawnData, TokenRevoked, TokenRevokedData
 from lib_events.database import Connection
 from lib_events.event import Event
+from lib_events.prepared import Prepared
 
 # No client's access tokens live longer, so a revocation may be forgotten after this.
 LONGEST_ACCESS_SECONDS = 3600
 MICROS = 1_000_000
-# Made once: building a statement costs more than asking for one row.
-BY_ID = select(families).where(families.c.id == bindparam("id"))
+BY_ID = Prepared(select(families).where(families.c.id == bindparam("id")))
+# Writing a value it already has takes the row's lock on both databases.
+TOUCH = Prepared(
+    update(families)
+    .where((families.c.id == bindparam("family")) & families.c.revoked_at.is_(None))
+    .values(revoked_at=None)
+)
+START = Prepared(
+    insert(families).inline(),
+    columns=(
+        *("id", "user_id", "client_id", "session_id", "scope", "resources", "authenticated_at", "created_at"),
+        *("started_in", "key_thumbprint", "methods"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +63,19 @@ def last_expiry(now: int) -> int:
 
 def start(connection: Connection, family: Family) -> None:
     """Keep a new authorisation."""
-    connection.execute(
-        insert(families).values(
-            id=family.id,
-            user_id=family.user_id,
-            client_id=family.client_id,
-            session_id=family.session_id,
-            scope=family.scope,
-            resources=listed.to_text(family.resources),
-            authenticated_at=family.authenticated_at,
-            created_at=family.created_at,
-            started_in=family.started_in,
-            key_thumbprint=family.key_thumbprint,
-            methods=listed.to_text(family.methods),
-        )
+    connection.change(
+        START,
+        id=family.id,
+        user_id=family.user_id,
+        client_id=family.client_id,
+        session_id=family.session_id,
+        scope=family.scope,
+        resources=listed.to_text(family.resources),
+        authenticated_at=family.authenticated_at,
+        created_at=family.created_at,
+        started_in=family.started_in,
+        key_thumbprint=family.key_thumbprint,
+        methods=listed.to_text(family.methods),
     )
 
 
@@ -96,15 +108,13 @@ def opened(
 
 def find(connection: Connection, family_id: str) -> Family | None:
     """Return the family with that id."""
-    row = connection.execute(BY_ID, {"id": family_id}).one_or_none()
-    return None if row is None else _family(row)
+    row = connection.row(BY_ID, id=family_id)
+    return None if row is None else read_family(row._asdict())
 
 
 def touch(connection: Connection, family_id: str) -> bool:
     """Lock the family for the rest of the transaction; returns whether it is alive."""
-    alive = (families.c.id == family_id) & families.c.revoked_at.is_(None)
-    # Writing a value it already has takes the row's lock on both databases.
-    return bool(connection.execute(update(families).where(alive).values(revoked_at=None)).rowcount)
+    return bool(connection.change(TOUCH, family=family_id))
 
 
 def revoke(connection: Connection, family_id: str, why: str, now: int) -> bool:
@@ -112,9 +122,20 @@ def revoke(connection: Connection, family_id: str, why: str, now: int) -> bool:
     if not _mark(connection, families.c.id == family_id, why, now):
         return False
     record(connection, Actor(now), "tokens.revoked", about=family_id, why=why)
+    _tell_delegation(connection, family_id, why)
     payload = TokenRevokedData(family=family_id, expires_at=last_expiry(now))
     connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=family_id))
     return True
+
+
+def _tell_delegation(connection: Connection, family_id: str, why: str) -> None:
+    """Where the family is a delegation: tell the person, and the client, which need not ask any more."""
+    query = select(delegations.c.id, families.c.user_id, families.c.client_id).join(families)
+    row = connection.execute(query.where(delegations.c.family_id == family_id)).one_or_none()
+    if row is not None:
+        payload = DelegationWithdrawnData(delegation=row.id, user=row.user_id, client=row.client_id, why=why)
+        event = Event.of(DelegationWithdrawn, payload, source=connection.source, subject=row.user_id)
+        connection.publish(event)
 
 
 def revoke_all_of_session(connection: Connection, session_id: str, why: str, now: int) -> None:
@@ -144,7 +165,7 @@ def revoke_all_of_client(connection: Connection, client_id: str, why: str, now: 
 def remove_all_of_client(connection: Connection, client_id: str) -> None:
     """Delete a client's families, and the secrets that belong to them."""
     mine = select(families.c.id).where(families.c.client_id == client_id)
-    for table in (codes, refresh_tokens):
+    for table in (codes, refresh_tokens, delegations):
         connection.execute(delete(table).where(table.c.family_id.in_(mine)))
     connection.execute(delete(families).where(families.c.client_id == client_id))
 
@@ -156,28 +177,29 @@ def bind_key(connection: Connection, family_id: str, thumbprint: str) -> None:
 
 
 def revoke_access_tokens(
-    connection: Connection, now: int, *, user: str | None = None, client: str | None = None
+    connection: Connection, now: int, *, user: str | None = None, client: str | None = None, role: str | None = None
 ) -> None:
-    """Refuse the access tokens a person or client holds now; refresh tokens go on and bring up-to-date ones."""
+    """Refuse the access tokens that somebody holds now, or that say a role; refresh tokens bring up-to-date ones."""
     until = {"issued_until": now // MICROS, "expires_at": last_expiry(now)}
-    payload = TokenRevokedData(user=user, client=client, **until)
-    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=user or client))
+    payload = TokenRevokedData(user=user, client=client, role=role, **until)
+    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=user or client or role))
 
 
-def _family(row: Row[Any]) -> Family:
+def read_family(row: RowMapping | dict[str, Any]) -> Family:
+    """Make a family of its columns."""
     return Family(
-        id=row.id,
-        user_id=row.user_id,
-        client_id=row.client_id,
-        session_id=row.session_id,
-        scope=row.scope,
-        resources=listed.from_text(row.resources),
-        authenticated_at=row.authenticated_at,
-        created_at=row.created_at,
-        revoked_at=row.revoked_at,
-        started_in=row.started_in,
-        key_thumbprint=row.key_thumbprint,
-        methods=listed.from_text(row.methods),
+        id=row["id"],
+        user_id=row["user_id"],
+        client_id=row["client_id"],
+        session_id=row["session_id"],
+        scope=row["scope"],
+        resources=listed.from_text(row["resources"]),
+        authenticated_at=row["authenticated_at"],
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
+        started_in=row["started_in"],
+        key_thumbprint=row["key_thumbprint"],
+        methods=listed.from_text(row["methods"]),
     )
 
 

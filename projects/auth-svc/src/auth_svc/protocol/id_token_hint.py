@@ -8,12 +8,13 @@ from joserfc.errors import JoseError
 from pydantic_core import from_json
 
 from auth_svc.protocol.issuer import Issuer
+from lib_auth.compact import read_header
 
 
 def read_id_token_hint(issuer: Issuer, token: str) -> Mapping[str, Any] | None:
     """Return the claims of an ID token this service signed, expired or not; None for anything else."""
     try:
-        header = jws.extract_compact(token.encode()).headers()
+        header = read_header(token)
         key = issuer.keys.known(str(header.get("kid")))
         if key is None or header.get("typ", "JWT") != "JWT":  # an access token is no hint
             return None

@@ -1,11 +1,12 @@
 """What this service signs: access tokens (RFC 9068), and the facts every endpoint needs to know of itself."""
 
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from auth_svc import opaque
 from auth_svc.clients.client import Client, is_loopback
 from auth_svc.factors.assurance import claims_of
 from auth_svc.listed import scope_text
@@ -42,16 +43,23 @@ class Issuer:
     nonces: Nonces
     refresh_grace_seconds: int = 0  # in which a refresh token may come again, from another tab of the same browser
     roles: Roles = field(default_factory=Roles)
+    second_factor_roles: frozenset[str] = frozenset()  # whose holders must have two factors
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
-        return is_loopback(urlsplit(self.url).hostname)
+        return _is_on_loopback(self.url)
 
     @property
     def secure(self) -> bool:
         """Whether browsers reach the service over TLS."""
         return self.url.startswith("https://")
+
+    def needs_two_factors(self, account: Account) -> bool:
+        """Whether the person holds a role that takes two factors, by whatever role or group they have it."""
+        if not self.second_factor_roles:
+            return False
+        return not self.roles.held(account.effective_roles).isdisjoint(self.second_factor_roles)
 
     def access_token(
         self,
@@ -71,9 +79,11 @@ class Issuer:
         """
         seconds = now // MICROS
         # A token of the very second in which older ones were refused must not look like one of them.
-        refused = max(client.tokens_valid_after, account.tokens_valid_after if account else 0)
+        held = self.roles.held(account.effective_roles if account else client.roles)
+        refused = max(client.tokens_valid_after, self.roles.refused_until(held))
+        refused = max(refused, account.tokens_valid_after) if account else refused
         issued_at = max(seconds, refused // MICROS + 1)
-        token_id = secrets.token_urlsafe(16)
+        token_id = opaque.new_token_id()
         allowed = self.resources.scopes_in(audience, scopes)
         scope, lifetime = scope_text(allowed), self.resources.lifetime(audience, client.access_token_seconds)
         claims: dict[str, Any] = {
@@ -86,17 +96,17 @@ class Issuer:
             "exp": seconds + lifetime,
             "scope": scope,
         }
-        claims |= self._rights(account.effective_roles if account else client.roles, audience)
+        claims |= self._rights(held, audience)
         claims |= _person_claims(account, family, allowed)
         if thumbprint is not None:
             claims["cnf"] = {"jkt": thumbprint}
         if actor is not None:
             claims["act"] = actor
-        text = self.keys.sign(claims, token_type="at+jwt")  # noqa: S106 - a media type
+        algorithm = self.resources.signing_alg(audience)
+        text = self.keys.sign(claims, token_type="at+jwt", algorithm=algorithm)  # noqa: S106 - a media type
         return AccessToken(text, token_id, audience, scope, claims["exp"], lifetime)
 
-    def _rights(self, roles: Iterable[str], audience: str) -> Mapping[str, Any]:
-        held = self.roles.held(roles)
+    def _rights(self, held: frozenset[str], audience: str) -> Mapping[str, Any]:
         permissions = self.permissions(held, audience)
         told = {"permissions": permissions} if permissions and len(permissions) <= MAX_PERMISSIONS else {}
         return {"roles": sorted(held)} | told
@@ -122,6 +132,11 @@ class Issuer:
         if "groups" in scopes:
             claims["groups"] = sorted(account.groups)
         return claims
+
+
+@lru_cache(16)  # asked by every request
+def _is_on_loopback(url: str) -> bool:
+    return is_loopback(urlsplit(url).hostname)
 
 
 def _person_claims(account: Account | None, family: Family | None, scopes: frozenset[str]) -> Mapping[str, Any]:

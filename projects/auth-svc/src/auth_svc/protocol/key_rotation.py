@@ -13,7 +13,7 @@ from auth_svc.protocol import signing_keys
 from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.signing_keys import LEAD_SECONDS, TOPIC, NewKey, SigningKey, SigningKeys, new_key
 from auth_svc.tables import signing_keys as table
-from lib_auth.jwks import ALGORITHM
+from lib_auth.jwks import ALGORITHM, ALGORITHMS
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database, DatabaseError
 from lib_events.lifecycle import Loop
@@ -25,6 +25,7 @@ type KeyState = Literal["published", "active", "resting", "retired", "revoked"]
 
 LOOK_SECONDS = 60.0
 DAY_SECONDS = 24 * 3600
+NOBODYS = 0  # when no key was made: one that is there at all is younger
 OLD_KEY_FILE = "signing-key.pem"  # where the first releases kept the one key they had
 
 
@@ -77,7 +78,7 @@ class KeyRotation(Loop):
         """Have a key for `algorithm`, that signs at once when it is the first."""
         if self._keys.newest(algorithm) is None:
             now = self._clock.micros()
-            await self._publish(await _made(algorithm), Actor(now), now, now)
+            await self._publish(await _made(algorithm), Actor(now), now, NOBODYS)
 
     async def rotate(self, algorithm: str, actor: Actor, *, unless_younger_than: int | None = None) -> None:
         """Publish the next key, which takes over after `LEAD_SECONDS`."""
@@ -110,7 +111,7 @@ class KeyRotation(Loop):
         await self.reload()
 
     def _published(self) -> list[signing_keys.SigningKey]:
-        return [key for key in map(self._keys.newest, signing_keys.ALGORITHMS) if key is not None]
+        return [key for key in map(self._keys.newest, ALGORITHMS) if key is not None]
 
     async def _take_in_old_key(self, path: Path) -> None:
         """Seal the key that an older release kept in a file, and remove the file."""
@@ -130,8 +131,8 @@ def _publish_unless(  # noqa: PLR0917 - transaction functions take no keywords
     connection: Connection, new: NewKey, sealing: SealingKey, actor: Actor, active_from: int, newer_than: int
 ) -> None:
     """Publish a key unless another process was faster."""
-    # Whoever comes second waits here, and then sees what the first has published.
-    connection.execute(select(table.c.id).where(table.c.algorithm == new.algorithm).with_for_update()).all()
+    # Whoever comes second waits here and sees what the first made; at any key, for of this kind there may be none yet.
+    connection.execute(select(table.c.id).order_by(table.c.id).with_for_update()).all()
     others = [key for key in signing_keys.load(connection, sealing) if key.algorithm == new.algorithm]
     if not any(key.is_published and key.created_at > newer_than for key in others):
         signing_keys.publish(connection, new, sealing, actor, active_from=active_from)

@@ -1,16 +1,19 @@
 """Whether a token of ours is still good, decided from the rows themselves."""
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from auth_svc.clients import clients
 from auth_svc.people import accounts, sessions
 from auth_svc.protocol import families
 from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.signing_keys import SigningKeys
-from auth_svc.tables import revoked_tokens
+from auth_svc.tables import revoked_tokens, roles
 from lib_auth.principal import Principal
 from lib_events.clock import to_micros
 from lib_events.database import Connection, Database
+from lib_events.prepared import Prepared
+
+REFUSED_ROLES = Prepared(select(roles.c.name).where(roles.c.tokens_valid_after >= bindparam("since")))
 
 
 class OwnRevocations:
@@ -36,6 +39,7 @@ def is_revoked(connection: Connection, principal: Principal) -> bool:
         or client is None
         or client.disabled_at is not None
         or _is_older(principal, client.tokens_valid_after)
+        or _is_role_refused(connection, principal)
         or (not principal.is_service and _is_person_out(connection, principal))
         or _is_family_over(connection, principal.family_id)
         or _is_session_over(connection, principal.session_id)
@@ -45,6 +49,12 @@ def is_revoked(connection: Connection, principal: Principal) -> bool:
 def _is_person_out(connection: Connection, principal: Principal) -> bool:
     account = accounts.find(connection, principal.subject)
     return account is None or not account.enabled or _is_older(principal, account.tokens_valid_after)
+
+
+def _is_role_refused(connection: Connection, principal: Principal) -> bool:
+    """Whether something was taken from a role that the token says, since it was issued."""
+    since = to_micros(principal.issued_at) // MICROS * MICROS
+    return any(row.name in principal.roles for row in connection.rows(REFUSED_ROLES, since=since))
 
 
 def _is_older(principal: Principal, tokens_valid_after: int) -> bool:

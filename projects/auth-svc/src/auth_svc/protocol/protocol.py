@@ -5,14 +5,16 @@ save or revoke is appended to `effects`, and `auth_svc.protocol.effects.commit` 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from authlib.oauth2.rfc6749 import (
+    ClientAuthentication,
     InvalidClientError,
     InvalidRequestError,
     OAuth2Error,
+    UnsupportedGrantTypeError,
     UnsupportedResponseTypeError,
 )
 
@@ -26,13 +28,21 @@ from auth_svc.grants.id_token import IdTokens
 from auth_svc.grants.refresh import RefreshGrant
 from auth_svc.grants.token_exchange import TokenExchangeGrant
 from auth_svc.people.accounts import Account
-from auth_svc.protocol.decision import Decision
-from auth_svc.protocol.effects import BindKey, DevicePolled, Effect, KillFamily, SaveRefreshToken, TellIssued, UseProof
+from auth_svc.protocol.decision import Decision, TargetInvalidError
+from auth_svc.protocol.effects import (
+    BindKey,
+    DevicePolled,
+    Effect,
+    KillFamily,
+    SaveRefreshToken,
+    TellIssued,
+    UseClient,
+    UseProof,
+)
 from auth_svc.protocol.families import MICROS, Family
-from auth_svc.protocol.issuer import AccessToken, Issuer
+from auth_svc.protocol.issuer import AccessToken
 from auth_svc.protocol.nonces import WINDOW_SECONDS
 from auth_svc.protocol.request import BASIC_CHALLENGE, Answer, ProtocolRequest
-from auth_svc.protocol.token_rows import TokenRows
 from auth_svc.rights.resources import TargetInvalid
 from lib_auth.dpop import ProofRejected, read_proof
 from lib_auth.events import TokenIssuedData
@@ -40,14 +50,9 @@ from lib_auth.events import TokenIssuedData
 # Authlib's debug lines hold whole tokens; nothing secret goes into logs, at whatever level they are kept.
 logging.getLogger("authlib").setLevel(logging.INFO)
 
+USE_MICROS = 24 * 3600 * MICROS  # how exactly a registered client's row says when it last got a token
 PROOF_KEPT_SECONDS = 3 * WINDOW_SECONDS  # longer than its nonce is good for
 REFRESH_SECONDS = 30 * 24 * 3600
-
-
-class TargetInvalidError(OAuth2Error):  # type: ignore[misc]
-    """RFC 8707 section 2."""
-
-    error = "invalid_target"
 
 
 class ProofInvalidError(OAuth2Error):  # type: ignore[misc]
@@ -62,18 +67,30 @@ class NonceNeededError(OAuth2Error):  # type: ignore[misc]
     error = "use_dpop_nonce"
 
 
+# Each grant with what extends it.
+EXTENSIONS: Mapping[Any, Sequence[Any]] = {
+    CodeGrant: (RequiredChallenge, IdTokens),
+    RefreshGrant: (IdTokens,),
+    DeviceGrant: (IdTokens,),
+    ClientCredentialsGrant: (),
+    TokenExchangeGrant: (),
+}
+GRANTS: Mapping[str, Any] = {grant.GRANT_TYPE: grant for grant in EXTENSIONS}
+
+
 class Protocol(Decision):
     """A decision by the grants of this service."""
 
-    def __init__(self, issuer: Issuer, rows: TokenRows, now: int) -> None:
-        super().__init__(issuer, rows, now)
-        self.register_grant(CodeGrant, [RequiredChallenge(), IdTokens()])
-        self.register_grant(RefreshGrant, [IdTokens()])
-        self.register_grant(DeviceGrant, [IdTokens()])
-        self.register_grant(ClientCredentialsGrant)
-        self.register_grant(TokenExchangeGrant)
-        self.register_endpoint(DeviceAuthorization)
-        self.register_client_auth_method(BY_KEY, lambda _query, request: authenticate_by_key(self, request))
+    def authenticate_client(self, request: ProtocolRequest, methods: Sequence[str], endpoint: str = "token") -> Client:
+        """Return the client that proves who it is in one of these ways; raises `InvalidClientError`.
+
+        What asks for the proof is not kept, as Authlib's own is: it knows this decision, and the two would hold each
+        other, and all that the request brought, until a collection.
+        """
+        authentication = ClientAuthentication(self.query_client)
+        authentication.register(BY_KEY, lambda _query, request: authenticate_by_key(self, request))
+        client: Client = authentication(request, methods, endpoint)
+        return client
 
     def query_client(self, client_id: str) -> Client | None:
         """The client that was loaded, if it is the one in question."""
@@ -83,12 +100,25 @@ class Protocol(Decision):
     def get_authorization_grant(self, request: ProtocolRequest) -> Any:
         """Only `code`; Authlib would put what was sent into a description that refuses some characters."""
         if request.payload.response_type == "code":
-            return super().get_authorization_grant(request)
+            return self._grant(CodeGrant, request)
         client, uri = self.rows.client, request.payload.redirect_uri
         known = uri if client is not None and uri and client.check_redirect_uri(uri) else None
         if not request.payload.response_type:
             raise InvalidRequestError("Missing 'response_type' in request.", redirect_uri=known)
         raise UnsupportedResponseTypeError("that", "Only response_type=code is supported.", redirect_uri=known)
+
+    def get_token_grant(self, request: ProtocolRequest) -> Any:
+        """The grant of the table that a token request asks for; Authlib's own would be made anew for each request."""
+        grant_type = request.form["grant_type"]
+        if grant_type not in GRANTS:
+            raise UnsupportedGrantTypeError(grant_type)
+        return self._grant(GRANTS[grant_type], request)
+
+    def _grant(self, grant: Any, request: ProtocolRequest) -> Any:
+        made = grant(request, self)
+        for extension in EXTENSIONS[grant]:
+            extension()(made)
+        return made
 
     def create_oauth2_request(self, request: Any) -> Any:
         """Requests come as `ProtocolRequest`."""
@@ -101,7 +131,7 @@ class Protocol(Decision):
     def handle_error_response(self, request: ProtocolRequest, error: OAuth2Error) -> Answer:
         """One text for every way in which a client is not who it says: no oracle for which clients exist."""
         if isinstance(error, InvalidClientError):
-            basic = request.headers.get("authorization", "").lower().startswith("basic")
+            basic = request.authorization.lower().startswith("basic")
             error = InvalidClientError("Client authentication failed.", status_code=401 if basic else 400)
         answer = self.handle_response(*error(None))
         if answer.status == 401:
@@ -128,6 +158,8 @@ class Protocol(Decision):
         if thumbprint is None and client.dpop_bound:
             raise ProofInvalidError("This client's tokens are bound to a key: send a DPoP proof.")
         scopes = frozenset((scope or "").split()) & (family.scopes if family else client.scopes)
+        if self.rows.delegation is None:  # what acts for people elsewhere may do there what that resource says
+            scopes &= client.scopes  # it may have had more when the person allowed it
         access = self.issuer.access_token(
             client,
             audience=self.audience(client),
@@ -140,6 +172,8 @@ class Protocol(Decision):
         )
         actor = client.id if self.actor else None
         self.effects.append(TellIssued(_issued(access, client, user, grant_type, actor=actor)))
+        if client.origin == "registered" and self.now - (client.granted_at or 0) > USE_MICROS:
+            self.effects.append(UseClient(client.id))
         token: dict[str, Any] = {
             "token_type": "DPoP" if thumbprint else "Bearer",
             "access_token": access.text,
@@ -211,6 +245,7 @@ class Protocol(Decision):
 
     def device_authorization(self, request: ProtocolRequest) -> Answer:
         """Decide a device authorization request."""
+        self.register_endpoint(DeviceAuthorization)
         answer: Answer = self.create_endpoint_response(DeviceAuthorization.ENDPOINT_NAME, request)
         return answer
 

@@ -47,17 +47,26 @@ class ProtocolRequest(OAuth2Request):  # type: ignore[misc]
         self,
         method: str,
         pairs: Sequence[tuple[str, str]],
-        headers: Mapping[str, str],
+        authorization: str = "",
         *,
         url: str = "",
         proofs: Sequence[str] = (),
     ) -> None:
-        """`url` is the endpoint's own, `proofs` the DPoP headers (RFC 9449)."""
-        # Whether http is acceptable was decided at start-up; Authlib's switch for it is process-wide.
-        super().__init__(method, "https://issuer.invalid/", headers=headers)
+        """`authorization` is the header, `url` the endpoint's own, `proofs` the DPoP headers (RFC 9449)."""
+        # Not Authlib's own, which asks each time whether a URL is https: what is acceptable was decided at start-up.
+        self.method = method
+        self.authorization = authorization
+        self.headers = {"Authorization": authorization}  # all that Authlib reads of them
         self.payload = Payload(pairs)
         self.url = url
         self.proofs = tuple(proofs)
+        self.client: Any = None  # what the grants find out
+        self.user: Any = None
+        self.auth_method: str | None = None
+        self.authorization_code: Any = None
+        self.refresh_token: Any = None
+        self.credential: Any = None
+        self._scope: str | None = None
 
     @property
     def form(self) -> dict[str, str]:

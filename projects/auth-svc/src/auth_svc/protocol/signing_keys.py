@@ -8,10 +8,12 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from joserfc import jws
 from joserfc.jwk import ECKey, RSAKey
+from joserfc.util import urlsafe_b64encode
 from pydantic_core import to_json
 from sqlalchemy import Row, insert, select, update
 
@@ -20,15 +22,12 @@ from auth_svc.audit import Actor
 from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS, MICROS
 from auth_svc.tables import signing_keys
 from lib_auth.events import KeyChangedData, KeyPublished, KeyRetired, KeyRevoked
-from lib_auth.jwks import ALGORITHM
+from lib_auth.jwks import ALGORITHM, CURVE, RSA
 from lib_events.database import Connection
 from lib_events.event import Event, EventType
 from lib_events.sealed import SealingKey
 
 TOPIC: Final = "signing-keys"
-RSA: Final = "RS256"
-ALGORITHMS: Final = (ALGORITHM, RSA)
-CURVE = "P-256"
 RSA_BITS = 2_048
 LEAD_SECONDS = 3_600  # how long a key is published before it is used: who caches our keys has fetched it by then
 REST_SECONDS = LONGEST_ACCESS_SECONDS + 60  # after the next one took over, the last token has expired
@@ -53,6 +52,16 @@ class SigningKey:
     retired_at: int | None
     revoked_at: int | None
 
+    def header(self, token_type: str) -> bytes:
+        """Return the first part of a compact JWS that this key signs (RFC 7515 section 7.1)."""
+        return _header(self.algorithm, token_type, self.id)
+
+    def sign(self, signed: bytes) -> bytes:
+        """Return the signature of what comes before it."""
+        assert self.private is not None  # noqa: S101 - what is active has it
+        signature: bytes = jws.JWSRegistry.algorithms[self.algorithm].sign(signed, self.private)
+        return signature
+
     @property
     def is_published(self) -> bool:
         """Whether the JWK set has it."""
@@ -70,6 +79,11 @@ class NewKey:
     def id(self) -> str:
         """Its thumbprint."""
         return str(self.private.kid)
+
+
+@lru_cache(64)
+def _header(algorithm: str, token_type: str, key_id: str) -> bytes:
+    return urlsafe_b64encode(to_json({"alg": algorithm, "typ": token_type, "kid": key_id}))
 
 
 class SigningKeys:
@@ -96,14 +110,13 @@ class SigningKeys:
     def sign(self, claims: Mapping[str, Any], *, token_type: str, algorithm: str = ALGORITHM) -> str:
         """Return a compact JWS that names its key."""
         key = self.active(algorithm)
-        assert key.private is not None  # noqa: S101 - what is active has it
-        header = {"alg": algorithm, "typ": token_type, "kid": key.id}
-        return jws.serialize_compact(header, to_json(claims), key.private, algorithms=[algorithm])
+        signed = key.header(token_type) + b"." + urlsafe_b64encode(to_json(claims))
+        return (signed + b"." + urlsafe_b64encode(key.sign(signed))).decode()
 
-    async def find(self, key_id: str) -> ECKey | None:
+    async def find(self, key_id: str) -> PrivateKey | None:
         """The service's own `KeySource`."""
         key = self._published.get(key_id)
-        return key.public if key is not None and isinstance(key.public, ECKey) else None
+        return key.public if key is not None else None
 
     def known(self, key_id: str) -> SigningKey | None:
         """Return a key that signed once, published or not, unless it was revoked."""

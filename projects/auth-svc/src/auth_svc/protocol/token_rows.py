@@ -2,21 +2,32 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from joserfc.jwk import KeySet
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from auth_svc import listed, opaque
 from auth_svc.clients import clients
 from auth_svc.clients.client import Client
 from auth_svc.opaque import digest
-from auth_svc.people import accounts, sessions
+from auth_svc.people import accounts, consents, delegations, sessions
 from auth_svc.people.accounts import Account
+from auth_svc.people.consents import Consent
+from auth_svc.people.delegations import Delegation
 from auth_svc.protocol import families
 from auth_svc.protocol.families import Family
 from auth_svc.tables import codes, device_codes, refresh_tokens
 from lib_auth.principal import Principal
 from lib_events.database import Connection
+from lib_events.prepared import Prepared
+
+CODE = Prepared(select(codes).where(codes.c.digest == bindparam("digest")))
+REFRESH_TOKEN = Prepared(select(refresh_tokens).where(refresh_tokens.c.digest == bindparam("digest")))
+DEVICE_CODE = Prepared(select(device_codes).where(device_codes.c.digest == bindparam("digest")))
+
+# A token type of our own (RFC 8693 section 3): the id of a delegation.
+DELEGATION: Final = "urn:event-based-svcs:params:oauth:token-type:delegation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,8 @@ class TokenRows:
     account: Account | None = None
     subject: Principal | None = None  # whose token is exchanged (RFC 8693)
     subject_family: Family | None = None
+    delegation: Delegation | None = None  # what is exchanged instead of a token
+    consent: Consent | None = None  # what the person allowed the client that wants a delegation
 
 
 def load(
@@ -113,7 +126,7 @@ def load(
 ) -> TokenRows:
     """Read the rows that `form` names; `subject` is who the token that is exchanged stands for."""
     client = usable_client(connection, client_id, loopback)
-    code = refresh_token = successor = device_code = None
+    code = refresh_token = successor = device_code = delegation = consent = None
     family: Family | None = None
     if "code" in form and (code := _find_code(connection, form["code"])):
         family = code.family
@@ -123,8 +136,13 @@ def load(
             successor = find_refresh_token(connection, opaque.derive(form["refresh_token"], refresh_token.salt))
     elif "device_code" in form and (device_code := _find_device_code(connection, form["device_code"])):
         family = device_code.family
+    elif form.get("subject_token_type") == DELEGATION:
+        delegation = delegations.find(connection, form.get("subject_token", ""))
+        family = delegation.family if delegation else None
     elif subject is not None and subject.family_id is not None:
         family = families.find(connection, subject.family_id)
+        if form.get("requested_token_type") == DELEGATION and client is not None:
+            consent = consents.find(connection, subject.subject, client.id)
     account = accounts.find(connection, family.user_id) if family else None
     return TokenRows(
         client=client,
@@ -135,6 +153,8 @@ def load(
         account=account,
         subject=subject,
         subject_family=family if subject else None,
+        delegation=delegation,
+        consent=consent,
     )
 
 
@@ -148,8 +168,7 @@ def usable_client(connection: Connection, client_id: str | None, loopback: bool)
 
 def find_refresh_token(connection: Connection, token: str) -> RefreshToken | None:
     """Return the refresh token, used or not."""
-    query = select(refresh_tokens).where(refresh_tokens.c.digest == digest(token))
-    row = connection.execute(query).one_or_none()
+    row = connection.row(REFRESH_TOKEN, digest=digest(token))
     family = families.find(connection, row.family_id) if row else None
     if row is None or family is None:
         return None
@@ -163,7 +182,7 @@ def _last_moment(connection: Connection, family: Family, expires_at: int) -> int
 
 
 def _find_code(connection: Connection, code: str) -> Code | None:
-    row = connection.execute(select(codes).where(codes.c.digest == digest(code))).one_or_none()
+    row = connection.row(CODE, digest=digest(code))
     family = families.find(connection, row.family_id) if row else None
     if row is None or family is None:
         return None
@@ -180,7 +199,7 @@ def _find_code(connection: Connection, code: str) -> Code | None:
 
 
 def _find_device_code(connection: Connection, code: str) -> DeviceCode | None:
-    row = connection.execute(select(device_codes).where(device_codes.c.digest == digest(code))).one_or_none()
+    row = connection.row(DEVICE_CODE, digest=digest(code))
     if row is None:
         return None
     return DeviceCode(

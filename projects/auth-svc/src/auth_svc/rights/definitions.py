@@ -1,10 +1,11 @@
 """Keeps what tokens mean, the resources and roles, in memory and current: no token request asks the database for it.
 
 A process sees its own commits before it answers, those of others when the database says so, and at the latest when
-it looks by itself.
+it looks by itself. Nothing is known to be signed with a key that is not there yet: it is made first.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.rights import resource_servers, resources, roles
@@ -19,10 +20,12 @@ POLL_SECONDS = 5.0
 class Definitions(Loop):
     """Reads the rows into the issuer's snapshots."""
 
-    def __init__(self, database: Database, issuer: Issuer) -> None:
+    def __init__(self, database: Database, issuer: Issuer, *, ensure_key: Callable[[str], Awaitable[None]]) -> None:
+        """`ensure_key` has a key for an algorithm made, unless there is one."""
         super().__init__(name="definitions")
         self._database = database
         self._issuer = issuer
+        self._ensure_key = ensure_key
         self._reading = asyncio.Lock()  # an older reading must not come after a newer one
 
     async def run(self) -> None:
@@ -39,6 +42,8 @@ class Definitions(Loop):
         """Read now: what was committed before this began counts when it is done."""
         async with self._reading:
             found = await self._database.read(load)
+            for algorithm in {resource.signing_alg for resource in found[0]}:
+                await self._ensure_key(algorithm)
             self._issuer.resources.take(found[0])
             self._issuer.roles.take(found[1])
 

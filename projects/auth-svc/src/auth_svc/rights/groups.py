@@ -10,10 +10,10 @@ from auth_svc import listed
 from auth_svc.audit import Actor, record
 from auth_svc.opaque import new_id
 from auth_svc.people import accounts
-from auth_svc.rights import roles
+from auth_svc.rights import role_news, roles
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
-from auth_svc.rights.refused_tokens import BATCH, MANY, refuse_tokens
-from auth_svc.rights.roles import Roles
+from auth_svc.rights.refused_tokens import refuse_tokens, refuse_tokens_of_roles
+from auth_svc.rights.roles import DEFINITIONS_TOPIC, Roles
 from auth_svc.tables import group_members, groups, users
 from lib_auth.events import (
     GroupChanged,
@@ -24,11 +24,12 @@ from lib_auth.events import (
     GroupMemberData,
     GroupMemberRemoved,
 )
-from lib_auth.principal import ADMIN
+from lib_auth.principal import ADMIN, MEMBER
 from lib_events.database import Connection
 from lib_events.event import Event, EventType
 
-MAX_MEMBERS = MANY  # all of them may lose a role at once
+MAX_MEMBERS = 50_000
+FEW = 500  # whose tokens are refused one by one, and who are told of in the same transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,30 +77,37 @@ def change(connection: Connection, group: str, changes: Mapping[str, Any], actor
         return before
     _check(connection, changed)
     connection.execute(update(groups).where(groups.c.id == before.id).values(_columns(changed)))
-    _refuse_lost(connection, before, changed.roles, actor)
+    members = _few_members(connection, before)
+    _refuse_lost(connection, before, changed.roles, actor, members=members)
     _tell(connection, GroupChanged, changed, actor)
     if changed.roles != before.roles:
-        _tell_roles(connection, member_ids(connection, before.id), actor)
+        if members is None:
+            role_news.leave(connection, before.id, actor)
+        else:
+            _tell_roles(connection, members, actor)
     return changed
 
 
 def remove(connection: Connection, group: str, actor: Actor) -> None:
     """Delete a group; its members lose its roles at once."""
     before = find(connection, group)
-    members = member_ids(connection, before.id)
+    members = _few_members(connection, before)
+    if members is None:
+        role_news.leave(connection, before.id, actor)
     connection.execute(delete(group_members).where(group_members.c.group_id == before.id))
     connection.execute(delete(groups).where(groups.c.id == before.id))
     _refuse_lost(connection, before, frozenset(), actor, members=members)
     _tell(connection, GroupDeleted, before, actor)
-    _tell_roles(connection, members, actor)
+    _tell_roles(connection, members or (), actor)
 
 
 def add_member(connection: Connection, group: str, user_id: str, actor: Actor) -> None:
     """Put a person into a group; raises `ChangeConflicts` when it is full."""
     into = find(connection, group)
-    if user_id in (ids := set(member_ids(connection, into.id))):
+    mine = (group_members.c.group_id == into.id) & (group_members.c.user_id == user_id)
+    if connection.scalar(select(group_members.c.user_id).where(mine)) is not None:
         return
-    if len(ids) >= MAX_MEMBERS:
+    if count_members(connection, [into.id]).get(into.id, 0) >= MAX_MEMBERS:
         raise ChangeConflicts("group-full", f"a group has at most {MAX_MEMBERS} members; make another one")
     connection.execute(insert(group_members).values(group_id=into.id, user_id=user_id, added_at=actor.at))
     _tell_member(connection, GroupMemberAdded, into, user_id, actor)
@@ -117,9 +125,11 @@ def remove_member(connection: Connection, group: str, user_id: str, actor: Actor
     _tell_roles(connection, [user_id], actor)
 
 
-def member_ids(connection: Connection, group_id: str) -> Sequence[str]:
-    """Return who is in a group."""
-    return connection.scalars(select(group_members.c.user_id).where(group_members.c.group_id == group_id)).all()
+def _few_members(connection: Connection, group: Group) -> Sequence[str] | None:
+    """Return who is in a group; None when they are more than `FEW`."""
+    query = select(group_members.c.user_id).where(group_members.c.group_id == group.id)
+    found = connection.scalars(query.limit(FEW + 1)).all()
+    return found if len(found) <= FEW else None
 
 
 def count_members(connection: Connection, group_ids: Sequence[str]) -> Mapping[str, int]:
@@ -144,13 +154,22 @@ def _refuse_lost(
     remaining: frozenset[str],
     actor: Actor,
     *,
-    members: Sequence[str] | None = None,
+    members: Sequence[str] | None,
 ) -> None:
+    """Refuse what the members' tokens say too much; of many by the roles that they lose, which reaches others, too.
+
+    Whoever has such a role in another way gets a new token and goes on.
+    """
     known = Roles(roles.load(connection))
-    if not known.held(before.roles) <= known.held(remaining):
-        losers = member_ids(connection, before.id) if members is None else members
-        refuse_tokens(connection, losers, actor.at)
-        keep_own_access(connection, actor)
+    lost = known.held(before.roles) - known.held((*remaining, MEMBER))
+    if not lost:
+        return
+    if members is None:
+        refuse_tokens_of_roles(connection, sorted(lost), actor.at)
+        connection.notify(DEFINITIONS_TOPIC)  # what is issued from now on must not look like one of them
+    else:
+        refuse_tokens(connection, members, actor.at)
+    keep_own_access(connection, actor)
 
 
 def _check(connection: Connection, group: Group) -> None:
@@ -178,11 +197,10 @@ def _tell_member(
 
 
 def _tell_roles(connection: Connection, user_ids: Sequence[str], actor: Actor) -> None:
-    """Tell what each of these people may do now that a group of theirs changed."""
-    for first in range(0, len(user_ids), BATCH):
-        query = select(users).where(users.c.id.in_(user_ids[first : first + BATCH]))
-        for account in accounts.read_accounts(connection, query):
-            accounts.tell_roles(connection, account, actor)
+    """Tell what each of these few may do now that a group of theirs changed."""
+    known = Roles(roles.load(connection))
+    for account in accounts.read_accounts(connection, select(users).where(users.c.id.in_(user_ids))):
+        accounts.tell_roles(connection, account, known, actor)
 
 
 def _columns(group: Group) -> dict[str, Any]:

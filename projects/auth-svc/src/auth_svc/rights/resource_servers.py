@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert, select, update
 from auth_svc import opaque, tables
 from auth_svc.audit import Actor, record
 from auth_svc.clients import clients
-from auth_svc.clients.client import CREDENTIALS, Client
+from auth_svc.clients.client import CREDENTIALS, EXCHANGE, Client
 from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS
 from auth_svc.rights import roles
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
@@ -20,6 +20,7 @@ from auth_svc.rights.resources import OPENID, Resource, built_in_resources, load
 from auth_svc.rights.roles import DEFINITIONS_TOPIC
 from auth_svc.tables import resources
 from lib_auth.events import ResourceChanged, ResourceCreated, ResourceData, ResourceDeleted, ResourceSecretRotated
+from lib_auth.jwks import ALGORITHMS
 from lib_events.database import Connection
 from lib_events.event import Event, EventType
 
@@ -45,6 +46,8 @@ def create(connection: Connection, resource: Resource, secret: str, actor: Actor
     _check(connection, made)
     if not ID.fullmatch(made.id):
         raise ChangeRejected("id", f"An id has lower-case letters, digits and ._-, got {made.id!r}.")
+    if clients.is_person(connection, made.id):
+        raise ChangeRejected("id", f"{made.id!r} is the id of a person; choose another id.")
     if clients.find(connection, made.id) is not None:
         raise ChangeRejected("id", f"There is a client {made.id!r} already; choose another id.")
     _check_identifier(connection, made)
@@ -130,6 +133,18 @@ def _check(connection: Connection, resource: Resource) -> None:
     seconds = resource.access_token_seconds
     if seconds is not None and not 1 <= seconds <= LONGEST_ACCESS_SECONDS:
         raise ChangeRejected("access_token_seconds", f"It must be 1 to {LONGEST_ACCESS_SECONDS}.")
+    if resource.signing_alg not in ALGORITHMS:
+        raise ChangeRejected("signing_alg", f"It must be one of {', '.join(ALGORITHMS)}, got {resource.signing_alg!r}.")
+    _check_actors(connection, resource)
+
+
+def _check_actors(connection: Connection, resource: Resource) -> None:
+    if resource.built_in and resource.actors:
+        raise ChangeRejected("actors", "What acts for people at a built-in resource is built in, too.")
+    for actor in sorted(resource.actors):
+        client = clients.find(connection, actor)
+        if client is None or not client.check_grant_type(EXCHANGE):
+            raise ChangeRejected("actors", f"An actor is a client that may exchange tokens, got {actor!r}.")
 
 
 def _check_identifier(connection: Connection, resource: Resource) -> None:
@@ -171,6 +186,7 @@ def _tell(connection: Connection, event_type: EventType[ResourceData], resource:
         identifier=resource.identifier,
         scopes=sorted(resource.scopes),
         permissions=sorted(resource.permissions),
+        actors=sorted(resource.actors),
     )
     connection.notify(DEFINITIONS_TOPIC)
 
@@ -183,4 +199,6 @@ def _columns(resource: Resource) -> dict[str, Any]:
         "access_token_seconds": resource.access_token_seconds,
         "built_in": resource.built_in,
         "created_at": resource.created_at,
+        "actors": json.dumps(sorted(resource.actors)),
+        "signing_alg": resource.signing_alg,
     }

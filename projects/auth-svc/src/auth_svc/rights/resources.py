@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Row, select
 
 from auth_svc import tables
+from lib_auth.jwks import ALGORITHM
 from lib_events.database import Connection
 
 ADMIN_PATH = "/v1/admin"
@@ -57,6 +58,8 @@ class Resource:
     access_token_seconds: int | None = None
     built_in: bool = False
     created_at: int = 0
+    actors: frozenset[str] = frozenset()  # the clients that people may let act for them here (RFC 8693)
+    signing_alg: str = ALGORITHM  # what its access tokens are signed with
 
 
 class Resources:
@@ -75,6 +78,7 @@ class Resources:
     def take(self, resources: Iterable[Resource]) -> None:
         """Replace what is known, at once for every request that comes after."""
         self._known = {resource.identifier: resource for resource in resources}
+        self._scopes = {identifier: OPENID | resource.scopes.keys() for identifier, resource in self._known.items()}
         self.descriptions = dict(OPENID_DESCRIPTIONS)
         for resource in self._known.values():
             self.descriptions |= resource.scopes
@@ -106,8 +110,12 @@ class Resources:
 
     def scopes_in(self, resource: str, scopes: frozenset[str]) -> frozenset[str]:
         """Return those of `scopes` that exist in `resource`."""
+        return scopes & self._scopes.get(resource, frozenset())
+
+    def signing_alg(self, resource: str) -> str:
+        """Return what access tokens for `resource` are signed with."""
         known = self._known.get(resource)
-        return scopes & (OPENID | known.scopes.keys()) if known is not None else frozenset()
+        return known.signing_alg if known is not None else ALGORITHM
 
     def lifetime(self, resource: str, seconds: int) -> int:
         """Return how long an access token for `resource` lives where its client may have `seconds`."""
@@ -151,4 +159,6 @@ def read_resource(row: Row[Any]) -> Resource:
         access_token_seconds=row.access_token_seconds,
         built_in=row.built_in,
         created_at=row.created_at,
+        actors=frozenset(json.loads(row.actors)),
+        signing_alg=row.signing_alg,
     )

@@ -4,16 +4,17 @@
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, delete, insert, select, update
 
 from auth_svc import listed, tables
 from auth_svc.audit import Actor, record
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
-from auth_svc.rights.refused_tokens import refuse_tokens, refuse_tokens_of_clients
+from auth_svc.rights.refused_tokens import refuse_tokens_of_roles
 from auth_svc.tables import group_members, groups, users
 from lib_auth.events import RoleChanged, RoleCreated, RoleData, RoleDeleted
 from lib_auth.principal import ADMIN, MEMBER, OPERATOR, with_included
@@ -34,6 +35,7 @@ class Role:
     permissions: frozenset[str] = frozenset()
     built_in: bool = False
     created_at: int = 0
+    tokens_valid_after: int = 0  # older access tokens that say it are refused
 
 
 BUILT_IN = (
@@ -57,9 +59,14 @@ class Roles:
     def take(self, roles: Iterable[Role]) -> None:
         """Replace what is known."""
         self._known = {role.name: role for role in roles}
+        self._refused = {role.name: role.tokens_valid_after for role in self._known.values() if role.tokens_valid_after}
+        self._held = lru_cache(1024)(self._find_held)  # asked for every token
 
     def held(self, names: Iterable[str]) -> frozenset[str]:
         """Return `names` and every role they include, directly or not."""
+        return self._held(frozenset(names))
+
+    def _find_held(self, names: frozenset[str]) -> frozenset[str]:
         held = set(with_included(names))
         rest = list(held)
         while rest:
@@ -77,6 +84,10 @@ class Roles:
     def including(self, name: str) -> frozenset[str]:
         """Return the roles whose holders hold `name`."""
         return frozenset(role for role in (*self._known, name) if name in self.held([role]))
+
+    def refused_until(self, held: Iterable[str]) -> int:
+        """Return the last moment in which tokens that say one of these roles were refused."""
+        return max((self._refused[name] for name in held if name in self._refused), default=0) if self._refused else 0
 
 
 def load(connection: Connection) -> list[Role]:
@@ -119,9 +130,8 @@ def change(connection: Connection, name: str, changes: Mapping[str, Any], actor:
     _check(connection, role, known)
     old, new = Roles(known), Roles(role if other.name == name else other for other in known)
     if not (old.held([name]) <= new.held([name]) and before.permissions <= role.permissions):
-        losing = old.including(name)
-        refuse_tokens(connection, holders(connection, losing), actor.at)
-        refuse_tokens_of_clients(connection, _client_holders(connection, losing), actor.at)
+        # Who holds a role that includes it has it in their tokens, too.
+        refuse_tokens_of_roles(connection, [name], actor.at)
     connection.execute(update(tables.roles).where(tables.roles.c.name == name).values(_columns(role)))
     _tell(connection, RoleChanged, role, actor)
     return role
@@ -142,18 +152,6 @@ def remove(connection: Connection, name: str, actor: Actor) -> None:
         raise ChangeConflicts("role-in-use", f"somebody holds the role {name}; take it from them first")
     connection.execute(delete(tables.roles).where(tables.roles.c.name == name))
     _tell(connection, RoleDeleted, role, actor)
-
-
-def holders(connection: Connection, names: Collection[str]) -> Sequence[str]:
-    """Return who holds one of `names`, by themselves or through a group."""
-    through = select(group_members.c.user_id).join(groups).where(or_(*(says(groups.c.roles, name) for name in names)))
-    own = or_(*(says(users.c.roles, name) for name in names))
-    return connection.scalars(select(users.c.id).where(own | users.c.id.in_(through))).all()
-
-
-def _client_holders(connection: Connection, names: Collection[str]) -> Sequence[str]:
-    own = or_(*(says(tables.clients.c.roles, name) for name in names))
-    return connection.scalars(select(tables.clients.c.id).where(own)).all()
 
 
 def holds(name: str) -> ColumnElement[bool]:
@@ -236,4 +234,5 @@ def _role(row: Row[Any]) -> Role:
         permissions=frozenset(listed.from_text(row.permissions)),
         built_in=row.built_in,
         created_at=row.created_at,
+        tokens_valid_after=row.tokens_valid_after,
     )

@@ -52,7 +52,6 @@ async def change_email(request: Request, person: Person) -> Response:
     actor = service.actor(request, person.account.id)
     if not await service.database.transact(_ask_to_verify, person.account, email, actor):
         return await _show(request, person, errors={"email": TOO_MANY_MAILS})
-    service.postman.wake()
     return await _show(request, person, done=f"A mail to {email} is on its way. Follow the link in it within 24 hours.")
 
 
@@ -70,7 +69,6 @@ async def change_password(request: Request, person: Person) -> Response:
     actor = service.actor(request, person.account.id)
     if not await service.database.transact(_set_own_password, person.account.id, person.session.id, fresh, actor):
         return redirect("/login?next=%2Faccount")
-    service.postman.wake()
     return await _show(request, person, done="The password is changed.")
 
 

@@ -14,18 +14,21 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from auth_svc import opaque
 from auth_svc.factors.sign_ins import LIFETIME_SECONDS as STEP_SECONDS
 from auth_svc.pages.account_frame import SECTIONS
+from auth_svc.pages.upstream import CONNECT
 from auth_svc.parameters import ParametersRejected, check_once, parse
 from auth_svc.people import accounts, devices, sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import LIFETIME_SECONDS, Session
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.service import act_as, service_of
+from auth_svc.upstreams.arrivals import LIFETIME_SECONDS as ARRIVAL_SECONDS
 from lib_events.database import Connection
 
 CSRF_FIELD = "csrf"
 GUEST_SECONDS = 3600
 UPSTREAM_SECONDS = 600
-WAYS_ON = frozenset(("/oauth2/authorize", "/device", *(path for path, _ in SECTIONS)))  # a sign-in leads to
+OF_PROGRAMS = ("/oauth2/authorize", "/device", "/account/apps/allow")  # where programs send people
+WAYS_ON = frozenset((*OF_PROGRAMS, CONNECT, *(path for path, _ in SECTIONS)))  # a sign-in leads to
 
 
 class PageRefused(Exception):
@@ -80,6 +83,16 @@ def upstream_cookie_name(issuer: Issuer) -> str:
 def upstream_cookie_of(request: Request) -> str:
     """What ties this browser to its way; empty when it is on none."""
     return request.cookies.get(upstream_cookie_name(service_of(request).issuer), "")
+
+
+def arrival_cookie_name(issuer: Issuer) -> str:
+    """The cookie of a browser that came from another provider and has to prove more."""
+    return cookie_name(issuer) + "-arrival"
+
+
+def arrival_cookie_of(request: Request) -> str:
+    """What ties this browser to its arrival; empty when there is none."""
+    return request.cookies.get(arrival_cookie_name(service_of(request).issuer), "")
 
 
 def step_cookie_of(request: Request) -> str:
@@ -182,6 +195,16 @@ def take_step_cookie(response: Response, issuer: Issuer) -> None:
 def give_upstream_cookie(response: Response, issuer: Issuer, cookie: str) -> None:
     """Tie the browser to its way to another provider and back."""
     _set(response, issuer, upstream_cookie_name(issuer), cookie, UPSTREAM_SECONDS)
+
+
+def give_arrival_cookie(response: Response, issuer: Issuer, cookie: str) -> None:
+    """Tie the browser to its arrival until it has proven more."""
+    _set(response, issuer, arrival_cookie_name(issuer), cookie, ARRIVAL_SECONDS)
+
+
+def take_arrival_cookie(response: Response, issuer: Issuer) -> None:
+    """The arrival is used up."""
+    response.delete_cookie(arrival_cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
 
 
 def sign_out_browser(response: Response, issuer: Issuer) -> None:

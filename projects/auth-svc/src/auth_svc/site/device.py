@@ -1,6 +1,6 @@
 """`/device`: a person types the code their terminal shows, sees who asks for what, and decides."""
 
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -54,13 +54,16 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
     if waiting is None:
         page = device_code_page(csrf=visitor.csrf, user_code=user_code, error=UNKNOWN)
         return render(request, page, visitor=visitor, status=404)
+    client = waiting.client
     page = device_confirmation_page(
         csrf=visitor.csrf,
         user_code=user_code,
-        client=waiting.client.name,
+        client=client.name,
         username=account.username,
         scopes=waiting.scopes,
         descriptions=service.issuer.resources.descriptions,
+        origin=urlsplit(client.id).hostname if client.origin == "document" else None,
+        is_registered=client.origin == "registered",
     )
     return render(request, page, visitor=visitor)
 

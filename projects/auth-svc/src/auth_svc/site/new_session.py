@@ -1,6 +1,5 @@
 """The end of every sign-in: whoever proved enough of who they are gets a session, and their browser its cookie."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,12 +8,14 @@ from starlette.responses import Response
 
 from auth_svc import audit, opaque
 from auth_svc.audit import Actor
+from auth_svc.endpoints.authorize import answered_at_once
 from auth_svc.factors import held, sign_ins
 from auth_svc.factors.assurance import PASSWORD, SEVERAL, acr_of
 from auth_svc.factors.sign_ins import SignIn
 from auth_svc.people import accounts, devices, sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import Session
+from auth_svc.protocol.issuer import Issuer
 from auth_svc.service import act_as, service_of
 from auth_svc.site.browser import PageRefused, Visitor, give_step_cookie, redirect, set_up_url, sign_in_browser
 from lib_events.database import Connection
@@ -59,8 +60,7 @@ async def start_session(
     service = service_of(request)
     act_as(account.id)
     proven = _Proven(account, methods, target, NewSession.of(request, visitor), opaque.new_secret())
-    roles = tuple(service.settings.require_second_factor)
-    outcome = await service.database.transact(_start, proven, roles, service.actor(request, account.id))
+    outcome = await service.database.transact(_start, proven, service.issuer, service.actor(request, account.id))
     match outcome:
         case "refused":
             raise PageRefused(403, "You cannot sign in", "The account was changed meanwhile. Try again.")
@@ -68,30 +68,36 @@ async def start_session(
             response = redirect(SECOND_STEP)
             give_step_cookie(response, service.issuer, proven.step_cookie)
             return response
-    service.postman.wake()
-    response = redirect(set_up_url(target) if outcome == "factor needed" else target)
+    response = redirect(outcome.way_on)
     sign_in_browser(response, service.issuer, proven.new.cookie)
     return response
 
 
 def make_session(
     connection: Connection, account: Account, methods: tuple[str, ...], new: NewSession, actor: Actor
-) -> None:
+) -> Session:
     """Replace whatever session the browser had."""
     if new.before is not None:
         sessions.end(connection, new.before.id, "signed in again", actor.at)
     audit.record(connection, actor, "session.started", about=account.id, acr=acr_of(methods))
     if new.tells:
         devices.tell_if_new(connection, account, new.user_agent, actor)
-    sessions.start(connection, new.cookie, account.id, actor, new.user_agent, methods=methods)
+    return sessions.start(connection, new.cookie, account.id, actor, new.user_agent, methods=methods)
 
 
-type Outcome = Literal["refused", "second step", "factor needed", "started"]
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """There is a session, and this is where the browser goes with it."""
+
+    way_on: str
 
 
-def _start(connection: Connection, proven: _Proven, roles: Sequence[str], actor: Actor) -> Outcome:
+def _start(
+    connection: Connection, proven: _Proven, issuer: Issuer, actor: Actor
+) -> _Started | Literal["refused", "second step"]:
     """Start a session, or keep what was proven until the second step; refuse when it is no longer so.
 
+    What the sign-in was for is answered with it where nothing has to be asked first: one way and one commit less.
     Hashing takes a while. A password that was set meanwhile has ended every session of the old one, and must end this.
     """
     account = accounts.lock(connection, proven.account.id)
@@ -101,6 +107,9 @@ def _start(connection: Connection, proven: _Proven, roles: Sequence[str], actor:
         sign_in = SignIn(opaque.digest(proven.step_cookie), account.id, proven.methods, proven.way_on)
         sign_ins.begin(connection, sign_in, actor.at)
         return "second step"
-    make_session(connection, account, proven.methods, proven.new, actor)
-    lacking = SEVERAL not in proven.methods and held.are_required(account, roles)
-    return "factor needed" if lacking else "started"
+    session = make_session(connection, account, proven.methods, proven.new, actor)
+    if SEVERAL not in proven.methods and issuer.needs_two_factors(account):
+        return _Started(set_up_url(proven.way_on))
+    visitor = Visitor(proven.new.cookie, session, account)
+    location = answered_at_once(connection, issuer, proven.way_on, visitor=visitor, now=actor.at)
+    return _Started(location or proven.way_on)

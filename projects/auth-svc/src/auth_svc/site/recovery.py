@@ -57,7 +57,6 @@ async def set_new_password(request: Request) -> Response:
         return _show(request, visitor, secret, account, error=str(error))
     except LinkSpent:
         raise _spent() from None
-    service.postman.wake()
     text = "Every sign-in with the old one has ended."
     return render(request, done_page("The password is changed", text, way_on=("/login", "Sign in")))
 

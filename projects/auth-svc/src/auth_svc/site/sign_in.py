@@ -9,12 +9,15 @@ from auth_svc import audit, first_start
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
 from auth_svc.pages.sign_in import sign_in_page
+from auth_svc.pages.upstream import CONNECT
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account, username_key
+from auth_svc.people.passwords import PasswordsBusy
 from auth_svc.rate_limits import TooManyAttempts
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
     Visitor,
+    arrival_cookie_of,
     read_page_form,
     read_pairs,
     render,
@@ -23,7 +26,8 @@ from auth_svc.site.browser import (
 )
 from auth_svc.site.ceremonies import options_to_sign_in
 from auth_svc.site.new_session import start_session
-from auth_svc.upstreams import providers
+from auth_svc.upstreams import arrivals, providers
+from auth_svc.upstreams.arrivals import WaitingArrival
 from lib_events.database import Connection
 
 AGAIN = "That is a change to how you sign in. Confirm that it is you."
@@ -71,15 +75,21 @@ async def sign_in(request: Request) -> Response:
 
 async def check_password(service: AuthService, username: str, password: str) -> Account | None:
     """Return the account if the password is right; an unknown user takes as long as a wrong password."""
-    account = await service.database.read(accounts.find_by_username, username)
+    account = await service.database.look(accounts.find_by_username, username)
     kept = account.password_hash if account is not None and account.enabled else None
-    if not await service.passwords.verify(password, kept):
+    is_right = await service.passwords.verify(password, kept or service.decoys.choose(username))
+    if account is None or kept is None or not is_right:
         return None
-    if account is not None and kept is not None and service.passwords.needs_rehash(kept):
+    return await _renewed(service, account, kept, password) if service.passwords.needs_rehash(kept) else account
+
+
+async def _renewed(service: AuthService, account: Account, kept: str, password: str) -> Account:
+    try:
         fresh = await service.passwords.rehash(password)
-        await service.database.transact(accounts.rehash, account.id, kept, fresh)
-        return replace(account, password_hash=fresh)
-    return account
+    except PasswordsBusy:
+        return account  # the password was right: that is no reason to turn them away, and there is a next time
+    await service.database.transact(accounts.rehash, account.id, kept, fresh)
+    return replace(account, password_hash=fresh)
 
 
 async def show(
@@ -94,7 +104,8 @@ async def show(
 ) -> Response:
     """Show the sign-in page."""
     service = service_of(request)
-    client, targets = await client_behind(service, target)
+    waiting = await _waiting_arrival(request, target)
+    client, targets = await client_behind(service, waiting.way_on if waiting is not None else target)
     passkey_options = options_to_sign_in(request, visitor)
     page = sign_in_page(
         csrf=visitor.csrf,
@@ -104,13 +115,22 @@ async def show(
         error=error,
         registration=service.settings.registration == "open",
         passkey_options=passkey_options,
-        upstreams=await service.database.read(providers.every),
+        upstreams=await service.database.look(providers.every),
+        waiting=waiting,
     )
     scripted = passkey_options is not None
     response = render(request, page, visitor=visitor, status=status, form_targets=targets, scripted=scripted)
     if retry_after is not None:
         response.headers["retry-after"] = str(retry_after)
     return response
+
+
+async def _waiting_arrival(request: Request, target: str) -> WaitingArrival | None:
+    """Return whom the sign-in is to be connected with, if that is what it is for."""
+    if target != CONNECT:
+        return None
+    service = service_of(request)
+    return await service.database.read(arrivals.find, arrival_cookie_of(request), service.clock.micros())
 
 
 def _record_failure(connection: Connection, username: str, actor: Actor) -> None:

@@ -45,7 +45,7 @@ async def before_anything_else(request: Request, visitor: Visitor, target: str) 
     service, account, session = service_of(request), visitor.account, visitor.session
     if account is None or session is None or reaches(session.methods, TWO_FACTORS):
         return None
-    if not held.are_required(account, service.settings.require_second_factor):
+    if not service.issuer.needs_two_factors(account):
         return None
     has = await service.database.read(held.of_user, account.id)
     return redirect(step_up_url(target, TWO_FACTORS) if has.any else set_up_url(target))

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc import opaque
+from auth_svc.audit import Actor
 from auth_svc.factors.assurance import ELSEWHERE
-from auth_svc.pages.upstream import go_on_page
+from auth_svc.pages.upstream import CONNECT, go_on_page
 from auth_svc.people.accounts import Account
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
@@ -25,13 +26,15 @@ from auth_svc.site.browser import (
     visitor_of,
     way_on,
 )
+from auth_svc.site.connect import new_cookie, wait_for_proof
 from auth_svc.site.new_session import start_session
 from auth_svc.site.security import PATH as SECURITY
 from auth_svc.site.security import Change, change, is_fresh, show, to_sign_in
 from auth_svc.tables import upstream_sign_ins
-from auth_svc.upstreams import providers
+from auth_svc.upstreams import arrivals, providers
+from auth_svc.upstreams.arrivals import WaitingArrival
 from auth_svc.upstreams.client import UpstreamFailed, UpstreamRefused
-from auth_svc.upstreams.providers import ArrivalRefused, Upstream
+from auth_svc.upstreams.providers import Arrival, ArrivalRefused, Upstream
 from lib_auth.client import PendingAuthorization
 from lib_events.database import Connection
 
@@ -40,6 +43,7 @@ logger = logging.getLogger(__name__)
 LIFETIME_MICROS = 600 * 1_000_000
 PURPOSE = "sign-in with another provider"
 MAX_QUERY = 8_192
+ACCOUNT = "/account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,9 @@ async def arrive(request: Request) -> Response:
         if journey.user_id is not None:
             return await _connect(request, upstream, journey.user_id, arrival)
         actor = service.actor(request)
-        account: Account = await service.database.transact(providers.receive, upstream, arrival, actor)
+        cookie = new_cookie()
+        waiting = WaitingArrival(upstream, arrival, ACCOUNT if journey.way_on == CONNECT else journey.way_on)
+        account = await service.database.transact(_receive, waiting, cookie, actor)
     except UpstreamRefused as error:
         text = "It was cancelled, or refused there. Try again, or sign in another way."
         raise PageRefused(403, f"{upstream.name} let nobody in", text, code=str(error)[:60]) from error
@@ -110,6 +116,8 @@ async def arrive(request: Request) -> Response:
         raise _unavailable(upstream, error) from error
     except ArrivalRefused as error:
         raise PageRefused(403, "You cannot sign in like that", str(error)) from error
+    if account is None:
+        return wait_for_proof(request, cookie)
     return await start_session(request, await visitor_of(request), account, journey.way_on, methods=(ELSEWHERE,))
 
 
@@ -136,7 +144,7 @@ async def _begin(request: Request, upstream_id: str, user_id: str | None, target
     return pending.url, cookie
 
 
-async def _connect(request: Request, upstream: Upstream, user_id: str, arrival: providers.Arrival) -> Response:
+async def _connect(request: Request, upstream: Upstream, user_id: str, arrival: Arrival) -> Response:
     service, visitor = service_of(request), await visitor_of(request)
     fresh = is_fresh(visitor.session, service.clock.micros())
     if visitor.account is None or visitor.account.id != user_id or not fresh:
@@ -151,6 +159,15 @@ async def _find(service: AuthService, upstream_id: str) -> Upstream:
     if upstream is None:
         raise PageRefused(404, "No such provider", "Sign in another way.")
     return upstream
+
+
+def _receive(connection: Connection, waiting: WaitingArrival, cookie: str, actor: Actor) -> Account | None:
+    """Return who came; None when they have to prove first that the account with their address is theirs."""
+    may_be_new = arrivals.owner_id(connection, waiting.arrival) is None
+    account = providers.receive(connection, waiting.upstream, waiting.arrival, actor, may_be_new=may_be_new)
+    if account is None:
+        arrivals.keep(connection, waiting, cookie, actor.at)
+    return account
 
 
 def _keep(connection: Connection, journey: _Journey, state: str, cookie: str, expires_at: int) -> None:

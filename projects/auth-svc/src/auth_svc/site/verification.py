@@ -32,7 +32,6 @@ async def verify(request: Request) -> Response:
     except LinkSpent:
         raise _spent() from None
     act_as(account.id)
-    service.postman.wake()
     text = f"{account.email} is your address from now on."
     return render(request, done_page("Thank you", text, way_on=("/account", "Go to your account")))
 

@@ -1,17 +1,15 @@
 """Export: the rows of an installation as one document, read in one snapshot."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from sqlalchemy import select
 
 from auth_svc.clients import clients
 from auth_svc.clients.client import Client
-from auth_svc.people import accounts
-from auth_svc.people.accounts import Account
+from auth_svc.clients.details import ClientDetails
 from auth_svc.rights import groups, resources, roles
 from auth_svc.rights.resources import Resource
 from auth_svc.tables import clients as client_rows
-from auth_svc.tables import users
 from auth_svc.transfer.document import (
     FORMAT,
     VERSION,
@@ -20,16 +18,21 @@ from auth_svc.transfer.document import (
     GroupItem,
     ResourceItem,
     RoleItem,
-    UserItem,
+    UpstreamItem,
 )
+from auth_svc.transfer.exporting_people import people
+from auth_svc.upstreams import providers
+from auth_svc.upstreams.providers import Upstream
 from lib_events.clock import to_datetime
 from lib_events.database import Connection
+from lib_events.sealed import SealingKey
 
 MANY_GROUPS = 100_000
 
 
-def export(connection: Connection, issuer: str, secrets: bool, now: int) -> Document:  # noqa: FBT001
-    """Return the document; `secrets` adds the hashes of passwords and client secrets."""
+def export(connection: Connection, issuer: str, now: int, unsealing: SealingKey | None) -> Document:
+    """Return the document; with the key it also says what people and programs prove themselves with."""
+    secrets = unsealing is not None
     own = {client.id: client for client in _clients(connection)}
     return Document(
         format=FORMAT,
@@ -51,7 +54,8 @@ def export(connection: Connection, issuer: str, secrets: bool, now: int) -> Docu
             for group in groups.page(connection, None, MANY_GROUPS)
         ],
         clients=[client_item(client, secrets=secrets) for client in own.values() if is_exported(client)],
-        users=[user_item(account, secrets=secrets) for account in _accounts(connection)],
+        upstreams=[upstream_item(upstream, unsealing) for upstream in providers.every(connection)],
+        users=list(people(connection, issuer, unsealing)),
     )
 
 
@@ -70,6 +74,8 @@ def resource_item(resource: Resource, client: Client | None, *, secrets: bool) -
         scopes=dict(resource.scopes),
         permissions=dict(resource.permissions),
         access_token_seconds=resource.access_token_seconds,
+        actors=sorted(resource.actors),
+        signing_alg=resource.signing_alg,
         secret_digest=digest.hex() if digest else None,
     )
 
@@ -92,6 +98,8 @@ def client_item(client: Client, *, secrets: bool) -> ClientItem:
         jwks=client.jwks,
         jwks_uri=client.jwks_uri,
         id_token_algorithm=client.id_token_algorithm,
+        default_max_age=client.default_max_age,
+        details=ClientDetails.model_validate(client.details) if client.details else None,
         dpop_bound=client.dpop_bound,
         pushed_only=client.pushed_only,
         logout_uri=client.logout_uri,
@@ -99,32 +107,19 @@ def client_item(client: Client, *, secrets: bool) -> ClientItem:
     )
 
 
-def user_item(account: Account, *, secrets: bool) -> UserItem:
-    """Describe a person."""
-    return UserItem(
-        id=account.id,
-        username=account.username,
-        name=account.name,
-        email=account.email,
-        email_verified=account.email_verified,
-        roles=sorted(account.roles),
-        groups=sorted(account.groups),
-        enabled=account.enabled,
-        password_hash=account.password_hash if secrets else None,
+def upstream_item(upstream: Upstream, unsealing: SealingKey | None) -> UpstreamItem:
+    """Describe an upstream."""
+    return UpstreamItem(
+        id=upstream.id,
+        name=upstream.name,
+        issuer=upstream.issuer,
+        client_id=upstream.client_id,
+        scopes=upstream.scopes,
+        makes_accounts=upstream.makes_accounts,
+        domains=list(upstream.domains),
+        client_secret=None if unsealing is None else unsealing.unseal(upstream.sealed, purpose=upstream.purpose),
     )
 
 
 def _clients(connection: Connection) -> Iterable[Client]:
     return [clients.read_client(row) for row in connection.execute(select(client_rows).order_by(client_rows.c.id))]
-
-
-def _accounts(connection: Connection) -> Iterable[Account]:
-    after: str | None = None
-    while page := _page(connection, after):
-        yield from page
-        after = accounts.username_key(page[-1].username)
-
-
-def _page(connection: Connection, after: str | None) -> Sequence[Account]:
-    query = select(users).where(users.c.deleted_at.is_(None)).order_by(users.c.username_key).limit(500)
-    return accounts.read_accounts(connection, query if after is None else query.where(users.c.username_key > after))

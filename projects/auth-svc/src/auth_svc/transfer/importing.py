@@ -1,53 +1,51 @@
 """Import: brings what a document says into the rows, item by item, each as its own command would; twice is as once.
 
-A few transactions do it, because one that holds the database for thousands of people would stop everybody else. Each
-first decides the definitions again, which the second time are as they should be, then a batch of people. So a
-rehearsal is the same work, undone: what it reports is what happens.
+Many small transactions do it, as `plan` orders them, because one that holds the database for thousands of people would
+stop everybody else. A rehearsal is the same work, undone: what it reports is what happens.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, get_args
 
-from argon2 import Type, extract_parameters
-from argon2.exceptions import InvalidHashError
 from sqlalchemy import update
 
 from auth_svc import opaque, tables
 from auth_svc.audit import Actor, record
 from auth_svc.clients import clients
 from auth_svc.clients.client import Client, ClientRejected
-from auth_svc.people import account_changes, accounts
-from auth_svc.people.accounts import Account, AccountRejected, NewAccount
-from auth_svc.rights import groups, resource_servers, resources, roles
+from auth_svc.clients.details import told
+from auth_svc.people.accounts import AccountRejected
+from auth_svc.people.decoys import IMPORTED_TOPIC
+from auth_svc.rights import groups, resource_servers, resources, role_news, roles
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
 from auth_svc.rights.groups import Group
 from auth_svc.rights.resources import Resource
 from auth_svc.rights.roles import Role
+from auth_svc.transfer.administering import administering
 from auth_svc.transfer.document import (
     ClientItem,
-    Document,
     GroupItem,
     Outcome,
     Report,
     ReportItem,
     ResourceItem,
     RoleItem,
-    UserItem,
 )
-from auth_svc.transfer.exporting import client_item, is_exported, resource_item, user_item
-from lib_auth.principal import MEMBER
+from auth_svc.transfer.exporting import client_item, is_exported, resource_item
+from auth_svc.transfer.importing_people import take_user
+from auth_svc.transfer.importing_upstreams import take_upstream
+from auth_svc.transfer.intake import Decided, Intake
+from auth_svc.transfer.plan import Batch, Piece, Step, batches
+from auth_svc.transfer.reading import Reading
+from auth_svc.upstreams.providers import UpstreamRejected
 from lib_events.database import Connection, Database
+from lib_events.sealed import SealingKey
 
-BATCH = 10  # people in one transaction: others wait for it
-# A hash is checked at every sign-in: one that asks for more than this would be a way to stop the service.
-MAX_MEMORY_KIB, MAX_TIME_COST, MAX_PARALLELISM = 256 * 1024, 16, 8
-MUST_RECOVER = "the password's hash cannot be taken over: they must be given a new password"
 # These speak against the whole document, not against one item of it.
-FATAL = frozenset(("own-account", "too-many-affected"))
-
-type Decided = tuple[Outcome, str | None]
+FATAL = frozenset(("own-account", "makes-administrators"))
 
 
 class _Rehearsed(Exception):
@@ -59,66 +57,65 @@ class _Rehearsed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Import:
-    """What every item needs."""
+class _How:
+    """What every transaction of an import is about."""
 
-    connection: Connection
+    reading: Reading
     actor: Actor
-    secrets: dict[str, str]  # new ones, by client
+    issuer: str
+    sealing_key: SealingKey = field(repr=False)
+    dry_run: bool
 
 
-async def run(database: Database, document: Document, actor: Actor, *, dry_run: bool) -> Report:
-    """Import `document` and say what became of each item; raises `ChangeConflicts` when it takes too much."""
-    people = document.users
-    batches = [people[first : first + BATCH] for first in range(0, len(people), BATCH)] or [[]]
-    items: list[ReportItem] = []
-    for number, batch in enumerate(batches):
+async def run(
+    database: Database, reading: Reading, actor: Actor, *, issuer: str, sealing_key: SealingKey, dry_run: bool
+) -> Report:
+    """Import what was read and say what became of each item; raises `ChangeConflicts` when it takes too much.
+
+    `issuer` is the one that imports.
+    """
+    how, items = _How(reading, actor, issuer, sealing_key, dry_run), list(reading.refused)
+    for batch in batches(reading.document):
         try:
-            found = await database.transact(_import_batch, document, batch, actor, dry_run)
+            items += await database.transact(_import_batch, how, batch)
         except _Rehearsed as rehearsed:
-            found = rehearsed.items
-        # The definitions are told once: the first time is the one that may change something.
-        items += found if number == 0 else [item for item in found if item.kind == "user"]
+            items += rehearsed.items
     counts: Counter[Outcome] = Counter(dict.fromkeys(get_args(Outcome.__value__), 0))
     counts.update(item.outcome for item in items)
-    return Report(dry_run=dry_run, counts=dict(counts), items=items)
+    return Report(dry_run=dry_run, counts=dict(counts), items=items, left_out=reading.left_out)
 
 
-def _import_batch(
-    connection: Connection,
-    document: Document,
-    people: Sequence[UserItem],
-    actor: Actor,
-    dry_run: bool,  # noqa: FBT001 - transaction functions take no keywords
-) -> Sequence[ReportItem]:
-    items = list(_decide_all(_Import(connection, actor, {}), document, people))
-    groups.keep_own_access(connection, actor)
-    if dry_run:
+def _import_batch(connection: Connection, how: _How, batch: Batch) -> Sequence[ReportItem]:
+    into = Intake(connection, how.actor, how.sealing_key, how.issuer, how.reading.is_foreign, {})
+    if how.dry_run:
+        for piece in batch.needs:
+            _decide(into, piece)
+    items = list(_decide_all(into, batch.pieces))
+    groups.keep_own_access(connection, how.actor)
+    if how.dry_run:
         raise _Rehearsed([item.model_copy(update={"secret": None}) for item in items])
     changed = Counter(item.kind for item in items if item.outcome in ("created", "changed"))
     if changed:
-        record(connection, actor, "configuration.imported", changed=dict(changed))
+        record(connection, how.actor, "configuration.imported", changed=dict(changed))
+        connection.notify(IMPORTED_TOPIC)
     return items
 
 
-def _decide_all(into: _Import, document: Document, people: Sequence[UserItem]) -> Iterator[ReportItem]:
-    for resource in document.resources:
-        yield _decide(into, "resource", resource.id, _take_resource, resource)
-    names = {role.name for role in roles.load(into.connection)}
-    for role in _inner_first(document.roles, names):
-        yield _decide(into, "role", role.name, _take_role, role)
-    for group in document.groups:
-        yield _decide(into, "group", group.name, _take_group, group)
-    for client in document.clients:
-        yield _decide(into, "client", client.id, _take_client, client)
-    for person in people:
-        yield _decide(into, "user", person.username, _take_user, person)
+def _decide_all(into: Intake, pieces: Sequence[Piece]) -> Iterator[ReportItem]:
+    checked = into.is_foreign and any(piece.step != "user" for piece in pieces)
+    before = administering(into.connection) if checked else frozenset[str]()
+    for piece in pieces:
+        if piece.step != "actors" or _lacks_actors(into, piece.item):
+            yield _decide(into, piece)
+    if checked and (more := sorted(administering(into.connection) - before)):
+        detail = f"the import would make an administrator of whoever has {', '.join(more)}; rename it in the document"
+        raise ChangeConflicts("makes-administrators", detail)
 
 
-def _decide[T](into: _Import, kind: Any, name: str, take: Callable[[_Import, T], Decided], item: T) -> ReportItem:
+def _decide(into: Intake, piece: Piece) -> ReportItem:
     try:
-        outcome, why = take(into, item)
-    except (ChangeRejected, AccountRejected, ClientRejected) as error:
+        outcome, why = TAKE[piece.step](into, piece.item)
+    except (ChangeRejected, AccountRejected, ClientRejected, UpstreamRejected) as error:
         outcome, why = "refused", f"{error.field}: {error.detail}"
     except NotThere as error:
         outcome, why = "refused", str(error)
@@ -126,15 +123,16 @@ def _decide[T](into: _Import, kind: Any, name: str, take: Callable[[_Import, T],
         if error.reason in FATAL:
             raise
         outcome, why = "refused", str(error)
-    return ReportItem(kind=kind, name=name, outcome=outcome, why=why, secret=into.secrets.get(name))
+    kind = "resource" if piece.step == "actors" else piece.step
+    return ReportItem(kind=kind, name=piece.name, outcome=outcome, why=why, secret=into.secrets.get(piece.name))
 
 
-def _take_resource(into: _Import, item: ResourceItem) -> Decided:
+def _take_resource(into: Intake, item: ResourceItem) -> Decided:
     connection = into.connection
     known = next((resource for resource in resources.load(connection) if resource.id == item.id), None)
     if known is None:
         secret = opaque.new_secret()
-        fields = item.model_dump(exclude={"secret_digest"})
+        fields = item.model_dump(exclude={"secret_digest"}) | {"actors": _actors_there(into, item)}
         resource_servers.create(connection, Resource(**fields), secret, into.actor)
         if item.secret_digest is None:
             into.secrets[item.id] = secret
@@ -144,6 +142,10 @@ def _take_resource(into: _Import, item: ResourceItem) -> Decided:
     if not known.built_in and known.identifier != item.identifier.rstrip("/"):
         raise ChangeRejected("identifier", "an identifier stays; make another resource")
     wanted: dict[str, Any] = item.model_dump(include={"name", "scopes", "permissions", "access_token_seconds"})
+    if "actors" in item.model_fields_set:  # documents of before they were known say nothing of them
+        wanted["actors"] = _actors_there(into, item)
+    if "signing_alg" in item.model_fields_set:
+        wanted["signing_alg"] = item.signing_alg
     changed = resource_servers.change(connection, item.id, wanted, into.actor) != known
     before = clients.find(connection, item.id)
     if item.secret_digest and resource_item(known, before, secrets=True).secret_digest != item.secret_digest:
@@ -152,7 +154,22 @@ def _take_resource(into: _Import, item: ResourceItem) -> Decided:
     return ("changed" if changed else "unchanged"), None
 
 
-def _take_role(into: _Import, item: RoleItem) -> Decided:
+def _actors_there(into: Intake, item: ResourceItem) -> frozenset[str]:
+    """Those of a resource's actors that are clients here already."""
+    return frozenset(actor for actor in item.actors if clients.find(into.connection, actor) is not None)
+
+
+def _lacks_actors(into: Intake, item: ResourceItem) -> bool:
+    known = next((resource for resource in resources.load(into.connection) if resource.id == item.id), None)
+    return known is not None and "actors" in item.model_fields_set and known.actors != frozenset(item.actors)
+
+
+def _take_actors(into: Intake, item: ResourceItem) -> Decided:
+    resource_servers.change(into.connection, item.id, {"actors": frozenset(item.actors)}, into.actor)
+    return "changed", None
+
+
+def _take_role(into: Intake, item: RoleItem) -> Decided:
     wanted: dict[str, Any] = {
         "description": item.description,
         "includes": frozenset(item.includes),
@@ -162,110 +179,67 @@ def _take_role(into: _Import, item: RoleItem) -> Decided:
     if known is None:
         roles.create(into.connection, Role(name=item.name, **wanted), into.actor)
         return "created", None
-    return _changed(known, roles.change(into.connection, item.name, wanted, into.actor))
+    wanted["includes"] = into.roles(item.includes, known.includes)
+    told = {name: value for name, value in wanted.items() if into.is_told(item, name)}
+    return _changed(known, role_news.change_role(into.connection, item.name, told, into.actor))
 
 
-def _take_group(into: _Import, item: GroupItem) -> Decided:
+def _take_group(into: Intake, item: GroupItem) -> Decided:
     wanted: dict[str, Any] = {"description": item.description, "roles": frozenset(item.roles)}
     try:
         known = groups.find(into.connection, item.name)
     except NotThere:
         groups.create(into.connection, Group(name=item.name, **wanted), into.actor)
         return "created", None
-    return _changed(known, groups.change(into.connection, item.name, wanted, into.actor))
+    wanted["roles"] = into.roles(item.roles, known.roles)
+    told = {name: value for name, value in wanted.items() if into.is_told(item, name)}
+    return _changed(known, groups.change(into.connection, item.name, told, into.actor))
 
 
-def _take_client(into: _Import, item: ClientItem) -> Decided:
+def _take_client(into: Intake, item: ClientItem) -> Decided:
     connection = into.connection
     known = clients.find(connection, item.id)
     if known is not None and not is_exported(known):
         raise ClientRejected("id", f"{item.id} is a client of this product or of a resource")
     roles.check_known(connection, item.roles)
-    digest = bytes.fromhex(item.secret_digest) if item.secret_digest else known.secret_digest if known else None
+    if known is not None:
+        kept = into.roles(item.roles, known.roles) if into.is_told(item, "roles") else known.roles
+        item = item.model_copy(update={"roles": sorted(kept)})
+    digest = bytes.fromhex(item.secret_digest) if item.secret_digest else None
+    if known is not None and known.secret_digest is not None and (digest is None or into.is_foreign):
+        digest = known.secret_digest  # it may have been changed here since
     wanted = _client(into, item, digest if item.needs_secret else None)
+    if known is not None and item.details is None:  # documents of before they were known say nothing of them
+        wanted = replace(wanted, details=known.details)
     if known is None:
         clients.register(connection, wanted, into.actor)
-        return "created", None
+        return "created", item.note
     if client_item(known, secrets=True) == client_item(wanted, secrets=True):
-        return "unchanged", None
-    kept = replace(wanted, created_at=known.created_at, details=known.details, disabled_at=known.disabled_at)
-    clients.change(connection, replace(kept, registration_digest=known.registration_digest), into.actor)
-    return "changed", None
+        return "unchanged", item.note
+    clients.change(connection, item.id, partial(_brought_up_to_date, wanted), into.actor)
+    return "changed", item.note
 
 
-def _client(into: _Import, item: ClientItem, digest: bytes | None) -> Client:
+def _brought_up_to_date(wanted: Client, known: Client) -> Client:
+    """A client of a document with what no document says of it."""
+    return replace(
+        wanted,
+        created_at=known.created_at,
+        disabled_at=known.disabled_at,
+        registration_digest=known.registration_digest,
+    )
+
+
+def _client(into: Intake, item: ClientItem, digest: bytes | None) -> Client:
     if digest is None and item.needs_secret:
         into.secrets[item.id] = secret = opaque.new_secret()
         digest = opaque.digest(secret)
-    fields = item.model_dump(exclude={"public", "secret_digest"})
+    fields = item.model_dump(exclude={"public", "secret_digest", "note"})
     for name, kind in (("redirect_uris", tuple), ("post_logout_redirect_uris", tuple), ("grant_types", tuple)):
         fields[name] = kind(fields[name])
     fields |= {"scopes": frozenset(item.scopes), "roles": frozenset(item.roles)}
+    fields["details"] = told(item.details.model_dump()) if item.details is not None else {}
     return Client(**fields, secret_digest=digest, created_at=into.actor.at)
-
-
-def _take_user(into: _Import, item: UserItem) -> Decided:
-    connection = into.connection
-    kept = item.password_hash if is_safe_hash(item.password_hash) else None
-    account = accounts.find_by_username(connection, item.username)
-    roles.check_known(connection, set(item.roles) - (account.roles if account is not None else set()))
-    joined = [groups.find(connection, name) for name in item.groups]
-    if account is None:
-        account = _new_account(into, item, kept)
-        _join(into, account, joined)
-        if not item.enabled:
-            accounts.disable(connection, account.id, into.actor)
-        return "created", item.note or (MUST_RECOVER if kept is None else None)
-    if account.id == into.actor.who and not item.enabled:
-        raise ChangeConflicts("own-account", "the document disables yourself; let another administrator import it")
-    before = user_item(account, secrets=True)
-    _change_account(into, account, item, kept)
-    _join(into, account, joined)
-    after = user_item(accounts.existing(connection, account.id), secrets=True)
-    return ("unchanged" if before == after else "changed"), None
-
-
-def _new_account(into: _Import, item: UserItem, kept: str | None) -> Account:
-    """Make the account, under the id it had, so that what other services keep about it stays true."""
-    held = frozenset(item.roles) | {MEMBER}
-    new = NewAccount(item.username, kept, item.email, held, item.name, email_verified=item.email_verified)
-    free = item.id is not None and accounts.find(into.connection, item.id) is None
-    return accounts.register(into.connection, new, into.actor, item.id if free else None)
-
-
-def _change_account(into: _Import, account: Account, item: UserItem, kept: str | None) -> None:
-    connection, actor = into.connection, into.actor
-    account_changes.edit(connection, account.id, {"email": item.email, "name": item.name}, actor)
-    accounts.set_roles(connection, account.id, frozenset(item.roles), actor)
-    if kept is not None and kept != account.password_hash:
-        accounts.set_password(connection, account.id, kept, actor)
-    if item.enabled != account.enabled:
-        (accounts.enable if item.enabled else accounts.disable)(connection, account.id, actor)
-
-
-def _join(into: _Import, account: Account, wanted: Sequence[Group]) -> None:
-    names = {group.name for group in wanted}
-    for group in wanted:
-        if group.name not in account.groups:
-            groups.add_member(into.connection, group.id, account.id, into.actor)
-    for name in sorted(account.groups - names):
-        groups.remove_member(into.connection, groups.find(into.connection, name).id, account.id, into.actor)
-
-
-def is_safe_hash(kept: str | None) -> bool:
-    """Whether a hash is one that we can check at every sign-in: Argon2id, and of bounded cost."""
-    if kept is None or not kept.startswith("$argon2id$"):
-        return False
-    try:
-        asked = extract_parameters(kept)
-    except (InvalidHashError, ValueError):
-        return False
-    return (
-        asked.type is Type.ID
-        and 8 <= asked.memory_cost <= MAX_MEMORY_KIB
-        and 1 <= asked.time_cost <= MAX_TIME_COST
-        and 1 <= asked.parallelism <= MAX_PARALLELISM
-    )
 
 
 def _set_digest(connection: Connection, client_id: str, digest: str) -> None:
@@ -273,15 +247,16 @@ def _set_digest(connection: Connection, client_id: str, digest: str) -> None:
     connection.execute(update(tables.clients).where(one).values(secret_digest=bytes.fromhex(digest)))
 
 
-def _inner_first(items: Sequence[RoleItem], known: set[str]) -> Iterator[RoleItem]:
-    """Yield roles after those they include; what cannot be put in order is refused by its own check."""
-    waiting, known = list(items), set(known)
-    while waiting:
-        ready = [item for item in waiting if set(item.includes) <= known] or waiting
-        yield from ready
-        known |= {item.name for item in ready}
-        waiting = [item for item in waiting if item not in ready]
-
-
 def _changed(before: object, after: object) -> Decided:
     return ("unchanged" if before == after else "changed"), None
+
+
+TAKE: Mapping[Step, Callable[[Intake, Any], Decided]] = {
+    "resource": _take_resource,
+    "role": _take_role,
+    "group": _take_group,
+    "client": _take_client,
+    "actors": _take_actors,
+    "upstream": take_upstream,
+    "user": take_user,
+}

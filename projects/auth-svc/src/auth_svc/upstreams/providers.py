@@ -1,21 +1,26 @@
 """Upstreams: other OpenID providers whose people may sign in here, and which of our accounts are theirs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import delete, insert, select, update
 
 from auth_svc import audit, listed
 from auth_svc.audit import Actor
+from auth_svc.clients.client import is_loopback
 from auth_svc.factors import held
+from auth_svc.mail import texts
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account, AccountRejected, NewAccount
-from auth_svc.tables import upstream_links, upstream_sign_ins, upstreams
+from auth_svc.tables import upstream_arrivals, upstream_links, upstream_sign_ins, upstreams
 from lib_events.database import Connection
+from lib_events.prepared import Prepared
 
 UPSTREAM = "upstream"  # the name of this way to sign in, in events
 MAX_NAMESAKES = 20
+EVERY = Prepared(select(upstreams).order_by(upstreams.c.name))
 
 
 class UpstreamRejected(Exception):
@@ -65,6 +70,25 @@ class Arrival:
     email: str | None
 
 
+def check(issuer: str, scopes: str, *, is_loopback_here: bool) -> str:
+    """Return the issuer without its last slash; raises `UpstreamRejected`.
+
+    Secrets and people go there over TLS, or nowhere beyond loopback.
+    """
+    if "openid" not in scopes.split():
+        raise UpstreamRejected("scopes", "One of the scopes must be openid.")
+    try:
+        parts = urlsplit(issuer)
+        local = parts.scheme == "http" and is_loopback(parts.hostname) and is_loopback_here
+    except ValueError as error:
+        raise UpstreamRejected("issuer", "That is no URL.") from error
+    if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+        raise UpstreamRejected("issuer", "An issuer is https, a host, and maybe a path.")
+    if parts.scheme != "https" and not local:
+        raise UpstreamRejected("issuer", "An issuer must begin with https://.")
+    return issuer.rstrip("/")
+
+
 def register(connection: Connection, upstream: Upstream, actor: Actor) -> Upstream:
     """Let another provider's people sign in; raises `UpstreamRejected`."""
     for field_name, column in (("id", upstreams.c.id), ("issuer", upstreams.c.issuer)):
@@ -76,9 +100,18 @@ def register(connection: Connection, upstream: Upstream, actor: Actor) -> Upstre
     return upstream
 
 
+def change(connection: Connection, upstream: Upstream, actor: Actor) -> None:
+    """Keep an upstream as it is to be from now on, under its id and issuer."""
+    wanted = {name: getattr(upstream, name) for name in ("name", "client_id", "sealed", "scopes", "makes_accounts")}
+    one = update(upstreams).where(upstreams.c.id == upstream.id)
+    connection.execute(one.values(wanted | {"domains": listed.to_text(upstream.domains)}))
+    audit.record(connection, actor, "upstream.changed", about=upstream.id)
+
+
 def remove(connection: Connection, upstream_id: str, actor: Actor) -> bool:
     """Let nobody sign in by way of it any more; links stay, for the day it comes back."""
-    connection.execute(delete(upstream_sign_ins).where(upstream_sign_ins.c.upstream_id == upstream_id))
+    for table in (upstream_sign_ins, upstream_arrivals):
+        connection.execute(delete(table).where(table.c.upstream_id == upstream_id))
     removed = connection.execute(delete(upstreams).where(upstreams.c.id == upstream_id)).rowcount
     if removed:
         audit.record(connection, actor, "upstream.removed", about=upstream_id)
@@ -93,7 +126,7 @@ def find(connection: Connection, upstream_id: str) -> Upstream | None:
 
 def every(connection: Connection) -> Sequence[Upstream]:
     """Return all of them by name; there are few."""
-    return [_upstream(row) for row in connection.execute(select(upstreams).order_by(upstreams.c.name))]
+    return [_upstream(row) for row in connection.rows(EVERY)]
 
 
 def linked_to(connection: Connection, user_id: str) -> frozenset[str]:
@@ -102,8 +135,13 @@ def linked_to(connection: Connection, user_id: str) -> frozenset[str]:
     return frozenset(row.issuer for row in connection.execute(query))
 
 
-def receive(connection: Connection, upstream: Upstream, arrival: Arrival, actor: Actor) -> Account:
-    """Return whose account it is, made now where that is allowed; raises `ArrivalRefused`."""
+def receive(
+    connection: Connection, upstream: Upstream, arrival: Arrival, actor: Actor, *, may_be_new: bool
+) -> Account | None:
+    """Return whose account it is, made now where that is allowed; raises `ArrivalRefused`.
+
+    None for somebody unknown who is not to be taken for somebody new: an account here has their address.
+    """
     _lock(connection, upstream)
     _check_domain(upstream, arrival)
     account = _linked_account(connection, arrival)
@@ -111,13 +149,24 @@ def receive(connection: Connection, upstream: Upstream, arrival: Arrival, actor:
         if not account.enabled:
             raise ArrivalRefused("The account is disabled. Ask an administrator.")
         return account
+    if not may_be_new:
+        return None
     if not upstream.makes_accounts:
-        # Never by e-mail alone: who has an address there need not be who has it here.
         raise ArrivalRefused(
             f"No account here belongs to that sign-in. Sign in with your password, then connect {upstream.name} "
             "under Account, Security."
         )
     account = _make_account(connection, arrival, actor)
+    _link(connection, account, upstream, arrival, actor)
+    return account
+
+
+def make_another(connection: Connection, upstream: Upstream, arrival: Arrival, actor: Actor) -> Account:
+    """Make an account without the address, which is another one's; raises `ArrivalRefused`."""
+    _lock(connection, upstream)
+    if not upstream.makes_accounts or _linked_account(connection, arrival) is not None:
+        raise ArrivalRefused("No account can be made for that sign-in. Begin again.")
+    account = _make_account(connection, replace(arrival, email=None), actor)
     _link(connection, account, upstream, arrival, actor)
     return account
 
@@ -131,6 +180,22 @@ def link(connection: Connection, account: Account, actor: Actor, *, upstream: Up
         raise ArrivalRefused("That sign-in belongs to another account here already.")
     if before is None:
         _link(connection, account, upstream, arrival, actor)
+        accounts.write_to(connection, account, texts.upstream_connected(account.username, upstream.name), actor.at)
+
+
+def adopt(connection: Connection, account: Account, actor: Actor, *, issuer: str, subject: str) -> bool:
+    """Link an account to whom it was linked to elsewhere; False when it is already. Raises `ArrivalRefused`."""
+    upstream = next((known for known in every(connection) if known.issuer == issuer.rstrip("/")), None)
+    if upstream is None:
+        raise ArrivalRefused(f"nobody signs in with {issuer} here yet: evs admin upstream create, then import again")
+    _lock(connection, upstream)
+    arrival = Arrival(upstream.issuer, subject, account.username, None)
+    before = _linked_account(connection, arrival)
+    if before is not None and before.id != account.id:
+        raise ArrivalRefused(f"the sign-in with {upstream.name} belongs to {before.username} here")
+    if before is None:
+        _link(connection, account, upstream, arrival, actor)
+    return before is None
 
 
 def unlink(connection: Connection, account: Account, actor: Actor, *, issuer: str) -> bool:
@@ -184,6 +249,6 @@ def _make_account(connection: Connection, arrival: Arrival, actor: Actor) -> Acc
     raise ArrivalRefused("An account cannot be made for you: too many have that name. Ask an administrator.")
 
 
-def _upstream(row: Row[Any]) -> Upstream:
-    values = dict(row._mapping)
-    return Upstream(**values | {"domains": listed.from_text(row.domains)})
+def _upstream(row: Iterable[Any]) -> Upstream:
+    values = dict(zip(upstreams.columns.keys(), row, strict=True))
+    return Upstream(**values | {"domains": listed.from_text(values["domains"])})

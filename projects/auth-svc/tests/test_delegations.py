@@ -1,0 +1,498 @@
+"""Delegations: a client acts for a person while they are away, in what they allowed, until it ends."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from auth_svc.clients import clients
+from auth_svc.endpoints import token as token_endpoint
+from auth_svc.people import account_changes, accounts, connected_apps, delegations
+from auth_svc.pruner import prune
+from auth_svc.rights import resource_servers
+from auth_svc.rights.resources import Resource
+from auth_svc.tables import delegations as delegation_table
+from auth_svc.tables import families as family_table
+from lib_events.testing import wait_until
+
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+DELEGATION = "urn:event-based-svcs:params:oauth:token-type:delegation"
+ORDERS, STOCK = "https://orders.example", "https://stock.example"
+APP = "http://127.0.0.1:8002"
+DELEGATION_EVENTS = tuple(f"evs.grant.{what}" for what in ("delegated", "delegation-used", "delegation-withdrawn"))
+HOUR = 3600 * 1_000_000
+
+
+@dataclass
+class Delegating:
+    """The AppService's side of a delegation, and ada's."""
+
+    provider: Any
+
+    async def make_resource(
+        self, name: str = "orders", identifier: str = ORDERS, actors: tuple[str, ...] = ("evs-app",)
+    ):
+        service = self.provider.service
+        scopes = {f"{name}:read": f"See your {name}", f"{name}:write": f"Change your {name}"}
+        made = Resource(id=name, identifier=identifier, name=name.title(), scopes=scopes, actors=frozenset(actors))
+        await service.database.transact(resource_servers.create, made, "secret", self.provider.actor())
+        await service.definitions.refresh()
+
+    async def change_resource(self, name: str = "orders", **changes: Any):
+        service = self.provider.service
+        await service.database.transact(resource_servers.change, name, changes, self.provider.actor())
+        await service.definitions.refresh()
+
+    def app(self) -> tuple[str, str]:
+        return "evs-app", self.provider.secret_of("evs-app")
+
+    async def ask(self, token: str, auth: Any = None, *, resources: tuple[str, ...] = (ORDERS,), **form: Any):
+        wanted = {
+            "grant_type": EXCHANGE,
+            "subject_token": token,
+            "subject_token_type": ACCESS_TOKEN,
+            "requested_token_type": DELEGATION,
+            "scope": "orders:read",
+            "purpose": "Run 42 of the workflow report",
+        } | form
+        pairs = [(name, value) for name, value in wanted.items() if value is not ...]
+        pairs += [("resource", resource) for resource in resources]
+        return await self.provider.post("/oauth2/token", pairs, auth or self.app())
+
+    async def use(self, delegation: str, auth: Any = None, **form: Any) -> httpx.Response:
+        wanted = {"grant_type": EXCHANGE, "subject_token": delegation, "subject_token_type": DELEGATION} | form
+        return await self.provider.post("/oauth2/token", wanted, auth or self.app())
+
+    async def allow(self, scope: str = "orders:read", resource: str = ORDERS, username: str = "ada"):
+        browser = await self.provider.browser()
+        asked = urlencode({"client": "evs-app", "scope": scope, "resource": resource})
+        await browser.sign_in(username, at=f"/account/apps/allow?{asked}")
+        return await browser.submit(decision="allow")
+
+    async def given(self, **form: Any) -> str:
+        """A delegation that ada gave."""
+        await self.make_resource()
+        await self.allow()
+        answer = await self.ask((await self.provider.tokens())["access_token"], **form)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["access_token"]
+
+    async def events(self, count: int, *types: str):
+        """At least `count` events of these types: on PostgreSQL they get their places a moment later."""
+
+        async def look():
+            found = await self.provider.events(*types)
+            return found if len(found) >= count else None
+
+        return await wait_until(look)
+
+    async def subject(self) -> str:
+        found = await self.provider.service.database.read(accounts.find_by_username, "ada")
+        return found.id
+
+
+@pytest.fixture
+def delegating(provider):
+    return Delegating(provider)
+
+
+@pytest.fixture
+def delegating_on_both(provider_on_both):
+    return Delegating(provider_on_both)
+
+
+async def test_a_person_allows_it_once_and_the_client_gets_tokens_for_days(delegating_on_both):
+    delegating, provider = delegating_on_both, delegating_on_both.provider
+    await delegating.make_resource()
+    tokens = await provider.tokens()
+    refused = (await delegating.ask(tokens["access_token"])).json()
+    assert refused["error"] == "consent_required"
+    allowing = urlsplit(refused["consent_uri"])
+    assert parse_qs(allowing.query) == {"client": ["evs-app"], "scope": ["orders:read"], "resource": [ORDERS]}
+
+    browser = await provider.browser()
+    await browser.sign_in("ada", at=f"{allowing.path}?{allowing.query}")
+    assert "See your orders" in browser.page.text
+    assert "Change your orders" not in browser.page.text
+    assert "Allowed" in (await browser.submit(decision="allow")).text
+
+    answer = await delegating.ask(tokens["access_token"])
+    body = answer.json()
+    assert (body["issued_token_type"], body["token_type"]) == (DELEGATION, "N_A")
+    assert (body["scope"], body["expires_in"]) == ("orders:read", 7 * 24 * 3600)
+    # It outlives the person's token and their session.
+    await provider.post("/oauth2/revoke", {"token": tokens["refresh_token"]}, provider.gui())
+    acting = (await delegating.use(body["access_token"], resource=ORDERS)).json()
+    assert (acting["issued_token_type"], acting["token_type"], acting["scope"]) == (
+        ACCESS_TOKEN,
+        "Bearer",
+        "orders:read",
+    )
+    assert acting["expires_in"] == 300
+    told = (await provider.post("/oauth2/introspect", {"token": acting["access_token"]}, ("orders", "secret"))).json()
+    assert (told["sub"], told["aud"], told["client_id"]) == (await delegating.subject(), ORDERS, "evs-app")
+    assert (told["act"], told["roles"]) == ({"sub": "evs-app"}, ["member"])
+
+
+async def test_signing_in_to_a_client_lets_it_do_nothing_while_one_is_away(delegating):
+    """What was allowed for a sign-in ends with it; only who is asked for more, or for `offline_access`, allows more."""
+    provider, back = delegating.provider, "https://portal.example/back"
+    auth = await provider.add_client(
+        id="portal",
+        name="Portal",
+        redirect_uris=(back,),
+        grant_types=("authorization_code", EXCHANGE),
+        scopes=frozenset(("openid", "offline_access")),
+    )
+    await delegating.make_resource(actors=("portal",))
+    await provider.service.database.transact(clients.change, "portal", with_orders, provider.actor())
+    browser = await provider.browser()
+    for scope, error in (("openid orders:read", "consent_required"), ("openid orders:read offline_access", None)):
+        request = {"client_id": "portal", "redirect_uri": back, "scope": scope, "resource": ORDERS}
+        await provider.authorize(browser, **request)
+        if error is not None:
+            await browser.submit(username="ada", password="correct horse battery staple")
+        code = provider.answer(await browser.submit(decision="allow"))["code"]
+        form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+        token = (await provider.token(auth, grant_type="authorization_code", **form)).json()["access_token"]
+        assert (await delegating.ask(token, auth)).json().get("error") == error
+
+
+def with_orders(client):
+    return replace(client, scopes=client.scopes | {"orders:read"})
+
+
+async def test_it_is_told_when_it_is_given_used_for_the_first_time_and_withdrawn(delegating_on_both):
+    delegating, provider = delegating_on_both, delegating_on_both.provider
+    delegation = await delegating.given()
+    for _ in range(2):
+        assert (await delegating.use(delegation)).status_code == 200
+    await provider.post("/oauth2/revoke", {"token": delegation}, delegating.app())
+    events = await delegating.events(3, *DELEGATION_EVENTS)
+    assert [event.type.rpartition(".")[2] for event in events] == [
+        "delegated",
+        "delegation-used",
+        "delegation-withdrawn",
+    ]
+    ada = await delegating.subject()
+    assert {event.data["user"] for event in events} == {event.subject for event in events} == {ada}
+    assert {event.data["delegation"] for event in events} == {delegation}
+    assert events[0].data["purpose"] == "Run 42 of the workflow report"
+    assert events[2].data["why"] == "no longer needed"
+    told = await delegating.events(1, "evs.token.issued")
+    issued = [event.data for event in told if event.data["audience"] == ORDERS]
+    assert [(data["actor"], data["user"]) for data in issued] == [("evs-app", ada)] * 2
+
+
+async def test_no_token_of_it_is_wider_than_what_was_given(delegating):
+    delegation = await delegating.given()
+    assert (await delegating.use(delegation, scope="orders:write")).json()["error"] == "invalid_scope"
+    assert (await delegating.use(delegation, scope="workflows:read")).json()["error"] == "invalid_scope"
+    assert (await delegating.use(delegation, resource=APP)).json()["error"] == "invalid_target"
+    assert (await delegating.use(delegation, requested_token_type=DELEGATION)).json()["error"] == "invalid_request"
+
+
+async def test_the_id_is_worth_nothing_to_anybody_else(delegating):
+    delegation = await delegating.given()
+    provider = delegating.provider
+    other = await provider.add_client(
+        id="other", name="Other", grant_types=(EXCHANGE,), scopes=frozenset(("workflows:read",))
+    )
+    assert (await delegating.use(delegation, auth=other)).json()["delegation_state"] == "unknown"
+    assert (await delegating.use(delegation, auth=("evs-app", "guessed"))).json()["error"] == "invalid_client"
+    assert (await provider.post("/oauth2/revoke", {"token": delegation}, other)).json()["error"] == "invalid_grant"
+    assert (await delegating.use(delegation)).status_code == 200
+
+
+async def test_one_delegation_serves_several_resources_each_with_its_own_token(delegating):
+    await delegating.make_resource()
+    await delegating.make_resource("stock", STOCK)
+    await delegating.allow()
+    await delegating.allow("stock:read", STOCK)
+    token = (await delegating.provider.tokens())["access_token"]
+    answer = await delegating.ask(token, resources=(ORDERS, STOCK), scope="orders:read stock:read")
+    delegation = answer.json()["access_token"]
+    assert (await delegating.use(delegation, resource=ORDERS)).json()["scope"] == "orders:read"
+    assert (await delegating.use(delegation, resource=STOCK)).json()["scope"] == "stock:read"
+    crossed = await delegating.use(delegation, resource=STOCK, scope="orders:read")
+    assert crossed.json()["error"] == "invalid_scope"
+
+
+ENDINGS = {
+    "withdrawn app": lambda ada: (connected_apps.withdraw, ada, "evs-app"),
+    "disabled": lambda ada: (accounts.disable, ada),
+    "new password": lambda ada: (accounts.set_password, ada, "a hash"),
+    "signed out everywhere": lambda ada: (account_changes.end_sessions, ada),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_it_ends_with_what_it_came_from(delegating_on_both, ending):
+    delegating, provider = delegating_on_both, delegating_on_both.provider
+    delegation = await delegating.given()
+    acting = (await delegating.use(delegation)).json()["access_token"]
+    await provider.service.database.transact(*ENDINGS[ending](await delegating.subject()), provider.actor())
+    over = (await delegating.use(delegation)).json()
+    assert over["error"] == "invalid_request"
+    assert over["delegation_state"] == ("person" if ending == "disabled" else "withdrawn")
+    told = await provider.post("/oauth2/introspect", {"token": acting}, ("orders", "secret"))
+    assert told.json() == {"active": False}
+    assert len(await delegating.events(1, "evs.grant.delegation-withdrawn")) == 1
+
+
+async def test_what_is_withdrawn_while_it_is_asked_for_is_not_given(delegating_on_both, monkeypatch):
+    delegating, provider = delegating_on_both, delegating_on_both.provider
+    await delegating.make_resource()
+    await delegating.allow()
+    ada, commit = await delegating.subject(), token_endpoint.commit
+
+    async def withdraw_first(service, *rest):
+        await provider.service.database.transact(connected_apps.withdraw, ada, "evs-app", provider.actor())
+        return await commit(service, *rest)
+
+    token = (await provider.tokens())["access_token"]
+    monkeypatch.setattr(token_endpoint, "commit", withdraw_first)
+    assert (await delegating.ask(token)).json()["error"] == "invalid_request"
+    assert await provider.service.database.read(delegations.alive_of_user, ada, 0) == []
+
+
+async def test_a_withdrawn_app_must_be_allowed_again(delegating):
+    await delegating.given()
+    provider = delegating.provider
+    ada = await delegating.subject()
+    await provider.service.database.transact(connected_apps.withdraw, ada, "evs-app", provider.actor())
+    token = (await provider.tokens())["access_token"]
+    assert (await delegating.ask(token)).json()["error"] == "consent_required"
+
+
+async def test_ending_one_session_ends_no_delegation(delegating):
+    delegation = await delegating.given()
+    browser = await delegating.provider.browser()
+    await browser.sign_in("ada", at="/account")
+    await browser.submit(action="/account/sign-out")
+    assert (await delegating.use(delegation)).status_code == 200
+
+
+async def test_what_a_person_may_do_is_looked_up_for_each_token(delegating):
+    delegation = await delegating.given()
+    provider = delegating.provider
+    await provider.service.database.transact(
+        accounts.set_roles, await delegating.subject(), frozenset(("operator",)), provider.actor()
+    )
+    acting = (await delegating.use(delegation)).json()["access_token"]
+    told = (await provider.post("/oauth2/introspect", {"token": acting}, ("orders", "secret"))).json()
+    assert told["roles"] == ["member", "operator"]
+
+
+async def test_it_ends_by_itself(delegating, monkeypatch):
+    delegation = await delegating.given(delegation_seconds="600")
+    clock = delegating.provider.service.clock
+    now = clock.micros()
+    monkeypatch.setattr(type(clock), "micros", lambda _: now + 590 * 1_000_000)
+    assert (await delegating.use(delegation)).json()["expires_in"] <= 10
+    monkeypatch.setattr(type(clock), "micros", lambda _: now + 601 * 1_000_000)
+    assert (await delegating.use(delegation)).json()["delegation_state"] == "expired"
+
+
+async def test_the_pruner_keeps_it_as_long_as_it_lasts_and_no_longer(delegating):
+    await delegating.given()
+    database, now = delegating.provider.service.database, delegating.provider.service.clock.micros()
+
+    def families(connection):
+        query = select(family_table.c.id).join(delegation_table)
+        return connection.scalars(query).all()
+
+    await database.transact(prune, now + 48 * HOUR)
+    assert len(await database.read(families)) == 1
+    await database.transact(prune, now + 8 * 24 * HOUR)
+    assert await database.read(families) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"scope": ...}, "invalid_scope"),
+        ({"scope": "openid"}, "invalid_scope"),
+        ({"scope": "unknown"}, "invalid_scope"),
+        ({"scope": "orders:read admin"}, "invalid_scope"),
+        ({"resources": ("https://elsewhere.example",)}, "invalid_target"),
+        ({"token": "garbled"}, "invalid_request"),
+        ({"delegation_seconds": "0"}, "invalid_request"),
+        ({"delegation_seconds": "7776001"}, "invalid_request"),
+        ({"delegation_seconds": "-1"}, "invalid_request"),
+        ({"delegation_seconds": "٣"}, "invalid_request"),
+        ({"scope": "orders:write"}, "consent_required"),
+    ],
+    ids=str,
+)
+async def test_what_makes_no_sense_is_refused(delegating, changes, error):
+    await delegating.make_resource()
+    await delegating.allow()
+    token = (await delegating.provider.tokens())["access_token"]
+    answer = await delegating.ask(**({"token": token} | changes))
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
+async def test_a_resource_decides_which_clients_act_for_people_there(delegating):
+    await delegating.make_resource(actors=())
+    refused = await delegating.provider.browser()
+    await refused.sign_in("ada", at=f"/account/apps/allow?client=evs-app&scope=orders:read&resource={ORDERS}")
+    assert refused.page.status_code == 400
+    token = (await delegating.provider.tokens())["access_token"]
+    assert (await delegating.ask(token)).json()["error"] == "invalid_target"
+    await delegating.change_resource(actors=frozenset(("evs-app",)))
+    await delegating.allow()
+    delegation = (await delegating.ask(token)).json()["access_token"]
+    await delegating.change_resource(actors=frozenset())
+    assert (await delegating.use(delegation)).json()["error"] == "invalid_target"
+
+
+async def test_only_clients_that_can_exchange_are_actors_and_only_at_resources_of_ones_own(delegating):
+    provider = delegating.provider
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    body = {
+        "id": "orders",
+        "identifier": ORDERS,
+        "name": "Orders",
+        "scopes": {"orders:read": "See"},
+        "actors": ["evs-gui"],
+    }
+    answer = await provider.http.post("/v1/admin/resources", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/actors")
+    made = await provider.http.post("/v1/admin/resources", json=body | {"actors": ["evs-app"]}, headers=headers)
+    assert made.json()["actors"] == ["evs-app"]
+    admin = await provider.http.patch("/v1/admin/resources/admin", json={"actors": ["evs-app"]}, headers=headers)
+    assert admin.status_code == 422
+
+
+async def test_nothing_is_given_for_the_admin_api(delegating):
+    provider = delegating.provider
+    token = (await provider.tokens("admin"))["access_token"]
+    admin = f"{provider.settings.auth_url}/v1/admin"
+    assert (await delegating.ask(token, scope="admin", resources=(admin,))).json()["error"] == "invalid_target"
+
+
+async def test_at_the_appservice_it_is_no_more_than_the_token(delegating):
+    provider = delegating.provider
+    token = (await provider.tokens(scope="openid workflows:read"))["access_token"]
+    await delegating.allow("workflows:read workflows:run", APP)
+    grown = await delegating.ask(token, scope="workflows:run", resources=(APP,))
+    assert grown.json()["error"] == "invalid_scope"
+    assert (await delegating.ask(token, scope="workflows:read", resources=(APP,))).status_code == 200
+    decide = await delegating.ask(token, scope="approvals:decide", resources=(APP,))
+    assert decide.json()["error"] == "invalid_target"
+
+
+async def test_who_acts_for_a_person_cannot_give_itself_more_time(delegating):
+    provider = delegating.provider
+    await delegating.allow("workflows:run", APP)
+    token = (await provider.tokens())["access_token"]
+    delegation = (await delegating.ask(token, scope="workflows:run", resources=(APP,))).json()["access_token"]
+    acting = (await delegating.use(delegation)).json()["access_token"]
+    again = await delegating.ask(acting, scope="workflows:run", resources=(APP,))
+    assert again.json()["error"] == "unauthorized_client"
+
+
+async def test_a_service_has_nobody_to_act_for(delegating):
+    await delegating.make_resource()
+    provider = delegating.provider
+    machine = await provider.token(("evs-local", provider.secret_of("evs-local")), grant_type="client_credentials")
+    assert (await delegating.ask(machine.json()["access_token"])).json()["error"] == "invalid_request"
+
+
+async def test_people_see_what_acts_for_them_and_stop_it(delegating):
+    delegation = await delegating.given()
+    browser = await delegating.provider.browser()
+    page = await browser.sign_in("ada", at="/account/apps")
+    assert "Run 42 of the workflow report" in page.text
+    assert "AppService at https://orders.example" in page.text
+    assert "See your orders" in page.text
+    page = await browser.submit(action="/account/apps/end-delegation")
+    assert "Run 42" not in page.text
+    assert (await delegating.use(delegation)).json()["delegation_state"] == "withdrawn"
+
+
+async def test_nobody_stops_what_acts_for_somebody_else(delegating):
+    delegation = await delegating.given()
+    await delegating.provider.add_user("eve")
+    token = (await delegating.provider.tokens("eve"))["access_token"]
+    await delegating.allow(username="eve")
+    assert (await delegating.ask(token)).status_code == 200
+    browser = await delegating.provider.browser()
+    await browser.sign_in("eve", at="/account/apps")
+    await browser.submit(action="/account/apps/end-delegation", delegation=delegation)
+    assert (await delegating.use(delegation)).status_code == 200
+
+
+async def test_administrators_see_and_end_what_acts_for_a_person(delegating):
+    delegation = await delegating.given()
+    provider = delegating.provider
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    path = "/v1/admin/users/ada/delegations"
+    (item,) = (await provider.http.get(path, headers=headers)).json()["items"]
+    assert (item["id"], item["client"], item["scopes"]) == (delegation, "evs-app", ["orders:read"])
+    assert (await provider.http.delete(f"{path}/{delegation}", headers=headers)).status_code == 204
+    assert (await provider.http.delete(f"{path}/{delegation}", headers=headers)).status_code == 404
+    assert (await provider.http.get(path, headers=headers)).json()["items"] == []
+    assert (await delegating.use(delegation)).json()["delegation_state"] == "withdrawn"
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"client": "evs-gui"}, "client"),
+        ({"client": "nobody"}, "client"),
+        ({"scope": "unknown"}, "resource"),
+        ({"scope": "orders:read admin"}, "scope"),
+        ({"resource": "https://elsewhere.example"}, "resource"),
+        ({"resource": ""}, "scope"),
+    ],
+    ids=str,
+)
+async def test_a_question_that_makes_no_sense_is_not_asked(delegating, query, code):
+    await delegating.make_resource()
+    browser = await delegating.provider.browser()
+    asked = {"client": "evs-app", "scope": "orders:read", "resource": ORDERS} | query
+    page = await browser.sign_in("ada", at=f"/account/apps/allow?{urlencode(asked)}")
+    assert (page.status_code, code in page.text) == (400, True)
+
+
+async def test_what_was_cancelled_was_not_allowed(delegating):
+    await delegating.make_resource()
+    browser = await delegating.provider.browser()
+    await browser.sign_in("ada", at=f"/account/apps/allow?client=evs-app&scope=orders:read&resource={ORDERS}")
+    await browser.submit(decision="deny")
+    token = (await delegating.provider.tokens())["access_token"]
+    assert (await delegating.ask(token)).json()["error"] == "consent_required"
+
+
+async def test_actors_of_a_resource_travel_with_an_export_also_those_that_come_with_it(
+    delegating, run_provider, tmp_path
+):
+    provider = delegating.provider
+    await provider.add_client(id="reports", name="Reports", grant_types=(EXCHANGE,))
+    await delegating.make_resource(actors=("evs-app", "reports"))
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    document = (await provider.http.get("/v1/admin/export", headers=headers)).json()
+    (item,) = [item for item in document["resources"] if item["id"] == "orders"]
+    assert item["actors"] == ["evs-app", "reports"]
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    async with run_provider(elsewhere, f"sqlite:///{elsewhere}/test.db") as other:
+        headers = {"authorization": f"Bearer {await other.admin_token()}"}
+        report = await other.http.post("/v1/admin/import", json=document, headers=headers)
+        assert report.json()["counts"]["refused"] == 0, report.text
+        shown = (await other.http.get("/v1/admin/resources/orders", headers=headers)).json()
+        assert shown["actors"] == ["evs-app", "reports"]
+        again = (await other.http.post("/v1/admin/import", json=document, headers=headers)).json()
+        assert {item["outcome"] for item in again["items"] if item["kind"] == "resource"} == {"unchanged"}
+        del document["clients"]
+        item["actors"] = ["nobody"]
+        alone = (await other.http.post("/v1/admin/import", json=document, headers=headers)).json()
+        (refused,) = [item for item in alone["items"] if item["outcome"] == "refused"]
+        assert refused["why"].startswith("actors: ")
