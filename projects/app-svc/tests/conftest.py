@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import json
+import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ import pytest
 import uvicorn
 from joserfc import jwt
 from joserfc.jwk import ECKey
+from sqlalchemy import insert
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,7 +26,11 @@ from starlette.routing import Route
 
 from app_svc.serving import Serving, serving
 from app_svc.settings import AppSettings
+from lib_events.database import EVENTS_TOPIC, Connection
+from lib_events.event import Event
+from lib_events.event_log import imported_row
 from lib_events.secret_file import write_secret
+from lib_events.tables import events
 from lib_events.testing import wait_until
 
 ALL_SCOPES = "workflows:read workflows:run workflows:manage events:read events:publish approvals:decide"
@@ -238,6 +247,17 @@ class AppUnderTest:
     def operator(self) -> Client:
         return self.client("olga", roles=("operator",))
 
+    async def hear(self, event_type: Any, data: Any) -> None:
+        """As if the AuthService had told so and the importer had brought it."""
+        about = getattr(data, "user", None) or data.client
+        event = Event.of(event_type, data, source="/auth-svc", subject=about)
+
+        def bring(connection: Connection) -> None:
+            connection.execute(insert(events), imported_row(event))
+            connection.notify(EVENTS_TOPIC)
+
+        await self.service.database.transact(bring)
+
     def admin(self) -> Client:
         return self.client("ada", roles=("admin",))
 
@@ -273,3 +293,65 @@ async def any_app(make_settings: Any, issuer: LocalIssuer, database_url: str) ->
     """An AppService, once on SQLite and once on PostgreSQL."""
     async with serve_app(make_settings(database_url), issuer) as running_app:
         yield running_app
+
+
+# What several tests use, importable by name.
+for _name in ("installation", "acting_installation"):
+    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
+    assert _spec is not None
+    assert _spec.loader is not None
+    sys.modules[_name] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
+_running_authority = sys.modules["installation"].running_authority
+_acting_installation = sys.modules["acting_installation"].acting_installation
+
+
+@pytest.fixture
+async def installation(tmp_path: Path) -> AsyncIterator[Any]:
+    """The real services and a broker."""
+    async with sys.modules["installation"].installed(tmp_path / "evs") as running_installation:
+        yield running_installation
+
+
+@pytest.fixture(scope="module")
+def authorities(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Any]]:
+    """The AuthService on a kind of database, begun for the first test that asks: the others find it running."""
+    with ExitStack() as stack:
+
+        @cache
+        def authority(kind: str) -> Any:
+            url = None
+            if kind == "postgresql":
+                server = request.getfixturevalue("postgresql_server")
+                url = f"{server}{'&' if '?' in server else '?'}schema=test_{uuid.uuid4().hex[:12]}"
+            return stack.enter_context(_running_authority(tmp_path_factory.mktemp("authority"), url))
+
+        yield authority
+
+
+@pytest.fixture
+async def acting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authorities: Callable[[str], Any]
+) -> AsyncIterator[Any]:
+    """On SQLite, beside an AuthService that others have used."""
+    async with _acting_installation(tmp_path / "evs", monkeypatch, authority=authorities("sqlite")) as running:
+        yield running
+
+
+@pytest.fixture
+async def acting_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+    """On SQLite, with an AuthService that the test may stop."""
+    async with _acting_installation(tmp_path / "evs", monkeypatch) as running:
+        yield running
+
+
+@pytest.fixture
+async def acting_on_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str, authorities: Callable[[str], Any]
+) -> AsyncIterator[Any]:
+    """Once on SQLite and once on PostgreSQL, beside an AuthService that others have used."""
+    authority = authorities(database_url.partition(":")[0])
+    async with _acting_installation(tmp_path / "evs", monkeypatch, database_url, authority=authority) as running:
+        yield running

@@ -10,7 +10,7 @@ def test_only_an_operator_may_what_concerns_everybody() -> None:
     for (method, path), rule in RULES.items():
         everybody = rule.all or rule.own
         everybodys = ("/v1/runs:c", "/v1/runs:r", "/v1/dead-letters", "/v1/webhooks/in", "/v1/workflows/{name}/size")
-        if path.startswith((*everybodys, "/v1/schedules")) or rule.all:
+        if path.startswith((*everybodys, "/v1/schedules", "/v1/queues")) or rule.all:
             assert everybody.role == "operator", (method, path)
         else:
             assert everybody.role == "member", (method, path)

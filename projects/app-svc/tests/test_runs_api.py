@@ -31,6 +31,21 @@ async def test_a_start_is_accepted_with_its_place_and_waits_on_request(app: Any)
     assert early.status_code == 202
 
 
+async def test_a_start_is_answered_as_the_run_is_read(any_app: Any) -> None:
+    alice = any_app.client()
+    late = {"workflow": "order", "input": {"quantity": 2}, "delay_seconds": 3600, "priority": 3, "queue": "later"}
+    late |= {"tags": {"team": "a"}, "deadline": "2099-01-01T00:00:00Z"}
+    started = (await alice.post("/v1/runs", late)).json()
+    assert started == (await alice.get(f"/v1/runs/{started['id']}")).json()
+    assert (started["status"], started["input"]["quantity"]) == ("queued", 2)
+    many = (await alice.post("/v1/runs:batch", {"runs": [late] * 3})).json()["items"]
+    listed = {item["id"]: item for item in (await alice.get("/v1/runs")).json()["items"]}
+    assert [listed[item["id"]] for item in many] == many
+    at_once = (await alice.post("/v1/runs", {"workflow": "order", "input": {}})).json()
+    assert (at_once["status"], at_once["started_at"]) == ("running", at_once["created_at"])
+    assert set(await alice.until(at_once["id"], "completed")) == set(at_once)
+
+
 async def test_a_failed_run_is_answered_as_it_ended(app: Any) -> None:
     run = await app.client().run("order", {"card": "tok_declined"})
     assert (run["status"], run["error"]["type"]) == ("failed", "CardDeclined")

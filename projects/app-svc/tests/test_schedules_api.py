@@ -3,13 +3,18 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert
-
-from lib_auth.events import UserChangedData, UserDisabled, UserRolesChanged, UserRolesChangedData
-from lib_events.database import EVENTS_TOPIC, Connection
-from lib_events.event import Event
-from lib_events.event_log import imported_row
-from lib_events.tables import events
+from lib_auth.events import (
+    ClientChanged,
+    ClientChangedData,
+    ClientDisabled,
+    ClientRemoved,
+    UserChangedData,
+    UserDeleted,
+    UserDeletedData,
+    UserDisabled,
+    UserRolesChanged,
+    UserRolesChangedData,
+)
 from lib_events.testing import wait_until
 
 TABLE = {"name": "people", "data": "name,age\nzoe,3\n"}
@@ -80,15 +85,39 @@ async def test_it_is_paused_resumed_triggered_and_backfilled(any_app: Any) -> No
     assert again[0] == again[1] != again[2]
     now = datetime.now(UTC)
     past = {"since": (now - timedelta(hours=3)).isoformat(), "until": now.isoformat()}
+    lacking = await operator.post("/v1/schedules/import/backfill", past | {"dry_run": True})
+    assert (len(lacking.json()["times"]), lacking.json()["runs"]) == (3, [])
     filled = await operator.post("/v1/schedules/import/backfill", past)
     assert (filled.status_code, len(filled.json()["runs"])) == (202, 3)
     assert (await operator.post("/v1/schedules/import/backfill", past)).json()["runs"] == []
+    assert (await operator.post("/v1/schedules/import/backfill", past | {"dry_run": True})).json()["times"] == []
+    (listed,) = (await operator.get("/v1/schedules")).json()["items"]
+    shown = (await operator.get("/v1/schedules/import")).json()
+    assert len(shown["last_runs"]) == 6
+    assert [run["id"] for run in listed["last_runs"]] == [run["id"] for run in shown["last_runs"]][:5]
     ancient = {"since": "0001-01-01T00:00:00+14:00", "until": now.isoformat()}
     refused = await operator.post("/v1/schedules/import/backfill", ancient)
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/since")
     resumed = (await operator.post("/v1/schedules/import/resume")).json()
     assert (resumed["paused"], resumed["note"]) == (False, "")
     assert resumed["next_at"] is not None
+
+
+async def test_the_next_times_of_a_timing_are_told_before_there_is_a_schedule(app: Any, subtests: Any) -> None:
+    operator = app.operator()
+    berlin = {"cron": "0 6 * * *", "timezone": "Europe/Berlin", "since": "2031-07-01T00:00:00Z"}
+    preview = await operator.post("/v1/schedules:preview", berlin)
+    assert preview.json()["next_times"] == [f"2031-07-0{day}T04:00:00Z" for day in range(1, 6)]
+    once = await operator.post("/v1/schedules:preview", {"times": ["2031-01-01T00:00:00Z", "2001-01-01T00:00:00Z"]})
+    assert once.json()["next_times"] == ["2031-01-01T00:00:00Z"]
+    assert (await operator.post("/v1/schedules:preview", {"times": ["2001-01-01T00:00:00Z"]})).json() == {
+        "next_times": []
+    }
+    for body, pointer in (({"cron": "61 * * * *"}, "/cron"), ({}, "/cron"), ({"every_seconds": 0}, "/every_seconds")):
+        with subtests.test(pointer, body=body):
+            refused = await operator.post("/v1/schedules:preview", body)
+            assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, pointer)
+    assert (await operator.get("/v1/schedules")).json()["items"] == []
 
 
 async def test_schedules_are_for_operators(app: Any, subtests: Any) -> None:
@@ -98,6 +127,7 @@ async def test_schedules_are_for_operators(app: Any, subtests: Any) -> None:
         for method, path in (
             ("GET", "/v1/schedules"),
             ("POST", "/v1/schedules"),
+            ("POST", "/v1/schedules:preview"),
             ("GET", "/v1/schedules/import"),
             ("PATCH", "/v1/schedules/import"),
             ("DELETE", "/v1/schedules/import"),
@@ -129,6 +159,10 @@ async def test_what_is_wrong_is_said_with_its_field(app: Any, subtests: Any) -> 
             ({"cron": None, "times": ["2020-01-01T00:00:00Z"]}, "/times"),
             ({"cron": None, "times": ["2030-01-01T00:00:00"]}, "/times/0"),
             ({"cron": None, "every_seconds": 60, "start": "9999-12-31T23:00:00Z"}, "/times"),
+            ({"until": "2020-01-01T00:00:00Z"}, "/times"),
+            ({"since": "2031-01-03T00:00:00Z", "until": "2031-01-02T00:00:00Z"}, "/until"),
+            ({"cron": None, "times": ["2030-01-01T00:00:00Z"], "until": "2031-01-01T00:00:00Z"}, "/until"),
+            ({"since": "2031-01-01T00:00:00"}, "/since"),
             ({"overlap": "maybe"}, "/overlap"),
             ({"catch_up_window_seconds": 1}, "/catch_up_window_seconds"),
             ({"jitter_seconds": 100_000}, "/jitter_seconds"),
@@ -148,38 +182,54 @@ async def test_what_is_wrong_is_said_with_its_field(app: Any, subtests: Any) -> 
     assert (await operator.get("/v1/schedules")).json()["items"] == []
 
 
+def told_of(user: str, **data: Any) -> UserRolesChangedData:
+    return UserRolesChangedData(user=user, username=user, **data)
+
+
+def client_told(client: str, **data: Any) -> ClientChangedData:
+    return ClientChangedData(client=client, name=client, origin="administrator", **data)
+
+
+TAKEN_AWAY = {
+    "a person is disabled": (UserDisabled, UserChangedData(user="olga", username="olga"), "disabled"),
+    "a person is deleted": (UserDeleted, UserDeletedData(user="olga"), "removed"),
+    "a person loses the role": (UserRolesChanged, told_of("olga", roles=["member"]), "no operator any more"),
+    "a client is disabled": (ClientDisabled, client_told("olga"), "disabled"),
+    "a client is removed": (ClientRemoved, client_told("olga"), "removed"),
+    "a client loses the role": (ClientChanged, client_told("olga", roles=["member"]), "no operator any more"),
+}
+KEPT = (
+    (UserRolesChanged, told_of("olga", roles=["admin"])),
+    (ClientChanged, client_told("olga", roles=["operator"])),
+    (ClientChanged, client_told("olga")),  # by an AuthService that does not say the roles
+)
+
+
 async def test_who_may_not_any_more_has_no_schedule_that_does(any_app: Any, subtests: Any) -> None:
     await make(any_app)
-    still = UserRolesChangedData(user="olga", username="olga", roles=["admin"])
-    for event_type, data, note in (
-        (UserDisabled, UserChangedData(user="olga", username="olga"), "its owner was disabled"),
-        (
-            UserRolesChanged,
-            UserRolesChangedData(user="olga", username="olga", roles=["member"]),
-            "its owner is no operator any more",
-        ),
-    ):
-        with subtests.test(note):
-            assert not (await any_app.operator().post("/v1/schedules/import/resume")).json()["paused"]
-            await hear(any_app, UserRolesChanged, still)
-            await hear(any_app, event_type, data)
+    other = any_app.client("otto", roles=("operator",))  # whose tokens stay good
+    for what, (event_type, data, why) in TAKEN_AWAY.items():
+        with subtests.test(what):
+            assert not (await other.post("/v1/schedules/import/resume")).json()["paused"]
+            for kept in KEPT:
+                await any_app.hear(*kept)
+            await any_app.hear(event_type, data)
 
-            async def is_paused() -> Any:
-                shown = (await any_app.operator().get("/v1/schedules/import")).json()
+            async def note() -> Any:
+                shown = (await other.get("/v1/schedules/import")).json()
                 return shown["note"] if shown["paused"] else None
 
-            assert await wait_until(is_paused) == note
+            assert await wait_until(note) == (f"its owner is {why}" if why.startswith("no") else f"its owner was {why}")
 
 
-async def hear(app: Any, event_type: Any, data: Any) -> None:
-    """As if the AuthService had told so and the importer had brought it."""
-    event = Event.of(event_type, data, source="/auth-svc")
-
-    def bring(connection: Connection) -> None:
-        connection.execute(insert(events), imported_row(event))
-        connection.notify(EVENTS_TOPIC)
-
-    await app.service.database.transact(bring)
+async def test_a_schedule_has_a_first_and_a_last_time(app: Any) -> None:
+    bounds = {"since": "2031-01-01T07:00:00+01:00", "until": "2031-01-03T06:00:00Z"}
+    await make(app, **bounds)
+    shown = (await app.operator().get("/v1/schedules/import")).json()
+    assert shown["next_times"] == [f"2031-01-0{day}T06:00:00Z" for day in (1, 2, 3)]
+    assert (shown["since"], shown["until"]) == ("2031-01-01T06:00:00Z", "2031-01-03T06:00:00Z")
+    changed = await app.operator().request("PATCH", "/v1/schedules/import", json={"cron": "0 6 * * *"})
+    assert (changed.json()["since"], changed.json()["until"]) == (None, None), "a new timing is said whole"
 
 
 async def test_names_and_ids_are_not_taken_twice(app: Any) -> None:

@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
 from standardwebhooks import Webhook as Verifier
 
-from lib_auth.events import UserChangedData, UserDisabled, UserRolesChanged, UserRolesChangedData
-from lib_events.database import EVENTS_TOPIC, Connection
-from lib_events.event import Event
-from lib_events.event_log import imported_row
-from lib_events.tables import events
+from lib_auth.events import (
+    ClientChangedData,
+    ClientDisabled,
+    ClientRemoved,
+    UserChangedData,
+    UserDeleted,
+    UserDeletedData,
+    UserDisabled,
+    UserRolesChanged,
+    UserRolesChangedData,
+)
 from lib_events.testing import wait_until
 from lib_events.testing_receiver import receiving, status
+
+ALICE_AS_A_CLIENT = ClientChangedData(client="alice", name="alice", origin="administrator")
 
 
 @pytest.fixture
@@ -58,17 +65,6 @@ async def add(client: Any, url: str, *types: str, **values: Any) -> dict[str, An
     return answer.json()
 
 
-async def hear(app: Any, event_type: Any, data: Any) -> None:
-    """As if the AuthService had told so and the importer had brought it."""
-    event = Event.of(event_type, data, source="/auth-svc")
-
-    def bring(connection: Connection) -> None:
-        connection.execute(insert(events), imported_row(event))
-        connection.notify(EVENTS_TOPIC)
-
-    await app.service.database.transact(bring)
-
-
 async def test_a_webhook_brings_its_owner_their_own_events_signed(hooked: Any, receiver: Any) -> None:
     alice, bob = hooked.client(), hooked.client("bob")
     made = await add(alice, receiver.url)
@@ -91,7 +87,7 @@ async def test_a_webhook_brings_its_owner_their_own_events_signed(hooked: Any, r
 
 async def test_an_operators_webhook_brings_everybodys_events_but_those_of_accounts(hooked: Any, receiver: Any) -> None:
     await add(hooked.operator(), receiver.url, "*")
-    await hear(hooked, UserRolesChanged, UserRolesChangedData(user="zoe", username="zoe", roles=["member"]))
+    await hooked.hear(UserRolesChanged, UserRolesChangedData(user="zoe", username="zoe", roles=["member"]))
     await publish(hooked.client("bob"), "of-bob")
     await wait_until(lambda: "of-bob" in receiver.event_ids)
     assert {received.event.type for received in receiver.received} <= {"welcome.message.sent", "evs.webhook.created"}
@@ -101,7 +97,7 @@ async def test_a_role_that_is_taken_away_is_taken_from_the_webhook_too(hooked: A
     await add(hooked.operator(), receiver.url)
     await publish(hooked.client("bob"), "before")
     await wait_until(lambda: receiver.event_ids == ["before"])
-    await hear(hooked, UserRolesChanged, UserRolesChangedData(user="olga", username="olga", roles=["member"]))
+    await hooked.hear(UserRolesChanged, UserRolesChangedData(user="olga", username="olga", roles=["member"]))
     await wait_until(lambda: has_roles(hooked, ["member"]))
     await publish(hooked.client("bob"), "after")
     await publish(hooked.client("olga"), "own")
@@ -118,17 +114,28 @@ async def has_roles(app: Any, roles: list[str]) -> bool:
     return json.loads(stored) == roles
 
 
-async def test_a_disabled_person_receives_nothing_more(hooked: Any, receiver: Any) -> None:
-    alice = hooked.client()
-    made = await add(alice, receiver.url)
-    await hear(hooked, UserDisabled, UserChangedData(user="alice", username="alice"))
+@pytest.mark.parametrize(
+    ("event_type", "data", "why"),
+    [
+        (UserDisabled, UserChangedData(user="alice", username="alice"), "its owner was disabled"),
+        (UserDeleted, UserDeletedData(user="alice"), "its owner was removed"),
+        (ClientDisabled, ALICE_AS_A_CLIENT, "its owner was disabled"),
+        (ClientRemoved, ALICE_AS_A_CLIENT, "its owner was removed"),
+    ],
+    ids=["a disabled person", "a deleted person", "a disabled client", "a removed client"],
+)
+async def test_who_is_gone_receives_nothing_more(
+    hooked: Any, receiver: Any, event_type: Any, data: Any, why: str
+) -> None:
+    made = await add(hooked.client(), receiver.url)
+    await hooked.hear(event_type, data)
 
     async def paused() -> bool:
         return (await hooked.operator().get(f"/v1/webhooks/{made['id']}")).json()["state"] == "paused"
 
     await wait_until(paused)
     shown = (await hooked.operator().get(f"/v1/webhooks/{made['id']}")).json()
-    assert shown["reason"] == "its owner was disabled"
+    assert shown["reason"] == why
 
 
 async def test_a_secret_is_shown_once_and_in_nothing_else(hooked: Any, receiver: Any, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lib_auth.events import (
     UserRegistered,
     UserRegisteredData,
 )
-from lib_events.event import Event, EventType
+from lib_events.event import Cause, Event, EventType
 from lib_events.testing import wait_until
 
 AIRPORTS = (files("app_svc") / "data" / "us-airports.csv").read_text()
@@ -207,6 +207,34 @@ async def test_a_request_for_a_role_waits_for_an_admin_and_then_for_the_authserv
     (run,) = await wait_until(lambda: _ended(operator, "access-request", 1), timeout=20)
     output = (await operator.get(f"/v1/runs/{run['id']}")).json()["output"]
     assert (output["outcome"], output["by"]) == ("granted", "ada")
+
+
+async def test_nobody_but_the_authservice_asks_an_admin_for_a_role(any_app: Any, subtests: Any) -> None:
+    """An approval says what the workflow was told: who asks must not be somebody's own words."""
+    asked = {"request": "r1", "user": "u1", "role": "operator", "reason": "on call", "nonce": "n1"}
+    forged = asked | {"username": "grace, whom everybody trusts"}
+    data, cause = AccessRequestedData(**asked, username="mallory"), Cause(principal="mallory")
+    event = Event.of(AccessRequested, data, source="/auth-svc", subject="r1", cause=cause)
+    await any_app.service.database.transact(lambda connection: connection.publish(event))
+    mallory, admin, operator = any_app.client("mallory"), any_app.admin(), any_app.operator()
+    (run,) = await wait_until(lambda: _waiting(mallory))
+    body = {"workflow": "access-request", "input": forged}
+    for name, client, path, sent in (
+        ("a start", mallory, "/v1/runs", body),
+        ("a batch", mallory, "/v1/runs:batch", {"runs": [body]}),
+        ("a fork", mallory, f"/v1/runs/{run['id']}/fork", {"from_step": "1", "input": forged}),
+        ("a schedule", operator, "/v1/schedules", body | {"name": "forged", "every_seconds": 60}),
+    ):
+        with subtests.test(name):
+            refused = await client.post(path, sent)
+            assert (refused.status_code, "starts by itself" in refused.json()["detail"]) == (422, True), refused.text
+    pending = (await admin.get("/v1/approvals", params={"status": "pending"})).json()["items"]
+    assert ["mallory asks" in approval["text"] for approval in pending] == [True]
+
+
+async def _waiting(client: Any) -> Any:
+    params = {"workflow": "access-request", "status": "waiting"}
+    return (await client.get("/v1/runs", params=params)).json()["items"]
 
 
 async def _pending(client: Any) -> Any:

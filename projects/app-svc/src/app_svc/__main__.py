@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from lib_events.http_server import new_event_loop  # noqa: PLC0415
 
     try:
-        settings = AppSettings(**options)
+        settings = AppSettings.read(**options)
         run = serving.serve if command == "serve" else serving.work
         asyncio.run(run(settings), loop_factory=new_event_loop)
     except (SettingsRejected, DatabaseError, WorkflowsNotLoaded) as error:

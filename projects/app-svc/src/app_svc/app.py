@@ -15,6 +15,7 @@ from app_svc.dead_letters import dead_letter_routes
 from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
 from app_svc.incoming_webhook_routes import incoming_webhook_routes
+from app_svc.queues import queue_routes
 from app_svc.runs import run_routes
 from app_svc.schedules import schedule_routes
 from app_svc.service import Service
@@ -49,6 +50,7 @@ def create_app(service: Service) -> FastAPI:
             *run_routes(service, route_class=route_class),
             *approval_routes(service.database, route_class=route_class),
             *schedule_routes(service, route_class=route_class),
+            *queue_routes(service, route_class=route_class),
             *event_routes(service, route_class=route_class),
             *dead_letter_routes(service.database, service.event_registry, route_class=route_class),
             # Before the next, whose ids would take in the word "in".

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app_svc.json_request import JsonRequest
 from app_svc.permissions import MANAGE, RULES, Rule
-from lib_auth.guard import Guard, cause_principal
+from lib_auth.guard import Guard
 from lib_auth.principal import Principal, with_included
 from lib_events.problem import Problem
 from lib_workflows import Principal as RunPrincipal
@@ -74,7 +74,6 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
             async def check_then_handle(request: Request) -> Response:
                 principal = await guard.authenticate(request)
                 request.state.caller = admit(guard, principal, self.rules[request.method])
-                cause_principal(principal)
                 strict = JsonRequest(request.scope, request.receive)
                 if self.body_field is not None:
                     strict.check_media_type()
@@ -93,7 +92,7 @@ def admit(guard: Guard, principal: Principal, rule: Rule) -> Caller:
     return Caller(principal, sees_all=sees_all or rule.own == MANAGE)
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is None:  # a route that is no GuardedRoute asks for its caller
         raise Problem(500, detail="This route is not guarded.")

@@ -152,7 +152,11 @@ def _problem_schema() -> dict[str, Any]:
                 "type": "array",
                 "items": {
                     "type": "object",
-                    "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+                    "properties": {
+                        "pointer": {"type": "string"},
+                        "parameter": {"type": "string"},
+                        "detail": {"type": "string"},
+                    },
                 },
             },
         },

@@ -1,7 +1,7 @@
 """The documents the REST API shows, made of what the read side of the library says: `Document.model_validate(view)`."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -15,6 +15,14 @@ class Document(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+class DelegationDocument(Document):
+    """What a workflow does at one service for the person who starts it, and for how long at most."""
+
+    resource: str
+    scope: list[str]
+    lasts_seconds: float
+
+
 class WorkflowDocument(BaseModel):
     """A workflow of the catalogue."""
 
@@ -25,6 +33,9 @@ class WorkflowDocument(BaseModel):
     queue: str
     on: list[str]
     requires: list[str] = Field(description="Tags that a worker must have to run it")
+    acts_for_starter: list[DelegationDocument] = Field(
+        description="What it may do at other services for the person who starts it; it ends with the run"
+    )
     input_schema: dict[str, Any] | None
     output_schema: dict[str, Any] | None
 
@@ -60,8 +71,27 @@ class ProgressDocument(BaseModel):
     text: str
 
 
+class ServiceDocument(Document):
+    """A service that a run acts at, and what it may do there."""
+
+    resource: str
+    scope: list[str]
+
+
+class ActingDocument(BaseModel):
+    """What a run that goes on does at other services for the person who started it.
+
+    `acting`: it may; `expired`: its time is over; `stopped`: it was taken back; `nobody`: it never had anybody to act
+    for, or an operator retried it.
+    """
+
+    state: Literal["acting", "expired", "stopped", "nobody"]
+    until: datetime | None = Field(description="Null where it acts for nobody; with the run it ends in any case")
+    services: list[ServiceDocument]
+
+
 class RunDocument(Document):
-    """A run. In lists `input`, `output` and `views` are left out (null, null, {}): ask for the run itself."""
+    """A run. In lists `input`, `output`, `views` and `acting` are left out (null or {}): ask for the run itself."""
 
     id: str
     workflow: str
@@ -84,6 +114,10 @@ class RunDocument(Document):
     waiting_for: list[dict[str, Any]]
     undoing_since: datetime | None = Field(
         description="Set while the run, having failed or been cancelled, undoes what it did"
+    )
+    acting: ActingDocument | None = Field(
+        default=None,
+        description="While the run goes on, for whom (its principal) it acts at other services; not in lists",
     )
 
 
@@ -177,6 +211,10 @@ def describe_workflow(workflow: Workflow[*tuple[Any, ...], Any]) -> WorkflowDocu
         queue=workflow.queue,
         on=[event_type.name for event_type in workflow.on],
         requires=sorted(workflow.requires),
+        acts_for_starter=[
+            DelegationDocument(resource=each.resource, scope=list(each.scope), lasts_seconds=each.lasts.total_seconds())
+            for each in workflow.acts_for_starter
+        ],
         input_schema=workflow.input_schema(),
         output_schema=workflow.output_schema(),
     )

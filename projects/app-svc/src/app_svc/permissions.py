@@ -38,7 +38,7 @@ PUBLISH_EVENTS = Permission("events:publish", MEMBER)
 DECIDE = Permission("approvals:decide", MEMBER)  # and the approval must name the person or a role of theirs
 
 # These tell of people: who signed in when, and whose token was revoked.
-ACCOUNT_EVENTS = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.grant.*")
+ACCOUNT_EVENTS = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.grant.*", "evs.client.*")
 
 RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/workflows"): Rule(READ),
@@ -65,6 +65,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/approvals/{approval_id}/decision"): Rule(DECIDE),
     ("GET", "/v1/schedules"): Rule(MANAGE),
     ("POST", "/v1/schedules"): Rule(MANAGE),
+    ("POST", "/v1/schedules:preview"): Rule(MANAGE),
     ("GET", "/v1/schedules/{name}"): Rule(MANAGE),
     ("PATCH", "/v1/schedules/{name}"): Rule(MANAGE),
     ("DELETE", "/v1/schedules/{name}"): Rule(MANAGE),
@@ -72,6 +73,11 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/schedules/{name}/resume"): Rule(MANAGE),
     ("POST", "/v1/schedules/{name}/trigger"): Rule(MANAGE),
     ("POST", "/v1/schedules/{name}/backfill"): Rule(MANAGE),
+    ("GET", "/v1/queues"): Rule(MANAGE),
+    ("GET", "/v1/queues/{name}"): Rule(MANAGE),
+    ("PUT", "/v1/queues/{name}"): Rule(MANAGE),
+    ("POST", "/v1/queues/{name}/pause"): Rule(MANAGE),
+    ("POST", "/v1/queues/{name}/resume"): Rule(MANAGE),
     ("GET", "/v1/events"): Rule(READ_EVENTS, all=READ_ALL_EVENTS),
     ("POST", "/v1/events"): Rule(PUBLISH_EVENTS),
     ("GET", "/v1/dead-letters"): Rule(MANAGE),

@@ -1,12 +1,15 @@
 """Commands on runs for a caller: what the caller may not see is as if it did not exist."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from app_svc import delegations
+from app_svc.acting import describe_acting
 from app_svc.authorization import Caller
 from app_svc.documents import (
+    ActingDocument,
     ComparisonDocument,
     DifferenceDocument,
     HistoryDocument,
@@ -14,9 +17,12 @@ from app_svc.documents import (
     RunDocument,
 )
 from app_svc.run_bodies import BulkAnswer, BulkBody, ForkBody
+from lib_auth.delegations import GivenDelegation
+from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem, invalid_input
-from lib_workflows import Engine, commands, queries
+from lib_workflows import Engine, Registry, commands, queries
+from lib_workflows.codec import decode_json
 from lib_workflows.commands import StartRequest
 from lib_workflows.comparison import Difference, compare_facts, compare_runs
 from lib_workflows.errors import CommandRefused, OperationNotFound, RunConflict, RunNotFound
@@ -29,31 +35,46 @@ BULK_LIMIT = 1_000
 class RunDesk:
     """Starts, shows and changes runs for a caller."""
 
-    def __init__(self, database: Database, engine: Engine) -> None:
+    def __init__(self, database: Database, engine: Engine, registry: Registry) -> None:
         self._database = database
         self._engine = engine
+        self._acting = {(each.name, each.version): each.acts_for_starter for each in registry.workflows}
 
-    async def start(self, request: StartRequest, caller: Caller) -> str:
-        """Start one run and return its id; raises the `Problem` 409 for an id that means something else."""
+    async def start(self, request: StartRequest, caller: Caller) -> RunDocument:
+        """Start one run; raises the `Problem` 409 for an id that means something else."""
+        if request.is_plain:
+            (began,) = await self._engine.start_new([request])
+            document = RunDocument.model_validate(began)
+            document.input = None if request.input is None else decode_json(request.input)
+            return document
         try:
             run_id = await self._engine.submit(request)
         except RunConflict as conflict:
             raise _taken(conflict.run_id, conflict.what) from conflict
-        if request.id is None:
-            return run_id
-        if run_id != request.id:
+        if request.id is not None and run_id != request.id:
             raise _taken(str(request.idempotency_key), "idempotency key")
-        run = (await self._database.read(queries.get_runs, [run_id])).get(run_id)
+        run = await self._read(run_id)
         if run is None or not caller.owns(run):
             raise _taken(run_id, "id")  # somebody else's: nothing of it is told
-        return run_id
+        return await self._document(run)
 
-    async def start_all(self, requests: list[StartRequest], caller: Caller) -> list[str]:
-        """Start runs in one commit and return their ids."""
-        if all(request.id is None for request in requests):
-            return await self._engine.submit_many(requests)
+    async def start_all(self, requests: list[StartRequest], caller: Caller) -> list[RunDocument]:
+        """Start runs in one commit."""
+        if all(request.is_plain for request in requests):
+            return [RunDocument.model_validate(began) for began in await self._engine.start_new(requests)]
+        return await self.read_all([run_id for run_id, _ in await self.start_given(requests, caller, {})])
+
+    async def read_all(self, run_ids: Sequence[str]) -> list[RunDocument]:
+        """Return runs of the caller's, as in a list."""
+        found = await self._database.read(queries.get_runs, run_ids)
+        return [RunDocument.model_validate(found[run_id]) for run_id in run_ids]
+
+    async def start_given(
+        self, requests: list[StartRequest], caller: Caller, given: Mapping[int, GivenDelegation]
+    ) -> list[tuple[str, bool]]:
+        """Start runs in one commit, some with what they may do for the caller; returns their ids and which are new."""
         try:
-            return await self._database.transact(_start_all, requests, caller)
+            return await self._database.transact(_start_all, requests, caller, given)
         except RunConflict as conflict:
             raise _taken(conflict.run_id, conflict.what) from conflict
 
@@ -83,13 +104,28 @@ class RunDesk:
 
     async def show(self, run_id: str, caller: Caller) -> RunDocument:
         """Return the whole run, with its live progress where this process knows it."""
-        run = await self._database.read(queries.get_run, run_id)
+        run = await self._read(run_id)
         if run is None or not caller.may_see(run):
             raise _not_found(run_id)
+        return await self._document(run)
+
+    async def _read(self, run_id: str) -> RunView | None:
+        return await self._database.read(queries.get_run, run_id)
+
+    async def _document(self, run: RunView) -> RunDocument:
         document = RunDocument.model_validate(run)
-        fraction, text = self._engine.progress.get(run_id, (None, ""))
+        fraction, text = self._engine.progress.get(run.id, (None, ""))
         document.progress = None if fraction is None else ProgressDocument(fraction=fraction, text=text)
+        document.acting = await self._acting_of(run)
         return document
+
+    async def _acting_of(self, run: RunView) -> ActingDocument | None:
+        """For whom a run that goes on acts; None where its workflow acts for nobody anyway."""
+        declared = self._acting.get((run.workflow, run.version))
+        if not declared or run.ended_at is not None:
+            return None
+        held = await self._database.read(delegations.find, run.id)
+        return describe_acting(declared, held, SystemClock().micros())
 
     async def compare(self, run_id: str, other: str, caller: Caller, limit: int) -> ComparisonDocument:
         """Compare two visible runs, in one snapshot; raises the `Problem` 404."""
@@ -122,7 +158,9 @@ class RunDesk:
         except OperationNotFound as missing:
             raise invalid_input([{"loc": ("body", "from_step"), "msg": str(missing)}]) from missing
 
-    async def fork(self, run_id: str, caller: Caller, body: ForkBody, text: str | None) -> str:
+    async def fork(
+        self, run_id: str, caller: Caller, body: ForkBody, text: str | None, given: GivenDelegation | None = None
+    ) -> str:
         """Fork a visible run for the caller and return the new run's id."""
 
         def fork(connection: Connection, source: str) -> str:
@@ -130,6 +168,8 @@ class RunDesk:
             forked = commands.fork(
                 connection, source, from_operation=body.from_step, input=text, new_id=body.id, principal=by
             )
+            if given is not None:
+                delegations.keep(connection, "run", forked, given, caller.subject)
             run = queries.get_runs(connection, [forked])[forked]
             if run.forked_from != source or not caller.owns(run):
                 raise RunConflict(forked)  # there was a run of that id and input already, and it is no such fork
@@ -166,13 +206,17 @@ class RunDesk:
         return answer
 
 
-def _start_all(connection: Connection, requests: list[StartRequest], caller: Caller) -> list[str]:
-    started: list[str] = []
-    for request in requests:
+def _start_all(
+    connection: Connection, requests: list[StartRequest], caller: Caller, given: Mapping[int, GivenDelegation]
+) -> list[tuple[str, bool]]:
+    started: list[tuple[str, bool]] = []
+    for index, request in enumerate(requests):
         run_id, is_new = commands.start(connection, request)
         if not is_new and not caller.owns(queries.get_runs(connection, [run_id])[run_id]):
             raise RunConflict(run_id)  # it is somebody else's: nothing of it is told
-        started.append(run_id)
+        if is_new and index in given:
+            delegations.keep(connection, "run", run_id, given[index], caller.subject)
+        started.append((run_id, is_new))
     return started
 
 

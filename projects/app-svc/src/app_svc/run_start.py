@@ -8,8 +8,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from app_svc.authorization import Caller
 from app_svc.page import STORABLE
+from app_svc.permissions import MANAGE
 from lib_events.clock import to_micros
-from lib_events.event import current_cause
+from lib_events.event import current_cause, is_reserved
 from lib_events.problem import Problem, invalid_input
 from lib_workflows import Registry, Workflow
 from lib_workflows.commands import OnConflict, StartRequest
@@ -21,6 +22,17 @@ TAG_NAME = r"^[A-Za-z0-9._-]{1,64}$"
 WAIT_LIMIT_SECONDS = 60.0
 
 type Place = tuple[str | int, ...]
+
+
+class DebounceBody(BaseModel):
+    """Starts that are one run until it begins: `delay_seconds` after the last of them, and with its input."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str = Field(min_length=1, max_length=128, pattern=STORABLE)
+    limit_seconds: float | None = Field(
+        default=None, gt=0, le=366 * 86_400, description="It begins no later than so long after the first of them"
+    )
 
 
 class StartBody(BaseModel):
@@ -36,6 +48,7 @@ class StartBody(BaseModel):
     queue: str | None = Field(default=None, min_length=1, max_length=128, pattern=STORABLE)
     priority: int = Field(default=0, ge=-1_000, le=1_000, description="Higher runs earlier")
     delay_seconds: float = Field(default=0, ge=0, le=366 * 86_400)
+    debounce: DebounceBody | None = Field(default=None, description="One's own starts of the workflow with this key")
     deadline: AwareDatetime | None = Field(default=None, description="After it the run is cancelled")
     tags: dict[Annotated[str, Field(pattern=TAG_NAME)], Annotated[str, Field(max_length=256, pattern=STORABLE)]] = (
         Field(default_factory=dict, max_length=20)
@@ -73,13 +86,18 @@ def make_request(
         detail = "reply_to is not offered yet; ask with 'Prefer: wait' or follow /v1/runs/{id}/events"
         raise invalid_input([{"loc": ("body", *place, "reply_to"), "msg": detail}])
     check_run_id(body.id, place=place)
+    _check_debounce(body, idempotency_key, place)
     workflow = find_workflow(registry, body.workflow, status=422, place=place)
-    now = datetime.now(UTC)
+    now, queue = datetime.now(UTC), _queue_of(body, workflow, caller)
+    payload = check_input(workflow, body.input, place=place)
     return StartRequest(
         workflow=workflow.name,
         version=workflow.version,
-        queue=body.queue or workflow.queue,
-        input=check_input(workflow, body.input, place=place),
+        queue=queue,
+        queue_key=workflow.key_in(queue, payload),
+        debounce_key=body.debounce.key if body.debounce else None,
+        debounce_until=_debounce_until(body.debounce, now),
+        input=payload,
         id=body.id,
         priority=body.priority,
         run_at=to_micros(now + timedelta(seconds=body.delay_seconds)) if body.delay_seconds else None,
@@ -90,6 +108,32 @@ def make_request(
         cause=current_cause.get(),
         on_conflict=body.on_conflict,
     )
+
+
+def _queue_of(body: StartBody, workflow: Workflow[*tuple[Any, ...], Any], caller: Caller) -> str:
+    """The run's queue; limits that the code declares are not to be gone around by whoever may start a run."""
+    queue = body.queue or workflow.queue
+    if queue != workflow.queue and workflow.limits is not None and not MANAGE.held_by(caller.principal):
+        raise Problem(
+            403,
+            "queue-limited",
+            "The workflow has a queue of its own",
+            f"runs of {workflow.name} wait in queue {workflow.queue}, whose limits are declared; leave queue out, or "
+            "let an operator start it elsewhere",
+        )
+    return queue
+
+
+def _check_debounce(body: StartBody, idempotency_key: str | None, place: Place) -> None:
+    if body.debounce is not None and (not body.delay_seconds or body.id is not None or idempotency_key is not None):
+        detail = "must be given with delay_seconds, and neither with an id nor an Idempotency-Key"
+        raise invalid_input([{"loc": ("body", *place, "debounce"), "msg": detail}])
+
+
+def _debounce_until(debounce: DebounceBody | None, now: datetime) -> int | None:
+    if debounce is None or debounce.limit_seconds is None:
+        return None
+    return to_micros(now + timedelta(seconds=debounce.limit_seconds))
 
 
 def check_run_id(run_id: str | None, *, place: Place = ()) -> None:
@@ -103,6 +147,7 @@ def check_input(workflow: Workflow[*tuple[Any, ...], Any], value: Any, *, place:
     """Return the canonical text of a workflow's input; raises `PayloadTooLarge`, or the `Problem` 422 that names each
     field at fault.
     """
+    _check_given_by_people(workflow, place)
     where = ("body", *place, "input")
     if not workflow.takes_input:
         if value is not None:
@@ -118,6 +163,17 @@ def check_input(workflow: Workflow[*tuple[Any, ...], Any], value: Any, *, place:
         if isinstance(cause, ValidationError):
             raise invalid_input(cause.errors(include_url=False, include_input=False), within=where) from error
         raise invalid_input([{"loc": where, "msg": str(error)}]) from error
+
+
+def _check_given_by_people(workflow: Workflow[*tuple[Any, ...], Any], place: Place) -> None:
+    """Refuse the input of a workflow that starts on an event of ours: it takes for true what nobody else may publish.
+
+    Else whoever may start runs could have an administrator asked in somebody else's name.
+    """
+    ours = [event_type.name for event_type in workflow.on if is_reserved(event_type.name)]
+    if ours and workflow.takes_input:
+        detail = f"{workflow.name} starts by itself on {' and '.join(ours)}, and its input is that event's alone"
+        raise invalid_input([{"loc": ("body", *place, "workflow"), "msg": detail}])
 
 
 def read_wait(prefer: str | None) -> float | None:

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime
 from pydantic_core import from_json
 from starlette.routing import BaseRoute
 
+from app_svc.acting_runs import ActingRuns
 from app_svc.authorization import CallerOf
 from app_svc.documents import ComparisonDocument, HistoryDocument, LogDocument, RunDocument
 from app_svc.event_visibility import OfRun
@@ -65,12 +66,14 @@ class RunRoutes:
         self._registry = service.workflows
         self._streams = service.streams
         self._progress = service.progress
-        self._desk = RunDesk(service.database, service.engine)
+        self._desk = RunDesk(service.database, service.engine, service.workflows)
+        self._acting = ActingRuns(service.database, self._registry, self._desk, service.delegator)
 
     async def start(
         self,
         body: StartBody,
         caller: CallerOf,
+        http_request: Request,
         response: Response,
         *,
         idempotency_key: IdempotencyKey = None,
@@ -78,23 +81,28 @@ class RunRoutes:
     ) -> RunDocument:
         """Start a run: 202 at once, or 200 with the ended run within `Prefer: wait=S`."""
         request = make_request(self._registry, body, caller, idempotency_key=idempotency_key)
-        run_id = await self._desk.start(request, caller)
-        response.headers["location"] = f"/v1/runs/{run_id}"
+        if self._acting.acts(request.workflow, request.version):
+            run = await self._desk.show(await self._acting.start(request, caller, http_request), caller)
+        else:
+            run = await self._desk.start(request, caller)
+        response.headers["location"] = f"/v1/runs/{run.id}"
         seconds = read_wait(prefer)
-        if seconds is not None:
-            response.headers["preference-applied"] = f"wait={seconds:g}"
-            if await self._desk.wait_ended(run_id, seconds):
-                response.status_code = 200
-        return await self._desk.show(run_id, caller)
+        if seconds is None:
+            return run
+        response.headers["preference-applied"] = f"wait={seconds:g}"
+        if await self._desk.wait_ended(run.id, seconds):
+            response.status_code = 200
+        return await self._desk.show(run.id, caller)
 
-    async def start_batch(self, body: BatchBody, caller: CallerOf) -> Page[RunDocument]:
+    async def start_batch(self, body: BatchBody, caller: CallerOf, http_request: Request) -> Page[RunDocument]:
         """Start many runs in one commit: all of them, or none."""
         requests = [
             make_request(self._registry, start, caller, place=("runs", index)) for index, start in enumerate(body.runs)
         ]
-        run_ids = await self._desk.start_all(requests, caller)
-        started = await self._database.read(queries.get_runs, run_ids)
-        return Page(items=[RunDocument.model_validate(started[run_id]) for run_id in run_ids])
+        if any(self._acting.acts(request.workflow, request.version) for request in requests):
+            run_ids = await self._acting.start_all(requests, caller, http_request)
+            return Page(items=await self._desk.read_all(run_ids))
+        return Page(items=await self._desk.start_all(requests, caller))
 
     async def list(
         self,
@@ -182,12 +190,14 @@ class RunRoutes:
         await self._desk.command(run_id, caller, commands.cancel, (body or CancelBody()).reason)
         return await self._desk.show(run_id, caller)
 
-    async def retry(self, run_id: RunId, caller: CallerOf) -> RunDocument:
+    async def retry(self, run_id: RunId, caller: CallerOf, http_request: Request) -> RunDocument:
         """Run a failed, cancelled or parked run again from where it failed."""
-        await self._desk.command(run_id, caller, commands.retry)
+        await self._acting.retry(run_id, caller, http_request)
         return await self._desk.show(run_id, caller)
 
-    async def fork(self, run_id: RunId, caller: CallerOf, body: ForkBody, response: Response) -> RunDocument:
+    async def fork(
+        self, run_id: RunId, caller: CallerOf, body: ForkBody, http_request: Request, response: Response
+    ) -> RunDocument:
         """Start a new run that shares this one's history up to an operation."""
         check_run_id(body.id)
         run = await self._desk.show(run_id, caller)
@@ -195,7 +205,10 @@ class RunRoutes:
         if body.input is not None:
             workflow = find_workflow(self._registry, run.workflow, run.version, status=409)
             text = check_input(workflow, body.input)
-        forked = await self._desk.fork(run_id, caller, body, text)
+        if self._acting.acts(run.workflow, run.version):
+            forked = await self._acting.fork(run, caller, body, text, http_request)
+        else:
+            forked = await self._desk.fork(run_id, caller, body, text)
         response.headers["location"] = f"/v1/runs/{forked}"
         # Whoever forks somebody else's run owns the new one.
         return await self._desk.show(forked, caller)

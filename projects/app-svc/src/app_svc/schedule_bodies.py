@@ -1,5 +1,6 @@
 """What the REST of schedules takes and answers."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from lib_workflows import At, Cron, Every
 from lib_workflows.errors import ScheduleInvalid
 from lib_workflows.schedule import CatchUp, Overlap, Schedule
 from lib_workflows.schedules import ScheduledRun
-from lib_workflows.timing import TIMES_LIMIT, Timing
+from lib_workflows.timing import TIMES_LIMIT, Timing, bounded
 
 SCHEDULE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 LONGEST_SECONDS = 3.2e9
@@ -26,6 +27,13 @@ EXAMPLE: dict[str, Any] = {
     "overlap": "skip",
 }
 
+# What says more about a timing, and about which.
+BESIDE: dict[str, tuple[str, ...]] = {
+    "timezone": ("cron",),
+    "start": ("every_seconds",),
+    "since": ("cron", "every_seconds"),
+    "until": ("cron", "every_seconds"),
+}
 RANGE: dict[str, Any] = {"since": "2026-11-20T00:00:00Z", "until": "2026-11-21T00:00:00Z"}
 
 type Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
@@ -49,19 +57,23 @@ class TimingBody(BaseModel):
     every_seconds: float | None = Field(default=None, ge=1, le=LONGEST_SECONDS)
     start: AwareDatetime | None = Field(default=None, description="From when `every_seconds` counts; by default 1970")
     times: list[AwareDatetime] | None = Field(default=None, min_length=1, max_length=TIMES_LIMIT)
+    since: AwareDatetime | None = Field(default=None, description="No time of `cron` or `every_seconds` before this")
+    until: AwareDatetime | None = Field(default=None, description="None after this; then the schedule is over")
 
     def timing(self) -> Timing | None:
         """The timing, or None where nothing is said; raises `ScheduleInvalid`."""
         given = [name for name in ("cron", "every_seconds", "times") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ScheduleInvalid(given[1], f"must not be given with {given[0]}; say one of them")
-        for name, owner in (("timezone", "cron"), ("start", "every_seconds")):
-            if getattr(self, name) is not None and given != [owner]:
-                raise ScheduleInvalid(name, f"must be given with {owner}")
+        for name, owners in BESIDE.items():
+            if getattr(self, name) is not None and given not in [[owner] for owner in owners]:
+                raise ScheduleInvalid(name, f"must be given with {' or '.join(owners)}")
         if self.cron is not None:
-            return Cron(self.cron, "UTC" if self.timezone is None else self.timezone)
+            cron = Cron(self.cron, "UTC" if self.timezone is None else self.timezone)
+            return bounded(cron, self.since, self.until)
         if self.every_seconds is not None:
-            return Every(timedelta(seconds=self.every_seconds), self.start or EPOCH)
+            every = Every(timedelta(seconds=self.every_seconds), self.start or EPOCH)
+            return bounded(every, self.since, self.until)
         return At(tuple(self.times)) if self.times is not None else None
 
 
@@ -81,6 +93,10 @@ class ScheduleBody(TimingBody):
     jitter_seconds: Seconds = Field(default=0, description="Each run starts later by up to so much")
     paused: bool = False
     note: str = Field(default="", max_length=1_000, pattern=STORABLE)
+    acts_for_me: bool = Field(
+        default=False,
+        description="Its runs act for you at other services, as their workflow declares, for 90 days",
+    )
 
 
 class ChangeBody(TimingBody):
@@ -98,6 +114,11 @@ class ChangeBody(TimingBody):
     catch_up: CatchUp | None = None
     catch_up_window_seconds: Seconds | None = None
     jitter_seconds: Seconds | None = None
+    acts_for_me: bool | None = Field(
+        default=None,
+        description="Its runs act for you from now on, for 90 days, or for nobody; by default as before, where you and "
+        "its workflow are still the same",
+    )
 
 
 class PauseBody(BaseModel):
@@ -109,18 +130,31 @@ class PauseBody(BaseModel):
 
 
 class BackfillBody(BaseModel):
-    """A past range: the times in `since <= time < until` that have no run get one."""
+    """A past range: the times in `since <= time < until` that have no run get one; `dry_run` only tells which."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [RANGE]})
 
     since: AwareDatetime
     until: AwareDatetime
+    dry_run: bool = False
+
+
+class PreviewDocument(BaseModel):
+    """When a timing would be due next."""
+
+    next_times: list[datetime]
 
 
 class StartedDocument(BaseModel):
     """The runs that were started."""
 
     runs: list[str]
+
+
+class BackfillDocument(StartedDocument):
+    """The runs that were started; of a dry run none, but the times that would have got one."""
+
+    times: list[datetime] = Field(default_factory=list, description="Of a dry run: the times that have no run")
 
 
 class ScheduleDocument(BaseModel):
@@ -136,6 +170,8 @@ class ScheduleDocument(BaseModel):
     every_seconds: float | None = None
     start: datetime | None = None
     times: list[datetime] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     overlap: Overlap
     catch_up: CatchUp
     catch_up_window_seconds: float
@@ -146,6 +182,9 @@ class ScheduleDocument(BaseModel):
     principal: str | None = Field(description="In whose name its runs start")
     principal_name: str | None
     next_at: datetime | None
+    acts_until: datetime | None = Field(
+        default=None, description="Until then its runs act for whoever it belongs to, at other services"
+    )
     waiting_since: datetime | None = Field(description="A time that has come and waits for a run to end")
     fired: int
     skipped: int
@@ -165,27 +204,46 @@ class ScheduledRunDocument(BaseModel):
     status: str | None
 
 
-class ScheduleDetail(ScheduleDocument):
-    """A schedule with what it will do next and what it did last."""
+class ListedSchedule(ScheduleDocument):
+    """A schedule with what it did last."""
 
-    next_times: list[datetime]
     last_runs: list[ScheduledRunDocument]
 
 
-def describe(schedule: Schedule) -> ScheduleDocument:
+class ScheduleDetail(ListedSchedule):
+    """The same, with what it will do next."""
+
+    next_times: list[datetime]
+
+
+def describe(schedule: Schedule, acts_until: int | None = None) -> ScheduleDocument:
     """A schedule as the API shows it."""
-    return ScheduleDocument.model_validate(_facts(schedule))
+    return ScheduleDocument.model_validate(_facts(schedule, acts_until))
 
 
-def describe_whole(schedule: Schedule, next_times: list[datetime], last_runs: list[ScheduledRun]) -> ScheduleDetail:
-    """The same, with its next times and last runs."""
-    runs = [ScheduledRunDocument.model_validate(run) for run in last_runs]
-    return ScheduleDetail.model_validate(_facts(schedule) | {"next_times": next_times, "last_runs": runs})
+def describe_in_list(
+    schedule: Schedule, last_runs: Sequence[ScheduledRun], acts_until: int | None = None
+) -> ListedSchedule:
+    """The same, with its last runs."""
+    return ListedSchedule.model_validate(_facts(schedule, acts_until) | _runs(last_runs))
 
 
-def _facts(schedule: Schedule) -> dict[str, Any]:
+def describe_whole(
+    schedule: Schedule, next_times: Sequence[datetime], last_runs: Sequence[ScheduledRun], acts_until: int | None = None
+) -> ScheduleDetail:
+    """The same, with its next times, too."""
+    facts = _facts(schedule, acts_until) | _runs(last_runs)
+    return ScheduleDetail.model_validate(facts | {"next_times": [*next_times]})
+
+
+def _runs(last_runs: Sequence[ScheduledRun]) -> dict[str, Any]:
+    return {"last_runs": [ScheduledRunDocument.model_validate(run) for run in last_runs]}
+
+
+def _facts(schedule: Schedule, acts_until: int | None) -> dict[str, Any]:
     plan, principal = schedule.plan, schedule.principal
     return {
+        "acts_until": _moment(acts_until),
         "name": schedule.name,
         "workflow": plan.workflow,
         "input": None if plan.input is None else from_json(plan.input),

@@ -4,20 +4,26 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import httpx
 from sqlalchemy import text
 
 from app_svc import tables
+from app_svc.delegations import hear_withdrawals
+from app_svc.delegator import Delegator
+from app_svc.kept_tokens import Anywhere
 from app_svc.progress import Progress
 from app_svc.schedule_owners import hear_schedule_owners
 from app_svc.settings import CLIENT_ID, SERVICE, AppSettings
+from app_svc.starter_tokens import DelegationEnds, StarterTokens
 from app_svc.streams import Streams
 from app_svc.webhook_owners import hear_owners, may_read
 from app_svc.workflow_loading import Loaded, WorkflowsNotLoaded, load_workflows
 from lib_auth import events as account_events
 from lib_auth import tables as auth_tables
 from lib_auth.access_token import TokenVerifier
+from lib_auth.delegations import Delegations
 from lib_auth.guard import Guard
 from lib_auth.jwks import RemoteKeys
 from lib_auth.revocations import Revocations, hear_revocations
@@ -42,18 +48,20 @@ from lib_events.webhook_sender import Sender
 from lib_workflows import Engine, Registry, RetentionPolicy
 from lib_workflows import tables as workflow_tables
 from lib_workflows.archive import FolderArchive
+from lib_workflows.delegation import TokenSource
 from lib_workflows.event_waits import oldest_look_back
 from lib_workflows.lifecycle_events import EVENT_TYPES
 from lib_workflows.limits import Limits
+from lib_workflows.queue_events import EVENT_TYPES as QUEUE_EVENTS
 from lib_workflows.residence import OnProgress
 from lib_workflows.schedule_events import EVENT_TYPES as SCHEDULE_EVENTS
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
-SUBSCRIPTIONS = (hear_revocations, hear_owners, hear_schedule_owners)
+SUBSCRIPTIONS = (hear_revocations, hear_owners, hear_schedule_owners, hear_withdrawals)
 SEALING_KEY_FILE = "webhook-secrets.key"
 IMPORTED_FROM = "auth-svc"
 SOURCES_OF_IMPORTED = {event_type.name: IMPORTED_FROM for event_type in account_events.ALL}
-IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.grant.*", "evs.access.*")
+IMPORTED_TYPES = ("evs.user.*", "evs.session.*", "evs.token.*", "evs.grant.*", "evs.access.*", "evs.client.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ class Service:
     revocations: Revocations
     webhooks: Webhooks
     sealing_key: SealingKey
+    delegator: Delegator
 
     def checks(self) -> dict[str, Check]:
         """What must be well before requests can be answered. The broker is not among it: events wait in the log."""
@@ -100,23 +109,19 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
         deliveries = Webhooks(database, subscriptions, sender=sender, key=key, may_read=may_read)
         feed = Feed(database)
         known_revocations = Revocations(
-            database,
-            issuer=settings.auth_url,
-            client_id=CLIENT_ID,
-            client_secret=lambda: read_secret(settings.secrets / f"{CLIENT_ID}.secret"),
-            http=http,
+            database, issuer=settings.auth_url, client_id=CLIENT_ID, client_secret=partial(_secret, settings), http=http
         )
+        acting = _delegations(settings, http)
+        keys = _keys(settings, http)
         verifier = TokenVerifier(
-            issuer=settings.auth_url,
-            audience=settings.app_url,
-            keys=RemoteKeys(http, f"{settings.auth_url}/oauth2/jwks"),
-            revocations=known_revocations,
+            issuer=settings.auth_url, audience=settings.app_url, keys=keys, revocations=known_revocations
         )
         progress = Progress(database.source)
         loops = [subscriptions, deliveries, *_event_loops(settings, database, registry), feed, known_revocations]
+        tokens = StarterTokens(database, acting, _verifier_of_others(settings, keys, known_revocations))
         async with (
-            running(*loops),
-            _engine(settings, database, loaded, on_progress=progress.report) as engine,
+            running(*loops, DelegationEnds(database, acting)),
+            _engine(settings, database, loaded, tokens, on_progress=progress.report) as engine,
         ):
             yield Service(
                 settings=settings,
@@ -132,6 +137,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
                 revocations=known_revocations,
                 webhooks=deliveries,
                 sealing_key=key,
+                delegator=Delegator(acting),
             )
 
 
@@ -140,19 +146,37 @@ async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
     """Run an engine and nothing that answers anybody; relay, importer and subscriptions wait to take the lead."""
     loaded = load_workflows(settings.workflows)
     registry = registry_of(loaded)
-    async with _open_database(settings) as database, Sender(settings.destinationss) as sender:
+    async with (
+        _open_database(settings) as database,
+        httpx.AsyncClient() as http,
+        Sender(settings.destinationss) as sender,
+    ):
         await database.transact(keep_contracts, registry.schemas())
         subscriptions = _subscriptions(database, loaded)
         key = _sealing_key(settings)
         deliveries = Webhooks(database, subscriptions, sender=sender, key=key, may_read=may_read)
+        known_revocations = Revocations(
+            issuer=settings.auth_url, client_id=CLIENT_ID, client_secret=partial(_secret, settings), http=http
+        )
+        verifier = _verifier_of_others(settings, _keys(settings, http), known_revocations)
+        tokens = StarterTokens(database, _delegations(settings, http), verifier)
+        loops = [subscriptions, deliveries, *_event_loops(settings, database, registry)]
+        if any(workflow.acts_for_starter for workflow in loaded.workflows.workflows):
+            loops.append(known_revocations)  # of the tokens that steps are given
         async with (
-            running(subscriptions, deliveries, *_event_loops(settings, database, registry)),
-            _engine(settings, database, loaded) as engine,
+            running(*loops),
+            _engine(settings, database, loaded, tokens) as engine,
         ):
             yield engine
 
 
-def _engine(settings: AppSettings, database: Database, loaded: Loaded, on_progress: OnProgress | None = None) -> Engine:
+def _engine(
+    settings: AppSettings,
+    database: Database,
+    loaded: Loaded,
+    tokens: TokenSource,
+    on_progress: OnProgress | None = None,
+) -> Engine:
     limits = Limits() if settings.step_processes is None else Limits(step_processes=settings.step_processes)
     return Engine(
         database,
@@ -163,7 +187,26 @@ def _engine(settings: AppSettings, database: Database, loaded: Loaded, on_progre
         tags=settings.worker_tags,
         lease_seconds=settings.lease_seconds,
         retention=_run_retention(settings),
+        tokens=tokens,
     )
+
+
+def _delegations(settings: AppSettings, http: httpx.AsyncClient) -> Delegations:
+    return Delegations(settings.auth_url, CLIENT_ID, client_secret=partial(_secret, settings), http=http)
+
+
+def _keys(settings: AppSettings, http: httpx.AsyncClient) -> RemoteKeys:
+    return RemoteKeys(http, f"{settings.auth_url}/oauth2/jwks")
+
+
+def _verifier_of_others(settings: AppSettings, keys: RemoteKeys, known_revocations: Revocations) -> TokenVerifier:
+    """For tokens with which runs act at other services."""
+    return TokenVerifier(issuer=settings.auth_url, audience=Anywhere(), keys=keys, revocations=known_revocations)
+
+
+def _secret(settings: AppSettings) -> str:
+    """Ours at the AuthService, read when it is needed: it may not be there yet at our start."""
+    return read_secret(settings.secrets / f"{CLIENT_ID}.secret")
 
 
 def registry_of(loaded: Loaded) -> EventRegistry:
@@ -173,6 +216,7 @@ def registry_of(loaded: Loaded) -> EventRegistry:
             *account_events.ALL,
             *EVENT_TYPES,
             *SCHEDULE_EVENTS,
+            *QUEUE_EVENTS,
             *DEAD_LETTER_EVENTS,
             *webhooks.EVENT_TYPES,
             *loaded.event_types,

@@ -1,4 +1,4 @@
-"""The tables of the built-in workflows (stock, payments, shipments, written messages) and of webhooks in."""
+"""The tables of the built-in workflows (stock, payments, shipments, messages), of webhooks in and of delegations."""
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
@@ -75,4 +75,17 @@ incoming_webhooks = Table(
     Column("secret", LargeBinary, nullable=False),  # sealed
     Column("created_at", BigInteger, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
+)
+
+# By which id the AuthService knows what a run, or a schedule, may do for a person.
+delegations = Table(
+    "delegations",
+    metadata,
+    Column("kind", Text, primary_key=True),  # run | schedule
+    Column("holder", Text, primary_key=True),  # the run's id, the schedule's name
+    Column("delegation", Text, nullable=False),
+    Column("principal", Text, nullable=False),  # for whom
+    Column("expires_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),  # and the AuthService is to hear of it
+    Column("withdrawn_at", BigInteger),  # when we heard that the AuthService gives nothing for it any more
 )

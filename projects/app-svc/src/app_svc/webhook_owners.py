@@ -1,7 +1,8 @@
 """What the owners of webhooks may read: decided at each delivery from what is stored, kept true by what we are told."""
 
 from app_svc.event_visibility import VisibleTo
-from lib_auth.events import UserDisabled, UserRolesChanged
+from app_svc.owners_gone import REASONS, owner_in
+from lib_auth.events import ClientChanged, UserRolesChanged
 from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.subscription import subscribe
@@ -13,11 +14,15 @@ def may_read(webhook: Webhook, event: Event) -> bool:
     return VisibleTo.of_owner(webhook.owner, webhook.owner_roles)(event)
 
 
-@subscribe(UserRolesChanged, UserDisabled, durable="webhook-owners")
+@subscribe(UserRolesChanged.name, ClientChanged.name, *REASONS, durable="webhook-owners")
 def hear_owners(connection: Connection, event: Event) -> None:
-    """Take from an owner's webhooks what was taken from the owner."""
+    """Take from the webhooks of a person or service client what was taken from their owner."""
     if event.type == UserRolesChanged.name:
         told = event.payload(UserRolesChanged)
         set_owner_roles(connection, told.user, told.roles)
+    elif event.type == ClientChanged.name:
+        changed = event.payload(ClientChanged)
+        if changed.roles is not None:  # an older service does not say
+            set_owner_roles(connection, changed.client, changed.roles)
     else:
-        pause_all_of(connection, event.payload(UserDisabled).user, "its owner was disabled")
+        pause_all_of(connection, owner_in(event), REASONS[event.type])

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy.dialects import postgresql, sqlite
-
 from app_svc.tables import outgoing_messages
 from lib_auth.events import UserRegistered, UserRegisteredData
 from lib_events.clock import SystemClock
-from lib_events.database import Connection
+from lib_events.database import Connection, insert_into
 from lib_workflows import Context, EventType, workflow
 
 
@@ -43,8 +41,7 @@ def write_welcome(connection: Connection, user: str, username: str, email: str |
         "written_at": SystemClock().micros(),
     }
     # Two runs may welcome the same user at once: the database decides which of them writes.
-    insert = sqlite.insert if connection.dialect_name == "sqlite" else postgresql.insert
-    connection.execute(insert(outgoing_messages).values(row).on_conflict_do_nothing())
+    connection.execute(insert_into(connection, outgoing_messages).values(row).on_conflict_do_nothing())
     return welcome
 
 
