@@ -1,5 +1,6 @@
 """A person at a command line: `evs` as a process with a home of its own, and a real product to talk to."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cli_proj.demo.browser import Browser
 
 BOUND_SECONDS = 40.0
 FREE_PORTS = ("--gui-port", "0", "--auth-port", "0", "--app-port", "0")
@@ -97,11 +100,14 @@ class Shell:
 
     @staticmethod
     def wait_for(condition: Callable[[], object], timeout: float = BOUND_SECONDS) -> None:
-        """Wait until `condition` is true."""
+        """Wait until `condition` is true; it may start a process, so nobody looks again for as long as a look took."""
         deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, f"must come true within {timeout} s: {condition}"
-            time.sleep(0.05)
+        while True:
+            began = time.monotonic()
+            if condition():
+                return
+            assert began < deadline, f"must come true within {timeout} s: {condition}"
+            time.sleep(max(0.05, time.monotonic() - began))
 
     @staticmethod
     def is_alive(pid: int) -> bool:
@@ -139,6 +145,28 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     shell = Shell(place, place / "home", {"EVS_REGISTRATION": "true", "EVS_ADMIN_PASSWORD": ADMIN_PASSWORD})
     with shell.running():
         yield shell
+
+
+@pytest.fixture(scope="module")
+def admin(product: Shell, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """An administrator who has signed in for administration, by the code that the terminal shows."""
+    shell = Shell(product.folder, tmp_path_factory.mktemp("admin"), product.variables)
+    process = shell.start("auth", "login", "--device", "--insecure-storage", "--admin")
+    url = next(word for line in process.stderr for word in line.split() if word.startswith("http"))
+
+    async def allow() -> None:
+        async with Browser() as browser:
+            page = await browser.open(url)
+            values = {"username": "admin", "password": ADMIN_PASSWORD}
+            page = await browser.submit(page, page.form("/login"), values)
+            while "decision" not in dict(page.form("/device").buttons):
+                page = await browser.submit(page, page.form("/device"), {})
+            await browser.submit(page, page.form("/device"), {"decision": "allow"})
+
+    asyncio.run(allow())
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    return shell
 
 
 @pytest.fixture

@@ -1,37 +1,17 @@
 """Administrators at a terminal, at a real product: users, groups, roles, resources and the audit."""
 
-import asyncio
 import json
 import threading
 import uuid
+from dataclasses import fields
 
+import httpx
 import pytest
+from joserfc.jwk import ECKey
 
-from cli_proj.demo.browser import Browser
+from cli_proj.client_choices import MEMBERS, ClientChoices
 
 ADMIN_PASSWORD = "a very long administrator password"  # of the fixture `product`
-
-
-@pytest.fixture(scope="module")
-def admin(product, tmp_path_factory):
-    """An administrator who has signed in for administration, by the code that the terminal shows."""
-    shell = type(product)(product.folder, tmp_path_factory.mktemp("admin"), product.variables)
-    process = shell.start("auth", "login", "--device", "--insecure-storage", "--admin")
-    url = next(word for line in process.stderr for word in line.split() if word.startswith("http"))
-
-    async def allow() -> None:
-        async with Browser() as browser:
-            page = await browser.open(url)
-            values = {"username": "admin", "password": ADMIN_PASSWORD}
-            page = await browser.submit(page, page.form("/login"), values)
-            while "decision" not in dict(page.form("/device").buttons):
-                page = await browser.submit(page, page.form("/device"), {})
-            await browser.submit(page, page.form("/device"), {"decision": "allow"})
-
-    asyncio.run(allow())
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 0, err
-    return shell
 
 
 def new_name(kind: str) -> str:
@@ -61,6 +41,8 @@ def test_a_user_is_shown_changed_disabled_enabled_and_deleted(admin, user):
     assert "signed in with no browser" in evs("sessions", renamed).err
     assert evs("sessions", renamed, "--end-all").code == 0
     assert "has allowed nothing" in evs("consents", renamed).err
+    assert "nothing acts for" in evs("delegations", renamed).err
+    assert evs("delegations", renamed, "--end", "none").code == 3
     assert "is deleted" in evs("delete", renamed).err
     assert evs("show", renamed).code == 3
 
@@ -97,6 +79,14 @@ def test_a_role_carries_the_permissions_of_a_resource(admin, user):
     )
     assert changed.json["permissions"] == {refund: "Give money back"}
     assert "Give money back" in admin.evs("admin", "resource", "show", resource).out
+    acting = admin.evs("admin", "resource", "edit", resource, "--actor", "evs-app", "-o", "json").json
+    assert acting["actors"] == ["evs-app"]
+    assert "actor" in admin.evs("admin", "resource", "show", resource).out
+    alone = admin.evs("admin", "resource", "edit", resource, "--remove-actor", "evs-app", "-o", "json").json
+    assert alone["actors"] == []
+    signed = admin.evs("admin", "resource", "edit", resource, "--signing-alg", "RS256", "-o", "json").json
+    assert (acting["signing_alg"], signed["signing_alg"]) == ("ES256", "RS256")
+    assert admin.evs("admin", "resource", "edit", resource, "--signing-alg", "HS256").code == 2
     rotated = admin.evs("admin", "resource", "rotate-secret", resource, "-o", "json").json
     assert rotated["secret"] not in ("", None, made.json["secret"])
     assert resource in admin.evs("admin", "resource", "list").out
@@ -259,6 +249,8 @@ def test_a_client_is_made_shown_changed_and_deleted(admin):
 
     made = evs("create", name, "--grant", "client_credentials", "--scope", "events:read", "-o", "json").json
     assert made["secret"]
+    both = evs("edit", name, "--scope", "events:read workflows:read", "-o", "json").json
+    assert both["scopes"] == ["events:read", "workflows:read"]
     assert evs("show", name, "-o", "json").json["secret"] is None
     assert name in evs("list").out
     assert evs("edit", name, "--name", "Shop", "--role", "operator", "-o", "json").json["roles"] == ["operator"]
@@ -273,8 +265,70 @@ def test_a_client_is_made_shown_changed_and_deleted(admin):
     assert evs("registration-token", "--note", "for a test", "-o", "json").json["token"]
 
 
+def test_everything_of_a_client_is_chosen_changed_and_taken_away(admin, tmp_path):
+    name, keys = new_name("shop"), tmp_path / "keys.json"
+    key = ECKey.generate_key("P-256", private=True).as_dict(private=False)
+    keys.write_text(json.dumps({"keys": [key]}))
+
+    def evs(*arguments):
+        answer = admin.evs("admin", "client", *arguments, "-o", "json")
+        assert answer.code == 0, answer.err
+        return answer.json
+
+    made = evs(
+        *(
+            "create",
+            name,
+            "--name",
+            "Shop",
+            "--redirect-uri",
+            "https://shop.example/cb",
+            "--grant",
+            "authorization_code",
+        ),
+        *("--scope", "openid", "--role", "operator", "--consent", "always", "--token-seconds", "60"),
+        *("--jwks", str(keys), "--id-token-alg", "RS256", "--default-max-age", "3600", "--dpop", "--pushed-only"),
+        *("--logout-uri", "https://shop.example/out", "--post-logout-redirect-uri", "https://shop.example/bye"),
+        *("--client-uri", "https://shop.example/", "--logo-uri", "https://shop.example/logo.png"),
+        *("--policy-uri", "https://shop.example/privacy", "--tos-uri", "https://shop.example/terms"),
+        *("--contact", "a@shop.example", "--contact", "b@shop.example", "--software-id", "shop"),
+        *("--software-version", "2", "--application-type", "web", "--require-auth-time", "--logout-session-required"),
+    )
+    assert (made["auth_method"], made["jwks"]["keys"][0]["kty"], made["secret"]) == ("private_key_jwt", "EC", None)
+    assert (made["default_max_age"], made["dpop_bound"], made["pushed_only"]) == (3600, True, True)
+    assert (made["access_token_seconds"], made["id_token_algorithm"]) == (60, "RS256")
+    assert len(made["details"]) == 10
+    changed = evs(
+        *("edit", name, "--auth-method", "client_secret_basic", "--jwks-uri", "https://shop.example/keys"),
+        *("--default-max-age", "none", "--no-dpop", "--no-pushed-only", "--logout-uri", "", "--role", ""),
+        *("--tos-uri", "", "--contact", "", "--no-require-auth-time"),
+    )
+    assert changed["secret"], "its first one"
+    assert (changed["jwks"], changed["jwks_uri"]) == (None, "https://shop.example/keys")
+    assert (changed["default_max_age"], changed["dpop_bound"], changed["pushed_only"]) == (None, False, False)
+    assert (changed["logout_uri"], changed["roles"], changed["name"]) == (None, [], "Shop")
+    assert made["details"].keys() - changed["details"].keys() == {"tos_uri", "contacts", "require_auth_time"}
+    shown = admin.evs("admin", "client", "show", name).out
+    assert "https://shop.example/privacy" in shown
+    assert admin.evs("admin", "client", "create", new_name("shop"), "--jwks", str(tmp_path / "no.json")).code == 3
+    keys.write_text("no keys")
+    assert admin.evs("admin", "client", "create", new_name("shop"), "--jwks", str(keys)).code == 2
+
+
+def test_every_member_of_a_client_has_an_option(product):
+    url = product.evs("status", "-o", "json").json["urls"]["auth"]
+    schemas = httpx.get(f"{url}/openapi.json").json()["components"]["schemas"]
+    members = schemas["ClientPatch"]["properties"].keys() | schemas["ClientDetails"]["properties"].keys()
+    options = {MEMBERS.get(choice.name, choice.name) for choice in fields(ClientChoices)}
+    assert members - {"details"} == options
+
+
 def test_keys_are_listed_and_rotated(admin):
-    (first,) = [key for key in admin.evs("admin", "key", "list", "-o", "json").json if key["state"] == "active"]
+    (first,) = [
+        key
+        for key in admin.evs("admin", "key", "list", "-o", "json").json
+        if (key["state"], key["algorithm"]) == ("active", "ES256")
+    ]
     keys = admin.evs("admin", "key", "rotate", "-o", "json").json
     assert {key["state"] for key in keys} == {"active", "published"}
     assert first["id"] in admin.evs("admin", "key", "list").out

@@ -52,6 +52,13 @@ def test_a_mistyped_command_or_option_is_a_usage_error_with_a_suggestion(shell, 
     assert answer.out == ""
 
 
+def test_an_argument_too_many_is_named_with_the_command_that_does_not_take_it(shell):
+    answer = shell.evs("run", "signal", "o-42", "address-changed", "Elm Street")
+    assert answer.code == 2
+    assert "evs run signal takes no further argument, got 'Elm Street'" in answer.err
+    assert "evs run signal --help" in answer.err
+
+
 def test_an_unknown_format_is_a_usage_error_that_lists_the_formats(shell):
     answer = shell.evs("run", "list", "-o", "xml")
     assert answer.code == 2

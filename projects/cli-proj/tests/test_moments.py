@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli_proj.moments import brief, precise
+from cli_proj.moments import brief, precise, read_duration, written
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,8 @@ def test_a_duration_never_shows_a_full_unit_as_sixty_of_a_smaller_one(seconds, s
 
 def test_a_duration_in_one_unit_changes_the_unit_at_two_of_the_next():
     assert [brief(seconds) for seconds in (-1, 119, 120, 7200, 172_800)] == ["0s", "119s", "2m", "2h", "2d"]
+
+
+def test_a_duration_is_written_exactly_and_as_it_is_read():
+    assert [written(seconds) for seconds in (90, 300, 5400, 172_800, 0.5)] == ["90s", "5m", "90m", "2d", "0.5s"]
+    assert read_duration(written(5400), option="--every") == 5400

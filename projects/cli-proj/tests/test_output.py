@@ -2,10 +2,14 @@
 
 import json
 
+import httpx
 import pytest
 import yaml
 
+from cli_proj.api import failure_of
 from cli_proj.column import Column
+from cli_proj.commands.workflow import describe_delegation
+from cli_proj.exit_codes import ExitCode
 from cli_proj.messages import printable
 from cli_proj.output import Output
 from cli_proj.table import fit
@@ -66,3 +70,22 @@ def test_on_a_narrow_terminal_the_wide_column_is_cut_then_optional_columns_go_an
     assert fit(widths, 80) == {identifier: 32, by: 10, note: 34}
     assert fit(widths, 46) == {identifier: 32, by: 10}
     assert fit(widths, 40) == {identifier: 32}
+
+
+def test_what_a_workflow_does_in_ones_name_is_said_in_a_line():
+    delegation = {
+        "resource": "https://orders.example",
+        "scope": ["orders:read", "orders:list"],
+        "lasts_seconds": 43_200,
+    }
+    told = "https://orders.example with orders:read, orders:list, until it ends, at most 0.5 days"
+    assert describe_delegation(delegation) == told
+
+
+def test_who_has_to_allow_something_first_is_told_where():
+    allow = "https://sign-in.example/account/apps/allow?client=evs-app"
+    problem = {"title": "Allow it first", "detail": "report acts for you", "consent_uri": allow}
+    request = httpx.Request("POST", "https://app.example/v1/runs")
+    failure = failure_of(httpx.Response(403, json=problem, request=request), service="AppService")
+    assert (failure.code, str(failure)) == (ExitCode.NOT_ALLOWED, "report acts for you")
+    assert failure.hint == f"open {allow} in a browser and allow it, once; then do the same again"

@@ -1,6 +1,7 @@
 """People sign in from a terminal, through the AuthService's real pages."""
 
 import asyncio
+import json
 import os
 import pty
 import re
@@ -84,14 +85,14 @@ def test_a_person_signs_in_with_a_code_acts_and_signs_out(person, visitor):
     assert person.evs("auth", "status", "-o", "json").json["client"] == "evs-local"
 
 
-def test_a_person_signs_in_with_the_browser_of_the_machine(person, visitor, tmp_path):
+def sign_in_at_desk(person, visitor: Visitor, tmp_path: Path, *options: str) -> None:
     # What a desktop would open is written down by a browser of this test.
     opened = tmp_path / "opened"
     script = tmp_path / "open-browser"
     script.write_text(f'#!/bin/sh\nprintf "%s" "$1" > {opened}.part && mv {opened}.part {opened}\n')
     script.chmod(0o700)
     at_desk = person.with_variables(BROWSER=f"{script} %s")
-    process = at_desk.start("auth", "login", "--web", "--insecure-storage")
+    process = at_desk.start("auth", "login", "--web", "--insecure-storage", *options)
     person.wait_for(lambda: opened.exists() or process.poll() is not None)
 
     async def go() -> None:
@@ -105,6 +106,10 @@ def test_a_person_signs_in_with_the_browser_of_the_machine(person, visitor, tmp_
     asyncio.run(go())
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
+
+
+def test_a_person_signs_in_with_the_browser_of_the_machine(person, visitor, tmp_path):
+    sign_in_at_desk(person, visitor, tmp_path)
     assert person.evs("auth", "status", "-o", "json").json["user"] == visitor.username
 
 
@@ -237,3 +242,41 @@ def test_offline_the_password_of_nobody_is_not_found(shell):
     answer = shell.evs("admin", "user", "reset-password", "nobody", "--data", "data")
     assert (answer.code, answer.out) == (3, "")
     assert "nobody" in answer.err
+
+
+@pytest.mark.parametrize("way", ["device", "web"])
+def test_a_sign_in_bound_to_a_key_acts_streams_and_renews_and_its_token_alone_is_worth_nothing(
+    person, visitor, tmp_path, way
+):
+    if way == "device":
+        sign_in(person, visitor, "--dpop")
+    else:
+        sign_in_at_desk(person, visitor, tmp_path, "--dpop")
+    status = person.evs("auth", "status", "-o", "json").json
+    assert (status["user"], status["bound"]) == (visitor.username, True)
+    started = person.evs("run", "start", "order", "--wait", "-o", "json").json
+    assert started["principal"]["username"] == visitor.username
+    assert person.evs("run", "watch", started["id"]).code == 0, "a stream"
+    refused = person.evs("auth", "token")
+    assert (refused.code, refused.out) == (4, "")
+    assert "bound to a key" in refused.err
+    (kept,) = Path(person.home).rglob("*.tokens.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    document = json.loads(kept.read_text())
+    stolen = document["access"][""]["access_token"]
+    assert person.with_variables(EVS_TOKEN=stolen).evs("run", "list").code == 4, "the AppService wants a proof"
+    kept.write_text(re.sub(r'"expires_at": "\d{4}', '"expires_at": "2000', kept.read_text()))
+    assert person.evs("run", "list").code == 0, "it is renewed"
+    assert json.loads(kept.read_text())["access"][""]["access_token"] != stolen
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"proof_key": None}))
+    without_key = person.evs("run", "list")
+    assert (without_key.code, "evs auth login" in without_key.err) == (4, True), "nor does the refresh token bring more"
+
+
+def test_administration_can_be_bound_to_a_key_too_whatever_a_path_has_in_it(person):
+    administrator = Visitor("admin", ADMIN_PASSWORD)
+    sign_in(person, administrator, "--dpop", "--admin")
+    name = f"Those of {uuid.uuid4().hex[:8]} & others"
+    assert person.evs("admin", "group", "create", name).code == 0
+    assert person.evs("admin", "group", "edit", name, "--description", "x", "-o", "json").json["description"] == "x"
+    assert person.evs("admin", "group", "delete", name).code == 0

@@ -50,6 +50,29 @@ def test_a_retried_run_runs_a_failed_step_again():
     assert timeline.operations["1"].status == "running"
 
 
+def waiting(second, name):
+    waits = [{"kind": "wait_signal", "name": name}]
+    data = {"run": "r1", "waiting_for": waits}
+    return {"type": "evs.run.waiting", "time": f"2026-01-01T00:00:{second:02}Z", "data": data}
+
+
+def test_another_wait_is_a_change_and_the_same_again_is_none():
+    timeline = Timeline(dict(RUN))
+    assert timeline.apply(waiting(1, "first"))
+    assert not timeline.apply(waiting(1, "first"))
+    assert timeline.apply(waiting(2, "second"))
+
+
+def test_what_was_told_before_a_snapshot_does_not_undo_it():
+    timeline = Timeline(dict(RUN))
+    ended = {"operation": "1", "kind": "wait_signal", "name": "first", "status": "completed", "attempt": 1}
+    ended |= {"started_at": "2026-01-01T00:00:01Z", "ended_at": "2026-01-01T00:00:05Z"}
+    timeline.take_snapshot(RUN | {"status": "waiting", "waiting_for": [{"kind": "approval", "name": "send"}]}, [ended])
+    assert not timeline.apply(waiting(1, "first"))
+    assert timeline.run["waiting_for"][0]["name"] == "send"
+    assert timeline.apply(waiting(6, "second"))
+
+
 def test_progress_and_waits_are_kept():
     timeline = Timeline(dict(RUN))
     timeline.apply({"type": "evs.run.progressed", "data": {"run": "r1", "fraction": 0.5, "text": "half"}})
@@ -63,9 +86,14 @@ def test_waits_that_look_alike_are_said_once_with_their_number():
     waits = [
         {"kind": "child", "name": "ship", "until": None, "count": 1_000},
         {"kind": "sleep", "name": "sleep", "until": None, "count": 1},
+        {"kind": "wait_signal", "name": "go", "until": None, "count": 1},
+        {"kind": "worker", "name": "that holds ship version 2", "until": None, "count": 1},
         {"kind": "others", "name": "7 others", "until": None, "count": 7},
     ]
-    assert describe_waits(waits) == "child ship (1,000 of them), sleep, 7 others"
+    assert (
+        describe_waits(waits)
+        == "child ship (1,000 of them), sleep, signal go, a worker that holds ship version 2, 7 others"
+    )
 
 
 def test_an_event_is_one_line():

@@ -25,6 +25,7 @@ from lib_events.testing import free_ports, needs_members
 
 PASSWORD = "a-password-for-tests"
 READY_SECONDS = 60
+WORKFLOWS = [str(Path(__file__).with_name(name)) for name in ("acting_flow.py", "queued_flow.py")]
 
 
 class Person(httpx.Client):
@@ -48,6 +49,16 @@ class Person(httpx.Client):
     def submit(self, path, form, *, page=None):
         """Press the button of a form on `page` (default: the path itself), with the token that is in it."""
         return self.post(path, data={"_csrf": self.hidden(self.get(page or path))["_csrf"], **form})
+
+    def allow(self, refused, auth_url):
+        """Follow the link of a page that says what has to be allowed first, and allow it; returns the link."""
+        address = html.unescape(
+            re.search(r'<a href="([^"]+)" target="_blank" rel="noopener">Allow it', refused.text)[1]
+        )
+        allowed = {**self.hidden(self.get(address)), "decision": "allow"}
+        answer = self.post(f"{auth_url}/account/apps/allow", data=allowed, headers={"Origin": auth_url})
+        assert "Allowed" in answer.text
+        return address
 
 
 @dataclass
@@ -82,7 +93,9 @@ class Product:
             "EVS_AUTH_PORT": str(self.ports["auth_svc"]),
             "EVS_APP_PORT": str(self.ports["app_svc"]),
             "EVS_ADMIN_PASSWORD": PASSWORD,
+            "EVS_WORKFLOWS": ",".join(WORKFLOWS),
             "EVS_GUI_ACCESS_SECONDS": str(self.access_seconds),
+            "EVS_WEBHOOK_ALLOW_PRIVATE": "127.0.0.0/8",
         }
         with (self.data / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(

@@ -11,7 +11,10 @@ from gui_proj.web_guard import content_security_policy
 from lib_events.testing import wait_until
 
 EVERYTHING_CHANGED = 'data: {"topics": ["*"]}'
-SCREENS = ("/", "/workflows", "/workflows/order", "/runs", "/approvals", "/events", "/access", "/account")
+SCREENS = (
+    "/", "/workflows", "/workflows/order", "/runs", "/schedules", "/schedules/+new", "/schedules/+new?workflow=order",
+    "/queues", "/queues/default", "/approvals", "/events", "/webhooks", "/webhooks/+new", "/access", "/account",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,14 @@ def test_a_token_of_another_session_is_refused(person, product):
     assert person.post("/theme", data={"_csrf": token, "theme": "dark"}).status_code == 403
 
 
+def test_what_an_event_of_ours_alone_starts_offers_no_start(person):
+    catalogue, page = person.get("/workflows").text, person.get("/workflows/access-request").text
+    assert "Start order" in catalogue
+    assert "Start access-request" not in catalogue
+    assert "Nobody starts it by hand" in page
+    assert 'action="/workflows/access-request"' not in page
+
+
 async def test_a_started_order_is_seen_to_its_end(person):
     form = {"_from": "form", "input/sku": "mug-blue", "input/quantity": "2", "input/card": '"tok_visa"'}
     form |= {"input/address": "1 Main Street", "input/hold_after": '"payment"', "_tags": "team=blue"}
@@ -115,6 +126,12 @@ async def test_two_runs_are_shown_beside_each_other(person):
     assert person.get(f"/runs/{one}/comparison").status_code == 404
 
 
+@pytest.mark.parametrize("key", ["é", "\0", "x" * 300, "a\r\nX: y"])
+def test_a_key_that_is_none_of_ours_is_not_sent_on(person, key):
+    started = person.submit("/workflows/order", {"_json": "{}", "_from": "json", "_key": key})
+    assert started.status_code == 303
+
+
 def test_a_form_sent_twice_starts_one_run(person):
     page = person.get("/workflows/order")
     form = person.hidden(page) | {"_json": "{}", "_from": "json"}
@@ -128,6 +145,22 @@ def test_what_the_appservice_refuses_stands_at_its_field(person):
     assert refused.status_code == 422
     assert re.search(r'id="input/card-error">[^<]+</p>', refused.text)
     assert 'value="&lt;mug&gt;"' in refused.text
+
+
+async def test_what_acts_for_a_person_says_so_before_and_starts_once_they_allowed_it(person, product):
+    page = person.get("/workflows/acting")
+    assert "This workflow acts for you." in page.text
+    assert f"<code>{product.app_url}</code> it may: workflows:read" in page.text
+    assert "acts for you" not in person.get("/workflows/order").text
+
+    refused = person.submit("/workflows/acting", {"_from": "form", "_tags": "kept=yes"})
+    assert refused.status_code == 403
+    assert 'value="kept=yes"' in refused.text
+    address = person.allow(refused, product.auth_url)
+    assert address.startswith(f"{product.auth_url}/account/apps/allow?client=evs-app&")
+    started = person.submit("/workflows/acting", {"_from": "form"})
+    assert started.status_code == 303
+    await wait_until(lambda: "completed" in person.get(started.headers["Location"]).text)
 
 
 def test_json_that_is_none_is_refused_and_kept(person):

@@ -1,7 +1,9 @@
 """The OAuth workflow as the GUI does it, against the real AuthService and AppService."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -77,6 +79,23 @@ def test_the_answer_must_come_to_the_browser_that_asked(product):
         state = query_of(begun)["state"]
         page = other.get(f"/callback?code=x&state={state}&iss={product.auth_url}")
     assert page.status_code == 400
+
+
+def test_an_answer_is_taken_once(product):
+    with product.person() as person:
+        page = person.sign_in("/runs")
+        assert page.url.path == "/runs"
+        (answer,) = [each.url for each in page.history if each.url.path == "/callback"]
+        for again in (answer, answer.copy_set_param("code", "a-thiefs")):
+            assert person.get(again).status_code == 400
+        assert person.get("/account").status_code == 200, "it ends no session either"
+
+
+def test_no_script_listens_to_other_windows_or_speaks_to_them():
+    script = (files("gui_proj") / "static" / "live.js").read_text()
+    assert set(re.findall(r"([\w.]+)\.(?:postMessage|onmessage)", script)) == {"channel"}
+    assert "channel = new BroadcastChannel(" in script, "which no page of another origin hears"
+    assert not re.search(r"opener|addEventListener\(\s*.message", script)
 
 
 def test_a_declined_sign_in_says_so(product):

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gui_proj.components import waiting_words
+from gui_proj.components import asker, waiting_words
 from gui_proj.json_view import json_view
-from gui_proj.moments import distance_words, seconds_words
+from gui_proj.moments import ago, ahead, distance_words, seconds_words
 from gui_proj.timeline import Scale, bar_class, scale_of, ticks, timeline
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -105,6 +105,15 @@ def test_durations_and_distances_read_as_people_say_them():
     assert distance_words(timedelta(seconds=90)) == "2 min ago"
     assert distance_words(timedelta(hours=-3)) == "in 3 h"
     assert distance_words(timedelta(seconds=1)) == "just now"
+    assert "in 9 s" in str(ahead(moment(9), now=START))
+    assert "any moment" in str(ahead(moment(4), now=START))
+    assert "just now" in str(ago(moment(-4), now=START))
+
+
+def test_whoever_or_whatever_started_a_run_is_named():
+    assert asker(run() | {"principal": {"subject": "s-1", "username": "grace"}}) == "grace"
+    assert "an event" in str(asker(run() | {"principal": None}))
+    assert "a schedule" in str(asker(run() | {"id": "schedule~tick~20261126T072400Z", "principal": None}))
 
 
 def test_long_json_is_cut_and_the_rest_offered():
@@ -124,6 +133,9 @@ def test_long_lists_and_objects_are_cut_before_they_are_written():
 def test_what_a_run_waits_for_is_said_once():
     waiting = [{"kind": "sleep", "name": "sleep"}, {"kind": "wait_event", "name": "order.paid"}]
     assert waiting_words(waiting) == "sleep, event order.paid"
+    woken = [{"kind": "worker", "name": "that holds ship version 2 and serves queue default"}]
+    assert waiting_words(woken) == "a worker that holds ship version 2 and serves queue default"
+    assert waiting_words([{"kind": "slot", "name": "of queue mail"}]) == "a slot of queue mail"
     many = [{"kind": "child", "name": "ship", "count": 1_000}, {"kind": "others", "name": "7 others", "count": 7}]
     assert waiting_words(many) == "child ship (1,000 of them), 7 others"
 

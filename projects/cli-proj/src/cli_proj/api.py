@@ -148,7 +148,7 @@ class Service:
             raise _cannot_be_sent(error) from error
 
     async def _send(self, request: httpx.Request, token: str, *, stream: bool = False) -> httpx.Response:
-        request.headers["authorization"] = f"Bearer {token}"
+        request.headers.update(self._identity.headers(token, request.method, str(request.url)))
         try:
             return await self._http.send(request, stream=stream)
         except httpx.TimeoutException as error:
@@ -183,7 +183,7 @@ def failure_of(answer: httpx.Response, *, service: str) -> CommandFailed:
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         return not_allowed(f"the {service} refuses the token: {problem['detail']}", hint="evs auth login")
     faults = [
-        f"\n  {fault.get('pointer') or 'input'}: {fault.get('detail')}"
+        f"\n  {fault.get('pointer') or fault.get('parameter') or 'input'}: {fault.get('detail')}"
         for fault in problem.get("errors", [])
         if isinstance(fault, dict)
     ]
@@ -228,6 +228,8 @@ def _problem_of(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _hint(answer: httpx.Response, problem: Mapping[str, Any]) -> str | None:
+    if isinstance(consent_uri := problem.get("consent_uri"), str):
+        return f"open {consent_uri} in a browser and allow it, once; then do the same again"
     if answer.status_code == httpx.codes.FORBIDDEN:
         return "evs auth status says who you are; evs auth login signs in somebody else; evs auth request-role ROLE"
     if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:

@@ -10,7 +10,7 @@ import httpx
 from cli_proj.config import Storage, load_config, state_folder
 from cli_proj.context import LOCAL_CLIENT, Context
 from lib_auth.client import OAuthClient
-from lib_auth.sign_in import NotSignedIn, SignIn
+from lib_auth.sign_in import NotSignedIn, SignIn, bearer
 from lib_auth.token_store import DEFAULT_RESOURCE, FileStore, KeyringStore, StoredTokens, StoreUnavailable, TokenStore
 from lib_auth.tokens import TokenSet
 
@@ -31,8 +31,20 @@ class Identity(Protocol):
         """Return another one than `rejected`."""
         ...
 
+    def headers(self, token: str, method: str, url: str) -> dict[str, str]:
+        """Return the headers that send a token with one request."""
+        ...
 
-class GivenToken:
+
+class _Bearer:
+    """Tokens that whoever has them can use."""
+
+    def headers(self, token: str, method: str, url: str) -> dict[str, str]:  # noqa: ARG002 - the same for every request
+        """Return the header."""
+        return bearer(token)
+
+
+class GivenToken(_Bearer):
     """A token somebody else got, in EVS_TOKEN; nobody here can renew it."""
 
     def __init__(self, token: str) -> None:
@@ -47,7 +59,7 @@ class GivenToken:
         raise NotSignedIn("the token in EVS_TOKEN is refused: it has expired, or is for something else; set a new one")
 
 
-class Program:
+class Program(_Bearer):
     """A program's own credentials; its token is kept between commands where there is a `store`."""
 
     def __init__(self, client: OAuthClient, *, store: TokenStore | None = None) -> None:

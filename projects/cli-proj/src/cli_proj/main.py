@@ -5,7 +5,7 @@ import sys
 from difflib import get_close_matches
 from io import TextIOWrapper
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from cli_proj.command_table import COMMANDS
 from cli_proj.exit_codes import ExitCode
@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else ExitCode.OK
     except CycloptsError as error:
-        error_message(str(error), _where_help_is(error))
+        error_message(_what_is_wrong(error), _where_help_is(error))
         return ExitCode.USAGE
     except CommandFailed as failure:
         error_message(failure.text, failure.hint)
@@ -72,5 +72,15 @@ def _check_command(name: str) -> None:
     )
 
 
+def _what_is_wrong(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError):
+        return f"{_command_of(error)} takes no further argument, got {' '.join(error.unused_tokens or ())!r}"
+    return str(error)
+
+
 def _where_help_is(error: CycloptsError) -> str:
-    return " ".join(("evs", *(error.command_chain or ()), "--help"))
+    return f"{_command_of(error)} --help"
+
+
+def _command_of(error: CycloptsError) -> str:
+    return " ".join(("evs", *(error.command_chain or ())))

@@ -64,6 +64,14 @@ def between(start: str | None, end: str | None, *, now: datetime | None = None) 
     return precise(((parse(end) or now or datetime.now(UTC)) - began).total_seconds())
 
 
+def written(seconds: float) -> str:
+    """A duration exactly, as `read_duration` reads it where it has whole seconds: 300 is `5m`."""
+    for unit, length in (("d", DAY), ("h", HOUR), ("m", MINUTE)):
+        if seconds and seconds % length == 0:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
 def brief(seconds: float) -> str:
     """A duration in one unit."""
     seconds = max(seconds, 0)

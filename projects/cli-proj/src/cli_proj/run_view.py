@@ -10,6 +10,11 @@ from cli_proj.timeline import ENDED, Timeline, describe_waits
 from cli_proj.undos import describe_undos
 
 WIDEST = 120  # a longer bar says nothing more
+ACTS_NOT = {
+    "expired": "nobody any more (expired)",
+    "stopped": "nobody any more (stopped)",
+    "nobody": "nobody (its owner has to start or retry it)",
+}
 
 
 def show_run(run: Item) -> None:
@@ -25,6 +30,7 @@ def show_run(run: Item) -> None:
             ("undo" if run["status"] in ENDED else "undoing", _undoing(run)),
             ("waits for", describe_waits(run.get("waiting_for") or [])),
             ("by", person_of(run["principal"])),
+            ("acts", _acting(run)),
             ("created", f"{run['created_at']} ({moments.age(run['created_at'])} ago)"),
             ("took", moments.between(run["started_at"], run["ended_at"])),
             ("parent", run.get("parent")),
@@ -40,6 +46,17 @@ def show_run(run: Item) -> None:
         timeline = Timeline(dict(run))
         timeline.take_snapshot(run, run["history"])
         print_renderable(draw(timeline, width=min(console().width, WIDEST)))
+
+
+def _acting(run: Item) -> str | None:
+    """While it goes on, for whom it acts at other services; nothing where its workflow does so for nobody."""
+    acting = run.get("acting")
+    if not acting:
+        return None
+    where = "; ".join(f"{each['resource']} with {', '.join(each['scope'])}" for each in acting["services"])
+    if acting["state"] == "acting":
+        return f"for {person_of(run['principal'])} at {where}, until it ends, {acting['until']} at the latest"
+    return f"for {ACTS_NOT[acting['state']]} at {where}"
 
 
 def _undoing(run: Item) -> str:
@@ -75,7 +92,7 @@ def remark_on(run: Item) -> str:
         return str(run["error"]["message"])
     if run.get("progress"):
         return f"{run['progress']['fraction']:.0%} {run['progress']['text']}"
-    return describe_waits(run.get("waiting_for") or []) if run["status"] == "waiting" else ""
+    return describe_waits(run.get("waiting_for") or []) if run["status"] in ("queued", "waiting") else ""
 
 
 def person_of(principal: Item | None) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import webbrowser
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cli_proj.config import Storage, load_config, save_config
 from cli_proj.context import Context
@@ -15,6 +15,9 @@ from cli_proj.messages import BOLD, CYAN, ask, is_interactive, message, styled
 from lib_auth import device, loopback
 from lib_auth.client import DeviceAuthorization, OAuthClient
 from lib_auth.token_store import keyring_is_usable
+
+if TYPE_CHECKING:
+    from lib_auth.proof_key import ProofKey
 
 type Way = Literal["web", "device"]
 
@@ -40,12 +43,15 @@ async def choose_storage(*, insecure: bool) -> Storage:
     )
 
 
-async def sign_in_person(context: Context, *, storage: Storage, way: Way | None = None, admin: bool = False) -> str:
-    """Sign in and keep the tokens; returns who it is."""
+async def sign_in_person(
+    context: Context, *, storage: Storage, way: Way | None = None, admin: bool = False, dpop: bool = False
+) -> str:
+    """Sign in and keep the tokens, with `dpop` bound to a key that is kept beside them; returns who it is."""
     scope = ADMIN_SCOPES if admin else PERSON_SCOPES
     resource = context.admin_resource if admin else context.app_url
     async with new_http(context) as http:
-        client = OAuthClient(context.auth_url, CLI_CLIENT, http=http)
+        key = _new_key() if dpop else None
+        client = OAuthClient(context.auth_url, CLI_CLIENT, http=http, proof_key=key)
         if (way or default_way()) == "device":
             tokens = await device.sign_in(client, scope=scope, show=_show_code, resources=[resource], resource=resource)
         else:
@@ -53,9 +59,15 @@ async def sign_in_person(context: Context, *, storage: Storage, way: Way | None 
                 client, scope=scope, open_browser=_open_browser, resources=[resource], resource=resource
             )
         kept_as = resource if admin else ""
-        await person(context, http, admin=admin, storage=storage).keep(tokens, resource=kept_as)
+        await person(context, http, admin=admin, storage=storage).keep(tokens, resource=kept_as, proof_key=key)
         save_config(load_config().with_sign_in(sign_in_name(context, admin=admin), storage))
         return await _name_of(client, tokens.access_token)
+
+
+def _new_key() -> "ProofKey":
+    from lib_auth.proof_key import ProofKey  # noqa: PLC0415 - few sign-ins need cryptography
+
+    return ProofKey.generate()
 
 
 def default_way() -> Way:

@@ -55,6 +55,7 @@ class Timeline:
 
     run: dict[str, Any]
     operations: dict[str, Operation] = field(default_factory=dict)
+    as_of: str | None = None  # when the last thing happened that a snapshot knew of
 
     @property
     def status(self) -> str:
@@ -77,6 +78,8 @@ class Timeline:
         self.run = dict(run) | {"progress": progress}
         for entry in history:
             self._put(entry)
+            if happened_before(self.as_of, entry["ended_at"]):
+                self.as_of = entry["ended_at"]
 
     def apply(self, event: Mapping[str, Any]) -> bool:
         """Take in one CloudEvent; returns whether it changed anything."""
@@ -90,13 +93,17 @@ class Timeline:
             }
             return True
         if kind in STATUS_OF_RUN_EVENT:
-            changed: bool = self.run["status"] != STATUS_OF_RUN_EVENT[kind]
-            self.run["status"] = STATUS_OF_RUN_EVENT[kind]
-            self.run["waiting_for"] = data.get("waiting_for", [])
-            if self.has_ended:
-                self.run["undoing_since"] = None
-            return changed
+            return self._apply_status(STATUS_OF_RUN_EVENT[kind], data, event.get("time"))
         return kind.startswith("evs.approval.")
+
+    def _apply_status(self, status: str, data: Mapping[str, Any], time: str | None) -> bool:
+        if self.as_of is not None and happened_before(time, self.as_of):
+            return False  # of before the snapshot, which says what came of it
+        before = self.run["status"], self.run.get("waiting_for")
+        self.run |= {"status": status, "waiting_for": data.get("waiting_for", [])}
+        if self.has_ended:
+            self.run["undoing_since"] = None
+        return before != (self.run["status"], self.run["waiting_for"])
 
     def _apply_step(self, kind: str, data: Mapping[str, Any], time: str | None) -> bool:
         status = STATUS_OF_STEP_EVENT[kind]
@@ -171,7 +178,7 @@ def describe_waits(waits: Iterable[Mapping[str, Any]]) -> str:
 
 def _describe_wait(wait: Mapping[str, Any]) -> str:
     kind, name, count = str(wait.get("kind", "")), str(wait.get("name") or ""), wait.get("count", 1)
-    if kind == "others":
-        return name
-    label = operation_label(kind, name) + (f" ({count:,} of them)" if count > 1 else "")
+    if kind in ("others", "worker", "slot"):
+        return name if kind == "others" else f"a {kind} {name}"
+    label = operation_label(kind.removeprefix("wait_"), name) + (f" ({count:,} of them)" if count > 1 else "")
     return f"{label} until {moments.clock(wait['until'])[:8]}" if wait.get("until") else label

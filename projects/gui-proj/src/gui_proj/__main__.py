@@ -63,7 +63,7 @@ def read_settings(arguments: list[str]) -> GuiSettings:
     parser.add_argument("--auth-url", help="address of the AuthService (EVS_AUTH_URL)")
     parser.add_argument("--app-url", help="address of the AppService (EVS_APP_URL)")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    return GuiSettings(**given)
+    return GuiSettings.read(**given)
 
 
 def fail(words: str) -> NoReturn:

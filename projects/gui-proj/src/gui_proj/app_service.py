@@ -27,11 +27,16 @@ class AppServiceRefused(Exception):
         self.body = body
 
     @property
+    def kind(self) -> str:
+        """What went wrong in a word: the end of the problem's type."""
+        return str(self.body.get("type") or "").rpartition(":")[2]
+
+    @property
     def field_errors(self) -> dict[str, str]:
         """Sentences by JSON Pointer into the run's input; what is about no field stands at the root."""
         found: dict[str, str] = {}
         for error in self.body.get("errors") or ():
-            pointer = str(error.get("pointer") or "")
+            pointer = str(error.get("pointer") or error.get("parameter") or "")
             if pointer == "/input" or pointer.startswith("/input/"):
                 pointer = pointer.removeprefix("/input")
             found[pointer] = str(error.get("detail") or "is not valid")
@@ -54,6 +59,15 @@ class AppService:
         self, session: Session, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
     ) -> Any:
         return await self._json(session, "POST", self.url + path, json=body, headers=headers)
+
+    async def put(self, session: Session, path: str, body: Any) -> Any:
+        return await self._json(session, "PUT", self.url + path, json=body)
+
+    async def patch(self, session: Session, path: str, body: Any) -> Any:
+        return await self._json(session, "PATCH", self.url + path, json=body)
+
+    async def delete(self, session: Session, path: str) -> None:
+        await self._json(session, "DELETE", self.url + path)
 
     async def ask_issuer(self, session: Session, method: str, url: str, body: Any = None) -> Any:
         """A request to the AuthService on behalf of the person, under the same rules."""

@@ -24,6 +24,13 @@ STATUS_ICONS: Final = {
     "approved": "check",
     "rejected": "cross",
     "expired": "timer",
+    "active": "clock",
+    "paused": "pause",
+    "over": "check",
+    "open": "play",
+    "full": "stack",
+    "interrupted": "alert",
+    "disabled": "cross",
     "granted": "check",
     "refused": "cross",
 }
@@ -156,18 +163,28 @@ def run_note(run: Run) -> h.Node:
     return None
 
 
+LACKED: Final = ("worker", "slot")  # what a run has to have before it does anything
+
+
 def waiting_words(waiting: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(_wait_words(each) for each in waiting)
 
 
 def _wait_words(waiting: Mapping[str, Any]) -> str:
     kind, name, count = waiting["kind"].removeprefix("wait_"), waiting["name"], waiting.get("count", 1)
-    words = name if kind in (name, "others") else f"{kind} {name}"
+    words = name if kind in (name, "others") else f"{f'a {kind}' if kind in LACKED else kind} {name}"
     return words if count == 1 or kind == "others" else f"{words} ({count:,} of them)"
 
 
+def counted(count: int, word: str) -> str:
+    """1 run, 2 runs."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def asker(run: Run) -> h.Node:
+    """Who started a run, or what."""
     principal = run.get("principal")
     if not principal:
-        return h.span(".muted")["an event"]
+        # Nobody but a schedule may start a run under such an id.
+        return h.span(".muted")["a schedule" if run["id"].startswith("schedule~") else "an event"]
     return principal.get("username") or h.span(".mono")[principal["subject"]]

@@ -102,7 +102,7 @@ class _FormReader:
         return next((choice for choice in asked.choices if json.dumps(choice) == text), text)
 
     def _plain_text(self, asked: Field, text: str) -> Json:
-        return _with_zone(text) if asked.schema.get("format") == "date-time" else text
+        return with_zone(text) if asked.schema.get("format") == "date-time" else text
 
     def _empty(self, asked: Field) -> Json | Missing:
         if asked.nullable and (asked.required or asked.default not in (None, MISSING)):
@@ -168,7 +168,7 @@ def as_number(text: str) -> int | float | None:
         return None
 
 
-def _with_zone(text: str) -> str:
+def with_zone(text: str) -> str:
     """A `datetime-local` control has no zone; the form says it asks for UTC (RFC 3339)."""
     has_zone = text.endswith(("Z", "z")) or "+" in text[10:] or "-" in text[10:]
     return text if has_zone else f"{text}:00Z" if text.count(":") == 1 else f"{text}Z"

@@ -8,6 +8,7 @@ PATHS: Final[dict[str, str]] = {
     "home": "M4 11 12 4l8 7v8a1 1 0 0 1-1 1h-4v-6H9v6H5a1 1 0 0 1-1-1z",
     "workflows": "M4 5h6v5H4zM14 14h6v5h-6zM10 7.5h4a3 3 0 0 1 3 3V14",
     "runs": "M4 6h10M4 12h16M4 18h7",
+    "queues": "M3 6h4v12H3zM10 6h4v12h-4zM17 12h4.5M19 9l3 3-3 3",
     "approvals": "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18zM8.5 12.2l2.4 2.4 4.6-5",
     "events": "M3 12h4l3-8 4 16 3-8h4",
     "account": "M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM4.5 20c.8-3.6 3.8-5 7.5-5s6.7 1.4 7.5 5",

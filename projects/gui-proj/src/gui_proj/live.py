@@ -1,7 +1,8 @@
 """What happens, told to browsers: one upstream event stream per session becomes small notices for its tabs.
 
-A notice names topics (`runs`, `run:<id>`, `approvals`, `events`); a page refetches its own regions with those
-topics. So a notice can be lost, doubled or late without harm, and carries nothing that has to be protected.
+A notice names topics (`runs`, `run:<id>`, `schedules`, `queues`, `webhooks`, `approvals`, `events`); a page refetches
+its own regions with those topics. So a notice can be lost, doubled or late without harm, and carries nothing that has
+to be protected.
 """
 
 import asyncio
@@ -43,6 +44,12 @@ def topics_of(event: Mapping[str, Any]) -> list[str]:
         topics += [f"run:{payload['parent']}"] if payload.get("parent") else []
     elif name.startswith("evs.step."):
         topics.append(f"run:{subject}")
+    elif name.startswith("evs.schedule."):
+        topics += ["schedules", f"schedule:{subject}"]
+    elif name.startswith("evs.queue."):
+        topics.append("queues")
+    elif name.startswith("evs.webhook."):
+        topics += ["webhooks", f"webhook:{subject}"]
     elif name.startswith("evs.access."):
         topics.append("access")
     return topics

@@ -1,6 +1,7 @@
 """Times and durations as people read them."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import htpy as h
 
@@ -12,20 +13,35 @@ def parse(text: str | None) -> datetime | None:
 
 def ago(text: str | None, *, now: datetime | None = None) -> h.Node:
     """A `<time>` that says how long ago; the page's script keeps it right and adds the local time."""
+    return _distance(text, now, soon="just now", data_ago=True)
+
+
+def ahead(text: str | None, *, now: datetime | None = None) -> h.Node:
+    """The same of a time that is to come."""
+    return _distance(text, now, soon="any moment", data_ago="ahead")
+
+
+def _distance(text: str | None, now: datetime | None, *, soon: str, data_ago: str | bool) -> h.Node:
     moment = parse(text)
     if moment is None:
         return h.span(".muted")["—"]
     distance = (now or datetime.now(UTC)) - moment
-    words = distance_words(distance)
+    words = distance_words(distance, soon=soon)
     stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return h.time(datetime=stamp, title=f"{moment:%Y-%m-%d %H:%M:%S} UTC", data_ago=True)[words]
+    return h.time(datetime=stamp, title=f"{moment:%Y-%m-%d %H:%M:%S} UTC", data_ago=data_ago)[words]
 
 
-def distance_words(distance: timedelta) -> str:
+def utc_words(text: str) -> str:
+    """Thu 26 Nov 2026, 05:00."""
+    moment = datetime.fromisoformat(text).astimezone(UTC)
+    return f"{moment:%a} {moment.day} {moment:%b %Y, %H:%M}" + (f"{moment:%S}".join((":", "")) if moment.second else "")
+
+
+def distance_words(distance: timedelta, *, soon: str = "just now") -> str:
     seconds = distance.total_seconds()
     size = _size(abs(seconds))
     if size == "now":
-        return "just now"
+        return soon
     return f"{size} ago" if seconds > 0 else f"in {size}"
 
 
@@ -48,6 +64,21 @@ def duration(start: str | None, end: str | None, *, now: datetime | None = None)
         return ""
     ended = parse(end) or now or datetime.now(UTC)
     return seconds_words((ended - began).total_seconds())
+
+
+UNITS: Final = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
+
+
+def in_units(seconds: float) -> tuple[str, str]:
+    """A duration as a number and the greatest unit that leaves it whole; of none, seconds."""
+    unit = next((unit for unit in ("d", "h", "min") if seconds and seconds % UNITS[unit] == 0), "s")
+    return f"{seconds / UNITS[unit]:.10g}", unit
+
+
+def interval_words(seconds: float) -> str:
+    """Exactly: 90 s, 2 h."""
+    number, unit = in_units(seconds)
+    return f"{number} {unit}"
 
 
 def seconds_words(seconds: float) -> str:

@@ -14,10 +14,14 @@ NAVIGATION: Final = (
     ("/", "home", "Home"),
     ("/workflows", "workflows", "Workflows"),
     ("/runs", "runs", "Runs"),
+    ("/schedules", "calendar", "Schedules"),
+    ("/queues", "queues", "Queues"),
     ("/approvals", "approvals", "Approvals"),
     ("/events", "events", "Events"),
     ("/account", "account", "Account"),
 )
+BELOW: Final = {"/webhooks": "/events"}  # screens without an entry of their own, and whose they are
+FOR_OPERATORS: Final = frozenset({"/schedules", "/queues"})
 THEMES: Final = (("light", "sun", "Light"), ("system", "screen", "Like the system"), ("dark", "moon", "Dark"))
 
 
@@ -51,7 +55,7 @@ def document(frame: Frame, *content: h.Node) -> h.Element:
         ],
         h.body(class_={"alone": session is None}, data_session=session.public_key if session else None)[
             h.a(".skip", href="#main")["Skip to the content"],
-            _header(frame) if session else _alone_header(),
+            _header(frame, session) if session else _alone_header(),
             h.main("#main", tabindex="-1")[
                 frame.notice and notice(frame.notice[1], tone=frame.notice[0]),
                 content,
@@ -72,7 +76,7 @@ def _alone_header() -> h.Element:
     return h.header(".top")[h.a(".brand", href="/")[logo(), h.span["event-based-svcs"]]]
 
 
-def _header(frame: Frame) -> h.Element:
+def _header(frame: Frame, session: Session) -> h.Element:
     return h.header(".side")[
         h.a(".brand", href="/")[logo(), h.span["event-based-svcs"]],
         h.nav(aria_label="Main")[
@@ -84,14 +88,16 @@ def _header(frame: Frame) -> h.Element:
                         ]
                     ]
                     for href, drawing, label in NAVIGATION
+                    if session.may_manage or href not in FOR_OPERATORS
                 )
             ]
         ],
-        _foot(frame, frame.session) if frame.session else None,
+        _foot(frame, session),
     ]
 
 
 def _is_here(path: str, href: str) -> bool:
+    path = next((above + path for below, above in BELOW.items() if path.startswith(below)), path)
     return path == href or (href != "/" and path.startswith(href + "/"))
 
 

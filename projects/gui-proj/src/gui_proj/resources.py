@@ -17,6 +17,12 @@ type RunStatus = Literal[
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "nondeterministic", "continued"})
 
 
+class Delegation(TypedDict):
+    resource: str
+    scope: list[str]
+    lasts_seconds: float
+
+
 class Workflow(TypedDict):
     name: str
     version: int
@@ -24,8 +30,14 @@ class Workflow(TypedDict):
     description: str
     queue: str
     on: list[str]
+    acts_for_starter: list[Delegation]
     input_schema: dict[str, Any] | None
     output_schema: dict[str, Any] | None
+
+
+def starts_by_event_alone(workflow: Workflow) -> bool:
+    """Whether nobody starts it by hand: its input comes from an event of the product, or the AppService refuses it."""
+    return workflow["input_schema"] is not None and any(name.startswith("evs.") for name in workflow["on"])
 
 
 class RunError(TypedDict):
@@ -51,6 +63,19 @@ class Awaited(TypedDict):
     count: int
 
 
+class ActedAt(TypedDict):
+    resource: str
+    scope: list[str]
+
+
+class Acting(TypedDict):
+    """What a run that goes on does at other services for its principal."""
+
+    state: Literal["acting", "expired", "stopped", "nobody"]
+    until: str | None
+    services: list[ActedAt]
+
+
 class Run(TypedDict):
     id: str
     workflow: str
@@ -62,6 +87,7 @@ class Run(TypedDict):
     progress: Progress | None
     views: dict[str, Any]
     principal: Asker | None
+    queue: str
     tags: dict[str, str]
     correlation_id: str
     parent: str | None
@@ -71,6 +97,7 @@ class Run(TypedDict):
     ended_at: str | None
     waiting_for: list[Awaited]
     undoing_since: str | None
+    acting: Acting | None
 
 
 class Undo(TypedDict):
@@ -131,6 +158,116 @@ class Approval(TypedDict):
     decided_by: Any
     comment: str | None
     about: Any
+
+
+class ScheduledRun(TypedDict):
+    """One of the last runs of a schedule; without a status it is not kept any more."""
+
+    id: str
+    kind: Literal["due", "waited", "trigger", "backfill"]
+    due_at: str
+    started_at: str
+    status: RunStatus | None
+
+
+class Schedule(TypedDict):
+    """Of `cron`, `every_seconds` and `times` one is set."""
+
+    name: str
+    workflow: str
+    input: Any
+    queue: str | None
+    tags: dict[str, str]
+    cron: str | None
+    timezone: str | None
+    every_seconds: float | None
+    start: str | None
+    times: list[str] | None
+    since: str | None
+    until: str | None
+    overlap: Literal["skip", "allow", "buffer_one", "cancel_other"]
+    catch_up: Literal["one", "all"]
+    catch_up_window_seconds: float
+    jitter_seconds: float
+    paused: bool
+    note: str
+    declared: bool
+    principal: str | None
+    principal_name: str | None
+    next_at: str | None
+    acts_until: str | None
+    waiting_since: str | None
+    fired: int
+    skipped: int
+    created_at: str
+    changed_at: str
+    last_runs: list[ScheduledRun]
+    next_times: NotRequired[list[str]]  # of one schedule, not in a list
+
+
+class QueueRate(TypedDict):
+    runs: int
+    seconds: float
+
+
+class Queue(TypedDict):
+    """Of `queued` runs none has begun; of some, `due`, the time has come; `declared`: its limits are the code's."""
+
+    name: str
+    paused: bool
+    note: str
+    concurrency: int | None
+    rate: QueueRate | None
+    key: str | None  # the field of the input by which its runs take turns
+    per_key: int | None
+    declared: bool
+    workflows: list[str]
+    queued: int
+    due: int
+    due_since: str | None
+    under_way: int
+
+
+class Webhook(TypedDict):
+    """`interrupted`: it fails, and is left alone until `next_attempt_at`."""
+
+    id: str
+    url: str
+    types: list[str]
+    subject: str | None
+    owner: str
+    state: Literal["active", "paused", "disabled", "interrupted"]
+    reason: str | None
+    failures: int
+    next_attempt_at: str | None
+    previous_secret_until: str | None
+    created_at: str
+    changed_at: str
+
+
+class Delivery(TypedDict):
+    """One attempt at an event."""
+
+    event_id: str
+    event_type: str
+    attempt: int
+    sent_at: str
+    duration_ms: float
+    status: int | None
+    error: str | None
+
+
+class DeadLetter(TypedDict):
+    """An event that a subscription gave up on; `redriven` while it waits to be handled again."""
+
+    id: int
+    subscription: str
+    status: Literal["resting", "redriven"]
+    event_id: str
+    event_type: str | None
+    error: str
+    attempts: int
+    dead_at: str
 
 
 class Listing[T](TypedDict):

@@ -19,10 +19,12 @@ from typing import Any, Final
 from gui_proj import sealed
 from lib_auth.client import OAuthClient
 from lib_auth.oauth_error import OAuthError, ServerUnavailable
+from lib_auth.principal import OPERATOR, with_included
 from lib_auth.tokens import TokenSet
 
 LIFETIME_SECONDS: Final = 7 * 86400
 PURPOSE: Final = "evs-gui session"
+MANAGE: Final = "workflows:manage"
 PASSING_ERRORS: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 
 SCHEMA: Final = """
@@ -76,6 +78,11 @@ class Session:
     def public_key(self) -> str:
         """Names the session towards its own browser's tabs; worth nothing to anybody else."""
         return self.digest[:16]
+
+    @property
+    def may_manage(self) -> bool:
+        """Whether this person, with this GUI, may see to everybody's runs and to schedules."""
+        return MANAGE in self.tokens.scope and OPERATOR in with_included(self.person.roles)
 
     @property
     def expires_at(self) -> float:

@@ -1,5 +1,7 @@
 """One request of one person: what a screen needs to answer it."""
 
+import re
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +21,7 @@ from gui_proj.session import Session, Sessions
 from gui_proj.settings import GuiSettings
 from gui_proj.sign_in import SignIn
 
+KEY: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 FRAGMENT_HEADER: Final = "Evs-Fragment"
 MOST_FIELDS: Final = 5_000
 BIGGEST_FIELD: Final = 12 * 1024 * 1024
@@ -60,6 +63,17 @@ class Visit:
         return value.strip() if isinstance(value, str) else ""
 
     @property
+    def key(self) -> str:
+        """What the form was given to be sent once by, however often its button is pressed; a new one for any other."""
+        given = self.field("_key")
+        return given if KEY.fullmatch(given) else uuid.uuid4().hex
+
+    @property
+    def may_manage(self) -> bool:
+        """Whether to offer what is for operators; what is allowed the AppService says."""
+        return self.session.may_manage
+
+    @property
     def csrf(self) -> str:
         return self.session.csrf_token()
 
@@ -68,6 +82,15 @@ class Visit:
 
     async def post(self, path: str, body: Any = None, *, headers: dict[str, str] | None = None) -> Any:
         return await self.gui.app.post(self.session, path, body, headers=headers)
+
+    async def put(self, path: str, body: Any) -> Any:
+        return await self.gui.app.put(self.session, path, body)
+
+    async def patch(self, path: str, body: Any) -> Any:
+        return await self.gui.app.patch(self.session, path, body)
+
+    async def delete(self, path: str) -> None:
+        await self.gui.app.delete(self.session, path)
 
     def say(self, text: str, *, tone: str = "good") -> None:
         """Shown once, at the top of the next page."""

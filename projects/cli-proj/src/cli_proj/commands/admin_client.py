@@ -1,10 +1,9 @@
 """`evs admin client`: the programs that may ask for tokens."""
 
-from typing import Literal
-
 from cyclopts import App
 
 from cli_proj.api import path_of
+from cli_proj.client_choices import ClientChoices, scopes_of
 from cli_proj.column import Column, Item
 from cli_proj.commands.admin import administering
 from cli_proj.failure import usage
@@ -17,6 +16,7 @@ app = App(
     help_epilogue="""Examples:
   evs admin client create shop --redirect-uri https://shop.example/callback --scope openid --scope profile
   evs admin client create robot --grant client_credentials --scope events:read
+  evs admin client edit shop --default-max-age 3600 --policy-uri https://shop.example/privacy
   evs admin client rotate-secret robot
   evs admin client registration-token --uses 5 --note "for the weather team"
 """,
@@ -32,8 +32,9 @@ COLUMNS = (
 )
 FIELDS = (
     *("id", "name", "origin", "enabled", "public", "auth_method", "redirect_uris", "post_logout_redirect_uris"),
-    *("grant_types", "scopes", "roles", "consent", "access_token_seconds", "jwks_uri", "id_token_algorithm"),
-    *("dpop_bound", "pushed_only", "logout_uri", "resource", "created_at", "secret"),
+    *("grant_types", "scopes", "roles", "consent", "access_token_seconds", "jwks", "jwks_uri"),
+    *("id_token_algorithm", "default_max_age", "dpop_bound", "pushed_only", "logout_uri", "details", "resource"),
+    *("created_at", "secret"),
 )
 
 
@@ -63,17 +64,8 @@ async def create(
     id: str,  # noqa: A002 - the word of the API
     /,
     *,
-    name: str | None = None,
     public: bool = False,
-    redirect_uri: tuple[str, ...] = (),
-    post_logout_redirect_uri: tuple[str, ...] = (),
-    grant: tuple[str, ...] = ("authorization_code", "refresh_token"),
-    scope: tuple[str, ...] = ("openid", "profile"),
-    role: tuple[str, ...] = (),
-    consent: Literal["never", "once", "always"] = "once",
-    jwks_uri: str | None = None,
-    logout_uri: str | None = None,
-    dpop: bool = False,
+    choices: ClientChoices = ClientChoices(),  # noqa: B008
     options: Options = Options(),  # noqa: B008
 ) -> None:
     """Make a client; prints its secret, once.
@@ -82,44 +74,12 @@ async def create(
     ----------
     id
         Of the client: lower-case letters, digits and ._-.
-    name
-        What people call it (default: the id).
     public
         It runs where it can keep no secret: in browsers and on people's machines.
-    redirect_uri
-        Where people come back to. May be repeated.
-    post_logout_redirect_uri
-        Where people come to who signed out. May be repeated.
-    grant
-        A grant it may use. May be repeated.
-    scope
-        A scope it may ask for. May be repeated.
-    role
-        What it may do for itself, with client_credentials. May be repeated.
-    consent
-        Whether people are asked.
-    jwks_uri
-        Where its public keys are: it proves itself with a key instead of a secret.
-    logout_uri
-        Where it wants to hear that people signed out (OpenID Connect Back-Channel Logout).
-    dpop
-        Its tokens are bound to a key (DPoP), always.
     """
-    body = {
-        "id": id,
-        "name": name or id,
-        "public": public,
-        "auth_method": "private_key_jwt" if jwks_uri else None,
-        "redirect_uris": list(redirect_uri),
-        "post_logout_redirect_uris": list(post_logout_redirect_uri),
-        "grant_types": list(grant),
-        "scopes": list(scope),
-        "roles": list(role),
-        "consent": consent,
-        "jwks_uri": jwks_uri,
-        "logout_uri": logout_uri,
-        "dpop_bound": dpop,
-    }
+    chosen = choices.members()
+    by_key = {"auth_method": "private_key_jwt"} if chosen.keys() & {"jwks", "jwks_uri"} else {}
+    body = {"id": id, "name": id, "public": public} | by_key | chosen
     async with administering(options) as session:
         session.output.item(await session.auth.post("/v1/admin/clients", body), _show)
 
@@ -129,41 +89,22 @@ async def edit(
     id: str,  # noqa: A002 - the word of the API
     /,
     *,
-    name: str | None = None,
-    redirect_uri: tuple[str, ...] | None = None,
-    scope: tuple[str, ...] | None = None,
-    role: tuple[str, ...] | None = None,
-    consent: Literal["never", "once", "always"] | None = None,
-    logout_uri: str | None = None,
+    choices: ClientChoices = ClientChoices(),  # noqa: B008
     options: Options = Options(),  # noqa: B008
 ) -> None:
-    """Change a client; what is taken away ends at once.
+    """Change a client; what is taken away ends at once, and what is left out stays.
 
     Parameters
     ----------
     id
         Which.
-    name
-        What people call it from now on.
-    redirect_uri
-        All its redirect URIs from now on. May be repeated.
-    scope
-        All its scopes from now on. May be repeated.
-    role
-        All its roles from now on. May be repeated.
-    consent
-        Whether people are asked.
-    logout_uri
-        Where it wants to hear that people signed out; empty for nowhere.
     """
-    given = {"name": name, "redirect_uris": redirect_uri, "scopes": scope, "roles": role, "consent": consent}
-    changes: dict[str, object] = {
-        field: list(value) if isinstance(value, tuple) else value for field, value in given.items() if value is not None
-    }
-    if logout_uri is not None:
-        changes["logout_uri"] = logout_uri or None
+    changes = choices.members()
     if not changes:
         raise usage("what is to change?", hint="evs admin client edit ID --name NAME --scope SCOPE …")
+    for one, other in (("jwks", "jwks_uri"), ("jwks_uri", "jwks")):
+        if changes.get(one):  # a client has its keys in one place
+            changes.setdefault(other, None)
     async with administering(options) as session:
         session.output.item(await session.auth.call("PATCH", _path(id), body=changes), _show)
 
@@ -242,7 +183,7 @@ async def registration_token(
     """
     body: dict[str, object] = {"note": note, "uses": uses, "expires_in_seconds": hours * 3_600}
     if scope is not None:
-        body["scopes"] = list(scope)
+        body["scopes"] = scopes_of(scope)
     async with administering(options) as session:
         made = await session.auth.post("/v1/admin/registration-tokens", body)
         session.output.item(made, lambda token: print_fields(list(token.items())))

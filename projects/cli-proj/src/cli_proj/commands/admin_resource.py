@@ -1,6 +1,7 @@
 """`evs admin resource`: the services that accept access tokens."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 from cyclopts import App
 
@@ -17,6 +18,8 @@ app = App(
     help_epilogue="""Examples:
   evs admin resource create orders https://orders.example.org --scope "orders=Work with your orders"
   evs admin resource edit orders --permission "orders:refund=Give money back" --token-seconds 60
+  evs admin resource edit orders --actor evs-app     # runs may call it for the people who started them
+  evs admin resource edit orders --signing-alg RS256 # its library knows no ES256
   evs admin resource rotate-secret orders
 """,
 )
@@ -28,7 +31,9 @@ COLUMNS = (
     Column("permissions", lambda resource: len(resource["permissions"]), align_right=True, is_optional=True),
     Column("identifier", lambda resource: resource["identifier"], is_wide=True),
 )
-FIELDS = ("id", "identifier", "name", "access_token_seconds", "created_at", "secret")
+FIELDS = ("id", "identifier", "name", "access_token_seconds", "signing_alg", "created_at", "secret")
+
+type SigningAlg = Literal["ES256", "RS256"]
 
 
 @app.command(name="list")
@@ -62,6 +67,8 @@ async def create(
     scope: tuple[str, ...] = (),
     permission: tuple[str, ...] = (),
     token_seconds: int | None = None,
+    actor: tuple[str, ...] = (),
+    signing_alg: SigningAlg = "ES256",
     options: Options = Options(),  # noqa: B008
 ) -> None:
     """Make a resource and the client it asks about tokens with; prints its secret, once.
@@ -80,9 +87,14 @@ async def create(
         NAME=DESCRIPTION: what a role may carry. May be repeated.
     token_seconds
         The longest its access tokens live.
+    actor
+        A client that people may let act for them there, such as evs-app (their runs). May be repeated.
+    signing_alg
+        What its access tokens are signed with; RS256 where its library knows nothing else.
     """
-    body = {"id": id, "identifier": identifier, "name": name or id, "access_token_seconds": token_seconds}
-    described = {"scopes": _described(scope), "permissions": _described(permission)}
+    body: dict[str, object] = {"id": id, "identifier": identifier, "name": name or id}
+    body |= {"access_token_seconds": token_seconds, "signing_alg": signing_alg}
+    described = {"scopes": _described(scope), "permissions": _described(permission), "actors": list(actor)}
     async with administering(options) as session:
         session.output.item(await session.auth.post("/v1/admin/resources", body | described), _show)
 
@@ -98,6 +110,9 @@ async def edit(
     permission: tuple[str, ...] = (),
     remove_permission: tuple[str, ...] = (),
     token_seconds: int | None = None,
+    actor: tuple[str, ...] = (),
+    remove_actor: tuple[str, ...] = (),
+    signing_alg: SigningAlg | None = None,
     options: Options = Options(),  # noqa: B008
 ) -> None:
     """Change a resource; its identifier stays.
@@ -118,6 +133,12 @@ async def edit(
         A permission to remove; no role may carry it. May be repeated.
     token_seconds
         The longest its access tokens live; 0 for as long as the client says.
+    actor
+        A client that people may let act for them there, such as evs-app (their runs). May be repeated.
+    remove_actor
+        A client that gets no token for anybody there any more. May be repeated.
+    signing_alg
+        What its access tokens are signed with from now on.
     """
     async with administering(options) as session:
         before = await session.auth.get(_path(id))
@@ -125,10 +146,14 @@ async def edit(
             "scopes": _without(before["scopes"] | _described(scope), remove_scope),
             "permissions": _without(before["permissions"] | _described(permission), remove_permission),
         }
+        if actor or remove_actor:
+            changes["actors"] = sorted({*before["actors"], *actor} - set(remove_actor))
         if name is not None:
             changes["name"] = name
         if token_seconds is not None:
             changes["access_token_seconds"] = token_seconds or None
+        if signing_alg is not None:
+            changes["signing_alg"] = signing_alg
         session.output.item(await session.auth.call("PATCH", _path(id), body=changes), _show)
 
 
@@ -186,6 +211,7 @@ def _show(resource: Item) -> None:
         for kind, names in (("scope", resource["scopes"]), ("permission", resource["permissions"]))
         for name, text in names.items()
     ]
+    described += [("actor", client) for client in resource["actors"]]
     print_fields([*((name, resource.get(name)) for name in FIELDS), *described])
     if resource.get("secret"):
         message("the secret is not shown again: keep it where the resource server finds it")

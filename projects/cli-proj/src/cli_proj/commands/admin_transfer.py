@@ -14,7 +14,7 @@ from cli_proj.options import Options
 from cli_proj.printing import write
 
 PEOPLE_AT_ONCE = 1_000
-PRIVATE = 0o600  # it names everybody, and may hold what guesses at passwords can be checked against
+PRIVATE = 0o600  # it names everybody, and may hold what they prove themselves with
 COLUMNS = (
     Column("outcome", lambda item: item["outcome"]),
     Column("kind", lambda item: item["kind"]),
@@ -30,14 +30,16 @@ async def export(
     secrets: bool = False,
     options: Options = Options(),  # noqa: B008
 ) -> None:
-    """Write users, groups, roles, resources and clients as one JSON document.
+    """Write users, groups, roles, resources, clients and upstreams as one JSON document.
 
     Parameters
     ----------
     file
         Where to (default: standard output).
     secrets
-        With the hashes of passwords and client secrets; needs a sign-in of the last five minutes.
+        With what people and clients prove themselves with: hashes of passwords, client secrets and recovery codes,
+        passkeys, and in clear the secrets of authenticator apps and at upstreams. Needs a sign-in of the last
+        five minutes.
     """
     async with administering(options) as session:
         document = await session.auth.get("/v1/admin/export", secrets="true" if secrets else None)
@@ -55,12 +57,12 @@ async def export(
 
 
 async def import_(file: Path, /, *, dry_run: bool = False, options: Options = Options()) -> int:  # noqa: B008
-    """Bring what an export, or a Keycloak realm's export, says into the product; twice is as good as once.
+    """Bring what an export says into the product, also Keycloak's or Django's; twice is as good as once.
 
     Parameters
     ----------
     file
-        The document.
+        The document: of `evs admin export`, of `kc.sh export`, or of `manage.py dumpdata`.
     dry_run
         Say what would happen, and change nothing.
     """
@@ -71,11 +73,14 @@ async def import_(file: Path, /, *, dry_run: bool = False, options: Options = Op
             query = {"dry_run": "true" if dry_run else None}
             report = _merged(report, await session.auth.call("POST", "/v1/admin/import", query=query, body=part))
         told = [item for item in report["items"] if item["outcome"] != "unchanged"]
+        told += [left | {"outcome": "left out"} for left in report["left_out"]]
         if session.output.is_table:
             session.output.items(told, COLUMNS, empty="there is nothing to change")
         else:
             session.output.item(report, lambda _report: None)
     counts = ", ".join(f"{number} {outcome}" for outcome, number in report["counts"].items())
+    if report["left_out"]:
+        counts += f", {len(report['left_out'])} left out"
     message(f"{counts}{' (nothing was changed: a dry run)' if dry_run else ''}")
     return ExitCode.FAILED if report["counts"]["refused"] else ExitCode.OK
 
@@ -86,9 +91,16 @@ def _parts(document: Any) -> Iterator[Any]:
     if not isinstance(people, list) or len(people) <= PEOPLE_AT_ONCE:
         yield document
         return
+    # Of a realm, some users are the accounts of clients, which every part names: their roles are the clients'.
+    of_clients = [user for user in people if _is_of_client(user)]
+    people = [user for user in people if not _is_of_client(user)]
     for first in range(0, len(people), PEOPLE_AT_ONCE):
         message(f"{first} of {len(people)} people")
-        yield document | {"users": people[first : first + PEOPLE_AT_ONCE]}
+        yield document | {"users": people[first : first + PEOPLE_AT_ONCE] + of_clients}
+
+
+def _is_of_client(user: Any) -> bool:
+    return isinstance(user, dict) and user.get("serviceAccountClientId") is not None
 
 
 def _merged(report: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +111,8 @@ def _merged(report: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     counts = dict(report["counts"])
     for item in people:
         counts[item["outcome"]] += 1
-    return report | {"counts": counts, "items": report["items"] + people}
+    left_out = report["left_out"] + [left for left in more["left_out"] if left not in report["left_out"]]
+    return report | {"counts": counts, "items": report["items"] + people, "left_out": left_out}
 
 
 def _read(file: Path) -> Any:

@@ -47,6 +47,14 @@ CONSENT_COLUMNS = (
     Column("client", lambda consent: consent["client"]),
     Column("scopes", lambda consent: consent["scopes"], is_wide=True),
 )
+DELEGATION_COLUMNS = (
+    Column("id", lambda delegation: delegation["id"]),
+    Column("client", lambda delegation: delegation["client"]),
+    Column("purpose", lambda delegation: delegation["purpose"]),
+    Column("scopes", lambda delegation: delegation["scopes"]),
+    Column("until", lambda delegation: delegation["expires_at"]),
+    Column("resources", lambda delegation: delegation["resources"], is_wide=True),
+)
 FIELDS = ("id", "username", "email", "roles", "groups", "effective_roles", "enabled", "created_at")
 
 
@@ -229,6 +237,26 @@ async def consents(username: str, /, *, withdraw: str | None = None, options: Op
             return
         items = await session.auth.pages(_path(username, "consents"), limit=1_000)
         session.output.items(items, CONSENT_COLUMNS, empty=f"{username} has allowed nothing")
+
+
+@app.command
+async def delegations(username: str, /, *, end: str | None = None, options: Options = Options()) -> None:  # noqa: B008
+    """List what clients may do for a user while they are away (their runs), or end it.
+
+    Parameters
+    ----------
+    username
+        Who, by name or id.
+    end
+        End the delegation with this id.
+    """
+    async with administering(options) as session:
+        if end is not None:
+            await session.auth.call("DELETE", _path(username, "delegations", end))
+            message(f"{end} is ended")
+            return
+        items = await session.auth.pages(_path(username, "delegations"), limit=1_000)
+        session.output.items(items, DELEGATION_COLUMNS, empty=f"nothing acts for {username}")
 
 
 @app.command

@@ -35,6 +35,7 @@ async def login(
     device: bool = False,
     admin: bool = False,
     insecure_storage: bool = False,
+    dpop: bool = False,
     options: Options = Options(),  # noqa: B008
 ) -> None:
     """Sign in as a person: with the browser of this machine, or with a code on another device.
@@ -49,6 +50,8 @@ async def login(
         Sign in for administration: evs admin needs it.
     insecure_storage
         Where there is no keyring, keep the sign-in in a file only you can read.
+    dpop
+        Bind the tokens to a key that is kept beside them: a token alone is worth nothing then (RFC 9449).
     """
     if web and device:
         raise usage("--web and --device must not be used together; choose one")
@@ -56,7 +59,7 @@ async def login(
         context = resolve_context(options.context)
         storage = await choose_storage(insecure=insecure_storage)
         way: Way | None = "web" if web else "device" if device else None
-        who = await sign_in_person(context, storage=storage, way=way, admin=admin)
+        who = await sign_in_person(context, storage=storage, way=way, admin=admin, dpop=dpop)
     message(f"signed in to {context.auth_url} as {who}")
 
 
@@ -86,7 +89,13 @@ async def token(
     """
     async with acting(options, admin=admin) as who:
         resource = who.context.admin_resource if admin else ""
-        write(await who.identity.access_token(resource) + "\n")
+        text = await who.identity.access_token(resource)
+        if "cnf" in claims_of(text):
+            raise not_allowed(
+                "the tokens of this sign-in are bound to a key, so nobody else can use them",
+                hint="evs auth login without --dpop signs in again, for tokens that programs such as curl can use",
+            )
+        write(text + "\n")
 
 
 @app.command
@@ -149,6 +158,7 @@ def _describe(context: Context, claims: Mapping[str, Any]) -> Item:
         "scopes": str(claims.get("scope", "")).split(),
         "expires_at": claims.get("exp"),
         "renewable": context.token is None,
+        "bound": "cnf" in claims,
     }
 
 
@@ -163,6 +173,7 @@ def _show_status(status: Item) -> None:
             ("roles", status["roles"]),
             ("scopes", status["scopes"]),
             ("token", _lifetime(status["expires_at"], renewable=status["renewable"])),
+            ("bound", "to a key kept beside it (DPoP)" if status["bound"] else None),
         )
     )
 

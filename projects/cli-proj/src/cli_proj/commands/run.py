@@ -42,6 +42,10 @@ async def start(
     id: str | None = None,  # noqa: A002
     tag: tuple[str, ...] = (),
     delay: float = 0,
+    debounce: str | None = None,
+    debounce_limit: float | None = None,
+    queue: str | None = None,
+    priority: int = 0,
     options: Options = Options(),  # noqa: B008
 ) -> int:
     """Start a run. With --wait or --watch the exit code tells how it ended: 0 completed, 1 not.
@@ -68,19 +72,28 @@ async def start(
         A tag, name=value. May be repeated.
     delay
         Start so many seconds from now.
+    debounce
+        A key: starts of the workflow with it are one run until it begins, --delay after the last of them and with its
+        input.
+    debounce_limit
+        With --debounce: begin no later than so many seconds after the first of them.
+    queue
+        The queue it waits in; without it the workflow's.
+    priority
+        In its queue, higher ones begin earlier.
     """
     if timeout is not None and not (wait or watch):
         raise usage("--timeout must be used with --wait or --watch: without them nothing is waited for")
+    if debounce_limit is not None and debounce is None:
+        raise usage("--debounce-limit must be used with --debounce")
     async with connected(options) as session:
         body: dict[str, Any] = {"workflow": workflow}
         if (given := await input_of(session, workflow, input, parameter)) is not None:
             body["input"] = given
-        if id is not None:
-            body["id"] = id
-        if tag:
-            body["tags"] = dict(read_pair(text, option="--tag") for text in tag)
-        if delay:
-            body["delay_seconds"] = delay
+        tags = dict(read_pair(text, option="--tag") for text in tag)
+        more: dict[str, Any] = {"id": id, "tags": tags, "delay_seconds": delay, "queue": queue, "priority": priority}
+        more["debounce"] = {"key": debounce, "limit_seconds": debounce_limit} if debounce is not None else None
+        body |= {name: value for name, value in more.items() if value not in (None, 0, {})}
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         run = await session.app.post("/v1/runs", body, headers=headers)
         if wait or watch:

@@ -6,53 +6,17 @@ from cyclopts import App, Parameter
 
 from cli_proj import moments
 from cli_proj.api import path_of
-from cli_proj.column import Column, Item
+from cli_proj.commands import schedule_edit
 from cli_proj.exit_codes import ExitCode
-from cli_proj.failure import usage
-from cli_proj.messages import message, printable
+from cli_proj.messages import message
 from cli_proj.options import Options
-from cli_proj.printing import print_fields, write
-from cli_proj.run_input import input_of, read_pair
+from cli_proj.run_input import input_of
+from cli_proj.schedule_body import Timing, check_timing, policies_of
+from cli_proj.schedule_view import COLUMNS, show_backfill, show_schedule, show_started, show_state, show_times
 from cli_proj.session import connected
 
 app = App(name="schedule")
-
-
-def state_of(schedule: Item) -> str:
-    """In one word whether it starts anything."""
-    if schedule["paused"]:
-        return "paused"
-    return "active" if schedule["next_at"] or schedule["waiting_since"] else "over"
-
-
-def when(schedule: Item) -> str:
-    """Its timing as a person says it."""
-    if schedule["cron"]:
-        return f"{schedule['cron']} ({schedule['timezone']})"
-    if schedule["every_seconds"]:
-        return f"every {schedule['every_seconds']:g} s"
-    return ", ".join(schedule["times"] or ())
-
-
-COLUMNS = (
-    Column("name", lambda schedule: schedule["name"]),
-    Column("state", state_of, is_status=True),
-    Column("workflow", lambda schedule: schedule["workflow"]),
-    Column("next", lambda schedule: moments.ahead(schedule["next_at"]), align_right=True),
-    Column("fired", lambda schedule: schedule["fired"], align_right=True, is_optional=True),
-    Column("skipped", lambda schedule: schedule["skipped"], align_right=True, is_optional=True),
-    Column("when", when, is_wide=True),
-)
-RUN_COLUMNS = (
-    Column("run", lambda run: run["id"], is_wide=True),
-    Column("status", lambda run: run["status"] or "gone", is_status=True),
-    Column("why", lambda run: run["kind"]),
-    Column("age", lambda run: moments.age(run["started_at"]), align_right=True),
-)
-FIELDS = (
-    "name", "workflow", "input", "when", "state", "note", "overlap", "catch_up", "queue", "tags", "principal_name",
-    "next_times", "waiting_since", "fired", "skipped", "created_at",
-)  # fmt: skip
+app.command(schedule_edit.edit)
 
 
 @app.command(name="list")
@@ -75,10 +39,7 @@ async def create(
     workflow: str,
     /,
     *,
-    cron: str | None = None,
-    timezone: str | None = None,
-    every: str | None = None,
-    at: tuple[str, ...] = (),
+    timing: Timing = Timing(),  # noqa: B008
     input: Annotated[str | None, Parameter(name=("--input", "-i"))] = None,  # noqa: A002 - the option's name
     parameter: Annotated[tuple[str, ...], Parameter(name=("--parameter", "-p"))] = (),
     queue: str | None = None,
@@ -89,6 +50,7 @@ async def create(
     jitter: str = "0s",
     paused: bool = False,
     note: str = "",
+    acts_for_me: bool = False,
     options: Options = Options(),  # noqa: B008
 ) -> None:
     """Start runs of a workflow by the clock: --cron, --every or --at says when.
@@ -99,15 +61,6 @@ async def create(
         What the schedule is called.
     workflow
         The workflow's name; see: evs workflow list.
-    cron
-        Minute, hour, day of month, month and day of week, such as "0 6 * * mon-fri"; or @hourly, @daily, @weekly,
-        @monthly, @yearly.
-    timezone
-        Whose clock --cron goes by, such as Europe/Berlin; without it UTC.
-    every
-        A fixed interval: 90s, 30m, 2h, 1d.
-    at
-        A time, such as 2026-12-31T18:00:00Z. May be repeated.
     input
         The input as JSON, @file, or @- for standard input.
     parameter
@@ -129,19 +82,19 @@ async def create(
         Start nothing until it is resumed.
     note
         Why; shown with the schedule.
+    acts_for_me
+        Its runs act for you at other services, as their workflow declares, for 90 days.
     """
-    if not (cron or every or at):
-        raise usage("when?", hint='evs schedule create NAME WORKFLOW --cron "0 6 * * mon-fri" (or --every, --at)')
-    body: dict[str, Any] = {"name": name, "workflow": workflow, "overlap": overlap, "catch_up": catch_up}
-    body |= {"cron": cron, "timezone": timezone, "queue": queue, "paused": paused, "note": note}
-    body["every_seconds"] = moments.read_duration(every, option="--every") if every else None
-    body["times"] = [moments.read(text, option="--at") for text in at] or None
-    body["tags"] = dict(read_pair(text, option="--tag") for text in tag)
-    body["catch_up_window_seconds"] = moments.read_duration(catch_up_window, option="--catch-up-window")
-    body["jitter_seconds"] = moments.read_duration(jitter, option="--jitter")
+    when = timing.body()
+    check_timing(when, 'evs schedule create NAME WORKFLOW --cron "0 6 * * mon-fri" (or --every, --at)')
+    policies = policies_of(
+        overlap=overlap, catch_up=catch_up, catch_up_window=catch_up_window, jitter=jitter, queue=queue, tag=tag
+    )
+    body: dict[str, Any] = {"name": name, "workflow": workflow, **when, **policies}
+    body |= {"paused": paused, "note": note, "acts_for_me": acts_for_me}
     async with connected(options) as session:
         body["input"] = await input_of(session, workflow, input, parameter)
-        session.output.item(await session.app.post("/v1/schedules", body), _show_state)
+        session.output.item(await session.app.post("/v1/schedules", body), show_state)
 
 
 @app.command
@@ -154,7 +107,20 @@ async def show(name: str, /, *, options: Options = Options()) -> None:  # noqa: 
         The schedule's name; see: evs schedule list.
     """
     async with connected(options) as session:
-        session.output.item(await session.app.get(path_of("schedules", name)), _show)
+        session.output.item(await session.app.get(path_of("schedules", name)), show_schedule)
+
+
+@app.command
+async def preview(
+    *,
+    timing: Timing = Timing(),  # noqa: B008
+    options: Options = Options(),  # noqa: B008
+) -> None:
+    """Say when a schedule with such a timing would be due next; nothing is made."""
+    when = timing.body()
+    check_timing(when, 'evs schedule preview --cron "0 6 * * mon-fri" (or --every, --at)')
+    async with connected(options) as session:
+        session.output.item(await session.app.post("/v1/schedules:preview", when), show_times)
 
 
 @app.command
@@ -170,7 +136,7 @@ async def pause(name: str, /, *, note: str = "", options: Options = Options()) -
     """
     async with connected(options) as session:
         answer = await session.app.post(f"{path_of('schedules', name)}/pause", {"note": note})
-        session.output.item(answer, _show_state)
+        session.output.item(answer, show_state)
 
 
 @app.command
@@ -183,7 +149,7 @@ async def resume(name: str, /, *, options: Options = Options()) -> None:  # noqa
         The schedule's name; see: evs schedule list.
     """
     async with connected(options) as session:
-        session.output.item(await session.app.post(f"{path_of('schedules', name)}/resume"), _show_state)
+        session.output.item(await session.app.post(f"{path_of('schedules', name)}/resume"), show_state)
 
 
 @app.command
@@ -196,11 +162,19 @@ async def trigger(name: str, /, *, options: Options = Options()) -> None:  # noq
         The schedule's name; see: evs schedule list.
     """
     async with connected(options) as session:
-        session.output.item(await session.app.post(f"{path_of('schedules', name)}/trigger"), _show_started)
+        session.output.item(await session.app.post(f"{path_of('schedules', name)}/trigger"), show_started)
 
 
 @app.command
-async def backfill(name: str, /, *, since: str, until: str = "0s", options: Options = Options()) -> None:  # noqa: B008
+async def backfill(
+    name: str,
+    /,
+    *,
+    since: str,
+    until: str = "0s",
+    dry_run: bool = False,
+    options: Options = Options(),  # noqa: B008
+) -> None:
     """Start the runs that a past range lacks; prints their ids.
 
     Parameters
@@ -211,10 +185,13 @@ async def backfill(name: str, /, *, since: str, until: str = "0s", options: Opti
         The range's begin: 30m, 2h, 1d ago, or a time such as 2026-01-31T12:00:00Z.
     until
         Its end, likewise; without it now.
+    dry_run
+        Start nothing; prints the times that have no run.
     """
-    body = {"since": moments.read(since, option="--since"), "until": moments.read(until, option="--until")}
+    body: dict[str, Any] = {"since": moments.read(since, option="--since"), "dry_run": dry_run}
+    body["until"] = moments.read(until, option="--until")
     async with connected(options) as session:
-        session.output.item(await session.app.post(f"{path_of('schedules', name)}/backfill", body), _show_started)
+        session.output.item(await session.app.post(f"{path_of('schedules', name)}/backfill", body), show_backfill)
 
 
 @app.command
@@ -230,26 +207,3 @@ async def delete(name: str, /, *, options: Options = Options()) -> int:  # noqa:
         await session.app.call("DELETE", path_of("schedules", name))
         message(f"{name} is deleted")
         return ExitCode.OK
-
-
-def _show(schedule: Item) -> None:
-    shown = dict(schedule) | {"when": when(schedule), "state": state_of(schedule)}
-    print_fields((name, shown[name]) for name in FIELDS)
-    if schedule["last_runs"]:
-        write("\n")
-        from cli_proj.table import print_table  # noqa: PLC0415 - only people need tables
-
-        print_table(schedule["last_runs"], RUN_COLUMNS)
-
-
-def _show_state(schedule: Item) -> None:
-    coming = moments.ahead(schedule["next_at"])
-    text = f"{state_of(schedule)}: {schedule['name']}" + (f", next {coming}" if coming else "")
-    write(printable(text) + "\n")
-
-
-def _show_started(started: Item) -> None:
-    for run in started["runs"]:
-        write(printable(run) + "\n")
-    if not started["runs"]:
-        message("every time in the range has its run")

@@ -53,13 +53,21 @@ async def show(name: str, /, *, size: bool = False, options: Options = Options()
 
 
 def _show(workflow: Item) -> None:
-    print_fields((name, workflow[name]) for name in ("name", "version", "type", "queue", "on", "description"))
+    acting = [("acts for you at", describe_delegation(each)) for each in workflow["acts_for_starter"]]
+    names = ("name", "version", "type", "queue", "on", "description")
+    print_fields([*((name, workflow[name]) for name in names), *acting])
     fields = list_fields(workflow["input_schema"])
     if fields:
         write("\n")
         from cli_proj.table import print_table  # noqa: PLC0415 - only people need tables
 
         print_table(fields, FIELD_COLUMNS)
+
+
+def describe_delegation(delegation: Item) -> str:
+    """What a workflow does at one service for the person who starts it."""
+    days = delegation["lasts_seconds"] / 86_400
+    return f"{delegation['resource']} with {', '.join(delegation['scope'])}, until it ends, at most {days:g} days"
 
 
 def _show_size(size: Item) -> None:

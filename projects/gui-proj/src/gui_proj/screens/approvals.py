@@ -11,7 +11,7 @@ from gui_proj.app_service import AppServiceRefused
 from gui_proj.components import chip, csrf_field, empty, link_to_run, pill, query
 from gui_proj.icons import icon
 from gui_proj.json_view import json_view
-from gui_proj.moments import ago
+from gui_proj.moments import ago, ahead
 from gui_proj.page import heading
 from gui_proj.resources import Approval
 from gui_proj.schema import humanise
@@ -57,7 +57,7 @@ def _approval(visit: Visit, approval: Approval) -> h.Element:
                     ago(approval["asked_at"]),
                     " · for ",
                     h.code[approval["to"]],
-                    approval["due_at"] and [" · due ", ago(approval["due_at"])],
+                    approval["due_at"] and [" · due ", ahead(approval["due_at"])],
                 ],
             ],
             pill(approval["status"]),

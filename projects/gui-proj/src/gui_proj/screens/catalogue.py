@@ -9,7 +9,7 @@ from starlette.responses import Response
 from gui_proj.components import empty, prose, query, type_badge
 from gui_proj.icons import icon
 from gui_proj.page import heading
-from gui_proj.resources import Workflow
+from gui_proj.resources import Workflow, starts_by_event_alone
 from gui_proj.visit import Visit
 
 
@@ -40,7 +40,8 @@ def _entry(workflow: Workflow) -> h.Element:
         h.div(".entry-foot")[
             h.span(".muted")[f"v{workflow['version']} · queue {workflow['queue']}"],
             h.a(href=query("/runs", workflow=workflow["name"]), aria_label=f"Runs of {workflow['name']}")["Runs"],
-            h.a(".button.small", href=address, aria_label=f"Start {workflow['name']}")[icon("play"), "Start"],
+            not starts_by_event_alone(workflow)
+            and h.a(".button.small", href=address, aria_label=f"Start {workflow['name']}")[icon("play"), "Start"],
         ],
     ]
 

@@ -132,7 +132,13 @@ async def crashed(request: Request, _error: Exception) -> Response:
 
 
 def _out(request: Request) -> tuple[str, str]:
-    for prefix, label in (("/runs/", "All runs"), ("/workflows/", "All workflows")):
+    for prefix, label in (
+        ("/runs/", "All runs"),
+        ("/workflows/", "All workflows"),
+        ("/schedules/", "All schedules"),
+        ("/queues/", "All queues"),
+        ("/webhooks/", "All webhooks"),
+    ):
         if request.url.path.startswith(prefix):
             return label, prefix.rstrip("/")
     return "Go home", "/"

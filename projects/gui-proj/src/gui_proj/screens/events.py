@@ -35,6 +35,7 @@ async def show(visit: Visit) -> Response:
         heading(
             "Events",
             below=h.p(".muted")["Everything that happened and that you may see; new ones appear by themselves."],
+            beside=h.a(".button", href="/webhooks")[icon("publish"), "Webhooks"],
         ),
         _filters(types, subject),
         h.div("#events", data_live="events")[

@@ -9,8 +9,9 @@ import htpy as h
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from gui_proj.app_service import AppServiceRefused
+from gui_proj.acting import acting_notice, may_be_stopped
 from gui_proj.components import (
+    LACKED,
     asker,
     card,
     csrf_field,
@@ -21,12 +22,14 @@ from gui_proj.components import (
     runs_table,
     waiting_words,
 )
-from gui_proj.form_input import read_json
+from gui_proj.held import held_card, queue_of
 from gui_proj.icons import icon
 from gui_proj.json_view import json_view
-from gui_proj.moments import ago, duration
+from gui_proj.moments import ago, ahead, duration
 from gui_proj.page import heading
+from gui_proj.queue_words import link_to_queue
 from gui_proj.resources import ENDED, Operation, Run
+from gui_proj.screens.schedules import link_to_schedule
 from gui_proj.timeline import timeline
 from gui_proj.undos import undoing_badge, undos_card
 from gui_proj.visit import Visit
@@ -35,6 +38,7 @@ MOST_OPERATIONS: Final = 150
 MOST_LINES: Final = 100
 LONGEST_LINE: Final = 400
 REFRESH_SECONDS: Final = 2
+OF_SCHEDULE: Final = "schedule~"  # ids that only schedules give
 MOVING: Final = frozenset({"queued", "running", "cancelling"})  # its bars grow even while nothing is told
 
 
@@ -46,17 +50,18 @@ async def show(visit: Visit) -> Response:
         visit.get(f"{path}/history", limit=MOST_OPERATIONS, cursor=cursor),
         visit.get(f"{path}/logs", limit=MOST_LINES),
     )
-    children = await _children(visit, run, listing["items"])
+    children, queue = await asyncio.gather(_children(visit, run, listing["items"]), queue_of(visit, run))
     if run["status"] not in ENDED:
         visit.gui.live.watch_run(visit.session, run["id"])
     operations = listing["items"] + pending(run, listing["items"], visit.gui.live.under_way(visit.session, run["id"]))
-    live = f"run:{run['id']}"
-    every = REFRESH_SECONDS if run["status"] in MOVING else None
+    live = f"run:{run['id']} queues"
+    every = REFRESH_SECONDS if run["status"] in MOVING or may_be_stopped(run) else None
     return await visit.page(
         f"{run['workflow']} · {run['status']}",
         h.div("#run-head", data_live=live, data_every=every)[_head(visit, run)],
         h.div("#run-body", data_live=live)[
             undos_card(run, listing["items"]),
+            held_card(run, queue),
             _waiting(visit, run),
             card(
                 timeline(run, operations),
@@ -67,7 +72,7 @@ async def show(visit: Visit) -> Response:
             h.div(".halves")[_input_card(run), _output_card(run)],
             card(runs_table(children, caption="Child runs"), title="Child runs") if children else None,
             _log_card(run, log["items"], more=bool(log["next_cursor"])),
-            _facts_card(run),
+            _facts_card(visit, run),
         ],
     )
 
@@ -81,7 +86,7 @@ def pending(run: Run, history: Sequence[Operation], under_way: Sequence[Operatio
     since = max((entry["ended_at"] or "" for entry in history), default="") or run["started_at"]
     known = {(entry["kind"], entry["name"]) for entry in found}
     for number, waiting in enumerate(run["waiting_for"]):
-        if (waiting["kind"], waiting["name"]) not in known:
+        if waiting["kind"] not in LACKED and (waiting["kind"], waiting["name"]) not in known:
             found.append(
                 {
                     "position": 0,
@@ -132,6 +137,9 @@ def _head(visit: Visit, run: Run) -> h.Node:
         ),
         progress_bar(run["progress"]) if run["status"] not in ENDED else None,
         _error(run),
+        acting_notice(
+            run, subject=visit.session.person.subject, apps_url=f"{visit.gui.settings.auth_url}/account/apps"
+        ),
     ]
 
 
@@ -176,7 +184,7 @@ def _waiting(visit: Visit, run: Run) -> h.Node:
         h.div(".pad")[
             h.p[
                 h.b["Waiting for ", waiting_words(waiting)],
-                [h.span(".muted")[", runs out ", ago(each["until"])] for each in waiting if each.get("until")],
+                [h.span(".muted")[", runs out ", ahead(each["until"])] for each in waiting if each.get("until")],
             ],
             any(each["kind"] == "approval" for each in waiting)
             and h.p[h.a(".button.small", href="/approvals")[icon("approvals"), "Go to the approvals"]],
@@ -237,10 +245,11 @@ def _log_card(run: Run, lines: Sequence[dict[str, Any]], *, more: bool) -> h.Nod
     return card(h.div(".json")[h.pre("#log", tabindex="0")[h.code[text]]], rest, title="Log (times in UTC)")
 
 
-def _facts_card(run: Run) -> h.Element:
+def _facts_card(visit: Visit, run: Run) -> h.Element:
     facts: list[tuple[str, h.Node]] = [
         ("Run", h.span(".mono")[run["id"]]),
         ("Workflow", f"{run['workflow']} v{run['version']}"),
+        ("Queue", h.a(href=link_to_queue(run["queue"]))[run["queue"]] if visit.may_manage else run["queue"]),
         ("Created", ago(run["created_at"])),
         ("Started", ago(run["started_at"])),
         ("Ended", ago(run["ended_at"])),
@@ -250,6 +259,8 @@ def _facts_card(run: Run) -> h.Element:
         facts.append(("Parent", h.a(".mono", href=link_to_run(run["parent"]))[run["parent"]]))
     if run["forked_from"]:
         facts.append(("Forked from", _origin(run, run["forked_from"])))
+    if run["id"].startswith(OF_SCHEDULE) and (schedule := run["tags"].get("schedule")):
+        facts.append(("Schedule", h.a(href=link_to_schedule(schedule))[schedule] if visit.may_manage else schedule))
     if tags := run["tags"].items():
         facts.append(("Tags", [_tag(name, value) for name, value in tags]))
     return card(
@@ -306,35 +317,3 @@ async def operation(visit: Visit) -> Response:
             return JSONResponse(entry, headers={"Cache-Control": "no-store"})
         cursor = listing["next_cursor"]
     raise HTTPException(404)
-
-
-async def cancel(visit: Visit) -> Response:
-    return await _command(visit, "cancel", "Cancelling. What was done is being undone.")
-
-
-async def retry(visit: Visit) -> Response:
-    return await _command(visit, "retry", "It runs again from where it failed.")
-
-
-async def signal(visit: Visit) -> Response:
-    try:
-        payload = read_json(visit.field("payload") or "null")
-    except ValueError as error:
-        visit.say(f"The signal must be JSON: {error}.", tone="bad")
-        return visit.redirect(link_to_run(visit.path("id")))
-    name = quote(visit.field("name"), safe="")
-    return await _command(visit, f"signals/{name}", "The signal has been sent.", payload)
-
-
-async def _command(visit: Visit, verb: str, done: str, body: Any = None) -> Response:
-    """Sends a command; a refusal that the person can understand is said on the run's own page."""
-    run_id = visit.path("id")
-    try:
-        await visit.post(f"/v1/runs/{quote(run_id, safe='')}/{verb}", body)
-    except AppServiceRefused as error:
-        if error.status not in {400, 403, 409, 422}:
-            raise
-        visit.say(f"{error.title}. {error.detail}", tone="bad")
-    else:
-        visit.say(done)
-    return visit.redirect(link_to_run(run_id))

@@ -46,11 +46,16 @@ async function refresh() {
 
 /** @param {string} html */
 function replaceRegions(html) {
+  replace(html, regions());
+}
+
+/** @param {string} html @param {Iterable<Element>} elements */
+function replace(html, elements) {
   const template = document.createElement("template");
   template.innerHTML = policy.createHTML(html);
-  for (const region of regions()) {
-    const fresh = template.content.getElementById(region.id);
-    if (fresh) morph(region, fresh);
+  for (const element of elements) {
+    const fresh = template.content.getElementById(element.id);
+    if (fresh) morph(element, fresh);
   }
   localise(document.body);
 }
@@ -145,10 +150,10 @@ function showConnection(connected) {
 
 const UNITS = [[172800, 86400, "d"], [3600, 3600, "h"], [60, 60, "min"], [5, 1, "s"]];
 
-function distance(seconds) {
+function distance(seconds, soon) {
   const size = Math.abs(seconds);
   const unit = UNITS.find(([least]) => size >= least);
-  if (!unit) return "just now";
+  if (!unit) return soon;
   const words = `${Math.round(size / unit[1])} ${unit[2]}`;
   return seconds > 0 ? `${words} ago` : `in ${words}`;
 }
@@ -156,9 +161,28 @@ function distance(seconds) {
 function localise(root) {
   for (const element of root.querySelectorAll("time[data-ago]")) {
     const moment = new Date(element.dateTime);
-    const words = distance((Date.now() - moment) / 1000);
+    const soon = element.dataset.ago === "ahead" ? "any moment" : "just now";
+    const words = distance((Date.now() - moment) / 1000, soon);
     if (element.textContent !== words) element.textContent = words;
     element.title = moment.toLocaleString();
+  }
+  for (const element of root.querySelectorAll("time[data-local]")) {
+    const words = clock(new Date(element.dateTime), element.dataset.local || undefined);
+    if (element.textContent !== words) element.textContent = words;
+  }
+  for (const element of root.querySelectorAll("[data-zone-here]")) {
+    element.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  }
+}
+
+/** A time on the clock of a zone, or of whoever looks. */
+function clock(moment, timeZone) {
+  const shown = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  if (moment.getUTCSeconds()) shown.second = "2-digit";
+  try {
+    return moment.toLocaleString("en-GB", { ...shown, timeZone });
+  } catch {
+    return ""; // a zone this browser does not know
   }
 }
 
@@ -171,6 +195,22 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden) refr
 addEventListener("online", refreshSoon);
 addEventListener("offline", () => showConnection(false));
 if (!navigator.onLine) showConnection(false);
+
+// --- previews: what comes of what a person types, asked for as they type ---------------------------------------------
+
+for (const fieldset of document.querySelectorAll("fieldset[data-preview]")) {
+  let timer = 0, asked = 0;
+  fieldset.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(preview, 250); });
+  async function preview() {
+    const mine = ++asked;
+    const body = new URLSearchParams({ _csrf: fieldset.form.elements._csrf.value });
+    for (const field of fieldset.elements) {
+      if (field.name && (field.type !== "radio" || field.checked)) body.append(field.name, field.value);
+    }
+    const answer = await fetch(fieldset.dataset.preview, { method: "POST", headers: FRAGMENT, body }).catch(() => null);
+    if (answer?.ok && mine === asked) replace(await answer.text(), [document.getElementById("preview")]);
+  }
+}
 
 // A second press of a button that already sends must not send twice.
 document.addEventListener("submit", (event) => {

@@ -1,0 +1,1 @@
+"""new-service: greets whoever may be greeted."""
