@@ -3,13 +3,17 @@
 import itertools
 import os
 import signal
-from collections.abc import Iterator
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
 
 import pytest
 from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.util import LRUCache
 
 from lib_events import memory
+from lib_events.database import Schema
+from lib_events.sqlite import SqliteDatabase
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -18,8 +22,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 pytest_plugins = ["lib_events.testing"]
 
 # A process starts one, for every test in it that asks.
-COSTLY = frozenset(("product", "short_lived", "browser", "chromium"))
+COSTLY = frozenset(("product", "short_lived", "browser", "chromium", "authorities"))
 COMPILED_STATEMENTS = 2_000
+SETTLE_SECONDS = 10.0
+
+settled_at = [0.0]
 
 memory.load()
 
@@ -30,12 +37,15 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin the workers' shares with what is costly to start: who is done early steals from their ends."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin the workers' shares with what is long, then with what is costly to start: who is done early steals from
+    their ends, and nobody is left alone with a long test."""
     shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    costly = {item: item.path.parent for item in items if COSTLY.intersection(getattr(item, "fixturenames", ()))}
-    groups = [list(group) for _, group in itertools.groupby(costly, costly.__getitem__)]
-    others = iter([item for item in items if item not in costly])
+    bound = float(config.getini("timeout"))
+    long = {item: item.path for item in items if _own_bound(item) > bound}
+    costly = {item: item.path.parent for item in items if item not in long and COSTLY.intersection(_fixtures(item))}
+    groups = [list(group) for first in (long, costly) for _, group in itertools.groupby(first, first.__getitem__)]
+    others = iter([item for item in items if item not in long and item not in costly])
     total, items[:] = len(items), []
     for share in range(shares):
         end = len(items) + (total - len(items)) // (shares - share)
@@ -44,9 +54,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items += others
 
 
+def _own_bound(item: pytest.Item) -> float:
+    """The seconds that a test may take by its own mark: whoever has more than others needs more."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark is not None and mark.args else 0
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
+
+
 def pytest_collection_finish() -> None:
     """What is loaded by now stays: the garbage collector need not look at it again after every few tests."""
     memory.settle()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled_memory() -> Iterator[None]:
+    """What a module has left behind stays, too: a look at all of it takes longer than a transaction may."""
+    yield
+    if time.monotonic() - settled_at[-1] > SETTLE_SECONDS:
+        memory.settle()
+        settled_at.append(time.monotonic())
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,3 +91,27 @@ def statements_compiled_once() -> Iterator[None]:
     event.listen(Engine, "engine_connect", share)
     yield
     event.remove(Engine, "engine_connect", share)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files_migrated_once() -> Iterator[None]:
+    """Let new SQLite files begin as copies of the first with their tables: a test would migrate its own anew."""
+    migrate = SqliteDatabase._migrate
+    migrated: dict[tuple[Schema, ...], sqlite3.Connection] = {}
+
+    def migrate_or_copy(database: SqliteDatabase, schemas: Sequence[Schema]) -> None:
+        raw, kind = database._raw, tuple(schemas)
+        is_empty = raw.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+        if is_empty and kind in migrated:
+            migrated[kind].backup(raw)
+            return
+        migrate(database, schemas)
+        if is_empty:
+            migrated[kind] = sqlite3.connect(":memory:", check_same_thread=False)
+            raw.backup(migrated[kind])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SqliteDatabase, "_migrate", migrate_or_copy)
+        yield
+    for copied in migrated.values():
+        copied.close()

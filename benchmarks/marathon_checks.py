@@ -5,9 +5,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
-from marathon_flows import WORKFLOWS, expected_effects, flow_of, run_id, status_of
+from marathon_flows import AT_ONCE, WORKFLOWS, child, expected_effects, flow_of, run_id, status_of
 from sqlalchemy import bindparam, text
 
 from lib_events import sqlite as sqlite_adapter
@@ -47,6 +48,8 @@ def look(connection: Connection, number_of_runs: int, workers: int | None) -> di
     if workers is not None and known != workers:
         wrong["workers"] = f"{known} are known, {workers} live"
     wrong |= _wrong_runs(connection, number_of_runs) | _wrong_effects(connection, number_of_runs)
+    if (at_once := _most_under_way(connection, child.name)) > AT_ONCE:
+        wrong["children under way at once"] = at_once
     statuses = connection.execute(text("SELECT status, count(*) FROM runs GROUP BY status")).all()
     effects = connection.scalar(text("SELECT count(*) FROM effects"))
     return {"wrong": wrong, "all runs": dict(map(tuple, statuses)), "effects, each once": effects}
@@ -63,12 +66,21 @@ def _wrong_runs(connection: Connection, number_of_runs: int) -> dict[str, Any]:
     return {f"{len(wrong)} runs that ended otherwise": wrong[:SHOWN]} if wrong else {}
 
 
+def _most_under_way(connection: Connection, workflow: str) -> int:
+    """How many runs of a workflow were under way at once, at most: an end is told before its slot is free."""
+    query = text("SELECT started_at, ended_at FROM runs WHERE workflow = :workflow AND ended_at IS NOT NULL")
+    changes: list[tuple[int, int]] = []
+    for row in connection.execute(query, {"workflow": workflow}):
+        changes += [(row.started_at, 1), (row.ended_at, -1)]
+    return max(accumulate(change for _, change in sorted(changes)), default=0)
+
+
 def _wrong_effects(connection: Connection, number_of_runs: int) -> dict[str, Any]:
     rows = connection.execute(text("SELECT run, what, count(*) AS number FROM effects GROUP BY run, what"))
     found = Counter({(row.run, row.what): row.number for row in rows})
     expected: Counter[tuple[str, str]] = Counter()
     for number in range(number_of_runs):
-        expected |= expected_effects(number, found)
+        expected.update(expected_effects(number, found))  # `|=` would look through all of them each time
     missing, doubled = expected - found, found - expected
     wrong = {"effects that are missing": missing, "effects that are too many": doubled}
     return {f"{len(which)} {what}": list(which.items())[:SHOWN] for what, which in wrong.items() if which}

@@ -9,13 +9,25 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from lib_events.database import Connection
-from lib_workflows import Backoff, Context, EventType, RunHandle, Signal, WaitTimeout, Workflow, current_step, step
+from lib_workflows import (
+    Backoff,
+    Context,
+    EventType,
+    Queue,
+    RunHandle,
+    Signal,
+    WaitTimeout,
+    Workflow,
+    current_step,
+    step,
+)
 from lib_workflows import workflow as declare
 
 FAST = Backoff(initial=timedelta(milliseconds=5), maximum=timedelta(milliseconds=20))
 STEP_SECONDS = 0.002
 LIVES = 3
 CHILDREN = 3
+AT_ONCE = 20  # children under way at most, of all parents
 
 
 class Made(BaseModel):
@@ -97,9 +109,9 @@ async def signalled(ctx: Context, number: int) -> int:
     return heard - number
 
 
-@declare(name="child")
+@declare(name="child", queue=Queue("children", concurrency=AT_ONCE))
 async def child(ctx: Context, label: str) -> str:
-    """Be waited for."""
+    """Be waited for, in a queue with few slots."""
     await ctx.step(work, 1)
     await ctx.transaction(note, label, "child")
     return label

@@ -240,8 +240,9 @@ async def login(server: Server) -> int:
         answer = await browser.post("/login", data=fields)
         if answer.status_code != 303:
             return answer.status_code
-        answer = await browser.get(answer.headers["location"])
-        code = dict(parse_qsl(urlsplit(answer.headers["location"]).query))["code"]
+        while not (location := answer.headers["location"]).startswith(wanted["redirect_uri"]):
+            answer = await browser.get(location)
+        code = dict(parse_qsl(urlsplit(location).query))["code"]
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": wanted["redirect_uri"]}
         tokens = await browser.post("/oauth2/token", data=form | {"code_verifier": verifier}, auth=("evs-gui", secret))
         assert tokens.status_code == 200, tokens.text

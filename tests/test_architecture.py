@@ -22,6 +22,24 @@ def test_imports_respect_the_layers():
     assert result.returncode == 0, result.stdout
 
 
+def test_a_member_that_no_contract_names_imports_libraries_only_and_nobody_imports_it():
+    named = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"])
+    packages = {member.name.replace("-", "_") for member in MEMBERS}
+    services = {package for package in packages if not package.startswith("lib_")}
+    for module in MODULES:
+        own = module.relative_to(ROOT).parts[3]
+        allowed = named if own in named else packages - services
+        assert imported(module) & packages <= allowed | {own}, f"{module} imports what it must not"
+
+
+def imported(module):
+    """The top-level packages that a module imports by name, wherever in it."""
+    nodes = [*ast.walk(ast.parse(module.read_text()))]
+    named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in named}
+
+
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda path: path.name)
 def test_folder_distribution_and_package_have_one_name(member):
     project = tomllib.loads((member / "pyproject.toml").read_text())["project"]

@@ -1,15 +1,21 @@
 """What the documentation shows runs."""
 
 import importlib.util
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from sqlalchemy import select
 
 from lib_events.bench import bench
 from lib_events.event import Event
-from lib_workflows import Engine, StepFailed, queries
-from lib_workflows.testing import environment
+from lib_events.testing import wait_until
+from lib_workflows import Engine, NonRetryable, Principal, StepFailed, commands, queries
+from lib_workflows.testing import GivenTokens, environment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -20,6 +26,15 @@ def load(name):
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+async def test_mails_go_out_in_a_queue_with_limits(database_url):
+    mails = load("send_mails")
+    async with Engine.open(database_url, workflows=[mails.send_mail]) as engine:
+        assert (await engine.queues.get("mail")).limits == mails.MAIL.limits
+        handles = [await engine.start(mails.send_mail, mails.Mail(customer="ada", text=text)) for text in ("a", "b")]
+        for handle in handles:
+            await handle.result(timeout=10)
 
 
 @pytest.fixture
@@ -73,6 +88,48 @@ async def test_an_order_nobody_can_pay_is_put_aside(my_handlers):
 # --8<-- [end:handlers]
 
 
+@pytest.fixture
+def orders_url():
+    """Another team's service, which takes one token."""
+
+    class Orders(BaseHTTPRequestHandler):
+        def do_GET(self):
+            is_known = self.headers["authorization"] == "Bearer a token your test service takes"
+            self.send_response(200 if is_known else 401)
+            self.end_headers()
+            self.wfile.write(b'["tea for Ada"]')
+
+        def log_message(self, *_):
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Orders) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture
+def my_orders(orders_url, monkeypatch):
+    monkeypatch.setenv("ORDERS_URL", orders_url)
+    return load("my_orders").my_orders
+
+
+# --8<-- [start:tokens]
+async def test_orders_are_read_for_whoever_started_until_they_take_it_back(sqlite_url, my_orders, orders_url):
+    source = GivenTokens({orders_url: "a token your test service takes"})
+    async with environment(sqlite_url, [my_orders], tokens=source) as env:
+        assert await env.result(await env.engine.start(my_orders)) == ["tea for Ada"]
+        assert source.asked[0].scope == ("orders",)
+        source.withdraw()  # from here on steps are refused
+        with pytest.raises(StepFailed, match="withdrawn"):
+            await env.result(await env.engine.start(my_orders))
+
+
+# --8<-- [end:tokens]
+
+
 async def test_a_price_is_watched_day_after_day_on_a_short_history(sqlite_url):
     watching = load("watch_prices")
     async with environment(sqlite_url, [watching.watch_price]) as env:
@@ -110,3 +167,56 @@ async def test_a_report_comes_each_morning_by_the_clock_on_the_wall(sqlite_url):
         assert [f"{run.due_at:%d %H:%M}" for run in north] == ["30 00:30", "29 01:30", "28 01:30", "27 01:30"]
         handle = env.engine.handle(north[0].id, reports.nightly_report)
         assert await handle.result(10) == reports.Report("north", "2026-03-30T00:30:00+00:00")
+
+
+def run(name, *arguments):
+    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_a_program_has_the_engine_within_it(database_url):
+    assert [run("embedded_engine", database_url) for _ in range(2)] == ["160.0\n", "160.0\n"]
+
+
+def test_an_order_is_placed_with_its_event(database_url):
+    assert run("place_order", database_url) == "shop.order.placed 42\n"
+
+
+async def ask_to_send(engine, handle):
+    async def asked():
+        return (await engine.database.read(lambda c: queries.list_approvals(c, run=handle.id))).items
+
+    return (await wait_until(asked))[0]
+
+
+async def decide(engine, approval, *, approved):
+    await engine.database.transact(lambda c: commands.decide(c, approval.id, approved=approved, by=Principal("grace")))
+
+
+async def booked(engine, parcels):
+    return await engine.database.read(lambda c: list(c.scalars(select(parcels.bookings.c.parcel))))
+
+
+async def test_a_parcel_is_changed_while_it_is_under_way_and_sent_once_somebody_agrees(database_url):
+    parcels = load("ship_parcel")
+    async with Engine.open(database_url, [parcels.ship_parcel, parcels.price_parcel]) as engine:
+        handle = await engine.start(parcels.ship_parcel, parcels.Parcel(to="Ada"), id="parcel-1")
+        await handle.signal(parcels.address_changed, "Elm Street")  # kept until the run waits for it
+        assert await handle.update(parcels.weight_changed, 600, timeout=10) == 10.0
+        approval = await ask_to_send(engine, handle)
+        assert approval.text == "Send label for Ada to Elm Street for 10.00?"
+        await decide(engine, approval, approved=True)
+        assert await handle.result(10) == "label for Ada, to Elm Street, for 10.00"
+        assert await booked(engine, parcels) == ["parcel-1"]
+
+
+async def test_a_parcel_that_somebody_does_not_want_sent_is_booked_no_more(database_url):
+    parcels = load("ship_parcel")
+    async with Engine.open(database_url, [parcels.ship_parcel, parcels.price_parcel]) as engine:
+        handle = await engine.start(parcels.ship_parcel, parcels.Parcel(to="Ada"))
+        await handle.signal(parcels.address_changed, "Elm Street")
+        await handle.update(parcels.weight_changed, 600, timeout=10)
+        await decide(engine, await ask_to_send(engine, handle), approved=False)
+        with pytest.raises(NonRetryable, match="grace does not want it sent"):
+            await handle.result(10)
+        assert await booked(engine, parcels) == []

