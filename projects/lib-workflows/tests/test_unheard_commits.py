@@ -254,13 +254,14 @@ async def test_a_transaction_that_was_committed_unheard_is_found_and_not_a_failu
 
 
 async def test_a_run_that_is_retried_before_its_end_was_heard_of_is_run_again(database_url):
-    tries = []
+    tries, go_on = [], asyncio.Event()
 
     @step
     async def fails_once() -> str:
         tries.append(1)
         if len(tries) == 1:
             raise ConnectionError("not yet")
+        await go_on.wait()
         return "again"
 
     @workflow(name="fails-once")
@@ -268,13 +269,14 @@ async def test_a_run_that_is_retried_before_its_end_was_heard_of_is_run_again(da
         return await ctx.step(fails_once)
 
     async with Engine.open(database_url, [fails_once_flow]) as engine:
-        write, heard = engine.database.write, asyncio.get_running_loop().create_future()
+        write, heard, late = engine.database.write, asyncio.Event(), []
 
         def heard_late(*writes, **options):
             saving = write(*writes, **options)
             if not any(each.statement is UPDATE_RUN and "failed" in each.row for each in writes):
                 return saving
-            return asyncio.ensure_future(after(saving, heard))
+            late.append(asyncio.ensure_future(after(saving, heard)))
+            return late[0]
 
         engine.database.write = heard_late
         handle = await engine.start(fails_once_flow)
@@ -282,13 +284,16 @@ async def test_a_run_that_is_retried_before_its_end_was_heard_of_is_run_again(da
         ended = engine.residence.executors[handle.id]
         await handle.retry()
         await wait_until(lambda: engine.residence.executors.get(handle.id) is not ended)
-        heard.set_result(None)
-        assert await handle.result(10) == "again"
+        result = asyncio.ensure_future(handle.result(10))
+        heard.set()
+        await late[0]
+        go_on.set()
+        assert await result == "again"
 
 
 async def after(saving, heard):
     await saving
-    await heard
+    await heard.wait()
 
 
 async def _has_failed(engine, run_id):

@@ -347,11 +347,12 @@ class Residence:
         if saving.cancelled() or saving.exception() is not None:
             return  # the ledger reports it lost
         run = executor.run
+        executor.close()
         if self.executors.get(run.id) is executor:
             del self.executors[run.id]
-        self._gone(run.id)
-        executor.close()
-        self.results.ended(run.id, Ending(run.status, run.output, run.error))
+        if not self._is_here(run.id):  # else it was retried meanwhile, and this is not how it ends
+            self._gone(run.id)
+            self.results.ended(run.id, Ending(run.status, run.output, run.error))
         if run.queue in self.arrivals.limited:
             self.arrivals.wake()  # the next one of its queue may begin
 
