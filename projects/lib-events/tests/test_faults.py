@@ -153,8 +153,8 @@ async def grown(server):
 
 async def drained(url, service, count):
     """Wait until the consumer has handled everything, looking at it by killing it: a SQLite file has one owner."""
-    for _ in range(20):
-        await asyncio.sleep(2)  # it works undisturbed for so long: looking at its file means ending it
+    for seconds in range(2, 12):
+        await asyncio.sleep(seconds)  # it works undisturbed for so long: looking at its file means ending it
         service.kill()
         database = await open_database(url, service="auth-svc", schemas=[SCHEMA])
         handled = len(await numbers(database, "test.handled"))

@@ -35,7 +35,7 @@ ROOMY_BYTES = 8 * 1024**3
 FIRST_PORT, PORTS, PORT_RANGES = 12_000, 1_000, 20
 
 
-async def wait_until[T](condition: Callable[[], T | Awaitable[T]], *, timeout: float = 10) -> T:  # noqa: ASYNC109
+async def wait_until[T](condition: Callable[[], T | Awaitable[T]], *, timeout: float = 30) -> T:  # noqa: ASYNC109
     """Return the first true value of `condition()`; raises `TimeoutError` naming it after `timeout` seconds."""
     deadline = asyncio.get_running_loop().time() + timeout
     while True:
