@@ -49,6 +49,25 @@ async def test_it_never_grows(provider, exchange):
     assert (await exchange(tokens["access_token"])).json()["scope"] == "workflows:read"
 
 
+async def test_only_the_token_that_is_exchanged_says_whose_it_is(provider, exchange, subtests):
+    """Or somebody else's code or refresh token, sent along, would be exchanged without its client and its proof."""
+    mine = (await provider.tokens("ada"))["access_token"]
+    await provider.add_user("bob")
+    code = await provider.sign_in_for_code("bob")
+    theirs = (await provider.redeem(code)).json()
+    device = (await provider.post("/oauth2/device_authorization", {"client_id": "evs-cli"})).json()["device_code"]
+    for also in ({"code": code}, {"refresh_token": theirs["refresh_token"]}, {"device_code": device}):
+        with subtests.test(also=list(also)):
+            answer = await exchange(mine, **also)
+            assert (await provider.introspect(answer.json()["access_token"]))["username"] == "ada"
+
+
+async def test_a_target_is_named_by_its_uri(provider, exchange):
+    """RFC 8693 section 2.2.2: who asked for another audience must not get a token for the default one."""
+    answer = await exchange((await provider.tokens())["access_token"], audience="billing")
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_target")
+
+
 async def test_the_chain_of_who_acts_is_kept_and_bounded(provider, exchange):
     token = (await provider.tokens())["access_token"]
     for depth in range(1, 5):

@@ -9,7 +9,7 @@ from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin
 from auth_svc.clients.client import CONFIDENTIAL, EXCHANGE, Client
 from auth_svc.grants import delegating
 from auth_svc.people.accounts import enabled
-from auth_svc.protocol.decision import Decision
+from auth_svc.protocol.decision import Decision, TargetInvalidError
 from auth_svc.protocol.token_rows import DELEGATION
 from lib_auth.principal import Principal
 
@@ -78,6 +78,9 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
             raise InvalidRequestError(f"The 'requested_token_type' must be {ACCESS_TOKEN}.")
         if "actor_token" in form or "actor_token_type" in form:
             raise InvalidRequestError("The client itself is the actor: 'actor_token' must be left out.")
+        if "audience" in form:
+            # Section 2.2.2: a token for another target than the one that was named would be worse than none.
+            raise TargetInvalidError("Name the target by its URI in 'resource': 'audience' must be left out.")
 
     def _narrowed(self, client: Client, subject: Principal) -> str:
         """Never more than the person's token has, and never more than the client may have."""

@@ -9,7 +9,8 @@ from sqlalchemy import bindparam, select
 
 from auth_svc import listed, opaque
 from auth_svc.clients import clients
-from auth_svc.clients.client import Client
+from auth_svc.clients.client import CODE as CODE_GRANT
+from auth_svc.clients.client import DEVICE, EXCHANGE, REFRESH, Client
 from auth_svc.opaque import digest
 from auth_svc.people import accounts, consents, delegations, sessions
 from auth_svc.people.accounts import Account
@@ -124,22 +125,26 @@ def load(
     subject: Principal | None,
     loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
 ) -> TokenRows:
-    """Read the rows that `form` names; `subject` is who the token that is exchanged stands for."""
+    """Read the rows that `form` names by what its grant takes, whatever else is in it.
+
+    `subject` is who the token that is exchanged stands for: only the rows of that very token say whose it is.
+    """
     client = usable_client(connection, client_id, loopback)
     code = refresh_token = successor = device_code = delegation = consent = None
     family: Family | None = None
-    if "code" in form and (code := _find_code(connection, form["code"])):
+    grant = form.get("grant_type")
+    if grant == CODE_GRANT and (code := _find_code(connection, form.get("code", ""))):
         family = code.family
-    elif "refresh_token" in form and (refresh_token := find_refresh_token(connection, form["refresh_token"])):
+    elif grant == REFRESH and (refresh_token := find_refresh_token(connection, form.get("refresh_token", ""))):
         family = refresh_token.family
         if refresh_token.salt is not None:
             successor = find_refresh_token(connection, opaque.derive(form["refresh_token"], refresh_token.salt))
-    elif "device_code" in form and (device_code := _find_device_code(connection, form["device_code"])):
+    elif grant == DEVICE and (device_code := _find_device_code(connection, form.get("device_code", ""))):
         family = device_code.family
-    elif form.get("subject_token_type") == DELEGATION:
+    elif grant == EXCHANGE and form.get("subject_token_type") == DELEGATION:
         delegation = delegations.find(connection, form.get("subject_token", ""))
         family = delegation.family if delegation else None
-    elif subject is not None and subject.family_id is not None:
+    elif grant == EXCHANGE and subject is not None and subject.family_id is not None:
         family = families.find(connection, subject.family_id)
         if form.get("requested_token_type") == DELEGATION and client is not None:
             consent = consents.find(connection, subject.subject, client.id)
