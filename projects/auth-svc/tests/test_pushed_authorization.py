@@ -76,6 +76,17 @@ async def test_it_belongs_to_its_client_and_runs_out(provider):
     assert "invalid_request_uri" in (await browser.open(f"/oauth2/authorize?{urlencode(nonsense)}")).text
 
 
+async def test_whoever_comes_too_late_does_not_begin_it(provider_on_both):
+    provider, browser = provider_on_both, await provider_on_both.browser()
+    await browser.sign_in("ada")
+    pushed, now = await push(provider), provider.service.clock.micros()
+    await provider.service.database.transact(
+        lambda connection: connection.execute(update(pushed_requests).values(expires_at=now)) and None
+    )
+    page = await browser.open(link(pushed))
+    assert (page.status_code, "invalid_request_uri" in page.text) == (400, True)
+
+
 async def test_what_names_it_must_not_come_twice(provider, subtests):
     """RFC 6749 section 3.1: one would be looked up and the other checked, and neither runs out."""
     browser = await provider.browser()

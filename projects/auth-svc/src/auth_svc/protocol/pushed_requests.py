@@ -60,7 +60,11 @@ def find(connection: Connection, request_uri: str) -> PushedRequest | None:
 
 
 def begin(connection: Connection, digest: bytes, now: int) -> None:
-    """A browser came: from now on the person has some minutes."""
-    waiting = (pushed_requests.c.digest == digest) & pushed_requests.c.begun_at.is_(None)
+    """A browser came in time: from now on the person has some minutes."""
+    waiting = (
+        (pushed_requests.c.digest == digest)
+        & pushed_requests.c.begun_at.is_(None)
+        & (pushed_requests.c.expires_at > now)
+    )
     values = {"begun_at": now, "expires_at": now + UNTIL_DONE_SECONDS * MICROS}
     connection.execute(update(pushed_requests).where(waiting).values(values))
