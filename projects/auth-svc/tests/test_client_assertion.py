@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 
 import pytest
 from joserfc.jwk import RSAKey
@@ -116,6 +117,22 @@ async def test_of_twenty_uses_of_one_assertion_one_counts(provider_on_both, clie
     assert {answer.json().get("error") for answer in answers} == {None, "invalid_client"}
     told = [await provider.post("/oauth2/introspect", {"token": "x"} | proof) for _ in range(2)]
     assert {answer.json()["error"] for answer in told} == {"invalid_client"}
+
+
+async def test_twenty_tabs_of_a_client_with_a_key_are_told_the_same_successor(
+    provider_on_both, client_key, jwk_set, sign_assertion
+):
+    provider, back = provider_on_both, "https://robot.example/back"
+    changes = {"grant_types": ("authorization_code", "refresh_token"), "redirect_uris": (back,), "consent": "never"}
+    await provider.add_client(**(values(client_key, jwk_set) | changes | {"scopes": frozenset(("openid",))}))
+    code = await provider.sign_in_for_code(client_id="robot", redirect_uri=back, scope="openid")
+    form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+    prove = partial(sign_assertion, "robot", client_key, ISSUER)
+    tokens = (await provider.token(grant_type="authorization_code", **form, **prove())).json()
+    form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    answers = await asyncio.gather(*(provider.token(**form, **prove()) for _ in range(20)))
+    assert {(answer.status_code, answer.json().get("error")) for answer in answers} == {(200, None)}
+    assert len({answer.json()["refresh_token"] for answer in answers}) == 1
 
 
 async def test_rs256_assertions_are_as_good(provider, jwk_set, sign_assertion):

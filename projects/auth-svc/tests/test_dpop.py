@@ -209,13 +209,35 @@ async def test_a_bound_token_needs_its_proof_wherever_it_is_used(provider, ask, 
             assert ("algs=" in challenge) == challenge.startswith("DPoP")
 
 
-async def bound_token(provider, holder, username="ada", **wanted):
-    """Sign somebody in at the GUI, whose token is bound to a key then."""
+async def test_twenty_tabs_that_refresh_at_once_each_with_its_proof_are_told_the_same_successor(
+    provider_on_both, new_holder
+):
+    """The one that lost had its proof taken: it is the same request that looks again."""
+    provider, holder = provider_on_both, new_holder()
+    tokens = (await redeemed(provider, holder)).json()
+    form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+
+    async def refresh():
+        headers = {"dpop": holder.proof(TOKEN)}
+        return await provider.http.post("/oauth2/token", data=form, auth=provider.gui(), headers=headers)
+
+    answers = await asyncio.gather(*(refresh() for _ in range(20)))
+    assert {(answer.status_code, answer.json().get("error")) for answer in answers} == {(200, None)}
+    assert len({answer.json()["refresh_token"] for answer in answers}) == 1
+
+
+async def redeemed(provider, holder, username="ada", **wanted):
+    """Sign somebody in at the GUI, with a proof of a key; returns the answer with the tokens."""
     holder.nonce = provider.service.issuer.nonces.current()
     form = {"grant_type": "authorization_code", "code": await provider.sign_in_for_code(username, **wanted)}
     form |= {"redirect_uri": "http://127.0.0.1:8000/callback", "code_verifier": provider.verifier}
     headers = {"dpop": holder.proof(TOKEN)}
-    answer = await provider.http.post("/oauth2/token", data=form, auth=provider.gui(), headers=headers)
+    return await provider.http.post("/oauth2/token", data=form, auth=provider.gui(), headers=headers)
+
+
+async def bound_token(provider, holder, username="ada", **wanted):
+    """Sign somebody in at the GUI, whose token is bound to a key then."""
+    answer = await redeemed(provider, holder, username, **wanted)
     assert answer.json()["token_type"] == "DPoP", answer.text
     return answer.json()["access_token"]
 

@@ -54,17 +54,22 @@ async def token(request: Request) -> Response:
     )
     answer = await _answer(service, wanted)
     if answer is None:  # another tab used the same refresh token at the same moment: then its rows say what follows
-        answer = await _answer(service, wanted)
+        answer = await _answer(service, wanted, is_proven=True)
     response = respond(answer or LOST_RACE)
     if wanted.proofs:
         response.headers["dpop-nonce"] = service.issuer.nonces.current()  # RFC 9449 section 8.2
     return response
 
 
-async def _answer(service: AuthService, wanted: ProtocolRequest) -> Answer | None:
-    """Load, decide, commit; None when another request came first with the same refresh token."""
+async def _answer(service: AuthService, wanted: ProtocolRequest, *, is_proven: bool = False) -> Answer | None:
+    """Load, decide, commit; None when another request came first with the same refresh token.
+
+    `is_proven`: this request has been here before, and its proofs, which count once, were taken then.
+    """
     protocol = await _load(service, wanted)
     answer = protocol.token(wanted)
+    if is_proven:
+        protocol.effects = [effect for effect in protocol.effects if not isinstance(effect, UseProof)]
     lost = await _commit(service, protocol, answer)
     return None if isinstance(lost, UseRefreshToken) else LOSSES.get(type(lost), answer)
 
