@@ -23,6 +23,7 @@ CLIENTS = ("evs-local", "evs-app")
 FORM = "application/x-www-form-urlencoded"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JWT = "eyJhbGciOiJub25lIn0.e30."
 EVIL = "https://evil.test/"
 SECRET, CSRF = "the client's secret", "the form's token"  # stand for the real ones, or nothing could get far
@@ -133,7 +134,7 @@ PARAMETERS: dict[tuple[str, str], tuple[dict[str, str], ...]] = {
         {
             "grant_type": "client_credentials",
             "client_assertion": JWT,
-            "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            "client_assertion_type": ASSERTION_TYPE,
         },
     ),
     ("POST", "/oauth2/device_authorization"): ({"client_id": "nobody", "scope": "openid", "resource": APP},),
@@ -386,6 +387,20 @@ async def test_another_method_is_told_which_there_are(provider, subtests):
                 answer = await provider.http.request(method, concrete(path))
                 assert answer.status_code == 405
                 assert methods <= {name.strip() for name in answer.headers["allow"].split(",")}
+
+
+async def test_no_name_has_a_nul_wherever_it_comes_from(open_on_both, subtests):
+    """PostgreSQL keeps no such texts, and cannot even look for them."""
+    http, headers = open_on_both.http, {"authorization": "Bearer x"}
+    for method, path, _ in TABLE:
+        if "{" in path:
+            with subtests.test(f"{method} {path}"):
+                answer = await http.request(method, re.sub(r"\{\w+\}", "evs%00gui", path), headers=headers)
+                assert 400 <= answer.status_code < 500, answer.text
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": "evs\0gui"}).encode()).rstrip(b"=").decode()
+    form = {"grant_type": "client_credentials", "client_assertion": f"eyJhbGciOiJFUzI1NiJ9.{claims}.AAAA"}
+    answer = await open_on_both.token(**form, client_assertion_type=ASSERTION_TYPE)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client")
 
 
 METADATA = {"client_name": "Weather", "redirect_uris": ["https://weather.example/back"], "scope": "openid"}

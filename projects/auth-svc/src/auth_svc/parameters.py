@@ -120,4 +120,4 @@ def _asserted_client(assertion: str) -> str | None:
     except (JoseError, ValueError):
         return None
     subject = claims.get("sub") if isinstance(claims, dict) else None
-    return subject if isinstance(subject, str) else None
+    return subject if isinstance(subject, str) and PRINTABLE.fullmatch(subject) else None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
@@ -154,6 +155,8 @@ def _by_path() -> Mapping[str, Mapping[str, Endpoint]]:
 
 def _dispatch(methods: Mapping[str, Endpoint]) -> Endpoint:
     async def answer(request: Request) -> Response:
+        if "\0" in request.url.path:
+            raise HTTPException(404)  # no row has such a name: PostgreSQL keeps no such texts
         return await methods["GET" if request.method == "HEAD" else request.method](request)
 
     return answer
