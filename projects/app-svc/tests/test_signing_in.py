@@ -10,7 +10,8 @@ from joserfc.jwk import ECKey, OctKey
 
 from app_svc.app import create_app
 from app_svc.permissions import PUBLIC, RULES, SIGNED
-from lib_events.testing import wait_until
+from lib_auth.proof_key import ProofKey
+from lib_events.testing import free_ports, wait_until
 
 
 async def test_without_a_token_the_answer_says_where_to_sign_in(app: Any) -> None:
@@ -207,3 +208,46 @@ async def test_before_the_revocations_are_heard_the_service_is_not_ready_and_let
             return (await http.get("/v1/workflows", headers=headers)).status_code == 200
 
         await wait_until(is_let_in, timeout=15)
+
+
+def bound_to(key: ProofKey, issuer: Any) -> str:
+    """A token that only the holder of the key may use."""
+    return issuer.token(cnf={"jkt": key.thumbprint})
+
+
+async def test_the_appservice_takes_a_proof_once_whichever_process_it_comes_to(
+    run_app: Any, make_settings: Any, issuer: Any, postgresql_url: str
+) -> None:
+    """RFC 9449 section 11.1: who got hold of a token and a proof finds no other process to use them at."""
+    (port,) = free_ports(1)
+    url, key = f"http://127.0.0.1:{port}", ProofKey.generate()
+    settings = make_settings(postgresql_url, app_url=url)
+    async with (
+        run_app(settings.model_copy(update={"app_port": port}), issuer) as one,
+        run_app(settings, issuer) as two,
+    ):
+        places = [url, f"http://127.0.0.1:{two.service.settings.app_port}"]
+        await wait_until(lambda: two.service.revocations.is_up_to_date)
+        token, path = bound_to(key, issuer), "/v1/workflows"
+
+        async def ask(place: str, headers: dict[str, str]) -> int:
+            return (await one.http.get(place + path, headers=headers | {"host": f"127.0.0.1:{port}"})).status_code
+
+        headers = key.headers("GET", url + path, token)
+        statuses = await asyncio.gather(*(ask(place, headers) for place in places for _ in range(10)))
+        assert sorted(statuses) == [200] + [401] * 19
+        assert [await ask(place, key.headers("GET", url + path, token)) for place in places] == [200, 200]
+
+
+async def test_the_appservice_takes_no_proof_that_was_used_before_a_restart(
+    run_app: Any, make_settings: Any, issuer: Any
+) -> None:
+    (port,) = free_ports(1)
+    url, key = f"http://127.0.0.1:{port}", ProofKey.generate()
+    settings = make_settings(app_url=url).model_copy(update={"app_port": port})
+    statuses, headers = [], None
+    for _ in range(2):
+        async with run_app(settings, issuer) as app:
+            headers = headers or key.headers("GET", f"{url}/v1/workflows", bound_to(key, issuer))
+            statuses.append((await app.http.get("/v1/workflows", headers=headers)).status_code)
+    assert statuses == [200, 401]

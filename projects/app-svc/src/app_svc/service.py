@@ -27,6 +27,7 @@ from lib_auth.delegations import Delegations
 from lib_auth.guard import Guard
 from lib_auth.jwks import RemoteKeys
 from lib_auth.revocations import Revocations, hear_revocations
+from lib_auth.used_proofs import ProofPruner, UsedProofs
 from lib_events import event_log, webhooks
 from lib_events.broker import Broker
 from lib_events.contracts import keep_contracts
@@ -120,7 +121,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
         loops = [subscriptions, deliveries, *_event_loops(settings, database, registry), feed, known_revocations]
         tokens = StarterTokens(database, acting, _verifier_of_others(settings, keys, known_revocations))
         async with (
-            running(*loops, DelegationEnds(database, acting)),
+            running(*loops, DelegationEnds(database, acting), ProofPruner(database)),
             _engine(settings, database, loaded, tokens, on_progress=progress.report) as engine,
         ):
             yield Service(
@@ -130,7 +131,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
                 event_registry=registry,
                 contracts=contracts,
                 engine=engine,
-                guard=Guard(verifier, resource_metadata=settings.resource_metadata),
+                guard=Guard(verifier, resource_metadata=settings.resource_metadata, replay_memory=UsedProofs(database)),
                 streams=Streams(feed, verifier),
                 progress=progress,
                 metrics=Metrics(SERVICE),

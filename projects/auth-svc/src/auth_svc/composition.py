@@ -19,12 +19,12 @@ from auth_svc.people.decoys import Decoys
 from auth_svc.people.password_policy import PasswordPolicy
 from auth_svc.people.passwords import Passwords
 from auth_svc.people.recovery import RecoveryDesk
+from auth_svc.protocol.effects import take_proof
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.protocol.key_rotation import KeyRotation
 from auth_svc.protocol.nonces import Nonces
 from auth_svc.protocol.own_tokens import OwnRevocations
 from auth_svc.protocol.signing_keys import SigningKeys
-from auth_svc.protocol.used_proofs import UsedProofs
 from auth_svc.pruner import Pruner
 from auth_svc.rate_limits import Attempts, Limit, Limits
 from auth_svc.rights import definitions
@@ -39,6 +39,7 @@ from lib_auth import events as account_events
 from lib_auth.access_token import TokenVerifier
 from lib_auth.credentials import SenderCheck
 from lib_auth.guard import Guard
+from lib_auth.used_proofs import UsedProofs
 from lib_events import event_log
 from lib_events.broker import Broker
 from lib_events.checked_http import CheckedHttp
@@ -128,7 +129,7 @@ def _wire(
 ) -> AuthService:
     app, admin = issuer.resources.app, issuer.resources.admin
     revocations = OwnRevocations(database, issuer.keys)
-    used = UsedProofs(database)
+    used = UsedProofs(database, take_proof)
 
     def verifier(audience: str | Container[str]) -> TokenVerifier:
         return TokenVerifier(issuer=issuer.url, audience=audience, keys=issuer.keys, revocations=revocations)

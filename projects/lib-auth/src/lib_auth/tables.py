@@ -1,6 +1,6 @@
-"""What a resource server keeps of revocations, so that a restart does not forget them."""
+"""What a resource server keeps: revocations and proofs that were used, so that a restart does not forget them."""
 
-from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, Table, Text
 
 from lib_events.database import Schema
 
@@ -22,4 +22,13 @@ revocation_cursors = Table(
     metadata,
     Column("issuer", Text, primary_key=True),
     Column("cursor", Text, nullable=False),
+)
+
+# The DPoP proofs that were used, kept as long as they could come again (RFC 9449 section 11.1).
+used_proofs = Table(
+    "used_proofs",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),  # microseconds
+    Index("used_proofs_expires", "expires_at"),
 )

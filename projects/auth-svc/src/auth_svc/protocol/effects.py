@@ -12,10 +12,11 @@ from sqlalchemy import ColumnElement, Table, bindparam, insert, select, update
 from auth_svc import listed
 from auth_svc.people import consents, delegations, sessions
 from auth_svc.people.delegations import Delegation
-from auth_svc.protocol import families, used_proofs
+from auth_svc.protocol import families
 from auth_svc.protocol.families import Family
-from auth_svc.tables import clients, codes, device_codes, pushed_requests, refresh_tokens, revoked_tokens
+from auth_svc.tables import clients, codes, device_codes, proofs, pushed_requests, refresh_tokens, revoked_tokens
 from lib_auth.events import TokenIssued, TokenIssuedData, TokenRevoked, TokenRevokedData
+from lib_auth.used_proofs import taking
 from lib_events.database import Connection, insert_into
 from lib_events.event import EncodedEvent, Event
 from lib_events.prepared import Prepared
@@ -197,6 +198,7 @@ def _swap(table: Table, expected: ColumnElement[bool], **values: Any) -> Prepare
     return Prepared(update(table).where((table.c.digest == bindparam("secret")) & expected).values(**values))
 
 
+take_proof = taking(proofs)
 USE_PUSHED_REQUEST = _swap(pushed_requests, pushed_requests.c.used_at.is_(None), used_at=bindparam("now"))
 USE_DEVICE_CODE = _swap(device_codes, device_codes.c.status == "approved", status="consumed")
 USE_CODE = _swap(codes, codes.c.used_at.is_(None), used_at=bindparam("now"))
@@ -230,7 +232,7 @@ def _use(connection: Connection, effect: Raced, now: int) -> bool:  # noqa: C901
         case StartFamily():
             return _start_family(connection, effect)
         case UseProof(digest, expires_at):
-            return used_proofs.use(connection, digest, expires_at)
+            return take_proof(connection, digest, expires_at)
         case UsePushedRequest(digest):
             return bool(connection.change(USE_PUSHED_REQUEST, secret=digest, now=now))
     if not families.touch(connection, effect.family_id):
