@@ -1,5 +1,6 @@
 """Back-Channel Logout 1.0: clients hear that a session is over, until they have."""
 
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 import pytest
@@ -7,6 +8,7 @@ from joserfc import jws, jwt
 from joserfc.jwk import KeySet
 from sqlalchemy import select, update
 
+from auth_svc.clients import clients
 from auth_svc.tables import logout_deliveries
 from lib_events.testing import wait_until
 from lib_events.testing_receiver import Receiver, receiving, status
@@ -119,6 +121,23 @@ async def test_a_delivery_is_given_up_after_a_day_and_said_so(provider, hearer):
     headers = {"authorization": f"Bearer {await provider.admin_token()}"}
     lines = (await provider.http.get("/v1/admin/audit", headers=headers)).json()["items"]
     assert ("logout.undelivered", "hearing") in {(line["what"], line["about"]) for line in lines}
+
+
+async def test_a_client_that_wants_to_hear_no_more_is_told_no_more(provider_on_both, hearer):
+    """What is due and can never be sent would be looked for again and again, without a pause."""
+    provider = provider_on_both
+    hearer.answer = status(503)
+    browser, _ = await signed_in(provider, hearer)
+    await sign_out(browser)
+    await wait_until(lambda: left(provider))
+
+    def now_due(connection):
+        clients.change(connection, "hearing", lambda client: replace(client, logout_uri=None), provider.actor())
+        connection.execute(update(logout_deliveries).values(next_at=0))
+        connection.notify("logout-deliveries")
+
+    await provider.service.database.transact(now_due)
+    await wait_until(lambda: none_left(provider))
 
 
 async def test_a_delivery_survives_a_restart(run_provider, tmp_path, sqlite_url, hearer):

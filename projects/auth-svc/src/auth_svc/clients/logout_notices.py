@@ -49,7 +49,7 @@ class Delivery:
 
     id: str
     client_id: str
-    url: str
+    url: str | None  # None: the client does not want to hear of logouts any more
     algorithm: str
     session_id: str
     user_id: str
@@ -103,15 +103,17 @@ class LogoutNotices(Loop):
             unsubscribe()
 
     async def _send(self, delivery: Delivery) -> None:
+        failure = None if delivery.url is None else await self._post(delivery.url, delivery)
+        await self._database.transact(_conclude, delivery, failure, self._clock.micros())
+
+    async def _post(self, url: str, delivery: Delivery) -> str | None:
+        """Tell the client; returns why it did not hear."""
         body = urlencode({"logout_token": self._token(delivery)}).encode()
         try:
-            answer = await self._http.request(
-                "POST", delivery.url, headers=HEADERS, body=body, limit_bytes=ANSWER_LIMIT_BYTES
-            )
-            failure = None if 200 <= answer.status < 300 else f"the client answered {answer.status}"
+            answer = await self._http.request("POST", url, headers=HEADERS, body=body, limit_bytes=ANSWER_LIMIT_BYTES)
         except (DestinationRefused, RequestFailed) as error:
-            failure = str(error)
-        await self._database.transact(_conclude, delivery, failure, self._clock.micros())
+            return str(error)
+        return None if 200 <= answer.status < 300 else f"the client answered {answer.status}"
 
     def _token(self, delivery: Delivery) -> str:
         """Section 2.4: who, which session, and never a nonce."""
@@ -133,7 +135,7 @@ def _due(connection: Connection, now: int) -> Sequence[Delivery]:
     query = (
         select(logout_deliveries, clients.c.logout_uri, clients.c.id_token_algorithm)
         .join(clients, clients.c.id == logout_deliveries.c.client_id)
-        .where((logout_deliveries.c.next_at <= now) & clients.c.logout_uri.is_not(None))
+        .where(logout_deliveries.c.next_at <= now)
         .order_by(logout_deliveries.c.next_at)
         .limit(AT_ONCE)
     )
@@ -160,7 +162,7 @@ def _rest_seconds(connection: Connection, now: int) -> float:
 
 
 def _conclude(connection: Connection, delivery: Delivery, failure: str | None, now: int) -> None:
-    """Forget a delivery that was heard, or is too old to matter; else try again later."""
+    """Forget a delivery that was heard, or is not wanted, or is too old to matter; else try again later."""
     mine = logout_deliveries.c.id == delivery.id
     if failure is not None and now - delivery.created_at < GIVE_UP_SECONDS * MICROS:
         longest = min(FIRST_RETRY_SECONDS * 2**delivery.attempts, LAST_RETRY_SECONDS)
