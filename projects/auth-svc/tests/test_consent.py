@@ -72,6 +72,31 @@ async def test_loopback_redirects_may_use_any_port_and_nothing_else(provider):
         assert (await provider.authorize(browser, client_id="evs-cli", redirect_uri=uri)).status_code == 400
 
 
+async def test_on_loopback_the_port_alone_may_be_another(provider, subtests):
+    """RFC 8252 section 7.3, whatever port was registered; a client that keeps a secret listens where it said."""
+    registered = ("http://127.0.0.1:4000/back", "http://[::1]/back?from=tool", "http://localhost:4000/back")
+    await provider.add_client(id="tool", name="Tool", secret_digest=None, redirect_uris=registered, scopes={"openid"})
+    await provider.add_client(id="site", name="Site", redirect_uris=registered, scopes={"openid"})
+    for uri, clients in (
+        ("http://127.0.0.1:5000/back", {"tool"}),
+        ("http://127.0.0.1:4000/back", {"tool", "site"}),
+        ("http://[::1]:5000/back?from=tool", {"tool", "site"}),
+        ("http://[::1]:5000/back", set()),
+        ("http://[::1]:5000/back?from=other", set()),
+        ("http://127.0.0.1/back", set()),
+        ("http://localhost:5000/back", set()),
+        ("http://127.0.0.1:05000/back", set()),
+    ):
+        with subtests.test(uri):
+            asked = {
+                client: await provider.authorize(
+                    await provider.browser(), client_id=client, redirect_uri=uri, scope="openid"
+                )
+                for client in ("tool", "site")
+            }
+            assert {client for client, page in asked.items() if page.status_code == 200} == clients
+
+
 async def test_a_public_client_on_loopback_asks_every_time(provider):
     callback = "http://127.0.0.1:45678/callback"
     scopes = frozenset(("openid",))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from authlib.oauth2.rfc6749 import ClientMixin
 
@@ -107,7 +107,9 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib ships no types
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
         """Whether the person may be sent there: the exact text, but for the port on loopback addresses."""
-        return any(_same_redirect(registered, redirect_uri) for registered in self.redirect_uris)
+        return any(
+            _same_redirect(registered, redirect_uri, any_port=self.is_public) for registered in self.redirect_uris
+        )
 
     def check_client_secret(self, client_secret: str) -> bool:
         """Compare in constant time."""
@@ -180,17 +182,18 @@ def _may_be_redirect(uri: str) -> bool:
     return secure and REDIRECT_URI.fullmatch(uri) is not None
 
 
-def _same_redirect(registered: str, requested: str) -> bool:
+def _same_redirect(registered: str, requested: str, *, any_port: bool) -> bool:
+    """`any_port`: whatever port was registered; else only where none was."""
     if registered == requested:
         return True
     try:
-        wanted, got = urlsplit(registered), urlsplit(requested)
-        port = got.port  # raises for a port that is no number
+        wanted, port = urlsplit(registered), urlsplit(requested).port  # raises for a port that is no number
     except ValueError:
         return False
     # RFC 8252 section 7.3: on a loopback address any port must be allowed. `localhost` is a name, not an address.
-    if wanted.scheme != "http" or wanted.port is not None or wanted.hostname == "localhost":
+    if wanted.scheme != "http" or wanted.hostname == "localhost" or not is_loopback(wanted.hostname):
         return False
-    if not is_loopback(wanted.hostname) or port is None or "@" in got.netloc:
+    if port is None or not (any_port or wanted.port is None):
         return False
-    return requested == f"http://{wanted.netloc}:{port}{wanted.path}"
+    host = wanted.netloc.removesuffix(f":{wanted.port}")
+    return requested == urlunsplit(wanted._replace(netloc=f"{host}:{port}"))
