@@ -24,6 +24,7 @@ import pyotp
 import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, Key
+from joserfc.util import urlsafe_b64encode
 
 from auth_svc import first_start, opaque
 from auth_svc.app import create_app
@@ -334,6 +335,16 @@ def client_key() -> ECKey:
 def sign_assertion() -> Callable[..., dict[str, str]]:
     """Signs what a client says of itself."""
     return assertion
+
+
+@pytest.fixture
+def slow_rsa_key() -> dict[str, str]:
+    """The public half of an RSA key whose exponent is as long as its modulus: no signature fits, but each is tried."""
+    modulus, exponent = (
+        urlsafe_b64encode((secrets.randbits(bits) | 1 << bits - 1 | 1).to_bytes(bits // 8)).decode()
+        for bits in (3072, 3000)
+    )
+    return {"kty": "RSA", "n": modulus, "e": exponent, "kid": "slow"}
 
 
 @pytest.fixture

@@ -119,6 +119,13 @@ async def test_of_twenty_uses_of_one_assertion_one_counts(provider_on_both, clie
     assert {answer.json()["error"] for answer in told} == {"invalid_client"}
 
 
+async def test_a_key_that_is_made_to_be_slow_proves_nothing(provider, slow_rsa_key):
+    """Twenty of them would hold everybody up for a tenth of a second, whenever somebody asks."""
+    changes = {"id": "slow", "auth_method": "private_key_jwt", "secret_digest": None, "grant_types": ()}
+    with pytest.raises(ClientRejected, match="exponent"):
+        await provider.add_client(name="Slow", jwks=json.dumps({"keys": [slow_rsa_key]}), **changes)
+
+
 async def test_twenty_tabs_of_a_client_with_a_key_are_told_the_same_successor(
     provider_on_both, client_key, jwk_set, sign_assertion
 ):

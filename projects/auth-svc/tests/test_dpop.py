@@ -106,6 +106,14 @@ async def test_a_proof_carries_a_public_asymmetric_key(provider, ask, new_holder
         assert holder.key.as_dict(private=True)["d"] not in answer.text
 
 
+async def test_a_key_that_is_made_to_be_slow_is_not_tried(provider, ask, new_holder, holder, slow_rsa_key):
+    await nonce_of(provider, ask, holder)
+    rsa = new_holder(RSAKey.generate_key(2048, private=True), "RS256", holder.nonce)
+    answer = await ask(rsa.proof(TOKEN, header={"jwk": slow_rsa_key}))
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+    assert "exponent" in answer.json()["error_description"]
+
+
 async def test_other_algorithms_are_as_good(provider, ask, new_holder, holder, subtests):
     nonce = await nonce_of(provider, ask, holder)
     for key, algorithm in (

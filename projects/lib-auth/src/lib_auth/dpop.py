@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey, import_key
 from pydantic_core import from_json
 
 from lib_auth.compact import read_header
-from lib_auth.jwks import LEAST_RSA_BITS
+from lib_auth.jwks import check_rsa
 from lib_auth.numeric_date import read_numeric_date
 
 ALGORITHMS: Final = ("ES256", "Ed25519", "PS256", "RS256")  # asymmetric ones only (section 4.3)
@@ -143,8 +143,11 @@ def _public_key(member: Any) -> Key:
         raise ProofRejected("the DPoP proof's jwk is not a key") from error
     if not isinstance(key, ECKey | OKPKey | RSAKey) or key.is_private:
         raise ProofRejected("the DPoP proof's jwk must be a public key; keep the private half to yourself")
-    if isinstance(key, RSAKey) and key.raw_value.key_size < LEAST_RSA_BITS:
-        raise ProofRejected(f"the DPoP proof's RSA key must have at least {LEAST_RSA_BITS} bits (RFC 7518 section 3.3)")
+    if isinstance(key, RSAKey):
+        try:
+            check_rsa(key)
+        except ValueError as error:
+            raise ProofRejected(f"the DPoP proof's jwk cannot be used: {error}") from error
     return key
 
 

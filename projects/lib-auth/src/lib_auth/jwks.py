@@ -15,6 +15,7 @@ RSA: Final = "RS256"
 ALGORITHMS: Final = (ALGORITHM, RSA)  # RFC 9068 section 2.1: RS256 must be among them
 CURVE: Final = "P-256"
 LEAST_RSA_BITS: Final = 2_048  # RFC 7518 section 3.3
+MOST_EXPONENT_BITS: Final = 64  # everybody's is 65537; one as long as the modulus makes each check fifty times as slow
 FETCH_TIMEOUT_SECONDS = 5.0
 
 type PublicKey = ECKey | RSAKey
@@ -35,6 +36,15 @@ class KeySource(Protocol):
 def algorithm_of(key: PublicKey) -> str:
     """Return the one algorithm a key is for: it is the key that says so, never the token (RFC 8725 section 3.1)."""
     return RSA if isinstance(key, RSAKey) else ALGORITHM
+
+
+def check_rsa(key: RSAKey) -> None:
+    """Raise `ValueError` for a stranger's key that could be broken, or that is made to keep us busy."""
+    if key.raw_value.key_size < LEAST_RSA_BITS:
+        raise ValueError(f"an RSA key must have at least {LEAST_RSA_BITS} bits (RFC 7518 section 3.3)")
+    numbers = key.raw_value.public_numbers()
+    if numbers.e.bit_length() > MOST_EXPONENT_BITS:
+        raise ValueError(f"an RSA key's exponent must have at most {MOST_EXPONENT_BITS} bits; use 65537")
 
 
 def read_keys(document: Any) -> dict[str, PublicKey]:

@@ -10,7 +10,7 @@ from joserfc.jwk import ECKey, Key, KeySet, OKPKey, RSAKey, import_key
 from pydantic_core import from_json
 
 from auth_svc.clients.client import BY_KEY, Client
-from lib_auth.jwks import LEAST_RSA_BITS
+from lib_auth.jwks import check_rsa
 from lib_events.checked_http import CheckedHttp, RequestFailed
 from lib_events.destinations import DestinationRefused
 
@@ -89,6 +89,9 @@ def _public(member: object) -> Key:
     key = import_key(member) if member.get("kty") in ("EC", "OKP", "RSA") else None
     if not isinstance(key, ECKey | OKPKey | RSAKey) or key.is_private:
         raise KeysRejected("each key must be the public half of an asymmetric one; keep the private half to yourself")
-    if isinstance(key, RSAKey) and key.raw_value.key_size < LEAST_RSA_BITS:
-        raise KeysRejected(f"an RSA key must have at least {LEAST_RSA_BITS} bits (RFC 7518 section 3.3)")
+    if isinstance(key, RSAKey):
+        try:
+            check_rsa(key)
+        except ValueError as error:
+            raise KeysRejected(str(error)) from error
     return key
