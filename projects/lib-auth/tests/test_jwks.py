@@ -1,5 +1,7 @@
 """Keys are fetched when they are needed, and no more often than that."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -15,6 +17,7 @@ class Server:
         self.document = document
         self.requests = 0
         self.now = 0.0
+        self.hangs_seconds = 0.0  # longer than between two tries
 
     def keys(self):
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
@@ -22,6 +25,7 @@ class Server:
 
     def _answer(self, request):
         self.requests += 1
+        self.now += self.hangs_seconds
         return httpx.Response(503) if self.document is None else httpx.Response(200, json=self.document)
 
 
@@ -62,6 +66,15 @@ async def test_without_the_issuer_known_keys_stay_and_unknown_ones_are_nobodys(i
     await keys.find(issuer.key.kid)
     server.document, server.now = None, 400
     assert await keys.find(issuer.key.kid) is not None
+
+
+async def test_of_many_who_wait_for_an_issuer_that_hangs_one_tries(issuer):
+    server = Server(issuer.document())
+    keys = server.keys()
+    await keys.find(issuer.key.kid)
+    server.document, server.now, server.hangs_seconds = None, 400, 6
+    found = await asyncio.gather(*(keys.find(issuer.key.kid) for _ in range(20)))
+    assert (len(found), None in found, server.requests) == (20, False, 2)
 
 
 async def test_without_any_key_nothing_can_be_said(issuer):

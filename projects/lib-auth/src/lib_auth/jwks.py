@@ -106,13 +106,14 @@ class RemoteKeys:
 
     async def _fetch(self) -> None:
         """Replace the keys; when the issuer does not answer the known ones stay in use."""
-        self._tried_at = self._clock()
         try:
             answer = await self._http.get(self._url, timeout=FETCH_TIMEOUT_SECONDS)
             answer.raise_for_status()
             self._keys = read_keys(answer.json())
         except (httpx.HTTPError, ValueError, KeysUnavailable):
             return
+        finally:
+            self._tried_at = self._clock()  # not before: those who waited meanwhile must not try one after the other
         self._fetched_at = self._clock()
 
 
