@@ -299,6 +299,16 @@ async def test_of_two_changes_of_roles_within_a_second_the_second_counts_too(pro
     assert (await provider.introspect(renewed["access_token"]))["roles"] == ["member"]
 
 
+async def test_a_token_is_good_at_once_however_often_rights_were_changed_just_before(provider):
+    """Each change within a second refuses the tokens of one second more, so that a token says a later one."""
+    ada = await provider.add_user("grace")
+    transact, actor = provider.service.database.transact, provider.actor()
+    for roles in (("member", "operator"), ("member",)) * 10:
+        await transact(accounts.set_roles, ada.id, frozenset(roles), actor)
+    bearer = {"authorization": f"Bearer {(await provider.tokens('grace'))['access_token']}"}
+    assert (await provider.http.get("/oauth2/userinfo", headers=bearer)).status_code == 200
+
+
 async def test_secrets_and_tokens_in_a_url_are_not_read(provider):
     query = f"client_id=evs-local&client_secret={provider.secret_of('evs-local')}"
     whole = await provider.post(f"/oauth2/token?grant_type=client_credentials&{query}", {"x": "y"})

@@ -19,6 +19,8 @@ MAX_TOKEN_LENGTH = 8_192
 # RFC 9068 section 4: both spellings of the media type are to be accepted.
 TOKEN_TYPES = frozenset(("at+jwt", "application/at+jwt"))
 MAX_ACTORS = 8
+# The clocks of two machines, and an issuer that says a later second where rights were changed several times within one.
+LEEWAY_SECONDS = 30.0
 ONLY = {algorithm: jws.JWSRegistry(algorithms=[algorithm]) for algorithm in ALGORITHMS}
 
 type RejectionReason = Literal[
@@ -74,7 +76,7 @@ class TokenVerifier:
         keys: KeySource,
         revocations: RevocationCheck,
         algorithms: Sequence[str] = ALGORITHMS,
-        leeway_seconds: float = 2.0,
+        leeway_seconds: float = LEEWAY_SECONDS,
         cache_size: int = 10_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
