@@ -42,8 +42,7 @@ def check_rsa(key: RSAKey) -> None:
     """Raise `ValueError` for a stranger's key that could be broken, or that is made to keep us busy."""
     if key.raw_value.key_size < LEAST_RSA_BITS:
         raise ValueError(f"an RSA key must have at least {LEAST_RSA_BITS} bits (RFC 7518 section 3.3)")
-    numbers = key.raw_value.public_numbers()
-    if numbers.e.bit_length() > MOST_EXPONENT_BITS:
+    if key.public_key.public_numbers().e.bit_length() > MOST_EXPONENT_BITS:
         raise ValueError(f"an RSA key's exponent must have at most {MOST_EXPONENT_BITS} bits; use 65537")
 
 
