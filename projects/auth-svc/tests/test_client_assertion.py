@@ -5,7 +5,7 @@ import json
 from functools import partial
 
 import pytest
-from joserfc.jwk import RSAKey
+from joserfc.jwk import ECKey, RSAKey
 from sqlalchemy import update
 
 from auth_svc import tables
@@ -23,6 +23,12 @@ async def robot(provider, client_key, jwk_set):
     """A client with a key of its own."""
     await provider.add_client(**values(client_key, jwk_set))
     return "robot"
+
+
+def new_key():
+    key = ECKey.generate_key("P-256", private=True)
+    key.ensure_kid()
+    return key
 
 
 def values(key, jwk_set):
@@ -202,6 +208,24 @@ async def test_keys_may_be_at_a_url_and_are_asked_for_once_in_a_while(site, prov
     assert (await prove(site.url)).status_code == 200
     assert (await prove(site.url, new_holder().key)).json()["error"] == "invalid_client"
     assert len(site.received) == 1
+
+
+async def test_a_new_key_and_a_site_that_was_away_are_looked_for_again_soon(
+    provider, site, prove, jwk_set, monkeypatch
+):
+    """OpenID Connect Core section 10.1.1: an unfamiliar kid is looked for; but not for every forgery."""
+    old, new, now = new_key(), new_key(), 0.0
+    monkeypatch.setattr(provider.service.client_keys, "_clock", lambda: now)
+    site.answer = status(503)
+    assert (await prove(site.url, old)).json()["error"] == "invalid_client"
+    site.answer, now = serving(jwk_set(old).encode()), 31.0
+    assert (await prove(site.url, old)).status_code == 200
+    site.answer = serving(jwk_set(new).encode())
+    assert (await prove(site.url, new)).json()["error"] == "invalid_client"
+    now = 62.0
+    assert (await prove(site.url, old)).status_code == 200
+    assert (await prove(site.url, new)).status_code == 200
+    assert len(site.received) == 3
 
 
 async def test_of_many_at_once_one_asks_for_the_keys(provider, site, prove, jwk_set, client_key):

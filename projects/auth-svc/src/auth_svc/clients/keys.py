@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from joserfc.errors import JoseError
@@ -10,12 +11,15 @@ from joserfc.jwk import ECKey, Key, KeySet, OKPKey, RSAKey, import_key
 from pydantic_core import from_json
 
 from auth_svc.clients.client import BY_KEY, Client
+from auth_svc.parameters import MAX_ASSERTION
+from lib_auth.compact import read_header
 from lib_auth.jwks import check_rsa
 from lib_events.checked_http import CheckedHttp, RequestFailed
 from lib_events.destinations import DestinationRefused
 
 DOCUMENT_LIMIT_BYTES = 64 * 1024
 FRESH_SECONDS = 300.0
+RETRY_SECONDS = 30.0  # between two looks for a key that was not there
 REMEMBERED = 1_000
 MOST_KEYS = 20
 ACCEPT = (("accept", "application/jwk-set+json, application/json"),)
@@ -37,29 +41,42 @@ def read_key_set(document: bytes | str) -> KeySet:
     return KeySet(keys)
 
 
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What a URL had, and when it was asked."""
+
+    keys: KeySet | None
+    at: float
+
+    def is_good_for(self, key_id: str | None, now: float) -> bool:
+        """Whether it need not be asked for that key: a client may have a new one (OpenID Connect Core 10.1.1)."""
+        is_there = self.keys is not None and (key_id is None or key_id in {key.kid for key in self.keys.keys})
+        return now - self.at < (FRESH_SECONDS if is_there else RETRY_SECONDS)
+
+
 class ClientKeys:
-    """Finds a client's keys; those of a URL are asked for again after five minutes."""
+    """Finds a client's keys; those of a URL are asked for again after five minutes, or for a key that is not there."""
 
     def __init__(self, http: CheckedHttp, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._http = http
         self._clock = clock
-        self._fetched: dict[str, tuple[float, KeySet | None]] = {}
+        self._fetched: dict[str, _Fetched] = {}
         self._asking = WeakValueDictionary[str, asyncio.Lock]()  # by URL
 
-    async def of(self, client: Client | None) -> KeySet | None:
+    async def of(self, client: Client | None, assertion: str | None) -> KeySet | None:
         """Return the keys of a client that proves itself with one; None where there are none to be had."""
         if client is None or client.auth_method != BY_KEY:
             return None
         if client.jwks is not None:
             return _keys_of(client.jwks)
-        return await self._fetch(client.jwks_uri or "")
+        return await self._fetch(client.jwks_uri or "", _key_named_by(assertion))
 
-    async def _fetch(self, url: str) -> KeySet | None:
+    async def _fetch(self, url: str, key_id: str | None) -> KeySet | None:
         asking = self._asking.setdefault(url, asyncio.Lock())
         async with asking:  # whoever sends a thousand requests at once must not make a thousand of them
             fetched = self._fetched.get(url)
-            if fetched is not None and self._clock() - fetched[0] < FRESH_SECONDS:
-                return fetched[1]
+            if fetched is not None and fetched.is_good_for(key_id, self._clock()):
+                return fetched.keys
             return await self._ask(url)
 
     async def _ask(self, url: str) -> KeySet | None:
@@ -67,12 +84,21 @@ class ClientKeys:
             answer = await self._http.request("GET", url, headers=ACCEPT, limit_bytes=DOCUMENT_LIMIT_BYTES)
             found = read_key_set(answer.body) if answer.status == 200 and answer.is_whole else None
         except (DestinationRefused, RequestFailed, KeysRejected):
-            found = None  # kept as long as keys are: a server that hangs is not asked at every request
+            found = None  # remembered, too: a server that hangs is not asked at every request
         self._fetched.pop(url, None)
         if len(self._fetched) >= REMEMBERED:
             self._fetched.pop(next(iter(self._fetched)))  # dictionaries keep order: the oldest goes
-        self._fetched[url] = (self._clock(), found)
+        self._fetched[url] = _Fetched(found, self._clock())
         return found
+
+
+def _key_named_by(assertion: str | None) -> str | None:
+    """Which key an assertion says has signed it; whether it says so in the right way is looked at later."""
+    try:
+        key_id = read_header((assertion or "")[:MAX_ASSERTION]).get("kid")
+    except (JoseError, ValueError):
+        return None
+    return key_id if isinstance(key_id, str) else None
 
 
 def _keys_of(kept: str) -> KeySet | None:

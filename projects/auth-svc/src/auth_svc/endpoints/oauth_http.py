@@ -98,7 +98,8 @@ async def authenticate(service: AuthService, protocol_request: ProtocolRequest) 
     """Return the client that proves who it is; raises `ProtocolRefused`."""
     client_id = named_client(protocol_request.authorization, protocol_request.form)
     loaded = await service.database.look(token_rows.usable_client, client_id, service.issuer.is_loopback)
-    rows = TokenRows(client=loaded, client_keys=await service.client_keys.of(loaded))
+    keys = await service.client_keys.of(loaded, protocol_request.form.get("client_assertion"))
+    rows = TokenRows(client=loaded, client_keys=keys)
     protocol = Protocol(service.issuer, rows, service.clock.micros())
     try:
         client: Client = protocol.authenticate_client(protocol_request, ANY_CLIENT)

@@ -93,7 +93,7 @@ async def _load(service: AuthService, wanted: ProtocolRequest) -> Protocol:
     client_id = named_client(wanted.authorization, wanted.form)
     subject = await _subject(service, wanted.form.get("subject_token"))
     rows = await service.database.look(token_rows.load, client_id, wanted.form, subject, service.issuer.is_loopback)
-    if (keys := await service.client_keys.of(rows.client)) is not None:
+    if (keys := await service.client_keys.of(rows.client, wanted.form.get("client_assertion"))) is not None:
         rows = replace(rows, client_keys=keys)
     return Protocol(service.issuer, rows, service.clock.micros())
 
