@@ -288,6 +288,18 @@ async def test_what_a_person_may_do_is_looked_up_for_each_token(delegating):
     assert told["roles"] == ["member", "operator"]
 
 
+async def test_a_role_that_takes_two_factors_is_in_no_token_of_a_sign_in_with_one(run_provider, tmp_path, sqlite_url):
+    async with run_provider(tmp_path, sqlite_url, require_second_factor=["operator"]) as provider:
+        await provider.add_user("ada")
+        delegating = Delegating(provider)
+        delegation, ada = await delegating.given(), await delegating.subject()
+        transact, actor = provider.service.database.transact, provider.actor()
+        await transact(accounts.set_roles, ada, frozenset(("operator",)), actor)
+        assert (await delegating.use(delegation)).json()["delegation_state"] == "person"
+        await transact(accounts.set_roles, ada, frozenset(), actor)
+        assert (await delegating.use(delegation)).status_code == 200
+
+
 async def test_it_ends_by_itself(delegating, monkeypatch):
     delegation = await delegating.given(delegation_seconds="600")
     clock = delegating.provider.service.clock

@@ -10,6 +10,8 @@ from auth_svc.people import accounts
 from auth_svc.rights import roles
 from auth_svc.rights.roles import Role
 from auth_svc.tables import sessions as session_rows
+from lib_auth.client import DEVICE_GRANT
+from lib_auth.delegations import ACCESS_TOKEN, EXCHANGE
 from lib_auth.principal import ADMIN
 
 ONE, TWO, RESISTANT = "urn:evs:acr:1", "urn:evs:acr:2", "phr"
@@ -198,6 +200,32 @@ async def test_a_role_that_comes_later_is_in_no_token_of_a_sign_in_with_one_fact
         assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant")
         await provider.service.database.transact(accounts.set_roles, ada.id, frozenset(), provider.actor())
         assert (await provider.refresh(tokens["refresh_token"])).status_code == 200, "nothing was used up"
+
+
+async def test_such_a_role_is_in_no_token_of_any_other_grant_either(tmp_path, sqlite_url, run_provider, subtests):
+    async with run_provider(tmp_path, sqlite_url, require_second_factor=["admin"]) as provider:
+        ada = await provider.add_user("ada")
+        token = (await provider.tokens())["access_token"]
+        code, cli = await provider.sign_in_for_code(), {"client_id": "evs-cli"}
+        device = (await provider.post("/oauth2/device_authorization", cli | {"scope": "openid"})).json()
+        browser = await signed_in(provider, "ada")
+        await browser.open(device["verification_uri_complete"])
+        await browser.submit()
+        await browser.submit(decision="allow")
+        exchange = {"grant_type": EXCHANGE, "subject_token": token, "subject_token_type": ACCESS_TOKEN}
+        app = ("evs-app", provider.secret_of("evs-app"))
+        assert (await provider.token(app, **exchange)).status_code == 200
+        more = frozenset(("member", ADMIN))
+        await provider.service.database.transact(accounts.set_roles, ada.id, more, provider.actor())
+        assert (await provider.introspect(token))["active"], "it says what is still so"
+        polled = {"grant_type": DEVICE_GRANT, "device_code": device["device_code"]}
+        for name, answer, error in (
+            ("exchange", await provider.token(app, **exchange), "invalid_request"),
+            ("code", await provider.redeem(code), "invalid_grant"),
+            ("device", await provider.token(None, **cli, **polled), "access_denied"),
+        ):
+            with subtests.test(name):
+                assert (answer.status_code, answer.json()["error"]) == (400, error)
 
 
 async def signed_in(provider, username):

@@ -8,7 +8,7 @@ from authlib.oauth2.rfc7636 import CodeChallenge, create_s256_code_challenge
 
 from auth_svc import opaque
 from auth_svc.clients.client import ANY_CLIENT, Client
-from auth_svc.people.accounts import Account, enabled
+from auth_svc.people.accounts import Account
 from auth_svc.protocol import families
 from auth_svc.protocol.decision import Decision
 from auth_svc.protocol.effects import KillFamily, SaveCode, StartFamily, UseCode
@@ -112,9 +112,9 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
         return fits and form.get("redirect_uri", row.redirect_uri) == row.redirect_uri
 
     def authenticate_user(self, authorization_code: Code) -> Account | None:
-        """The person, unless disabled meanwhile."""
+        """The person, unless something came between."""
         self.server.family = authorization_code.family
-        return enabled(self.server.rows.account)
+        return self.server.person(authorization_code.family)
 
     def delete_authorization_code(self, authorization_code: Code) -> None:
         """List the code's use."""

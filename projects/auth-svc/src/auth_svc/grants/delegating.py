@@ -16,7 +16,6 @@ from authlib.oauth2.rfc6749 import InvalidRequestError, InvalidScopeError, OAuth
 from auth_svc import opaque
 from auth_svc.clients.client import Client
 from auth_svc.listed import scope_text
-from auth_svc.people.accounts import enabled
 from auth_svc.people.delegations import Delegation
 from auth_svc.protocol.decision import Decision, TargetInvalidError
 from auth_svc.protocol.effects import StartDelegation, UseDelegation
@@ -126,8 +125,8 @@ def _living(decision: Decision, client: Client) -> Delegation:
     found = decision.rows.delegation
     if found is None or found.family.client_id != client.id:
         raise DelegationOverError("unknown", "The 'subject_token' must be a delegation of this client.")
-    if enabled(decision.rows.account) is None:
-        raise DelegationOverError("person", "The person cannot sign in any more.")
+    if decision.person(found.family) is None:
+        raise DelegationOverError("person", "The person cannot sign in any more, or not with so little.")
     if found.family.revoked_at is not None:
         raise DelegationOverError("withdrawn", f"The delegation was withdrawn ({found.ended_why}).")
     if decision.now >= found.expires_at:

@@ -8,7 +8,7 @@ from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE, DeviceAuthorizationEn
 
 from auth_svc import opaque
 from auth_svc.clients.client import ANY_CLIENT, Client
-from auth_svc.people.accounts import Account, enabled
+from auth_svc.people.accounts import Account
 from auth_svc.protocol.decision import Decision
 from auth_svc.protocol.device_codes import new_user_code
 from auth_svc.protocol.effects import DevicePolled, SaveDeviceCode, UseDeviceCode
@@ -35,10 +35,12 @@ class DeviceGrant(DeviceCodeGrant):  # type: ignore[misc]
 
     def query_user_grant(self, user_code: str) -> tuple[Account, bool] | None:  # noqa: ARG002
         """What the person decided, or None as long as they have not."""
-        row, account = self.server.rows.device_code, enabled(self.server.rows.account)
+        row = self.server.rows.device_code
         if row is None or row.status == "pending":
             return None
-        if row.status == "denied" or account is None or row.family is None or row.family.revoked_at is not None:
+        if row.status == "denied" or row.family is None or row.family.revoked_at is not None:
+            return _NOBODY, False
+        if (account := self.server.person(row.family)) is None:
             return _NOBODY, False
         self.server.family = row.family
         self.server.effects.append(UseDeviceCode(row.digest, row.family.id))

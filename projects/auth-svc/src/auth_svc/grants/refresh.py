@@ -6,8 +6,7 @@ from authlib.oauth2.rfc6749 import grants
 
 from auth_svc import opaque
 from auth_svc.clients.client import ANY_CLIENT
-from auth_svc.factors.assurance import TWO_FACTORS, reaches
-from auth_svc.people.accounts import Account, enabled
+from auth_svc.people.accounts import Account
 from auth_svc.protocol.decision import Decision
 from auth_svc.protocol.effects import KillFamily, UseRefreshToken
 from auth_svc.protocol.families import MICROS
@@ -33,7 +32,7 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
             return None
         if row.family.key_thumbprint is not None and not self.server.holds(row.family.key_thumbprint):
             return None  # RFC 9449 section 5: a public client's refresh tokens are for the holder of its key
-        if not self._may_go_on(row):
+        if self.server.person(row.family) is None:
             return None  # `authenticate_user` would make it an `invalid_request`
         self.server.family = row.family
         self._salt = row.salt or secrets.token_bytes(opaque.SECRET_BYTES)
@@ -41,19 +40,9 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
         self.server.is_repeat = row.used_at is not None
         return row
 
-    def _may_go_on(self, row: RefreshToken) -> bool:
-        """Whether the person may still sign in, and would need no more for it than they proved then.
-
-        A role may have come later than the sign-in: its tokens would say it without the second factor that it takes.
-        """
-        account = enabled(self.server.rows.account)
-        if account is None:
-            return False
-        return not self.server.issuer.needs_two_factors(account) or reaches(row.family.methods, TWO_FACTORS)
-
-    def authenticate_user(self, refresh_token: RefreshToken) -> Account | None:  # noqa: ARG002
+    def authenticate_user(self, refresh_token: RefreshToken) -> Account | None:
         """The person."""
-        return enabled(self.server.rows.account)
+        return self.server.person(refresh_token.family)
 
     def revoke_old_credential(self, refresh_token: RefreshToken) -> None:
         """List the token's use."""

@@ -8,7 +8,6 @@ from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin
 
 from auth_svc.clients.client import CONFIDENTIAL, EXCHANGE, Client
 from auth_svc.grants import delegating
-from auth_svc.people.accounts import enabled
 from auth_svc.protocol.decision import Decision, TargetInvalidError
 from auth_svc.protocol.token_rows import DELEGATION
 from lib_auth.principal import Principal
@@ -58,8 +57,8 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
 
     def _subject(self, client: Client) -> Principal:
         """Whose token it is; raises for one that this client may not exchange."""
-        subject = self.server.rows.subject
-        if subject is None or enabled(self.server.rows.account) is None or self.server.rows.subject_family is None:
+        subject, family = self.server.rows.subject, self.server.rows.subject_family
+        if subject is None or family is None or self.server.person(family) is None:
             # Section 2.2.2: a subject token that is not valid is an invalid request.
             raise InvalidRequestError("The 'subject_token' must be a valid access token of a person.")
         if subject.audience != client.resource and subject.client_id != client.id:

@@ -5,6 +5,8 @@ from typing import Any
 
 from authlib.oauth2.rfc6749 import AuthorizationServer, OAuth2Error
 
+from auth_svc.factors.assurance import TWO_FACTORS, reaches
+from auth_svc.people.accounts import Account, enabled
 from auth_svc.protocol.effects import Effect
 from auth_svc.protocol.families import Family
 from auth_svc.protocol.issuer import Issuer
@@ -37,6 +39,16 @@ class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no t
         self.proof: Proof | None = None  # of the key that tokens are bound to
         self.refresh_token: str | None = None  # what the next one is, where that is not by chance
         self.is_repeat = False  # the next refresh token was given out a moment ago, and is told once more
+
+    def person(self, family: Family) -> Account | None:
+        """Return the family's person, unless they may not sign in any more, or would need more for it than they proved.
+
+        A role may have come later than the sign-in: tokens would say it without the second factor that it takes.
+        """
+        account = enabled(self.rows.account)
+        if account is None or (self.issuer.needs_two_factors(account) and not reaches(family.methods, TWO_FACTORS)):
+            return None
+        return account
 
     def holds(self, thumbprint: str) -> bool:
         """Whether the client has proven that it holds that key."""
