@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import time
 from functools import partial
 
 import pytest
 from joserfc.jwk import ECKey, RSAKey
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from auth_svc import tables
 from auth_svc.clients import clients
+from auth_svc.clients.assertion import LEEWAY_SECONDS
 from auth_svc.clients.client import ClientRejected
 from lib_events.testing_receiver import receiving, status
 
@@ -146,6 +148,14 @@ async def test_twenty_tabs_of_a_client_with_a_key_are_told_the_same_successor(
     answers = await asyncio.gather(*(provider.token(**form, **prove()) for _ in range(20)))
     assert {(answer.status_code, answer.json().get("error")) for answer in answers} == {(200, None)}
     assert len({answer.json()["refresh_token"] for answer in answers}) == 1
+
+
+async def test_an_assertion_is_remembered_as_long_as_it_could_be_accepted(provider, robot, client_key, sign_assertion):
+    end = int(time.time()) + 30.9  # a date may have a fraction (RFC 7519 section 2)
+    assert (await provider.token(**GRANT, **sign_assertion(robot, client_key, ISSUER, exp=end))).status_code == 200
+    kept = select(tables.proofs.c.expires_at)
+    until = await provider.service.database.read(lambda connection: connection.scalar(kept))
+    assert until >= int((end + LEEWAY_SECONDS) * 1_000_000)
 
 
 async def test_rs256_assertions_are_as_good(provider, jwk_set, sign_assertion):

@@ -36,7 +36,7 @@ def authenticate_by_key(decision: Decision, request: ProtocolRequest) -> Client 
     _check(decision, client, claims)
     # RFC 7523 section 3: `jti` is seen once, as long as the assertion could be accepted.
     digest = hashlib.sha256(f"{client.id} {claims['jti']}".encode()).digest()
-    decision.effects.append(UseAssertion(digest, int(claims["exp"] + LEEWAY_SECONDS) * MICROS))
+    decision.effects.append(UseAssertion(digest, int((claims["exp"] + LEEWAY_SECONDS) * MICROS)))
     return client
 
 
