@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 import pytest
 from joserfc import jws, jwt
 from joserfc.jwk import KeySet
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from auth_svc.clients import clients
 from auth_svc.tables import logout_deliveries
@@ -14,6 +14,7 @@ from lib_events.testing import wait_until
 from lib_events.testing_receiver import Receiver, receiving, status
 
 PASSWORD = "correct horse battery staple"
+TIMES = ("next_at", "created_at")
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 
@@ -138,6 +139,28 @@ async def test_a_client_that_wants_to_hear_no_more_is_told_no_more(provider_on_b
 
     await provider.service.database.transact(now_due)
     await wait_until(lambda: none_left(provider))
+
+
+async def test_nobodys_logout_is_told_to_a_private_network(provider, subtests):
+    """Back-Channel Logout section 4: a client may name any host; where that leads is looked at when it is told."""
+    hosts = ("10.0.0.1", "169.254.169.254", "[fd00::1]", "[::ffff:10.0.0.1]", "[64:ff9b::a00:1]", "[2002:a00:1::]")
+    for number, host in enumerate(hosts):
+        await provider.add_client(id=f"inside-{number}", name="Inside", logout_uri=f"https://{host}/hear")
+
+    def long_due(connection):
+        for number in range(len(hosts)):
+            row = {"id": f"{number}", "client_id": f"inside-{number}", "session_id": "s", "user_id": "u"}
+            connection.execute(insert(logout_deliveries).values(row | dict.fromkeys(("attempts", *TIMES), 0)))
+        connection.notify("logout-deliveries")
+
+    await provider.service.database.transact(long_due)
+    await wait_until(lambda: none_left(provider))
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    lines = (await provider.http.get("/v1/admin/audit", headers=headers)).json()["items"]
+    why = {line["about"]: line["detail"]["why"] for line in lines if line["what"] == "logout.undelivered"}
+    for number, host in enumerate(hosts):
+        with subtests.test(host):
+            assert "must have a public address" in why[f"inside-{number}"]
 
 
 async def test_a_delivery_survives_a_restart(run_provider, tmp_path, sqlite_url, hearer):
