@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, Response
 
 from auth_svc.clients.assertion import ALGORITHMS as ASSERTION_ALGORITHMS
 from auth_svc.clients.client import ANY_CLIENT, CONFIDENTIAL, GRANT_TYPES, ID_TOKEN_ALGORITHMS
-from auth_svc.factors.assurance import LEVELS
 from auth_svc.people.approvals import APP_SERVICE, ApprovalDecided
 from auth_svc.protocol.issuer import Issuer
+from auth_svc.proving.assurance import LEVELS
 from auth_svc.service import service_of
 from auth_svc.settings import SERVICE, AuthSettings
 from lib_auth import events as account_events

@@ -8,7 +8,6 @@ from starlette.responses import Response
 from auth_svc.clients.client import Client
 from auth_svc.endpoints.oauth_http import ClientRequest, ProtocolRefused, read_client_request, refusal, respond
 from auth_svc.endpoints.token import commit
-from auth_svc.factors.assurance import claims_of
 from auth_svc.grants.token_exchange import acting
 from auth_svc.people import accounts, delegations
 from auth_svc.people.accounts import Account
@@ -17,6 +16,7 @@ from auth_svc.protocol.effects import Effect, KillFamily, RevokeToken
 from auth_svc.protocol.families import MICROS, Family
 from auth_svc.protocol.request import Answer
 from auth_svc.protocol.token_rows import RefreshToken
+from auth_svc.proving.assurance import claims_of
 from auth_svc.service import AuthService
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal

@@ -9,10 +9,11 @@ import pyotp
 from sqlalchemy import Row, delete, insert, select, update
 
 from auth_svc.audit import Actor
-from auth_svc.factors import guesses, held
+from auth_svc.factors import held
 from auth_svc.mail import texts
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account
+from auth_svc.proving import guesses
 from auth_svc.tables import authenticator_apps
 from lib_events.database import Connection
 from lib_events.sealed import SealingKey

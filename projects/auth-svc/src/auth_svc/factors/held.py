@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, ScalarSelect, Table, bindparam, delete, func, select
 
 from auth_svc.audit import Actor, record
-from auth_svc.factors import sign_ins
-from auth_svc.factors.assurance import PHISHING_RESISTANT
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account, AccountUnknown
+from auth_svc.proving import sign_ins
+from auth_svc.proving.assurance import PHISHING_RESISTANT
 from auth_svc.tables import authenticator_apps, passkeys, recovery_codes
 from lib_auth.events import UserFactorAdded, UserFactorData, UserFactorRemoved, UserFactorStopped
 from lib_events.database import Connection

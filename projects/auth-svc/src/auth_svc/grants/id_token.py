@@ -7,13 +7,13 @@ from authlib.oidc.core.grants.code import OpenIDToken
 from authlib.oidc.core.grants.util import create_half_hash
 
 from auth_svc.clients.client import Client
-from auth_svc.factors.assurance import claims_of
 from auth_svc.people.accounts import Account
 from auth_svc.protocol.decision import Decision
 from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.issuer import ID_TOKEN_SECONDS
 from auth_svc.protocol.request import ProtocolRequest
 from auth_svc.protocol.token_rows import Code
+from auth_svc.proving.assurance import claims_of
 
 
 class IdTokens(OpenIDToken):  # type: ignore[misc]

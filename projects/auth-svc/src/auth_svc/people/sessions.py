@@ -8,10 +8,10 @@ from sqlalchemy import Row, bindparam, insert, select, update
 
 from auth_svc import listed
 from auth_svc.audit import Actor, record
-from auth_svc.factors import sign_ins
-from auth_svc.factors.assurance import PASSWORD, acr_of
 from auth_svc.opaque import digest, new_id
 from auth_svc.protocol.families import last_expiry, revoke_all_of_session
+from auth_svc.proving import sign_ins
+from auth_svc.proving.assurance import PASSWORD, acr_of
 from auth_svc.tables import sessions
 from lib_auth.events import SessionEnded, SessionEndedData, SessionStarted, SessionStartedData
 from lib_events.database import Connection

@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 from authlib.oauth2.rfc6749 import InvalidRequestError
 
 from auth_svc.clients.client import Client
-from auth_svc.factors.assurance import TWO_FACTORS, highest, lowest, reaches
 from auth_svc.parameters import SECONDS
 from auth_svc.people.sessions import Session
 from auth_svc.protocol.authorization_request import (
@@ -21,6 +20,7 @@ from auth_svc.protocol.authorization_request import (
 )
 from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.id_token_hint import read_id_token_hint
+from auth_svc.proving.assurance import TWO_FACTORS, highest, lowest, reaches
 from auth_svc.rights.resources import TargetInvalid
 
 THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")

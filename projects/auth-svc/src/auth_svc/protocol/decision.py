@@ -5,12 +5,12 @@ from typing import Any
 
 from authlib.oauth2.rfc6749 import AuthorizationServer, OAuth2Error
 
-from auth_svc.factors.assurance import TWO_FACTORS, reaches
 from auth_svc.people.accounts import Account, enabled
 from auth_svc.protocol.effects import Effect
 from auth_svc.protocol.families import Family
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.protocol.token_rows import TokenRows
+from auth_svc.proving.assurance import TWO_FACTORS, reaches
 from lib_auth.dpop import Proof
 
 

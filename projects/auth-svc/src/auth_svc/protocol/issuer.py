@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 from auth_svc import opaque
 from auth_svc.clients.client import Client, is_loopback
-from auth_svc.factors.assurance import claims_of
 from auth_svc.listed import scope_text
 from auth_svc.people.accounts import Account
 from auth_svc.protocol.families import MICROS, Family
 from auth_svc.protocol.nonces import Nonces
 from auth_svc.protocol.signing_keys import SigningKeys
+from auth_svc.proving.assurance import claims_of
 from auth_svc.rights.resources import Resources
 from auth_svc.rights.roles import Roles
 

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from auth_svc import opaque
-from auth_svc.factors.sign_ins import LIFETIME_SECONDS as STEP_SECONDS
 from auth_svc.pages.account_frame import SECTIONS
 from auth_svc.pages.upstream import CONNECT
 from auth_svc.parameters import ParametersRejected, check_once, parse
@@ -20,6 +19,7 @@ from auth_svc.people import accounts, devices, sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import LIFETIME_SECONDS, Session
 from auth_svc.protocol.issuer import Issuer
+from auth_svc.proving.sign_ins import LIFETIME_SECONDS as STEP_SECONDS
 from auth_svc.service import act_as, service_of
 from auth_svc.upstreams.arrivals import LIFETIME_SECONDS as ARRIVAL_SECONDS
 from lib_events.database import Connection

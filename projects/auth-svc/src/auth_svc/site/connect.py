@@ -12,9 +12,9 @@ from starlette.responses import Response
 from auth_svc import opaque
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
-from auth_svc.factors.assurance import ELSEWHERE
 from auth_svc.pages.upstream import CONNECT, connect_page, other_account_page
 from auth_svc.people.accounts import Account
+from auth_svc.proving.assurance import ELSEWHERE
 from auth_svc.service import service_of
 from auth_svc.site import sign_in
 from auth_svc.site.browser import (

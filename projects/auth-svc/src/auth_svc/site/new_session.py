@@ -9,13 +9,14 @@ from starlette.responses import Response
 from auth_svc import audit, opaque
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import answered_at_once
-from auth_svc.factors import held, sign_ins
-from auth_svc.factors.assurance import PASSWORD, SEVERAL, acr_of
-from auth_svc.factors.sign_ins import SignIn
+from auth_svc.factors import held
 from auth_svc.people import accounts, devices, sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import Session
 from auth_svc.protocol.issuer import Issuer
+from auth_svc.proving import sign_ins
+from auth_svc.proving.assurance import PASSWORD, SEVERAL, acr_of
+from auth_svc.proving.sign_ins import SignIn
 from auth_svc.service import act_as, service_of
 from auth_svc.site.browser import PageRefused, Visitor, give_step_cookie, redirect, set_up_url, sign_in_browser
 from lib_events.database import Connection

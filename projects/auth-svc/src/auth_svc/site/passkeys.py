@@ -9,10 +9,10 @@ from starlette.responses import Response
 from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.factors import passkeys
-from auth_svc.factors.assurance import KEY, PRESENT, VERIFIED_PASSKEY
 from auth_svc.factors.passkeys import ADDING, SECOND_STEP, SIGNING_IN, Answer, PasskeyRejected
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account
+from auth_svc.proving.assurance import KEY, PRESENT, VERIFIED_PASSKEY
 from auth_svc.rate_limits import network_of
 from auth_svc.service import act_as, address_of, service_of
 from auth_svc.site import second_factor, security, sign_in

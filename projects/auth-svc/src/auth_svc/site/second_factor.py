@@ -11,13 +11,14 @@ from starlette.responses import Response
 from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
-from auth_svc.factors import authenticator_apps, guesses, held, recovery_codes, sign_ins
-from auth_svc.factors.assurance import ONE_TIME, PHISHING_RESISTANT, reaches, with_factor
+from auth_svc.factors import authenticator_apps, held, recovery_codes
 from auth_svc.factors.held import Factors
-from auth_svc.factors.sign_ins import SignIn
 from auth_svc.pages.second_factor import second_factor_page
 from auth_svc.people import accounts, sessions
 from auth_svc.people.accounts import Account
+from auth_svc.proving import guesses, sign_ins
+from auth_svc.proving.assurance import ONE_TIME, PHISHING_RESISTANT, reaches, with_factor
+from auth_svc.proving.sign_ins import SignIn
 from auth_svc.service import act_as, address_of, service_of
 from auth_svc.site.browser import (
     PageRefused,

@@ -4,9 +4,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc import opaque
-from auth_svc.factors import held, sign_ins
-from auth_svc.factors.assurance import LEVELS, TWO_FACTORS, reaches
-from auth_svc.factors.sign_ins import SignIn
+from auth_svc.factors import held
+from auth_svc.proving import sign_ins
+from auth_svc.proving.assurance import LEVELS, TWO_FACTORS, reaches
+from auth_svc.proving.sign_ins import SignIn
 from auth_svc.service import service_of
 from auth_svc.site.browser import (
     PageRefused,

@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from auth_svc import opaque
 from auth_svc.audit import Actor
-from auth_svc.factors.assurance import ELSEWHERE
 from auth_svc.pages.upstream import CONNECT, go_on_page
 from auth_svc.people.accounts import Account
+from auth_svc.proving.assurance import ELSEWHERE
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete, insert, select, update
 
 from auth_svc import listed
-from auth_svc.factors import guesses
 from auth_svc.opaque import digest
+from auth_svc.proving import guesses
 from auth_svc.tables import sign_ins
 from lib_events.database import Connection
 
