@@ -199,6 +199,28 @@ async def test_one_refused_mail_holds_up_no_other(sending, port):
     assert len(await lines(sending, "mail.given-up")) == 1
 
 
+async def test_an_address_that_the_server_cannot_write_to_holds_up_no_other(sending, port):
+    mailbox = MailboxServer()
+    async with mail_server(port, mailbox):
+        await write(sending, to="ada@h\u00e4me.test")
+        await write(sending)
+        await wait_until(lambda: mailbox.received)
+        await wait_until(lambda: gone(sending))
+    (line,) = await lines(sending, "mail.given-up")
+    assert "the mail server takes no such address" in line.detail
+
+
+async def test_a_letter_that_is_no_mail_holds_up_no_other(sending, port):
+    mailbox = MailboxServer()
+    async with mail_server(port, mailbox):
+        await write(sending, texts.upstream_connected("ada", "Example\nBcc: mallory@evil.test"))
+        await write(sending)
+        await wait_until(lambda: mailbox.received)
+        await wait_until(lambda: gone(sending))
+    (line,) = await lines(sending, "mail.given-up")
+    assert "the letter is none" in line.detail
+
+
 async def test_a_mail_that_nobody_wants_any_more_is_given_up(sending, port):
     await write(sending, expires_at=1)
     await wait_until(lambda: gone(sending))

@@ -101,6 +101,8 @@ class MailServer:
             raise _refusal(min(refused.code for refused in error.recipients)) from error
         except (aiosmtplib.SMTPConnectError, aiosmtplib.SMTPHeloError, aiosmtplib.SMTPTimeoutError) as error:
             raise MailDelayed("the mail server cannot be reached", unreachable=True) from error
+        except aiosmtplib.SMTPNotSupported as error:  # RFC 6531: letters beyond ASCII in an address
+            raise MailRefused("the mail server takes no such address") from error
         except aiosmtplib.SMTPResponseException as error:
             raise _refusal(error.code) from error
         except (aiosmtplib.SMTPException, OSError, UnicodeError) as error:
@@ -151,7 +153,10 @@ def message_of(mail: WaitingMail, sender: Address, issuer: str) -> EmailMessage:
     except NO_ADDRESS as error:
         raise MailRefused("the address is none") from error
     message["From"] = sender
-    message["Subject"] = mail.subject
+    try:
+        message["Subject"] = mail.subject
+    except ValueError as error:  # of more than one line
+        raise MailRefused("the letter is none") from error
     message["Date"] = format_datetime(to_datetime(mail.created_at))
     # The same in every attempt: a server that took it in one whose answer was lost can tell.
     message["Message-ID"] = f"<{mail.id}@{sender.domain}>"
