@@ -2,6 +2,7 @@
 
 import pytest
 
+from auth_svc.people import access_requests, accounts, own_data
 from auth_svc.people.access_requests import MAX_WAITING
 from auth_svc.people.approvals import ApprovalDecided, ApprovalDecidedData, hear_decision
 from auth_svc.rights import roles as definitions
@@ -144,6 +145,41 @@ async def test_no_role_that_includes_admin_is_had_by_asking(asked, subtests):
         shown = await status(asked)
         assert (shown["role"], shown["status"]) == ("helper", "refused")
         assert await roles(asked) == ["member"]
+
+
+async def test_a_role_that_nobody_has_described_is_not_granted(asked):
+    """Whoever held it would have whatever an administrator makes of it later."""
+    body = {"role": "helper", "reason": "please"}
+    assert (await asked.http.post("/v1/access-requests", json=body, headers=asked.ada)).status_code == 201
+    told = await wait_until(lambda: second_request(asked))
+    asked.about = {name: told.data[name] for name in ("request", "user", "role", "nonce")}
+    await decide(asked)
+    shown = await status(asked)
+    assert shown["status"] == "refused"
+    assert "evs admin role create helper" in shown["why"]
+    assert await roles(asked) == ["member"]
+
+
+async def test_nothing_is_granted_to_somebody_who_has_left(asked, subtests):
+    database, actor = asked.service.database, asked.actor()
+    with subtests.test("disabled"):
+        await database.transact(accounts.disable, asked.about["user"], actor)
+        await decide(asked)
+        refused = (await wait_until(lambda: asked.events("evs.access.refused")))[-1]
+        assert refused.data["why"] == "the asker cannot sign in any more"
+    await database.transact(accounts.enable, asked.about["user"], actor)
+    with subtests.test("deleted"):
+        again = await database.transact(access_requests.ask, asked.about["user"], "operator", "please", actor)
+        asked.about |= {"request": again.id, "nonce": again.nonce}
+        await database.transact(own_data.delete_account, asked.about["user"], actor)
+        await decide(asked)
+
+        async def both():
+            events = await asked.events("evs.access.refused")
+            return events if len(events) == 2 else None
+
+        assert (await wait_until(both))[-1].data["why"] == "the asker cannot sign in any more"
+    assert await asked.events("evs.access.granted") == []
 
 
 async def second_request(provider):

@@ -156,14 +156,20 @@ def _objection(connection: Connection, decision: Decision) -> str | None:
         return "nobody decides about themselves"
     if _administers(connection, decision.role):  # it may have come to include it since
         return "the role admin is never granted on request"
+    if all(role.name != decision.role for role in roles.load(connection)):
+        # Whoever held it would have whatever it is made to mean later.
+        return (
+            f"there is no role {decision.role}; make it, then let them ask again: evs admin role create {decision.role}"
+        )
+    if accounts.enabled(accounts.lock(connection, decision.user)) is None:
+        return "the asker cannot sign in any more"
     return None
 
 
 def _grant(connection: Connection, row: AccessRequest, decision: Decision, actor: Actor) -> None:
     _close(connection, row, "granted", decision, actor, why=None)
-    account = accounts.lock(connection, row.user_id)
-    if account is not None:
-        accounts.set_roles(connection, row.user_id, account.roles | {row.role}, actor)
+    account = accounts.existing(connection, row.user_id)
+    accounts.set_roles(connection, row.user_id, account.roles | {row.role}, actor)
     payload = AccessGrantedData(
         request=row.id, user=row.user_id, role=row.role, by=decision.by, approval=decision.approval
     )
