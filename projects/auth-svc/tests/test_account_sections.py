@@ -299,3 +299,31 @@ async def test_forms_of_the_account_from_elsewhere_are_refused(provider, subtest
         with subtests.test(path):
             answer = await browser.http.post(path, data={}, headers={"origin": "http://evil.test"})
             assert answer.status_code == 403
+
+
+async def test_an_account_that_was_deleted_meanwhile_changes_nothing_and_is_no_error(provider_on_both, subtests):
+    provider = provider_on_both
+    for number, (path, values) in enumerate(
+        (
+            ("/account/name", {"name": "Bea"}),
+            ("/account/email", {"email": "bea@home.test", "password": PASSWORD}),
+            ("/account/password", {"current_password": PASSWORD, "new_password": "a long enough password"}),
+            ("/account/delete", {"password": PASSWORD}),
+        )
+    ):
+        with subtests.test(path), pytest.MonkeyPatch.context() as patched:
+            person = await provider.add_user(f"bea{number}")
+            browser = await provider.browser()
+            await browser.sign_in(person.username)
+            await browser.open("/account/data" if "delete" in path else "/account")
+            transact, waiting = provider.service.database.transact, [person.id]
+
+            async def transact_once_deleted(function, *args, waiting=waiting, transact=transact):
+                if waiting:
+                    await transact(own_data.delete_account, waiting.pop(), provider.actor())
+                return await transact(function, *args)
+
+            patched.setattr(provider.service.database, "transact", transact_once_deleted)
+            page = await browser.submit(action=path, **values)
+            assert page.status_code in (200, 403), page.text
+            assert provider.mailbox.unread("verify") == []

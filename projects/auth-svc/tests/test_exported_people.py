@@ -1,6 +1,8 @@
 """People as a document: whatever they prove themselves with goes along, and only where it is good for something."""
 
+import asyncio
 import json
+from collections import Counter
 
 import pytest
 from lying_provider import BODY, ELSEWHERE, Liar, journey, speak_to
@@ -220,3 +222,22 @@ async def test_no_secret_of_the_document_is_in_the_rows_as_it_is(full, install):
         rows = select(recovery_codes).where(recovery_codes.c.user_id == ada.id)
         kept = await provider.service.database.read(lambda connection: connection.execute(rows).all())
         assert len(kept) == len(full.codes)
+
+
+async def test_a_document_from_before_somebody_was_deleted_brings_them_back_under_another_id(full):
+    document = await full.export(secrets=True)
+    before = (await full.people())["ada"]["id"]
+    await full.call("DELETE", "/users/ada", status=204)
+    report = await full.load(document)
+    assert [item for item in report["items"] if item["outcome"] == "refused"] == []
+    assert (await full.people())["ada"]["id"] != before
+    browser = await full.provider.browser()
+    assert "One more step" in (await browser.sign_in("ada")).text
+
+
+async def test_two_who_import_one_document_at_once_make_one_of_each(full):
+    people = [{"username": f"person{number}", "roles": ["member"]} for number in range(30)]
+    reports = await asyncio.gather(*(full.load(DOCUMENT | {"users": people}) for _ in range(2)))
+    outcomes = Counter(item["outcome"] for report in reports for item in report["items"])
+    assert outcomes["created"] == 30
+    assert outcomes["unchanged"] + outcomes["refused"] == 30  # refused: the other one was in the middle of it

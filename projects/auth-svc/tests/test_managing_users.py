@@ -115,3 +115,23 @@ async def test_a_consent_is_listed_and_withdrawn_with_what_came_of_it(provider_o
     await call("DELETE", "/users/ada/consents/shop", status=404)
     assert not (await provider.introspect(tokens["access_token"]))["active"]
     assert (await call("GET", "/users/ada/consents"))["items"] == []
+
+
+async def test_nobody_is_called_as_somebodys_id(provider_on_both, call, subtests):
+    ada = (await call("GET", "/users/ada"))["id"]
+    refused = await call("POST", "/users", {"username": ada, "password": PASSWORD}, 422)
+    assert refused["errors"][0]["pointer"] == "/username"
+    await call("POST", "/users", {"username": "bea", "password": PASSWORD}, 201)
+    assert (await call("PATCH", "/users/bea", {"username": ada}, 422))["errors"][0]["pointer"] == "/username"
+    document = {"format": "evs-auth", "version": 1, "users": [{"username": "cleo", "id": "bea", "email": None}]}
+    report = await call("POST", "/import", document)
+    assert [item["outcome"] for item in report["items"]] == ["created"]
+    assert (await call("GET", "/users/bea"))["username"] == "bea"
+    assert (await call("GET", "/users/cleo"))["id"] != "bea"
+
+
+async def test_people_are_found_by_an_address_whatever_its_letters(call):
+    await call("POST", "/users", {"username": "jose", "email": "Jos\u00c9@Navy.test", "password": PASSWORD}, 201)
+    for query in ("jos\u00e9@", "JOS\u00c9"):
+        items = (await call("GET", f"/users?q={query}"))["items"]
+        assert [user["username"] for user in items] == ["jose"]

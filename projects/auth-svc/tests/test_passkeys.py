@@ -312,3 +312,34 @@ async def administration(provider):
 def _form(browser, credential):
     csrf = browser.page.text.split('name="csrf" value="')[1].split('"')[0]
     return {"csrf": csrf, "credential": credential}
+
+
+async def test_the_last_passkey_of_somebody_without_a_password_stays(ada):
+    provider, passkey, _, browser = ada
+    second = SoftwarePasskey()
+    await sign_in(browser, passkey)
+    await add(browser, second, name="Second")
+    await provider.service.database.transact(
+        lambda connection: connection.execute(update(users).values(password_hash=None))
+    )
+    await browser.open(SECURITY)
+    page = await browser.submit(action=f"{SECURITY}/passkeys/remove", form=1)
+    assert "Second" not in page.text
+    page = await browser.submit(action=f"{SECURITY}/passkeys/remove")
+    assert page.status_code == 422
+    assert "That is the only way in that you have." in page.text
+    assert "My phone" in page.text
+
+
+async def test_a_passkey_that_comes_or_goes_is_told_by_mail(named):
+    browser, passkey = await named.browser(), SoftwarePasskey()
+    proven = {"email": "ada@home.test", "email_key": "ada@home.test", "email_verified_at": 1}
+    await named.service.database.transact(
+        lambda connection: connection.execute(update(users).where(users.c.username == "ada").values(proven))
+    )
+    await browser.sign_in("ada")
+    await add(browser, passkey, name="My phone")
+    assert "the passkey My phone" in await named.mailbox.receive("factor-added")
+    await browser.open(SECURITY)
+    await browser.submit(action=f"{SECURITY}/passkeys/remove")
+    assert "the passkey My phone" in await named.mailbox.receive("factor-removed")

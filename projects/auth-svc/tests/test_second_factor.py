@@ -406,6 +406,70 @@ async def test_an_administrator_removes_the_factors_of_who_has_lost_them(protect
     assert removed[0].data["by"] != removed[0].data["user"]
 
 
+async def recover(provider, password):
+    """Choose a new password by a link in a mail."""
+    browser = await provider.browser()
+    await browser.open("/recover")
+    await browser.submit(wanted="ada")
+    provider.service.recovery_desk.wake()
+    await browser.open(await provider.mailbox.link("recover"))
+    assert "The password is changed" in (await browser.submit(new_password=password)).text
+
+
+async def test_whoever_reads_the_mails_gets_no_more_guesses_by_a_new_password(protected):
+    provider, secret, codes = protected
+    await guessed_before(provider, 100)
+    await recover(provider, "a quite different phrase")
+    browser = await provider.browser()
+    page = await browser.sign_in("ada", "a quite different phrase")
+    assert "Too many wrong codes" in page.text
+    assert 'name="code"' not in page.text
+    assert "Your account" in (await browser.submit(recovery_code=codes[0])).text
+    again = await provider.browser()
+    await again.sign_in("ada", "a quite different phrase")
+    assert "Your account" in (await again.submit(code=provider.code_of_app(secret))).text, "it started over"
+
+
+async def test_a_session_from_before_the_second_factor_changes_none(provider_on_both, subtests):
+    provider = provider_on_both
+    thief, ada = await provider.browser(), await provider.browser()
+    await thief.sign_in("ada")
+    await thief.open(SECURITY)
+    await ada.sign_in("ada")
+    secret = await ada.set_up_app()
+    for path in ("/app/remove", "/recovery-codes", "/passkeys", "/app"):
+        with subtests.test(path):
+            csrf = (await thief.open(SECURITY)).text.split('name="csrf" value="')[1].split('"')[0]
+            headers = {"origin": thief.origin}
+            answer = await thief.http.post(SECURITY + path, data={"csrf": csrf}, headers=headers)
+            assert answer.status_code == 303
+            assert answer.headers["location"].startswith("/login/step-up?")
+    page = await thief.open(SECURITY)
+    assert "10 of 10 left." in page.text
+    await thief.submit(action=f"{SECURITY}/app/remove")
+    assert "One more step" in thief.page.text
+    assert "Security" in (await thief.submit(code=provider.code_of_app(secret))).text, "with it, it is theirs"
+    assert "Set up" in (await thief.submit(action=f"{SECURITY}/app/remove")).text
+
+
+async def test_a_factor_that_comes_or_goes_is_told_by_mail(provider_on_both):
+    provider = provider_on_both
+    await guessed_before(provider, 0)
+    browser = await provider.browser()
+    await browser.sign_in("ada")
+    await browser.set_up_app()
+    added = await provider.mailbox.receive("factor-added")
+    assert "To: ada@home.test" in added
+    assert "an authenticator app" in added
+    await browser.open(SECURITY)
+    await browser.submit(action=f"{SECURITY}/recovery-codes")
+    assert "new recovery codes" in await provider.mailbox.receive("factor-added")
+    await browser.open(SECURITY)
+    await browser.submit(action=f"{SECURITY}/app/remove")
+    assert "an authenticator app" in await provider.mailbox.receive("factor-removed")
+    assert provider.mailbox.unread("factor-*") == []
+
+
 async def administration(provider):
     return {"authorization": f"Bearer {await provider.admin_token()}"}
 

@@ -237,3 +237,81 @@ async def test_who_has_no_password_changes_the_address_soon_after_signing_in_onl
     refused = await browser.submit(form=EMAIL_FORM, email="ada@work.test")
     assert refused.status_code == 422
     assert "Sign in once more" in refused.text
+
+
+@pytest.fixture
+async def grace(provider_on_both):
+    """The provider, and grace, whose address is proven."""
+    return provider_on_both, await provider_on_both.add_user("grace", email="grace@navy.test")
+
+
+async def set_password(provider, account, password="a long enough password"):
+    kept = await provider.service.passwords.hash(password)
+    await provider.service.database.transact(accounts.set_password, account.id, kept, provider.actor())
+
+
+async def test_a_new_password_ends_the_link_to_an_address_that_a_thief_asked_for(grace):
+    provider, account = grace
+    await ask(provider, await signed_in(provider, "grace"), "mallory@evil.test")
+    link = await provider.mailbox.link("verify")
+    await set_password(provider, account)
+    assert (await provider.http.get(link)).status_code == 410
+    assert (await provider.service.database.read(accounts.find, account.id)).email == "grace@navy.test"
+
+
+async def test_a_new_password_leaves_the_link_to_ones_own_address(provider):
+    made = accounts.NewAccount("bea", None, "bea@home.test")
+    account = await provider.service.database.transact(accounts.register, made, provider.actor())
+    await set_password(provider, account)
+    assert "is your address from now on" in (await confirm(provider, await provider.mailbox.link("verify"))).text
+
+
+async def test_whoever_was_signed_out_while_their_password_was_checked_asks_for_no_address(grace, monkeypatch):
+    provider, account = grace
+    browser, verify = await signed_in(provider, "grace"), provider.service.passwords.verify
+
+    async def verify_while_it_is_replaced(password, kept):
+        right = await verify(password, kept)
+        await set_password(provider, account)
+        return right
+
+    await browser.open("/account")
+    monkeypatch.setattr(provider.service.passwords, "verify", verify_while_it_is_replaced)
+    refused = await browser.submit(form=EMAIL_FORM, email="mallory@evil.test", password=PASSWORD)
+    assert refused.status_code == 403
+    assert "Nothing was changed" in refused.text
+    assert provider.mailbox.unread("verify") == []
+
+
+async def test_links_of_somebody_disabled_stay_over_once_they_are_enabled(grace):
+    provider, account = grace
+    await ask(provider, await signed_in(provider, "grace"), "mallory@evil.test")
+    link = await provider.mailbox.link("verify")
+    for change in (accounts.disable, accounts.enable):
+        await provider.service.database.transact(change, account.id, provider.actor())
+    assert (await provider.http.get(link)).status_code == 410
+
+
+async def edit(provider, username, **changes):
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    changed = await provider.http.patch(f"/v1/admin/users/{username}", json=changes, headers=headers)
+    assert changed.is_success, changed.text
+
+
+async def test_an_address_that_an_administrator_takes_away_does_not_come_back_by_a_link(grace, subtests):
+    provider, account = grace
+    for changed in (None, "Grace@Army.test"):
+        with subtests.test(changed=changed):
+            await ask(provider, await signed_in(provider, "grace"), "mallory@evil.test")
+            link = await provider.mailbox.link("verify")
+            await edit(provider, "grace", email=changed)
+            assert (await provider.http.get(link)).status_code == 410
+            assert (await provider.service.database.read(accounts.find, account.id)).email == changed
+
+
+async def test_the_old_address_is_told_of_a_new_one_that_an_administrator_sets(grace):
+    provider, _ = grace
+    await edit(provider, "grace", email="grace@army.test")
+    told = await provider.mailbox.receive("email-changed")
+    assert "To: grace@navy.test" in told
+    assert "g***@army.test" in told

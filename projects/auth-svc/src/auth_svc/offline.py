@@ -6,7 +6,7 @@ from auth_svc import audit_chain, first_start
 from auth_svc.audit import Actor
 from auth_svc.composition import SCHEMAS
 from auth_svc.factors import held
-from auth_svc.people import accounts
+from auth_svc.people import account_changes, accounts
 from auth_svc.people.password_policy import PasswordPolicy
 from auth_svc.people.passwords import Passwords
 from auth_svc.protocol.issuer import Issuer
@@ -81,4 +81,4 @@ def _reset(connection: Connection, username: str, password_hash: str, actor: Act
     account = accounts.find_by_username(connection, username)
     if account is None:
         raise LookupError(f"there is no user {username!r}")
-    accounts.set_password(connection, account.id, password_hash, actor)
+    account_changes.reset_password(connection, account.id, password_hash, actor)

@@ -8,7 +8,7 @@ from auth_svc.api.users import find_user
 from auth_svc.api.views import Page, UserView
 from auth_svc.people import account_changes
 from auth_svc.people.account_changes import Search
-from auth_svc.people.accounts import username_key
+from auth_svc.people.user_names import folded
 from auth_svc.rights import groups
 from auth_svc.rights.groups import Group
 from auth_svc.service import service_of
@@ -63,7 +63,7 @@ async def list_members(request: Request, group: Named, cursor: Cursor = None, li
     database = service_of(request).database
     found = await database.transact(groups.find, group)
     members = await database.read(account_changes.page, Search(group=found.id), cursor, limit)
-    more = username_key(members[-1].username) if len(members) == limit else None
+    more = folded(members[-1].username) if len(members) == limit else None
     return Page(items=[UserView.of(account) for account in members], next_cursor=more)
 
 

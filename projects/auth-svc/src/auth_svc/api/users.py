@@ -13,6 +13,7 @@ from auth_svc.people.account_changes import Search, State
 from auth_svc.people.accounts import Account, AccountUnknown, NewAccount
 from auth_svc.people.own_data import LastAdministrator
 from auth_svc.people.passwords import PasswordRejected, PasswordsBusy
+from auth_svc.people.user_names import folded
 from auth_svc.rights import groups, roles
 from auth_svc.service import AuthService, service_of
 from lib_events.database import Connection
@@ -35,7 +36,7 @@ async def list_users(
     """List users by user name: those with `q` in their name or e-mail address, a role, in a group, in a state."""
     search = Search(text=q, role=role, group=group, state=state)
     found = await service_of(request).database.read(account_changes.page, search, cursor, limit)
-    more = accounts.username_key(found[-1].username) if len(found) == limit else None
+    more = folded(found[-1].username) if len(found) == limit else None
     return Page(items=[UserView.of(account) for account in found], next_cursor=more)
 
 
@@ -87,7 +88,7 @@ async def reset_password(request: Request, user: Named, body: PasswordBody, by: 
     password, generated = _password(body.password)
     kept = await _hash(service, password, *account.names)
     actor = service.actor(request, by.subject)
-    changed = await service.database.transact(accounts.set_password, account.id, kept, actor)
+    changed = await service.database.transact(account_changes.reset_password, account.id, kept, actor)
     return UserView.of(changed, generated)
 
 

@@ -69,6 +69,7 @@ def confirm(connection: Connection, account: Account, actor: Actor, *, code: str
         return False
     connection.execute(update(authenticator_apps).where(apps.user_id == account.id).values(confirmed_at=actor.at))
     held.tell_added(connection, account, held.APP, actor)
+    held.write_added(connection, account, held.APP, actor)
     return True
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, ScalarSelect, Table, bindparam, delete, func, select
 
 from auth_svc.audit import Actor, record
+from auth_svc.mail import texts
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account, AccountUnknown
-from auth_svc.proving import sign_ins
+from auth_svc.proving import guesses, sign_ins
 from auth_svc.proving.assurance import PHISHING_RESISTANT
 from auth_svc.tables import authenticator_apps, passkeys, recovery_codes
 from lib_auth.events import UserFactorAdded, UserFactorData, UserFactorRemoved, UserFactorStopped
@@ -18,6 +19,13 @@ from lib_events.prepared import Prepared
 APP = "authenticator-app"
 PASSKEY = "passkey"
 RECOVERY_CODES = "recovery-codes"
+UPSTREAM = "upstream"  # another provider: no factor, but a way in
+CALLED = {
+    APP: "an authenticator app",
+    PASSKEY: "a passkey",
+    RECOVERY_CODES: "recovery codes",
+    UPSTREAM: "another provider",
+}  # in mails
 TABLES = {APP: authenticator_apps, PASSKEY: passkeys, RECOVERY_CODES: recovery_codes}
 
 
@@ -68,12 +76,19 @@ def tell_added(connection: Connection, account: Account, factor: str, actor: Act
     record(connection, actor, "user.factor-added", about=account.id, factor=factor)
 
 
-def tell_removed(connection: Connection, account: Account, factor: str, actor: Actor) -> None:
+def write_added(connection: Connection, account: Account, factor: str, actor: Actor, *, called: str = "") -> None:
+    """Write to a person who, or in whose name somebody, has just added a factor (SP 800-63B-4, section 4.1.2)."""
+    accounts.write_to(connection, account, texts.factor_added(account.username, called or CALLED[factor]), actor.at)
+
+
+def tell_removed(connection: Connection, account: Account, factor: str, actor: Actor, *, called: str = "") -> None:
     """Tell that a factor is gone; once no other is left, its recovery codes stand in for nothing and go with it."""
     payload = UserFactorData(user=account.id, username=account.username, by=actor.who, factor=factor)
     connection.publish(Event.of(UserFactorRemoved, payload, source=connection.source, subject=account.id))
     record(connection, actor, "user.factor-removed", about=account.id, factor=factor)
+    accounts.write_to(connection, account, texts.factor_removed(account.username, called or CALLED[factor]), actor.at)
     sign_ins.end_all_of_user(connection, account.id)
+    guesses.forget(connection, account.id)
     if not of_user(connection, account.id).any:
         connection.execute(delete(recovery_codes).where(recovery_codes.c.user_id == account.id))
 

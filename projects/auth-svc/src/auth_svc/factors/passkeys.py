@@ -168,6 +168,7 @@ def add(connection: Connection, account: Account, answer: Answer, name: str, act
         synced=verified.credential_backed_up,
     )
     _keep(connection, account, new, actor)
+    held.write_added(connection, account, held.PASSKEY, actor, called=f"the passkey {new.name}")
 
 
 def adopt(connection: Connection, account: Account, new: NewPasskey, actor: Actor) -> None:
@@ -204,8 +205,9 @@ def check(connection: Connection, passkey: Passkey, answer: Answer, actor: Actor
 def remove(connection: Connection, account: Account, actor: Actor, *, passkey_id: str) -> None:
     """Take a passkey of this account away."""
     own = (passkeys.c.id == passkey_id) & (passkeys.c.user_id == account.id)
-    if connection.execute(delete(passkeys).where(own)).rowcount:
-        held.tell_removed(connection, account, held.PASSKEY, actor)
+    name = connection.execute(delete(passkeys).where(own).returning(passkeys.c.name)).scalar()
+    if name is not None:
+        held.tell_removed(connection, account, held.PASSKEY, actor, called=f"the passkey {name}")
 
 
 def _keep(connection: Connection, account: Account, new: NewPasskey, actor: Actor) -> None:

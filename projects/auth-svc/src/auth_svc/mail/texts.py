@@ -37,9 +37,10 @@ If it was not you, there is nothing to do."""
     return _letter("address-in-use", "Your e-mail address is in use already", name, text)
 
 
-def address_changed(name: str, masked: str) -> Letter:
-    """Tell the old address that there is a new one."""
-    text = f"""The e-mail address of your account is now {masked}. This address is no longer used.
+def address_changed(name: str, masked: str | None) -> Letter:
+    """Tell the old address that there is a new one, or none."""
+    news = f"is now {masked}" if masked else "was taken away"
+    text = f"""The e-mail address of your account {news}. This address is no longer used.
 
 If it was not you, tell an administrator at once."""
     return _letter("email-changed", "Your e-mail address was changed", name, text)
@@ -78,8 +79,27 @@ def wrong_codes(name: str, count: int, most: int) -> Letter:
     text = f"""Somebody who knows your password has sent {count} wrong codes of your authenticator app in a row.
 
 If it was not you, choose a new password: {ISSUER}/recover
-After {most} wrong codes no code is taken until you do; passkeys and recovery codes are."""
+After {most} wrong codes no code of the app is taken until you have signed in with a passkey or a
+recovery code. If you have neither, ask an administrator."""
     return _letter("wrong-codes", "Somebody is guessing your codes", name, text)
+
+
+def factor_added(name: str, what: str) -> Letter:
+    """Tell a person that there is one more way to prove who they are."""
+    text = f"""Your account now has {what}, with which you can sign in or confirm a sign-in.
+
+If it was not you, change your password at once, remove what is not yours: {ISSUER}/account/security
+and tell an administrator."""
+    return _letter("factor-added", "How you sign in was changed", name, text)
+
+
+def factor_removed(name: str, what: str) -> Letter:
+    """Tell a person that a way to prove who they are is gone."""
+    text = f"""This can no longer be used to sign in to your account: {what}.
+
+If it was not you, and no administrator did it for you, change your password at once: {ISSUER}/account
+and tell an administrator."""
+    return _letter("factor-removed", "How you sign in was changed", name, text)
 
 
 def new_device(name: str, device: str, address: str) -> Letter:

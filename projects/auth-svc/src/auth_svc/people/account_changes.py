@@ -1,17 +1,19 @@
 """What administrators change about people: what they are called, where to reach them, that they are here at all."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, select, update
 
 from auth_svc.audit import Actor, record
-from auth_svc.people import accounts, addresses, sessions
-from auth_svc.people.accounts import TAKEN, Account, AccountRejected, username_key
+from auth_svc.mail import texts
+from auth_svc.people import accounts, addresses, mail_links, profile, sessions
+from auth_svc.people.accounts import Account
 from auth_svc.people.addresses import email_key
+from auth_svc.people.user_names import folded, normal
 from auth_svc.protocol import families
+from auth_svc.proving import guesses
 from auth_svc.rights.changes import NotThere
 from auth_svc.rights.roles import holds
 from auth_svc.tables import group_members, groups, users
@@ -35,8 +37,8 @@ class Search:
         """Return what has to be so, for a query of `users`."""
         found: list[ColumnElement[bool]] = [users.c.deleted_at.is_(None)]
         if self.text is not None:
-            in_name = users.c.username_key.contains(username_key(self.text), autoescape=True)
-            found.append(in_name | func.lower(users.c.email).contains(self.text.lower(), autoescape=True))
+            in_name = users.c.username_key.contains(folded(self.text), autoescape=True)
+            found.append(in_name | users.c.email_key.contains(email_key(self.text), autoescape=True))
         if self.role is not None:
             found.append(holds(self.role))
         if self.group is not None:
@@ -59,17 +61,16 @@ def edit(connection: Connection, user_id: str, changes: Mapping[str, Any], actor
     """Set `username`, `name` or `email`, which the person then has to prove; raises `AccountRejected`."""
     before = accounts.existing(connection, user_id)
     wanted = replace(before, **changes)
-    wanted = replace(wanted, username=unicodedata.normalize("NFKC", wanted.username.strip()))
+    wanted = replace(wanted, username=normal(wanted.username))
     changed = [name for name in ("username", "name", "email") if getattr(wanted, name) != getattr(before, name)]
     if not changed:
         return before
-    accounts.check(wanted.username, wanted.email, wanted.name, before.roles)
-    other = accounts.find_by_username(connection, wanted.username)
-    if other is not None and other.id != user_id:
-        raise AccountRejected("username", TAKEN)
+    accounts.check(wanted.email, wanted.name, before.roles)
+    if "username" in changed:
+        accounts.check_username(connection, wanted.username, user_id)
     values: dict[str, Any] = {
         "username": wanted.username,
-        "username_key": username_key(wanted.username),
+        "username_key": folded(wanted.username),
         "name": wanted.name,
         "changed_at": actor.at,
     }
@@ -77,14 +78,25 @@ def edit(connection: Connection, user_id: str, changes: Mapping[str, Any], actor
         values |= {"email": wanted.email, "email_verified_at": None}
         values["email_key"] = email_key(wanted.email) if wanted.email else None
     connection.execute(update(users).where(users.c.id == user_id).values(values))
-    if "email" in changed and wanted.email is not None:
-        addresses.ask(connection, user_id, wanted.username, wanted.email, actor.at)
+    if "email" in changed:
+        mail_links.withdraw(connection, "verify", user_id, actor.at)
+        if wanted.email is not None:
+            addresses.ask(connection, user_id, wanted.username, wanted.email, actor.at)
+        told = texts.address_changed(before.username, profile.masked(wanted.email) if wanted.email else None)
+        accounts.write_to(connection, before, told, actor.at)
     payload = UserProfileChangedData(
         user=user_id, username=wanted.username, email=wanted.email, by=actor.who, changed=changed
     )
     connection.publish(Event.of(UserProfileChanged, payload, source=connection.source, subject=user_id))
     record(connection, actor, "user.profile-changed", about=user_id, changed=changed)
     return accounts.existing(connection, user_id)
+
+
+def reset_password(connection: Connection, user_id: str, password_hash: str, actor: Actor) -> Account:
+    """Set a password for a person; wrong tries of before count no more."""
+    account = accounts.set_password(connection, user_id, password_hash, actor)
+    guesses.forget(connection, user_id)
+    return account
 
 
 def end_session(connection: Connection, user_id: str, session_id: str, actor: Actor) -> None:

@@ -1,22 +1,21 @@
 """People: who can sign in, what they may do, and every change to that as one transaction with its events."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Row, Select, bindparam, select, update
 
 from auth_svc import listed
 from auth_svc.audit import Actor, record
 from auth_svc.mail import outbox, texts
 from auth_svc.mail.texts import Letter
 from auth_svc.opaque import new_id
-from auth_svc.people import addresses, mail_links
+from auth_svc.people import addresses, mail_links, user_names
 from auth_svc.people.addresses import EMAIL, email_key
 from auth_svc.people.sessions import end_all_of_user
+from auth_svc.people.user_names import folded, normal
 from auth_svc.protocol.families import revoke_all_of_user
 from auth_svc.rights import roles
 from auth_svc.rights.refused_tokens import refuse_tokens
@@ -33,11 +32,10 @@ from lib_auth.events import (
     UserRolesChangedData,
 )
 from lib_auth.principal import MEMBER
-from lib_events.database import Connection
+from lib_events.database import Connection, insert_into
 from lib_events.event import Event
 from lib_events.prepared import Prepared
 
-USERNAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
 # No control characters, of which some turn the letters around (UAX 9): a name must be read as it is written.
 NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f<>\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,80}")
 SELECT_BY_ID = select(users).where((users.c.id == bindparam("id")) & users.c.deleted_at.is_(None))
@@ -124,14 +122,15 @@ def enabled(account: Account | None) -> Account | None:
     return account if account is not None and account.enabled else None
 
 
-def username_key(username: str) -> str:
-    """Fold a user name so that look-alikes in case and width are one."""
-    return unicodedata.normalize("NFKC", username.strip()).casefold()
-
-
 def find(connection: Connection, user_id: str) -> Account | None:
     """Return the account with that id."""
     return _one(connection, connection.row(BY_ID, id=user_id))
+
+
+def is_free(connection: Connection, user_id: str) -> bool:
+    """Whether nobody has, had or is called by that id: what is told of somebody who left stays theirs."""
+    named = (users.c.id == user_id) | (users.c.username_key == folded(user_id))
+    return connection.scalar(select(users.c.id).where(named).limit(1)) is None
 
 
 def lock(connection: Connection, user_id: str) -> Account | None:
@@ -141,7 +140,7 @@ def lock(connection: Connection, user_id: str) -> Account | None:
 
 def find_by_username(connection: Connection, username: str) -> Account | None:
     """Return the account of that user name, however it is written."""
-    return _one(connection, connection.row(BY_USERNAME, key=username_key(username)))
+    return _one(connection, connection.row(BY_USERNAME, key=folded(username)))
 
 
 def find_by_email(connection: Connection, email: str) -> Account | None:
@@ -161,11 +160,10 @@ def read_accounts(connection: Connection, query: Select[Any]) -> Sequence[Accoun
 
 def register(connection: Connection, new: NewAccount, actor: Actor, user_id: str | None = None) -> Account:
     """Make an account, under an id it had elsewhere or a new one; raises `AccountRejected`."""
-    username = unicodedata.normalize("NFKC", new.username.strip())
+    username = normal(new.username)
     email, name = (new.email or "").strip() or None, (new.name or "").strip() or None
-    check(username, email, name, new.roles)
-    if find_by_username(connection, username) is not None:
-        raise AccountRejected("username", TAKEN)
+    check(email, name, new.roles)
+    check_username(connection, username)
     if user_id is not None and connection.scalar(select(clients.c.id).where(clients.c.id == user_id)) is not None:
         raise AccountRejected(
             "id", f"{user_id!r} is the id of a client (RFC 9068 section 5); leave it out for a new one."
@@ -183,25 +181,23 @@ def register(connection: Connection, new: NewAccount, actor: Actor, user_id: str
 
 
 def _insert(connection: Connection, account: Account) -> None:
-    try:
-        connection.execute(
-            insert(users).values(
-                id=account.id,
-                username=account.username,
-                username_key=username_key(account.username),
-                email=account.email,
-                email_key=email_key(account.email) if account.email else None,
-                email_verified_at=account.created_at if account.email_verified else None,
-                name=account.name,
-                password_hash=account.password_hash,
-                roles=listed.to_text(sorted(account.roles)),
-                created_at=account.created_at,
-                password_changed_at=account.created_at,
-                tokens_valid_after=0,
-            )
-        )
-    except IntegrityError as error:  # somebody took the name, or proved the address, at the same time
-        raise AccountRejected("username", TAKEN) from error
+    statement = insert_into(connection, users).values(
+        id=account.id,
+        username=account.username,
+        username_key=folded(account.username),
+        email=account.email,
+        email_key=email_key(account.email) if account.email else None,
+        email_verified_at=account.created_at if account.email_verified else None,
+        name=account.name,
+        password_hash=account.password_hash,
+        roles=listed.to_text(sorted(account.roles)),
+        created_at=account.created_at,
+        password_changed_at=account.created_at,
+        tokens_valid_after=0,
+    )
+    # Somebody took the name, or proved the address, at the same time; an error would end the transaction on PostgreSQL.
+    if not connection.execute(statement.on_conflict_do_nothing()).rowcount:
+        raise AccountRejected("username", TAKEN)
 
 
 def set_password(
@@ -213,10 +209,16 @@ def set_password(
     connection.execute(update(users).where(users.c.id == user_id).values(values))
     end_all_of_user(connection, user_id, "password changed", actor.at, keep=keep_session)
     revoke_all_of_user(connection, user_id, "password changed", actor.at, keep_session=keep_session)
-    mail_links.withdraw(connection, "recover", user_id, actor.at)
+    _withdraw_links(connection, account, actor.at)
     tell(connection, UserPasswordChanged, account, actor, "user.password-changed")
     write_to(connection, account, texts.password_changed(account.username), actor.at)
     return account
+
+
+def _withdraw_links(connection: Connection, account: Account, now: int) -> None:
+    """Whoever was signed in before may have asked for links, also to an address of theirs; that to one's own stays."""
+    mail_links.withdraw(connection, "recover", account.id, now)
+    mail_links.withdraw(connection, "verify", account.id, now, but=email_key(account.email) if account.email else None)
 
 
 def write_to(connection: Connection, account: Account, letter: Letter, now: int) -> None:
@@ -239,6 +241,7 @@ def disable(connection: Connection, user_id: str, actor: Actor) -> Account:
         connection.execute(update(users).where(users.c.id == user_id).values(values))
         end_all_of_user(connection, user_id, "user disabled", actor.at)
         revoke_all_of_user(connection, user_id, "user disabled", actor.at)
+        _withdraw_links(connection, account, actor.at)
         tell(connection, UserDisabled, account, actor, "user.disabled")
     return existing(connection, user_id)
 
@@ -296,12 +299,18 @@ def has_id(user_id: str) -> Any:
     return (users.c.id == user_id) & users.c.deleted_at.is_(None)
 
 
-def check(username: str, email: str | None, name: str | None, roles: frozenset[str]) -> None:
+def check_username(connection: Connection, username: str, user_id: str | None = None) -> None:
+    """Raise `AccountRejected` for what nobody can be called, or nobody but `user_id`."""
+    if (wrong := user_names.fault(username)) is not None:
+        raise AccountRejected("username", wrong)
+    # Administrators name people by either, and must not do to one what they meant for another.
+    named = (users.c.username_key == folded(username)) | (users.c.id == username)
+    if any(found != user_id for found in connection.scalars(select(users.c.id).where(named))):
+        raise AccountRejected("username", TAKEN)
+
+
+def check(email: str | None, name: str | None, roles: frozenset[str]) -> None:
     """Raise `AccountRejected` for what an account cannot have."""
-    if not USERNAME.fullmatch(username):
-        raise AccountRejected(
-            "username", "A user name is 1 to 64 letters, digits or any of ._@+- and begins with a letter or digit."
-        )
     if email is not None:
         check_email(email)
     if name is not None and not NAME.fullmatch(name):

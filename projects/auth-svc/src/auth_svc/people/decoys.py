@@ -15,8 +15,8 @@ from itertools import accumulate
 from sqlalchemy import ColumnElement, func, literal_column, select
 
 from auth_svc.people import password_hashes, passwords
-from auth_svc.people.accounts import username_key
 from auth_svc.people.password_hashes import HashRejected
+from auth_svc.people.user_names import folded
 from auth_svc.tables import users
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -52,7 +52,7 @@ class Decoys(Loop):
 
     def choose(self, username: str) -> str:
         """Return a hash that nobody's password has; whoever has not the key cannot tell which of them it is."""
-        digest = hmac.digest(self._key, b"decoy of " + username_key(username).encode(), hashlib.sha256)
+        digest = hmac.digest(self._key, b"decoy of " + folded(username).encode(), hashlib.sha256)
         place = int.from_bytes(digest[: BITS // 8]) / 2**BITS
         return self._hashes[bisect(self._bounds, place)]
 

@@ -70,9 +70,11 @@ def use(connection: Connection, purpose: Purpose, secret: str, now: int) -> Mail
     return link
 
 
-def withdraw(connection: Connection, purpose: Purpose, user_id: str, now: int) -> None:
-    """Stop a person's links from working."""
+def withdraw(connection: Connection, purpose: Purpose, user_id: str, now: int, *, but: str | None = None) -> None:
+    """Stop a person's links from working, except those to the address whose key is `but`."""
     mine = (mail_links.c.user_id == user_id) & (mail_links.c.purpose == purpose) & mail_links.c.used_at.is_(None)
+    if but is not None:
+        mine &= mail_links.c.email_key != but
     connection.execute(update(mail_links).where(mine).values(used_at=now))
 
 

@@ -85,7 +85,7 @@ def delete_account(connection: Connection, user_id: str, actor: Actor) -> None:
 
     The row stays for its id, which the audit names.
     """
-    if user_id in (administrators := _lock_administrators(connection)) and len(administrators) == 1:
+    if user_id in (administrators := lock_administrators(connection)) and len(administrators) == 1:
         raise LastAdministrator
     accounts.existing(connection, user_id)
     end_all_of_user(connection, user_id, "user deleted", actor.at)
@@ -110,7 +110,7 @@ def _profile(account: Account) -> dict[str, Any]:
     }
 
 
-def _lock_administrators(connection: Connection) -> list[str]:
+def lock_administrators(connection: Connection) -> list[str]:
     """The administrators who can sign in; of two who leave at the same time, the second sees the first gone."""
     administering = sorted(Roles(roles.load(connection)).including(ADMIN))  # a role of one's own may include it
     able = users.c.disabled_at.is_(None) & users.c.deleted_at.is_(None) & or_(*map(holds, administering))

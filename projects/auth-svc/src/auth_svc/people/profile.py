@@ -18,7 +18,7 @@ from lib_events.event import Event
 def set_name(connection: Connection, user_id: str, name: str | None, actor: Actor) -> Account:
     """Set how others call a person; raises `AccountRejected`."""
     account, wanted = accounts.existing(connection, user_id), (name or "").strip() or None
-    accounts.check(account.username, None, wanted, account.roles)
+    accounts.check(None, wanted, account.roles)
     if wanted == account.name:
         return account
     connection.execute(update(users).where(accounts.has_id(user_id)).values(name=wanted, changed_at=actor.at))

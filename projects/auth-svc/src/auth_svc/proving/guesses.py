@@ -1,7 +1,8 @@
 """Wrong codes in a row for one person, wherever they come from (SP 800-63B-4, section 3.2.2).
 
-Whoever sends one knows the password, so this lets no stranger lock anybody out. A second step that succeeds, a new
-password or a removed factor starts over.
+Whoever sends one knows the password, so this lets no stranger lock anybody out. A second step that succeeds, a factor
+that is removed or a password that an administrator sets starts over; one that was chosen by a link in a mail does not:
+whoever reads the mails has shown nothing of the second factor.
 """
 
 from sqlalchemy import select, update

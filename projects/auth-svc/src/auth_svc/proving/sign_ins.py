@@ -72,4 +72,3 @@ def end(connection: Connection, sign_in: SignIn) -> None:
 def end_all_of_user(connection: Connection, user_id: str) -> None:
     """End what a person has under way: what they have proven is no longer so."""
     connection.execute(delete(sign_ins).where(sign_ins.c.user_id == user_id))
-    guesses.forget(connection, user_id)

@@ -1,6 +1,7 @@
 """`/account`: who one is, the address one is reached at, a new password, signing out."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +14,7 @@ from auth_svc.people import accounts, addresses, mail_links, profile, sessions
 from auth_svc.people.accounts import Account, AccountRejected
 from auth_svc.people.passwords import SHORTEST, PasswordRejected
 from auth_svc.service import service_of
-from auth_svc.site.browser import read_page_form, redirect, render, sign_out_browser
+from auth_svc.site.browser import read_page_form, render, sign_out_browser
 from auth_svc.site.person import Person, doubt, for_people
 from lib_events.database import Connection
 
@@ -29,10 +30,9 @@ async def account(request: Request, person: Person) -> Response:
 @for_people
 async def change_name(request: Request, person: Person) -> Response:
     """Set how others call the person."""
-    service, form = service_of(request), await read_page_form(request, person.visitor)
-    actor = service.actor(request, person.account.id)
+    form = await read_page_form(request, person.visitor)
     try:
-        await service.database.transact(profile.set_name, person.account.id, form.get("name"), actor)
+        await person.commit(request, partial(_set_name, name=form.get("name")))
     except AccountRejected as error:
         return await _show(request, person, errors={"name": error.detail})
     return await _show(request, person, done="Your name is saved.")
@@ -41,7 +41,7 @@ async def change_name(request: Request, person: Person) -> Response:
 @for_people
 async def change_email(request: Request, person: Person) -> Response:
     """Ask the new address whether it is the person's; until it says so, the old one stays."""
-    service, form = service_of(request), await read_page_form(request, person.visitor)
+    form = await read_page_form(request, person.visitor)
     email = form.get("email", "").strip()
     try:
         accounts.check_email(email)
@@ -49,8 +49,7 @@ async def change_email(request: Request, person: Person) -> Response:
         return await _show(request, person, errors={"email": error.detail})
     if (wrong := await doubt(request, person, form.get("password", ""))) is not None:
         return await _show(request, person, errors={"password": wrong})
-    actor = service.actor(request, person.account.id)
-    if not await service.database.transact(_ask_to_verify, person.account, email, actor):
+    if not await person.commit(request, partial(_ask_to_verify, email=email)):
         return await _show(request, person, errors={"email": TOO_MANY_MAILS})
     return await _show(request, person, done=f"A mail to {email} is on its way. Follow the link in it within 24 hours.")
 
@@ -66,9 +65,7 @@ async def change_password(request: Request, person: Person) -> Response:
         fresh = await service.passwords.hash(form.get("new_password", ""), context=person.account.names)
     except PasswordRejected as error:
         return await _show(request, person, errors={"new_password": str(error)})
-    actor = service.actor(request, person.account.id)
-    if not await service.database.transact(_set_own_password, person.account.id, person.session.id, fresh, actor):
-        return redirect("/login?next=%2Faccount")
+    await person.commit(request, partial(_set_password, fresh=fresh, keep_session=person.session.id))
     return await _show(request, person, done="The password is changed.")
 
 
@@ -90,20 +87,19 @@ def end_and_record(connection: Connection, session_id: str, actor: Actor) -> Non
         audit.record(connection, actor, "session.ended", about=session_id)
 
 
-def _ask_to_verify(connection: Connection, account: Account, email: str, actor: Actor) -> bool:
+def _set_name(connection: Connection, account: Account, actor: Actor, *, name: str | None) -> None:
+    profile.set_name(connection, account.id, name, actor)
+
+
+def _ask_to_verify(connection: Connection, account: Account, actor: Actor, *, email: str) -> bool:
     if not addresses.ask(connection, account.id, account.username, email, actor.at):
         return False
     audit.record(connection, actor, "user.email-asked", about=account.id)
     return True
 
 
-def _set_own_password(connection: Connection, user_id: str, session_id: str, fresh: str, actor: Actor) -> bool:
-    """Set a password unless the sign-in that does so has ended meanwhile; returns whether it is set."""
-    accounts.lock(connection, user_id)  # first the person, then their sessions: whoever ends them does the same
-    if not sessions.touch(connection, session_id):
-        return False
-    accounts.set_password(connection, user_id, fresh, actor, session_id)
-    return True
+def _set_password(connection: Connection, account: Account, actor: Actor, *, fresh: str, keep_session: str) -> None:
+    accounts.set_password(connection, account.id, fresh, actor, keep_session)
 
 
 async def _show(

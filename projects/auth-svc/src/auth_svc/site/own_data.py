@@ -5,13 +5,16 @@ import json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auth_svc.audit import Actor
 from auth_svc.pages.notices import done_page
 from auth_svc.pages.own_data import own_data_page
 from auth_svc.people import own_data as data
+from auth_svc.people.accounts import Account
 from auth_svc.people.own_data import LastAdministrator
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, render, sign_out_browser
-from auth_svc.site.person import Person, doubt, for_people
+from auth_svc.site.person import Person, doubt, for_people, in_session
+from lib_events.database import Connection
 
 LAST = "You are the only administrator. Make somebody else one first; then this account can be deleted."
 DOWNLOAD = {
@@ -41,17 +44,28 @@ async def export(request: Request, person: Person) -> Response:
 @for_people
 async def delete(request: Request, person: Person) -> Response:
     """Delete the account, once it is certain who asks for it."""
-    service, form = service_of(request), await read_page_form(request, person.visitor)
+    form = await read_page_form(request, person.visitor)
     if (wrong := await doubt(request, person, form.get("password", ""))) is not None:
         return _show(request, person, password_error=wrong)
     try:
+        service = service_of(request)
         actor = service.actor(request, person.account.id)
-        await service.database.transact(data.delete_account, person.account.id, actor)
+        await service.database.transact(_delete, person.session.id, person.account.id, actor)
     except LastAdministrator:
         return _show(request, person, error=LAST)
     response = render(request, done_page("Your account is deleted", "Nothing personal of yours is left here."))
-    sign_out_browser(response, service.issuer)
+    sign_out_browser(response, service_of(request).issuer)
     return response
+
+
+def _delete(connection: Connection, session_id: str, user_id: str, actor: Actor) -> None:
+    """Delete the account in its session; who leaves locks all administrators first, in the same order as the others."""
+    data.lock_administrators(connection)
+    in_session(connection, session_id, user_id, _delete_account, actor)
+
+
+def _delete_account(connection: Connection, account: Account, actor: Actor) -> None:
+    data.delete_account(connection, account.id, actor)
 
 
 def _show(request: Request, person: Person, *, error: str | None = None, password_error: str | None = None) -> Response:

@@ -26,7 +26,8 @@ from auth_svc.site.browser import (
 )
 from auth_svc.site.ceremonies import ceremony_of
 from auth_svc.site.new_session import NewSession, make_session
-from auth_svc.site.security import Change, change, first_codes, show, show_added
+from auth_svc.site.security import ONLY_WAY_IN, Change, change, first_codes, show, show_added
+from auth_svc.upstreams import providers
 from lib_events.database import Connection
 
 REFUSED = "That passkey was not accepted. Try again, or sign in another way."
@@ -64,7 +65,7 @@ async def add(wanted: Change) -> Response:
     """Keep a new passkey."""
     ceremony = ceremony_of(wanted.service, ADDING, wanted.visitor.cookie)
     answer, name = Answer(ceremony, wanted.form.get("credential", "")), wanted.form.get("name", "")
-    codes = await wanted.commit(partial(_add, answer, name))
+    wanted, codes = await wanted.add_factor(partial(_add, answer, name), KEY, PRESENT)
     if codes is None:
         return await show(wanted.request, wanted.visitor, wanted.account, target=wanted.target, error=NOT_ADDED)
     return await show_added(wanted, codes, done="The passkey is added.")
@@ -72,10 +73,19 @@ async def add(wanted: Change) -> Response:
 
 @change
 async def remove(wanted: Change) -> Response:
-    """Take a passkey away."""
+    """Take a passkey away, unless it is the only way in that is left."""
     passkey = wanted.form.get("passkey", "")
-    await wanted.commit(partial(passkeys.remove, passkey_id=passkey))
-    return redirect(security.PATH)
+    if await wanted.commit(partial(_remove, passkey_id=passkey)):
+        return redirect(security.PATH)
+    return await show(wanted.request, wanted.visitor, wanted.account, error=ONLY_WAY_IN)
+
+
+def _remove(connection: Connection, account: Account, actor: Actor, *, passkey_id: str) -> bool:
+    others = [passkey for passkey in passkeys.of_user(connection, account.id) if passkey.id != passkey_id]
+    if account.password_hash is None and not others and not providers.linked_to(connection, account.id):
+        return False
+    passkeys.remove(connection, account, actor, passkey_id=passkey_id)
+    return True
 
 
 def _sign_in(answer: Answer, new: NewSession, connection: Connection, actor: Actor) -> str | None:

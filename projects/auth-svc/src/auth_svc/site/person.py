@@ -8,10 +8,13 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auth_svc.audit import Actor
+from auth_svc.people import accounts, sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import MICROS, Session
 from auth_svc.service import address_of, service_of
-from auth_svc.site.browser import Visitor, redirect, visitor_of, way_on
+from auth_svc.site.browser import PageRefused, Visitor, redirect, visitor_of, way_on
+from lib_events.database import Connection
 
 FRESH_SECONDS = 300
 WRONG_PASSWORD = "The current password is wrong."  # noqa: S105 - a text
@@ -25,6 +28,12 @@ class Person:
     visitor: Visitor
     account: Account
     session: Session
+
+    async def commit[R](self, request: Request, act: Callable[[Connection, Account, Actor], R]) -> R:
+        """Let `act` happen in a transaction, unless the sign-in that wants it has ended meanwhile."""
+        service = service_of(request)
+        actor = service.actor(request, self.account.id)
+        return await service.database.transact(in_session, self.session.id, self.account.id, act, actor)
 
 
 type PersonsHandler = Callable[[Request, Person], Awaitable[Response]]
@@ -41,6 +50,16 @@ def for_people(handler: PersonsHandler) -> Callable[[Request], Awaitable[Respons
         return await handler(request, Person(visitor, visitor.account, visitor.session))
 
     return answer
+
+
+def in_session[R](
+    connection: Connection, session: str, user_id: str, act: Callable[[Connection, Account, Actor], R], actor: Actor
+) -> R:
+    """First the person, then their session: whoever ends them does the same."""
+    account = accounts.enabled(accounts.lock(connection, user_id))
+    if account is None or not sessions.touch(connection, session):
+        raise PageRefused(403, "You were signed out meanwhile", "Nothing was changed. Sign in and try again.")
+    return act(connection, account, actor)
 
 
 async def doubt(request: Request, person: Person, password: str) -> str | None:

@@ -39,7 +39,7 @@ from lib_events.sealed import SealingKey
 WRONG = "That code is wrong, or it was used before. Wait for the next one."
 STOPPED = (
     "Too many wrong codes were sent for your app, so its codes are not taken now. "
-    "Use a passkey or a recovery code, or choose a new password: begin again, and say that you forgot it."
+    "Use a passkey or a recovery code; if you have neither, ask an administrator."
 )
 LONGEST_CODE = 64
 

@@ -1,31 +1,40 @@
 """`/account/security`: the ways to prove who one is; changing them takes a sign-in of a moment ago."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auth_svc import opaque
 from auth_svc.audit import Actor
 from auth_svc.factors import authenticator_apps, held, passkeys, recovery_codes
 from auth_svc.pages.security import app_page, recovery_codes_page, security_page
-from auth_svc.people import accounts, sessions
+from auth_svc.people import sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import Session
 from auth_svc.protocol.families import MICROS
+from auth_svc.proving.assurance import ONE_TIME, with_factor
 from auth_svc.service import AuthService, address_of, service_of
-from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of, way_on
+from auth_svc.site.browser import Visitor, read_page_form, redirect, render, sign_in_browser, visitor_of, way_on
 from auth_svc.site.ceremonies import options_to_add
+from auth_svc.site.person import in_session
+from auth_svc.site.step_up import missing_factor
 from auth_svc.upstreams import providers
 from lib_events.database import Connection
 from lib_events.sealed import SealingKey
 
 PATH = "/account/security"
+ONLY_WAY_IN = "That is the only way in that you have. Set a password, or add another, first."
 SIGN_IN = "/login?next=%2Faccount%2Fsecurity"
 FRESH_SECONDS = 300
 WRONG = "That code is wrong. Enter the one that the app shows now; the clocks of both must be right."
+
+
+# Adds a factor; returns the recovery codes to show, or None for what is none.
+type Add = Callable[[Connection, Account, Actor], list[str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +61,40 @@ class Change:
         """Let `act` happen in a transaction, unless the sign-in that wants it has ended meanwhile."""
         assert self.visitor.session is not None  # noqa: S101 - a fresh one was found
         session = self.visitor.session.id
-        return await self.service.database.transact(_in_session, session, self.account.id, act, self.actor)
+        return await self.service.database.transact(in_session, session, self.account.id, act, self.actor)
+
+    async def add_factor(self, add: Add, *methods: str) -> tuple["Change", list[str] | None]:
+        """Let `add` add a factor, which this session has shown by that; returns the change as its browser goes on."""
+        before, cookie = self.visitor.session, opaque.new_secret()
+        assert before is not None  # noqa: S101 - a fresh one was found
+
+        def add_and_strengthen(connection: Connection, account: Account, actor: Actor) -> list[str] | None:
+            codes = add(connection, account, actor)
+            if codes is not None:
+                sessions.strengthen(connection, before.id, cookie, with_factor(before.methods, methods), actor)
+            return codes
+
+        codes = await self.commit(add_and_strengthen)
+        return (self if codes is None else replace(self, visitor=replace(self.visitor, cookie=cookie))), codes
 
 
 def change(act: Callable[[Change], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Let `act` happen for whoever proved a moment ago who they are; everybody else does that first."""
+    """Let `act` happen for whoever proved a moment ago who they are; everybody else does that first.
+
+    A session from before there was a second factor proves that, too: who has stolen the password may be in it.
+    """
 
     async def answer(request: Request) -> Response:
         service, visitor = service_of(request), await visitor_of(request)
         if visitor.account is None or not is_fresh(visitor.session, service.clock.micros()):
             return to_sign_in()
+        if (first := await missing_factor(request, visitor, PATH)) is not None:
+            return first
         form = await read_page_form(request, visitor)
         actor = service.actor(request, visitor.account.id)
         return await act(Change(request, visitor, visitor.account, actor, form))
 
     return answer
-
-
-def _in_session[R](
-    connection: Connection, session: str, user_id: str, act: Callable[[Connection, Account, Actor], R], actor: Actor
-) -> R:
-    """First the person, then their session: whoever ends them does the same."""
-    account = accounts.enabled(accounts.lock(connection, user_id))
-    if account is None or not sessions.touch(connection, session):
-        raise PageRefused(403, "You were signed out meanwhile", "Nothing was changed. Sign in and try again.")
-    return act(connection, account, actor)
 
 
 async def security(request: Request) -> Response:
@@ -111,7 +129,7 @@ async def confirm_app(wanted: Change) -> Response:
     request, service, account = wanted.request, wanted.service, wanted.account
     service.limits.second_factors.begin(account.id, address_of(request))
     confirm = partial(_confirm_app, code=wanted.form.get("code", "")[:20], key=service.sealing_key)
-    codes = await wanted.commit(confirm)
+    wanted, codes = await wanted.add_factor(confirm, ONE_TIME)
     if codes is None:
         return await _show_app(request, wanted.visitor, account, target=wanted.target, error=WRONG)
     service.limits.second_factors.succeeded(account.id, address_of(request))
@@ -175,9 +193,12 @@ async def show(
 async def show_added(wanted: Change, codes: list[str], *, done: str) -> Response:
     """Show the recovery codes that come with a first factor; there are none with a further one."""
     if not codes:
-        return await show(wanted.request, wanted.visitor, wanted.account, target=wanted.target, done=done)
-    page = recovery_codes_page(codes=codes, done=done, way_on=wanted.target)
-    return render(wanted.request, page, visitor=wanted.visitor)
+        response = await show(wanted.request, wanted.visitor, wanted.account, target=wanted.target, done=done)
+    else:
+        page = recovery_codes_page(codes=codes, done=done, way_on=wanted.target)
+        response = render(wanted.request, page, visitor=wanted.visitor)
+    sign_in_browser(response, wanted.service.issuer, wanted.visitor.cookie or "")
+    return response
 
 
 def first_codes(connection: Connection, account: Account, actor: Actor) -> list[str]:
@@ -219,4 +240,5 @@ def _renew(connection: Connection, account: Account, actor: Actor) -> list[str] 
         return None  # there is nothing they could stand in for
     codes = recovery_codes.make()
     recovery_codes.replace(connection, account, codes, actor)
+    held.write_added(connection, account, held.RECOVERY_CODES, actor, called="new recovery codes")
     return codes

@@ -11,8 +11,9 @@ from auth_svc.endpoints.authorize import client_behind
 from auth_svc.pages.sign_in import sign_in_page
 from auth_svc.pages.upstream import CONNECT
 from auth_svc.people import accounts
-from auth_svc.people.accounts import Account, username_key
+from auth_svc.people.accounts import Account
 from auth_svc.people.passwords import PasswordsBusy
+from auth_svc.people.user_names import folded
 from auth_svc.rate_limits import TooManyAttempts
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
@@ -58,7 +59,7 @@ async def sign_in(request: Request) -> Response:
     service, visitor = service_of(request), await visitor_of(request)
     form = await read_page_form(request, visitor)
     attempt = _Attempt(form.get("username", ""), form.get("password", ""), way_on(form.get("next")))
-    key, address = username_key(attempt.username)[:64], address_of(request)
+    key, address = folded(attempt.username)[:64], address_of(request)
     try:
         service.limits.sign_ins.begin(key, address)
         account = await check_password(service, attempt.username, attempt.password)

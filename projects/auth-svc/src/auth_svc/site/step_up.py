@@ -41,6 +41,15 @@ async def step_up(request: Request) -> Response:
     return response
 
 
+async def missing_factor(request: Request, visitor: Visitor, target: str) -> Response | None:
+    """Send who has a second factor that this session has not seen to prove it; None: nothing is missing."""
+    account, session = visitor.account, visitor.session
+    if account is None or session is None or reaches(session.methods, TWO_FACTORS):
+        return None
+    has = await service_of(request).database.read(held.of_user, account.id)
+    return redirect(step_up_url(target, TWO_FACTORS)) if has.any else None
+
+
 async def before_anything_else(request: Request, visitor: Visitor, target: str) -> Response | None:
     """Send who must have two factors, by a role of theirs, to prove or set up the second; None: nothing is missing."""
     service, account, session = service_of(request), visitor.account, visitor.session

@@ -28,8 +28,8 @@ from auth_svc.site.browser import (
 )
 from auth_svc.site.connect import new_cookie, wait_for_proof
 from auth_svc.site.new_session import start_session
+from auth_svc.site.security import ONLY_WAY_IN, Change, change, is_fresh, show, to_sign_in
 from auth_svc.site.security import PATH as SECURITY
-from auth_svc.site.security import Change, change, is_fresh, show, to_sign_in
 from auth_svc.tables import upstream_sign_ins
 from auth_svc.upstreams import arrivals, providers
 from auth_svc.upstreams.arrivals import WaitingArrival
@@ -82,8 +82,7 @@ async def disconnect(wanted: Change) -> Response:
     issuer = wanted.form.get("issuer", "")
     if await wanted.commit(partial(providers.unlink, issuer=issuer)):
         return redirect(SECURITY)
-    text = "That is the only way in that you have. Set a password or add a passkey first."
-    return await show(request=wanted.request, visitor=wanted.visitor, account=wanted.account, error=text)
+    return await show(wanted.request, wanted.visitor, wanted.account, error=ONLY_WAY_IN)
 
 
 async def arrive(request: Request) -> Response:

@@ -10,6 +10,7 @@ from auth_svc.factors import authenticator_apps
 from auth_svc.factors.passkeys import RelyingParty
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account
+from auth_svc.people.user_names import folded
 from auth_svc.tables import authenticator_apps as app_rows
 from auth_svc.tables import passkeys, recovery_codes, upstream_links, users
 from auth_svc.transfer.document import LinkItem, PasskeyItem, UserItem
@@ -34,7 +35,7 @@ def people(connection: Connection, issuer: str, unsealing: SealingKey | None) ->
             more: dict[str, Any] = {name: found.get(account.id) for name, found in beside.items()}
             more["authenticator_secret"] = next(iter(secrets.get(account.id, ())), None)
             yield user_item(account, secrets=unsealing is not None).model_copy(update=more)
-        after = accounts.username_key(page[-1].username)
+        after = folded(page[-1].username)
 
 
 def user_item(account: Account, *, secrets: bool) -> UserItem:

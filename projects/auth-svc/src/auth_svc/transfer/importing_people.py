@@ -99,7 +99,7 @@ def _new_account(into: Intake, item: UserItem, kept: str | None) -> Account:
     """Make the account, under the id it had, so that what other services keep about it stays true."""
     held = frozenset(item.roles) | {MEMBER}
     new = NewAccount(item.username, kept, item.email, held, item.name, email_verified=item.email_verified)
-    free = item.id is not None and accounts.find(into.connection, item.id) is None
+    free = item.id is not None and accounts.is_free(into.connection, item.id)
     return accounts.register(into.connection, new, into.actor, item.id if free else None)
 
 

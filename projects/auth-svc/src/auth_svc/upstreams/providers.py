@@ -11,6 +11,7 @@ from auth_svc import audit, listed
 from auth_svc.audit import Actor
 from auth_svc.clients.client import is_loopback
 from auth_svc.factors import held
+from auth_svc.factors.held import UPSTREAM
 from auth_svc.mail import texts
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account, AccountRejected, NewAccount
@@ -18,7 +19,6 @@ from auth_svc.tables import upstream_arrivals, upstream_links, upstream_sign_ins
 from lib_events.database import Connection
 from lib_events.prepared import Prepared
 
-UPSTREAM = "upstream"  # the name of this way to sign in, in events
 MAX_NAMESAKES = 20
 EVERY = Prepared(select(upstreams).order_by(upstreams.c.name))
 
@@ -206,7 +206,7 @@ def unlink(connection: Connection, account: Account, actor: Actor, *, issuer: st
         return False
     own = (upstream_links.c.user_id == account.id) & (upstream_links.c.issuer == issuer)
     if connection.execute(delete(upstream_links).where(own)).rowcount:
-        held.tell_removed(connection, account, UPSTREAM, actor)
+        held.tell_removed(connection, account, UPSTREAM, actor, called=f"the sign-in with {issuer}")
     return True
 
 
