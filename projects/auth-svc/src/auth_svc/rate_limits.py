@@ -20,7 +20,8 @@ class TooManyAttempts(Exception):
     def wait(self) -> str:
         """How long, in words for a person."""
         minutes = -(-self.retry_after // 60)
-        return "a minute" if minutes == 1 else f"{minutes} minutes"
+        hours = f"{-(-minutes // 60)} hours"
+        return "a minute" if minutes == 1 else f"{minutes} minutes" if minutes <= 90 else hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,14 @@ class Attempts:
         recent.append(now)
         if len(self._recent) > self._max_keys:
             self._recent.popitem(last=False)
+
+    def may(self, key: str) -> bool:
+        """Count an attempt if there are not too many; returns whether it was counted."""
+        try:
+            self.begin(key)
+        except TooManyAttempts:
+            return False
+        return True
 
     def forgive(self, key: str) -> None:
         """Take the latest attempt back: it was a good one."""
@@ -98,6 +107,8 @@ class Limits:
 
     sign_ins: SignInLimits = field(default_factory=SignInLimits)
     second_factors: SignInLimits = field(default_factory=SignInLimits)
+    # Wrong passwords in one that its person has signed in with: then it is one as any other.
+    known_browsers: Attempts = field(default_factory=_at_most(20, 24 * 3600))
     passkeys: Attempts = field(default_factory=_at_most(60, 300))
     upstreams: Attempts = field(default_factory=_at_most(60, 300))
     user_codes: Attempts = field(default_factory=_at_most(20, 300))

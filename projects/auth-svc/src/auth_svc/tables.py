@@ -47,6 +47,7 @@ users = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("password_changed_at", BigInteger, nullable=False),
     Column("wrong_codes", Integer, nullable=False, server_default="0"),  # of a second step, in a row
+    Column("wrong_passwords", Integer, nullable=False, server_default="0"),  # in a row, from unknown browsers
     Column("disabled_at", BigInteger),
     Column("tokens_valid_after", BigInteger, nullable=False),  # older access tokens are refused
     Index("users_email", "email_key"),

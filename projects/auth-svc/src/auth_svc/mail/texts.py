@@ -84,6 +84,16 @@ recovery code. If you have neither, ask an administrator."""
     return _letter("wrong-codes", "Somebody is guessing your codes", name, text)
 
 
+def wrong_passwords(name: str, most: int) -> Letter:
+    """Tell a person that somebody guesses at their password."""
+    text = f"""{most} wrong passwords in a row were tried for your account. From now on your password is taken only in
+browsers that you have signed in with before, until you have signed in with one of them.
+
+To sign in with another one, use a passkey, or choose a new password there: {ISSUER}/recover
+Nobody has got in by this."""
+    return _letter("wrong-passwords", "Somebody is guessing your password", name, text)
+
+
 def factor_added(name: str, what: str) -> Letter:
     """Tell a person that there is one more way to prove who they are."""
     text = f"""Your account now has {what}, with which you can sign in or confirm a sign-in.

@@ -79,6 +79,8 @@ class Account:
     changed_at: int | None = None
     groups: frozenset[str] = frozenset()
     group_roles: frozenset[str] = frozenset()  # what the groups give
+    password_changed_at: int = 0
+    wrong_passwords: int = 0  # in a row, from browsers they have never signed in with
 
     @property
     def effective_roles(self) -> frozenset[str]:
@@ -205,7 +207,7 @@ def set_password(
 ) -> Account:
     """Set a password; every sign-in made with the old one ends, except the one that changes it."""
     account = existing(connection, user_id)
-    values = {"password_hash": password_hash, "password_changed_at": actor.at}
+    values = {"password_hash": password_hash, "password_changed_at": actor.at, "wrong_passwords": 0}
     connection.execute(update(users).where(users.c.id == user_id).values(values))
     end_all_of_user(connection, user_id, "password changed", actor.at, keep=keep_session)
     revoke_all_of_user(connection, user_id, "password changed", actor.at, keep_session=keep_session)
@@ -348,6 +350,8 @@ def _account(row: Any, belongs: Sequence[Any]) -> Account:
         name=row.name,
         email_verified=row.email_verified_at is not None,
         changed_at=row.changed_at,
+        password_changed_at=row.password_changed_at,
+        wrong_passwords=row.wrong_passwords,
         groups=frozenset(group.name for group in belongs),
         group_roles=frozenset(role for group in belongs for role in listed.from_text(group.roles)),
     )

@@ -1,32 +1,37 @@
-"""Wrong codes in a row for one person, wherever they come from (SP 800-63B-4, section 3.2.2).
+"""Wrong codes, and wrong passwords, in a row for one person, wherever they come from (SP 800-63B-4, section 3.2.2).
 
-Whoever sends one knows the password, so this lets no stranger lock anybody out. A second step that succeeds, a factor
-that is removed or a password that an administrator sets starts over; one that was chosen by a link in a mail does not:
-whoever reads the mails has shown nothing of the second factor.
+Whoever sends a wrong code knows the password, so counting those lets no stranger lock anybody out. A second step that
+succeeds, a factor that is removed or a password that an administrator sets starts over; one that was chosen by a link
+in a mail does not: whoever reads the mails has shown nothing of the second factor.
+
+A wrong password anybody can send. Those from browsers that the person has signed in with do not count here, and a stop
+does not concern them (`known_browsers`). The right password, where it is taken, or a new one starts over.
 """
 
-from sqlalchemy import select, update
+from sqlalchemy import Column, select, update
 
 from auth_svc.tables import users
 from lib_events.database import Connection
 
+type Kind = Column[int]
+
+CODES: Kind = users.c.wrong_codes
+PASSWORDS: Kind = users.c.wrong_passwords
 WARNED_AT = 10
 MAX_IN_A_ROW = 100
 
 
-def count(connection: Connection, user_id: str) -> int:
-    """Count one more wrong code; return how many there are in a row now."""
-    more = update(users).where(users.c.id == user_id).values(wrong_codes=users.c.wrong_codes + 1)
-    wrong: int = connection.execute(more.returning(users.c.wrong_codes)).scalar_one()
-    return wrong
+def count(connection: Connection, user_id: str, kind: Kind = CODES) -> int:
+    """Count one more wrong try up to the stop; return how many there are in a row now, 0 where nobody has the id."""
+    more = update(users).where(users.c.id == user_id, kind < MAX_IN_A_ROW).values({kind: kind + 1})
+    return connection.execute(more.returning(kind)).scalar_one_or_none() or 0
 
 
 def are_too_many(connection: Connection, user_id: str) -> bool:
     """Whether codes are not looked at any more."""
-    return (connection.scalar(select(users.c.wrong_codes).where(users.c.id == user_id)) or 0) >= MAX_IN_A_ROW
+    return (connection.scalar(select(CODES).where(users.c.id == user_id)) or 0) >= MAX_IN_A_ROW
 
 
-def forget(connection: Connection, user_id: str) -> None:
+def forget(connection: Connection, user_id: str, kind: Kind = CODES) -> None:
     """Start over."""
-    some = (users.c.id == user_id) & (users.c.wrong_codes > 0)
-    connection.execute(update(users).where(some).values(wrong_codes=0))
+    connection.execute(update(users).where(users.c.id == user_id, kind > 0).values({kind: 0}))

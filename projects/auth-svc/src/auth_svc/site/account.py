@@ -14,7 +14,7 @@ from auth_svc.people import accounts, addresses, mail_links, profile, sessions
 from auth_svc.people.accounts import Account, AccountRejected
 from auth_svc.people.passwords import SHORTEST, PasswordRejected
 from auth_svc.service import service_of
-from auth_svc.site.browser import read_page_form, render, sign_out_browser
+from auth_svc.site.browser import read_page_form, remember_browser, render, sign_out_browser
 from auth_svc.site.person import Person, doubt, for_people
 from lib_events.database import Connection
 
@@ -66,7 +66,9 @@ async def change_password(request: Request, person: Person) -> Response:
     except PasswordRejected as error:
         return await _show(request, person, errors={"new_password": str(error)})
     await person.commit(request, partial(_set_password, fresh=fresh, keep_session=person.session.id))
-    return await _show(request, person, done="The password is changed.")
+    response = await _show(request, person, done="The password is changed.")
+    remember_browser(request, response, person.account.id)
+    return response
 
 
 @for_people

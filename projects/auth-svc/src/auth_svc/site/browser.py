@@ -19,6 +19,9 @@ from auth_svc.people import accounts, devices, sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import LIFETIME_SECONDS, Session
 from auth_svc.protocol.issuer import Issuer
+from auth_svc.proving import known_browsers
+from auth_svc.proving.known_browsers import LIFETIME_SECONDS as KNOWN_SECONDS
+from auth_svc.proving.known_browsers import KnownBrowser
 from auth_svc.proving.sign_ins import LIFETIME_SECONDS as STEP_SECONDS
 from auth_svc.service import act_as, service_of
 from auth_svc.upstreams.arrivals import LIFETIME_SECONDS as ARRIVAL_SECONDS
@@ -73,6 +76,11 @@ def guest_cookie_name(issuer: Issuer) -> str:
 def step_cookie_name(issuer: Issuer) -> str:
     """The cookie of a browser between the steps of a sign-in."""
     return cookie_name(issuer) + "-step"
+
+
+def known_cookie_name(issuer: Issuer) -> str:
+    """The cookie of a browser that somebody has signed in with before."""
+    return cookie_name(issuer) + "-known"
 
 
 def upstream_cookie_name(issuer: Issuer) -> str:
@@ -210,6 +218,21 @@ def take_arrival_cookie(response: Response, issuer: Issuer) -> None:
 def sign_out_browser(response: Response, issuer: Issuer) -> None:
     """Take the browser's session away."""
     response.delete_cookie(cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
+
+
+def known_browser_of(request: Request) -> KnownBrowser:
+    """The browser as we know it, or as one that we never saw."""
+    service = service_of(request)
+    cookie = request.cookies.get(known_cookie_name(service.issuer), "")
+    return known_browsers.read(cookie, service.sealing_key)
+
+
+def remember_browser(request: Request, response: Response, user_id: str) -> None:
+    """Know the browser again in which somebody has shown who they are."""
+    service = service_of(request)
+    browser = known_browser_of(request).with_person(user_id, service.clock.micros())
+    cookie = known_browsers.write(browser, service.sealing_key)
+    _set(response, service.issuer, known_cookie_name(service.issuer), cookie, KNOWN_SECONDS)
 
 
 def step_up_url(target: str, level: str) -> str:

@@ -14,11 +14,19 @@ from auth_svc.people import accounts, devices, sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import Session
 from auth_svc.protocol.issuer import Issuer
-from auth_svc.proving import sign_ins
+from auth_svc.proving import guesses, sign_ins
 from auth_svc.proving.assurance import PASSWORD, SEVERAL, acr_of
 from auth_svc.proving.sign_ins import SignIn
 from auth_svc.service import act_as, service_of
-from auth_svc.site.browser import PageRefused, Visitor, give_step_cookie, redirect, set_up_url, sign_in_browser
+from auth_svc.site.browser import (
+    PageRefused,
+    Visitor,
+    give_step_cookie,
+    redirect,
+    remember_browser,
+    set_up_url,
+    sign_in_browser,
+)
 from lib_events.database import Connection
 
 SECOND_STEP = "/login/second"
@@ -48,29 +56,43 @@ class _Proven:
     methods: tuple[str, ...]
     way_on: str
     new: NewSession
+    is_known: bool  # the browser: they have signed in with it before
     step_cookie: str = field(repr=False)
 
 
+class PasswordStopped(Exception):
+    """Too many wrong passwords came before the right one."""
+
+
 async def start_session(
-    request: Request, visitor: Visitor, account: Account, target: str, *, methods: tuple[str, ...] = (PASSWORD,)
+    request: Request,
+    visitor: Visitor,
+    account: Account,
+    target: str,
+    *,
+    methods: tuple[str, ...] = (PASSWORD,),
+    is_known: bool = False,
 ) -> Response:
     """Sign the browser in and send it on to `target`, by way of the second factor if the account has one.
 
-    Raises `PageRefused` when the account was changed meanwhile.
+    Raises `PageRefused` when the account was changed meanwhile, and `PasswordStopped`.
     """
     service = service_of(request)
     act_as(account.id)
-    proven = _Proven(account, methods, target, NewSession.of(request, visitor), opaque.new_secret())
+    proven = _Proven(account, methods, target, NewSession.of(request, visitor), is_known, opaque.new_secret())
     outcome = await service.database.transact(_start, proven, service.issuer, service.actor(request, account.id))
     match outcome:
         case "refused":
             raise PageRefused(403, "You cannot sign in", "The account was changed meanwhile. Try again.")
+        case "stopped":
+            raise PasswordStopped
         case "second step":
             response = redirect(SECOND_STEP)
             give_step_cookie(response, service.issuer, proven.step_cookie)
             return response
     response = redirect(outcome.way_on)
     sign_in_browser(response, service.issuer, proven.new.cookie)
+    remember_browser(request, response, account.id)
     return response
 
 
@@ -95,7 +117,7 @@ class _Started:
 
 def _start(
     connection: Connection, proven: _Proven, issuer: Issuer, actor: Actor
-) -> _Started | Literal["refused", "second step"]:
+) -> _Started | Literal["refused", "stopped", "second step"]:
     """Start a session, or keep what was proven until the second step; refuse when it is no longer so.
 
     What the sign-in was for is answered with it where nothing has to be asked first: one way and one commit less.
@@ -104,6 +126,10 @@ def _start(
     account = accounts.lock(connection, proven.account.id)
     if account is None or not account.enabled or account.password_hash != proven.account.password_hash:
         return "refused"
+    if PASSWORD in proven.methods and account.wrong_passwords:
+        if account.wrong_passwords >= guesses.MAX_IN_A_ROW and not proven.is_known:
+            return "stopped"  # by those that came while this one was hashed
+        guesses.forget(connection, account.id, guesses.PASSWORDS)
     if SEVERAL not in proven.methods and held.of_user(connection, account.id).any:
         sign_in = SignIn(opaque.digest(proven.step_cookie), account.id, proven.methods, proven.way_on)
         sign_ins.begin(connection, sign_in, actor.at)

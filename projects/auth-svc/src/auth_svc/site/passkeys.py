@@ -19,6 +19,7 @@ from auth_svc.site import second_factor, security, sign_in
 from auth_svc.site.browser import (
     read_page_form,
     redirect,
+    remember_browser,
     sign_in_browser,
     step_cookie_of,
     visitor_of,
@@ -49,6 +50,7 @@ async def sign_in_with_passkey(request: Request) -> Response:
     service.limits.passkeys.forgive(network)
     response = redirect(target)
     sign_in_browser(response, service.issuer, new.cookie)
+    remember_browser(request, response, user_id)
     return response
 
 

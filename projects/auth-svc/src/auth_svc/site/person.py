@@ -70,7 +70,9 @@ async def doubt(request: Request, person: Person, password: str) -> str | None:
         return None if age < FRESH_SECONDS * MICROS else NOT_FRESH
     address = address_of(request)
     service.limits.sign_ins.begin(account.id, address)
+    service.limits.known_browsers.begin(person.session.id)  # whoever has stolen a session guesses no further
     if not await service.passwords.verify(password, account.password_hash):
         return WRONG_PASSWORD
     service.limits.sign_ins.succeeded(account.id, address)
+    service.limits.known_browsers.forget(person.session.id)
     return None

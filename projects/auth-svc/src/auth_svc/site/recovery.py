@@ -11,7 +11,7 @@ from auth_svc.people.mail_links import LinkSpent
 from auth_svc.people.passwords import SHORTEST, PasswordRejected
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
-from auth_svc.site.browser import PageRefused, Visitor, read_page_form, render, visitor_of
+from auth_svc.site.browser import PageRefused, Visitor, read_page_form, remember_browser, render, visitor_of
 from lib_events.database import Connection
 
 SENT = (
@@ -58,7 +58,9 @@ async def set_new_password(request: Request) -> Response:
     except LinkSpent:
         raise _spent() from None
     text = "Every sign-in with the old one has ended."
-    return render(request, done_page("The password is changed", text, way_on=("/login", "Sign in")))
+    response = render(request, done_page("The password is changed", text, way_on=("/login", "Sign in")))
+    remember_browser(request, response, account.id)  # or whoever goes on guessing would keep them out of it
+    return response
 
 
 async def _account_behind(service: AuthService, secret: str) -> Account:

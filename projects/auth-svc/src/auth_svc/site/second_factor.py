@@ -25,6 +25,7 @@ from auth_svc.site.browser import (
     Visitor,
     read_page_form,
     redirect,
+    remember_browser,
     render,
     sign_in_browser,
     step_cookie_of,
@@ -82,6 +83,7 @@ async def prove(request: Request, visitor: Visitor, check: Check, *, wrong: str 
     service.limits.second_factors.succeeded(account_key, address)
     response = redirect(sign_in.way_on)
     sign_in_browser(response, service.issuer, new.cookie)
+    remember_browser(request, response, sign_in.user_id)
     take_step_cookie(response, service.issuer)
     return response
 

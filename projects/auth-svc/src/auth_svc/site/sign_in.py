@@ -1,5 +1,6 @@
 """`/login`: a password becomes a session."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
@@ -8,17 +9,22 @@ from starlette.responses import Response
 from auth_svc import audit, first_start
 from auth_svc.audit import Actor
 from auth_svc.endpoints.authorize import client_behind
+from auth_svc.factors import held
+from auth_svc.mail import texts
 from auth_svc.pages.sign_in import sign_in_page
 from auth_svc.pages.upstream import CONNECT
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account
 from auth_svc.people.passwords import PasswordsBusy
 from auth_svc.people.user_names import folded
+from auth_svc.proving import guesses
+from auth_svc.proving.known_browsers import KnownBrowser
 from auth_svc.rate_limits import TooManyAttempts
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
     Visitor,
     arrival_cookie_of,
+    known_browser_of,
     read_page_form,
     read_pairs,
     render,
@@ -26,12 +32,13 @@ from auth_svc.site.browser import (
     way_on,
 )
 from auth_svc.site.ceremonies import options_to_sign_in
-from auth_svc.site.new_session import start_session
+from auth_svc.site.new_session import PasswordStopped, start_session
 from auth_svc.upstreams import arrivals, providers
 from auth_svc.upstreams.arrivals import WaitingArrival
 from lib_events.database import Connection
 
 AGAIN = "That is a change to how you sign in. Confirm that it is you."
+PASSWORD = "password"  # noqa: S105 - what is stopped, in events
 WRONG = "The user name or the password is wrong."
 
 
@@ -62,26 +69,41 @@ async def sign_in(request: Request) -> Response:
     key, address = folded(attempt.username)[:64], address_of(request)
     try:
         service.limits.sign_ins.begin(key, address)
-        account = await check_password(service, attempt.username, attempt.password)
     except TooManyAttempts as error:
         text = f"Too many attempts. Wait {error.wait} and try again."
         return await show(request, visitor, attempt.way_on, error=text, status=429, retry_after=error.retry_after)
-    if account is None:
-        await service.database.transact(_record_failure, attempt.username, service.actor(request))
-        return await show(request, visitor, attempt.way_on, username=attempt.username, error=WRONG, status=401)
-    service.limits.sign_ins.succeeded(key, address)
-    first_start.forget_initial_password(service.settings, account.username)
-    return await start_session(request, visitor, account, attempt.way_on)
+    named = await service.database.look(accounts.find_by_username, attempt.username)
+    browser = known_browser_of(request)
+    is_known = named is not None and _knows(service, browser, named)
+    with suppress(PasswordStopped):
+        if (account := await _check(service, named, attempt, is_known=is_known)) is not None:
+            response = await start_session(request, visitor, account, attempt.way_on, is_known=is_known)
+            service.limits.sign_ins.succeeded(key, address)
+            service.limits.known_browsers.forget(browser.id)
+            first_start.forget_initial_password(service.settings, account.username)
+            return response
+    await service.database.transact(_record_failure, named, service.actor(request), is_known)
+    return await show(request, visitor, attempt.way_on, username=attempt.username, error=WRONG, status=401)
 
 
-async def check_password(service: AuthService, username: str, password: str) -> Account | None:
-    """Return the account if the password is right; an unknown user takes as long as a wrong password."""
-    account = await service.database.look(accounts.find_by_username, username)
+def _knows(service: AuthService, browser: KnownBrowser, account: Account) -> bool:
+    """Whether a browser is one of this person's, and has not been tried in too often."""
+    knows = browser.knows(account.id, since=account.password_changed_at, now=service.clock.micros())
+    return knows and service.limits.known_browsers.may(browser.id)
+
+
+async def _check(service: AuthService, account: Account | None, attempt: _Attempt, *, is_known: bool) -> Account | None:
+    """Return the account if the password is right; an unknown user takes as long as a wrong password.
+
+    So does one whose password is not taken from this browser, because too many have guessed at it.
+    """
     kept = account.password_hash if account is not None and account.enabled else None
-    is_right = await service.passwords.verify(password, kept or service.decoys.choose(username))
+    is_right = await service.passwords.verify(attempt.password, kept or service.decoys.choose(attempt.username))
     if account is None or kept is None or not is_right:
         return None
-    return await _renewed(service, account, kept, password) if service.passwords.needs_rehash(kept) else account
+    if account.wrong_passwords >= guesses.MAX_IN_A_ROW and not is_known:
+        return None
+    return await _renewed(service, account, kept, attempt.password) if service.passwords.needs_rehash(kept) else account
 
 
 async def _renewed(service: AuthService, account: Account, kept: str, password: str) -> Account:
@@ -134,7 +156,16 @@ async def _waiting_arrival(request: Request, target: str) -> WaitingArrival | No
     return await service.database.read(arrivals.find, arrival_cookie_of(request), service.clock.micros())
 
 
-def _record_failure(connection: Connection, username: str, actor: Actor) -> None:
-    """Name the account if there is one; people type passwords into the wrong field."""
-    account = accounts.find_by_username(connection, username)
-    audit.record(connection, actor, "session.refused", about=account.id if account else None)
+def _record_failure(connection: Connection, account: Account | None, actor: Actor, is_known: bool) -> None:  # noqa: FBT001
+    """Name the account if there is one; people type passwords into the wrong field.
+
+    Counting is one statement whether or not there is somebody to count it for.
+    """
+    about = account.id if account is not None else None
+    audit.record(connection, actor, "session.refused", about=about)
+    if is_known:
+        return
+    wrong = guesses.count(connection, about or "", guesses.PASSWORDS)
+    if account is not None and wrong == guesses.MAX_IN_A_ROW:
+        accounts.write_to(connection, account, texts.wrong_passwords(account.username, wrong), actor.at)
+        held.tell_stopped(connection, account, PASSWORD, actor)
