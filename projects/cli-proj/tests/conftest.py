@@ -51,11 +51,11 @@ class Shell:
         home = {"HOME": str(self.home), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring", "NO_COLOR": "1"}
         return inherited | home | self.variables
 
-    def evs(self, *arguments: str, stdin: str = "") -> Answer:
+    def evs(self, *arguments: str, stdin: str = "", **variables: str) -> Answer:
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
-            env=self.environment,
+            env=self.environment | variables,
             input=stdin,
             capture_output=True,
             text=True,

@@ -194,6 +194,21 @@ def test_the_configuration_goes_out_and_comes_in_as_one_document(admin, user, tm
     secrets = json.loads(admin.evs("admin", "export", "--secrets").out)
     assert secrets["users"][0]["password_hash"].startswith("$argon2id$")
 
+    sealed = tmp_path / "sealed.json"
+    short = admin.evs("admin", "export", str(sealed), "--sealed", EVS_EXPORT_PASSPHRASE="short")
+    assert (short.code, "at least 12 characters" in short.err) == (2, True)
+    phrase = {"EVS_EXPORT_PASSPHRASE": "a phrase for the safe"}
+    exported = admin.evs("admin", "export", str(sealed), "--secrets", "--sealed", **phrase)
+    assert exported.code == 0, exported.err
+    assert "argon2id" not in sealed.read_text()
+    assert user not in sealed.read_text()
+    without = admin.evs("admin", "import", str(sealed), "--dry-run")
+    assert (without.code, "EVS_EXPORT_PASSPHRASE" in without.err) == (2, True)
+    wrong = admin.evs("admin", "import", str(sealed), "--dry-run", EVS_EXPORT_PASSPHRASE="another phrase")
+    assert (wrong.code, "cannot be opened" in wrong.err) == (1, True)
+    opened = admin.evs("admin", "import", str(sealed), "--dry-run", "-o", "json", **phrase)
+    assert (opened.code, opened.json["counts"]["refused"]) == (0, 0), opened.err
+
     group = new_name("group")
     document["groups"].append({"name": group})
     document["users"] = [{"username": user, "groups": [group]}]

@@ -1,7 +1,9 @@
 """Secrets that must be used again, at rest in a database: encrypted with a key that is not in it."""
 
 import base64
+import hashlib
 import secrets
+import unicodedata
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -23,6 +25,13 @@ class SealingKey:
     def generate() -> str:
         """Return a new key in its text form, for a file that only we can read."""
         return base64.urlsafe_b64encode(AESGCM.generate_key(256)).decode()
+
+    @classmethod
+    def of_passphrase(cls, passphrase: str, salt: bytes) -> "SealingKey":
+        """Return the key that a passphrase means with a salt; it takes a while and 128 MiB, as each guess does."""
+        typed = unicodedata.normalize("NFC", passphrase).encode()  # RFC 8265 section 4.2
+        derived = hashlib.scrypt(typed, salt=salt, n=2**17, r=8, p=1, maxmem=2**28, dklen=32)
+        return cls(base64.urlsafe_b64encode(derived).decode())
 
     def seal(self, secret: str, *, purpose: str) -> bytes:
         """Return what may be stored."""

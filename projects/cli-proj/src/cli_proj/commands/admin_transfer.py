@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cli_proj import sealed_document
 from cli_proj.column import Column
 from cli_proj.commands.admin import administering
 from cli_proj.exit_codes import ExitCode
@@ -28,6 +29,7 @@ async def export(
     /,
     *,
     secrets: bool = False,
+    sealed: bool = False,
     options: Options = Options(),  # noqa: B008
 ) -> None:
     """Write users, groups, roles, resources, clients and upstreams as one JSON document.
@@ -40,10 +42,15 @@ async def export(
         With what people and clients prove themselves with: hashes of passwords, client secrets and recovery codes,
         passkeys, and in clear the secrets of authenticator apps and at upstreams. Needs a sign-in of the last
         five minutes.
+    sealed
+        Encrypted with a passphrase, from EVS_EXPORT_PASSPHRASE or typed; the import asks for it.
     """
+    passphrase = sealed_document.new_passphrase() if sealed else None
     async with administering(options) as session:
         document = await session.auth.get("/v1/admin/export", secrets="true" if secrets else None)
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    if passphrase is not None:
+        text = sealed_document.seal(text, passphrase)
     if file is None:
         write(text)
         return
@@ -62,7 +69,7 @@ async def import_(file: Path, /, *, dry_run: bool = False, options: Options = Op
     Parameters
     ----------
     file
-        The document: of `evs admin export`, of `kc.sh export`, or of `manage.py dumpdata`.
+        The document: of `evs admin export`, sealed or not, of `kc.sh export`, or of `manage.py dumpdata`.
     dry_run
         Say what would happen, and change nothing.
     """
@@ -117,7 +124,9 @@ def _merged(report: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_text())
+        document = json.loads(file.read_text())
+        is_sealed = sealed_document.is_sealed(document)
+        return json.loads(sealed_document.unseal(document, sealed_document.passphrase())) if is_sealed else document
     except FileNotFoundError as error:
         raise not_found(f"there is no file {file}") from error
     except (OSError, ValueError) as error:
