@@ -9,8 +9,8 @@ from sqlalchemy import select, update
 
 from auth_svc import tables
 from auth_svc.people import accounts, own_data, profile
+from auth_svc.people.administrators import LastAdministrator
 from auth_svc.people.devices import describe
-from auth_svc.people.own_data import LastAdministrator
 from auth_svc.rights import roles
 from auth_svc.rights.roles import Role
 from lib_events.testing import wait_until

@@ -1,7 +1,10 @@
 """Administrators find people, change them, see what they are signed in to, and delete them with all that is theirs."""
 
+import asyncio
+
 import pytest
 
+from auth_svc.people import administrators
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
@@ -135,3 +138,26 @@ async def test_people_are_found_by_an_address_whatever_its_letters(call):
     for query in ("jos\u00e9@", "JOS\u00c9"):
         items = (await call("GET", f"/users?q={query}"))["items"]
         assert [user["username"] for user in items] == ["jose"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("POST", "/disable", None), ("PUT", "/roles", {"roles": ["member"]}), ("DELETE", "", None)],
+)
+async def test_of_two_administrators_who_put_each_other_out_at_once_one_stays(provider_on_both, method, path, body):
+    provider = provider_on_both
+    await provider.add_user("bea", "admin")
+    tokens = {"admin": await provider.admin_token()}
+    values = {"scope": "openid admin", "resource": f"{provider.settings.auth_url}/v1/admin"}
+    tokens["bea"] = (await provider.tokens("bea", **values))["access_token"]
+    answers = await asyncio.gather(
+        *(
+            provider.http.request(
+                method, f"/v1/admin/users/{other}{path}", json=body, headers={"authorization": f"Bearer {tokens[one]}"}
+            )
+            for one, other in (("admin", "bea"), ("bea", "admin"))
+        )
+    )
+    assert [answer.is_success for answer in answers].count(True) == 1, [answer.text for answer in answers]
+    left = await provider.service.database.transact(administrators.lock)
+    assert len(left) == 1

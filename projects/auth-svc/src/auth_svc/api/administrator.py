@@ -10,6 +10,7 @@ from auth_svc.api.views import WITHOUT_NUL
 from auth_svc.clients.client import ClientRejected
 from auth_svc.endpoints.oauth_http import NO_STORE
 from auth_svc.people.accounts import AccountRejected, AccountUnknown
+from auth_svc.people.administrators import LastAdministrator
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
 from auth_svc.service import service_of
 from lib_auth.principal import ADMIN, Principal
@@ -48,8 +49,8 @@ async def change_refused(request: Request, error: Exception) -> Response:
 
 def install_change_handlers(app: FastAPI) -> None:
     """Make a problem document of each error of `auth_svc.rights.changes` and of accounts and clients."""
-    kinds = (ChangeRejected, AccountRejected, ClientRejected, NotThere, AccountUnknown, ChangeConflicts, IntegrityError)
-    for kind in kinds:
+    about_people = (AccountRejected, AccountUnknown, LastAdministrator)
+    for kind in (*about_people, ChangeRejected, ClientRejected, NotThere, ChangeConflicts, IntegrityError):
         app.add_exception_handler(kind, change_refused)
 
 
@@ -61,6 +62,8 @@ def _problem_of(error: Exception) -> Problem:
             return Problem(404, f"{error.kind}-unknown", detail=str(error))
         case AccountUnknown():
             return Problem(404, "user-unknown", detail=str(error))
+        case LastAdministrator():
+            return Problem(409, "last-administrator", detail="somebody else must administer first")
         case ChangeConflicts():
             return Problem(409, error.reason, detail=str(error))
         case IntegrityError():

@@ -8,10 +8,9 @@ from pydantic import SecretStr
 from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, Named, Text, administrator, invalid
 from auth_svc.api.views import Page, PasswordBody, RolesBody, UserBody, UserChanges, UserView
 from auth_svc.audit import Actor
-from auth_svc.people import account_changes, accounts, own_data
+from auth_svc.people import account_changes, accounts, administrators, own_data
 from auth_svc.people.account_changes import Search, State
 from auth_svc.people.accounts import Account, AccountUnknown, NewAccount
-from auth_svc.people.own_data import LastAdministrator
 from auth_svc.people.passwords import PasswordRejected, PasswordsBusy
 from auth_svc.people.user_names import folded
 from auth_svc.rights import groups, roles
@@ -74,10 +73,7 @@ async def delete_user(request: Request, user: Named, by: Administrator) -> None:
     account = await find_user(service, user)
     if account.id == by.subject:
         raise Problem(409, "own-account", detail="you cannot delete yourself; ask another administrator")
-    try:
-        await service.database.transact(own_data.delete_account, account.id, service.actor(request, by.subject))
-    except LastAdministrator as error:
-        raise Problem(409, "last-administrator", detail="somebody else must administer first") from error
+    await service.database.transact(own_data.delete_account, account.id, service.actor(request, by.subject))
 
 
 @router.post("/users/{user}/reset-password")
@@ -99,9 +95,7 @@ async def disable_user(request: Request, user: Named, by: Administrator) -> User
     account = await find_user(service, user)
     if account.id == by.subject:
         raise Problem(409, "own-account", detail="you cannot disable yourself; ask another administrator")
-    return UserView.of(
-        await service.database.transact(accounts.disable, account.id, service.actor(request, by.subject))
-    )
+    return UserView.of(await service.database.transact(_disable, account.id, service.actor(request, by.subject)))
 
 
 @router.post("/users/{user}/enable")
@@ -127,10 +121,16 @@ def _register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
     return account
 
 
+def _disable(connection: Connection, user_id: str, actor: Actor) -> Account:
+    with administrators.keeping_one(connection):
+        return accounts.disable(connection, user_id, actor)
+
+
 def _set_roles(connection: Connection, user_id: str, wanted: frozenset[str], actor: Actor) -> Account:
-    before = accounts.existing(connection, user_id)
-    roles.check_known(connection, wanted - before.roles)
-    account = accounts.set_roles(connection, user_id, wanted, actor)
+    with administrators.keeping_one(connection):
+        before = accounts.existing(connection, user_id)
+        roles.check_known(connection, wanted - before.roles)
+        account = accounts.set_roles(connection, user_id, wanted, actor)
     groups.keep_own_access(connection, actor)
     return account
 

@@ -7,16 +7,13 @@ from sqlalchemy import Row, delete, or_, select, update
 
 from auth_svc import audit
 from auth_svc.audit import Actor
-from auth_svc.people import accounts, connected_apps, delegations
+from auth_svc.people import accounts, administrators, connected_apps, delegations
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import end_all_of_user
 from auth_svc.protocol.families import revoke_access_tokens, revoke_all_of_user
-from auth_svc.rights import roles
-from auth_svc.rights.roles import Roles, holds
 from auth_svc.tables import access_requests, families, invitations, metadata, sessions, users
 from auth_svc.tables import audit as audit_table
 from lib_auth.events import UserDeleted, UserDeletedData
-from lib_auth.principal import ADMIN
 from lib_events.clock import to_datetime
 from lib_events.database import Connection
 from lib_events.event import Event
@@ -24,10 +21,6 @@ from lib_events.event import Event
 MOST_AUDIT_LINES = 10_000
 KEPT = (sessions, families, access_requests, invitations)  # without what is personal, until nothing needs them
 NOBODY = "deleted user"
-
-
-class LastAdministrator(Exception):
-    """Without this account nobody could administer the installation."""
 
 
 def export(connection: Connection, account: Account, now: int) -> dict[str, Any]:
@@ -85,16 +78,19 @@ def delete_account(connection: Connection, user_id: str, actor: Actor) -> None:
 
     The row stays for its id, which the audit names.
     """
-    if user_id in (administrators := lock_administrators(connection)) and len(administrators) == 1:
-        raise LastAdministrator
-    accounts.existing(connection, user_id)
+    with administrators.keeping_one(connection):
+        accounts.existing(connection, user_id)
+        _erase_all(connection, user_id, actor)
+    payload = UserDeletedData(user=user_id, by=actor.who)
+    connection.publish(Event.of(UserDeleted, payload, source=connection.source, subject=user_id))
+    audit.record(connection, actor, "user.deleted", about=user_id)
+
+
+def _erase_all(connection: Connection, user_id: str, actor: Actor) -> None:
     end_all_of_user(connection, user_id, "user deleted", actor.at)
     revoke_all_of_user(connection, user_id, "user deleted", actor.at)
     revoke_access_tokens(connection, actor.at, user=user_id)
     _erase(connection, user_id, actor.at)
-    payload = UserDeletedData(user=user_id, by=actor.who)
-    connection.publish(Event.of(UserDeleted, payload, source=connection.source, subject=user_id))
-    audit.record(connection, actor, "user.deleted", about=user_id)
 
 
 def _profile(account: Account) -> dict[str, Any]:
@@ -108,14 +104,6 @@ def _profile(account: Account) -> dict[str, Any]:
         "created_at": _time(account.created_at),
         "changed_at": _time(account.changed_at),
     }
-
-
-def lock_administrators(connection: Connection) -> list[str]:
-    """The administrators who can sign in; of two who leave at the same time, the second sees the first gone."""
-    administering = sorted(Roles(roles.load(connection)).including(ADMIN))  # a role of one's own may include it
-    able = users.c.disabled_at.is_(None) & users.c.deleted_at.is_(None) & or_(*map(holds, administering))
-    query = select(users.c.id).where(able).order_by(users.c.id).with_for_update()
-    return list(connection.execute(query).scalars())
 
 
 def _erase(connection: Connection, user_id: str, now: int) -> None:

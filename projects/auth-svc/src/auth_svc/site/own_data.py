@@ -8,9 +8,10 @@ from starlette.responses import Response
 from auth_svc.audit import Actor
 from auth_svc.pages.notices import done_page
 from auth_svc.pages.own_data import own_data_page
+from auth_svc.people import administrators
 from auth_svc.people import own_data as data
 from auth_svc.people.accounts import Account
-from auth_svc.people.own_data import LastAdministrator
+from auth_svc.people.administrators import LastAdministrator
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, render, sign_out_browser
 from auth_svc.site.person import Person, doubt, for_people, in_session
@@ -60,7 +61,7 @@ async def delete(request: Request, person: Person) -> Response:
 
 def _delete(connection: Connection, session_id: str, user_id: str, actor: Actor) -> None:
     """Delete the account in its session; who leaves locks all administrators first, in the same order as the others."""
-    data.lock_administrators(connection)
+    administrators.lock(connection)
     in_session(connection, session_id, user_id, _delete_account, actor)
 
 
