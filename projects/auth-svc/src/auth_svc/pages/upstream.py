@@ -94,14 +94,7 @@ def other_account_page(*, csrf: str, waiting: WaitingArrival, username: str) -> 
 
 
 def _line(csrf: str, upstream: Upstream, linked: bool) -> h.Element:  # noqa: FBT001
-    action = (
-        form(
-            f"{PATH}/upstreams/disconnect",
-            csrf,
-            hidden("issuer", upstream.issuer),
-            button("Disconnect", kind="secondary small"),
-        )
-        if linked
-        else form(f"{PATH}/upstreams/{upstream.id}", csrf, button("Connect", kind="secondary small"))
-    )
+    what, path = ("Disconnect", "disconnect") if linked else ("Connect", upstream.id)
+    press = button(what, kind="secondary small", aria_label=f"{what} {upstream.name}")
+    action = form(f"{PATH}/upstreams/{path}", csrf, hidden("issuer", upstream.issuer if linked else None), press)
     return h.div(".factor")[h.p[upstream.name, linked and " is connected."], action]
