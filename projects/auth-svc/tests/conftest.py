@@ -56,6 +56,7 @@ GUI = "http://127.0.0.1:8000"
 GUI_CALLBACK = f"{GUI}/callback"
 OWN = "own"  # the origin of the page itself
 PASSWORD = "correct horse battery staple"
+READY_SECONDS = 60  # tests are bounded by their own time: this is for a machine that does much else
 LINK = re.compile(r"http://127\.0\.0\.1:8001(/\S+)")
 SCOPE = "openid profile workflows:read workflows:run"
 
@@ -398,21 +399,22 @@ def run_provider() -> Any:
 
 
 @contextmanager
-def served(folder: Path, *, host: str = "127.0.0.1", **variables: str) -> Iterator[AuthSettings]:
+def served(folder: Path, *, host: str = "127.0.0.1", gui_url: str = GUI, **variables: str) -> Iterator[AuthSettings]:
     """Serve an AuthService on SQLite as a process of its own; yields its settings."""
     (port,) = free_ports(1)
     database_url = f"sqlite:///{folder}/served.db"
     url = f"http://{host}:{port}"
-    settings = AuthSettings(data=folder / "evs", auth_database_url=database_url, auth_port=port, auth_url=url)
-    given = {"EVS_ADMIN_PASSWORD": PASSWORD, "EVS_AUTH_DATABASE_URL": database_url, "EVS_AUTH_URL": url}
+    places = {"auth_database_url": database_url, "auth_url": url, "gui_url": gui_url}
+    settings = AuthSettings(data=folder / "evs", auth_port=port, **places)
+    given = {f"EVS_{name.upper()}": place for name, place in places.items()} | {"EVS_ADMIN_PASSWORD": PASSWORD}
     command = [sys.executable, "-m", "auth_svc", "--data", str(settings.data), "--port", str(port)]
     log = folder / "served.log"
     with (
         log.open("wb") as errors,
         subprocess.Popen(command, env=dict(os.environ) | given | variables, stderr=errors) as process,
     ):
-        wait_until_ready(process, settings.auth_url, log)
         try:
+            wait_until_ready(process, settings.auth_url, log)
             yield settings
         finally:
             process.terminate()  # also when the test failed: nobody waits for it for ever
@@ -423,6 +425,15 @@ def served(folder: Path, *, host: str = "127.0.0.1", **variables: str) -> Iterat
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuthSettings]:
     """A served AuthService for the tests of a module, which sign in to it and change nothing else: its settings."""
     with served(tmp_path_factory.mktemp("served")) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuthSettings]:
+    """The same, where everybody may make an account: each test makes its own. At its GUI's place a test may listen."""
+    (port,) = free_ports(1)
+    gui_url = f"http://127.0.0.1:{port}"
+    with served(tmp_path_factory.mktemp("open"), gui_url=gui_url, EVS_REGISTRATION="open") as settings:
         yield settings
 
 
@@ -456,7 +467,7 @@ def approve() -> Callable[[str, str], str]:
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + READY_SECONDS
     with httpx.Client(base_url=url, verify=False) as http:  # no trust store is read to speak to loopback
         while time.monotonic() < deadline:
             assert process.poll() is None, log.read_text()
@@ -464,4 +475,4 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
                 if http.get("/readyz").status_code == 200:
                     return
             time.sleep(POLL_SECONDS)  # between two looks, bounded by the deadline
-    raise TimeoutError("the AuthService was not ready within 20 s")
+    raise TimeoutError(f"the AuthService was not ready within {READY_SECONDS} s")

@@ -1,12 +1,8 @@
 """Passkeys in a real browser, with the virtual authenticator that its developer tools have."""
 
-import shutil
-
 import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright, expect
-
-from lib_events.testing import missing
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 PASSWORD = "correct horse battery staple"
@@ -23,20 +19,17 @@ AUTHENTICATOR = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium():
+async def browser(chromium):
     """A headless Chromium; each test has a context of its own."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        missing("Chromium: install the package chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        await browser.close()
+        launched = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield launched
+        await launched.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(chromium):
-    context = await chromium.new_context()
+async def page(browser):
+    context = await browser.new_context()
     opened = await context.new_page()
     opened.violations = []
     opened.on("console", lambda message: opened.violations.append(message.text) if "Security" in message.text else None)
@@ -158,9 +151,9 @@ async def test_chromium_makes_no_passkeys_for_an_address(serve, page):
         await expect(page.get_by_role("button", name="Sign in with a passkey")).to_have_count(0)
 
 
-async def test_without_javascript_the_password_signs_in_as_before(serve, chromium):
+async def test_without_javascript_the_password_signs_in_as_before(serve, browser):
     with serve(host="localhost") as server:
-        context = await chromium.new_context(java_script_enabled=False)
+        context = await browser.new_context(java_script_enabled=False)
         page = await context.new_page()
         await sign_in(page, server.auth_url)
         await expect(page.get_by_role("heading", level=1)).to_have_text("Your account")
