@@ -17,9 +17,19 @@ SCREENS = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def cookies(product, browser):
+    """What the browser of somebody who has signed in has kept: tests that are not about signing in begin with it."""
+    context = browser.new_context()
+    sign_in(product, context.new_page())
+    kept = context.cookies()
+    context.close()
+    return kept
+
+
 @pytest.fixture
-def signed_in(product, page):
-    sign_in(product, page)
+def signed_in(page, cookies):
+    page.context.add_cookies(cookies)
     return page
 
 
@@ -182,18 +192,18 @@ def test_everything_works_without_javascript(product, browser):
     context.close()
 
 
-def test_every_screen_fits_its_window_and_breaks_no_policy(product, browser):
+def test_every_screen_fits_its_window_and_breaks_no_policy(product, browser, cookies):
     context = browser.new_context()
+    context.add_cookies(cookies)
     page = context.new_page()
     complaints = []
     page.on("console", lambda line: complaints.append(line.text) if line.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    sign_in(product, page)
-    for width, scheme in itertools.product((390, 1280), ("dark", "light")):
-        page.set_viewport_size({"width": width, "height": 844})
-        page.emulate_media(color_scheme=scheme)
-        for path in SCREENS:
-            page.goto(product.gui_url + path)
+    for path in SCREENS:
+        page.goto(product.gui_url + path)
+        for width, scheme in itertools.product((390, 1280), ("dark", "light")):
+            page.set_viewport_size({"width": width, "height": 844})
+            page.emulate_media(color_scheme=scheme)
             assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth"), (path, width)
             expect(page.get_by_role("navigation", name="Main")).to_be_visible()
             expect(page.get_by_role("heading", level=1)).to_have_count(1)
