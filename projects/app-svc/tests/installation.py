@@ -28,7 +28,7 @@ PASSWORD = "correct horse battery staple"
 SCOPE = "openid profile workflows:read workflows:run events:read events:publish approvals:decide"
 
 
-READY_SECONDS = 30
+READY_SECONDS = 60
 
 
 @dataclass(frozen=True)

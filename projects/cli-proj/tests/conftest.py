@@ -16,7 +16,7 @@ import pytest
 
 from cli_proj.demo.browser import Browser
 
-BOUND_SECONDS = 40.0
+BOUND_SECONDS = 100.0  # a machine that does much else is slow, and that is not what is tested
 FREE_PORTS = ("--gui-port", "0", "--auth-port", "0", "--app-port", "0")
 ADMIN_PASSWORD = "a very long administrator password"
 

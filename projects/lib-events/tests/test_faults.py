@@ -153,7 +153,7 @@ async def grown(server):
 
 async def drained(url, service, count):
     """Wait until the consumer has handled everything, looking at it by killing it: a SQLite file has one owner."""
-    for seconds in range(2, 12):
+    for seconds in (2, 4, 8, 16, 32):
         await asyncio.sleep(seconds)  # it works undisturbed for so long: looking at its file means ending it
         service.kill()
         database = await open_database(url, service="auth-svc", schemas=[SCHEMA])
