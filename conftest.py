@@ -24,6 +24,7 @@ pytest_plugins = ["lib_events.testing"]
 # A process starts one, for every test in it that asks.
 COSTLY = frozenset(("product", "short_lived", "browser", "chromium", "authorities"))
 COMPILED_STATEMENTS = 2_000
+TESTS_PER_WORKER = 2
 SETTLE_SECONDS = 10.0
 
 settled_at = [0.0]
@@ -31,9 +32,13 @@ settled_at = [0.0]
 memory.load()
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Two for each core: half of the time a test waits for another process."""
-    return (os.cpu_count() or 1) * 2
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two for each core: half of the time a test waits for another process. Fewer for a handful of tests: each worker
+    would load everything to run next to nothing."""
+    places = [config.invocation_params.dir / each.partition("::")[0] for each in config.args]
+    files = [file for place in places for file in ([place] if place.is_file() else place.rglob("test_*.py"))]
+    tests = sum(file.read_text(encoding="utf-8").count("def test_") for file in files)
+    return max(1, min((os.cpu_count() or 1) * 2, tests // TESTS_PER_WORKER))
 
 
 @pytest.hookimpl(trylast=True)

@@ -93,7 +93,7 @@ def test_a_new_service_is_put_into_an_image_with_no_edit(pipeline, tmp_path):
         missing("buildah, and to be root, to build an image in a store of the test's own")
     store = tmp_path / "storage.conf"
     places = "".join(f'{name} = "{tmp_path}/{name}"\n' for name in ("graphroot", "runroot"))
-    store.write_text(f'[storage]\ndriver = "vfs"\n{places}')
+    store.write_text(f'[storage]\ndriver = "overlay"\n{places}')
     arguments = ("image", "order-desk", "--untested", "--base", "scratch", "--builder", "buildah")
     [image] = pipeline(*arguments, CONTAINERS_STORAGE_CONF=str(store))["images"]
     assert (image["member"], image["status"]) == ("order-desk", "ran")

@@ -25,7 +25,7 @@ def store(tmp_path):
         missing("these tests look into layers as root")
     configuration = tmp_path / "storage.conf"
     places = "".join(f'{name} = "{tmp_path}/{name}"\n' for name in ("graphroot", "runroot"))
-    configuration.write_text(f'[storage]\ndriver = "vfs"\n{places}')
+    configuration.write_text(f'[storage]\ndriver = "overlay"\n{places}')
     return {"CONTAINERS_STORAGE_CONF": str(configuration)}
 
 
