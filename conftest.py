@@ -1,5 +1,6 @@
 """Fixtures every member's tests share: databases, brokers, bounded waiting."""
 
+import gc
 import itertools
 import os
 import signal
@@ -71,6 +72,7 @@ def _fixtures(item: pytest.Item) -> list[str]:
 
 def pytest_collection_finish() -> None:
     """What is loaded by now stays: the garbage collector need not look at it again after every few tests."""
+    gc.collect()
     memory.settle()
 
 
@@ -79,6 +81,7 @@ def settled_memory() -> Iterator[None]:
     """What a module has left behind stays, too: a look at all of it takes longer than a transaction may."""
     yield
     if time.monotonic() - settled_at[-1] > SETTLE_SECONDS:
+        gc.collect()
         memory.settle()
         settled_at.append(time.monotonic())
 
