@@ -67,3 +67,18 @@ def never_ends() -> None:
 @step(process=True)
 def returns_a_lock() -> object:
     return threading.Lock()
+
+
+class Odd:
+    """A process can send it, and no history can keep it."""
+
+
+@step(process=True)
+def beats_something_odd() -> str:
+    current_step().heartbeat(Odd())
+    return "the step before"
+
+
+@step(process=True)
+def says(word: str) -> str:
+    return word

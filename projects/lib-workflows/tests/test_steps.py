@@ -13,12 +13,14 @@ import pytest
 from flows import FAST
 from process_steps import (
     Overdrawn,
+    beats_something_odd,
     dies_at_first,
     divides,
     never_ends,
     overdraws,
     pid_of_step,
     returns_a_lock,
+    says,
     says_where_it_is,
     silent_in_a_process,
 )
@@ -378,6 +380,20 @@ async def test_a_script_that_is_killed_takes_its_processes_with_it_and_goes_on_f
 async def test_a_process_that_dies_is_a_failed_attempt(sqlite_url):
     async with Engine.open(sqlite_url, [alone := running_alone(dies_at_first)]) as engine:
         assert await (await engine.start(alone)).result(20) == "lived"
+
+
+async def test_what_a_step_says_last_in_its_process_is_not_heard_for_the_next_one(sqlite_url):
+    """The parent refuses its heartbeat, and the step goes on all the same."""
+
+    @workflow(name="says")
+    async def saying(ctx: Context) -> str:
+        return await ctx.step(says, "mine")
+
+    flows = [alone := running_alone(beats_something_odd), saying]
+    async with Engine.open(sqlite_url, flows, limits=Limits(step_processes=1)) as engine:
+        with pytest.raises(StepFailed, match="progress"):
+            await (await engine.start(alone)).result(20)
+        assert await (await engine.start(saying)).result(20) == "mine"
 
 
 async def test_cancelling_a_run_kills_the_process_of_its_step(sqlite_url):

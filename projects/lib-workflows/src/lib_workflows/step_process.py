@@ -103,8 +103,24 @@ class StepProcess:
         `on_begun` is called once the process has imported the step.
         """
         try:
-            level = logging.getLogger().getEffectiveLevel()
-            self._connection.send((Location.of(step.function), _facts(run), pickle.dumps(args), level))
+            kind, value = self._talk(step, args, run, on_begun)
+        except (EOFError, ConnectionError) as error:
+            raise StepProcessDied(
+                f"the process of step {step.name} ended with {self._process.wait()}; look for a crash of its code or "
+                "for memory that ran out"
+            ) from error
+        if kind == "failed":
+            raise RemoteError.rebuilt(value, step.options.errors)
+        return value
+
+    def _talk(
+        self, step: Step[Any, Any], args: tuple[Any, ...], run: StepRun, on_begun: Callable[[], object]
+    ) -> tuple[str, Any]:
+        """Tell the child what to do and hear it out; its last word is `completed` or `failed`."""
+        level = logging.getLogger().getEffectiveLevel()
+        message = (Location.of(step.function), _facts(run), pickle.dumps(args), level)
+        try:
+            self._connection.send(message)
             while True:
                 kind, value = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - of our own child
                 if kind == "heartbeat":
@@ -113,16 +129,11 @@ class StepProcess:
                     logging.getLogger(value.name).handle(value)
                 elif kind == "begun":
                     on_begun()
-                elif kind == "completed":
-                    return value
                 else:
-                    raise RemoteError.rebuilt(value, step.options.errors)
-        except (EOFError, ConnectionError) as error:
-            self.kill()
-            raise StepProcessDied(
-                f"the process of step {step.name} ended with {self._process.wait()}; look for a crash of its code or "
-                "for memory that ran out"
-            ) from error
+                    return kind, value
+        except BaseException:
+            self.kill()  # its last word on this step must not be heard by the next one
+            raise
 
     def kill(self) -> None:
         """End the process at once; safe to call twice and from any thread."""
@@ -186,7 +197,12 @@ def _perform(
         record: ErrorRecord = record_of(error)
         return "failed", record
     finally:
+        run.on_heartbeat = _not_heard  # a thread that the step has left behind is not the next step
         place_in_run.reset(token)
+
+
+def _not_heard(run: StepRun, progress: Any) -> None:
+    """A heartbeat of a step that has ended."""
 
 
 def main() -> None:
