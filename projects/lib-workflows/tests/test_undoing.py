@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from flows import address_changed
 from pydantic import BaseModel, Field
 
 from lib_events.database import Connection
@@ -362,3 +363,53 @@ async def test_a_fork_that_is_cancelled_before_it_begins_undoes_like_one_that_ha
         with pytest.raises(RunCancelled):
             await engine.handle("fork", shopping).result(10)
         assert (await undos_of(engine, "fork"))["1"] == ("give_back", "undone")
+
+
+def enter(connection: Connection, what: str) -> str:
+    return what
+
+
+def strike_out(connection: Connection, entered: str | None, what: str) -> None:
+    struck.append((entered, what))
+
+
+struck = []
+
+
+@workflow(name="enters-two")
+async def enter_two(ctx: Context) -> None:
+    await ctx.wait_signal(address_changed)
+    await ctx.gather(*(ctx.transaction(enter, what, undo=strike_out) for what in ("one", "two")))
+
+
+async def test_a_transaction_that_was_cancelled_before_it_began_is_not_undone(database_url):
+    """Its run came back after a crash: of a step nobody knows whether it had begun, of a transaction everybody does."""
+    struck.clear()
+    async with Engine.open(database_url, [enter_two], lease_seconds=0.3) as engine:
+        handle, (begun, _) = await engine.start(enter_two), hold_up_transactions(engine)
+        await handle.signal(address_changed, "go")
+        await begun.wait()
+        await engine.abandon()
+    async with Engine.open(database_url, [enter_two], lease_seconds=0.3) as engine:
+        begun, go_on = hold_up_transactions(engine)
+        await begun.wait()
+        await engine.handle(handle.id).cancel()
+        await wait_until(lambda: engine.residence.executors[handle.id]._inbox)
+        go_on.set()
+        with pytest.raises(RunCancelled):
+            await engine.handle(handle.id, enter_two).result(10)
+    assert struck == [("one", "one")]
+
+
+def hold_up_transactions(engine):
+    """Transactions of runs begin once the second event is set; the first says that one is to begin."""
+    transact, begun, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()
+
+    async def held_up(function, *args, fence=None):
+        if "_transact" in function.__qualname__:
+            begun.set()
+            await go_on.wait()
+        return await transact(function, *args, fence=fence)
+
+    engine.database.transact = held_up
+    return begun, go_on

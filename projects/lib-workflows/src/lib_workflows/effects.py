@@ -59,7 +59,7 @@ def begin(executor: "Executor", pending: Pending) -> None:
     if pending.answered:
         return
     if pending.cancelling is not None and pending.operation.kind != "child":
-        complete_cancelled(executor, pending, ran=pending.path in executor.replayed)
+        complete_cancelled(executor, pending, ran=_may_have_run(executor, pending))
         return
     try:
         BEGIN[type(pending.operation)](executor, pending)
@@ -84,8 +84,15 @@ def stop(executor: "Executor", pending: Pending) -> None:
     elif isinstance(running, Attempt):
         running.stop()
     elif running is None:
-        # Not begun yet, or between two attempts: then an earlier attempt may have had its effect.
-        complete_cancelled(executor, pending, ran=path in executor.attempts or path in executor.replayed)
+        complete_cancelled(executor, pending, ran=_may_have_run(executor, pending))
+
+
+def _may_have_run(executor: "Executor", pending: Pending) -> bool:
+    """Whether something that is not under way may have had its effect all the same: in an attempt before, or an
+    earlier life. A transaction has not: it would have its row.
+    """
+    path = pending.path
+    return pending.operation.kind == "step" and (path in executor.attempts or path in executor.replayed)
 
 
 def forget(executor: "Executor", pending: Pending) -> None:
