@@ -254,3 +254,25 @@ def test_replay_notices_a_workflow_that_ended_too_early():
 
     with pytest.raises(Nondeterministic, match="the function has already ended"):
         replay(Play(flow, begins=False).driver, [row(1, "1", "step", "work")], run_id="run", begun_at=0, resumed=True)
+
+
+DEEPER = 3_000  # than Python's stack
+
+
+async def nested(ctx, depth):
+    return await ctx.gather(nested(ctx, depth - 1)) if depth else await ctx.step(work, 1)
+
+
+def test_groups_may_nest_deeper_than_pythons_stack():
+    for how in ("ends", "is cancelled", "is dropped"):
+        play = Play(lambda ctx: nested(ctx, DEEPER))
+        (path,) = play.pending
+        if how == "is cancelled":
+            play.driver.cancel("enough", 1)
+            with pytest.raises(Cancelled, match="enough"):
+                play.end(path).result  # noqa: B018 - it raises
+        elif how == "ends":
+            assert play.end(path, 1).driver.outcome.error is None
+        else:
+            play.driver.close()
+            assert not play.pending

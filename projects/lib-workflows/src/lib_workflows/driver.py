@@ -119,7 +119,7 @@ class UndoEntry:
 class Driver:
     """One run of a workflow function, from its start or again from its start."""
 
-    run_id: str
+    run_id: str  # what chance is made of
     start: Callable[[], Awaitable[Any]]
     encode: Callable[[Any], Any] = lambda value: value  # makes the result's payload; may refuse it
     now: int = 0  # micros: the time of the last delivery
@@ -180,6 +180,12 @@ class Driver:
             if type(pending.operation) is not Sleep:
                 pending.begun_at = self.now
 
+    def go_on_as(self, run_id: str, at: int) -> None:
+        """Tell that what came so far was another run, and that this one, a fork of it, began at `at`."""
+        self.run_id, self.now = run_id, max(self.now, at)
+        for pending in self.pending.values():
+            pending.begun_at = self.now
+
     def cancel(self, reason: str, at: int) -> None:
         """Throw `Cancelled` into the workflow; while it is being undone that changes nothing."""
         self.now = max(self.now, at)
@@ -191,7 +197,7 @@ class Driver:
 
     def close(self) -> None:
         """Drop the coroutine without letting it do anything more."""
-        for branch in self._alive(self._root):
+        for branch in self._alive():
             self._close_branch(branch)
             branch.waiting = None  # which holds it
         self._root = None
@@ -207,6 +213,12 @@ class Driver:
     def undone_for(self) -> BaseException | None:
         """Why the run undoes what it did."""
         return None if self._undone_outcome is None else self._undone_outcome.error
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether something has failed, and what goes on beside it is still being stopped."""
+        groups = (branch.waiting for branch in self._alive() if isinstance(branch.waiting, Group))
+        return any(group.error is not None for group in groups)
 
     def random_bytes(self) -> bytes:
         """Sixteen bytes made of the run, the branch and a count: the same on every replay."""
@@ -366,13 +378,16 @@ class Driver:
         self._close_group_if_done(group)
 
     def _stop_branches(self, group: Group, reason: Cancelled) -> None:
+        for branch in self._unfinished(group):
+            self._cancel(branch, reason)
+
+    def _unfinished(self, group: Group) -> list[Branch]:
+        """Start no more branches of a group; returns those that have begun and go on."""
         group.decided = True
         for branch in group.branches[group.started :]:
             self._close_branch(branch)
         del group.branches[group.started :]
-        for branch in group.branches:
-            if not branch.finished:
-                self._cancel(branch, reason)
+        return [branch for branch in group.branches if not branch.finished]
 
     def _close_group_if_done(self, group: Group) -> None:
         if group.announced is not None or group.ended < len(group.branches) or group.owner.waiting is not group:
@@ -389,10 +404,16 @@ class Driver:
     # Cancelling
 
     def _cancel(self, branch: Branch, reason: Cancelled) -> None:
-        waiting = branch.waiting
-        if isinstance(waiting, Group):
-            self._cancel_group(waiting, reason)
-        elif waiting is None:
+        branches = [branch]  # not by recursion: groups may nest deeper than Python's stack
+        while branches:
+            branch = branches.pop()
+            if isinstance(branch.waiting, Group):
+                branches += reversed(self._cancel_group(branch.waiting, reason))
+            else:
+                self._cancel_leaf(branch, branch.waiting, reason)
+
+    def _cancel_leaf(self, branch: Branch, waiting: Pending | None, reason: Cancelled) -> None:
+        if waiting is None:
             # It is about to run: it hears of this at its next operation.
             if reason.outranks(branch.must_cancel):
                 branch.must_cancel = reason
@@ -406,14 +427,16 @@ class Driver:
             branch.waiting = None
             self._ready.append((branch, None, reason))
 
-    def _cancel_group(self, group: Group, reason: Cancelled) -> None:
+    def _cancel_group(self, group: Group, reason: Cancelled) -> list[Branch]:
+        """Stop a group; returns the branches to be cancelled with it."""
         if group.announced is not None:
             self._withdraw(group.announced.path)
             group.announced = None
         if reason.outranks(group.error):
             group.error = reason
-        self._stop_branches(group, reason)
+        unfinished = self._unfinished(group)
         self._close_group_if_done(group)
+        return unfinished
 
     def _withdraw(self, path: str) -> None:
         pending = self.pending.pop(path, None)
@@ -429,11 +452,16 @@ class Driver:
             with contextlib.suppress(BaseException):
                 close()
 
-    def _alive(self, branch: Branch | None) -> list[Branch]:
-        if branch is None or branch.finished:
-            return []
-        inner = branch.waiting.branches if isinstance(branch.waiting, Group) else []
-        return [found for child in inner for found in self._alive(child)] + [branch]
+    def _alive(self) -> list[Branch]:
+        """The branches that go on, the innermost first."""
+        found: list[Branch] = []
+        waiting = [self._root] if self._root is not None else []
+        while waiting:
+            branch = waiting.pop()
+            if not branch.finished:
+                found.append(branch)
+                waiting += branch.waiting.branches if isinstance(branch.waiting, Group) else []
+        return found[::-1]
 
     # Timeouts of blocks
 
