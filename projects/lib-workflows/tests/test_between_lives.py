@@ -6,12 +6,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from flows import Order, OrderPlaced, PaymentCaptured, address_changed, change_quantity, double
+from flows import Order, OrderPlaced, PaymentCaptured, address_changed, calls, change_quantity, double
 from sqlalchemy import func, select
 
 from lib_events.event import Event
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Principal, RunFailed, UpdateRejected, commands, queries, step, workflow
+from lib_workflows import (
+    Context,
+    Engine,
+    Principal,
+    RunCancelled,
+    RunFailed,
+    UpdateRejected,
+    commands,
+    queries,
+    step,
+    workflow,
+)
 from lib_workflows.errors import StepFailed
 from lib_workflows.tables import approvals, event_waits, messages, runs, updates
 
@@ -287,3 +298,50 @@ async def test_a_fork_does_not_answer_what_another_run_was_asked(database_url):
         assert await forked.result(10) == 1
         await handle.cancel()
         assert await asked == "the run has cancelled"
+
+
+@step
+async def tells() -> None:
+    calls.append(("tells",))
+
+
+@workflow(name="tells-at-once")
+async def tells_at_once(ctx: Context) -> None:
+    await ctx.step(tells)
+    await ctx.step(something_else)
+
+
+async def test_a_run_that_is_cancelled_while_nobody_has_it_begins_nothing_more(database_url):
+    async with Engine.open(database_url, [tells_at_once]) as engine:
+        held.fails = True
+        held.go_on.set()
+        handle = await engine.start(tells_at_once)
+        with pytest.raises(StepFailed):
+            await handle.result(10)
+        forked = await handle.fork("1")
+        with pytest.raises(StepFailed):
+            await forked.result(10)
+    async with Engine.open(database_url, [tells_at_once], works=False) as engine:
+        again = [engine.handle(handle.id), await engine.handle(handle.id).fork("2")]
+        await again[0].retry()
+        for run in again:
+            await run.cancel()
+    held.close()
+    calls.clear()
+    async with Engine.open(database_url, [tells_at_once]) as engine:
+        for run in again:
+            with pytest.raises(RunCancelled):
+                await engine.handle(run.id).result(10)
+            rows = await engine.database.read(queries.get_history, run.id)
+            assert "cancel" in [row.kind for row in rows]
+            assert [row for row in rows if row.name == something_else.name and row.input] == []
+    assert not calls
+
+
+async def test_a_run_that_is_late_before_it_begins_does_nothing(database_url):
+    async with Engine.open(database_url, [tells_at_once], works=False) as engine:
+        handle = await engine.start(tells_at_once, deadline=datetime.now(UTC))
+    async with Engine.open(database_url, [tells_at_once]) as engine:
+        with pytest.raises(RunFailed, match="DeadlineExceeded"):
+            await engine.handle(handle.id).result(10)
+    assert not calls

@@ -1,17 +1,20 @@
 """A run that is tried again: what failed is done again, with its whole time; what succeeded is kept, as it was seen."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 import pytest
 from flows import address_changed
 from sqlalchemy import select
 
+from lib_events.database import Connection
 from lib_events.testing import wait_until
 from lib_workflows import (
     Context,
     Engine,
     Principal,
+    RunCancelled,
     RunFailed,
     StepFailed,
     WaitTimeout,
@@ -35,7 +38,7 @@ class Trouble:
         self.begin()
 
     def begin(self):
-        self.lasts, self.did = True, []
+        self.lasts, self.did, self.over = True, [], asyncio.Event()
 
 
 trouble = Trouble()
@@ -205,3 +208,58 @@ async def test_a_fork_has_the_tags_and_views_of_the_place_where_it_begins(databa
         assert trouble.did.count("as new") == 1
         assert await after.view("state") == "old"
         assert (await engine.database.read(queries.get_run, "after")).tags == {"state": "old"}
+
+
+def enter(connection: Connection, what: str) -> None:
+    trouble.did.append(what)
+
+
+@workflow(name="gets-over-it")
+async def gets_over_it(ctx: Context) -> str:
+    with contextlib.suppress(StepFailed):
+        await ctx.step(try_it, "fails")
+    await ctx.transaction(enter, "entered")
+    return await ctx.wait_signal(address_changed)
+
+
+async def test_a_cancelled_run_is_retried_from_where_it_was_cancelled_not_from_what_it_had_got_over(database_url):
+    async with Engine.open(database_url, [gets_over_it]) as engine:
+        handle = await engine.start(gets_over_it)
+        await wait_until(lambda: "entered" in trouble.did)
+        await handle.cancel()
+        with pytest.raises(RunCancelled):
+            await handle.result(10)
+        await handle.retry()
+        await handle.signal(address_changed, "there")
+        assert await handle.result(10) == "there"
+        assert trouble.did == ["fails", "entered"]
+
+
+@step
+async def stops_slowly() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        if trouble.lasts:
+            await trouble.over.wait()
+
+
+@workflow(name="cancelled-as-it-fails")
+async def cancelled_as_it_fails(ctx: Context) -> str:
+    await ctx.gather(ctx.step(try_it, "fails"), ctx.race(ctx.step(stops_slowly), ctx.wait_signal(address_changed)))
+    return "over it"
+
+
+async def test_what_was_cancelled_as_it_failed_is_retried_from_the_failure(database_url):
+    async with Engine.open(database_url, [cancelled_as_it_fails]) as engine:
+        handle = await engine.start(cancelled_as_it_fails)
+        await wait_until(lambda: engine.database.read(lambda c: queries.get_history(c, handle.id)))
+        await handle.cancel()
+        await wait_until(lambda: engine.database.read(lambda c: len(queries.get_history(c, handle.id)) == 2))
+        trouble.over.set()
+        with pytest.raises(RunCancelled):
+            await handle.result(10)
+        trouble.lasts = False
+        await handle.retry()
+        await handle.signal(address_changed, "there")
+        assert await handle.result(10) == "over it"

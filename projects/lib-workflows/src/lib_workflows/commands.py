@@ -6,7 +6,7 @@ after the commit and asks the database what to do.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import and_, case, delete, func, insert, literal, or_, select, text, update
 
@@ -36,6 +36,7 @@ from lib_workflows.lifecycle_events import (
 )
 from lib_workflows.messages import Principal
 from lib_workflows.run_record import (
+    FORK_KIND,
     NEW_COLUMNS,
     RECEIVED_KIND,
     RETRY_KIND,
@@ -43,6 +44,7 @@ from lib_workflows.run_record import (
     UNDOING_KIND,
     RunRecord,
     new_row,
+    scope_of,
 )
 from lib_workflows.run_state import TERMINAL, after
 from lib_workflows.tables import (
@@ -327,7 +329,9 @@ def _cut(connection: Connection, run_id: str) -> int | None:
         .order_by(history.c.position)
     ).all()
     undone = {row.operation.removesuffix("/undo") for row in rows if row.kind == "undo"}
-    failed = [row.position for row in rows if _has_failed(row)]
+    # What failed before a run was cancelled is not why it ended, unless the run had not got over it yet.
+    went_on = any(row.kind == "cancel" and not decode_json(row.meta or "{}").get("failing") for row in rows)
+    failed = [] if went_on else [row.position for row in rows if _has_failed(row)]
     cuts = [row.position for row in rows if row.operation in undone or row.kind in ("cancel", "undo", UNDOING_KIND)]
     return min([*cuts, *failed[-1:]], default=None)
 
@@ -344,11 +348,16 @@ def _set_aside(connection: Connection, run: Any, cut: int | None, now: int) -> s
     # What is done again begins anew: its progress of before must not let it skip anything.
     connection.execute(delete(heartbeats).where(heartbeats.c.run == run.id))
     tags = run.tags if cut is None else _tags_at(connection, run, cut)
+    origin = None
     if cut is not None:
+        origin = _origin_at(connection, run.id, cut)
         mine = and_(history.c.run == run.id, history.c.voided == 0, history.c.position >= cut)
         connection.execute(update(history).where(mine).values(voided=now))
-    last = connection.scalar(select(func.max(history.c.position)).where(history.c.run == run.id))
-    row = {"run": run.id, "position": (last or 0) + 1, "operation": RETRY_OPERATION, "kind": RETRY_KIND}
+    last = connection.scalar(select(func.max(history.c.position)).where(history.c.run == run.id)) or 0
+    if origin is not None:  # what is kept is still of the run that was forked
+        last += 1
+        _say_of_fork(connection, run.id, last, origin, now)
+    row = {"run": run.id, "position": last + 1, "operation": RETRY_OPERATION, "kind": RETRY_KIND}
     row |= {"name": RETRY_KIND, "status": "completed", "attempt": 1, "started_at": now, "ended_at": now}
     connection.execute(insert(history).values(**row, voided=now))
     return tags
@@ -393,7 +402,7 @@ def fork(
     forked, created = start(connection, request, now)
     if created:
         connection.execute(update(runs).where(runs.c.id == forked).values(forked_from=run_id))
-        _copy_history(connection, run_id, forked, cut)
+        _copy_history(connection, row, forked, cut, now)
     return forked
 
 
@@ -405,16 +414,44 @@ def _position_of(connection: Connection, run_id: str, operation: str) -> int:
     return position
 
 
-def _copy_history(connection: Connection, run_id: str, forked: str, cut: int) -> None:
-    """Copy the history before `cut`, and the views as they were there."""
+def _copy_history(connection: Connection, run: Any, forked: str, cut: int, now: int) -> None:
+    """Copy the history before `cut`, say whose it was, and copy the views as they were there."""
+    run_id = run.id
     before = and_(history.c.run == run_id, history.c.voided == 0, history.c.position < cut)
     names = [column.name for column in history.columns]
     columns = [literal(forked) if name == "run" else history.c[name] for name in names]
-    connection.execute(insert(history).from_select(names, select(*columns).where(before)))
+    copied = connection.execute(insert(history).from_select(names, select(*columns).where(before))).rowcount
+    if copied:
+        origin = _origin_at(connection, run_id, cut) or Origin(
+            run_id + scope_of(run.earlier_lives), run.started_at or run.created_at
+        )
+        _say_of_fork(connection, forked, cut, origin, now)
     seen = select(history).where(before, history.c.kind == "view").order_by(history.c.position)
     for row in {row.name: row for row in connection.execute(seen)}.values():
         view = {"name": row.name, "value": row.input, "position": row.position, "updated_at": row.ended_at}
         connection.execute(insert(views).values(run=forked, **view))
+
+
+class Origin(NamedTuple):
+    """The run of whose history a fork has a part."""
+
+    name: str  # also of its life
+    began_at: int
+
+
+def _origin_at(connection: Connection, run_id: str, position: int) -> Origin | None:
+    """Whose the history of a run is before `position`, if that is not its own."""
+    behind = and_(history.c.run == run_id, history.c.voided == 0, history.c.position >= position)
+    query = select(history.c.name, history.c.started_at).where(behind, history.c.kind == FORK_KIND)
+    row = connection.execute(query.order_by(history.c.position).limit(1)).one_or_none()
+    return None if row is None else Origin(row.name, row.started_at)
+
+
+def _say_of_fork(connection: Connection, run_id: str, position: int, origin: Origin, now: int) -> None:
+    """Write the row that says that what comes before it was done by `origin`."""
+    row = {"run": run_id, "position": position, "operation": f"{FORK_KIND}:{position}", "kind": FORK_KIND}
+    row |= {"name": origin.name, "status": "completed", "attempt": 1, "started_at": origin.began_at, "ended_at": now}
+    connection.execute(insert(history).values(**row, voided=0))
 
 
 def decide(

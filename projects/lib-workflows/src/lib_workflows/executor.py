@@ -237,11 +237,22 @@ class Executor:
         self.is_live, self.log.is_replaying = True, False
         if self.stored.claimed:
             self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
-        if run.deadline_at is not None and not self.is_cancelled:
-            self.arm(RUN_DEADLINE, run.deadline_at, lambda: self.request_cancel(ending.DEADLINE_REASON))
+        self._hear_cancellations()
         close_forgotten(self)
         rows.clear()  # replayed: what is worth keeping is in the workflow
         self.hear(self.stored.messages, self.stored.wakes)
+
+    def _hear_cancellations(self) -> None:
+        """What was cancelled, or late, before it came into memory begins nothing more: it hears of that first."""
+        deadline_at = self.run.deadline_at
+        if self.driver.outcome is None:
+            for message in [found for found in self.stored.messages if found.kind == "cancel"]:
+                self.stored.messages.remove(message)
+                self._cancel(CancelRequest(wait_effects.reason_of(message.payload or ""), message.number))
+            if deadline_at is not None and deadline_at <= self.clock_micros():
+                self._cancel(CancelRequest(ending.DEADLINE_REASON))
+        if deadline_at is not None and not self.is_cancelled:
+            self.arm(RUN_DEADLINE, deadline_at, lambda: self.request_cancel(ending.DEADLINE_REASON))
 
     def _recall(self, row: HistoryRow) -> None:
         """What a row says beside what the workflow was told of it."""
@@ -497,7 +508,8 @@ class Executor:
         now = self.clock_micros()
         self.disarm(RUN_DEADLINE)
         self.is_cancelled = True
-        self.cancel_reason = encode_json({"reason": request.reason})
+        about = {"reason": request.reason, "failing": True} if self.driver.is_failing else {"reason": request.reason}
+        self.cancel_reason = encode_json(about)
         self.mark(CANCEL_OPERATION, "cancel", "cancel", self.cancel_reason)
         self.driver.cancel(request.reason, now)
 

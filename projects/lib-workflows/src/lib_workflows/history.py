@@ -29,7 +29,7 @@ from lib_workflows.operation import (
     WaitSignal,
     WaitUpdate,
 )
-from lib_workflows.run_record import RECEIVED_KIND, RETRY_KIND, UNDOING_KIND, RunRecord
+from lib_workflows.run_record import FORK_KIND, RECEIVED_KIND, RETRY_KIND, UNDOING_KIND, RunRecord
 from lib_workflows.statements import HistoryRow
 
 CANCEL_OPERATION = "cancel"
@@ -133,10 +133,17 @@ def replay(
     """
     driver.patches = {row.name: True for row in rows if row.kind == "patch"}
     driver.is_replaying = resumed or comes_back(rows)
+    # Chance and time of what a fork has of other runs were theirs.
+    forks = [row for row in rows if row.kind == FORK_KIND]
+    runs = [*((row.name, row.started_at) for row in forks), (driver.run_id, begun_at)]
+    driver.run_id, begun_at = runs.pop(0)
     driver.begin(begun_at)
     for row in sorted([*rows, *retries], key=attrgetter("position")) if retries else rows:
         if row.kind == RETRY_KIND:
             driver.begin_again(row.ended_at)
+            continue
+        if row.kind == FORK_KIND:
+            driver.go_on_as(*runs.pop(0))
             continue
         if row.kind in MARKS:
             continue

@@ -22,6 +22,8 @@ RECEIVED_KIND = RECEIVED_OPERATION = "received"
 UNDOING_KIND = UNDOING_OPERATION = "undoing"
 # The row that says that the run was retried, itself set aside with what it set aside.
 RETRY_KIND = RETRY_OPERATION = "retry"
+# The row behind what a fork has of another run's history: whose it was, and when that began.
+FORK_KIND = "fork"
 HISTORY_COLUMNS = tuple(history.c[name] for name in HistoryRow._fields)
 
 
@@ -89,7 +91,7 @@ class RunRecord:
     @property
     def scope(self) -> str:
         """What sets names of this life of the run apart from those of the ones it continued."""
-        return f"~{self.earlier_lives}" if self.earlier_lives else ""
+        return scope_of(self.earlier_lives)
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "RunRecord":
@@ -109,6 +111,11 @@ class RunRecord:
             traceparent=self.traceparent,
             tags=decode_json(tags) if tags else {},
         )
+
+
+def scope_of(earlier_lives: int) -> str:
+    """What sets names of one life of a run apart from those of the ones it continued."""
+    return f"~{earlier_lives}" if earlier_lives else ""
 
 
 RECORD_FIELDS = tuple(entry.name for entry in fields(RunRecord))

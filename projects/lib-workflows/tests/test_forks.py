@@ -1,0 +1,93 @@
+"""A fork goes on where another run was: what it has of that run's past is as that run saw it, the rest is its own."""
+
+import pytest
+from flows import double
+
+from lib_workflows import Context, StepFailed, queries, step, workflow
+from lib_workflows.testing import environment, export_history, replay_history
+
+FLIPS = 12
+
+
+class Luck:
+    lasts = True
+
+
+@step
+async def needs_luck() -> None:
+    if not Luck.lasts:
+        raise ConnectionError("out of luck")
+
+
+@pytest.fixture(autouse=True)
+def _luck():
+    Luck.lasts = True
+
+
+@workflow(name="flips-coins")
+async def flip_coins(ctx: Context) -> list[str]:
+    """Do one thing or the other, as chance and time of day will have it."""
+    seen = []
+    for number in range(FLIPS):
+        if ctx.random() < 0.5:
+            await ctx.step(double, number)
+        elif ctx.now().minute % 2:
+            await ctx.set_view("odd", number)
+        else:
+            await ctx.set_tags({"even": str(number)})
+        seen.append(str(ctx.uuid()))
+        await ctx.sleep(60)
+    await ctx.step(needs_luck)
+    return seen
+
+
+async def shape_of(env, run):
+    rows = await env.engine.database.read(queries.get_history, run.id)
+    return [(row.kind, row.name) for row in rows if row.kind != "fork"]
+
+
+async def test_a_fork_repeats_the_chance_and_the_time_of_the_run_it_was_made_of_and_then_has_its_own(database_url):
+    async with environment(database_url, [flip_coins]) as env:
+        first = await env.engine.start(flip_coins)
+        seen = await env.result(first)
+        shape = await shape_of(env, first)
+        forked = await first.fork("10")  # behind the sleep of the fifth
+        found = await env.result(forked)
+        assert found[:5] == seen[:5]
+        assert not {*found[5:]} & {*seen}
+        assert (await shape_of(env, forked))[:9] == shape[:9]
+
+
+async def test_a_fork_of_a_fork_repeats_each_of_both_where_it_was(database_url):
+    async with environment(database_url, [flip_coins]) as env:
+        first = await env.engine.start(flip_coins)
+        seen = [await env.result(first)]
+        second = await first.fork("10")
+        seen.append(await env.result(second))
+        for operation, expected in [("20", seen[1][:10]), ("6", seen[0][:3])]:
+            third = await second.fork(operation)
+            found = await env.result(third)
+            assert found[: len(expected)] == expected
+            assert not {*found[len(expected) :]} & {*seen[0], *seen[1]}
+
+
+async def test_a_fork_that_is_retried_still_has_the_past_that_it_was_made_of(database_url):
+    async with environment(database_url, [flip_coins]) as env:
+        first = await env.engine.start(flip_coins)
+        seen = await env.result(first)
+        Luck.lasts = False
+        forked = await first.fork(str(2 * FLIPS + 1))
+        with pytest.raises(StepFailed):
+            await env.result(forked)
+        Luck.lasts = True
+        await forked.retry()
+        assert await env.result(forked) == seen
+
+
+async def test_a_forks_exported_history_can_be_replayed(database_url):
+    async with environment(database_url, [flip_coins]) as env:
+        first = await env.engine.start(flip_coins)
+        await env.result(first)
+        forked = await first.fork("10")
+        found = await env.result(forked)
+        assert replay_history(flip_coins, await export_history(env.engine, forked.id)) == found
