@@ -16,7 +16,7 @@ from lib_events.clock import SystemClock
 from lib_events.testing import FakeClock, wait_until
 from lib_workflows import Context, Engine, RetentionPolicy, commands, pruning, queries, results, workflow
 from lib_workflows.archive import FolderArchive
-from lib_workflows.errors import RunNotFound
+from lib_workflows.errors import RunNotFound, UpdateNotFound
 from lib_workflows.retention import RunRetention
 from lib_workflows.sizes import workflow_sizes
 from lib_workflows.tables import metadata, pruned_runs, runs
@@ -457,3 +457,19 @@ async def test_an_order_that_was_pruned_may_be_placed_again(engine, clock):
     clock.advance(31 * DAY)
     await RunRetention(engine.database, RetentionPolicy(), clock=clock).prune()
     assert (await engine.start(doubling, 1, idempotency_key="once")).id != first
+
+
+async def test_who_waits_for_an_answer_is_told_when_the_run_has_gone_with_it(engine, clock):
+    handle = await engine.start(forever)
+    await engine.database.transact(
+        lambda c: commands.send_update(c, handle.id, "unheard", "1", update_id="gone-with-its-run")
+    )
+    waiting = asyncio.ensure_future(engine.results.wait_update("gone-with-its-run"))
+    await asyncio.sleep(0)
+    await handle.cancel()
+    assert await waiting == ("rejected", "the run has cancelled")
+    clock.advance(31 * DAY)
+    assert await RunRetention(engine.database, RetentionPolicy(), clock=clock).prune() == 1
+    for update_id in ("gone-with-its-run", "never-sent"):
+        with pytest.raises(UpdateNotFound, match=update_id):
+            await engine.results.wait_update(update_id)

@@ -25,7 +25,7 @@ from lib_workflows import Engine, Registry, commands, queries
 from lib_workflows.codec import decode_json
 from lib_workflows.commands import StartRequest
 from lib_workflows.comparison import Difference, compare_facts, compare_runs
-from lib_workflows.errors import CommandRefused, OperationNotFound, RunConflict, RunNotFound
+from lib_workflows.errors import CommandRefused, OperationNotFound, RunConflict, RunNotFound, UpdateNotFound
 from lib_workflows.queries import RunView
 from lib_workflows.run_state import TRANSITIONS, Move
 
@@ -87,13 +87,15 @@ class RunDesk:
             return False
         return True
 
-    async def wait_answered(self, update_id: str, seconds: float) -> tuple[str, str | None]:
+    async def wait_answered(self, run_id: str, update_id: str, seconds: float) -> tuple[str, str | None]:
         """Wait at most `seconds` for the answer to an update; returns its status and reply."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._engine.results.wait_update(update_id)
         except TimeoutError:
             return "pending", None
+        except UpdateNotFound as gone:
+            raise _not_found(run_id) from gone
 
     async def find(self, run_id: str, caller: Caller) -> RunView:
         """Return a run, as in a list; raises the `Problem` 404 unless the caller may see it."""

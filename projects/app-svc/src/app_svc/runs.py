@@ -235,7 +235,7 @@ class RunRoutes:
         await self._desk.update(run_id, caller, name, _payload_text(payload), update_id)
         seconds = read_wait(prefer)
         wait_seconds = UPDATE_WAIT_SECONDS if seconds is None else seconds
-        status, reply = await self._desk.wait_answered(update_id, wait_seconds)
+        status, reply = await self._desk.wait_answered(run_id, update_id, wait_seconds)
         if status == "rejected":
             raise Problem(409, "update-rejected", "The run rejected the update", str(reply), update=update_id)
         response.status_code = 202 if status == "pending" else 200

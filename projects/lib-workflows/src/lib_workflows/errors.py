@@ -69,6 +69,14 @@ class OperationNotFound(WorkflowsError, LookupError):
         self.operation = operation
 
 
+class UpdateNotFound(WorkflowsError, LookupError):
+    """No update has that id: none was sent, or it went with its run when that was too old to be kept."""
+
+    def __init__(self, update_id: str) -> None:
+        super().__init__(f"no update has the id {update_id!r}; look whether its run is still there, or send it again")
+        self.update_id = update_id
+
+
 class ApprovalNotFound(WorkflowsError, LookupError):
     """No approval has that id."""
 
@@ -288,6 +296,18 @@ class Nondeterministic(WorkflowsError):
         self.position = position
         self.expected = expected
         self.found = found
+
+
+class UndoUnknown(WorkflowsError):
+    """What undoes an operation is not known: the code of today does not come to it as the history of its run has it."""
+
+    def __init__(self, operation: str, undo: str) -> None:
+        super().__init__(
+            f"operation {operation} must be undone by {undo}, and the code of today does not ask for it as the history "
+            "has it; undo it by hand"
+        )
+        self.operation = operation
+        self.undo = undo
 
 
 class UpdateRejected(WorkflowsError):

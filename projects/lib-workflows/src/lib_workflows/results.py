@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from lib_events.database import EVENTS_TOPIC, Connection, Database
 from lib_workflows.commands import ENDED_TOPIC
-from lib_workflows.errors import RunNotFound
+from lib_workflows.errors import RunNotFound, UpdateNotFound
 from lib_workflows.run_state import ENDED, TERMINAL
 from lib_workflows.tables import runs, updates
 
@@ -100,7 +100,10 @@ class Results:
                 del self._waiting[run_id]
 
     async def wait_update(self, update_id: str) -> tuple[str, str | None]:
-        """Wait until an update is answered; returns its status and reply. A run that ends without has rejected it."""
+        """Wait until an update is answered; returns its status and reply. A run that ends without has rejected it.
+
+        Raises `UpdateNotFound`, also for one that goes meanwhile, with its run.
+        """
         while True:
             found = await self._look(lambda: self._database.read(_answer, update_id), lambda: False)
             if found is not None:
@@ -149,6 +152,8 @@ def _answer(connection: Connection, update_id: str) -> tuple[str, str | None] | 
     row = connection.execute(
         query.join(runs, runs.c.id == updates.c.run).where(updates.c.id == update_id)
     ).one_or_none()
-    if row is None or (row.status == "pending" and row.run_status not in TERMINAL):
+    if row is None:
+        raise UpdateNotFound(update_id)
+    if row.status == "pending" and row.run_status not in TERMINAL:
         return None
     return (row.status, row.reply) if row.status != "pending" else ("rejected", f"the run has {row.run_status}")

@@ -62,7 +62,7 @@ class RunHandle[R]:
         value: In,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Out:
-        """Send an update and wait for the reply; raises `UpdateRejected`."""
+        """Send an update and wait for the reply; raises `UpdateRejected`, or `UpdateNotFound` once its run is gone."""
         check_optional_seconds(timeout, "timeout of update")
         new_id, payload = update_id(), update.codec.encode(value)
         await self._engine.database.transact(
@@ -75,7 +75,11 @@ class RunHandle[R]:
         return update.reply_codec.decode(reply or "null")
 
     async def cancel(self, reason: str = "cancelled") -> None:
-        """Ask the run to stop and to undo what it did; wait for the end with `result`."""
+        """Ask the run to stop and to undo what it did; wait for the end with `result`.
+
+        A parked run undoes what its code, as it is today, still asks for like its history; what else there is to undo
+        is told in its history as an undo that failed (`UndoUnknown`). Mend the code first to have all of it undone.
+        """
         await self._engine.database.transact(commands.cancel, self.id, check_text(reason, "reason of a cancellation"))
 
     async def retry(self) -> None:
