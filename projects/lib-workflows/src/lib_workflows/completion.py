@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
@@ -64,7 +65,9 @@ def complete_cancelled(executor: "Executor", pending: Pending, *, ran: bool, sta
     completion = Completion(pending, outcome, status="cancelled", meta=encode_json({"ran": ran}))
     completion.started_at = started_at
     if pending.path in executor.attempts:
-        completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
+        # Not beside the row of an attempt that has just failed: in one group commit neither would see the other.
+        forgotten = Write(DELETE_ATTEMPT, (executor.run.id, pending.path))
+        executor.when_durable(partial(executor.ledger.add, forgotten))
     executor.complete(completion)
 
 
