@@ -51,6 +51,7 @@ from lib_workflows.tables import (
     DEBOUNCED,
     PRINCIPAL,
     approvals,
+    attempts,
     event_waits,
     heartbeats,
     history,
@@ -66,6 +67,7 @@ ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
 PASSED = ("cancel", "update", "event")  # messages that mean nothing any more to a run that has ended and begins again
 
 
+PARKED = "parked"  # of a cancellation: whoever asked for it knew that the code does not fit
 # What a start means whose id (or idempotency key) a run already has: that run if workflow and input are the same, that
 # run if the workflow is the same, whatever its input; or a conflict in any case.
 type OnConflict = Literal["same", "existing", "fail"]
@@ -247,7 +249,10 @@ def send_update(
 
 
 def cancel(connection: Connection, run_id: str, reason: str = "cancelled", now: int | None = None) -> str:
-    """Ask a run to stop and undo what it did; returns its status. A run that has ended raises `CommandRefused`."""
+    """Ask a run to stop and undo what it did; returns its status. A run that has ended raises `CommandRefused`.
+
+    A parked run undoes what it can, see `salvage`.
+    """
     now = SystemClock().micros() if now is None else now
     row = lock_run(connection, run_id)
     if row.status == "cancelling":
@@ -257,7 +262,8 @@ def cancel(connection: Connection, run_id: str, reason: str = "cancelled", now: 
     if status == "cancelled":
         _cancel_at_rest(connection, row, reason, now)
         return status
-    _send(connection, run_id, "cancel", "cancel", encode_json({"reason": reason}), now=now)
+    asked = {"reason": reason} | ({PARKED: True} if row.status == "nondeterministic" else {})
+    _send(connection, run_id, "cancel", "cancel", encode_json(asked), now=now)
     connection.execute(update(runs).where(runs.c.id == run_id).values(status=status))
     return status
 
@@ -269,7 +275,7 @@ def _has_past(connection: Connection, run_id: str) -> bool:
 
 
 def _cancel_at_rest(connection: Connection, row: Any, reason: str, now: int) -> None:
-    """A run that never began, or is parked: nobody has it in memory, so it ends here."""
+    """A run that never began: nobody has it in memory, so it ends here."""
     record = encode_record(cancelled_record(row.id, reason))
     connection.execute(
         update(runs)
@@ -345,8 +351,9 @@ def _has_failed(row: Any) -> bool:
 
 def _set_aside(connection: Connection, run: Any, cut: int | None, now: int) -> str | None:
     """Set aside the rows from `cut` on, and say where and when that was; returns the tags as they were there."""
-    # What is done again begins anew: its progress of before must not let it skip anything.
-    connection.execute(delete(heartbeats).where(heartbeats.c.run == run.id))
+    # What is done again begins anew, with all its attempts: its progress of before must not let it skip anything.
+    for table in (heartbeats, attempts):
+        connection.execute(delete(table).where(table.c.run == run.id))
     tags = run.tags if cut is None else _tags_at(connection, run, cut)
     origin = None
     if cut is not None:

@@ -20,7 +20,7 @@ block that took too long.
 import contextlib
 import contextvars
 import hashlib
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -135,6 +135,7 @@ class Driver:
     _cancellation: Cancelled | None = None
     _undo_log: dict[str, UndoEntry] = field(default_factory=dict)
     _undone_outcome: Outcome | None = None  # what the run ends with once everything is undone
+    _given_up: Outcome | None = None  # the same, while something is still under way
     _scopes: dict[str, TimeoutScope] = field(default_factory=dict)
     _ready: list[tuple[Branch, Any, BaseException | None]] = field(default_factory=list)
     _root: Branch | None = None
@@ -172,6 +173,7 @@ class Driver:
         else:
             self._ready.append((pending.branch, outcome.value, outcome.error))
         self._run()
+        self._undo_what_was_given_up()
 
     def begin_again(self, at: int) -> None:
         """Tell that the run was retried at `at`: what it waits for has its whole time again; a sleep goes on."""
@@ -194,6 +196,31 @@ class Driver:
         self._cancellation = Cancelled(reason)
         self._cancel(self._root, self._cancellation)
         self._run()
+
+    def settle(self, pending: Pending, outcome: Outcome) -> None:
+        """Tell how an operation ended, without running on: all that counts is whether and how it can be undone."""
+        del self.pending[pending.path]
+        if pending.path in self._undo_log:
+            self._settle_undo(pending.path, outcome)
+
+    def give_up(self, error: Cancelled, undone: Collection[str]) -> None:
+        """Drop the coroutine, await what is under way and may have effects, then undo all but what is `undone`."""
+        for branch in self._alive():
+            self._close_branch(branch)
+            branch.waiting = None
+        self._undo_log = {path: entry for path, entry in self._undo_log.items() if path not in undone}
+        self.pending = {path: each for path, each in self.pending.items() if each.operation.kind in AWAITED_KINDS}
+        for pending in self.pending.values():
+            pending.cancelling = error
+        self.cancellations = list(self.pending.values())
+        self._given_up = Outcome(error=error)
+        self._undo_what_was_given_up()
+
+    def _undo_what_was_given_up(self) -> None:
+        if self._given_up is not None and not self.pending:
+            outcome, self._given_up = self._given_up, None
+            self._begin_undoing(outcome)
+            self._run()
 
     def close(self) -> None:
         """Drop the coroutine without letting it do anything more."""

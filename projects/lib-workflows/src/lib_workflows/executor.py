@@ -40,6 +40,7 @@ from lib_workflows.lifecycle_events import (
 from lib_workflows.operation import WaitEvent
 from lib_workflows.run_logs import Place, RunLog, RunLogs, place_in_run
 from lib_workflows.run_record import RECEIVED_KIND, UNDOING_KIND, Attempted, Child, Message, RunRecord, Stored
+from lib_workflows.salvage import reason_to_salvage, salvage
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
 from lib_workflows.step_places import StepPlaces
 from lib_workflows.tags import changed
@@ -79,6 +80,7 @@ class Home(Protocol):
     def start_apart(self, starter: "Executor", operation: str, workflow: Any, payload: str | None) -> "Start": ...
     def queued(self, starter: "Executor") -> None: ...
     def cancel_child(self, parent: "Executor", operation: str) -> None: ...
+    async def cancel_run_of(self, parent: "Executor", child_id: str) -> None: ...
     def run_ended(self, executor: "Executor", saving: asyncio.Future[None]) -> None: ...
     def run_lost(self, executor: "Executor", error: BaseException) -> None: ...
     def run_rests(self, executor: "Executor") -> None: ...
@@ -226,12 +228,18 @@ class Executor:
             retries = self.stored.retries
             replay(self.driver, rows, run_id=run.id, begun_at=begun_at, resumed=resumed, retries=retries)
         except Nondeterministic as error:
-            ending.park(self, error)
-            return
+            cancelled_for = reason_to_salvage(self)
+            if cancelled_for is None:
+                ending.park(self, error)
+                return
+        else:
+            cancelled_for = None
         finally:
             self._in_turn = False
         for row in rows:
             self._recall(row)
+        if cancelled_for is not None:
+            salvage(self, cancelled_for)
         if self.stored.resumed:
             self.replayed = frozenset(self.driver.pending)
         self.is_live, self.log.is_replaying = True, False
@@ -245,7 +253,7 @@ class Executor:
     def _hear_cancellations(self) -> None:
         """What was cancelled, or late, before it came into memory begins nothing more: it hears of that first."""
         deadline_at = self.run.deadline_at
-        if self.driver.outcome is None:
+        if self.driver.outcome is None or self.is_cancelled:
             for message in [found for found in self.stored.messages if found.kind == "cancel"]:
                 self.stored.messages.remove(message)
                 self._cancel(CancelRequest(wait_effects.reason_of(message.payload or ""), message.number))

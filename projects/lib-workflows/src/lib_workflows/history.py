@@ -151,7 +151,7 @@ def replay(
             driver.cancel(decode_json(row.meta or "{}").get("reason", "cancelled"), row.ended_at)
             continue
         pending = driver.pending.get(row.operation)
-        if pending is None or not _fits(pending, row):
+        if pending is None or not fits(pending, row):
             raise Nondeterministic(run_id, row.position, _describe_row(row), _describe_code(driver, row, pending))
         try:
             outcome = outcome_of(pending.operation, row)
@@ -171,7 +171,8 @@ def tags_at_start(run: RunRecord, rows: Sequence[HistoryRow]) -> str | None:
     return run.tags
 
 
-def _fits(pending: Pending, row: HistoryRow) -> bool:
+def fits(pending: Pending, row: HistoryRow) -> bool:
+    """Whether a row is of what the code asks for in its place."""
     operation = pending.operation
     if operation.kind != row.kind or operation.name != row.name:
         return False

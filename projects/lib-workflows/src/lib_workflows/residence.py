@@ -286,9 +286,10 @@ class Residence:
             parent.when_durable(lambda: self._spawn_cancel(parent, child.id))
 
     def _spawn_cancel(self, parent: Executor, child_id: str) -> None:
-        self.spawn(self._cancel_child(parent, child_id))
+        self.spawn(self.cancel_run_of(parent, child_id))
 
-    async def _cancel_child(self, parent: Executor, child_id: str) -> None:
+    async def cancel_run_of(self, parent: Executor, child_id: str) -> None:
+        """Cancel a child, durably, while its parent is in memory."""
         while not parent.ended:  # else its next life does this
             try:
                 await self.database.transact(commands.cancel, child_id, "its parent was cancelled")

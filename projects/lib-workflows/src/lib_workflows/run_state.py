@@ -34,7 +34,7 @@ TRANSITIONS: dict[tuple[str, Move], Status] = {
     ("failed", "retry"): "queued",
     ("cancelled", "retry"): "queued",
     ("nondeterministic", "retry"): "queued",
-    ("nondeterministic", "cancel"): "cancelled",
+    ("nondeterministic", "cancel"): "cancelling",  # what its code still asks for like its history is undone
 }
 
 

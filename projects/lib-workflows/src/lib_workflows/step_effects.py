@@ -39,7 +39,9 @@ def begin_undo(executor: "Executor", pending: Pending) -> None:
     """Undo an operation: in a transaction, or by a step (a plain function is one with patient retries)."""
     operation = pending.operation
     assert isinstance(operation, RunUndo)  # noqa: S101 - the table says so
-    announce(executor)
+    error = executor.driver.undone_for
+    assert error is not None  # noqa: S101 - only what fails is undone
+    announce(executor, executor.driver.undo_plan, error)
     if operation.transactional:
         queue_transaction(executor, pending, operation.function, operation.args)
         return

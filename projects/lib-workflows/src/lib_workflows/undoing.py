@@ -62,12 +62,12 @@ def meta_of(completion: Completion) -> str | None:
     return encode_json(meta | {"undo": undo_name(undo)})
 
 
-def announce(executor: "Executor") -> None:
-    """Say, once, that the run undoes what it did: in its history and to whoever listens."""
+def announce(executor: "Executor", plan: Sequence[str], error: BaseException) -> None:
+    """Say, once, that the run undoes what it did, and why: in its history and to whoever listens."""
     if executor.is_undoing:
         return
     executor.is_undoing = True
-    plan, record = executor.driver.undo_plan, _reason(executor)
+    record = _reason(error)
     executor.mark(
         UNDOING_OPERATION, UNDOING_KIND, UNDOING_KIND, encode_json({"plan": plan}), error=encode_record(record)
     )
@@ -75,9 +75,7 @@ def announce(executor: "Executor") -> None:
     executor.ledger.tell(executor.teller.tell(RUN_UNDOING, executor.clock_micros(), error=told, operations=len(plan)))
 
 
-def _reason(executor: "Executor") -> ErrorRecord:
-    error = executor.driver.undone_for
-    assert error is not None  # noqa: S101 - only what fails is undone
+def _reason(error: BaseException) -> ErrorRecord:
     record = record_of(error, stack=False)
     return ErrorRecord("RunCancelled", record.message) if isinstance(error, Cancelled) else record
 
@@ -87,7 +85,7 @@ def _reason(executor: "Executor") -> ErrorRecord:
 
 def undo_views(connection: Connection, run_id: str, rows: Sequence[Any]) -> dict[str, UndoView]:
     """What undoes each operation among `rows` of a history that has something to undo, and how far that is."""
-    found = {row.operation: UndoView(name=name, status="declared") for row in rows if (name := _undo_of(row))}
+    found = {row.operation: UndoView(name=name, status="declared") for row in rows if (name := undo_of(row))}
     plan = _plan(connection, run_id) if found else ()
     if not plan:
         return found
@@ -112,7 +110,8 @@ def undoing_since() -> ScalarSelect[int]:
     return select(history.c.ended_at).where(here).scalar_subquery()
 
 
-def _undo_of(row: Any) -> str | None:
+def undo_of(row: Any) -> str | None:
+    """What undoes the operation of a row, if it has an effect to undo."""
     if row.kind not in AWAITED_KINDS or row.meta is None:
         return None
     name: str | None = decode_json(row.meta).get("undo")

@@ -161,10 +161,14 @@ def _actions(visit: Visit, run: Run) -> h.Node:
     again = h.a(".button", href=f"/workflows/{quote(run['workflow'], safe='')}?like={quote(run['id'], safe='')}")[
         icon("copy"), "Start one like this"
     ]
-    if run["status"] in {"failed", "cancelled", "nondeterministic"}:
-        return [again, _action(visit, run, "retry", "Retry", "retry", style="primary")]
+    retry = _action(visit, run, "retry", "Retry", "retry", style="primary")
+    cancel = _action(visit, run, "cancel", "Cancel", "ban", style="danger")
+    if run["status"] in {"failed", "cancelled"}:
+        return [again, retry]
+    if run["status"] == "nondeterministic":
+        return [again, cancel, retry]
     if run["status"] not in ENDED and run["status"] != "cancelling" and not run["undoing_since"]:
-        return [_action(visit, run, "cancel", "Cancel", "ban", style="danger")]
+        return [cancel]
     return again
 
 
