@@ -19,6 +19,7 @@ from lib_workflows import (
     RunFailed,
     UpdateRejected,
     commands,
+    current_step,
     queries,
     step,
     workflow,
@@ -45,6 +46,7 @@ held = Held()
 @pytest.fixture(autouse=True)
 async def _held():
     held.close()
+    tickets.clear()
 
 
 @step
@@ -345,3 +347,45 @@ async def test_a_run_that_is_late_before_it_begins_does_nothing(database_url):
         with pytest.raises(RunFailed, match="DeadlineExceeded"):
             await engine.handle(handle.id).result(10)
     assert not calls
+
+
+tickets: dict[str, asyncio.Event] = {}  # by run: set once it may go on
+
+
+@step
+async def waits_for_its_ticket() -> str:
+    run_id = current_step().run_id
+    if held.fails:
+        raise ConnectionError("it failed")
+    await tickets.setdefault(run_id, asyncio.Event()).wait()
+    return run_id
+
+
+@workflow(name="may-fail")
+async def may_fail(ctx: Context) -> str:
+    return await ctx.step(waits_for_its_ticket)
+
+
+@workflow(name="has-a-child")
+async def has_a_child(ctx: Context) -> str:
+    return await ctx.child(may_fail)
+
+
+async def test_a_child_of_one_life_does_not_answer_for_that_of_the_next(database_url):
+    """Both are tried again, and the one for which nobody waits any more is done first."""
+    children = select(runs.c.id).where(runs.c.parent.is_not(None)).order_by(runs.c.created_at)
+    async with Engine.open(database_url, [has_a_child, may_fail]) as engine:
+        held.fails = True
+        handle = await engine.start(has_a_child)
+        with pytest.raises(StepFailed):
+            await handle.result(10)
+        held.fails = False
+        await handle.retry()
+        await wait_until(lambda: len(tickets) == 1)
+        first, second = await engine.database.read(lambda c: c.scalars(children).all())
+        await engine.handle(first).retry()
+        await wait_until(lambda: len(tickets) == 2)
+        tickets[first].set()
+        assert await engine.handle(first, may_fail).result(10) == first
+        tickets[second].set()
+        assert await handle.result(10) == second

@@ -17,7 +17,7 @@ from lib_workflows.commands import RUNS_TOPIC
 from lib_workflows.doubt import Doubt
 from lib_workflows.executor import Executor
 from lib_workflows.queue_slots import governed
-from lib_workflows.run_record import Child, News, RunRecord, Stored, load, refresh
+from lib_workflows.run_record import Child, News, RunRecord, Stored, child_run_id, load, refresh
 from lib_workflows.worker import held_runs
 
 if TYPE_CHECKING:
@@ -183,7 +183,9 @@ class Arrivals(Loop):
             return
         ended_children = {run_id: self.loading.pop(run_id, []) for run_id in run_ids}
         for record, stored in loaded:
-            stored.children |= dict(ended_children[record.id])
+            for operation, child in ended_children[record.id]:
+                if child.id == child_run_id(record.id, operation, stored.life):
+                    stored.children[operation] = child
             self._take_in(record, stored, claimed.get(record.id, NOT_CLAIMED))
 
     def _take_in(self, record: RunRecord, stored: Stored, was: Claimed) -> None:

@@ -147,7 +147,10 @@ def begin_child(executor: "Executor", pending: Pending) -> None:
 
 
 def child_ended(executor: "Executor", operation: str, child: Child) -> None:
-    """The child of an operation has ended."""
+    """The child of an operation has ended, unless it is the one that an earlier life has started there."""
+    known = executor.children.get(operation)
+    if known is not None and known.id != child.id:
+        return
     executor.children[operation] = child
     pending = executor.driver.pending.get(operation)
     if pending is None or not isinstance(pending.operation, RunChild):
