@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from flows import address_changed
 from pydantic import BaseModel, Field
+from sqlalchemy import select
 
 from lib_events.database import Connection
 from lib_events.event_log import read_after
@@ -17,7 +18,8 @@ from lib_workflows.errors import PayloadInvalid, RunCancelled
 from lib_workflows.lifecycle_events import RUN_UNDOING
 from lib_workflows.retry import Backoff
 from lib_workflows.statements import SET_VIEW
-from lib_workflows.testing import export_history, replay_history
+from lib_workflows.tables import attempts as attempts_table
+from lib_workflows.testing import environment, export_history, replay_history
 
 
 class Gate:
@@ -413,3 +415,42 @@ def hold_up_transactions(engine):
 
     engine.database.transact = held_up
     return begun, go_on
+
+
+@workflow(name="enters-and-fails")
+async def enter_and_fail(ctx: Context, refusals: int) -> None:
+    await ctx.transaction(enter, str(refusals), undo=strike_out_at_last)
+    await ctx.step(sell_out, "it")
+
+
+def strike_out_at_last(connection: Connection, entered: str | None, what: str) -> None:
+    struck.append((entered, what))
+    if len(struck) <= int(what):
+        raise LookupError("not yet")
+
+
+async def test_a_transaction_that_undoes_is_tried_again_like_any_undo(database_url):
+    for refusals, status, attempts in [(2, "undone", 3), (99, "failed", 11)]:
+        struck.clear()
+        async with environment(database_url, [enter_and_fail]) as env:
+            handle = await env.engine.start(enter_and_fail, refusals)
+            with pytest.raises(SoldOut):
+                await env.result(handle)
+            rows = await env.engine.database.read(queries.get_history, handle.id)
+            (undo,) = [row.undo for row in rows if row.undo is not None]
+            assert (undo.status, undo.attempt, len(struck)) == (status, attempts, attempts)
+            assert not await env.engine.database.read(lambda c: c.execute(select(attempts_table)).all())
+
+
+async def test_the_pause_between_two_attempts_to_undo_in_a_transaction_outlives_the_worker(database_url):
+    struck.clear()
+    async with environment(database_url, [enter_and_fail], lease_seconds=0.3) as env:
+        handle = await env.engine.start(enter_and_fail, 1)
+        await wait_until(lambda: env.engine.database.read(lambda c: c.execute(select(attempts_table)).all()))
+        await env.engine.abandon()
+        now = env.now
+    async with environment(database_url, [enter_and_fail], start=now, lease_seconds=0.3) as env:
+        assert len(struck) == 1
+        with pytest.raises(SoldOut):
+            await env.result(env.engine.handle(handle.id))
+        assert len(struck) == 2

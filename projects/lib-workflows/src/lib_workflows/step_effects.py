@@ -10,7 +10,7 @@ from lib_workflows.codec import decode_json
 from lib_workflows.completion import Completion, complete_cancelled, completed, failed
 from lib_workflows.delegation import StarterTokens
 from lib_workflows.driver import Pending
-from lib_workflows.errors import StepTimeout
+from lib_workflows.errors import NonRetryable, StepTimeout
 from lib_workflows.failure import decode_record, encode_record, record_of
 from lib_workflows.heartbeat import Heart
 from lib_workflows.history import failure_of
@@ -43,7 +43,9 @@ def begin_undo(executor: "Executor", pending: Pending) -> None:
     assert error is not None  # noqa: S101 - only what fails is undone
     announce(executor, executor.driver.undo_plan, error)
     if operation.transactional:
-        queue_transaction(executor, pending, operation.function, operation.args)
+        tries_again = partial(_undo_again, executor, pending)
+        undo = partial(queue_transaction, executor, pending, operation.function, operation.args, tries_again)
+        _after_its_pause(executor, pending, undo)
         return
     step = operation.function
     if not isinstance(step, Step):
@@ -65,12 +67,32 @@ def _resume_undo(executor: "Executor", pending: Pending, step: Step[Any, Any], a
         executor.turn()
 
 
+def _undo_again(executor: "Executor", pending: Pending, error: Exception) -> bool:
+    """Whether a transaction that undoes something is tried again, like an undo that is a plain function."""
+    last, options = executor.attempts.get(pending.path), UNDO_OPTIONS
+    number = 1 if last is None else last.number + 1
+    if number > options.retries or isinstance(error, NonRetryable):
+        return False
+    executor.transaction = None
+    executor.running.pop(pending.path, None)
+    executor.disarm(pending.path)
+    next_at = _after_backoff(executor, pending, options, number)
+    _retry(executor, pending, number, error, next_at, partial(begin_undo, executor, pending))
+    return True
+
+
 def _begin_attempts(executor: "Executor", pending: Pending, step: Step[Any, Any], args: tuple[Any, ...]) -> None:
+    launch = partial(executor.when_durable, partial(_launch, executor, pending, step, args))
+    _after_its_pause(executor, pending, launch)
+
+
+def _after_its_pause(executor: "Executor", pending: Pending, then: Callable[[], None]) -> None:
+    """Begin an attempt, in a life that has found the operation between two of them after what is left of the pause."""
     next_at = executor.stored.pauses.pop(pending.path, 0)
     if next_at and next_at > executor.clock_micros():
-        _pause(executor, pending, next_at, partial(_begin_attempts, executor, pending, step, args))
+        _pause(executor, pending, next_at, then)
     else:
-        executor.when_durable(partial(_launch, executor, pending, step, args))
+        then()
 
 
 def _pause(executor: "Executor", pending: Pending, until: int, then: Callable[[], None]) -> None:
@@ -173,7 +195,8 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
         next_at = _next_attempt_at(executor, pending, attempt, error)
         if next_at is not None:
             heart.keep(pending.path)
-            _retry(executor, pending, attempt, error, next_at)
+            again = partial(_begin_attempts, executor, pending, attempt.step, attempt.args)
+            _retry(executor, pending, attempt.run.attempt, error, next_at, again)
             return
         completion = failed(pending, error, attempt.run.attempt)
     completion.started_at = started_at
@@ -188,11 +211,14 @@ def _next_attempt_at(executor: "Executor", pending: Pending, attempt: Attempt, e
     """When the next attempt begins; None when this was the last."""
     if pending.cancelling is not None or not attempt.may_be_retried(error):
         return None
-    backoff, what = attempt.step.options.backoff, f"{executor.run.id}{executor.run.scope} {pending.path}"
-    pause_seconds = backoff.pause_seconds(attempt.run.attempt, what)
-    next_at = executor.clock_micros() + int(pause_seconds * 1e6)
+    next_at = _after_backoff(executor, pending, attempt.step.options, attempt.run.attempt)
     ends_at = _ends_at(pending, attempt.step)
     return next_at if ends_at is None or next_at < ends_at else None
+
+
+def _after_backoff(executor: "Executor", pending: Pending, options: StepOptions, number: int) -> int:
+    what = f"{executor.run.id}{executor.run.scope} {pending.path}"
+    return executor.clock_micros() + int(options.backoff.pause_seconds(number, what) * 1e6)
 
 
 def _step_completed(pending: Pending, attempt: Attempt, value: Any) -> Completion:
@@ -215,12 +241,18 @@ def _arguments(attempt: Attempt) -> str | None:
         return None
 
 
-def _retry(executor: "Executor", pending: Pending, attempt: Attempt, error: BaseException, next_at: int) -> None:
-    path, number = pending.path, attempt.run.attempt
-    record = record_of(error)
+def _retry(  # noqa: PLR0917 - which attempt failed, and what comes after it
+    executor: "Executor",
+    pending: Pending,
+    number: int,
+    error: BaseException,
+    next_at: int,
+    again: Callable[[], None],
+) -> None:
+    path, record = pending.path, record_of(error)
     last = executor.attempts[path] = Attempted(number, encode_record(record))
     executor.ledger.add(Write(PUT_ATTEMPT, (executor.run.id, path, number, next_at, last.error)))
     about, now = {"type": record.type, "message": record.message}, executor.clock_micros()
     executor.ledger.tell(executor.teller.tell_step(STEP_RETRIED, now, pending.operation, path, number, error=about))
-    _pause(executor, pending, next_at, partial(_begin_attempts, executor, pending, attempt.step, attempt.args))
+    _pause(executor, pending, next_at, again)
     executor.turn()

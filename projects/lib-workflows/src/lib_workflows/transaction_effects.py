@@ -12,7 +12,7 @@ from lib_workflows.exits import calling
 from lib_workflows.history import transaction_signature
 from lib_workflows.operation import RunTransaction, RunUndo
 from lib_workflows.run_logs import Place, logged_at
-from lib_workflows.statements import APPEND_HISTORY
+from lib_workflows.statements import APPEND_HISTORY, DELETE_ATTEMPT
 from lib_workflows.worker import fence_of_run
 
 if TYPE_CHECKING:
@@ -27,14 +27,21 @@ def begin_transaction(executor: "Executor", pending: Pending) -> None:
 
 
 def queue_transaction(
-    executor: "Executor", pending: Pending, function: Callable[..., Any], args: tuple[Any, ...]
+    executor: "Executor",
+    pending: Pending,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    tries_again: Callable[[Exception], bool] = lambda _: False,
 ) -> None:
-    """Run `function(connection, *args)` once everything before it is durable; one at a time of a run."""
+    """Run `function(connection, *args)` once everything before it is durable; one at a time of a run.
+
+    When it fails, `tries_again` says whether that is not its end, and sees to the next attempt.
+    """
 
     def call(connection: Connection) -> Completion:
         value = calling(function, connection, *args)
         if isinstance(pending.operation, RunUndo):
-            return completed(pending, None)
+            return _as_attempted(executor, completed(pending, None))
         signature = transaction_signature(function)
         text, settled = signature.result.settle(value)
         completion = completed(pending, settled, text)
@@ -50,12 +57,27 @@ def queue_transaction(
             executor.transactions.append(effect)
         else:
             executor.transaction = pending.path
-            executor.running[pending.path] = executor.home.spawn(_transact(executor, pending, call))
+            executor.running[pending.path] = executor.home.spawn(_transact(executor, pending, call, tries_again))
 
     executor.when_durable(effect)
 
 
-async def _transact(executor: "Executor", pending: Pending, call: Callable[[Connection], Completion]) -> None:
+def _as_attempted(executor: "Executor", completion: Completion) -> Completion:
+    """The end of an undo, with how often it was tried."""
+    path = completion.pending.path
+    last = executor.attempts.get(path)
+    if last is not None:
+        completion.attempt = last.number + 1
+        completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, path)),)
+    return completion
+
+
+async def _transact(
+    executor: "Executor",
+    pending: Pending,
+    call: Callable[[Connection], Completion],
+    tries_again: Callable[[Exception], bool],
+) -> None:
     """Run a transaction function and its row in one transaction; no other row of the run comes between."""
     if executor.ledger.closed:
         return
@@ -81,7 +103,9 @@ async def _transact(executor: "Executor", pending: Pending, call: Callable[[Conn
         if is_database_failure(error) or _is_written_already(error):
             executor.home.run_lost(executor, error)
             return
-        completion = failed(pending, error)
+        if tries_again(error):
+            return
+        completion = _as_attempted(executor, failed(pending, error))
         completion.started_at = started_at
     executor.transacted(completion)
 
