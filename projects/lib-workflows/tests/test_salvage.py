@@ -165,6 +165,31 @@ async def test_what_it_does_not_say_is_told_and_the_children_are_cancelled_all_t
     }
 
 
+@workflow(name="journey")
+async def short_journey(ctx: Context) -> None:
+    """It has ended where its history goes on."""
+    await ctx.step(take, "flight", undo=give_back)
+
+
+@workflow(name="journey")
+async def failing_journey(ctx: Context) -> None:
+    """It undoes where its history goes on."""
+    await ctx.step(take, "flight", undo=give_back)
+    await ctx.transaction(enter, "room", undo=strike_out)
+    raise LookupError("no seat")
+
+
+@pytest.mark.parametrize("changed", [short_journey, failing_journey], ids=["has ended", "undoes"])
+async def test_a_function_that_has_ended_where_its_history_goes_on_is_undone_too(database_url, changed):
+    flows = [changed, inner]
+    await parked(database_url, flows)
+    async with Engine.open(database_url, flows, lease_seconds=LEASE_SECONDS) as engine:
+        undos, _ = await cancelled(engine)
+    assert calls.count(("give back", "flight", "flight")) == 1
+    assert (undos["1"].status, undos["3/3/2"].status) == ("undone", "failed")
+    assert undos["2"].status == ("undone" if changed is failing_journey else "failed")
+
+
 async def test_all_of_it_is_undone_once_the_code_fits_again(database_url):
     await parked(database_url, [another_journey, inner])
     async with Engine.open(database_url, [journey, inner], lease_seconds=LEASE_SECONDS) as engine:

@@ -203,8 +203,9 @@ class Driver:
         if pending.path in self._undo_log:
             self._settle_undo(pending.path, outcome)
 
-    def give_up(self, error: Cancelled, undone: Collection[str]) -> None:
+    def give_up(self, error: Cancelled, undone: Collection[str], at: int) -> None:
         """Drop the coroutine, await what is under way and may have effects, then undo all but what is `undone`."""
+        self.now = max(self.now, at)
         for branch in self._alive():
             self._close_branch(branch)
             branch.waiting = None
@@ -213,7 +214,7 @@ class Driver:
         for pending in self.pending.values():
             pending.cancelling = error
         self.cancellations = list(self.pending.values())
-        self._given_up = Outcome(error=error)
+        self.outcome, self._given_up = None, Outcome(error=error)  # whatever it has come to, it has come there wrongly
         self._undo_what_was_given_up()
 
     def _undo_what_was_given_up(self) -> None:

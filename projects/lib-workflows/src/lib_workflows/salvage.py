@@ -54,7 +54,7 @@ def salvage(executor: "Executor", reason: str) -> None:
     for row in reversed(lost):
         _tell_of_lost(executor, row)
     _cancel_children(executor)
-    driver.give_up(error, undone)
+    driver.give_up(error, undone, executor.clock_micros())
 
 
 def _settle_what_has_ended(executor: "Executor", rows: Mapping[str, HistoryRow]) -> None:
