@@ -8,9 +8,9 @@ from flows import Order, address_changed, everything, forever
 from scenarios import WORKFLOWS, allow_for_the_end, asked, play_everything
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, RunCancelled, commands, queries, workflow
-from lib_workflows.errors import CommandRefused
-from lib_workflows.testing import survive
+from lib_workflows import Context, Engine, RunCancelled, WaitTimeout, commands, queries, workflow
+from lib_workflows.errors import Cancelled, CommandRefused
+from lib_workflows.testing import export_history, replay_history, survive
 
 LEASE_SECONDS = 0.2
 
@@ -140,3 +140,46 @@ async def test_a_crash_between_two_messages_that_came_together_loses_none(databa
 async def rests(engine, run_id):
     status = (await engine.database.read(queries.get_run, run_id)).status
     return None if status == "running" else status
+
+
+seen_at: list[str] = []
+
+
+@workflow(name="looks-at-the-clock")
+async def look_at_the_clock(ctx: Context) -> None:
+    """Ask for the time after each thing that ends in a way of its own."""
+
+    def look() -> None:
+        seen_at.append(ctx.now().isoformat())
+
+    look()
+    await ctx.transaction(flows.reserve, ctx.run_id, 1)
+    look()
+    await ctx.step(flows.in_a_thread, 1)
+    look()
+    with contextlib.suppress(WaitTimeout):
+        await ctx.wait_signal(address_changed, timeout=0.01)
+    look()
+    try:
+        await ctx.wait_signal(address_changed)
+    finally:
+        look()
+        await ctx.step(flows.double, 1)
+        look()
+
+
+async def test_a_replay_sees_the_same_times_as_the_first_life(database_url):
+    seen_at.clear()
+    async with Engine.open(database_url, [look_at_the_clock]) as engine:
+        await engine.database.transact(flows.make_stock)
+        handle = await engine.start(look_at_the_clock)
+        await wait_until(lambda: len(seen_at) == 4)
+        await handle.cancel()
+        with pytest.raises(RunCancelled):
+            await handle.result(10)
+        live = [*seen_at]
+        seen_at.clear()
+        exported = await export_history(engine, handle.id)
+    with pytest.raises(Cancelled):
+        replay_history(look_at_the_clock, exported)
+    assert seen_at == live

@@ -27,6 +27,7 @@ class Completion:
     status: str = "completed"
     attempt: int = 1
     started_at: int = 0
+    ended_at: int = 0  # 0: when it is delivered
     input: str | None = None
     output: str | None = None
     error: str | None = None

@@ -204,13 +204,14 @@ class Executor:
         self.run.tags = changed(self.run.tags, changes)
         self._row_is_stale = True
 
-    def mark(self, operation: str, kind: str, name: str, meta: str | None = None, *, error: str | None = None) -> None:
-        """Write a row for something that happened and that nobody waits for."""
+    def mark(self, operation: str, kind: str, name: str, meta: str | None = None, *, error: str | None = None) -> int:
+        """Write a row for something that happened and that nobody waits for; returns when that was."""
         now, self.position = self.clock_micros(), self.position + 1
         row = HistoryRow(
             self.run.id, self.position, operation, kind, name, "completed", 1, now, now, error=error, meta=meta
         )
         self.ledger.add(Write(APPEND_HISTORY, row))
+        return now
 
     # Life
 
@@ -462,7 +463,7 @@ class Executor:
         if self.driver.pending.get(pending.path) is not pending:
             effects.give_back(self, completion)
             return
-        now = self.clock_micros()
+        now = completion.ended_at or self.clock_micros()
         self.disarm(pending.path)
         if completion.on_delivery is not None:
             completion.on_delivery()
@@ -513,12 +514,11 @@ class Executor:
             self.ledger.add(Write(DELETE_MESSAGE, (self.run.id, request.message)))
         if self.is_cancelled or self.driver.undoing:
             return
-        now = self.clock_micros()
         self.disarm(RUN_DEADLINE)
         self.is_cancelled = True
         about = {"reason": request.reason, "failing": True} if self.driver.is_failing else {"reason": request.reason}
         self.cancel_reason = encode_json(about)
-        self.mark(CANCEL_OPERATION, "cancel", "cancel", self.cancel_reason)
+        now = self.mark(CANCEL_OPERATION, "cancel", "cancel", self.cancel_reason)
         self.driver.cancel(request.reason, now)
 
     def on_durable(self) -> None:

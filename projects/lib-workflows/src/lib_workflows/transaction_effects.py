@@ -92,7 +92,8 @@ async def _transact(
         with logged_at(Place(executor.log, pending.path, 1)):
             completion = call(connection)
         completion.started_at, completion.position = started_at, position
-        connection.write(Write(APPEND_HISTORY, executor.row_of(completion, position, executor.clock_micros())))
+        completion.ended_at = executor.clock_micros()  # the workflow hears of it later, and must not see that
+        connection.write(Write(APPEND_HISTORY, executor.row_of(completion, position, completion.ended_at)))
         return completion
 
     try:
