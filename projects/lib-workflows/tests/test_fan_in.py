@@ -1,13 +1,26 @@
 """Many come back to one: whatever happens to children and branches, who waits for them hears of it."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 from flows import address_changed
 from pydantic import BaseModel, Field
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, RunCancelled, RunFailed, StepFailed, Workflow, queries, step, workflow
+from lib_workflows import (
+    Context,
+    Engine,
+    RunCancelled,
+    RunFailed,
+    StepFailed,
+    Workflow,
+    commands,
+    queries,
+    residence,
+    step,
+    workflow,
+)
 from lib_workflows.errors import PayloadInvalid
 from lib_workflows.testing import export_history, replay_history
 
@@ -146,3 +159,32 @@ async def test_a_result_that_nobody_can_read_is_an_error_of_the_child_and_the_pa
         handle = await engine.start(reads_it)
         assert await handle.result(10) == ["PayloadInvalid", "PayloadInvalid"]
         assert replay_history(reads_it, await export_history(engine, handle.id)) == ["PayloadInvalid"] * 2
+
+
+@workflow(name="whole-at-once")
+async def whole_at_once(ctx: Context, count: int) -> list[str]:
+    return await ctx.map(lambda _: ctx.child(part, "waits"), range(count))
+
+
+async def test_children_of_a_cancelled_run_are_cancelled_a_few_at_a_time(database_url):
+    """Each is a transaction: all at once they would leave nobody else a connection, and the loop no time."""
+    count, at_once = 5 * residence.CANCELLED_AT_ONCE, Counter()
+    async with Engine.open(database_url, [whole_at_once, part]) as engine:
+        transact = engine.database.transact
+
+        async def counting(function, *args, fence=None):
+            at_once["now"] += function is commands.cancel
+            at_once["most"] = max(at_once["most"], at_once["now"])
+            try:
+                return await transact(function, *args, fence=fence)
+            finally:
+                at_once["now"] -= function is commands.cancel
+
+        handle = await engine.start(whole_at_once, count)
+        await wait_until(lambda: engine.database.read(lambda c: queries.count_runs(c).get("waiting") == count + 1))
+        await handle.cancel()
+        engine.database.transact = counting
+        with pytest.raises(RunCancelled):
+            await handle.result(20)
+        assert at_once["most"] == residence.CANCELLED_AT_ONCE
+        assert await engine.database.read(queries.count_runs) == {"cancelled": count + 1}

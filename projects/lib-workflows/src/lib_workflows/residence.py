@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 RELOAD_SECONDS = 0.5  # after a commit that failed
 CANCEL_RETRY_SECONDS = 0.05
+CANCELLED_AT_ONCE = 8  # children: each is a transaction, and there must be connections and time for others
 DRAIN_SECONDS = 10.0
 
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
@@ -96,6 +97,7 @@ class Residence:
         self._resting: dict[str, None] = {}  # least recently active first
         self._wants_room: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancelling = asyncio.Semaphore(CANCELLED_AT_ONCE)
 
     # Life
 
@@ -292,7 +294,8 @@ class Residence:
         """Cancel a child, durably, while its parent is in memory."""
         while not parent.ended:  # else its next life does this
             try:
-                await self.database.transact(commands.cancel, child_id, "its parent was cancelled")
+                async with self._cancelling:
+                    await self.database.transact(commands.cancel, child_id, "its parent was cancelled")
             except CommandRefused:
                 return  # it has ended
             except (RunNotFound, DatabaseError):
