@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lib_workflows.codec import encode_json
+from lib_workflows.completion import CancelRequest
 from lib_workflows.driver import Outcome
 from lib_workflows.errors import Cancelled, Continued, ErrorRecord, Nondeterministic
 from lib_workflows.failure import encode_record, record_of
@@ -12,8 +13,22 @@ from lib_workflows.wait_effects import reason_of
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
 
+RUN_DEADLINE = ""  # among the timers of its operations
 DEADLINE_REASON = "its deadline passed"
 CONTINUATION = "continuation"
+
+
+def hear_cancellations(executor: "Executor") -> None:
+    """What was cancelled, or late, before it came into memory begins nothing more: it hears of that first."""
+    deadline_at, stored = executor.run.deadline_at, executor.stored
+    if executor.driver.outcome is None or executor.is_cancelled:
+        for message in [found for found in stored.messages if found.kind == "cancel"]:
+            stored.messages.remove(message)
+            executor.cancel(CancelRequest(reason_of(message.payload or ""), message.number))
+        if deadline_at is not None and deadline_at <= executor.clock_micros():
+            executor.cancel(CancelRequest(DEADLINE_REASON))
+    if deadline_at is not None and not executor.is_cancelled:
+        executor.arm(RUN_DEADLINE, deadline_at, lambda: executor.request_cancel(DEADLINE_REASON))
 
 
 def finish(executor: "Executor", outcome: Outcome) -> None:

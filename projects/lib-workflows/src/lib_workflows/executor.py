@@ -51,7 +51,6 @@ from lib_workflows.workflow import Workflow
 
 logger = logging.getLogger(__name__)
 
-RUN_DEADLINE = ""
 NO_WAKES = 1 << 62  # a run that has ended is not woken
 FEW = 10  # waits of a run that are worth a look each time it rests
 SLEEPS = frozenset(("sleep", "timeout"))
@@ -109,7 +108,7 @@ class Executor:
     stored: Stored
     teller: Teller
     running: dict[str, Any] = field(default_factory=dict)  # operations under way: attempts, registrations
-    deadlines: dict[str, Timer] = field(default_factory=dict)  # by operation; the run's own under RUN_DEADLINE
+    deadlines: dict[str, Timer] = field(default_factory=dict)  # by operation; the run's own under `RUN_DEADLINE`
     lingering: dict[str, Attempt] = field(default_factory=dict)  # threads that do not stop
     mailbox: list[Message] = field(default_factory=list)
     received: dict[tuple[str, str], int] = field(default_factory=dict)  # (type, match) -> up to where all have come
@@ -224,17 +223,15 @@ class Executor:
         # Lines are saved after the rows that led to them: where there is a line, those before it are there, too.
         resumed = self.stored.resumed and not self.stored.queued
         self.log.is_replaying = comes_back(rows) or (resumed and self.stored.log_lines > 0)
+        cancelled_for: str | None = None  # although it does not fit
+        begun_at, retries = run.started_at or run.created_at, self.stored.retries
         try:
-            begun_at = run.started_at or run.created_at
-            retries = self.stored.retries
             replay(self.driver, rows, run_id=run.id, begun_at=begun_at, resumed=resumed, retries=retries)
         except Nondeterministic as error:
             cancelled_for = reason_to_salvage(self)
             if cancelled_for is None:
                 ending.park(self, error)
                 return
-        else:
-            cancelled_for = None
         finally:
             self._in_turn = False
         for row in rows:
@@ -246,22 +243,10 @@ class Executor:
         self.is_live, self.log.is_replaying = True, False
         if self.stored.claimed:
             self.ledger.tell(self.teller.tell(RUN_STARTED, self.clock_micros()))
-        self._hear_cancellations()
+        ending.hear_cancellations(self)
         close_forgotten(self)
         rows.clear()  # replayed: what is worth keeping is in the workflow
         self.hear(self.stored.messages, self.stored.wakes)
-
-    def _hear_cancellations(self) -> None:
-        """What was cancelled, or late, before it came into memory begins nothing more: it hears of that first."""
-        deadline_at = self.run.deadline_at
-        if self.driver.outcome is None or self.is_cancelled:
-            for message in [found for found in self.stored.messages if found.kind == "cancel"]:
-                self.stored.messages.remove(message)
-                self._cancel(CancelRequest(wait_effects.reason_of(message.payload or ""), message.number))
-            if deadline_at is not None and deadline_at <= self.clock_micros():
-                self._cancel(CancelRequest(ending.DEADLINE_REASON))
-        if deadline_at is not None and not self.is_cancelled:
-            self.arm(RUN_DEADLINE, deadline_at, lambda: self.request_cancel(ending.DEADLINE_REASON))
 
     def _recall(self, row: HistoryRow) -> None:
         """What a row says beside what the workflow was told of it."""
@@ -449,7 +434,7 @@ class Executor:
         elif self._inbox and self.transaction is None and driver.outcome is None:
             item = self._inbox.pop(0)
             if isinstance(item, CancelRequest):
-                self._cancel(item)
+                self.cancel(item)
             else:
                 self._deliver(item)
         elif self.transactions and self.transaction is None and driver.outcome is None:
@@ -509,12 +494,13 @@ class Executor:
             told = self.teller.tell_step(STEP_FAILED, now, pending.operation, pending.path, attempt, error=about)
         self.ledger.tell(told)
 
-    def _cancel(self, request: CancelRequest) -> None:
+    def cancel(self, request: CancelRequest) -> None:
+        """Cancel the run, unless it is cancelled, or undoes what it did, already."""
         if request.message is not None:
             self.ledger.add(Write(DELETE_MESSAGE, (self.run.id, request.message)))
         if self.is_cancelled or self.driver.undoing:
             return
-        self.disarm(RUN_DEADLINE)
+        self.disarm(ending.RUN_DEADLINE)
         self.is_cancelled = True
         about = {"reason": request.reason, "failing": True} if self.driver.is_failing else {"reason": request.reason}
         self.cancel_reason = encode_json(about)
