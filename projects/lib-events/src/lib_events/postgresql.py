@@ -46,6 +46,7 @@ from lib_events.statement import Fence, Write, compose_postgresql
 logger = logging.getLogger(__name__)
 
 POOL_SIZE = 20
+RELISTEN_SECONDS = 1.0
 ATTEMPTS = 5
 NOTIFY = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
 SESSION = {
@@ -131,7 +132,8 @@ class PostgresqlDatabase(Database):
         try:
             await database._migrate(schemas)
             database._hot = await database._connect()
-            database._listening = asyncio.create_task(database._listen(), name="postgresql-listener")
+            closed = await database._begin_listening()  # before anybody looks: what comes afterwards is heard
+            database._listening = asyncio.create_task(database._keep_listening(closed), name="postgresql-listener")
         except (*DRIVER_ERRORS, DBAPIError) as error:
             await database.close()
             host = urlsplit(url).hostname
@@ -269,18 +271,31 @@ class PostgresqlDatabase(Database):
         finally:
             self._notifying = None
 
-    async def _listen(self) -> None:
-        """Keep one connection listening; while it is away everybody polls."""
+    async def _begin_listening(self) -> asyncio.Event:
+        """Listen with a connection of its own; returns what is set when that is closed."""
+        listener, closed = await self._connect(), asyncio.Event()
+        try:
+            listener.add_termination_listener(lambda _: closed.set())
+            await listener.add_listener(self._channel, self._heard)
+        except BaseException:
+            listener.terminate()
+            raise
+        self._listener = listener
+        return closed
+
+    async def _keep_listening(self, closed: asyncio.Event) -> None:
+        """Listen again whenever the connection is closed; while it is away everybody polls."""
         while True:
+            await closed.wait()
+            await asyncio.sleep(RELISTEN_SECONDS)
             try:
-                self._listener = await self._connect()
-                await self._listener.add_listener(self._channel, self._heard)
-                closed = asyncio.Event()
-                self._listener.add_termination_listener(lambda _connection, closed=closed: closed.set())
-                await closed.wait()
+                closed = await self._begin_listening()
             except DRIVER_ERRORS as error:
                 logger.warning("PostgreSQL notifications are away, polling: %s", error)
-            await asyncio.sleep(1)
+            else:
+                # What was told meanwhile was told to nobody: everybody looks, and hears from now on.
+                self._wake(set(self._callbacks))
+                self._notify(set(self._topics))
 
     def _heard(self, _connection: object, pid: int, _channel: str, topic: object) -> None:
         if self._listener is not None and pid != self._listener.get_server_pid():

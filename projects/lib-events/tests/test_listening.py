@@ -1,0 +1,61 @@
+"""Notifications of PostgreSQL: whoever has opened a database hears what others commit, also after its line was cut."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from lib_events.database import open_database
+from lib_events.event_log import SCHEMA
+from lib_events.postgresql import PostgresqlDatabase
+from lib_events.testing import wait_until
+
+pytestmark = pytest.mark.postgresql
+
+
+@asynccontextmanager
+async def opened(url):
+    database = await open_database(url, service="test-svc", schemas=[SCHEMA])
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def tell(connection):
+    connection.notify("runs")
+
+
+async def test_nothing_that_comes_once_a_database_is_open_goes_unheard(postgresql_url, monkeypatch):
+    connect = PostgresqlDatabase._connect
+
+    async def connect_slowly(database):
+        await asyncio.sleep(0.1)
+        return await connect(database)
+
+    async with opened(postgresql_url) as other:
+        await other.transact(tell)  # its own lines are there
+        monkeypatch.setattr(PostgresqlDatabase, "_connect", connect_slowly)
+        async with opened(postgresql_url) as database:
+            heard = asyncio.Event()
+            database.on_notify("runs", heard.set)
+            await other.transact(tell)
+            await asyncio.wait_for(heard.wait(), 5)
+
+
+async def test_whoever_could_not_hear_for_a_while_looks_and_is_heard_again(postgresql_url):
+    async with opened(postgresql_url) as other, opened(postgresql_url) as database:
+        heard, heard_elsewhere = asyncio.Event(), asyncio.Event()
+        other.on_notify("runs", heard_elsewhere.set)
+        await wait_until(lambda: database._listener is not None)
+        before = database._listener
+        pid = before.get_server_pid()
+        await other.transact(lambda connection: connection._core.exec_driver_sql(f"SELECT pg_terminate_backend({pid})"))
+        await wait_until(before.is_closed)
+        database.on_notify("runs", heard.set)
+        await other.transact(tell)  # while nobody listens here
+        heard_elsewhere.clear()
+        await database.transact(tell)
+        heard.clear()
+        await asyncio.wait_for(heard.wait(), 10)
+        await asyncio.wait_for(heard_elsewhere.wait(), 10)
