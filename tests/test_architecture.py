@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from app_svc.settings import AppSettings
+from auth_svc.settings import AuthSettings
+from gui_proj.settings import GuiSettings
+from lib_events.settings import OF_ONE_SERVICE, Settings
+
 ROOT = Path(__file__).parents[1]
 MEMBERS = sorted(path.parent for path in ROOT.glob("projects/*/pyproject.toml"))
 MODULES = sorted(ROOT.glob("projects/*/src/**/*.py"))
@@ -38,6 +43,13 @@ def imported(module):
     named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     named |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     return {name.partition(".")[0] for name in named}
+
+
+def test_each_service_knows_what_the_others_are_told_in_the_settings_file_that_they_share():
+    services = (AuthSettings, AppSettings, GuiSettings)
+    assert {
+        name for service in services for name in service.model_fields
+    } - Settings.model_fields.keys() == OF_ONE_SERVICE
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda path: path.name)

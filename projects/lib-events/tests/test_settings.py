@@ -86,3 +86,26 @@ def test_a_settings_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "settings.toml").write_text("workflows = [")
     with pytest.raises(SettingsRejected, match=r"must be TOML, got .*settings\.toml: .*; correct or remove it"):
         Settings.read(data=tmp_path)
+
+
+def test_a_misspelt_name_in_the_settings_file_is_refused_with_the_one_that_was_meant(tmp_path, subtests):
+    meant = {
+        "run_retention_day": "run_retention_days",
+        "EVS_APP_PORT": "app_port",
+        "cors-origins": "cors_origins",
+        "Database_URL": "database_url",
+    }
+    for name, known in meant.items():
+        with subtests.test(name):
+            (tmp_path / "settings.toml").write_text(f'"{name}" = 1\ngui_port = 1\n')
+            with pytest.raises(
+                SettingsRejected, match=rf"got {name} \(meant: {known}\?\) in .*settings\.toml; correct"
+            ):
+                Settings.read(data=tmp_path)
+
+
+def test_what_another_service_is_told_in_the_shared_file_is_none_of_ours(tmp_path, caplog):
+    (tmp_path / "settings.toml").write_text('registration = "open"\nlease_seconds = 5\nbilling_url = "https://b"\n')
+    Settings.read(data=tmp_path)
+    assert "says billing_url, which this service does not know" in caplog.text
+    assert "lease_seconds" not in caplog.text

@@ -1,7 +1,10 @@
 """Settings of all members: flags win over `EVS_*` in the environment, that over the settings file."""
 
+import logging
 import os
 import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -15,11 +18,25 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+logger = logging.getLogger(__name__)
+
 type ServiceName = Literal["auth-svc", "app-svc"]
 
 LOOPBACK = "127.0.0.1"
 IGNORE = ".gitignore"
 STRANGERS_ALLOWED = frozenset(("lost+found", IGNORE))  # what a fresh folder may already hold
+# What one service alone may be told. They share a settings file, so each knows the others' names.
+OF_ONE_SERVICE = frozenset(
+    {
+        "admin_password", "audit_retention_days", "breached_passwords", "client_documents", "client_registration",
+        "gui_access_seconds", "hash_threads", "mail_from", "mail_new_devices", "outbound_networks",
+        "refresh_grace_seconds", "registration", "require_second_factor", "sealing_key", "signing_key_days", "smtp_url",
+        "trusted_proxies", "unused_client_days",
+        "body_limit_bytes", "drain_seconds", "lease_seconds", "queues", "run_archive", "run_retention_count",
+        "run_retention_days", "run_retention_failed_days", "step_processes", "webhook_allow_private", "worker_tags",
+    }
+)  # fmt: skip
+LIKENESS = 0.8  # from which on an unknown name is a known one that was misspelt
 
 
 class SettingsRejected(Exception):
@@ -159,9 +176,24 @@ def settings_file(data: Path) -> Path:
 
 def _in_file(settings: type[BaseSettings], path: Path) -> TomlConfigSettingsSource:
     try:
-        return TomlConfigSettingsSource(settings, path)
+        source = TomlConfigSettingsSource(settings, path)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsRejected(f"settings file must be TOML, got {path}: {error}; correct or remove it") from error
+    _check_names(source.toml_data, settings.model_fields.keys() | OF_ONE_SERVICE, path)
+    return source
+
+
+def _check_names(given: Iterable[str], known: Iterable[str], path: Path) -> None:
+    """Refuse what looks like a name we know and is none; anything else may be a setting of somebody's own service."""
+    names = sorted(known)
+    unknown = [name for name in given if name not in names]
+    plain = {name: name.lower().replace("-", "_").removeprefix("evs_") for name in unknown}
+    meant = {name: near[0] for name in unknown if (near := get_close_matches(plain[name], names, 1, LIKENESS))}
+    if meant:
+        said = ", ".join(f"{name} (meant: {near}?)" for name, near in meant.items())
+        raise SettingsRejected(f"settings file must have known names, got {said} in {path}; correct or remove them")
+    if unknown:
+        logger.warning("the settings file %s says %s, which this service does not know", path, ", ".join(unknown))
 
 
 def _with_schema(url: str, schema: str) -> str:
