@@ -159,6 +159,27 @@ async def test_a_bulk_command_passes_over_runs_it_cannot_change(app: Any, monkey
     assert len((await operator.post("/v1/runs:cancel", asked)).json()["refused"]) == 2
 
 
+async def test_a_bulk_command_leaves_a_run_alone_that_matches_no_more_when_its_turn_comes(
+    any_app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, operator = any_app.client(), any_app.operator()
+    later = {"workflow": "order", "input": {"hold_seconds": 600}, "delay_seconds": 3600}
+    begins, waits = [(await alice.post("/v1/runs", later)).json()["id"] for _ in range(2)]
+    command = run_desk.RunDesk.command
+
+    async def begin_first(desk: Any, run_id: str, *rest: Any) -> Any:
+        due = update(runs).where(runs.c.id == begins, runs.c.status == "queued").values(wake_at=0)
+        await any_app.service.database.transact(lambda connection: (connection.execute(due), connection.notify("runs")))
+        await alice.until(begins, "waiting")
+        return await command(desk, run_id, *rest)
+
+    monkeypatch.setattr(run_desk.RunDesk, "command", begin_first)
+    answer = (await operator.post("/v1/runs:cancel", {"filter": {"status": ["queued"]}})).json()
+    assert (answer["matched"], answer["changed"], list(answer["refused"])) == (2, [waits], [begins])
+    assert "matches the filter no more" in answer["refused"][begins]
+    assert (await alice.until(begins, "waiting"))["status"] == "waiting"
+
+
 async def test_a_failed_run_is_forked_with_another_input(app: Any) -> None:
     alice = app.client()
     run = await alice.run("order", {"card": "tok_declined"})

@@ -190,15 +190,23 @@ class RunDesk:
     async def bulk(
         self, body: BulkBody, caller: Caller, move: Move, function: Callable[[Connection, str], Any]
     ) -> BulkAnswer:
-        """Run a command on each run that matches, each in a transaction of its own."""
+        """Run a command on each run that matches, and still does when its turn comes, in a transaction of its own."""
         # Where no status is asked for: those the command can change, else runs of long ago would fill every answer.
         possible = [status for status, found in TRANSITIONS if found == move]
         wanted = replace(body.filter.as_filter(), statuses=body.filter.status or possible)
         ids = await self._database.read(queries.list_run_ids, wanted, BULK_LIMIT + 1)
         answer = BulkAnswer(matched=min(len(ids), BULK_LIMIT), changed=[], refused={}, more=len(ids) > BULK_LIMIT)
+
+        def change(connection: Connection, run_id: str) -> None:
+            commands.lock_run(connection, run_id)
+            if not queries.matches(connection, run_id, wanted):
+                detail = "it matches the filter no more: something has happened to it meanwhile"
+                raise Problem(409, "run-changed", "The run has changed", detail)
+            function(connection, run_id)
+
         for run_id in () if body.dry_run else ids[:BULK_LIMIT]:
             try:
-                await self.command(run_id, caller, function)
+                await self.command(run_id, caller, change)
             except Problem as problem:
                 answer.refused[run_id] = problem.detail
             else:

@@ -155,6 +155,12 @@ def list_run_ids(connection: Connection, narrow: RunFilter | None = None, limit:
     return list(connection.scalars(query.order_by(runs.c.created_at, runs.c.id).limit(limit)))
 
 
+def matches(connection: Connection, run_id: str, narrow: RunFilter) -> bool:
+    """Whether a run is one of those that a filter means."""
+    query = select(runs.c.id).where(runs.c.id == run_id, *_conditions(narrow, connection.dialect_name))
+    return connection.scalar(query) is not None
+
+
 def get_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunView]:
     """The runs of these ids, as in a list; an id without a run is left out."""
     return {row.id: _run(row) for row in connection.execute(select(*LISTED).where(runs.c.id.in_(run_ids)))}
