@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, and_, exists, func, or_, select
@@ -32,9 +32,9 @@ class Look(NamedTuple):
     next_at: int | None
 
 
-def look(connection: Connection, workflows: list[str], now: int) -> Look:
-    """Look what is due: reads only, so that schedules which rest cost nothing."""
-    here = and_(schedules.c.paused.is_(False), schedules.c.workflow.in_(workflows))
+def look(connection: Connection, workflows: list[str], failed: Collection[str], now: int) -> Look:
+    """Look what is due, but for those that have just failed: reads only, so that schedules which rest cost nothing."""
+    here = and_(schedules.c.paused.is_(False), schedules.c.workflow.in_(workflows), schedules.c.name.not_in(failed))
     waits = schedules.c.waiting_at.is_not(None)
     under_way = exists().where(schedule_runs.c.schedule == schedules.c.name, UNDER_WAY)
     due = or_(schedules.c.fire_at <= now, and_(waits, ~under_way))
@@ -80,10 +80,10 @@ class Scheduler(Loop):
         again = True
         while again:
             now = self._timers.clock.micros()
-            found = await self._database.read(look, workflows, now)
+            before = len(failed)
+            found = await self._database.read(look, workflows, sorted(failed), now)
             self._something_waits = found.waits
-            due = [row for row in found.due if row.name not in failed]
-            again = any([await self._fire(row, now, failed) for row in due])
+            again = any([await self._fire(row, now, failed) for row in found.due]) or len(failed) > before
         self._arm(found.next_at)
 
     async def _fire(self, row: Row[Any], now: int, failed: set[str]) -> bool:
