@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from lib_events.database import Fenced
 from lib_events.lifecycle import Loop
-from lib_workflows.claims import Capability, Claimed, claim, look
+from lib_events.statement import Fence
+from lib_workflows.claims import Capability, Claimed, Taken, claim, look
 from lib_workflows.commands import RUNS_TOPIC
 from lib_workflows.doubt import Doubt
 from lib_workflows.executor import Executor
 from lib_workflows.queue_slots import governed
-from lib_workflows.run_record import Child, News, RunRecord, Stored, child_run_id, load, refresh
+from lib_workflows.run_record import Child, News, RunRecord, Stored, child_run_id, load, load_new, refresh
 from lib_workflows.worker import held_runs
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 5.0  # the slow poll beneath the notifications
 CLAIM_LIMIT = 500
 TELL_LIMIT = 500
+FEW_RUNS = 20  # that begin: so few rows are looked for at once
 NOT_CLAIMED = Claimed(begins=False, queued=False)
 
 
@@ -45,17 +47,35 @@ class Arrivals(Loop):
         self._residence = residence
         self._refreshing: dict[str, bool] = {}  # by run: whether something came after it was asked for
         self._next_look_at: int | None = None
+        self._look_by = 0.0  # by the event loop's time: woken or not, it looks then
+        self._freed: set[str] = set()  # limited queues of which a run has just ended here
         self._learned = 0
+
+    def wake(self) -> None:
+        """Look at once, whatever may be due."""
+        self._look_by = 0.0
+        super().wake()
+
+    def slot_came_free(self, queue: str) -> None:
+        """Let the next runs of a limited queue begin: a run of it has ended, and nothing else need be looked for."""
+        self._freed.add(queue)
+        super().wake()
 
     async def run(self) -> None:
         """Look, then pause until woken, or for the slow poll."""
-        home = self._residence
+        home, loop = self._residence, asyncio.get_running_loop()
         unsubscribe = home.database.on_notify(RUNS_TOPIC, self.wake)
+        self._look_by = 0.0
         try:
             while True:
                 owner = home.worker_id
                 try:
-                    await self._look()
+                    if loop.time() < self._look_by:
+                        await self._fill_slots()
+                    else:
+                        self._look_by = loop.time() + POLL_SECONDS
+                        self._freed.clear()  # what is free is seen by whoever looks at everything
+                        await self._look()
                 except Fenced:
                     home.fenced(owner)
                 home.evict_idle()
@@ -79,22 +99,34 @@ class Arrivals(Loop):
         told = [executor for run_id, wakes in due.here if (executor := self._to_tell(run_id, wakes)) is not None]
         for executors in batched(told, TELL_LIMIT, strict=False):
             home.spawn(self._refresh(executors))
-        more = due.free
         if self.doubt.is_open:
             await self._find_strays(owner)
+        if due.free:
+            await self._take(owner, fence, now)
+        if due.next_at is not None:
+            self.look_at(due.next_at)
+
+    async def _fill_slots(self) -> None:
+        """Take the next runs of queues of which a slot came free."""
+        home = self._residence
+        freed, self._freed = frozenset(self._freed), set()
+        if freed and not home.is_lost:
+            await self._take(home.worker_id, home.fence, home.timers.clock.micros(), freed)
+
+    async def _take(self, owner: str, fence: Fence | None, now: int, freed: frozenset[str] | None = None) -> None:
+        """Claim what there is room for, and load it."""
+        home, more = self._residence, True
         while more and home.room:
             limit = min(CLAIM_LIMIT, home.room)
             with self.doubt.about_commit():
-                found = await home.database.transact(self._claim, owner, now, limit, fence=fence)
-            if found:
-                await self._load(list(found), found)
-            more = len(found) == limit
-            if found and due.is_paced:
+                taken = await home.database.transact(self._claim, owner, now, limit, freed, fence=fence)
+            if taken.runs:
+                await self._load(list(taken.runs), taken.runs)
+            if taken.is_paced:
                 self.wake()  # to look when the rate lets the next ones begin
+            more = taken.more
         if more:
             home.make_room(self.wake)
-        if due.next_at is not None:
-            self.look_at(due.next_at)
 
     async def learn_limits(self) -> None:
         """Know at once which queues are limited: no run of theirs begins past its queue."""
@@ -112,8 +144,8 @@ class Arrivals(Loop):
         if strays:
             await self._load(strays, {})
 
-    def _claim(self, connection: Any, owner: str, now: int, limit: int) -> dict[str, Claimed]:
-        return claim(connection, owner, self.capability, now=now, limit=limit)
+    def _claim(self, connection: Any, owner: str, now: int, limit: int, freed: frozenset[str] | None) -> Taken:
+        return claim(connection, owner, self.capability, now=now, limit=limit, freed=freed)
 
     def look_at(self, at: int) -> None:
         """Look again when that time has come (micros), if not before."""
@@ -175,7 +207,7 @@ class Arrivals(Loop):
         if waking:
             await asyncio.wait(waking)
         try:
-            loaded = await home.database.read(load, run_ids)
+            loaded = await self._read(run_ids, claimed)
         except Exception as error:  # noqa: BLE001 - they are ours now: nobody else will look after them
             for run_id in run_ids:
                 self.loading.pop(run_id, None)
@@ -187,6 +219,13 @@ class Arrivals(Loop):
                 if child.id == child_run_id(record.id, operation, stored.life):
                     stored.children[operation] = child
             self._take_in(record, stored, claimed.get(record.id, NOT_CLAIMED))
+
+    async def _read(self, run_ids: Sequence[str], claimed: Mapping[str, Claimed]) -> list[tuple[RunRecord, Stored]]:
+        database = self._residence.database
+        if not all(claimed.get(run_id, NOT_CLAIMED).begins for run_id in run_ids):
+            return await database.read(load, run_ids)
+        look_for = database.look if len(run_ids) <= FEW_RUNS else database.read
+        return await look_for(load_new, run_ids)
 
     def _take_in(self, record: RunRecord, stored: Stored, was: Claimed) -> None:
         home = self._residence

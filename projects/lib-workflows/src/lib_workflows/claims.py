@@ -4,13 +4,16 @@ However many runs wait for a slot, none of them is looked at that cannot have on
 one index.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, true, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, true, tuple_, update
 
 from lib_events.database import Connection
 from lib_workflows import queue_slots
+from lib_workflows.commands import RUNS_TOPIC
 from lib_workflows.tables import runs
 from lib_workflows.workflow import Workflow
 
@@ -56,37 +59,90 @@ class Claimed(NamedTuple):
     queued: bool  # nothing of it was under way
 
 
-def claim(connection: Connection, owner: str, capability: Capability, *, now: int, limit: int) -> dict[str, Claimed]:
-    """Take runs that are due and that nobody has in memory."""
-    rows: list[Any] = []
-    for some in _due(connection, capability, now, limit):
-        rows += some
-    found = {row.id: Claimed(begins=row.started_at is None, queued=row.status == "queued") for row in rows}
-    if found:
-        status = case((runs.c.status == "cancelling", runs.c.status), else_="running")
-        started_at = case((runs.c.started_at.is_(None), now), else_=runs.c.started_at)
-        values = {"owner": owner, "status": status, "wake_at": None, "started_at": started_at}
-        connection.execute(update(runs).where(runs.c.id.in_(list(found))).values(**values))
-    return found
+class Taken(NamedTuple):
+    """What a life has claimed."""
+
+    runs: dict[str, Claimed]
+    more: bool  # whether more may be due than there was room for
+    is_paced: bool  # whether some of them began in a queue that has a rate
 
 
-def _due(connection: Connection, capability: Capability, now: int, limit: int) -> Iterator[Sequence[Any]]:
-    """At most `limit` runs in all, locked: first those that need a slot, for the queues' rows come before any run's."""
+type Take = Callable[[int], Sequence[Any]]  # finds and locks at most so many due runs
+
+
+def claim(
+    connection: Connection,
+    owner: str,
+    capability: Capability,
+    *,
+    now: int,
+    limit: int,
+    freed: Collection[str] | None = None,
+) -> Taken:
+    """Take runs that are due and that nobody has in memory; with `freed` only those that begin in these queues."""
     claimable = capability.claimable()
     due = select(runs.c.id, runs.c.status, runs.c.started_at).where(claimable, runs.c.wake_at + 0 <= now)
     due = due.order_by(runs.c.priority.desc(), runs.c.wake_at).with_for_update(skip_locked=True)
-    for opening in queue_slots.openings(connection, claimable, now, lock=True):
-        yield (found := queue_slots.take_slots(connection, due, opening, now=now, limit=limit))
-        limit -= len(found)
-    for kind in _without_slots(connection, now):
-        if limit > 0:
-            yield (found := connection.execute(due.where(kind).limit(limit)).all())
-            limit -= len(found)
+    # First, for the queues' rows come before any run's.
+    openings = queue_slots.openings(connection, claimable, now, lock=True, among=freed)
+    takes: list[Take] = [partial(queue_slots.take_slots, connection, due, opening, now) for opening in openings]
+    found: list[Any] = []
+    if freed is None:
+        *first, unlimited = _without_slots(connection, now)
+        for kind in first:
+            found += _some(connection, due.where(kind), limit - len(found))
+        _hold(connection, owner, found, now)  # so that no queue counts them, too
+        takes.append(partial(_some, connection, due.where(unlimited)))
+    taken, more = _share_out(takes, limit - len(found), first=now)
+    slotted, free = list(chain(*taken[: len(openings)])), list(chain(*taken[len(openings) :]))
+    _hold(connection, owner, slotted, now, slot=runs.c.queue)
+    _hold(connection, owner, free, now)
+    if freed and not slotted and _is_for_others(connection, freed, now):
+        connection.notify(RUNS_TOPIC)
+    is_paced = any(rows and opening.queue.rate is not None for opening, rows in zip(openings, taken, strict=False))
+    claimed = (*found, *slotted, *free)
+    return Taken(
+        {row.id: Claimed(begins=row.started_at is None, queued=row.status == "queued") for row in claimed},
+        more,
+        is_paced,
+    )
+
+
+def _some(connection: Connection, due: Select[Any], limit: int) -> Sequence[Any]:
+    return connection.execute(due.limit(limit)).all() if limit > 0 else ()
+
+
+def _share_out(takes: Sequence[Take], limit: int, *, first: int) -> tuple[list[Sequence[Any]], bool]:
+    """Let each take its share, another one first each time; returns what each took, and whether one wanted more."""
+    taken: list[Sequence[Any]] = [()] * len(takes)
+    more = False
+    for left in range(len(takes), 0, -1):
+        index = (first + left) % len(takes)
+        share = -(-limit // left)
+        taken[index] = takes[index](share) if share > 0 else ()
+        limit -= len(taken[index])
+        more = more or len(taken[index]) >= share
+    return taken, more
+
+
+def _is_for_others(connection: Connection, freed: Collection[str], now: int) -> bool:
+    """Whether there are slots for runs that this worker cannot take."""
+    return any(opening.slots != 0 for opening in queue_slots.openings(connection, true(), now, among=freed))
+
+
+def _hold(connection: Connection, owner: str, rows: Sequence[Any], now: int, **values: Any) -> None:
+    """Say in the rows of runs who has them in memory."""
+    if not rows:
+        return
+    status = case((runs.c.status == "cancelling", runs.c.status), else_="running")
+    started_at = case((runs.c.started_at.is_(None), now), else_=runs.c.started_at)
+    values |= {"owner": owner, "status": status, "wake_at": None, "started_at": started_at}
+    connection.execute(update(runs).where(runs.c.id.in_([row.id for row in rows])).values(**values))
 
 
 def _without_slots(connection: Connection, now: int) -> tuple[ColumnElement[bool], ...]:
     """The kinds of runs that need no slot: those that have begun, that go on as new, that are too late, and all others
-    of queues that are not limited. Each is what an index holds.
+    of queues that are not limited, last. Each is what an index holds.
     """
     has_begun = and_(HAS_BEGUN, runs.c.wake_at <= now)
     is_late = and_(queue_slots.NEEDS_SLOT, runs.c.deadline_at <= now)
@@ -100,7 +156,6 @@ class Due(NamedTuple):
     free: bool  # whether there are due runs that nobody has in memory
     next_at: int | None  # when the next run is due that nobody has in memory
     limited: frozenset[str]  # the queues whose runs do not begin as they come
-    is_paced: bool  # whether runs wait in one that has a rate
 
 
 def look(connection: Connection, owner: str, capability: Capability, now: int) -> Due:
@@ -112,8 +167,7 @@ def look(connection: Connection, owner: str, capability: Capability, now: int) -
     openings = queue_slots.openings(connection, claimable, now) if limited else []
     is_free = any(opening.slots != 0 for opening in openings) or _is_any_due(connection, claimable, now)
     moments = [*_later(connection, claimable, now), *(opening.next_at for opening in openings)]
-    is_paced = any(opening.queue.rate is not None for opening in openings)
-    return Due(here, is_free, min((at for at in moments if at is not None), default=None), limited, is_paced)
+    return Due(here, is_free, min((at for at in moments if at is not None), default=None), limited)
 
 
 def _is_any_due(connection: Connection, claimable: ColumnElement[bool], now: int) -> bool:

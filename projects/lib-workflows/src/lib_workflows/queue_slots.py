@@ -5,7 +5,7 @@ that could be wrong after a crash, and none that somebody has to give back. Whoe
 that two workers cannot both take the last slot.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -67,11 +67,22 @@ def _distinct(column: ColumnElement[Any], where: ColumnElement[bool]) -> Select[
     return select(found.c.value).where(found.c.value.is_not(None))
 
 
-def openings(connection: Connection, claimable: ColumnElement[bool], now: int, *, lock: bool = False) -> list[Opening]:
-    """The limited queues in which runs are due that may be claimed; with `lock`, nobody else takes slots of them."""
+def openings(
+    connection: Connection,
+    claimable: ColumnElement[bool],
+    now: int,
+    *,
+    lock: bool = False,
+    among: Collection[str] | None = None,
+) -> list[Opening]:
+    """The limited queues (of all, or `among` some) in which runs are due that may be claimed.
+
+    With `lock`, nobody else takes slots of them.
+    """
     due = select(runs.c.id).where(runs.c.queue == queues.c.name, NEEDS_SLOT, runs.c.wake_at + 0 <= now, claimable)
     is_due = due.limit(1).scalar_subquery().is_not(None)  # one step on the index, where `EXISTS` would become a join
     query = select(queues).where(IS_GOVERNED, ~queues.c.paused, is_due).order_by(queues.c.name)
+    query = query if among is None else query.where(queues.c.name.in_(among))
     rows = connection.execute(query.with_for_update(of=queues) if lock else query).all()
     taken = _taken(connection, [row.name for row in rows if row.concurrency is not None])
     return [_opening(row, taken.get(row.name, 0), now) for row in rows]
@@ -97,8 +108,8 @@ def rate_of(row: Any) -> Rate | None:
     return None if row.rate is None else Rate(row.rate, row.rate_micros * MICROSECOND)
 
 
-def take_slots(connection: Connection, due: Select[Any], opening: Opening, *, now: int, limit: int) -> Sequence[Any]:
-    """Give slots to due runs of the queue, which `due` selects and locks; returns their rows."""
+def take_slots(connection: Connection, due: Select[Any], opening: Opening, now: int, limit: int) -> Sequence[Any]:
+    """Find due runs of the queue that may have its slots, which `due` selects and locks; returns their rows."""
     queue = opening.queue
     limit = limit if opening.slots is None else min(limit, opening.slots)
     mine = due.where(runs.c.queue == queue.name, NEEDS_SLOT)
@@ -108,7 +119,6 @@ def take_slots(connection: Connection, due: Select[Any], opening: Opening, *, no
         rows, last_key = take_turns(connection, mine, queue, now=now, limit=limit)
     if not rows:
         return rows
-    connection.execute(update(runs).where(runs.c.id.in_([row.id for row in rows])).values(slot=queue.name))
     rate = rate_of(queue)
     full_at = queue.full_at if rate is None else rate.full_after(len(rows), queue.full_at, now)
     if (full_at, last_key) != (queue.full_at, queue.last_key):
@@ -138,7 +148,9 @@ def take_turns(
         wanted = min(share, limit - len(rows), most - under_way.get(key, 0))
         if wanted <= 0:
             break
-        rows += connection.execute(due.where(runs.c.queue_key.is_not_distinct_from(key)).limit(wanted)).all()
+        # Not IS NOT DISTINCT FROM: PostgreSQL asks no index for it.
+        of_key = runs.c.queue_key.is_(None) if key is None else runs.c.queue_key == key
+        rows += connection.execute(due.where(of_key).limit(wanted)).all()
         last = key
     return rows, last
 

@@ -358,7 +358,7 @@ class Residence:
             self._gone(run.id)
             self.results.ended(run.id, Ending(run.status, run.output, run.error))
         if run.queue in self.arrivals.limited:
-            self.arrivals.wake()  # the next one of its queue may begin
+            self.arrivals.slot_came_free(run.queue)
 
     async def continue_as_new(self, executor: Executor, payload: str | None) -> None:
         """Set the run's past apart, durably; it is claimed again like any queued run."""

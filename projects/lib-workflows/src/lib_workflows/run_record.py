@@ -148,11 +148,8 @@ class Stored:
 
 def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord, Stored]]:
     """Read runs and their past, all in one snapshot."""
-    records = connection.execute(select(runs).where(runs.c.id.in_(run_ids))).mappings().all()
-    stored = {row["id"]: Stored(wakes=row["wakes"], resumed=True, life=row["earlier_lives"]) for row in records}
-    _load_history(connection, stored)
-    for run_id, found in read_messages(connection, run_ids).items():
-        stored[run_id].messages = found
+    loaded = load_new(connection, run_ids)
+    stored = {record.id: past for record, past in loaded}
     for run_id, children in read_children(connection, run_ids).items():
         stored[run_id].children = children_of_life(run_id, children, stored[run_id].life)
     for row in connection.execute(select(attempts).where(attempts.c.run.in_(run_ids))):
@@ -164,6 +161,16 @@ def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord
     for row in connection.execute(lines.group_by(run_logs.c.run)):
         stored[row.run].log_lines = row.last
     _load_waits(connection, stored)
+    return loaded
+
+
+def load_new(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord, Stored]]:
+    """Read runs that have never run: there is nothing of them but what was sent to them, and a fork's history."""
+    records = connection.execute(select(runs).where(runs.c.id.in_(run_ids))).mappings().all()
+    stored = {row["id"]: Stored(wakes=row["wakes"], resumed=True, life=row["earlier_lives"]) for row in records}
+    _load_history(connection, stored)
+    for run_id, found in read_messages(connection, run_ids).items():
+        stored[run_id].messages = found
     return [(RunRecord.of(dict(row)), stored[row["id"]]) for row in records]
 
 
