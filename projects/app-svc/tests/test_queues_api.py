@@ -1,6 +1,7 @@
 """Queues over HTTP: who may, what is refused and how, and that runs really wait."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import select
@@ -108,5 +109,25 @@ async def test_limits_declared_in_code_are_changed_in_code(
         around = await app.client().post("/v1/runs", elsewhere)
         assert (around.status_code, around.json()["type"]) == (403, "urn:evs:problem:queue-limited")
         assert (await operator.post("/v1/runs", elsewhere)).status_code == 202
-        keys = select(runs.c.queue_key).where(runs.c.id == run["id"])
-        assert await app.service.database.read(lambda connection: connection.scalar(keys)) == "ada"
+        said = {"workflow": "mail", "input": {"to": "ada"}, "queue_key": "eve"}
+        refused = await app.client().post("/v1/runs", said)
+        assert (refused.status_code, refused.json()["type"]) == (403, "urn:evs:problem:queue-limited")
+        other = (await operator.post("/v1/runs", said)).json()
+        for run_id, key in ((run["id"], "ada"), (other["id"], "eve")):
+            query = select(runs.c.queue_key).where(runs.c.id == run_id)
+            assert await app.service.database.read(lambda connection, query=query: connection.scalar(query)) == key
+
+
+async def test_a_queue_is_named_so_that_it_has_a_page(app: Any, subtests: pytest.Subtests) -> None:
+    operator = app.operator()
+    for name in ("team/mail", ".", "..", "nul\x00", ""):
+        for path, body in (("runs", {}), ("schedules", {"name": "s", "every_seconds": 60})):
+            with subtests.test(f"{path} {name!r}"):
+                refused = await operator.post(f"/v1/{path}", {"workflow": "order", "queue": name, **body})
+                assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/queue")
+    for name in ("a b", "…", "...", ".x", "a?b#c%2F"):
+        with subtests.test(name):
+            late = {"workflow": "order", "input": {}, "queue": name, "delay_seconds": 3600}
+            assert (await operator.post("/v1/runs", late)).status_code == 202
+            shown = await operator.get(f"/v1/queues/{quote(name, safe='')}")
+            assert (shown.json()["name"], shown.json()["queued"]) == (name, 1)

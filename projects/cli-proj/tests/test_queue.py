@@ -31,6 +31,14 @@ def test_a_burst_of_starts_is_one_run(product):
     assert product.evs("run", "cancel", second.out.strip()).code == 0
 
 
+def test_a_run_takes_turns_with_whom_its_start_says(product):
+    started = product.evs("run", "start", "order", "--queue-key", "ada", "--delay", "3600")
+    assert started.code == 0, started.err
+    assert product.evs("run", "cancel", started.out.strip()).code == 0
+    refused = product.evs("run", "start", "order", "--queue", "team/mail")
+    assert (refused.code, "queue" in refused.err) == (2, True), refused.err
+
+
 def test_limits_that_cannot_be_are_explained(product):
     nothing = product.evs("queue", "limit", "shelf")
     assert (nothing.code, "which limit?" in nothing.err) == (2, True)

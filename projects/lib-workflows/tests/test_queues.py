@@ -19,18 +19,22 @@ from lib_workflows import (
     DefinitionError,
     Engine,
     EventType,
+    Every,
     Principal,
     Queue,
     QueueLimits,
     Rate,
     Registry,
     Signal,
+    arrivals,
     queries,
     queue_slots,
     step,
     workflow,
 )
-from lib_workflows.errors import QueueDeclared, QueueInvalid
+from lib_workflows.claims import claim
+from lib_workflows.errors import QueueDeclared, QueueInvalid, ScheduleInvalid
+from lib_workflows.limits import Limits
 from lib_workflows.tables import queues, runs
 from lib_workflows.testing import environment
 from lib_workflows.unclaimed import LATE_SECONDS, UnclaimedAlarm
@@ -220,6 +224,26 @@ async def test_runs_begin_no_faster_than_the_rate_lets_them(database_url):
         assert since(begun[8], begun[8:]) == [0, 0, 0, 20], "a rest fills the bucket, and no more than that"
 
 
+async def test_a_clock_that_is_set_back_does_not_stop_a_queue_with_a_rate(database_url):
+    async with environment(database_url, [told_number]) as env:
+        await env.engine.queues.limit("steady", QueueLimits(rate=Rate(2, timedelta(minutes=1))))
+        await env.skip(timedelta(days=1))  # the clock was wrong by a day …
+        for handle in await env.engine.start_many(told_number, range(2)):
+            await env.result(handle)
+        env.clock._micros -= 86_400_000_000  # … and is set right while the bucket is empty
+        right = env.now
+        for handle in await env.engine.start_many(told_number, range(3)):
+            await env.result(handle)
+        assert since(right, begun[2:]) == [0, 30, 60]
+
+
+def test_clocks_that_differ_a_little_let_no_more_runs_begin():
+    rate = Rate(2, timedelta(minutes=1))
+    for seconds_behind in (0, 1, 59):
+        full_at = rate.full_after(2, 0, 1_000_000_000)
+        assert rate.allowed(full_at, 1_000_000_000 - seconds_behind * 1_000_000) == 0
+
+
 def since(first, moments):
     return [round((moment - first).total_seconds()) for moment in sorted(moments)]
 
@@ -257,6 +281,23 @@ async def test_the_slots_of_a_worker_that_is_gone_are_those_of_its_runs(postgres
             await other.handle(first.id).signal(go_on, "taken over")
             assert await other.handle(first.id, waits).result(10) == "taken over"
             await until(other, [first, second], "completed", "waiting")
+
+
+@pytest.mark.postgresql
+async def test_a_slot_that_came_free_is_told_to_the_worker_that_holds_what_is_next(postgresql_url, monkeypatch):
+    monkeypatch.setattr(arrivals, "POLL_SECONDS", 60.0)
+    async with (
+        Engine.open(postgresql_url, [waits, again]) as one,
+        Engine.open(postgresql_url, [counted, again]) as other,
+    ):
+        await one.queues.limit("narrow", ONE)
+        await wait_until(lambda: "narrow" in other.residence.arrivals.limited)
+        first = await one.start(waits)
+        await until(one, [first], "waiting")
+        next_one = await other.start(counted, 1)
+        await wait_until(lambda: other.residence.arrivals.is_pausing)
+        await first.signal(go_on, "")
+        assert await next_one.result(10) == 1
 
 
 class Mail(BaseModel):
@@ -338,6 +379,36 @@ async def test_runs_without_the_key_take_turns_as_one_whoever_sent_them(database
         await until(engine, [first, second], "completed", "waiting")
 
 
+async def test_a_start_may_say_with_whom_its_run_takes_turns(database_url):
+    send = keyed(per_key=1)
+    async with Engine.open(database_url, [send, waits]) as engine:
+        for number in (1, 2):
+            await engine.start(send, Mail(to=str(number), number=number), queue_key="ada")
+        other = await engine.start(waits, queue="post", queue_key="ada")
+        await wait_until(lambda: order_of_begin == ["11"])
+        await engine.start(send, Mail(to="bob", number=3))
+        await wait_until(lambda: order_of_begin == ["11", "bob3"])
+        assert await statuses(engine, [other]) == ["queued"]
+        for wrong in ("", "x" * 201):
+            with pytest.raises(QueueInvalid, match="queue_key of a queue must be"):
+                await engine.start(waits, queue_key=wrong)
+
+
+async def test_a_fork_with_another_input_takes_turns_by_that(database_url):
+    send = keyed(per_key=1)
+    async with Engine.open(database_url, [send]) as engine:
+        await engine.queues.pause("post")
+        by_input = await engine.start(send, Mail(to="ada", number=1))
+        by_word = await engine.start(send, Mail(to="ada", number=1), queue_key="eve")
+        forks = [
+            await by_input.fork(input=Mail(to="bob", number=1)),
+            await by_input.fork(),
+            await by_word.fork(input=Mail(to="bob", number=1)),
+        ]
+        keys = {row.id: row.queue_key for row in await engine.database.read(lambda c: c.execute(select(runs)).all())}
+        assert [keys[fork.id] for fork in forks] == ["bob", "ada", "eve"]
+
+
 async def test_children_events_and_schedules_have_their_key_too(database_url):
     sent = EventType("mail.written", Mail)
 
@@ -386,6 +457,30 @@ async def test_whose_turn_it_is_is_found_without_looking_at_everybody(sqlite_url
         assert len(found) >= 5
         assert all("runs_queued" in plan or "runs_slot" in plan for plan in found), found
         assert not any("SCAN runs" in plan or "TEMP B-TREE FOR ORDER BY" in plan for plan in found), found
+
+
+@pytest.mark.postgresql
+async def test_the_runs_of_a_key_are_found_without_looking_at_the_others(postgresql_url):
+    send = keyed(per_key=1)
+    async with Engine.open(postgresql_url, [send]) as engine:
+        await engine.queues.pause("post")
+        await engine.start_many(send, [Mail(to="ada", number=number) for number in range(300)])
+        await engine.start(send, Mail(to="zoe", number=1), priority=-5)
+
+        def passed_over(connection):
+            """How many rows were read for nothing when the next run of each key was looked for."""
+            asked = []
+            core = connection._core
+            row = connection.execute(select(queues)).one()
+            sqlalchemy_event.listen(core, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+            due = select(runs.c.id).order_by(runs.c.priority.desc(), runs.c.wake_at)
+            found, _ = queue_slots.take_turns(connection, due.where(runs.c.queue == "post", queue_slots.NEEDS_SLOT),
+                                              row, now=engine.clock.micros(), limit=2)  # fmt: skip
+            assert len(found) == 2
+            plans = [core.exec_driver_sql(f"EXPLAIN (ANALYZE) {sql}", tuple(given)) for sql, given in asked[-2:]]
+            return [line for plan in plans for (line,) in plan if "Rows Removed by Filter" in line]
+
+        assert await engine.database.read(passed_over) == []
 
 
 reports: list[int] = []
@@ -535,6 +630,10 @@ def test_limits_that_make_no_sense_are_refused(subtests):
         "per millisecond or longer": lambda: Rate(5, timedelta(microseconds=1)),
         "must be a Rate": lambda: QueueLimits(rate=5),
         "name of a queue must be": lambda: Queue(""),
+        "name of a queue must be at most 128 characters without a slash": lambda: Queue("mail/bulk"),
+        "neither . nor .., because its page is found by it; got '..'": lambda: Queue(".."),
+        "got 'too long": lambda: Queue("too long" * 20),
+        "got 'a/b'": lambda: workflow(name="mail", queue="a/b")(told.function),
         "per_key of a queue must have a key": lambda: Queue("mail", per_key=1),
         "key of a queue must be": lambda: Queue("mail", key=""),
     }
@@ -562,3 +661,69 @@ async def test_a_limit_leaves_no_slot_behind(database_url):
             await handle.result(20)
         held = select(func.count()).where(runs.c.slot.is_not(None), runs.c.ended_at.is_(None))
         assert await engine.database.read(lambda connection: connection.scalar(held)) == 0
+
+
+@step
+async def takes_a_while(number: int) -> int:
+    await asyncio.sleep(0.01)
+    return number
+
+
+@pytest.mark.parametrize("kind", ["begun", "unlimited", "narrow"])
+async def test_a_queue_of_many_slots_leaves_the_others_their_turn_when_memory_is_full(database_url, kind):
+    @workflow(name="bulk", queue=Queue("a-bulk", key="to"))
+    async def bulk(ctx: Context, mail: Mail) -> int:
+        return await ctx.step(takes_a_while, mail.number)
+
+    few = Limits(in_memory=2, idle_seconds=0.01)
+    async with Engine.open(database_url, [bulk, waits, told, told_number], limits=few) as engine:
+        await engine.queues.limit("narrow", QueueLimits(concurrency=5))
+        await engine.queues.pause("a-bulk")
+        mails = [Mail(to=str(number % 5), number=number) for number in range(300)]
+        await engine.start_many(bulk, mails)
+        sleeper = await engine.start(waits)
+        await until(engine, [sleeper], "waiting")
+        if kind != "begun":
+            await sleeper.cancel()
+        await wait_until(lambda: not engine.residence.executors)
+        await engine.queues.resume("a-bulk")
+
+        async def has_begun():
+            return (await engine.queues.get("a-bulk")).queued < len(mails)
+
+        await wait_until(has_begun)
+        if kind == "begun":
+            await sleeper.signal(go_on, "awake")
+            other = sleeper
+        else:
+            other = await engine.start(told, queue="narrow" if kind == "narrow" else "steady")
+        await other.result(20)
+        assert (await engine.queues.get("a-bulk")).queued > 150
+
+
+async def test_a_run_is_not_started_in_a_queue_that_has_no_page(database_url):
+    async with Engine.open(database_url, WORKFLOWS) as engine:
+        with pytest.raises(QueueInvalid, match="without a slash"):
+            await engine.start(told, queue="team/mail")
+        for name in ("team/mail", ".."):
+            with pytest.raises(ScheduleInvalid, match="queue must be at most 128 characters without a slash"):
+                await engine.schedules.create("s", told, timing=Every(timedelta(hours=1)), queue=name)
+        # One that an earlier release made is still looked at, and resumed.
+        await engine.queues.pause("team/mail")
+        assert not (await engine.queues.resume("team/mail")).paused
+
+
+async def test_a_run_that_is_too_late_takes_nobodys_slot(database_url):
+    async with Engine.open(database_url, WORKFLOWS) as engine:
+        await engine.queues.limit("narrow", ONE)
+        await engine.queues.pause("narrow")
+        late = await engine.start(waits, deadline=datetime.now(UTC) + timedelta(hours=1), priority=9)
+        other = await engine.start(waits)
+        then = engine.clock.micros() + 7_200_000_000
+
+        def take(connection):
+            connection.execute(queues.update().values(paused=False))
+            found = claim(connection, "x", engine.residence.arrivals.capability, now=then, limit=9)
+            return set(found.runs), connection.scalars(select(runs.c.id).where(runs.c.slot.is_not(None))).all()
+
+        assert await engine.database.transact(take) == ({late.id, other.id}, [other.id])

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lib_workflows.queries import cut, decode_cursor, encode_cursor
 
-__all__ = ["STORABLE", "CursorText", "Limit", "Page", "cut", "decode_cursor", "encode_cursor"]
+__all__ = ["QUEUE_NAME", "STORABLE", "CursorText", "Limit", "Page", "cut", "decode_cursor", "encode_cursor"]
 
+QUEUE_NAME = r"^([^/.\x00]|\.\.?[^/.\x00]|\.\.\.)[^/\x00]*$"  # its page is found by it: no slash, neither . nor ..
 STORABLE = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Items in a page, at most")]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from app_svc.authorization import Caller
-from app_svc.page import STORABLE
+from app_svc.page import QUEUE_NAME, STORABLE
 from app_svc.permissions import MANAGE
 from lib_events.clock import to_micros
 from lib_events.event import current_cause, is_reserved
@@ -15,6 +15,7 @@ from lib_events.problem import Problem, invalid_input
 from lib_workflows import Registry, Workflow
 from lib_workflows.commands import OnConflict, StartRequest
 from lib_workflows.errors import PayloadInvalid, UnknownWorkflow
+from lib_workflows.queue import KEY_CHARACTERS
 from lib_workflows.schedule import RUN_PREFIX
 
 RUN_ID = r"^[A-Za-z0-9._~-]{1,128}$"
@@ -45,7 +46,15 @@ class StartBody(BaseModel):
     id: str | None = Field(
         default=None, pattern=RUN_ID, description="The same id, workflow and input mean the same run"
     )
-    queue: str | None = Field(default=None, min_length=1, max_length=128, pattern=STORABLE)
+    queue: str | None = Field(default=None, min_length=1, max_length=128, pattern=QUEUE_NAME)
+    queue_key: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=KEY_CHARACTERS,
+        pattern=STORABLE,
+        description="With whom the run takes turns, where runs of its queue do; operators only: by default it follows "
+        "from the input",
+    )
     priority: int = Field(default=0, ge=-1_000, le=1_000, description="Higher runs earlier")
     delay_seconds: float = Field(default=0, ge=0, le=366 * 86_400)
     debounce: DebounceBody | None = Field(default=None, description="One's own starts of the workflow with this key")
@@ -94,7 +103,7 @@ def make_request(
         workflow=workflow.name,
         version=workflow.version,
         queue=queue,
-        queue_key=workflow.key_in(queue, payload),
+        queue_key=_key_of(body, caller) or workflow.key_in(queue, payload),
         debounce_key=body.debounce.key if body.debounce else None,
         debounce_until=_debounce_until(body.debounce, now),
         input=payload,
@@ -122,6 +131,18 @@ def _queue_of(body: StartBody, workflow: Workflow[*tuple[Any, ...], Any], caller
             "let an operator start it elsewhere",
         )
     return queue
+
+
+def _key_of(body: StartBody, caller: Caller) -> str | None:
+    """The key that the body says; whoever chose it freely would have as many turns as keys."""
+    if body.queue_key is not None and not MANAGE.held_by(caller.principal):
+        raise Problem(
+            403,
+            "queue-limited",
+            "Only operators say with whom a run takes turns",
+            f"runs of {body.workflow[:128]} take turns by their input; leave queue_key out, or ask an operator",
+        )
+    return body.queue_key
 
 
 def _check_debounce(body: StartBody, idempotency_key: str | None, place: Place) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
-from app_svc.page import STORABLE
+from app_svc.page import QUEUE_NAME, STORABLE
 from app_svc.run_start import TAG_NAME
 from lib_events.clock import EPOCH, to_datetime
 from lib_workflows import At, Cron, Every
@@ -85,7 +85,7 @@ class ScheduleBody(TimingBody):
     name: str = Field(pattern=SCHEDULE_NAME)
     workflow: str = Field(max_length=128)
     input: Any = Field(default=None, description="What the workflow's `input_schema` describes")
-    queue: str | None = Field(default=None, min_length=1, max_length=128, pattern=STORABLE)
+    queue: str | None = Field(default=None, min_length=1, max_length=128, pattern=QUEUE_NAME)
     tags: Tags = Field(default_factory=dict, max_length=20)
     overlap: Overlap = Field(default="skip", description="What becomes of a time while a run is under way")
     catch_up: CatchUp = Field(default="one", description="Which of several times count that nobody was there for")
@@ -108,7 +108,7 @@ class ChangeBody(TimingBody):
 
     workflow: str | None = Field(default=None, max_length=128)
     input: Any = None
-    queue: str | None = Field(default=None, min_length=1, max_length=128, pattern=STORABLE)
+    queue: str | None = Field(default=None, min_length=1, max_length=128, pattern=QUEUE_NAME)
     tags: Tags | None = Field(default=None, max_length=20)
     overlap: Overlap | None = None
     catch_up: CatchUp | None = None

@@ -35,6 +35,7 @@ from lib_workflows.lifecycle_events import (
     Teller,
 )
 from lib_workflows.messages import Principal
+from lib_workflows.queue import key_of
 from lib_workflows.run_record import (
     FORK_KIND,
     NEW_COLUMNS,
@@ -57,6 +58,7 @@ from lib_workflows.tables import (
     history,
     messages,
     pruned_runs,
+    queues,
     runs,
     updates,
     views,
@@ -404,13 +406,20 @@ def fork(
         tags=decode_json(tags) if tags else {},
         principal=principal or (Principal(row.principal, row.principal_name) if row.principal else None),
         look_back_position=row.look_back_position,
-        queue_key=row.queue_key,
+        queue_key=row.queue_key if input is None else _key_of_fork(connection, row, input),
     )
     forked, created = start(connection, request, now)
     if created:
         connection.execute(update(runs).where(runs.c.id == forked).values(forked_from=run_id))
         _copy_history(connection, row, forked, cut, now)
     return forked
+
+
+def _key_of_fork(connection: Connection, row: Any, payload: str) -> str | None:
+    """With whom a fork with another input takes turns: by that, unless whoever started the run has said with whom."""
+    field = connection.scalar(select(queues.c.key).where(queues.c.name == row.queue))
+    key: str | None = row.queue_key
+    return key_of(field, payload) if key == key_of(field, row.input) else key
 
 
 def _position_of(connection: Connection, run_id: str, operation: str) -> int:

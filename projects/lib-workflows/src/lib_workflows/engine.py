@@ -29,6 +29,7 @@ from lib_workflows.loop_watch import LoopWatch
 from lib_workflows.matcher import Matcher, declare_triggers
 from lib_workflows.messages import Principal
 from lib_workflows.queries import RunView, view_of_new
+from lib_workflows.queue import check_queue_key, check_queue_name
 from lib_workflows.queues import Queues
 from lib_workflows.residence import AnyWorkflow, OnProgress, Residence
 from lib_workflows.retention import RetentionPolicy, RunRetention
@@ -183,6 +184,7 @@ class Engine:
         *args: *In,
         id: str | None = None,  # noqa: A002 - the embedding API
         queue: str | None = None,
+        queue_key: str | None = None,
         priority: int = 0,
         delay: timedelta | None = None,
         deadline: datetime | None = None,
@@ -198,13 +200,15 @@ class Engine:
         The same id (or idempotency key of the principal), workflow and input is the same run, else `RunConflict`;
         with `on_conflict="existing"` the input may differ, with "fail" any run of that id is a conflict.
         Starts of the principal with the same workflow and `debounce` key are one run until it begins: `delay` after the
-        last of them and with its input, but no later than `debounce_limit` after the first.
+        last of them and with its input, but no later than `debounce_limit` after the first. Where runs of the queue
+        take turns, `queue_key` says with whom, instead of the field of the input that the queue names.
         """
         request = self.request(
             workflow,
             workflow.encode_input(args),
             id=id,
             queue=queue,
+            queue_key=queue_key,
             priority=priority,
             delay=delay,
             deadline=deadline,
@@ -233,6 +237,7 @@ class Engine:
         *,
         id: str | None = None,  # noqa: A002
         queue: str | None = None,
+        queue_key: str | None = None,
         priority: int = 0,
         delay: timedelta | None = None,
         deadline: datetime | None = None,
@@ -246,7 +251,9 @@ class Engine:
     ) -> StartRequest:
         """Everything about a run to start; `payload` is the input as checked JSON text."""
         self.residence.check_known(workflow)
-        given = {"id of a run": id, "queue": queue, "idempotency_key": idempotency_key, "debounce": debounce}
+        if queue is not None:
+            check_queue_name(queue)
+        given = {"id of a run": id, "idempotency_key": idempotency_key, "debounce": debounce}
         for what, name in given.items():
             if name is not None:
                 check_name(name, what)
@@ -270,7 +277,7 @@ class Engine:
             principal=principal,
             idempotency_key=idempotency_key,
             cause=cause or current_cause.get(),
-            queue_key=workflow.key_in(queue or workflow.queue, payload),
+            queue_key=check_queue_key(queue_key) or workflow.key_in(queue or workflow.queue, payload),
             debounce_key=debounce,
             debounce_until=now + round(limit_seconds * 1e6) if limit_seconds is not None else None,
             on_conflict=on_conflict,

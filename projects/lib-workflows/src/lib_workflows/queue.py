@@ -11,7 +11,9 @@ from lib_workflows.errors import QueueInvalid, TextInvalid
 from lib_workflows.texts import check_name, fit
 
 MOST_RUNS = 1_000_000
+NAME_CHARACTERS = 128
 KEY_CHARACTERS = 200
+CLOCKS_DIFFER_MICROS = 60_000_000  # between workers, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,20 @@ class Rate:
 
     def allowed(self, full_at: int, now: int) -> int:
         """How many may begin at `now`, where the bucket will be full at `full_at`."""
-        return max(0, now + self.per_micros - max(full_at, now)) * self.runs // self.per_micros
+        return max(0, now + self.per_micros - self._believed(full_at, now)) * self.runs // self.per_micros
 
     def full_after(self, begun: int, full_at: int, now: int) -> int:
         """When the bucket will be full, now that so many have begun."""
-        return max(full_at, now) - (-begun * self.per_micros // self.runs)
+        return self._believed(full_at, now) - (-begun * self.per_micros // self.runs)
+
+    def _believed(self, full_at: int, now: int) -> int:
+        """Not before now, nor later than an empty bucket needs: then the clock was set back, and one run may begin.
+
+        Workers' clocks may differ a little, which is no reason to begin more.
+        """
+        if full_at > now + self.per_micros + CLOCKS_DIFFER_MICROS:
+            return now + self.per_micros + (-self.per_micros // self.runs)
+        return max(full_at, now)
 
     def next_at(self, full_at: int) -> int:
         """When the next one may begin, where none may now."""
@@ -94,8 +105,27 @@ class Queue:
 
 
 def check_queue_name(name: str) -> str:
-    """Return the name; raises `QueueInvalid`."""
+    """Return the name of a queue that is declared, or that a run is started in; raises `QueueInvalid`."""
+    known_queue_name(name)
+    if len(name) > NAME_CHARACTERS or "/" in name or name in (".", ".."):
+        raise QueueInvalid(
+            "name",
+            f"must be at most {NAME_CHARACTERS} characters without a slash, and neither . nor .., because its page is "
+            f"found by it; got {name!r:.200}",
+        )
+    return name
+
+
+def known_queue_name(name: str) -> str:
+    """Return the name of a queue that is asked for: earlier releases took any text. Raises `QueueInvalid`."""
     return _check_text("name", name)
+
+
+def check_queue_key(key: str | None) -> str | None:
+    """Return with whom a run takes turns, where whoever starts it says so; raises `QueueInvalid`."""
+    if key is not None and len(_check_text("queue_key", key)) > KEY_CHARACTERS:
+        raise QueueInvalid("queue_key", f"must be at most {KEY_CHARACTERS} characters, got {len(key)}")
+    return key
 
 
 def key_of(field: str | None, payload: str | None) -> str | None:

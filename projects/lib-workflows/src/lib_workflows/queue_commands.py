@@ -9,7 +9,7 @@ from lib_events.database import Connection, insert_into
 from lib_events.event import Event, EventType
 from lib_workflows.commands import RUNS_TOPIC
 from lib_workflows.errors import QueueDeclared
-from lib_workflows.queue import QueueLimits, check_queue_name
+from lib_workflows.queue import QueueLimits, known_queue_name
 from lib_workflows.queue_events import (
     QUEUE_CHANGED,
     QUEUE_PAUSED,
@@ -82,7 +82,7 @@ def limits_of(row: Any) -> QueueLimits:
 
 def _lock(connection: Connection, name: str, now: int) -> Any:
     """The queue's row, which is made when it is asked for; nobody else changes it while this transaction lasts."""
-    new = {"name": check_queue_name(name), "paused": False, "note": "", "full_at": 0, "declared": False}
+    new = {"name": known_queue_name(name), "paused": False, "note": "", "full_at": 0, "declared": False}
     connection.execute(insert_into(connection, queues).values(**new, changed_at=now).on_conflict_do_nothing())
     return connection.execute(select(queues).where(queues.c.name == name).with_for_update()).one()
 

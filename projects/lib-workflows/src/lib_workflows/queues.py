@@ -11,7 +11,7 @@ from lib_events.clock import Clock, to_datetime
 from lib_events.database import Connection, Database
 from lib_workflows import queue_commands
 from lib_workflows.queries import Page, cut, decode_cursor, encode_cursor
-from lib_workflows.queue import QueueLimits, check_queue_name
+from lib_workflows.queue import QueueLimits, known_queue_name
 from lib_workflows.queue_slots import count_in
 from lib_workflows.tables import queues, runs
 from lib_workflows.workflow import Registry, Workflow
@@ -54,12 +54,12 @@ class Queues:
 
     async def get(self, name: str) -> QueueView:
         """A queue; one that nobody has used has no limits and no runs."""
-        check_queue_name(name)
+        known_queue_name(name)
         return (await self._database.read(_views, [name], self._workflows, self._clock.micros()))[0]
 
     async def limit(self, name: str, limits: QueueLimits) -> QueueView:
         """Give a queue its limits, which count what is under way already; raises `QueueDeclared`, `QueueInvalid`."""
-        check_queue_name(name)
+        known_queue_name(name)
         await self._limit(name, limits)
         return await self.get(name)
 

@@ -10,8 +10,9 @@ from sqlalchemy import delete, select, update
 from lib_events.clock import to_datetime
 from lib_events.database import Connection, insert_into
 from lib_events.event import Event, EventType
-from lib_workflows.errors import ScheduleDeclared, ScheduleExists, ScheduleInvalid, ScheduleNotFound
+from lib_workflows.errors import QueueInvalid, ScheduleDeclared, ScheduleExists, ScheduleInvalid, ScheduleNotFound
 from lib_workflows.messages import Principal
+from lib_workflows.queue import check_queue_name
 from lib_workflows.schedule import Plan, Schedule, check_schedule_name
 from lib_workflows.schedule_events import (
     SCHEDULE_CHANGED,
@@ -44,6 +45,7 @@ def create(
     declared: bool = False,
 ) -> Schedule:
     """Make a schedule; raises `ScheduleExists`, or `ScheduleInvalid` when none of its times is to come."""
+    _check_queue(plan)
     row = {
         "name": check_schedule_name(name),
         **plan.row(),
@@ -73,6 +75,8 @@ def change(connection: Connection, name: str, plan: Plan, now: int, *, principal
     schedule = lock(connection, name)
     if schedule.declared:
         raise ScheduleDeclared(name)
+    if plan.queue != schedule.plan.queue:
+        _check_queue(plan)
     changed = _put(connection, schedule, plan.row() | _by(principal), now)
     if plan.timing != schedule.plan.timing or plan.jitter != schedule.plan.jitter:
         changed = _await_next(connection, changed, now)
@@ -196,6 +200,15 @@ def _remove(connection: Connection, schedule: Schedule, now: int) -> None:
     connection.execute(delete(schedule_runs).where(schedule_runs.c.schedule == schedule.name))
     connection.execute(delete(schedules).where(schedules.c.name == schedule.name))
     tell(connection, SCHEDULE_DELETED, schedule, now)
+
+
+def _check_queue(plan: Plan) -> None:
+    """Not in the plan itself, which is made of older rows, too."""
+    if plan.queue is not None:
+        try:
+            check_queue_name(plan.queue)
+        except QueueInvalid as error:
+            raise ScheduleInvalid("queue", error.problem) from error
 
 
 def _check_note(note: str) -> str:

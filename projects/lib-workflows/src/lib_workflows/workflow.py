@@ -12,7 +12,7 @@ from lib_workflows.codec import Codec, Signature
 from lib_workflows.context import Context
 from lib_workflows.delegation import Delegation, check_delegations
 from lib_workflows.errors import DefinitionError, UnknownWorkflow
-from lib_workflows.queue import Queue, QueueLimits, key_of
+from lib_workflows.queue import Queue, QueueLimits, check_queue_name, key_of
 from lib_workflows.timing import TIMINGS, Timing
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -39,7 +39,7 @@ class Workflow[*In, R]:
         self.function = function
         self.name = name
         self.version = version
-        self.queue = queue.name if isinstance(queue, Queue) else queue
+        self.queue = queue.name if isinstance(queue, Queue) else check_queue_name(queue)
         self.limits = queue.limits if isinstance(queue, Queue) else None  # of its queue, where they are declared
         self.queue_key = self.limits.key if self.limits else None  # the field by which its runs take turns there
         self.on = on

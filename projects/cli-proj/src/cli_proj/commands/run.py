@@ -45,6 +45,7 @@ async def start(
     debounce: str | None = None,
     debounce_limit: float | None = None,
     queue: str | None = None,
+    queue_key: str | None = None,
     priority: int = 0,
     options: Options = Options(),  # noqa: B008
 ) -> int:
@@ -79,6 +80,8 @@ async def start(
         With --debounce: begin no later than so many seconds after the first of them.
     queue
         The queue it waits in; without it the workflow's.
+    queue_key
+        With whom it takes turns, where runs of its queue do; without it that follows from the input. Operators only.
     priority
         In its queue, higher ones begin earlier.
     """
@@ -92,6 +95,7 @@ async def start(
             body["input"] = given
         tags = dict(read_pair(text, option="--tag") for text in tag)
         more: dict[str, Any] = {"id": id, "tags": tags, "delay_seconds": delay, "queue": queue, "priority": priority}
+        more["queue_key"] = queue_key
         more["debounce"] = {"key": debounce, "limit_seconds": debounce_limit} if debounce is not None else None
         body |= {name: value for name, value in more.items() if value not in (None, 0, {})}
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
