@@ -713,6 +713,25 @@ async def test_a_run_is_not_started_in_a_queue_that_has_no_page(database_url):
         assert not (await engine.queues.resume("team/mail")).paused
 
 
+async def test_a_run_that_begins_while_a_limit_comes_counts_too(database_url):
+    async with Engine.open(database_url, WORKFLOWS) as engine:
+        learn, early = engine.residence.arrivals.learn_limits, []
+
+        async def start_and_learn():
+            early.append(await engine.start(waits))
+            await learn()
+
+        engine.queues._on_change = start_and_learn
+        await engine.queues.limit("narrow", ONE)
+        engine.queues._on_change = learn
+        late = await engine.start(waits)
+        await until(engine, [*early, late], "waiting", "queued")
+        await (await engine.start(told)).result(10)
+        assert await statuses(engine, [late]) == ["queued"]
+        await early[0].signal(go_on, "")
+        await until(engine, [*early, late], "completed", "waiting")
+
+
 async def test_a_run_that_is_too_late_takes_nobodys_slot(database_url):
     async with Engine.open(database_url, WORKFLOWS) as engine:
         await engine.queues.limit("narrow", ONE)

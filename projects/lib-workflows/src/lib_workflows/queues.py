@@ -84,11 +84,15 @@ class Queues:
             await self._do(queue_commands.release, name, self._clock.micros())
 
     async def _limit(self, name: str, limits: QueueLimits, *, declared: bool = False) -> None:
-        # First, and in pieces: on SQLite one transaction must not hold the database for long, however many they are.
-        while await self._database.transact(count_in, name, PIECE) == PIECE:
-            pass
+        await self._count_in(name)
         now = self._clock.micros()
         await self._do(lambda connection: queue_commands.limit(connection, name, limits, now, declared=declared))
+        await self._count_in(name)  # what began before everybody here knew of the limit
+
+    async def _count_in(self, name: str) -> None:
+        # In pieces: on SQLite one transaction must not hold the database for long, however many they are.
+        while await self._database.transact(count_in, name, PIECE) == PIECE:
+            pass
 
     async def _do[*A](self, command: Callable[[Connection, *A], None], *args: *A) -> None:
         await self._database.transact(command, *args)
