@@ -32,7 +32,7 @@ def test_a_name_is_written_in_the_letters_of_a_language(name):
     "name",
     [
         f"{CYRILLIC_A}dmin",
-        f"r{GREEK_O}ot",
+        f"supp{GREEK_O}rt",
         "admin\u0661",  # a digit of another script
         "\u13aadmin",  # Cherokee
         "\u0410\u043d\u043d\u0430\u03b1",  # Cyrillic and Greek
