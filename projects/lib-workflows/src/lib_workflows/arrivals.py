@@ -70,12 +70,10 @@ class Arrivals(Loop):
             while True:
                 owner = home.worker_id
                 try:
-                    if loop.time() < self._look_by:
-                        await self._fill_slots()
-                    else:
+                    if loop.time() >= self._look_by:
                         self._look_by = loop.time() + POLL_SECONDS
-                        self._freed.clear()  # what is free is seen by whoever looks at everything
                         await self._look()
+                    await self._fill_slots()
                 except Fenced:
                     home.fenced(owner)
                 home.evict_idle()
