@@ -79,15 +79,15 @@ async def test_a_history_that_no_longer_decodes_parks_its_run_and_no_other(datab
 
 async def test_a_claim_whose_load_failed_is_loaded_again(database_url):
     async with Engine.open(database_url, [doubling]) as engine:
-        read, failures = engine.database.read, []
+        look, failures = engine.database.look, []
 
-        async def failing_read(function, *args):
-            if function.__name__ == "load" and not failures:
+        async def failing_look(function, *args):
+            if function.__name__ == "load_new" and not failures:
                 failures.append(function)
                 raise OSError("the connection was lost")
-            return await read(function, *args)
+            return await look(function, *args)
 
-        engine.database.read = failing_read
+        engine.database.look = failing_look
         request = engine.request(doubling, "4", id="unlucky")
         await engine.database.transact(commands.start, request)
         assert await engine.handle("unlucky", doubling).result(10) == 8

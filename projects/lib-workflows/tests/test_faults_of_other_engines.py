@@ -23,7 +23,7 @@ from lib_events.tables import events
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, queries, step, workflow
 from lib_workflows.limits import Limits
-from lib_workflows.run_record import load
+from lib_workflows.run_record import load, load_new
 from lib_workflows.tables import runs, workers
 
 HERE = Path(__file__).parent
@@ -231,18 +231,18 @@ async def test_a_rolling_restart_with_a_new_version_strands_nobody(postgresql_ur
 @pytest.mark.parametrize("fails", ["dies", "cannot load"])
 async def test_a_worker_that_dies_between_claim_and_run_leaves_nothing_held(database_url, fails):
     async with Engine.open(database_url, [doubling], lease_seconds=LEASE_SECONDS) as engine:
-        read, claimed = engine.database.read, asyncio.Event()
+        look, claimed = engine.database.look, asyncio.Event()
 
         async def never_loaded(function, *args):
-            if function is load:
+            if function is load_new:
                 claimed.set()
                 if fails == "dies":
                     await asyncio.Event().wait()
-                engine.database.read = read
+                engine.database.look = look
                 raise OSError("the connection was lost")
-            return await read(function, *args)
+            return await look(function, *args)
 
-        engine.database.read = never_loaded
+        engine.database.look = never_loaded
         front = Engine(engine.database, engine.registry, works=False)
         async with front:
             handles = await front.start_many(doubling, range(5))
