@@ -24,6 +24,7 @@ from lib_workflows import (
     WaitTimeout,
     commands,
     queries,
+    rewind,
     step,
     workflow,
 )
@@ -439,11 +440,11 @@ async def test_retry_keeps_what_succeeded(database_url):
         with pytest.raises(StepFailed):
             await handle.result(10)
         state["broken"] = False
-        await engine.database.transact(commands.retry, handle.id)
+        await engine.database.transact(rewind.retry, handle.id)
         await wait_until(lambda: _has_status(engine, handle.id, "completed"))
         assert await handle.result(10) == 3
         assert ran == ["first", "second", "second"]
-        forked = await engine.database.transact(lambda c: commands.fork(c, handle.id, from_operation="2"))
+        forked = await engine.database.transact(lambda c: rewind.fork(c, handle.id, from_operation="2"))
         assert await engine.handle(forked).result(10) == 3
         assert ran == ["first", "second", "second", "second"]
 
@@ -480,7 +481,7 @@ async def test_what_a_retry_asks_for_again_is_new_outside_too(database_url):
         state["broken"] = False
         # The whole history goes, from the first failure on.
         await engine.database.transact(_set_all_aside, handle.id)
-        await engine.database.transact(commands.retry, handle.id)
+        await engine.database.transact(rewind.retry, handle.id)
         second = await pending_approval(engine, handle.id)
         assert second.id != first.id
         await decide(engine, second.id)

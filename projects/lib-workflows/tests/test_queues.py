@@ -630,8 +630,8 @@ def test_limits_that_make_no_sense_are_refused(subtests):
         "per millisecond or longer": lambda: Rate(5, timedelta(microseconds=1)),
         "must be a Rate": lambda: QueueLimits(rate=5),
         "name of a queue must be": lambda: Queue(""),
-        "name of a queue must be at most 128 characters without a slash": lambda: Queue("mail/bulk"),
-        "neither . nor .., because its page is found by it; got '..'": lambda: Queue(".."),
+        "name of a queue must have no slash": lambda: Queue("mail/bulk"),
+        "its page is found by it; got '..'": lambda: Queue(".."),
         "got 'too long": lambda: Queue("too long" * 20),
         "got 'a/b'": lambda: workflow(name="mail", queue="a/b")(told.function),
         "per_key of a queue must have a key": lambda: Queue("mail", per_key=1),
@@ -685,7 +685,12 @@ async def test_a_queue_of_many_slots_leaves_the_others_their_turn_when_memory_is
         await until(engine, [sleeper], "waiting")
         if kind != "begun":
             await sleeper.cancel()
-        await wait_until(lambda: not engine.residence.executors)
+
+        def is_empty():
+            engine.residence.arrivals.wake()  # who rests leaves when it looks
+            return not engine.residence.executors
+
+        await wait_until(is_empty)
         await engine.queues.resume("a-bulk")
 
         async def has_begun():
@@ -703,10 +708,10 @@ async def test_a_queue_of_many_slots_leaves_the_others_their_turn_when_memory_is
 
 async def test_a_run_is_not_started_in_a_queue_that_has_no_page(database_url):
     async with Engine.open(database_url, WORKFLOWS) as engine:
-        with pytest.raises(QueueInvalid, match="without a slash"):
+        with pytest.raises(QueueInvalid, match="have no slash"):
             await engine.start(told, queue="team/mail")
         for name in ("team/mail", ".."):
-            with pytest.raises(ScheduleInvalid, match="queue must be at most 128 characters without a slash"):
+            with pytest.raises(ScheduleInvalid, match="queue must have no slash"):
                 await engine.schedules.create("s", told, timing=Every(timedelta(hours=1)), queue=name)
         # One that an earlier release made is still looked at, and resumed.
         await engine.queues.pause("team/mail")

@@ -15,7 +15,7 @@ from storm import SIZE, chance_of, ends_of, fleet, losing_workers, nothing_is_le
 
 from lib_events.database import Connection
 from lib_events.testing import wait_until
-from lib_workflows import Context, commands, current_step, step, workflow
+from lib_workflows import Context, commands, current_step, rewind, step, workflow
 from lib_workflows.errors import CommandRefused, OperationNotFound
 from lib_workflows.lifecycle_events import RUN_COMPLETED
 from lib_workflows.tables import history, runs
@@ -115,7 +115,7 @@ class People:
         chance = self.made.chance
         for _ in range(6 * len(self.run_ids)):
             run_id = chance.choice(self.run_ids)
-            await self.command(commands.cancel if chance.random() < 0.3 else commands.retry, run_id)
+            await self.command(commands.cancel if chance.random() < 0.3 else rewind.retry, run_id)
             await self.made.pause(60)
 
     async def fork(self):
@@ -138,7 +138,7 @@ class People:
             ended = await self.made.until_ended(run_ids)
             failed = [run.id for run in ended.values() if run.status != "completed"]
             for run_id in failed:
-                await self.made.transact(commands.retry, run_id)
+                await self.made.transact(rewind.retry, run_id)
             return not failed
 
         await wait_until(all_completed, timeout=60)
@@ -152,7 +152,7 @@ def _steps_of(run_id):
 
 
 def _fork(connection, source, operation, fork_id):
-    commands.fork(connection, source, from_operation=operation, new_id=fork_id)
+    rewind.fork(connection, source, from_operation=operation, new_id=fork_id)
     done = select(history.c.operation).where(history.c.run == fork_id, history.c.kind == "transaction")
     return set(connection.scalars(done).all())
 

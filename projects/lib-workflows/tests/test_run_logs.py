@@ -10,7 +10,7 @@ from flows import address_changed
 from scenarios import allow_for_the_end
 
 from lib_events.testing import wait_until
-from lib_workflows import Backoff, Context, Engine, commands, current_step, queries, run_logs, step, workflow
+from lib_workflows import Backoff, Context, Engine, current_step, queries, rewind, run_logs, step, workflow
 from lib_workflows.tables import run_logs as table
 from lib_workflows.testing import crashing_engine
 
@@ -339,6 +339,6 @@ async def test_pages_of_lines_follow_one_another(engine):
 async def test_a_retried_run_goes_on_in_the_same_log(engine):
     run_id = await ended(engine, undoes)
     before = len(await lines_of(engine, run_id))
-    await engine.database.transact(commands.retry, run_id)
+    await engine.database.transact(rewind.retry, run_id)
     await asyncio.wait_for(engine.results.wait(run_id), 30)
     assert len(await lines_of(engine, run_id)) > before

@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select, text, update
 
 from lib_events.clock import SystemClock
 from lib_events.testing import FakeClock, wait_until
-from lib_workflows import Context, Engine, RetentionPolicy, commands, pruning, queries, results, workflow
+from lib_workflows import Context, Engine, RetentionPolicy, commands, pruning, queries, results, rewind, workflow
 from lib_workflows.archive import FolderArchive
 from lib_workflows.errors import RunNotFound, UpdateNotFound
 from lib_workflows.retention import RunRetention
@@ -116,7 +116,7 @@ async def test_a_run_goes_with_everything_under_it_when_it_is_old_enough(engine,
     assert await rows_left(engine, "the-run") == {}
     assert await engine.database.read(queries.get_run, "the-run") is None
     with pytest.raises(RunNotFound):
-        await engine.database.transact(commands.retry, "the-run")
+        await engine.database.transact(rewind.retry, "the-run")
 
 
 async def test_what_is_remembered_of_a_result_is_forgotten_before_its_id_is_free_again(engine, clock, monkeypatch):
@@ -244,7 +244,7 @@ async def test_a_run_of_which_a_part_is_gone_hears_no_command_and_its_id_is_not_
     piece = await engine.database.read(pruning.next_piece)
     assert (piece.rows, list(piece.runs)) == (2, [])
     await engine.database.transact(pruning.take_away, piece)
-    for command in (commands.retry, commands.fork, commands.cancel):
+    for command in (rewind.retry, rewind.fork, commands.cancel):
         with pytest.raises(RunNotFound):
             await engine.database.transact(command, run_id)
     assert (await engine.start(chatty, (5, 0), id="long")).id == run_id  # still the same run
@@ -273,7 +273,7 @@ async def test_a_run_that_was_given_a_new_life_meanwhile_is_not_marked(engine, c
     until = clock.micros() - 30 * DAY // timedelta(microseconds=1)
     (found,) = await engine.database.read(pruning.look, "failed", until, (-1, ""))
     assert found.is_free
-    await engine.database.transact(commands.retry, run_id)
+    await engine.database.transact(rewind.retry, run_id)
     assert await engine.database.transact(pruning.mark, [run_id], until) == 0
 
 

@@ -12,7 +12,7 @@ from lib_events.database import Connection
 from lib_events.event_log import read_after
 from lib_events.statement import Write
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, NonRetryable, commands, queries, step, workflow
+from lib_workflows import Context, Engine, NonRetryable, commands, queries, rewind, step, workflow
 from lib_workflows.commands import wake
 from lib_workflows.errors import PayloadInvalid, RunCancelled
 from lib_workflows.lifecycle_events import RUN_UNDOING
@@ -327,7 +327,7 @@ def give_table_back(connection: Connection, result: None, run_id: str) -> None:
 
 
 def retry_and_cancel(connection, run_id):
-    commands.retry(connection, run_id)
+    rewind.retry(connection, run_id)
     commands.cancel(connection, run_id)
 
 
@@ -353,7 +353,7 @@ async def test_a_run_that_is_cancelled_before_its_retry_begins_undoes_what_it_ha
 
 
 def fork_and_cancel(connection, run_id):
-    commands.cancel(connection, commands.fork(connection, run_id, from_operation="2", new_id="fork"))
+    commands.cancel(connection, rewind.fork(connection, run_id, from_operation="2", new_id="fork"))
 
 
 async def test_a_fork_that_is_cancelled_before_it_begins_undoes_like_one_that_has_begun(database_url):

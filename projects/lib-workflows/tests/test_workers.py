@@ -16,7 +16,7 @@ from sqlalchemy import func, select, update
 
 from lib_events.database import Fenced
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Registry, Signal, commands, queries, step, worker, workflow
+from lib_workflows import Context, Engine, Registry, Signal, queries, rewind, step, worker, workflow
 from lib_workflows.errors import Nondeterministic
 from lib_workflows.tables import runs, workers
 from lib_workflows.testing import environment, export_history, replay_history
@@ -149,7 +149,7 @@ async def test_changed_code_is_parked_with_a_diff_and_goes_on_when_it_fits_again
         assert "the code has operation 1: step 'other'" in str(caught.value)
         assert await handle.status() == "nondeterministic"
     async with Engine.open(database_url, [before]) as engine:
-        await engine.database.transact(commands.retry, "changing")
+        await engine.database.transact(rewind.retry, "changing")
         assert await engine.handle("changing", before).result(10) == "on"
 
 

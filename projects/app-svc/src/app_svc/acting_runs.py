@@ -18,7 +18,7 @@ from app_svc.run_desk import RunDesk
 from lib_auth.delegations import GivenDelegation
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
-from lib_workflows import Registry, Workflow, commands
+from lib_workflows import Registry, Workflow, rewind
 from lib_workflows.commands import StartRequest
 from lib_workflows.identifiers import time_ordered_id
 from lib_workflows.tables import runs
@@ -79,7 +79,7 @@ class ActingRuns:
         """Retry a visible run. Only whoever started it can let it act again: for an operator it goes on without."""
         run = await self._desk.find(run_id, caller)
         if not self.acts(run.workflow, run.version) or not caller.owns(run):
-            await self._desk.command(run_id, caller, commands.retry)
+            await self._desk.command(run_id, caller, rewind.retry)
             return
         workflow = self._find(run.workflow, run.version)
         async with self._delegator.ending_on_error() as begun:
@@ -93,7 +93,7 @@ class ActingRuns:
 
 
 def _retry(connection: Connection, run_id: str, given: GivenDelegation, principal: str) -> str | None:
-    commands.retry(connection, run_id)
+    rewind.retry(connection, run_id)
     return delegations.keep(connection, "run", run_id, given, principal)
 
 

@@ -21,7 +21,7 @@ from lib_auth.delegations import GivenDelegation
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem, invalid_input
-from lib_workflows import Engine, Registry, commands, queries
+from lib_workflows import Engine, Registry, commands, queries, rewind
 from lib_workflows.codec import decode_json
 from lib_workflows.commands import StartRequest
 from lib_workflows.comparison import Difference, compare_facts, compare_runs
@@ -167,7 +167,7 @@ class RunDesk:
 
         def fork(connection: Connection, source: str) -> str:
             by = caller.as_run_principal()
-            forked = commands.fork(
+            forked = rewind.fork(
                 connection, source, from_operation=body.from_step, input=text, new_id=body.id, principal=by
             )
             if given is not None:

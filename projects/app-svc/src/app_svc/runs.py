@@ -22,7 +22,7 @@ from app_svc.service import Service
 from lib_events.event_log import Cursor
 from lib_events.feed import Filter
 from lib_events.problem import Problem
-from lib_workflows import commands, queries
+from lib_workflows import commands, queries, rewind
 from lib_workflows.codec import encode_json, within_limit
 from lib_workflows.queries import RunFilter
 
@@ -247,7 +247,7 @@ class RunRoutes:
 
     async def retry_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
         """Retry every run that matches."""
-        return await self._desk.bulk(body, caller, "retry", commands.retry)
+        return await self._desk.bulk(body, caller, "retry", rewind.retry)
 
 
 def _payload_text(payload: Any) -> str:

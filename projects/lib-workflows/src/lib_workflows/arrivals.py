@@ -63,15 +63,15 @@ class Arrivals(Loop):
 
     async def run(self) -> None:
         """Look, then pause until woken, or for the slow poll."""
-        home, loop = self._residence, asyncio.get_running_loop()
+        home = self._residence
         unsubscribe = home.database.on_notify(RUNS_TOPIC, self.wake)
         self._look_by = 0.0
         try:
             while True:
                 owner = home.worker_id
                 try:
-                    if loop.time() >= self._look_by:
-                        self._look_by = loop.time() + POLL_SECONDS
+                    if self._is_to_look:
+                        self._look_by = asyncio.get_running_loop().time() + POLL_SECONDS
                         await self._look()
                     await self._fill_slots()
                 except Fenced:
@@ -82,6 +82,10 @@ class Arrivals(Loop):
             unsubscribe()
 
     # What is due
+
+    @property
+    def _is_to_look(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._look_by
 
     async def _look(self) -> None:
         """Tell runs in memory what came for them, and take runs that are due and in nobody's memory."""
@@ -112,9 +116,12 @@ class Arrivals(Loop):
             await self._take(home.worker_id, home.fence, home.timers.clock.micros(), freed)
 
     async def _take(self, owner: str, fence: Fence | None, now: int, freed: frozenset[str] | None = None) -> None:
-        """Claim what there is room for, and load it."""
+        """Claim what there is room for, and load it.
+
+        What is `freed` of some queues may go on and on: who looks at everything lets the others have their turn.
+        """
         home, more = self._residence, True
-        while more and home.room:
+        while more and home.room and (freed is None or not self._is_to_look):
             limit = min(CLAIM_LIMIT, home.room)
             with self.doubt.about_commit():
                 taken = await home.database.transact(self._claim, owner, now, limit, freed, fence=fence)
@@ -123,7 +130,7 @@ class Arrivals(Loop):
             if taken.is_paced:
                 self.wake()  # to look when the rate lets the next ones begin
             more = taken.more
-        if more:
+        if more and not home.room:
             home.make_room(self.wake)
 
     async def learn_limits(self) -> None:

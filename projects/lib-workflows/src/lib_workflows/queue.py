@@ -8,10 +8,10 @@ from lib_events.clock import MICROSECOND
 from lib_workflows.codec import LIMIT_BYTES, decode_json, encode_json
 from lib_workflows.durations import check_seconds
 from lib_workflows.errors import QueueInvalid, TextInvalid
-from lib_workflows.texts import check_name, fit
+from lib_workflows.texts import NAME_CHARACTERS, check_name, fit
 
 MOST_RUNS = 1_000_000
-NAME_CHARACTERS = 128
+QUEUE_NAME_CHARACTERS = 128
 KEY_CHARACTERS = 200
 CLOCKS_DIFFER_MICROS = 60_000_000  # between workers, at most
 
@@ -106,13 +106,9 @@ class Queue:
 
 def check_queue_name(name: str) -> str:
     """Return the name of a queue that is declared, or that a run is started in; raises `QueueInvalid`."""
-    known_queue_name(name)
-    if len(name) > NAME_CHARACTERS or "/" in name or name in (".", ".."):
-        raise QueueInvalid(
-            "name",
-            f"must be at most {NAME_CHARACTERS} characters without a slash, and neither . nor .., because its page is "
-            f"found by it; got {name!r:.200}",
-        )
+    _check_text("name", name, QUEUE_NAME_CHARACTERS)
+    if "/" in name or name in (".", ".."):
+        raise QueueInvalid("name", f"must have no slash and not be . or .., for its page is found by it; got {name!r}")
     return name
 
 
@@ -123,9 +119,7 @@ def known_queue_name(name: str) -> str:
 
 def check_queue_key(key: str | None) -> str | None:
     """Return with whom a run takes turns, where whoever starts it says so; raises `QueueInvalid`."""
-    if key is not None and len(_check_text("queue_key", key)) > KEY_CHARACTERS:
-        raise QueueInvalid("queue_key", f"must be at most {KEY_CHARACTERS} characters, got {len(key)}")
-    return key
+    return None if key is None else _check_text("queue_key", key, KEY_CHARACTERS)
 
 
 def key_of(field: str | None, payload: str | None) -> str | None:
@@ -142,9 +136,9 @@ def key_of(field: str | None, payload: str | None) -> str | None:
     return f"{text[:KEY_CHARACTERS]}~{blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
-def _check_text(what: str, text: str) -> str:
+def _check_text(what: str, text: str, limit: int = NAME_CHARACTERS) -> str:
     try:
-        return check_name(text, what)
+        return check_name(text, what, limit)
     except TextInvalid as error:
         raise QueueInvalid(what, str(error).removeprefix(f"{what} ")) from error
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from lib_workflows import commands, queries
+from lib_workflows import commands, queries, rewind
 from lib_workflows.codec import decode_json
 from lib_workflows.durations import check_optional_seconds
 from lib_workflows.errors import RunNotFound, UpdateRejected
@@ -84,7 +84,7 @@ class RunHandle[R]:
 
     async def retry(self) -> None:
         """Run a failed, cancelled or parked run again; what succeeded before its failure is kept."""
-        await self._engine.database.transact(commands.retry, self.id, self._engine.clock.micros())
+        await self._engine.database.transact(rewind.retry, self.id, self._engine.clock.micros())
 
     async def fork(
         self,
@@ -105,7 +105,7 @@ class RunHandle[R]:
             payload = workflow.validate_input(input)
         now = self._engine.clock.micros()
         forked = await self._engine.database.transact(
-            lambda connection: commands.fork(
+            lambda connection: rewind.fork(
                 connection, self.id, from_operation=from_operation, input=payload, new_id=id, now=now
             )
         )

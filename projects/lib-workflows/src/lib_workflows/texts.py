@@ -7,11 +7,11 @@ TEXT_CHARACTERS = 16_000
 NUL = "\0"
 
 
-def check_name(value: str, what: str) -> str:
+def check_name(value: str, what: str, limit: int = NAME_CHARACTERS) -> str:
     """Return a name or id; raises `TextInvalid`."""
     if not value:
-        raise TextInvalid(what, value, NAME_CHARACTERS)
-    return check_text(value, what, NAME_CHARACTERS)
+        raise TextInvalid(what, value, limit)
+    return check_text(value, what, limit)
 
 
 def check_text(value: str, what: str, limit: int = TEXT_CHARACTERS) -> str:
