@@ -209,6 +209,7 @@ async def test_pages_of_a_history_say_the_same_as_the_whole(engine):
         found += page.items
         cursor, more = page.next_cursor, page.next_cursor is not None
     assert found == await history_of(engine, handle.id)
+    gate.open.set()
 
 
 async def test_an_undo_that_is_tried_again_says_how_often_and_why(engine):
