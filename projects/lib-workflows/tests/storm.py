@@ -31,6 +31,17 @@ def chance_of(storm):
     return random.Random(f"{storm} {SEED}")
 
 
+class Done:
+    """What the steps of a storm have done and undone, in this process."""
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self):
+        self.did, self.undid = Counter(), Counter()
+        self.undid_unknown = Counter()  # those of them of which the run did not know whether they had happened
+
+
 class Fleet:
     """Workers on a database, several on PostgreSQL, of which now and then one is lost and another one comes."""
 

@@ -6,14 +6,13 @@ Each ends, its history repeats itself, what a failed one did is undone and nothi
 import asyncio
 import contextlib
 import itertools
-from collections import Counter
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flows import OrderPlaced, address_changed
 from sqlalchemy import select
-from storm import SIZE, chance_of, fleet, losing_workers, nothing_is_left, side_by_side
+from storm import SIZE, Done, chance_of, fleet, losing_workers, nothing_is_left, side_by_side
 
 from lib_events.database import Connection
 from lib_workflows import Context, NonRetryable, commands, current_step, step, workflow
@@ -30,18 +29,7 @@ HOW = ["well", "well", "slow", "slow", "flaky", "declared", "fails"]
 type Program = list[Any]  # a word, and what it is about
 
 
-class Done:
-    """What steps have done and undone, in this process, by run and name."""
-
-    def __init__(self):
-        self.clear()
-
-    def clear(self):
-        self.did, self.undid = Counter(), Counter()
-        self.undid_unknown = Counter()  # those of them of which the run did not know whether they had happened
-
-
-done = Done()
+done = Done()  # by run and name
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import select
-from storm import SIZE, chance_of, fleet, losing_workers, nothing_is_left, side_by_side
+from storm import SIZE, Done, chance_of, fleet, losing_workers, nothing_is_left, side_by_side
 
 from lib_events.database import Connection
 from lib_workflows import Context, WaitTimeout, commands, step, workflow
@@ -22,17 +22,6 @@ from lib_workflows.tables import runs
 TRIPS = 12 * SIZE
 WORDS = ["enter", "do", "child", "bad child", "race", "late", "wait", "enter", "do"]
 ENDS = {"well": "completed", "fails": "failed", "fail": "failed", "cancel": "cancelled", "deadline": "failed"}
-
-
-class Done:
-    """What steps have done and undone, in this process."""
-
-    def __init__(self):
-        self.clear()
-
-    def clear(self):
-        self.did, self.undid = Counter(), Counter()
-        self.undid_unknown = Counter()  # those of them of which the run did not know whether they had happened
 
 
 done = Done()
