@@ -135,6 +135,8 @@ async def test_what_the_code_still_says_how_to_undo_is_undone(database_url):
     await parked(database_url, flows)
     async with Engine.open(database_url, flows, lease_seconds=LEASE_SECONDS) as engine:
         undos, rows = await cancelled(engine)
+        (line,) = (await engine.database.read(lambda c: queries.list_logs(c, "r"))).items
+    assert "operation 3/3/2 must be undone by give_back" in line.message
     assert set(calls) == {
         ("strike out", "room", "room"),
         ("give back", "flight", "flight"),

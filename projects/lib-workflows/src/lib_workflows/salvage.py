@@ -51,6 +51,7 @@ def salvage(executor: "Executor", reason: str) -> None:
     error = Cancelled(reason)
     plan = [path for path in driver.undo_plan if path not in undone]
     announce(executor, [*(row.operation for row in reversed(lost)), *plan], error)
+    executor.log.is_replaying = False  # what is said from here on is new
     for row in reversed(lost):
         _tell_of_lost(executor, row)
     _cancel_children(executor)
