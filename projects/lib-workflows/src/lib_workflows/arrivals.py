@@ -104,7 +104,7 @@ class Arrivals(Loop):
         if self.doubt.is_open:
             await self._find_strays(owner)
         if due.free:
-            await self._take(owner, fence, now)
+            await self._take(owner, fence)
         if due.next_at is not None:
             self.look_at(due.next_at)
 
@@ -113,15 +113,16 @@ class Arrivals(Loop):
         home = self._residence
         freed, self._freed = frozenset(self._freed), set()
         if freed and not home.is_lost:
-            await self._take(home.worker_id, home.fence, home.timers.clock.micros(), freed)
+            await self._take(home.worker_id, home.fence, freed)
 
-    async def _take(self, owner: str, fence: Fence | None, now: int, freed: frozenset[str] | None = None) -> None:
+    async def _take(self, owner: str, fence: Fence | None, freed: frozenset[str] | None = None) -> None:
         """Claim what there is room for, and load it.
 
-        What is `freed` of some queues may go on and on: who looks at everything lets the others have their turn.
+        As runs end there may be room on and on: what comes meanwhile has its look, and its turn.
         """
         home, more = self._residence, True
-        while more and home.room and (freed is None or not self._is_to_look):
+        while more and home.room:
+            now = home.timers.clock.micros()
             limit = min(CLAIM_LIMIT, home.room)
             with self.doubt.about_commit():
                 taken = await home.database.transact(self._claim, owner, now, limit, freed, fence=fence)
@@ -130,6 +131,8 @@ class Arrivals(Loop):
             if taken.is_paced:
                 self.wake()  # to look when the rate lets the next ones begin
             more = taken.more
+            if self._is_to_look:
+                break
         if more and not home.room:
             home.make_room(self.wake)
 
