@@ -62,7 +62,7 @@ async def through(engine: Engine, queues: list[str], limits: QueueLimits | None,
         await engine.queues.resume(queue)
     await asyncio.sleep(0.5)  # what the opening itself costs is no rate
     before, begin, cpu = await engine.database.read(count_ended), time.perf_counter(), time.process_time()
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(seconds)  # what goes through in this time is counted
     found = await engine.database.read(count_ended) - before
     cpu, took = time.process_time() - cpu, time.perf_counter() - begin
     for queue in queues:

@@ -54,9 +54,8 @@ from lib_workflows.tables import (
 
 RUNS_TOPIC = "runs"  # something happened that the worker holding a run must hear
 ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
-
-
 PARKED = "parked"  # of a cancellation: whoever asked for it knew that the code does not fit
+
 # What a start means whose id (or idempotency key) a run already has: that run if workflow and input are the same, that
 # run if the workflow is the same, whatever its input; or a conflict in any case.
 type OnConflict = Literal["same", "existing", "fail"]
