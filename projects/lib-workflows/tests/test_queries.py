@@ -6,7 +6,8 @@ import pytest
 
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, Principal, commands, queries, workflow
-from lib_workflows.queries import PageCursorInvalid, RunFilter
+from lib_workflows.paging import PageCursorInvalid, encode_cursor
+from lib_workflows.queries import RunFilter
 
 MIA = Principal("u1", "mia")
 
@@ -94,9 +95,7 @@ async def test_lists_come_in_pages_that_together_are_the_whole(engine):
     assert rest.next_cursor is None
 
 
-@pytest.mark.parametrize(
-    "cursor", ["abc", "W10", queries.encode_cursor("x", 1), queries.encode_cursor(2**63, "x"), "é"]
-)
+@pytest.mark.parametrize("cursor", ["abc", "W10", encode_cursor("x", 1), encode_cursor(2**63, "x"), "é"])
 async def test_a_cursor_of_another_list_is_refused(engine, cursor):
     with pytest.raises(PageCursorInvalid, match="leave it out to begin"):
         await engine.database.read(queries.list_runs, None, cursor)

@@ -26,7 +26,7 @@ from lib_events.http_limits import BodyLimit, HostCheck
 from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
 from lib_events.telemetry import RequestTelemetry
 from lib_workflows.errors import EngineStopped, PayloadTooLarge
-from lib_workflows.queries import PageCursorInvalid
+from lib_workflows.paging import PageCursorInvalid
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from lib_workflows.queries import cut, decode_cursor, encode_cursor
+from lib_workflows.paging import cut, decode_cursor, encode_cursor
 
 __all__ = ["QUEUE_NAME", "STORABLE", "CursorText", "Limit", "Page", "cut", "decode_cursor", "encode_cursor"]
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
-from lib_workflows.codec import decode_json, encode_json
+from lib_workflows.codec import encode_json
 from lib_workflows.driver import Outcome, Pending
 from lib_workflows.errors import Cancelled, ErrorRecord, WaitTimeout
 from lib_workflows.failure import encode_record, record_of
@@ -70,16 +70,6 @@ def complete_cancelled(executor: "Executor", pending: Pending, *, ran: bool, sta
         forgotten = Write(DELETE_ATTEMPT, (executor.run.id, pending.path))
         executor.when_durable(partial(executor.ledger.add, forgotten))
     executor.complete(completion)
-
-
-def stopped(meta: str | None) -> str:
-    """The meta of an operation that failed when it was asked to stop: its failure is not why anything failed."""
-    return encode_json({**(decode_json(meta) if meta else {}), "stopped": True})
-
-
-def was_stopped(meta: str | None) -> bool:
-    """Whether an operation's failure came after it had been asked to stop."""
-    return meta is not None and bool(decode_json(meta).get("stopped"))
 
 
 def bare_row(pending: Pending, status: str, **fields: Any) -> HistoryRow:

@@ -28,6 +28,7 @@ from lib_workflows.errors import Cancelled, Continued, ExitRefused
 from lib_workflows.exits import EXITS
 from lib_workflows.guard import GUARD, get_loop, refused_await, set_loop
 from lib_workflows.operation import (
+    AWAITED_KINDS,
     ContinueAsNew,
     Deadline,
     EnterTimeout,
@@ -43,9 +44,6 @@ from lib_workflows.operation import (
     Sleep,
     TimeoutScope,
 )
-
-# These have effects: cancelled, they are asked to stop and their row is awaited.
-AWAITED_KINDS = frozenset(("step", "transaction", "child"))
 
 
 @dataclass(slots=True)

@@ -19,13 +19,14 @@ from lib_events.statement import Fence, Write
 from lib_workflows import effects, ending, event_effects, wait_effects
 from lib_workflows.attempt import Attempt
 from lib_workflows.codec import decode_json, encode_json
-from lib_workflows.completion import CancelRequest, Completion, stopped
+from lib_workflows.completion import CancelRequest, Completion
 from lib_workflows.context import Context, RunInfo
 from lib_workflows.continuation import carried
 from lib_workflows.delegation import TokenSource
 from lib_workflows.driver import Driver
 from lib_workflows.errors import Nondeterministic
 from lib_workflows.event_looks import EventLooks
+from lib_workflows.failure import stopped
 from lib_workflows.forgotten import close_forgotten
 from lib_workflows.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
 from lib_workflows.ledger import Ledger

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from lib_workflows.codec import encode_given
+from lib_workflows.codec import decode_json, encode_given, encode_json
 from lib_workflows.errors import ErrorRecord, PayloadInvalid, PayloadTooLarge, RunCancelled, WorkflowsError
 from lib_workflows.texts import fit, message_of
 
@@ -96,6 +96,16 @@ def cancelled_record(run_id: str, reason: str) -> ErrorRecord:
     """The record of a run that was cancelled."""
     record = record_of(RunCancelled(run_id, reason), stack=False)
     return dataclasses.replace(record, message=reason)
+
+
+def stopped(meta: str | None) -> str:
+    """The meta of an operation that failed when it was asked to stop: its failure is not why anything failed."""
+    return encode_json({**(decode_json(meta) if meta else {}), "stopped": True})
+
+
+def was_stopped(meta: str | None) -> bool:
+    """Whether an operation's failure came after it had been asked to stop."""
+    return meta is not None and bool(decode_json(meta).get("stopped"))
 
 
 def _state_of(error: BaseException) -> str:

@@ -24,6 +24,9 @@ type Kind = Literal[
 
 type Undo = Callable[..., Any]
 
+# These have effects: cancelled, they are asked to stop and their row is awaited.
+AWAITED_KINDS = frozenset(("step", "transaction", "child"))
+
 
 def undo_name(undo: Undo) -> str:
     """What an undo is called: a step by its name, a function by its own."""

@@ -4,40 +4,32 @@ Each function takes a connection, so that several answers can come from one snap
 and views out, because each of them may be megabytes: `get_run` has them.
 """
 
-import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import from_json, to_json
-from sqlalchemy import Column, ColumnElement, Select, and_, cast, false, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, cast, false, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from lib_events.clock import SystemClock, to_datetime, to_micros
 from lib_events.database import Connection, DialectName
 from lib_workflows.codec import decode_json
-from lib_workflows.errors import ErrorRecord, WorkflowsError
+from lib_workflows.errors import ErrorRecord
 from lib_workflows.failure import decode_record
 from lib_workflows.messages import Principal
+from lib_workflows.paging import PAGE, Order, Page, page_of
 from lib_workflows.queue_slots import needs_slot_of_limited
 from lib_workflows.run_record import RunRecord
 from lib_workflows.run_state import UNDER_WAY
 from lib_workflows.tables import approvals, history, run_logs, runs, views
-from lib_workflows.undoing import UndoView, undo_views, undoing_since
-
-PAGE = 50
-INTEGER_LIMIT = 2**63  # of the databases' integers
+from lib_workflows.undo_views import UndoView, undo_views, undoing_since
 
 BIG = ("input", "output")
 UNDOING_AT = undoing_since().label("undoing_at")
 IS_HELD = needs_slot_of_limited().label("is_held")
 BESIDE = (UNDOING_AT, IS_HELD)
 LISTED = (*(column for column in runs.columns if column.name not in BIG), *BESIDE)
-
-
-class PageCursorInvalid(WorkflowsError, ValueError):
-    """A page cursor is none that this list gave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,14 +112,6 @@ class ApprovalView:
     form: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Page[T]:
-    """Some items of a list, and where the next ones begin; None on the last page."""
-
-    items: Sequence[T]
-    next_cursor: str | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
     """Which runs to list; what is None or empty does not narrow."""
@@ -146,7 +130,7 @@ def list_runs(
 ) -> Page[RunView]:
     """List runs, newest first."""
     query = select(*LISTED).where(*_conditions(narrow, connection.dialect_name))
-    return _page(connection, query, NEWEST_RUN, cursor, limit)
+    return page_of(connection, query, NEWEST_RUN, cursor, limit)
 
 
 def list_run_ids(connection: Connection, narrow: RunFilter | None = None, limit: int = PAGE) -> list[str]:
@@ -216,7 +200,7 @@ def list_history(
     connection: Connection, run_id: str, cursor: str | None = None, limit: int = PAGE
 ) -> Page[HistoryEntry]:
     """The same in pages."""
-    page = _page(connection, _history_of(run_id), HISTORY_ORDER, cursor, limit)
+    page = page_of(connection, _history_of(run_id), HISTORY_ORDER, cursor, limit)
     return Page(_entries(connection, run_id, page.items), page.next_cursor)
 
 
@@ -225,7 +209,7 @@ def list_logs(
 ) -> Page[LogLine]:
     """What a run logged, in order, from behind the line numbered `after`."""
     query = select(run_logs).where(run_logs.c.run == run_id, run_logs.c.number > after)
-    return _page(connection, query, LOG_ORDER, cursor, limit)
+    return page_of(connection, query, LOG_ORDER, cursor, limit)
 
 
 def get_views(connection: Connection, run_id: str) -> dict[str, Any]:
@@ -256,7 +240,7 @@ def list_approvals(
         query = query.where(approvals.c.status.in_(statuses))
     if run is not None:
         query = query.where(approvals.c.run == run)
-    return _page(connection, query, NEWEST_APPROVAL, cursor, limit)
+    return page_of(connection, query, NEWEST_APPROVAL, cursor, limit)
 
 
 def get_approval(connection: Connection, approval_id: str) -> ApprovalView | None:
@@ -298,61 +282,6 @@ def _has_tag(tag: str, dialect: DialectName) -> ColumnElement[bool]:
 
 def _history_of(run_id: str) -> Select[Any]:
     return select(history).where(and_(history.c.run == run_id, history.c.voided == 0))
-
-
-# Pages: a cursor names the last item of a page, so that items that arrive meanwhile shift nothing.
-
-
-def encode_cursor(*parts: int | str) -> str:
-    """Make the cursor of an item; only `decode_cursor` reads it."""
-    return base64.urlsafe_b64encode(to_json(parts)).rstrip(b"=").decode()
-
-
-def decode_cursor(text: str | None, *kinds: type) -> tuple[Any, ...] | None:
-    """Read a cursor made of values of `kinds`; raises `PageCursorInvalid`."""
-    if text is None:
-        return None
-    try:
-        parts = from_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except ValueError:
-        parts = None
-    if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds) or not all(map(_fits, parts)):
-        raise PageCursorInvalid(
-            f"cursor must be the next_cursor of an earlier page of the same list, got {text[:40]!r}; "
-            "leave it out to begin"
-        )
-    return tuple(parts)
-
-
-def _fits(part: int | str) -> bool:
-    """Whether a database can compare with it: PostgreSQL stores no NUL character."""
-    return "\0" not in part if isinstance(part, str) else abs(part) < INTEGER_LIMIT
-
-
-def cut[T](rows: Sequence[T], limit: int) -> tuple[Sequence[T], T | None]:
-    """Split rows that were read up to `limit + 1`: the page, and its last row when more follow."""
-    page = rows[:limit]
-    return page, page[-1] if len(rows) > limit else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Order[T]:
-    """The columns a list goes by, upwards or down, and what its rows become."""
-
-    columns: Sequence[Column[Any]]
-    make: Callable[[Any], T]
-    is_falling: bool = True
-
-
-def _page[T](connection: Connection, query: Select[Any], order: _Order[T], cursor: str | None, limit: int) -> Page[T]:
-    place = tuple_(*order.columns)
-    last = decode_cursor(cursor, *(column.type.python_type for column in order.columns))
-    if last is not None:
-        query = query.where(place < last if order.is_falling else place > last)
-    query = query.order_by(*(column.desc() if order.is_falling else column for column in order.columns))
-    rows, end = cut(connection.execute(query.limit(limit + 1)).all(), limit)
-    next_cursor = None if end is None else encode_cursor(*(getattr(end, column.name) for column in order.columns))
-    return Page([order.make(row) for row in rows], next_cursor)
 
 
 # Rows
@@ -448,10 +377,10 @@ def _approval(row: Any) -> ApprovalView:
     )
 
 
-NEWEST_RUN = _Order((runs.c.created_at, runs.c.id), _run)
-NEWEST_APPROVAL = _Order((approvals.c.asked_at, approvals.c.id), _approval)
-HISTORY_ORDER = _Order((history.c.position,), lambda row: row, is_falling=False)
-LOG_ORDER = _Order((run_logs.c.number,), _line, is_falling=False)
+NEWEST_RUN = Order((runs.c.created_at, runs.c.id), _run)
+NEWEST_APPROVAL = Order((approvals.c.asked_at, approvals.c.id), _approval)
+HISTORY_ORDER = Order((history.c.position,), lambda row: row, is_falling=False)
+LOG_ORDER = Order((run_logs.c.number,), _line, is_falling=False)
 
 
 def _json(text: str | None) -> Any:

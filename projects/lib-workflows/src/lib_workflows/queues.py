@@ -10,7 +10,7 @@ from sqlalchemy import and_, case, func, select, union
 from lib_events.clock import Clock, to_datetime
 from lib_events.database import Connection, Database
 from lib_workflows import queue_commands
-from lib_workflows.queries import Page, cut, decode_cursor, encode_cursor
+from lib_workflows.paging import Page, cut, decode_cursor, encode_cursor
 from lib_workflows.queue import QueueLimits, known_queue_name
 from lib_workflows.queue_slots import count_in
 from lib_workflows.tables import queues, runs

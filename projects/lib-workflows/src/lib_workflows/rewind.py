@@ -8,8 +8,8 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_workflows.codec import decode_json
 from lib_workflows.commands import RUNS_TOPIC, StartRequest, lock_run, reject_updates, start
-from lib_workflows.completion import was_stopped
 from lib_workflows.errors import OperationNotFound
+from lib_workflows.failure import was_stopped
 from lib_workflows.lifecycle_events import RUN_QUEUED, Teller
 from lib_workflows.messages import Principal
 from lib_workflows.queue import key_of

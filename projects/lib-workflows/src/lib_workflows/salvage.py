@@ -21,7 +21,8 @@ from lib_workflows.errors import Cancelled, UndoUnknown
 from lib_workflows.failure import encode_record, record_of
 from lib_workflows.history import CANCEL_OPERATION, fits, outcome_of
 from lib_workflows.statements import APPEND_HISTORY, HistoryRow
-from lib_workflows.undoing import UNDO_SUFFIX, announce, undo_of
+from lib_workflows.undo_views import UNDO_SUFFIX, undo_of
+from lib_workflows.undoing import announce
 from lib_workflows.wait_effects import reason_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from lib_workflows.durations import check_moment
 from lib_workflows.errors import ScheduleInvalid
 from lib_workflows.identifiers import time_ordered_id
 from lib_workflows.messages import Principal
-from lib_workflows.queries import Page, cut, decode_cursor, encode_cursor
+from lib_workflows.paging import Page, cut, decode_cursor, encode_cursor
 from lib_workflows.schedule import RUN_PREFIX, CatchUp, Overlap, Plan, Schedule
 from lib_workflows.schedule_firing import AT_ONCE, fire_now
 from lib_workflows.tables import runs, schedule_runs, schedules

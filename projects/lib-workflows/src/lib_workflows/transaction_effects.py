@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lib_events.database import Connection, is_database_failure
-from lib_events.statement import Write
+from lib_events.statement import Fence, Write
 from lib_workflows.completion import Completion, complete_cancelled, completed, failed
 from lib_workflows.driver import Pending
 from lib_workflows.errors import LifeOver
@@ -12,11 +12,17 @@ from lib_workflows.exits import calling
 from lib_workflows.history import transaction_signature
 from lib_workflows.operation import RunTransaction, RunUndo
 from lib_workflows.run_logs import Place, logged_at
+from lib_workflows.run_record import RunRecord
 from lib_workflows.statements import APPEND_HISTORY, DELETE_ATTEMPT
-from lib_workflows.worker import fence_of_run
 
 if TYPE_CHECKING:
     from lib_workflows.executor import Executor
+
+FENCE_OF_RUN = """
+    SELECT 1 FROM workers, runs
+    WHERE workers.id = $1 AND workers.epoch = $2 AND runs.id = $3 AND runs.earlier_lives = $4
+    FOR KEY SHARE
+"""
 
 
 def begin_transaction(executor: "Executor", pending: Pending) -> None:
@@ -97,7 +103,7 @@ async def _transact(
         return completion
 
     try:
-        completion = await executor.home.database.transact(function, fence=fence_of_run(executor.fence, executor.run))
+        completion = await executor.home.database.transact(function, fence=_fence_of_run(executor.fence, executor.run))
     except Exception as error:  # noqa: BLE001 - what the function raises is its result
         if executor.ended:
             return  # it was loaded again meanwhile, and another life of it does this
@@ -109,6 +115,11 @@ async def _transact(
         completion = _as_attempted(executor, failed(pending, error))
         completion.started_at = started_at
     executor.transacted(completion)
+
+
+def _fence_of_run(fence: Fence | None, run: RunRecord) -> Fence | None:
+    """A life's fence, and the run's: it must not have gone on as new meanwhile, where its place is free again."""
+    return None if fence is None else Fence(FENCE_OF_RUN, (*fence.parameters, run.id, run.earlier_lives))
 
 
 def _is_written_already(error: Exception) -> bool:

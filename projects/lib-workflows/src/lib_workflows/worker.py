@@ -21,7 +21,6 @@ from lib_events.statement import Fence
 from lib_workflows.commands import RUNS_TOPIC
 from lib_workflows.durations import check_seconds
 from lib_workflows.errors import DefinitionError
-from lib_workflows.run_record import RunRecord
 from lib_workflows.tables import runs, workers
 
 if TYPE_CHECKING:
@@ -32,11 +31,6 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 20.0
 SHORTEST_LEASE_SECONDS = 0.1
 FENCE = "SELECT 1 FROM workers WHERE id = $1 AND epoch = $2 FOR KEY SHARE"
-FENCE_OF_RUN = """
-    SELECT 1 FROM workers, runs
-    WHERE workers.id = $1 AND workers.epoch = $2 AND runs.id = $3 AND runs.earlier_lives = $4
-    FOR KEY SHARE
-"""
 DATABASE_MICROS = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
 PIECE = 2_000  # runs in one transaction
 CHILD_WAIT = '%"kind":"child"%'
@@ -143,11 +137,6 @@ def take_over(connection: Connection, worker_id: str, epoch: int) -> bool:
     wake_runs(connection, waiting_in_vain(connection))
     _unregister(connection, worker_id)
     return True
-
-
-def fence_of_run(fence: Fence | None, run: RunRecord) -> Fence | None:
-    """A life's fence, and the run's: it must not have gone on as new meanwhile, where its place is free again."""
-    return None if fence is None else Fence(FENCE_OF_RUN, (*fence.parameters, run.id, run.earlier_lives))
 
 
 async def set_free(database: Database, owner: str | None) -> None:
