@@ -40,9 +40,9 @@ from lib_events.nats_server import NatsServer
 from lib_events.relay import Relay
 from lib_events.tables import event_log_state
 from lib_workflows import Context, Engine, Registry, Signal, step, workflow
-from lib_workflows.residence import Limits
 from lib_workflows.tables import SCHEMA
 from lib_workflows.testing import export_history, replay_history
+from lib_workflows.workers.residence import Limits
 
 DISK_SECONDS = 0.01
 BUSY_SECONDS = 0.05

@@ -13,7 +13,6 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from types import FrameType
 from typing import Self
 
@@ -48,10 +47,9 @@ class Sampler:
 
     def _sample(self, _number: int, frame: FrameType | None) -> None:
         while frame is not None:
-            parts = Path(frame.f_code.co_filename).parts
-            package = next((name for name in OURS if name in parts), None)
-            if package is not None:
-                self.modules[f"{package}.{Path(frame.f_code.co_filename).stem}"] += 1
+            module = frame.f_globals.get("__name__", "")
+            if module.startswith(OURS):
+                self.modules[module] += 1
                 return
             frame = frame.f_back
         self.modules["event loop and benchmark"] += 1

@@ -31,8 +31,8 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_events.http_server import new_event_loop
 from lib_workflows import Context, Engine, workflow
-from lib_workflows.residence import Limits
 from lib_workflows.tables import runs
+from lib_workflows.workers.residence import Limits
 
 BATCH = 1_000
 SETTLE_SECONDS = 5.0

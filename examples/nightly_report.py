@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from lib_workflows import Context, Cron, Engine, workflow
-from lib_workflows.schedule import Schedule
+from lib_workflows import Context, Cron, Engine, Schedule, workflow
 
 
 @dataclass

@@ -14,7 +14,9 @@ from sqlalchemy import select
 from lib_events.bench import bench
 from lib_events.event import Event
 from lib_events.testing import wait_until
-from lib_workflows import Engine, NonRetryable, Principal, StepFailed, commands, queries
+from lib_workflows import Engine, NonRetryable, Principal, StepFailed
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 from lib_workflows.testing import GivenTokens, environment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from app_svc import starter_tokens
 from app_svc.tables import delegations
 from lib_events.testing import free_ports, wait_until
-from lib_workflows import queries
+from lib_workflows.reading import queries
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[2] / "examples"

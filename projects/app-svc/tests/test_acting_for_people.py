@@ -17,8 +17,9 @@ from lib_auth.delegations import ACCESS_TOKEN, EXCHANGE
 from lib_events.event import Event
 from lib_events.secret_file import read_secret
 from lib_events.testing import wait_until
-from lib_workflows import commands, queries
-from lib_workflows.delegation import TokenRequest
+from lib_workflows.authoring.delegation import TokenRequest
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 from lib_workflows.tables import attempts
 
 
@@ -96,7 +97,7 @@ async def test_what_is_taken_back_reaches_the_step_with_what_to_do(acting: Actin
     await acting.administer(*administration)
 
     def signal(connection: Any) -> None:  # whoever it acts for may not be able to any more
-        from lib_workflows.commands import send_signal
+        from lib_workflows.runs.commands import send_signal
 
         send_signal(connection, run["id"], "go-on", "true")
 

@@ -16,7 +16,7 @@ from lib_auth.access_token import TokenRejected, TokenVerifier
 from lib_auth.delegations import Delegations
 from lib_auth.jwks import RemoteKeys
 from lib_events.testing import wait_until
-from lib_workflows.delegation import TokenRequest
+from lib_workflows.authoring.delegation import TokenRequest
 from lib_workflows.errors import DelegationRefused, TokensUnavailable
 
 

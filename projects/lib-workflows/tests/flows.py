@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from lib_events.database import Connection
 from lib_workflows import Context, EventType, Signal, Update, step, workflow
-from lib_workflows.retry import Backoff
+from lib_workflows.authoring.retry import Backoff
 
 FAST = Backoff(initial=timedelta(milliseconds=1), maximum=timedelta(milliseconds=2))
 

@@ -6,8 +6,10 @@ import flows
 from flows import Order, address_changed, doubling, everything, forever
 
 from lib_events.testing import wait_until
-from lib_workflows import Principal, commands, queries
+from lib_workflows import Principal
 from lib_workflows.errors import ApprovalDecided, CommandRefused
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 
 WORKFLOWS = [doubling, everything, forever]
 MANAGER = Principal("u1", "mia", ("manager",))

@@ -15,11 +15,12 @@ from sqlalchemy import func, select, update
 from lib_events.database import CommitFailed
 from lib_events.tables import events
 from lib_events.testing import wait_until
-from lib_workflows import Engine, arrivals
-from lib_workflows.limits import Limits
-from lib_workflows.run_state import ENDED
+from lib_workflows import Engine
+from lib_workflows.runs.state import ENDED
 from lib_workflows.tables import approvals, attempts, event_waits, runs, workers
-from lib_workflows.worker import take_over
+from lib_workflows.workers import arrivals
+from lib_workflows.workers.limits import Limits
+from lib_workflows.workers.worker import take_over
 
 SIZE = int(os.environ.get("EVS_TEST_STORM", "1"))
 SEED = int(os.environ.get("EVS_TEST_STORM_SEED", "1"))

@@ -15,10 +15,10 @@ from lib_workflows import (
     StepFailed,
     TokensUnavailable,
     current_step,
-    queries,
     step,
     workflow,
 )
+from lib_workflows.reading import queries
 from lib_workflows.testing import GivenTokens, environment, export_history, replay_history
 
 ORDERS, STOCK = "https://orders.example", "https://stock.example"

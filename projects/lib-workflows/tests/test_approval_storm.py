@@ -7,11 +7,19 @@ from dataclasses import dataclass, field
 from sqlalchemy import select
 from storm import SIZE, ends_of, fleet, losing_workers, nothing_is_left, side_by_side
 
-from lib_workflows import Context, Principal, Signal, WaitTimeout, commands, queries, workflow
-from lib_workflows.codec import decode_json
+from lib_workflows import Context, Principal, Signal, WaitTimeout, workflow
 from lib_workflows.errors import ApprovalDecided, CommandRefused
-from lib_workflows.lifecycle_events import APPROVAL_DECIDED, APPROVAL_EXPIRED, RUN_CANCELLED, RUN_COMPLETED, RUN_FAILED
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
+from lib_workflows.runs.lifecycle_events import (
+    APPROVAL_DECIDED,
+    APPROVAL_EXPIRED,
+    RUN_CANCELLED,
+    RUN_COMPLETED,
+    RUN_FAILED,
+)
 from lib_workflows.tables import approvals
+from lib_workflows.values.codec import decode_json
 
 RUNS = 8 * SIZE
 PEOPLE = [Principal(f"u{number}", name, ("manager",)) for number, name in enumerate(("anna", "ben", "cleo"))]

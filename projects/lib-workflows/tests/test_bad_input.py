@@ -10,8 +10,8 @@ from sqlalchemy import text
 from lib_events.database import DatabaseError, SchemaTooNew
 from lib_workflows import Backoff, Context, DefinitionError, Engine, Signal, Update, step, workflow
 from lib_workflows.errors import UnknownWorkflow
-from lib_workflows.limits import Limits
 from lib_workflows.testing import environment
+from lib_workflows.workers.limits import Limits
 
 NO_NUMBERS = (-1, -0.001, nan, inf, -inf, 10**12, 10**400, timedelta(-1), timedelta.max, timedelta.min, "5", True)
 NO_DURATIONS = (*NO_NUMBERS, None)

@@ -18,13 +18,13 @@ from lib_workflows import (
     RunCancelled,
     RunFailed,
     UpdateRejected,
-    commands,
     current_step,
-    queries,
     step,
     workflow,
 )
 from lib_workflows.errors import StepFailed
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 from lib_workflows.tables import approvals, event_waits, messages, runs, updates
 
 ANNA = Principal("u1", "anna")

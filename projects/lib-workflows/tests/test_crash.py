@@ -8,8 +8,10 @@ from flows import Order, address_changed, everything, forever
 from scenarios import WORKFLOWS, allow_for_the_end, asked, play_everything
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, RunCancelled, WaitTimeout, commands, queries, workflow
+from lib_workflows import Context, Engine, RunCancelled, WaitTimeout, workflow
 from lib_workflows.errors import Cancelled, CommandRefused
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 from lib_workflows.testing import export_history, replay_history, survive
 
 LEASE_SECONDS = 0.2

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from lib_workflows import Context, WaitTimeout, step
-from lib_workflows.context import RunInfo
-from lib_workflows.driver import Driver, Outcome
+from lib_workflows.authoring.context import RunInfo
 from lib_workflows.errors import Cancelled, Nondeterministic
-from lib_workflows.history import replay
+from lib_workflows.execution.driver import Driver, Outcome
+from lib_workflows.execution.history import replay
 from lib_workflows.statements import HistoryRow
 
 

@@ -22,13 +22,12 @@ from lib_workflows import (
     StepFailed,
     UpdateRejected,
     WaitTimeout,
-    commands,
-    queries,
-    rewind,
     step,
     workflow,
 )
 from lib_workflows.errors import EngineStopped
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands, rewind
 from lib_workflows.tables import history
 
 ALL = [doubling, everything, forever, on_order]
@@ -397,7 +396,7 @@ async def test_a_second_decision_is_refused(engine):
 
 
 async def test_idle_runs_leave_memory_and_come_back(database_url):
-    from lib_workflows.limits import Limits
+    from lib_workflows.workers.limits import Limits
 
     async with Engine.open(database_url, [forever, doubling], limits=Limits(idle_seconds=0)) as engine:
         await engine.database.transact(flows.make_stock)

@@ -10,7 +10,7 @@ from flows import Order, PaymentCaptured
 
 from lib_events.event import Event
 from lib_workflows import Context, Engine, WaitTimeout, workflow
-from lib_workflows.limits import Limits
+from lib_workflows.workers.limits import Limits
 
 BRANCHES, EACH = 3, 4
 EVENTS = BRANCHES * EACH

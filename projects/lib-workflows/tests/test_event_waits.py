@@ -8,21 +8,14 @@ from sqlalchemy import func, select
 
 from lib_events.event import Event
 from lib_events.testing import wait_until
-from lib_workflows import (
-    Context,
-    Engine,
-    StepFailed,
-    WaitTimeout,
-    event_effects,
-    event_looks,
-    event_matching,
-    event_waits,
-    queries,
-    tables,
-    workflow,
-)
-from lib_workflows.codec import decode_json
-from lib_workflows.completion import completed
+from lib_workflows import Context, Engine, StepFailed, WaitTimeout, tables, workflow
+from lib_workflows.events import looks as event_looks
+from lib_workflows.events import matching as event_matching
+from lib_workflows.events import waits as event_waits
+from lib_workflows.execution import event_effects
+from lib_workflows.execution.completion import completed
+from lib_workflows.reading import queries
+from lib_workflows.values.codec import decode_json
 
 A = {"id": "a"}
 

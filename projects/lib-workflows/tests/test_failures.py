@@ -9,24 +9,15 @@ from sqlalchemy import select, text
 
 from lib_events.database import CommitFailed, CommitQueueFull
 from lib_events.testing import wait_until
-from lib_workflows import (
-    Backoff,
-    Context,
-    Engine,
-    RunCancelled,
-    Signal,
-    UpdateRejected,
-    commands,
-    queries,
-    step,
-    workflow,
-)
+from lib_workflows import Backoff, Context, Engine, RunCancelled, Signal, UpdateRejected, step, workflow
 from lib_workflows.errors import Nondeterministic
-from lib_workflows.limits import Limits
-from lib_workflows.run_record import Message
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
+from lib_workflows.runs.record import Message
 from lib_workflows.statements import APPEND_HISTORY, WAKE_RUN
 from lib_workflows.tables import messages
 from lib_workflows.testing import environment
+from lib_workflows.workers.limits import Limits
 
 second_signal = Signal("second", str)
 

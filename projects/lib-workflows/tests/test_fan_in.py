@@ -8,21 +8,12 @@ from flows import address_changed
 from pydantic import BaseModel, Field
 
 from lib_events.testing import wait_until
-from lib_workflows import (
-    Context,
-    Engine,
-    RunCancelled,
-    RunFailed,
-    StepFailed,
-    Workflow,
-    commands,
-    queries,
-    residence,
-    step,
-    workflow,
-)
+from lib_workflows import Context, Engine, RunCancelled, RunFailed, StepFailed, Workflow, step, workflow
 from lib_workflows.errors import PayloadInvalid
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 from lib_workflows.testing import export_history, replay_history
+from lib_workflows.workers import residence
 
 
 @step

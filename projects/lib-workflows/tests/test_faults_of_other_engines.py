@@ -21,10 +21,11 @@ from lib_events.database import UNAVAILABLE
 from lib_events.parent_watch import supervised
 from lib_events.tables import events
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, queries, step, workflow
-from lib_workflows.limits import Limits
-from lib_workflows.run_record import load, load_new
+from lib_workflows import Context, Engine, step, workflow
+from lib_workflows.reading import queries
+from lib_workflows.runs.record import load, load_new
 from lib_workflows.tables import runs, workers
+from lib_workflows.workers.limits import Limits
 
 HERE = Path(__file__).parent
 LEASE_SECONDS = 0.5

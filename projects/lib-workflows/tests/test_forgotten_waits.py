@@ -5,7 +5,9 @@ from flows import PaymentCaptured, address_changed
 from sqlalchemy import select
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, commands, queries, workflow
+from lib_workflows import Context, Engine, workflow
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 from lib_workflows.tables import approvals, event_waits
 
 

@@ -3,7 +3,8 @@
 import pytest
 from flows import double
 
-from lib_workflows import Context, StepFailed, queries, step, workflow
+from lib_workflows import Context, StepFailed, step, workflow
+from lib_workflows.reading import queries
 from lib_workflows.testing import environment, export_history, replay_history
 
 FLIPS = 12

@@ -8,8 +8,9 @@ from flows import address_changed, forever, make_stock
 from lib_events import sqlite
 from lib_events.postgresql import PostgresqlDatabase
 from lib_events.testing import wait_until
-from lib_workflows import Engine, queries
-from lib_workflows.limits import Limits
+from lib_workflows import Engine
+from lib_workflows.reading import queries
+from lib_workflows.workers.limits import Limits
 
 WINDOW_SECONDS = 3.0
 STATEMENTS = 45  # of all loops and connections together, in the window; a slow poll may fall into it

@@ -19,11 +19,11 @@ from lib_workflows import (
     RunConflict,
     WaitTimeout,
     current_step,
-    queries,
     step,
     workflow,
 )
 from lib_workflows.errors import TagsInvalid
+from lib_workflows.reading import queries
 from lib_workflows.tables import history, messages
 from lib_workflows.testing import export_history, replay_history, survive
 

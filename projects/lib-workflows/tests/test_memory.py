@@ -11,11 +11,11 @@ from flows import FAST, address_changed, doubling
 from lib_events.clock import SystemClock
 from lib_events.testing import FakeClock, wait_until
 from lib_workflows import Context, Engine, current_step, step, workflow
-from lib_workflows.attempt import Attempt
-from lib_workflows.driver import Driver
-from lib_workflows.executor import Executor
-from lib_workflows.limits import Limits
+from lib_workflows.execution.driver import Driver
+from lib_workflows.execution.executor import Executor
+from lib_workflows.steps.attempt import Attempt
 from lib_workflows.timers import Timers
+from lib_workflows.workers.limits import Limits
 
 
 @workflow(name="for-years")

@@ -26,8 +26,9 @@ from hypothesis.stateful import (
 from sqlalchemy import func, select
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Signal, WaitTimeout, queries, workflow
+from lib_workflows import Context, Signal, WaitTimeout, workflow
 from lib_workflows.errors import CommandRefused
+from lib_workflows.reading import queries
 from lib_workflows.tables import runs
 from lib_workflows.testing import environment
 

@@ -12,9 +12,9 @@ from sqlalchemy import Text, select
 
 from lib_events.event import EventRejected
 from lib_workflows import Context, Engine, EventType, Signal, StepFailed, Update, current_step, step, workflow
-from lib_workflows.codec import LIMIT_BYTES
 from lib_workflows.errors import PayloadInvalid, PayloadTooLarge, QueueInvalid, TagsInvalid, TextInvalid
 from lib_workflows.tables import metadata
+from lib_workflows.values.codec import LIMIT_BYTES
 
 JSON_COLUMNS = frozenset(
     ("input", "output", "error", "meta", "payload", "reply", "value", "progress", "tags", "match", "about", "form")

@@ -15,9 +15,10 @@ from sqlalchemy import select
 from storm import SIZE, Done, chance_of, fleet, losing_workers, nothing_is_left, side_by_side
 
 from lib_events.database import Connection
-from lib_workflows import Context, NonRetryable, commands, current_step, step, workflow
+from lib_workflows import Context, NonRetryable, current_step, step, workflow
+from lib_workflows.authoring.retry import Backoff
 from lib_workflows.errors import CommandRefused, Nondeterministic
-from lib_workflows.retry import Backoff
+from lib_workflows.runs import commands
 from lib_workflows.tables import runs
 from lib_workflows.testing import export_history, replay_history
 

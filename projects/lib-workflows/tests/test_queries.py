@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Principal, commands, queries, workflow
+from lib_workflows import Context, Engine, Principal, workflow
 from lib_workflows.paging import PageCursorInvalid, encode_cursor
-from lib_workflows.queries import RunFilter
+from lib_workflows.reading import queries
+from lib_workflows.reading.queries import RunFilter
+from lib_workflows.runs import commands
 
 MIA = Principal("u1", "mia")
 

@@ -13,9 +13,9 @@ from sqlalchemy import select
 from storm import SIZE, fleet, losing_workers, nothing_is_left, side_by_side
 
 from lib_workflows import Context, Queue, Rate, Signal, workflow
-from lib_workflows.commands import cancel
 from lib_workflows.errors import CommandRefused
-from lib_workflows.rewind import retry
+from lib_workflows.runs.commands import cancel
+from lib_workflows.runs.rewind import retry
 from lib_workflows.tables import runs
 
 RUNS = 25 * SIZE

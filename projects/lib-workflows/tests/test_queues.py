@@ -26,18 +26,18 @@ from lib_workflows import (
     Rate,
     Registry,
     Signal,
-    arrivals,
-    queries,
-    queue_slots,
     step,
     workflow,
 )
-from lib_workflows.claims import claim
 from lib_workflows.errors import QueueDeclared, QueueInvalid, ScheduleInvalid
-from lib_workflows.limits import Limits
+from lib_workflows.queueing import slots as queue_slots
+from lib_workflows.reading import queries
 from lib_workflows.tables import queues, runs
 from lib_workflows.testing import environment
-from lib_workflows.unclaimed import LATE_SECONDS, UnclaimedAlarm
+from lib_workflows.workers import arrivals
+from lib_workflows.workers.claims import claim
+from lib_workflows.workers.limits import Limits
+from lib_workflows.workers.unclaimed import LATE_SECONDS, UnclaimedAlarm
 
 go_on = Signal("go-on", str)
 under_way: set[str] = set()

@@ -11,25 +11,16 @@ from flows import Order, OrderShipped, address_changed, change_quantity, doublin
 
 from lib_events.event_log import read_after
 from lib_events.testing import wait_until
-from lib_workflows import (
-    Context,
-    Engine,
-    RunCancelled,
-    StepFailed,
-    WaitTimeout,
-    arrivals,
-    commands,
-    current_step,
-    queries,
-    step,
-    workflow,
-)
+from lib_workflows import Context, Engine, RunCancelled, StepFailed, WaitTimeout, current_step, step, workflow
+from lib_workflows.authoring.retry import Backoff
 from lib_workflows.errors import CommandRefused
-from lib_workflows.lifecycle_events import RUN_CANCELLED, RUN_QUEUED
-from lib_workflows.limits import Limits
-from lib_workflows.retry import Backoff
-from lib_workflows.run_state import TRANSITIONS, after
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
+from lib_workflows.runs.lifecycle_events import RUN_CANCELLED, RUN_QUEUED
+from lib_workflows.runs.state import TRANSITIONS, after
 from lib_workflows.testing import environment
+from lib_workflows.workers import arrivals
+from lib_workflows.workers.limits import Limits
 
 
 @workflow(name="in-time")

@@ -10,20 +10,10 @@ from sqlalchemy import select
 
 from lib_events.database import Connection
 from lib_events.testing import wait_until
-from lib_workflows import (
-    Context,
-    Engine,
-    Principal,
-    RunCancelled,
-    RunFailed,
-    StepFailed,
-    WaitTimeout,
-    commands,
-    queries,
-    step,
-    workflow,
-)
-from lib_workflows.retry import Backoff
+from lib_workflows import Context, Engine, Principal, RunCancelled, RunFailed, StepFailed, WaitTimeout, step, workflow
+from lib_workflows.authoring.retry import Backoff
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 from lib_workflows.tables import approvals
 from lib_workflows.testing import environment
 

@@ -15,9 +15,10 @@ from storm import SIZE, chance_of, ends_of, fleet, losing_workers, nothing_is_le
 
 from lib_events.database import Connection
 from lib_events.testing import wait_until
-from lib_workflows import Context, commands, current_step, rewind, step, workflow
+from lib_workflows import Context, current_step, step, workflow
 from lib_workflows.errors import CommandRefused, OperationNotFound
-from lib_workflows.lifecycle_events import RUN_COMPLETED
+from lib_workflows.runs import commands, rewind
+from lib_workflows.runs.lifecycle_events import RUN_COMPLETED
 from lib_workflows.tables import history, runs
 
 RUNS = 8 * SIZE

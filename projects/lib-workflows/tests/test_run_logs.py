@@ -10,7 +10,9 @@ from flows import address_changed
 from scenarios import allow_for_the_end
 
 from lib_events.testing import wait_until
-from lib_workflows import Backoff, Context, Engine, current_step, queries, rewind, run_logs, step, workflow
+from lib_workflows import Backoff, Context, Engine, current_step, run_logs, step, workflow
+from lib_workflows.reading import queries
+from lib_workflows.runs import rewind
 from lib_workflows.tables import run_logs as table
 from lib_workflows.testing import crashing_engine
 

@@ -14,11 +14,14 @@ from sqlalchemy import func, insert, select, text, update
 
 from lib_events.clock import SystemClock
 from lib_events.testing import FakeClock, wait_until
-from lib_workflows import Context, Engine, RetentionPolicy, commands, pruning, queries, results, rewind, workflow
-from lib_workflows.archive import FolderArchive
+from lib_workflows import Context, Engine, RetentionPolicy, workflow
 from lib_workflows.errors import RunNotFound, UpdateNotFound
-from lib_workflows.retention import RunRetention
-from lib_workflows.sizes import workflow_sizes
+from lib_workflows.keeping import pruning
+from lib_workflows.keeping.archive import FolderArchive
+from lib_workflows.keeping.retention import RunRetention
+from lib_workflows.keeping.sizes import workflow_sizes
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands, results, rewind
 from lib_workflows.tables import metadata, pruned_runs, runs
 from lib_workflows.testing import CrashingDatabase, replay_history
 
@@ -386,7 +389,7 @@ async def test_nothing_is_deleted_that_could_not_be_archived(engine, clock):
 
 @pytest.mark.postgresql
 async def test_of_two_workers_one_prunes(postgresql_url, clock, tmp_path, caplog):
-    caplog.set_level(logging.INFO, logger="lib_workflows.retention")
+    caplog.set_level(logging.INFO, logger="lib_workflows.keeping.retention")
     async with Engine.open(postgresql_url, WORKFLOWS) as engine:
         ids = [await ended(engine, doubling, number) for number in range(3)]
     clock.advance(31 * DAY)

@@ -14,10 +14,11 @@ from sqlalchemy import select
 from storm import SIZE, Done, chance_of, fleet, losing_workers, nothing_is_left, side_by_side
 
 from lib_events.database import Connection
-from lib_workflows import Context, WaitTimeout, commands, step, workflow
-from lib_workflows.codec import decode_json
+from lib_workflows import Context, WaitTimeout, step, workflow
 from lib_workflows.errors import CommandRefused
+from lib_workflows.runs import commands
 from lib_workflows.tables import runs
+from lib_workflows.values.codec import decode_json
 
 TRIPS = 12 * SIZE
 WORDS = ["enter", "do", "child", "bad child", "race", "late", "wait", "enter", "do"]

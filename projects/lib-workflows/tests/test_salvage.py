@@ -8,8 +8,10 @@ from sqlalchemy import func, select
 
 from lib_events.database import Connection
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, RunCancelled, commands, queries, step, workflow
+from lib_workflows import Context, Engine, RunCancelled, step, workflow
 from lib_workflows.errors import Nondeterministic
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 from lib_workflows.tables import messages, runs
 from lib_workflows.testing import survive
 

@@ -12,11 +12,12 @@ from storm import SIZE, fleet, losing_workers, nothing_is_left, side_by_side
 from lib_events.clock import to_datetime, to_micros
 from lib_events.event_log import read_after
 from lib_events.testing import FakeClock, wait_until
-from lib_workflows import Context, Every, schedule_commands, workflow
+from lib_workflows import Context, Every, workflow
+from lib_workflows.authoring.timing import times_after
 from lib_workflows.errors import ScheduleExists, ScheduleInvalid, ScheduleNotFound
-from lib_workflows.schedule_events import SCHEDULE_FIRED, SCHEDULE_SKIPPED
+from lib_workflows.scheduling import commands as schedule_commands
+from lib_workflows.scheduling.events import SCHEDULE_FIRED, SCHEDULE_SKIPPED
 from lib_workflows.tables import runs
-from lib_workflows.timing import times_after
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ACTS = 12 * SIZE

@@ -18,7 +18,7 @@ from lib_events.event import Event
 from lib_events.lifecycle import running
 from lib_events.tables import events
 from lib_events.testing import FakeClock, wait_until
-from lib_workflows import At, Context, Cron, Engine, Every, Principal, Registry, Signal, queries, scheduler, workflow
+from lib_workflows import At, Context, Cron, Engine, Every, Principal, Registry, Signal, workflow
 from lib_workflows.errors import (
     DefinitionError,
     ScheduleDeclared,
@@ -27,12 +27,14 @@ from lib_workflows.errors import (
     ScheduleNotFound,
     UnknownWorkflow,
 )
-from lib_workflows.queries import RunFilter
-from lib_workflows.schedule import Plan, Schedule
-from lib_workflows.schedule_firing import fire, what_is_due
+from lib_workflows.reading import queries
+from lib_workflows.reading.queries import RunFilter
+from lib_workflows.scheduling import scheduler
+from lib_workflows.scheduling.firing import fire, what_is_due
+from lib_workflows.scheduling.schedule import Plan, Schedule
 from lib_workflows.tables import schedules
 from lib_workflows.testing import environment, survive
-from lib_workflows.unclaimed import UnclaimedAlarm
+from lib_workflows.workers.unclaimed import UnclaimedAlarm
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -11,8 +11,8 @@ from lib_events.event import Event
 from lib_events.event_log import read_after
 from lib_events.testing import wait_until
 from lib_workflows import Context, EventType, Update, step, workflow
+from lib_workflows.authoring.retry import Backoff
 from lib_workflows.errors import StepFailed
-from lib_workflows.retry import Backoff
 from lib_workflows.testing import crashes, environment, survive
 
 Drawn = EventType("lottery.number.drawn", dict)

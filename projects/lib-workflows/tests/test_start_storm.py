@@ -8,7 +8,7 @@ from storm import SIZE, ends_of, fleet, losing_workers, nothing_is_left, side_by
 
 from lib_workflows import Principal
 from lib_workflows.errors import RunConflict
-from lib_workflows.lifecycle_events import RUN_COMPLETED
+from lib_workflows.runs.lifecycle_events import RUN_COMPLETED
 from lib_workflows.tables import runs
 
 IDS = 10 * SIZE

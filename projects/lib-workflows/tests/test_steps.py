@@ -27,21 +27,12 @@ from process_steps import (
 from sqlalchemy import select
 
 from lib_events.testing import wait_until
-from lib_workflows import (
-    Context,
-    DefinitionError,
-    Engine,
-    NonRetryable,
-    StepFailed,
-    current_step,
-    queries,
-    step,
-    workflow,
-)
-from lib_workflows.limits import Limits
-from lib_workflows.step import Step, StepOptions
+from lib_workflows import Context, DefinitionError, Engine, NonRetryable, StepFailed, current_step, step, workflow
+from lib_workflows.authoring.step import Step, StepOptions
+from lib_workflows.reading import queries
 from lib_workflows.tables import heartbeats
 from lib_workflows.testing import environment
+from lib_workflows.workers.limits import Limits
 
 MOMENT = timedelta(milliseconds=30)
 FOR_EVER_SECONDS = 30.0  # nothing here may wait so long

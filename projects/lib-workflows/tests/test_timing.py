@@ -9,8 +9,8 @@ from cronsim import CronSim
 
 from lib_events.clock import to_datetime, to_micros
 from lib_workflows import At, Between, Cron, Every
+from lib_workflows.authoring.timing import latest, read_timing, times_after
 from lib_workflows.errors import ScheduleInvalid
-from lib_workflows.timing import latest, read_timing, times_after
 
 HOUR = timedelta(hours=1)
 BERLIN = "Europe/Berlin"

@@ -12,11 +12,13 @@ from lib_events.database import Connection
 from lib_events.event_log import read_after
 from lib_events.statement import Write
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, NonRetryable, commands, queries, rewind, step, workflow
-from lib_workflows.commands import wake
+from lib_workflows import Context, Engine, NonRetryable, step, workflow
+from lib_workflows.authoring.retry import Backoff
 from lib_workflows.errors import PayloadInvalid, RunCancelled
-from lib_workflows.lifecycle_events import RUN_UNDOING
-from lib_workflows.retry import Backoff
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands, rewind
+from lib_workflows.runs.commands import wake
+from lib_workflows.runs.lifecycle_events import RUN_UNDOING
 from lib_workflows.statements import SET_VIEW
 from lib_workflows.tables import attempts as attempts_table
 from lib_workflows.testing import environment, export_history, replay_history

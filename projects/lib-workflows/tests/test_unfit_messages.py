@@ -4,7 +4,8 @@ import pytest
 from flows import address_changed, change_quantity
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Signal, Update, UpdateRejected, queries, workflow
+from lib_workflows import Context, Engine, Signal, Update, UpdateRejected, workflow
+from lib_workflows.reading import queries
 from lib_workflows.testing import export_history, replay_history
 
 not_an_address = Signal("address-changed", int)  # as a sender with another idea of it sends it

@@ -9,13 +9,15 @@ from sqlalchemy import select
 
 from lib_events.database import CommitFailed
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, RunCancelled, commands, queries, step, workflow
-from lib_workflows.claims import look
+from lib_workflows import Context, Engine, RunCancelled, step, workflow
 from lib_workflows.errors import Nondeterministic
-from lib_workflows.run_record import load
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
+from lib_workflows.runs.record import load
 from lib_workflows.statements import UPDATE_RUN
 from lib_workflows.tables import event_waits
-from lib_workflows.worker import held_runs
+from lib_workflows.workers.claims import look
+from lib_workflows.workers.worker import held_runs
 
 LEASE_SECONDS = 0.3
 

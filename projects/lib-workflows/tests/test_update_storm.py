@@ -6,11 +6,12 @@ import sqlalchemy as sa
 from storm import SIZE, fleet, losing_workers, nothing_is_left, side_by_side
 
 from lib_events.database import Connection
-from lib_workflows import Context, Signal, Update, WaitTimeout, commands, workflow
-from lib_workflows.codec import decode_json
+from lib_workflows import Context, Signal, Update, WaitTimeout, workflow
 from lib_workflows.errors import CommandRefused
-from lib_workflows.results import _answer
-from lib_workflows.run_state import TERMINAL
+from lib_workflows.runs import commands
+from lib_workflows.runs.results import _answer
+from lib_workflows.runs.state import TERMINAL
+from lib_workflows.values.codec import decode_json
 
 RUNS = 6 * SIZE
 EACH = 8

@@ -13,12 +13,13 @@ from lib_events.clock import SystemClock
 from lib_events.event_log import read_after
 from lib_events.lifecycle import running
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Signal, StepFailed, queries, step, workflow
-from lib_workflows.comparison import compare_runs
+from lib_workflows import Context, Engine, Signal, StepFailed, step, workflow
 from lib_workflows.errors import PayloadVersionUnknown, RunNotFound
-from lib_workflows.limits import Limits
+from lib_workflows.reading import queries
+from lib_workflows.reading.comparison import compare_runs
 from lib_workflows.testing import crashes, environment, failing, survive
-from lib_workflows.unclaimed import LATE_SECONDS, UnclaimedAlarm, unclaimed_runs
+from lib_workflows.workers.limits import Limits
+from lib_workflows.workers.unclaimed import LATE_SECONDS, UnclaimedAlarm, unclaimed_runs
 
 
 async def test_a_step_that_blocks_the_loop_is_told_of_with_its_line(sqlite_url, caplog):

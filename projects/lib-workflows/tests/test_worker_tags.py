@@ -9,8 +9,9 @@ from flows import doubling
 from lib_events.clock import SystemClock
 from lib_events.lifecycle import running
 from lib_events.testing import wait_until
-from lib_workflows import Context, DefinitionError, Engine, Registry, queries, workflow
-from lib_workflows.unclaimed import LATE_SECONDS, UnclaimedAlarm
+from lib_workflows import Context, DefinitionError, Engine, Registry, workflow
+from lib_workflows.reading import queries
+from lib_workflows.workers.unclaimed import LATE_SECONDS, UnclaimedAlarm
 
 
 @workflow(name="train", requires={"gpu"})

@@ -16,11 +16,14 @@ from sqlalchemy import func, select, update
 
 from lib_events.database import Fenced
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Registry, Signal, queries, rewind, step, worker, workflow
+from lib_workflows import Context, Engine, Registry, Signal, step, workflow
 from lib_workflows.errors import Nondeterministic
+from lib_workflows.reading import queries
+from lib_workflows.runs import rewind
 from lib_workflows.tables import runs, workers
 from lib_workflows.testing import environment, export_history, replay_history
-from lib_workflows.worker import take_over
+from lib_workflows.workers import worker
+from lib_workflows.workers.worker import take_over
 
 PROGRAM = """
 import asyncio, sys

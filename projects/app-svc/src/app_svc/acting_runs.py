@@ -18,10 +18,11 @@ from app_svc.run_desk import RunDesk
 from lib_auth.delegations import GivenDelegation
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
-from lib_workflows import Registry, Workflow, rewind
-from lib_workflows.commands import StartRequest
-from lib_workflows.identifiers import time_ordered_id
+from lib_workflows import Registry, Workflow
+from lib_workflows.runs import rewind
+from lib_workflows.runs.commands import StartRequest
 from lib_workflows.tables import runs
+from lib_workflows.values.identifiers import time_ordered_id
 
 
 class ActingRuns:

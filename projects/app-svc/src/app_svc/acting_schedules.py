@@ -13,8 +13,8 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
 from lib_events.problem import invalid_input
 from lib_workflows import Registry
-from lib_workflows.delegation import LONGEST
-from lib_workflows.schedule import Schedule
+from lib_workflows.authoring.delegation import LONGEST
+from lib_workflows.scheduling.schedule import Schedule
 
 
 class ActingSchedules:

@@ -14,8 +14,9 @@ from app_svc.documents import ApprovalDocument
 from app_svc.page import STORABLE, CursorText, Limit, Page
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem
-from lib_workflows import commands, queries
 from lib_workflows.errors import ApprovalDecided, ApprovalNotFound, CommandRefused, PayloadTooLarge
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 
 FORM_LIMIT_BYTES = 64 * 1024  # it travels in the decision's event
 

@@ -14,7 +14,7 @@ from lib_auth.guard import Guard
 from lib_auth.principal import Principal, with_included
 from lib_events.problem import Problem
 from lib_workflows import Principal as RunPrincipal
-from lib_workflows.queries import RunView
+from lib_workflows.reading.queries import RunView
 
 type Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 

@@ -12,7 +12,7 @@ from app_svc.page import Page
 from app_svc.run_start import find_workflow
 from lib_events.database import Database
 from lib_workflows import Registry
-from lib_workflows.sizes import WorkflowSize, workflow_sizes
+from lib_workflows.keeping.sizes import WorkflowSize, workflow_sizes
 
 
 def catalogue_routes(registry: Registry, database: Database, *, route_class: type[APIRoute]) -> list[BaseRoute]:

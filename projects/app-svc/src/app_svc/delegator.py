@@ -15,7 +15,7 @@ from lib_auth.oauth_error import ServerUnavailable
 from lib_events.clock import to_datetime
 from lib_events.problem import Problem
 from lib_workflows import Workflow
-from lib_workflows.delegation import LONGEST
+from lib_workflows.authoring.delegation import LONGEST
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lib_workflows import Workflow
-from lib_workflows.undo_views import UndoStatus
+from lib_workflows.reading.undo_views import UndoStatus
 
 
 class Document(BaseModel):

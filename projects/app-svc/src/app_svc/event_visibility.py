@@ -9,7 +9,7 @@ from lib_auth.principal import with_included
 from lib_events.event import Event
 from lib_events.event_filter import type_matches
 from lib_events.problem import Problem
-from lib_workflows.queries import RunView
+from lib_workflows.reading.queries import RunView
 
 
 @dataclass(frozen=True, slots=True)

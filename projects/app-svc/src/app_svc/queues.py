@@ -16,9 +16,9 @@ from app_svc.schedule_bodies import PauseBody
 from app_svc.service import Service
 from lib_events.problem import Problem, invalid_input
 from lib_workflows import QueueLimits, Rate
+from lib_workflows.authoring.queue import MOST_RUNS
 from lib_workflows.errors import QueueDeclared, QueueInvalid
-from lib_workflows.queue import MOST_RUNS
-from lib_workflows.queues import QueueView
+from lib_workflows.queueing.queues import QueueView
 
 LONGEST_SECONDS = 366 * 86_400.0
 EXAMPLE: dict[str, Any] = {"concurrency": 5, "rate": {"runs": 100, "seconds": 60}}

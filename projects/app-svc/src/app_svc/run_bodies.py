@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app_svc.page import STORABLE
 from app_svc.run_start import RUN_ID, StartBody
-from lib_workflows.queries import RunFilter
+from lib_workflows.reading.queries import RunFilter
 
 BATCH_LIMIT = 500
 

@@ -21,13 +21,15 @@ from lib_auth.delegations import GivenDelegation
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
 from lib_events.problem import Problem, invalid_input
-from lib_workflows import Engine, Registry, commands, queries, rewind
-from lib_workflows.codec import decode_json
-from lib_workflows.commands import StartRequest
-from lib_workflows.comparison import Difference, compare_facts, compare_runs
+from lib_workflows import Engine, Registry
 from lib_workflows.errors import CommandRefused, OperationNotFound, RunConflict, RunNotFound, UpdateNotFound
-from lib_workflows.queries import RunView
-from lib_workflows.run_state import TRANSITIONS, Move
+from lib_workflows.reading import queries
+from lib_workflows.reading.comparison import Difference, compare_facts, compare_runs
+from lib_workflows.reading.queries import RunView
+from lib_workflows.runs import commands, rewind
+from lib_workflows.runs.commands import StartRequest
+from lib_workflows.runs.state import TRANSITIONS, Move
+from lib_workflows.values.codec import decode_json
 
 BULK_LIMIT = 1_000
 

@@ -13,10 +13,10 @@ from lib_events.clock import to_micros
 from lib_events.event import current_cause, is_reserved
 from lib_events.problem import Problem, invalid_input
 from lib_workflows import Registry, Workflow
-from lib_workflows.commands import OnConflict, StartRequest
+from lib_workflows.authoring.queue import KEY_CHARACTERS
 from lib_workflows.errors import PayloadInvalid, UnknownWorkflow
-from lib_workflows.queue import KEY_CHARACTERS
-from lib_workflows.schedule import RUN_PREFIX
+from lib_workflows.runs.commands import OnConflict, StartRequest
+from lib_workflows.scheduling.schedule import RUN_PREFIX
 
 RUN_ID = r"^[A-Za-z0-9._~-]{1,128}$"
 TAG_NAME = r"^[A-Za-z0-9._-]{1,64}$"

@@ -22,9 +22,10 @@ from app_svc.service import Service
 from lib_events.event_log import Cursor
 from lib_events.feed import Filter
 from lib_events.problem import Problem
-from lib_workflows import commands, queries, rewind
-from lib_workflows.codec import encode_json, within_limit
-from lib_workflows.queries import RunFilter
+from lib_workflows.reading import queries
+from lib_workflows.reading.queries import RunFilter
+from lib_workflows.runs import commands, rewind
+from lib_workflows.values.codec import encode_json, within_limit
 
 UPDATE_WAIT_SECONDS = 10.0
 

@@ -11,10 +11,10 @@ from app_svc.page import QUEUE_NAME, STORABLE
 from app_svc.run_start import TAG_NAME
 from lib_events.clock import EPOCH, to_datetime
 from lib_workflows import At, Cron, Every
+from lib_workflows.authoring.timing import TIMES_LIMIT, Timing, bounded
 from lib_workflows.errors import ScheduleInvalid
-from lib_workflows.schedule import CatchUp, Overlap, Schedule
-from lib_workflows.schedules import ScheduledRun
-from lib_workflows.timing import TIMES_LIMIT, Timing, bounded
+from lib_workflows.scheduling.schedule import CatchUp, Overlap, Schedule
+from lib_workflows.scheduling.schedules import ScheduledRun
 
 SCHEDULE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 LONGEST_SECONDS = 3.2e9

@@ -10,7 +10,7 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.subscription import subscribe
-from lib_workflows.schedule_commands import pause_all_of
+from lib_workflows.scheduling.commands import pause_all_of
 
 REASONS = GONE | {
     UserRolesChanged.name: "its owner is no operator any more",

@@ -36,9 +36,9 @@ from app_svc.schedule_bodies import (
 from app_svc.service import Service
 from lib_events.problem import Problem, invalid_input
 from lib_workflows import Registry
+from lib_workflows.authoring.timing import Timing
 from lib_workflows.errors import ScheduleDeclared, ScheduleExists, ScheduleInvalid, ScheduleNotFound, UnknownWorkflow
-from lib_workflows.schedule import Plan, Schedule
-from lib_workflows.timing import Timing
+from lib_workflows.scheduling.schedule import Plan, Schedule
 
 RUNS_IN_LIST = 5
 

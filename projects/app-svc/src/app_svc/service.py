@@ -48,14 +48,14 @@ from lib_events.webhook_delivery import Webhooks
 from lib_events.webhook_sender import Sender
 from lib_workflows import Engine, Registry, RetentionPolicy
 from lib_workflows import tables as workflow_tables
-from lib_workflows.archive import FolderArchive
-from lib_workflows.delegation import TokenSource
-from lib_workflows.event_waits import oldest_look_back
-from lib_workflows.lifecycle_events import EVENT_TYPES
-from lib_workflows.limits import Limits
-from lib_workflows.queue_events import EVENT_TYPES as QUEUE_EVENTS
-from lib_workflows.residence import OnProgress
-from lib_workflows.schedule_events import EVENT_TYPES as SCHEDULE_EVENTS
+from lib_workflows.authoring.delegation import TokenSource
+from lib_workflows.events.waits import oldest_look_back
+from lib_workflows.keeping.archive import FolderArchive
+from lib_workflows.queueing.events import EVENT_TYPES as QUEUE_EVENTS
+from lib_workflows.runs.lifecycle_events import EVENT_TYPES
+from lib_workflows.scheduling.events import EVENT_TYPES as SCHEDULE_EVENTS
+from lib_workflows.workers.limits import Limits
+from lib_workflows.workers.residence import OnProgress
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
 SUBSCRIPTIONS = (hear_revocations, hear_owners, hear_schedule_owners, hear_withdrawals)

@@ -13,7 +13,7 @@ from lib_auth.tokens import TokenSet
 from lib_events.clock import Clock, SystemClock
 from lib_events.database import Database
 from lib_events.lifecycle import Loop
-from lib_workflows.delegation import TokenRequest
+from lib_workflows.authoring.delegation import TokenRequest
 from lib_workflows.errors import DelegationRefused, Refusal, TokensUnavailable
 
 logger = logging.getLogger(__name__)

@@ -1,10 +1,17 @@
 """Durable workflows: ordinary async functions that survive crashes."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lib_events.event import EventType
-from lib_workflows.context import Context
-from lib_workflows.delegation import Delegation
+from lib_workflows.authoring.context import Context
+from lib_workflows.authoring.delegation import Delegation
+from lib_workflows.authoring.messages import Decision, Principal, Signal, Update, UpdateCall
+from lib_workflows.authoring.queue import Queue, QueueLimits, Rate
+from lib_workflows.authoring.retry import Backoff
+from lib_workflows.authoring.step import Step, current_step, step
+from lib_workflows.authoring.timing import At, Between, Cron, Every
+from lib_workflows.authoring.workflow import Registry, Workflow, workflow
 from lib_workflows.errors import (
     Cancelled,
     ChildrenTooDeep,
@@ -21,17 +28,13 @@ from lib_workflows.errors import (
     WaitTimeout,
     WorkflowsError,
 )
-from lib_workflows.messages import Decision, Principal, Signal, Update, UpdateCall
-from lib_workflows.queue import Queue, QueueLimits, Rate
-from lib_workflows.retry import Backoff
-from lib_workflows.step import Step, current_step, step
-from lib_workflows.timing import At, Between, Cron, Every
-from lib_workflows.workflow import Registry, Workflow, workflow
 
 if TYPE_CHECKING:
     from lib_workflows.engine import Engine
-    from lib_workflows.retention import RetentionPolicy
+    from lib_workflows.keeping.archive import FolderArchive
+    from lib_workflows.keeping.retention import RetentionPolicy
     from lib_workflows.run_handle import RunHandle
+    from lib_workflows.scheduling.schedule import Schedule
 
 __all__ = [
     "At",
@@ -48,6 +51,7 @@ __all__ = [
     "Engine",
     "EventType",
     "Every",
+    "FolderArchive",
     "NonRetryable",
     "Principal",
     "Queue",
@@ -59,6 +63,7 @@ __all__ = [
     "RunConflict",
     "RunFailed",
     "RunHandle",
+    "Schedule",
     "Signal",
     "Step",
     "StepFailed",
@@ -76,18 +81,18 @@ __all__ = [
 ]
 
 
+# What brings the database with it is imported only for those who run workflows.
+RUNNING = {
+    "Engine": "lib_workflows.engine",
+    "FolderArchive": "lib_workflows.keeping.archive",
+    "RetentionPolicy": "lib_workflows.keeping.retention",
+    "RunHandle": "lib_workflows.run_handle",
+    "Schedule": "lib_workflows.scheduling.schedule",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Import the engine, and with it the database, only for those who run workflows."""
-    if name == "Engine":
-        from lib_workflows.engine import Engine  # noqa: PLC0415
-
-        return Engine
-    if name == "RetentionPolicy":
-        from lib_workflows.retention import RetentionPolicy  # noqa: PLC0415
-
-        return RetentionPolicy
-    if name == "RunHandle":
-        from lib_workflows.run_handle import RunHandle  # noqa: PLC0415
-
-        return RunHandle
+    """Import what is asked for, and its module, at first use."""
+    if name in RUNNING:
+        return getattr(import_module(RUNNING[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,32 +18,32 @@ from lib_events.event import Cause, current_cause
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import Loop, running
 from lib_events.relay import Relay
-from lib_workflows import commands
-from lib_workflows.commands import OnConflict, StartRequest, new_run
-from lib_workflows.delegation import TokenSource
-from lib_workflows.durations import check_moment, check_optional_seconds, check_seconds
+from lib_workflows.authoring.delegation import TokenSource
+from lib_workflows.authoring.messages import Principal
+from lib_workflows.authoring.queue import check_queue_key, check_queue_name
+from lib_workflows.authoring.workflow import Registry, Workflow, check_worker_tags
 from lib_workflows.errors import DefinitionError, EngineStopped
-from lib_workflows.identifiers import time_ordered_id
-from lib_workflows.limits import Limits
-from lib_workflows.loop_watch import LoopWatch
-from lib_workflows.matcher import Matcher, declare_triggers
-from lib_workflows.messages import Principal
-from lib_workflows.queries import RunView, view_of_new
-from lib_workflows.queue import check_queue_key, check_queue_name
-from lib_workflows.queues import Queues
-from lib_workflows.residence import AnyWorkflow, OnProgress, Residence
-from lib_workflows.retention import RetentionPolicy, RunRetention
+from lib_workflows.events.matcher import Matcher, declare_triggers
+from lib_workflows.keeping.retention import RetentionPolicy, RunRetention
+from lib_workflows.queueing.queues import Queues
+from lib_workflows.reading.queries import RunView, view_of_new
 from lib_workflows.run_handle import RunHandle
-from lib_workflows.run_record import RunRecord
-from lib_workflows.schedule_commands import declare_schedules
-from lib_workflows.scheduler import Scheduler
-from lib_workflows.schedules import Schedules
+from lib_workflows.runs import commands
+from lib_workflows.runs.commands import OnConflict, StartRequest, new_run
+from lib_workflows.runs.record import RunRecord
+from lib_workflows.scheduling.commands import declare_schedules
+from lib_workflows.scheduling.scheduler import Scheduler
+from lib_workflows.scheduling.schedules import Schedules
 from lib_workflows.tables import SCHEMA
-from lib_workflows.tags import check_tags
-from lib_workflows.texts import check_name
-from lib_workflows.unclaimed import UnclaimedAlarm
-from lib_workflows.worker import LEASE_SECONDS, Undertaker, Worker
-from lib_workflows.workflow import Registry, Workflow, check_worker_tags
+from lib_workflows.values.durations import check_moment, check_optional_seconds, check_seconds
+from lib_workflows.values.identifiers import time_ordered_id
+from lib_workflows.values.tags import check_tags
+from lib_workflows.values.texts import check_name
+from lib_workflows.workers.limits import Limits
+from lib_workflows.workers.loop_watch import LoopWatch
+from lib_workflows.workers.residence import AnyWorkflow, OnProgress, Residence
+from lib_workflows.workers.unclaimed import UnclaimedAlarm
+from lib_workflows.workers.worker import LEASE_SECONDS, Undertaker, Worker
 
 LOWEST_PRIORITY = -1_000_000
 

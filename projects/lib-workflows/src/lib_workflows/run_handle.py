@@ -3,16 +3,17 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from lib_workflows import commands, queries, rewind
-from lib_workflows.codec import decode_json
-from lib_workflows.durations import check_optional_seconds
+from lib_workflows.authoring.messages import Signal, Update
+from lib_workflows.authoring.workflow import Workflow
 from lib_workflows.errors import RunNotFound, UpdateRejected
-from lib_workflows.failure import decode_record
-from lib_workflows.history import run_error
-from lib_workflows.identifiers import update_id
-from lib_workflows.messages import Signal, Update
-from lib_workflows.texts import check_name, check_text
-from lib_workflows.workflow import Workflow
+from lib_workflows.execution.history import run_error
+from lib_workflows.reading import queries
+from lib_workflows.runs import commands, rewind
+from lib_workflows.values.codec import decode_json
+from lib_workflows.values.durations import check_optional_seconds
+from lib_workflows.values.failure import decode_record
+from lib_workflows.values.identifiers import update_id
+from lib_workflows.values.texts import check_name, check_text
 
 if TYPE_CHECKING:
     from lib_workflows.engine import Engine

@@ -34,19 +34,19 @@ from lib_events.lifecycle import running
 from lib_events.relay import Relay
 from lib_events.statement import Fence, Write
 from lib_events.tables import events
-from lib_workflows.context import Context, RunInfo
-from lib_workflows.delegation import TokenRequest
-from lib_workflows.driver import Driver
+from lib_workflows.authoring.context import Context, RunInfo
+from lib_workflows.authoring.delegation import TokenRequest
+from lib_workflows.authoring.workflow import Registry, Workflow
 from lib_workflows.engine import Engine
 from lib_workflows.errors import DelegationRefused
-from lib_workflows.history import replay, tags_at_start
-from lib_workflows.history_export import export_run
+from lib_workflows.execution.driver import Driver
+from lib_workflows.execution.history import replay, tags_at_start
+from lib_workflows.reading.history_export import export_run
 from lib_workflows.run_handle import RunHandle
-from lib_workflows.run_record import RunRecord
+from lib_workflows.runs.record import RunRecord
 from lib_workflows.statements import HistoryRow
 from lib_workflows.tables import SCHEMA
 from lib_workflows.testing_faults import crashes, failing
-from lib_workflows.workflow import Registry, Workflow
 
 __all__ = [
     "CrashingDatabase",

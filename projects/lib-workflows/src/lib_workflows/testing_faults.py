@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lib_workflows.step import Step
+from lib_workflows.authoring.step import Step
 
 
 @contextmanager

@@ -1,0 +1,343 @@
+"""What a workflow may do: every effect, wait and source of chance goes through its context."""
+
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Never, Protocol
+
+from lib_events.clock import to_datetime
+from lib_events.event import Cause, Event, EventType, is_reserved
+from lib_workflows.authoring.messages import Decision, Principal, Signal, Update, UpdateCall
+from lib_workflows.authoring.operation import (
+    AskApproval,
+    ContinueAsNew,
+    EnterTimeout,
+    ExitTimeout,
+    Gather,
+    Operation,
+    Publish,
+    Race,
+    RunChild,
+    RunStep,
+    RunTransaction,
+    SetTags,
+    SetView,
+    Sleep,
+    StartRun,
+    TimeoutScope,
+    WaitEvent,
+    WaitSignal,
+    WaitUpdate,
+)
+from lib_workflows.authoring.step import Step
+from lib_workflows.errors import DefinitionError, WaitTimeout
+from lib_workflows.values.codec import encode_given
+from lib_workflows.values.durations import check_optional_seconds, check_seconds
+from lib_workflows.values.tags import check_tags
+from lib_workflows.values.texts import check_name, check_text
+
+if TYPE_CHECKING:
+    from lib_events.database import Connection
+    from lib_workflows.authoring.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What is fixed about a run from its start."""
+
+    id: str
+    workflow: str
+    version: int
+    source: str  # the CloudEvents source of the service it runs in
+    principal: Principal | None = None
+    correlation_id: str = ""
+    causation_id: str | None = None
+    traceparent: str | None = None
+    tags: Mapping[str, str] | None = None
+
+    def cause(self) -> Cause:
+        """The cause every event of the run carries."""
+        return Cause(
+            correlation_id=self.correlation_id or self.id,
+            causation_id=self.causation_id,
+            principal=self.principal.subject if self.principal else None,
+            traceparent=self.traceparent,
+        )
+
+
+class Conductor(Protocol):
+    """What the context needs of whoever drives the workflow."""
+
+    def run_info(self) -> RunInfo:
+        """What is fixed about the run."""
+        ...
+
+    def now_micros(self) -> int:
+        """The time of the last thing the workflow heard."""
+        ...
+
+    def random_bytes(self) -> bytes:
+        """Sixteen bytes that depend on the run and the place in it alone."""
+        ...
+
+    def report_progress(self, fraction: float, text: str) -> None:
+        """Tell who watches."""
+        ...
+
+    def is_patched(self, name: str) -> bool:
+        """Whether the run came to this place with code that has the patch."""
+        ...
+
+    def history_length(self) -> int:
+        """How many operations of the workflow have ended."""
+        ...
+
+
+class Context:
+    """The first argument of every workflow. Its operations begin when they are awaited, gathered or raced."""
+
+    __slots__ = ("_conductor", "_encode_own_input", "_run")
+
+    def __init__(self, conductor: Conductor, encode_own_input: Callable[[tuple[Any, ...]], str | None]) -> None:
+        self._conductor = conductor
+        self._encode_own_input = encode_own_input
+        self._run: RunInfo | None = None
+
+    @property
+    def run(self) -> RunInfo:
+        """What is fixed about this run."""
+        if self._run is None:
+            self._run = self._conductor.run_info()
+        return self._run
+
+    @property
+    def run_id(self) -> str:
+        """The id of this run."""
+        return self.run.id
+
+    def step[*A, R](
+        self, step: Step[*A, R], *args: *A, undo: Callable[[R | None, *A], Any] | None = None
+    ) -> Operation[R]:
+        """Run a step: at least once, its result kept. `undo(result | None, *args)` runs if the run fails or is
+        cancelled; its first argument is None when it is not known whether the step had its effect.
+
+        Raises what the step declares in `errors`, or `StepFailed`.
+        """
+        if not isinstance(step, Step):
+            raise DefinitionError(f"ctx.step must get a function decorated with @step, got {step!r}")
+        return RunStep(step, args, undo)
+
+    def transaction[*A, R](
+        self,
+        function: Callable[["Connection", *A], R],
+        *args: *A,
+        undo: Callable[["Connection", R | None, *A], Any] | None = None,
+    ) -> Operation[R]:
+        """Run a transaction function exactly once: what it writes and its place in the history are one commit.
+
+        It must have no effect but through its connection. What it raises is kept and raised here.
+        """
+        return RunTransaction(function, args, undo)
+
+    def child[*In, R](
+        self,
+        workflow: "Workflow[*In, R]",
+        *args: *In,
+        undo: Callable[[R | None, *In], Any] | None = None,
+    ) -> Operation[R]:
+        """Start another workflow and wait for its result; it is cancelled with this run.
+
+        Raises what the child's workflow or steps declare, else `RunFailed` or `RunCancelled`.
+        """
+        workflow.encode_input(args)
+        return RunChild(workflow, args, undo)
+
+    def start[*In](self, workflow: "Workflow[*In, Any]", *args: *In) -> Operation[str]:
+        """Start another workflow that goes on by itself, once; returns the id of its run.
+
+        It is neither awaited nor cancelled with this run; what it does is caused by this run all the same.
+        """
+        workflow.encode_input(args)
+        return StartRun(workflow, args)
+
+    def sleep(self, duration: timedelta | float) -> Operation[None]:
+        """Wait, for milliseconds or years, without holding anything in memory."""
+        return Sleep(check_seconds(duration, "ctx.sleep"))
+
+    def wait_event[T](
+        self,
+        event_type: EventType[T],
+        match: Mapping[str, Any] | None = None,
+        timeout: timedelta | float | None = None,
+    ) -> Operation[T]:
+        """Wait for an event whose payload has these top-level fields; returns the payload.
+
+        Looks back to the event that started the run, else to the start, and gives each event at most once per
+        (type, match). Raises `WaitTimeout`.
+        """
+        if event_type.packed:
+            raise DefinitionError(f"ctx.wait_event must get an event with a row of its own, got {event_type!r}")
+        encode_given(match, "match of ctx.wait_event")
+        return WaitEvent(event_type, dict(match or {}), check_optional_seconds(timeout, "timeout of ctx.wait_event"))
+
+    def wait_signal[T](self, signal: Signal[T], timeout: timedelta | float | None = None) -> Operation[T]:
+        """Wait for a signal; one that came before is taken at once. Raises `WaitTimeout`."""
+        return WaitSignal(signal, check_optional_seconds(timeout, "timeout of ctx.wait_signal"))
+
+    def wait_update[In, Out](
+        self, update: Update[In, Out], timeout: timedelta | float | None = None
+    ) -> Operation[UpdateCall[In, Out]]:
+        """Wait for an update; answer it with `await call.reply(…)` or `await call.reject(…)`."""
+        return WaitUpdate(update, check_optional_seconds(timeout, "timeout of ctx.wait_update"))
+
+    def approval(
+        self,
+        name: str,
+        *,
+        text: str,
+        to: str,
+        timeout: timedelta | float | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> Operation[Decision]:
+        """Ask `to` ("user:<subject>" or "role:<name>") and wait for the decision. Raises `WaitTimeout` when it is due.
+
+        `about` says what is decided on, for machines: it is carried in `evs.approval.decided`.
+        """
+        if not to.startswith(("user:", "role:")) or not to[5:]:
+            raise DefinitionError(f"ctx.approval must go to 'user:<subject>' or 'role:<name>', got {to!r}")
+        check_name(name, "name of ctx.approval")
+        check_text(text, "text of ctx.approval")
+        check_name(to, "addressee of ctx.approval")
+        if about is not None:
+            encode_given(about, "about of ctx.approval")
+        return AskApproval(name, text, to, check_optional_seconds(timeout, "timeout of ctx.approval"), about)
+
+    def gather[R](self, *branches: Awaitable[R], limit: int | None = None) -> Operation[list[R]]:
+        """Run branches side by side, at most `limit` at once; returns their results in order.
+
+        A branch is an operation or a coroutine of this workflow. The first failure cancels and awaits the others,
+        then is raised.
+        """
+        if limit is not None and limit < 1:
+            raise DefinitionError(f"limit of ctx.gather must be 1 or more, got {limit}")
+        return Gather(_asked_for(branches), limit)
+
+    def map[T, R](
+        self, branch: Callable[[T], Awaitable[R]], items: Iterable[T], *, limit: int | None = None
+    ) -> Operation[list[R]]:
+        """Run `branch(item)` for each item, at most `limit` at once; returns their results in order.
+
+        `await ctx.map(lambda order: ctx.step(charge, order), orders, limit=10)`; otherwise like `gather`.
+        """
+        return self.gather(*map(branch, items), limit=limit)
+
+    def race[R](self, *branches: Awaitable[R]) -> Operation[tuple[int, R]]:
+        """Run branches side by side until the first ends; cancels and awaits the others.
+
+        Returns its index, from zero, and its result, or raises its error.
+        """
+        if not branches:
+            raise DefinitionError("ctx.race must get at least one branch, got none")
+        return Race(_asked_for(branches))
+
+    def timeout(self, duration: timedelta | float) -> "Timeout":
+        """Bound a block: `async with ctx.timeout(…)` cancels what the block waits for and raises `WaitTimeout`."""
+        return Timeout(check_seconds(duration, "ctx.timeout"))
+
+    def publish[T](self, event_type: EventType[T], payload: T, subject: str | None = None) -> Operation[None]:
+        """Append an event to the log, with the history's row; its subject is the run's id unless given."""
+        if is_reserved(event_type.name):
+            raise DefinitionError(f"ctx.publish must not use evs.*, got {event_type.name!r}; choose your own namespace")
+        event = Event.of(
+            event_type,
+            payload,
+            source=self.run.source,
+            subject=check_name(subject, "subject of ctx.publish") if subject is not None else self.run.id,
+            cause=self.run.cause(),
+            id=str(self.uuid()),
+            time=self.now(),
+        )
+        encode_given(event.data, f"data of event {event_type.name}")
+        return Publish(event)
+
+    def set_view(self, name: str, value: Any) -> Operation[None]:
+        """Store a JSON-able value that anyone who may see the run can read, also while it is out of memory."""
+        return SetView(check_name(name, "name of ctx.set_view"), encode_given(value, f"view {name}"))
+
+    def set_tags(self, tags: Mapping[str, str | None]) -> Operation[None]:
+        """Change tags of this run, by which runs are found; None takes one away. `ctx.run.tags` stays as it began."""
+        return SetTags(check_tags(tags))
+
+    def continue_as_new(self, *args: Any) -> Operation[Never]:
+        """End here and begin again with another input and an empty history: `await ctx.continue_as_new(next_input)`.
+
+        For workflows that go on for ever. The run keeps its id, tags, views, deadline and unread messages; what has
+        an undo is not undone any more. An event is found by `wait_event` through the life in which it came and the next
+        one, and for as long as each life waits for that type and match. What the run was so far becomes an ended run of
+        its own, `<id>~<number>`.
+        """
+        return ContinueAsNew(self._encode_own_input(args))
+
+    @property
+    def history_length(self) -> int:
+        """How many operations have ended so far: past some thousands, `continue_as_new` keeps replays short."""
+        return self._conductor.history_length()
+
+    def patched(self, name: str) -> bool:
+        """Whether this run came to this place with code that has the patch `name`: the same on every replay.
+
+        Runs that had passed here before go on with the old code: `if ctx.patched("new tax"): … else: …`. The first
+        answer counts for the whole run. Once no run of before is left, the `if` and the old code may go.
+        """
+        check_name(name, "name of ctx.patched")
+        return self._conductor.is_patched(name)
+
+    def progress(self, fraction: float, text: str = "") -> None:
+        """Tell who watches how far it is: live only, not history."""
+        self._conductor.report_progress(fraction, text)
+
+    def now(self) -> datetime:
+        """The time, as of the last thing this workflow heard: the same on every replay."""
+        return to_datetime(self._conductor.now_micros())
+
+    def random(self) -> float:
+        """A number in [0, 1), the same on every replay."""
+        return (int.from_bytes(self._conductor.random_bytes()[:7]) >> 3) / (1 << 53)
+
+    def uuid(self) -> uuid.UUID:
+        """A UUID, the same on every replay and different everywhere else."""
+        return uuid.UUID(bytes=self._conductor.random_bytes(), version=4)
+
+
+def _asked_for[A: Awaitable[Any]](branches: tuple[A, ...]) -> tuple[A, ...]:
+    """Note of the operations among `branches` that they are asked for, whether or not their turn comes."""
+    for branch in branches:
+        if isinstance(branch, Operation):
+            branch.is_asked_for = True
+    return branches
+
+
+class Timeout:
+    """A block that must end in time; made by `ctx.timeout`."""
+
+    __slots__ = ("_scope", "_seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._scope: TimeoutScope | None = None
+
+    async def __aenter__(self) -> None:
+        self._scope = await EnterTimeout(self._seconds)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        scope = self._scope
+        if scope is None:
+            return
+        if not isinstance(error, GeneratorExit):
+            await ExitTimeout(scope)
+        if error is not None and error is scope.expiry:
+            raise WaitTimeout(f"the end of a block of {self._seconds} s") from error

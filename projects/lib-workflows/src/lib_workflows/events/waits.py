@@ -1,0 +1,199 @@
+"""Waiting for events: registering a wait, looking back, and the matcher that hands events to whoever waits.
+
+The matcher is a durable subscription to the own event log. A wait is registered, and the log looked through up
+to its head, in one transaction that holds the matcher's cursor; the matcher takes the same lock first. So every
+event is either seen by the look-back, or finds the wait.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, func, insert, select, text, tuple_
+
+from lib_events.database import Connection
+from lib_events.event import Event
+from lib_events.event_log import head
+from lib_events.tables import events, subscription_cursors
+from lib_workflows.tables import event_waits, runs
+from lib_workflows.values.codec import decode_json, encode_json
+
+MATCHER = "workflow-matcher"
+WAITS_TOPIC = "event-waits"  # somebody waits for an event who did not before
+BATCH = 200
+LOOK_BACK_LIMIT = 1_000  # events looked through in one transaction
+# What is waited for, one step on the index for each: however many wait, it is for few types and with few fields.
+WAITED_TYPES = """
+    waited (type) AS (
+        SELECT min(type) FROM event_waits
+        UNION ALL
+        SELECT (SELECT min(type) FROM event_waits WHERE type > waited.type) FROM waited WHERE type IS NOT NULL
+    )
+"""
+SHAPES = text(f"""
+    WITH RECURSIVE {WAITED_TYPES}, shapes (type, fields) AS (
+        SELECT type, (SELECT min(fields) FROM event_waits WHERE type = waited.type)
+        FROM waited WHERE type IS NOT NULL
+        UNION ALL
+        SELECT type, (SELECT min(fields) FROM event_waits WHERE type = shapes.type AND fields > shapes.fields)
+        FROM shapes WHERE fields IS NOT NULL
+    )
+    SELECT type, fields FROM shapes WHERE fields IS NOT NULL
+""")  # noqa: S608 - our own words
+
+
+class Looked(NamedTuple):
+    """How far the log was looked through, and what was found at its end."""
+
+    reached: int
+    payload: str | None = None  # of the event at `reached`
+    waits: bool = False  # nothing so far: the matcher knows who waits
+
+
+class Wait(NamedTuple):
+    """One operation of a run that waits for an event, received so far those up to `after` (None: as it began)."""
+
+    run: str
+    operation: str
+    event_type: str
+    match: str  # see `canonical_match`
+    after: int | None
+
+
+def canonical_match(match: Mapping[str, Any]) -> str:
+    """One text for equal matches."""
+    return encode_json({name: match[name] for name in sorted(match)})
+
+
+def register_event_waits(connection: Connection, waits: Sequence[Wait]) -> list[Looked]:
+    """Find for each the first event after its `after` that matches, else let it wait for one.
+
+    Looks through a part of a long log only: then nothing was found, nobody waits yet, and it must be asked again.
+    """
+    lock_matcher(connection)
+    log = _Log(connection, [wait.event_type for wait in waits])
+    began_after = _look_back_positions(connection, [wait.run for wait in waits if wait.after is None])
+    found = [log.first(wait, began_after.get(wait.run, 0) if wait.after is None else wait.after) for wait in waits]
+    here = tuple_(event_waits.c.run, event_waits.c.operation)
+    connection.execute(delete(event_waits).where(here.in_([(wait.run, wait.operation) for wait in waits])))
+    rows = [_row(wait, looked.reached) for wait, looked in zip(waits, found, strict=True) if looked.waits]
+    if rows:
+        connection.execute(insert(event_waits), rows)
+        connection.notify(WAITS_TOPIC)
+    return found
+
+
+def _look_back_positions(connection: Connection, run_ids: Sequence[str]) -> dict[str, int]:
+    if not run_ids:
+        return {}
+    found = connection.execute(select(runs.c.id, runs.c.look_back_position).where(runs.c.id.in_(set(run_ids))))
+    return {row.id: row.look_back_position or 0 for row in found}
+
+
+def _row(wait: Wait, reached: int) -> dict[str, Any]:
+    return {
+        "run": wait.run,
+        "operation": wait.operation,
+        "type": wait.event_type,
+        "fields": fields_of(wait.match),
+        "match": wait.match,
+        "after_position": reached,
+    }
+
+
+class _Log:
+    """What one transaction reads of the log: its last part once for everybody, older parts by each, in all so much."""
+
+    def __init__(self, connection: Connection, types: Sequence[str]) -> None:
+        self._connection = connection
+        self._until = head(connection).position
+        self._recent_after = self._until - LOOK_BACK_LIMIT
+        self._types = set(types)
+        self._left = LOOK_BACK_LIMIT  # older events that may still be read
+        self._recent: list[tuple[int, Event]] | None = None
+        self._by_match: dict[tuple[str, str], dict[str, list[tuple[int, Event]]]] = {}
+
+    def first(self, wait: Wait, after: int) -> Looked:
+        """Return the first event after `after` that matches, or how far it was looked for."""
+        if after < self._recent_after:
+            return self._first_of_older(wait, after)
+        for position, event in self._recent_by_match(wait).get(wait.match, ()):
+            if position > after:
+                return Looked(position, encode_json(event.data))
+        return Looked(max(after, self._until), waits=True)
+
+    def _recent_by_match(self, wait: Wait) -> dict[str, list[tuple[int, Event]]]:
+        fields = fields_of(wait.match)
+        known = self._by_match.get((wait.event_type, fields))
+        if known is None:
+            known = self._by_match[wait.event_type, fields] = {}
+            for position, event in self._all_recent():
+                matched = match_text(event, fields) if event.type == wait.event_type else None
+                if matched is not None:
+                    known.setdefault(matched, []).append((position, event))
+        return known
+
+    def _all_recent(self) -> list[tuple[int, Event]]:
+        if self._recent is None:
+            found = events_of_types(self._connection, list(self._types), self._recent_after, self._until, None)
+            self._recent = list(found)
+        return self._recent
+
+    def _first_of_older(self, wait: Wait, after: int) -> Looked:
+        fields = fields_of(wait.match)
+        limit, seen = self._left, 0
+        if limit == 0:
+            return Looked(after)
+        for position, event in events_of_types(self._connection, [wait.event_type], after, self._until, limit):
+            self._left -= 1
+            if match_text(event, fields) == wait.match:
+                return Looked(position, encode_json(event.data))
+            seen, after = seen + 1, position
+        return Looked(after) if seen == limit else Looked(max(after, self._until), waits=True)
+
+
+def oldest_look_back(connection: Connection) -> int | None:
+    """Return the place after which some unfinished run may still look for events; None when there is none."""
+    oldest: int | None = connection.scalar(select(func.min(runs.c.look_back_position)).where(runs.c.ended_at.is_(None)))
+    return oldest
+
+
+def lock_matcher(connection: Connection) -> int:
+    """Hold the matcher's cursor while this transaction lasts, and return it."""
+    cursor = select(subscription_cursors.c.position).where(subscription_cursors.c.durable == MATCHER)
+    return int(connection.execute(cursor.with_for_update()).scalar_one())
+
+
+def waited_shapes(connection: Connection) -> dict[str, list[str]]:
+    """The types of events that somebody waits for, each with the fields that are matched."""
+    shapes: dict[str, list[str]] = {}
+    for shape in connection.execute(SHAPES):
+        shapes.setdefault(shape.type, []).append(shape.fields)
+    return shapes
+
+
+def events_of_types(
+    connection: Connection, types: Sequence[str], after: int, until: int, limit: int | None
+) -> Iterator[tuple[int, Event]]:
+    """The placed events of these types in `after < position <= until`; segments hold none that are waited for."""
+    query = (
+        select(events.c.last_position, events.c.body)
+        .where(events.c.type.in_(types), events.c.last_position > after, events.c.last_position <= until)
+        .order_by(events.c.last_position)
+        .limit(limit)
+    )
+    for row in connection.execute(query):
+        yield row.last_position, Event.from_json(row.body)
+
+
+def fields_of(match: str) -> str:
+    """The names of the fields of a canonical match."""
+    return ",".join(decode_json(match))
+
+
+def match_text(event: Event, fields: str) -> str | None:
+    """What a match on `fields` must be for this event, or None when it lacks one."""
+    names = fields.split(",") if fields else []
+    data = event.data if isinstance(event.data, dict) else {}
+    if any(name not in data for name in names):
+        return None
+    return encode_json({name: data[name] for name in names})

@@ -1,0 +1,1 @@
+"""Queues: who may begin, and what operators change."""

@@ -1,0 +1,146 @@
+"""Queues as an engine offers them: each command is one transaction, durable when it returns."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, case, func, select, union
+
+from lib_events.clock import Clock, to_datetime
+from lib_events.database import Connection, Database
+from lib_workflows.authoring.queue import QueueLimits, known_queue_name
+from lib_workflows.authoring.workflow import Registry, Workflow
+from lib_workflows.paging import Page, cut, decode_cursor, encode_cursor
+from lib_workflows.queueing import commands as queue_commands
+from lib_workflows.queueing.slots import count_in
+from lib_workflows.tables import queues, runs
+
+PIECE = 2_000  # runs in one transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueView:
+    """A queue as it is read: its limits, and how many runs it holds."""
+
+    name: str
+    paused: bool
+    note: str
+    limits: QueueLimits
+    declared: bool  # its limits are the code's
+    workflows: tuple[str, ...]  # those whose runs go there unless they are started elsewhere
+    queued: int  # runs that have not begun
+    due: int  # those of them whose time has come
+    due_since: datetime | None  # the one that has waited longest
+    under_way: int
+
+
+class Queues:
+    """The queues on a database."""
+
+    def __init__(
+        self, database: Database, registry: Registry, *, clock: Clock, on_change: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._on_change = on_change
+        self._workflows: dict[str, tuple[str, ...]] = {}
+        for workflow in registry.newest():
+            self._workflows[workflow.queue] = (*self._workflows.get(workflow.queue, ()), workflow.name)
+
+    async def list(self, *, cursor: str | None = None, limit: int = 50) -> Page[QueueView]:
+        """The queues that are known: from the workflows here, from unfinished runs, and those with limits; by name."""
+        return await self._database.read(_list, self._workflows, self._clock.micros(), cursor, limit)
+
+    async def get(self, name: str) -> QueueView:
+        """A queue; one that nobody has used has no limits and no runs."""
+        known_queue_name(name)
+        return (await self._database.read(_views, [name], self._workflows, self._clock.micros()))[0]
+
+    async def limit(self, name: str, limits: QueueLimits) -> QueueView:
+        """Give a queue its limits, which count what is under way already; raises `QueueDeclared`, `QueueInvalid`."""
+        known_queue_name(name)
+        await self._limit(name, limits)
+        return await self.get(name)
+
+    async def pause(self, name: str, *, note: str = "") -> QueueView:
+        """Let none of its runs begin until it is resumed; those under way go on."""
+        await self._do(queue_commands.pause, name, self._clock.micros(), note)
+        return await self.get(name)
+
+    async def resume(self, name: str) -> QueueView:
+        """Let its runs begin again."""
+        await self._do(queue_commands.resume, name, self._clock.micros())
+        return await self.get(name)
+
+    async def declare(self, workflows: Iterable[Workflow[*tuple[Any, ...], Any]]) -> None:
+        """Make the limits that are declared beside `workflows` those of the code; a pause stays."""
+        mine = list(workflows)
+        declared = {workflow.queue: workflow.limits for workflow in mine if workflow.limits is not None}
+        for name, limits in declared.items():
+            await self._limit(name, limits, declared=True)
+        known = await self._database.read(_declared)
+        for name in known.intersection(workflow.queue for workflow in mine).difference(declared):
+            await self._do(queue_commands.release, name, self._clock.micros())
+
+    async def _limit(self, name: str, limits: QueueLimits, *, declared: bool = False) -> None:
+        await self._count_in(name)
+        now = self._clock.micros()
+        await self._do(lambda connection: queue_commands.limit(connection, name, limits, now, declared=declared))
+        await self._count_in(name)  # what began before everybody here knew of the limit
+
+    async def _count_in(self, name: str) -> None:
+        # In pieces: on SQLite one transaction must not hold the database for long, however many they are.
+        while await self._database.transact(count_in, name, PIECE) == PIECE:
+            pass
+
+    async def _do[*A](self, command: Callable[[Connection, *A], None], *args: *A) -> None:
+        await self._database.transact(command, *args)
+        await self._on_change()
+
+
+def _declared(connection: Connection) -> frozenset[str]:
+    return frozenset(connection.scalars(select(queues.c.name).where(queues.c.declared)))
+
+
+def _list(
+    connection: Connection, known: Mapping[str, tuple[str, ...]], now: int, cursor: str | None, limit: int
+) -> Page[QueueView]:
+    after = decode_cursor(cursor, str)
+    used = union(select(queues.c.name), select(runs.c.queue).where(runs.c.ended_at.is_(None)))
+    names = sorted(known.keys() | set(connection.scalars(used)))
+    wanted, last = cut([name for name in names if after is None or name > after[0]][: limit + 1], limit)
+    return Page(_views(connection, wanted, known, now), None if last is None else encode_cursor(last))
+
+
+def _views(
+    connection: Connection, names: Iterable[str], known: Mapping[str, tuple[str, ...]], now: int
+) -> list[QueueView]:
+    wanted = list(names)
+    rows = {row.name: row for row in connection.execute(select(queues).where(queues.c.name.in_(wanted)))}
+    is_queued = runs.c.status == "queued"
+    is_due = and_(is_queued, runs.c.wake_at <= now)
+    counts = select(
+        runs.c.queue,
+        func.count(case((is_queued, 1))).label("queued"),
+        func.count(case((is_due, 1))).label("due"),
+        func.min(case((is_due, runs.c.wake_at))).label("since"),
+        func.count(case((~is_queued, 1))).label("under_way"),
+    ).where(runs.c.queue.in_(wanted), runs.c.ended_at.is_(None), runs.c.status != "nondeterministic")
+    counted = {row.queue: row for row in connection.execute(counts.group_by(runs.c.queue))}
+    return [_view(name, rows.get(name), counted.get(name), known.get(name, ())) for name in wanted]
+
+
+def _view(name: str, row: Any, counted: Any, workflows: tuple[str, ...]) -> QueueView:
+    return QueueView(
+        name=name,
+        paused=row is not None and row.paused,
+        note=row.note if row is not None else "",
+        limits=QueueLimits() if row is None else queue_commands.limits_of(row),
+        declared=row is not None and row.declared,
+        workflows=workflows,
+        queued=counted.queued if counted else 0,
+        due=counted.due if counted else 0,
+        due_since=to_datetime(counted.since) if counted and counted.since is not None else None,
+        under_way=counted.under_way if counted else 0,
+    )

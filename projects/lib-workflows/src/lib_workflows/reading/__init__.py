@@ -1,0 +1,1 @@
+"""The read side: runs, their histories and what they have undone, for whoever may see them."""

@@ -1,0 +1,185 @@
+"""A run goes on from an earlier place in its history: the same one when it is retried, a new one when it is forked."""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, delete, func, insert, literal, select, update
+
+from lib_events.clock import SystemClock
+from lib_events.database import Connection
+from lib_workflows.authoring.messages import Principal
+from lib_workflows.authoring.queue import key_of
+from lib_workflows.errors import OperationNotFound
+from lib_workflows.runs.commands import RUNS_TOPIC, StartRequest, lock_run, reject_updates, start
+from lib_workflows.runs.lifecycle_events import RUN_QUEUED, Teller
+from lib_workflows.runs.record import FORK_KIND, RETRY_KIND, RETRY_OPERATION, UNDOING_KIND, scope_of
+from lib_workflows.runs.state import after
+from lib_workflows.tables import attempts, heartbeats, history, messages, queues, runs, views
+from lib_workflows.values.codec import decode_json
+from lib_workflows.values.failure import was_stopped
+
+PASSED = ("cancel", "update", "event")  # messages that mean nothing any more to a run that has ended and begins again
+
+
+def retry(connection: Connection, run_id: str, now: int | None = None) -> None:
+    """Run a failed, cancelled or parked run again: what succeeded before its failure is kept.
+
+    Rows from the last failure on are set aside, and from the first undone operation on if it was undone; a parked
+    run keeps its whole history and is tried against the code of today. Of what was sent to a run that has ended only
+    signals are kept, and a deadline that has passed does not count any more: whoever retries it knows that it is late.
+    """
+    now = SystemClock().micros() if now is None else now
+    row = lock_run(connection, run_id)
+    status, tags = after(row.status, "retry", run_id=run_id), row.tags
+    if row.status != "nondeterministic":
+        tags = _set_aside(connection, row, _cut(connection, run_id), now)
+        reject_updates(connection, run_id, f"the run has {row.status}", now)
+        came = and_(messages.c.run == run_id, messages.c.kind.in_(PASSED))
+        connection.execute(delete(messages).where(came))
+    again = {"status": status, "owner": None, "wakes": runs.c.wakes + 1, "wake_at": now, "tags": tags}
+    again |= dict.fromkeys(("ended_at", "error", "output", "slot", "debounce_key"))
+    if row.deadline_at is not None and row.deadline_at <= now:
+        again["deadline_at"] = None
+    connection.execute(update(runs).where(runs.c.id == run_id).values(**again))
+    connection.publish(Teller(row, connection.source).tell(RUN_QUEUED, now))
+    connection.notify(RUNS_TOPIC)
+
+
+def _cut(connection: Connection, run_id: str) -> int | None:
+    mine = and_(history.c.run == run_id, history.c.voided == 0)
+    rows = connection.execute(
+        select(history.c.position, history.c.operation, history.c.kind, history.c.status, history.c.meta)
+        .where(mine)
+        .order_by(history.c.position)
+    ).all()
+    undone = {row.operation.removesuffix("/undo") for row in rows if row.kind == "undo"}
+    # What failed before a run was cancelled is not why it ended, unless the run had not got over it yet.
+    went_on = any(row.kind == "cancel" and not decode_json(row.meta or "{}").get("failing") for row in rows)
+    failed = [] if went_on else [row.position for row in rows if _has_failed(row)]
+    cuts = [row.position for row in rows if row.operation in undone or row.kind in ("cancel", "undo", UNDOING_KIND)]
+    return min([*cuts, *failed[-1:]], default=None)
+
+
+def _has_failed(row: Any) -> bool:
+    """Whether that may be why the run failed: not what failed because it was asked to stop, but a block out of time."""
+    if row.kind == "timeout":
+        return True
+    return row.status == "failed" and row.kind != "undo" and not was_stopped(row.meta)
+
+
+def _set_aside(connection: Connection, run: Any, cut: int | None, now: int) -> str | None:
+    """Set aside the rows from `cut` on, and say where and when that was; returns the tags as they were there."""
+    # What is done again begins anew, with all its attempts: its progress of before must not let it skip anything.
+    for table in (heartbeats, attempts):
+        connection.execute(delete(table).where(table.c.run == run.id))
+    tags = run.tags if cut is None else _tags_at(connection, run, cut)
+    origin = None
+    if cut is not None:
+        origin = _origin_at(connection, run.id, cut)
+        mine = and_(history.c.run == run.id, history.c.voided == 0, history.c.position >= cut)
+        connection.execute(update(history).where(mine).values(voided=now))
+    last = connection.scalar(select(func.max(history.c.position)).where(history.c.run == run.id)) or 0
+    if origin is not None:  # what is kept is still of the run that was forked
+        last += 1
+        _say_of_fork(connection, run.id, last, origin, now)
+    row = {"run": run.id, "position": last + 1, "operation": RETRY_OPERATION, "kind": RETRY_KIND}
+    row |= {"name": RETRY_KIND, "status": "completed", "attempt": 1, "started_at": now, "ended_at": now}
+    connection.execute(insert(history).values(**row, voided=now))
+    return tags
+
+
+def _tags_at(connection: Connection, run: Any, position: int) -> str | None:
+    """The tags that a run had before what its history says from `position` on."""
+    later = and_(history.c.run == run.id, history.c.voided == 0, history.c.position >= position)
+    changed = and_(later, history.c.kind == "tags", history.c.status == "completed")
+    meta = connection.scalar(select(history.c.meta).where(changed).order_by(history.c.position).limit(1))
+    tags: str | None = run.tags if meta is None else decode_json(meta)["before"]
+    return tags
+
+
+def fork(
+    connection: Connection,
+    run_id: str,
+    *,
+    from_operation: str | None = None,
+    input: str | None = None,  # noqa: A002 - the word of the API
+    new_id: str | None = None,
+    principal: Principal | None = None,
+    now: int | None = None,
+) -> str:
+    """Start a new run that has the history of `run_id` before `from_operation` (default: none of it)."""
+    now = SystemClock().micros() if now is None else now
+    row = lock_run(connection, run_id)
+    cut = 0 if from_operation is None else _position_of(connection, run_id, from_operation)
+    tags = _tags_at(connection, row, cut)
+    request = StartRequest(
+        workflow=row.workflow,
+        version=row.version,
+        queue=row.queue,
+        input=row.input if input is None else input,
+        id=new_id,
+        priority=row.priority,
+        tags=decode_json(tags) if tags else {},
+        principal=principal or (Principal(row.principal, row.principal_name) if row.principal else None),
+        look_back_position=row.look_back_position,
+        queue_key=row.queue_key if input is None else _key_of_fork(connection, row, input),
+    )
+    forked, created = start(connection, request, now)
+    if created:
+        connection.execute(update(runs).where(runs.c.id == forked).values(forked_from=run_id))
+        _copy_history(connection, row, forked, cut, now)
+    return forked
+
+
+def _key_of_fork(connection: Connection, row: Any, payload: str) -> str | None:
+    """With whom a fork with another input takes turns: by that, unless whoever started the run has said with whom."""
+    field = connection.scalar(select(queues.c.key).where(queues.c.name == row.queue))
+    key: str | None = row.queue_key
+    return key_of(field, payload) if key == key_of(field, row.input) else key
+
+
+def _position_of(connection: Connection, run_id: str, operation: str) -> int:
+    here = and_(history.c.run == run_id, history.c.voided == 0, history.c.operation == operation)
+    position: int | None = connection.scalar(select(history.c.position).where(here))
+    if position is None:
+        raise OperationNotFound(run_id, operation)
+    return position
+
+
+def _copy_history(connection: Connection, run: Any, forked: str, cut: int, now: int) -> None:
+    """Copy the history before `cut`, say whose it was, and copy the views as they were there."""
+    run_id = run.id
+    before = and_(history.c.run == run_id, history.c.voided == 0, history.c.position < cut)
+    names = [column.name for column in history.columns]
+    columns = [literal(forked) if name == "run" else history.c[name] for name in names]
+    copied = connection.execute(insert(history).from_select(names, select(*columns).where(before))).rowcount
+    if copied:
+        origin = _origin_at(connection, run_id, cut) or Origin(
+            run_id + scope_of(run.earlier_lives), run.started_at or run.created_at
+        )
+        _say_of_fork(connection, forked, cut, origin, now)
+    seen = select(history).where(before, history.c.kind == "view").order_by(history.c.position)
+    for row in {row.name: row for row in connection.execute(seen)}.values():
+        view = {"name": row.name, "value": row.input, "position": row.position, "updated_at": row.ended_at}
+        connection.execute(insert(views).values(run=forked, **view))
+
+
+class Origin(NamedTuple):
+    """The run of whose history a fork has a part."""
+
+    name: str  # also of its life
+    began_at: int
+
+
+def _origin_at(connection: Connection, run_id: str, position: int) -> Origin | None:
+    """Whose the history of a run is before `position`, if that is not its own."""
+    behind = and_(history.c.run == run_id, history.c.voided == 0, history.c.position >= position)
+    query = select(history.c.name, history.c.started_at).where(behind, history.c.kind == FORK_KIND)
+    row = connection.execute(query.order_by(history.c.position).limit(1)).one_or_none()
+    return None if row is None else Origin(row.name, row.started_at)
+
+
+def _say_of_fork(connection: Connection, run_id: str, position: int, origin: Origin, now: int) -> None:
+    """Write the row that says that what comes before it was done by `origin`."""
+    row = {"run": run_id, "position": position, "operation": f"{FORK_KIND}:{position}", "kind": FORK_KIND}
+    row |= {"name": origin.name, "status": "completed", "attempt": 1, "started_at": origin.began_at, "ended_at": now}
+    connection.execute(insert(history).values(**row, voided=0))

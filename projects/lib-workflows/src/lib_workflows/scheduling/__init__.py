@@ -1,0 +1,1 @@
+"""Schedules: what is due when it is due, once."""

@@ -1,0 +1,1 @@
+"""What passes in and out of the database as text: payloads, errors, names, durations, ids; checked and encoded."""

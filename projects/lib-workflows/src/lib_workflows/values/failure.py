@@ -1,0 +1,132 @@
+"""Exceptions in the history: what is kept of one, and how a declared one becomes itself again."""
+
+import dataclasses
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from lib_workflows.errors import ErrorRecord, PayloadInvalid, PayloadTooLarge, RunCancelled, WorkflowsError
+from lib_workflows.values.codec import decode_json, encode_given, encode_json
+from lib_workflows.values.texts import fit, message_of
+
+STACK_LIMIT_CHARACTERS = 16_000
+
+
+class RemoteError(Exception):
+    """An error of another process, as it was recorded there; the cause of the exception it becomes here."""
+
+    def __init__(self, record: ErrorRecord) -> None:
+        super().__init__(f"{record.type}: {record.message}\n\n{record.stack}")
+        self.record = record
+
+    @classmethod
+    def rebuilt(cls, record: ErrorRecord, declared: Sequence[type[Exception]]) -> Exception:
+        """The exception itself where it can be made again, else a `RemoteError`."""
+        remote = cls(record)
+        error = rebuild(record, subclasses(declared)) or rebuild_loaded(record)
+        if error is None:
+            return remote
+        error.__cause__ = remote
+        return error
+
+
+def record_of(error: BaseException, *, stack: bool = True) -> ErrorRecord:
+    """What the history keeps of `error`."""
+    if isinstance(error, RemoteError):
+        return error.record
+    kind = type(error)
+    text = "".join(traceback.format_exception(error)) if stack else ""
+    return ErrorRecord(
+        type=kind.__name__,
+        message=message_of(error),
+        stack=fit(text[-STACK_LIMIT_CHARACTERS:]),
+        path=f"{kind.__module__}:{kind.__qualname__}",
+        state=_state_of(error),
+    )
+
+
+def encode_record(record: ErrorRecord) -> str:
+    """As JSON text."""
+    return to_json(record).decode()
+
+
+def decode_record(text: str) -> ErrorRecord:
+    """From JSON text."""
+    return ErrorRecord(**from_json(text))
+
+
+def rebuild(record: ErrorRecord, declared: Sequence[type[BaseException]]) -> Exception | None:
+    """The exception itself, when it is one of `declared`; else None."""
+    for kind in declared:
+        if record.path == f"{kind.__module__}:{kind.__qualname__}" and issubclass(kind, Exception):
+            return _revive(kind, record)
+    return None
+
+
+def is_declared(error: BaseException, declared: Sequence[type[BaseException]]) -> bool:
+    """Whether `error` is exactly one of `declared`, or of a subclass of one."""
+    return isinstance(error, tuple(declared))
+
+
+def rebuild_loaded(record: ErrorRecord) -> Exception | None:
+    """The exception itself, when its class is loaded in this process; never imports anything."""
+    module, _, qualified = record.path.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    return _revive(found, record) if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def subclasses(declared: Sequence[type[Exception]]) -> list[type[Exception]]:
+    """`declared` and every loaded subclass of each: raising a subclass of a declared error is declared too."""
+    found: list[type[Exception]] = []
+    waiting = list(declared)
+    while waiting:
+        kind = waiting.pop()
+        if kind not in found:
+            found.append(kind)
+            waiting.extend(kind.__subclasses__())
+    return found
+
+
+def cancelled_record(run_id: str, reason: str) -> ErrorRecord:
+    """The record of a run that was cancelled."""
+    record = record_of(RunCancelled(run_id, reason), stack=False)
+    return dataclasses.replace(record, message=reason)
+
+
+def stopped(meta: str | None) -> str:
+    """The meta of an operation that failed when it was asked to stop: its failure is not why anything failed."""
+    return encode_json({**(decode_json(meta) if meta else {}), "stopped": True})
+
+
+def was_stopped(meta: str | None) -> bool:
+    """Whether an operation's failure came after it had been asked to stop."""
+    return meta is not None and bool(decode_json(meta).get("stopped"))
+
+
+def _state_of(error: BaseException) -> str:
+    try:
+        return encode_given({"args": error.args, "attributes": vars(error)}, "state of an error")
+    except (PayloadInvalid, PayloadTooLarge):
+        return ""
+
+
+def _revive(kind: type[Exception], record: ErrorRecord) -> Exception | None:
+    # Not through __init__: its parameters need not be what it left in `args`.
+    if not record.state:
+        return None
+    state = from_json(record.state)
+    try:
+        error = kind.__new__(kind, *state["args"])
+    except TypeError:
+        return None
+    error.args = tuple(state["args"])
+    attributes = state["attributes"]
+    if isinstance(error, WorkflowsError) and isinstance(attributes.get("error"), dict):
+        attributes["error"] = ErrorRecord(**attributes["error"])
+    error.__dict__.update(attributes)
+    return error
