@@ -102,7 +102,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
     async with (
         _open_database(settings) as database,
         httpx.AsyncClient() as http,
-        Sender(settings.destinationss) as sender,
+        Sender(settings.destinations) as sender,
     ):
         contracts = await database.transact(keep_contracts, registry.schemas())
         key = _sealing_key(settings)
@@ -150,7 +150,7 @@ async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
     async with (
         _open_database(settings) as database,
         httpx.AsyncClient() as http,
-        Sender(settings.destinationss) as sender,
+        Sender(settings.destinations) as sender,
     ):
         await database.transact(keep_contracts, registry.schemas())
         subscriptions = _subscriptions(database, loaded)

@@ -41,7 +41,7 @@ class AppSettings(Settings):
         return f"{self.app_url}/.well-known/oauth-protected-resource"
 
     @property
-    def destinationss(self) -> Destinations:
+    def destinations(self) -> Destinations:
         """Where webhooks may go; raises `SettingsRejected`."""
         try:
             return Destinations(tuple(ip_network(text) for text in self.webhook_allow_private))

@@ -122,7 +122,7 @@ class WebhookRoutes:
         self._database = service.database
         self._webhooks = service.webhooks
         self._key = service.sealing_key
-        self._destinations = service.settings.destinationss
+        self._destinations = service.settings.destinations
 
     async def list(self, caller: CallerOf, cursor: CursorText = None, limit: Limit = 50) -> Page[WebhookDocument]:
         """List my webhooks (an operator sees all), newest first."""
