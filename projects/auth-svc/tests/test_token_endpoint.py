@@ -1,7 +1,10 @@
 """Refresh, client credentials, revocation and introspection: what tokens become and how they end."""
 
 import asyncio
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import asyncpg
 import pytest
 from sqlalchemy import update
 
@@ -22,6 +25,25 @@ async def test_a_refresh_token_brings_new_tokens_and_is_used_up(provider_on_both
     assert second["access_token"] != first["access_token"]
     assert second["scope"] == first["scope"]
     assert "id_token" in second
+
+
+@pytest.fixture
+def as_stranger(postgresql_url):
+    """Connects to the database past the service."""
+    parts = urlsplit(postgresql_url)
+    given = dict(parse_qsl(parts.query))
+    settings = {"search_path": given.pop("schema")}
+    url = urlunsplit(parts._replace(query=urlencode(given)))
+
+    @asynccontextmanager
+    async def connected():
+        connection = await asyncpg.connect(url, server_settings=settings)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    return connected
 
 
 @pytest.fixture
@@ -256,6 +278,28 @@ async def test_revocations_are_told_after_a_cursor(provider_on_both):
     assert rest["items"] == []
     everything = (await provider.http.get("/v1/revocations", auth=app)).json()
     assert everything["items"] == page["items"]
+
+
+async def test_the_feed_tells_what_is_revoked_although_its_event_has_no_place_yet(
+    run_provider, tmp_path, postgresql_url, as_stranger
+):
+    """The process that gives events their places may hang, and keep the lead: a feed that says it is at its head, and
+    says nothing, would have every resource server take what is revoked."""
+    async with run_provider(tmp_path, postgresql_url) as provider, as_stranger() as stranger:
+        await provider.add_user("ada")
+        app = ("evs-app", provider.secret_of("evs-app"))
+        tokens = await provider.tokens()
+        async with stranger.transaction():
+            await stranger.execute("SELECT * FROM event_log_state FOR UPDATE")  # as whoever gives places does
+            start = (await provider.http.get("/v1/revocations", auth=app)).json()
+            await provider.post("/oauth2/revoke", {"token": tokens["refresh_token"]}, provider.gui())
+            after = {"after": start["next_cursor"]}
+            told = [
+                (await provider.http.get("/v1/revocations", params=after | {"wait": wait}, auth=app)).json()
+                for wait in ("0", "1")
+            ]
+        assert [[item["kind"] for item in page["items"]] for page in told] == [["family"], ["family"]]
+        assert {page["next_cursor"] for page in told} == {start["next_cursor"]}
 
 
 async def test_the_revocation_feed_is_for_resource_servers(provider):

@@ -209,6 +209,16 @@ def read_after(
     return open_rows(rows_after(connection, position, wanted, limit=limit), position, wanted)
 
 
+def read_unplaced(connection: Connection, types: Sequence[str]) -> Sequence[Event]:
+    """Read the own events of these types that are committed and have no position yet, in insertion order.
+
+    For whoever must know of them, even while nobody gives positions; those that are packed into segments are not read.
+    """
+    unplaced = events.c.last_position.is_(None) & events.c.imported.is_(False) & events.c.type.in_(types)
+    query = select(events.c.body).where(unplaced).order_by(events.c.sequence)
+    return [Event.from_dict(from_json(body)) for body in connection.scalars(query)]
+
+
 def rows_after(
     connection: Connection, position: int, wanted: Wanted, *, limit: int, bytes_limit: int | None = None
 ) -> Rows:

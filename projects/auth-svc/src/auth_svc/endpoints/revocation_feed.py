@@ -1,7 +1,7 @@
 """`/v1/revocations`: what resource servers must refuse, read from the event log after a cursor."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,7 +13,8 @@ from auth_svc.protocol.request import ProtocolRequest
 from auth_svc.service import AuthService, service_of
 from lib_auth.revocations import EVENT_TYPES, Revocation, revocations_of
 from lib_events.database import Connection
-from lib_events.event_log import PLACED_TOPIC, Cursor, CursorRejected, check_cursor, read_after
+from lib_events.event import Event
+from lib_events.event_log import PLACED_TOPIC, Cursor, CursorRejected, check_cursor, read_after, read_unplaced
 from lib_events.problem import Problem
 
 PAGE = 500
@@ -55,9 +56,10 @@ async def _follow(service: AuthService, after: Cursor | None, wait: float) -> di
         while True:
             placed.clear()
             now = service.clock.micros() // MICROS
-            found, after, at_head = await service.database.read(_read, after, now)
+            found, unplaced, after, at_head = await service.database.read(_read, after, now)
             if found or not at_head or loop.time() >= deadline or service.stopping.is_set():
-                return {"items": [item.to_dict() for item in found], "next_cursor": str(after), "head": at_head}
+                items = [item.to_dict() for item in (*found, *unplaced)]
+                return {"items": items, "next_cursor": str(after), "head": at_head}
             # Then read once more: the answer says what is known when it is sent.
             await _first_of(placed, service.stopping, seconds=deadline - loop.time())
     finally:
@@ -74,9 +76,21 @@ async def _first_of(*events: asyncio.Event, seconds: float) -> None:
             wait.cancel()
 
 
-def _read(connection: Connection, after: Cursor | None, now: int) -> tuple[Sequence[Revocation], Cursor, bool]:
-    """Return a page, where it ends and whether that is the head; expired revocations are left out."""
+def _read(
+    connection: Connection, after: Cursor | None, now: int
+) -> tuple[Sequence[Revocation], Sequence[Revocation], Cursor, bool]:
+    """Return a page, what has no place in the log yet, where the page ends and whether that is the head.
+
+    Whoever gives places may hang, and what was revoked counts all the same: it is told at the head, and again once it
+    has its place. Expired revocations are left out.
+    """
     position = check_cursor(connection, after) if after else 0
     page = read_after(connection, position, types=TYPES, own_only=True, limit=PAGE)
-    found = [item for placed in page.events for item in revocations_of(placed.event) if item.expires_at > now]
-    return found, Cursor(page.head.epoch, page.position), page.position >= page.head.position
+    at_head = page.position >= page.head.position
+    found = _alive((placed.event for placed in page.events), now)
+    unplaced = _alive(read_unplaced(connection, TYPES), now) if at_head else ()
+    return found, unplaced, Cursor(page.head.epoch, page.position), at_head
+
+
+def _alive(events: Iterable[Event], now: int) -> Sequence[Revocation]:
+    return [item for event in events for item in revocations_of(event) if item.expires_at > now]
