@@ -9,6 +9,8 @@ from joserfc.jwk import KeySet
 from sqlalchemy import insert, select, update
 
 from auth_svc.clients import clients
+from auth_svc.clients.client import CODE, REFRESH
+from auth_svc.pruner import prune
 from auth_svc.tables import logout_deliveries
 from lib_events.testing import wait_until
 from lib_events.testing_receiver import Receiver, receiving, status
@@ -25,7 +27,7 @@ async def hearer():
         yield receiver
 
 
-async def signed_in(provider, hearer: Receiver, **values):
+async def signed_in(provider, hearer: Receiver, grant_types=(CODE, REFRESH), **values):
     """Sign ada in to a client that wants to hear of logouts; returns her browser and the client's tokens."""
     back = "https://hearing.example/back"
     auth = await provider.add_client(
@@ -35,6 +37,7 @@ async def signed_in(provider, hearer: Receiver, **values):
         scopes=frozenset(("openid", "offline_access", "workflows:read")),
         consent="never",
         logout_uri=hearer.url,
+        grant_types=grant_types,
     )
     browser = await provider.browser()
     request = {"client_id": "hearing", "redirect_uri": back, "scope": "openid workflows:read"} | values
@@ -174,3 +177,15 @@ async def test_a_delivery_survives_a_restart(run_provider, tmp_path, sqlite_url,
     async with run_provider(tmp_path, sqlite_url) as provider:
         await wait_until(lambda: none_left(provider))
     assert len(hearer.received) > before
+
+
+async def test_a_client_that_only_signs_people_in_hears_hours_later_too(provider_on_both, hearer):
+    """It has no refresh token, and its access token is long over; the person is still signed in there."""
+    provider = provider_on_both
+    browser, tokens = await signed_in(provider, hearer, grant_types=("authorization_code",))
+    assert "refresh_token" not in tokens
+    hours = 3 * 3600 * 1_000_000
+    while await provider.service.database.transact(prune, provider.actor().at + hours):
+        pass
+    await sign_out(browser)
+    await wait_until(lambda: hearer.received)

@@ -98,9 +98,13 @@ def prune(connection: Connection, now: int) -> bool:
 
 
 def _is_spent(later: int) -> ColumnElement[bool]:
-    """No secret of the family is left and its last access token has expired."""
+    """No secret of the family is left, its last access token has expired, and so has the session it was allowed in.
+
+    As long as that lasts, the client is told of its end (Back-Channel Logout section 2.7).
+    """
     held = [exists().where(table.c.family_id == families.c.id) for table in HOLDING]
-    return (families.c.created_at < later) & ~or_(*held)
+    session = exists().where((sessions.c.id == families.c.started_in) & (sessions.c.expires_at > later))
+    return (families.c.created_at < later) & ~or_(session, *held)
 
 
 def _is_forgotten(now: int) -> ColumnElement[bool]:
