@@ -321,16 +321,17 @@ async def test_a_resource_is_one_of_ours_and_nothing_that_resembles_it(provider,
 
 
 async def test_the_query_of_a_redirect_uri_is_kept(provider):
-    callback = "https://other.test/cb?tenant=a%20b&empty="
+    callback = "https://other.test/cb?tenant=a%20b&town=M%FCnchen&empty=&flag"  # whatever its encoding is
     values = {"redirect_uris": (callback,), "scopes": frozenset(("openid",)), "consent": "never"}
     await provider.add_client(id="other", name="Other", **values)
     browser = await provider.browser()
     request = {"client_id": "other", "redirect_uri": callback, "scope": "openid"}
-    refused = provider.answer(await provider.authorize(browser, **request, prompt="none"))
+    refused = await provider.authorize(browser, **request, prompt="none")
     await browser.sign_in("ada")
     answer = await provider.authorize(browser, **request)
-    assert (provider.answer(answer)["tenant"], refused["tenant"]) == ("a b", "a b")
-    assert answer.headers["location"].startswith("https://other.test/cb?tenant=a")
+    for location in (refused.headers["location"], answer.headers["location"]):
+        assert location.startswith(f"{callback}&")
+    assert {"error", "state", "iss"} <= provider.answer(refused).keys()
     assert {"code", "state", "iss"} <= provider.answer(answer).keys()
 
 

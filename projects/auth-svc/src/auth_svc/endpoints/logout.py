@@ -1,13 +1,14 @@
 """`/oauth2/logout`: RP-initiated logout, with a question wherever the request proves nothing."""
 
 from dataclasses import dataclass
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc.clients.client import Client
 from auth_svc.pages.notices import sign_out_page, signed_out_page
+from auth_svc.protocol.authorization_request import add_to
 from auth_svc.protocol.id_token_hint import read_id_token_hint
 from auth_svc.protocol.token_rows import usable_client
 from auth_svc.service import AuthService, service_of
@@ -79,7 +80,7 @@ async def _understand(service: AuthService, form: dict[str, str]) -> _Logout:
     if claims is not None and client_id != claims.get("aud"):
         # Section 2: when both are present they must agree.
         raise PageRefused(400, "That request is not right", "Its client_id and id_token_hint do not fit together.")
-    client = await service.database.read(usable_client, client_id, service.issuer.is_loopback)
+    client = await service.database.read(usable_client, client_id, service.issuer)
     return _Logout((claims or {}).get("sub"), (claims or {}).get("sid"), _way_on(client, form))
 
 
@@ -90,4 +91,4 @@ def _way_on(client: Client | None, form: dict[str, str]) -> str | None:
         return None
     if "state" not in form:
         return uri
-    return f"{uri}{'&' if urlsplit(uri).query else '?'}{urlencode({'state': form['state']})}"
+    return add_to(uri, {"state": form["state"]})

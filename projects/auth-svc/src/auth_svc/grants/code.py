@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 from authlib.oauth2.rfc6749 import InvalidRequestError, grants
 from authlib.oauth2.rfc7636 import CodeChallenge, create_s256_code_challenge
@@ -10,6 +11,7 @@ from auth_svc import opaque
 from auth_svc.clients.client import ANY_CLIENT, Client
 from auth_svc.people.accounts import Account
 from auth_svc.protocol import families
+from auth_svc.protocol.authorization_request import add_to
 from auth_svc.protocol.decision import Decision
 from auth_svc.protocol.effects import KillFamily, SaveCode, StartFamily, UseCode
 from auth_svc.protocol.families import MICROS
@@ -55,6 +57,12 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
         for name in ("client_id", "redirect_uri", "response_type"):
             if len(request.payload.datalist.get(name, [])) > 1:
                 raise InvalidRequestError(f"Multiple '{name}' in request.")
+
+    def create_authorization_response(self, redirect_uri: str, grant_user: Account) -> tuple[int, str, Any]:
+        """Section 4.1.2; Authlib would write the query that was registered anew."""
+        status, body, headers = super().create_authorization_response("", grant_user)
+        answer = dict(parse_qsl(dict(headers)["Location"].removeprefix("?")))
+        return status, body, [("Location", add_to(redirect_uri, answer))]
 
     def generate_authorization_code(self) -> str:
         """256 bits."""

@@ -1,8 +1,8 @@
 """An authorization request, the rows it names, and everything that can come of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode
 
 from auth_svc.clients.client import Client
 from auth_svc.factors.held import NOTHING, Factors
@@ -116,16 +116,15 @@ def refuse(request: AuthorizationRequest, error: str, description: str) -> SendB
 def send_error(issuer: Issuer, redirect_uri: str, state: str | None, error: str, description: str) -> SendBack:
     """Send the browser to a redirect URI that is certain, with an error."""
     answer = {"error": error, "error_description": description, "state": state}
-    location = _add(redirect_uri, {name: value for name, value in answer.items() if value})
+    location = add_to(redirect_uri, {name: value for name, value in answer.items() if value})
     return SendBack(with_issuer(issuer, location), refused=Refused(error, description))
 
 
 def with_issuer(issuer: Issuer, location: str) -> str:
     """RFC 9207 section 2: every authorization response names its issuer."""
-    return _add(location, {"iss": issuer.url})
+    return add_to(location, {"iss": issuer.url})
 
 
-def _add(url: str, parameters: dict[str, str]) -> str:
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query, keep_blank_values=True) + list(parameters.items())
-    return urlunsplit(parts._replace(query=urlencode(query)))
+def add_to(url: str, parameters: Mapping[str, str]) -> str:
+    """Add parameters to the query of a redirect URI, which stays as it was registered (RFC 6749 section 3.1.2)."""
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters)}"
