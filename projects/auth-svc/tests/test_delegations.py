@@ -162,6 +162,33 @@ async def test_signing_in_to_a_client_lets_it_do_nothing_while_one_is_away(deleg
         assert (await delegating.ask(token, auth)).json().get("error") == error
 
 
+async def test_what_is_allowed_for_while_one_is_away_is_that_and_not_what_was_allowed_before(delegating_on_both):
+    delegating, provider, back = delegating_on_both, delegating_on_both.provider, "https://portal.example/back"
+    auth = await provider.add_client(
+        id="portal",
+        name="Portal",
+        redirect_uris=(back,),
+        grant_types=("authorization_code", EXCHANGE),
+        scopes=frozenset(("openid", "offline_access")),
+    )
+    await delegating.make_resource(actors=("portal",))
+    await provider.service.database.transact(clients.change, "portal", with_orders, provider.actor())
+    browser = await provider.browser()
+    request = {"client_id": "portal", "redirect_uri": back, "scope": "openid orders:read", "resource": ORDERS}
+    await provider.authorize(browser, **request)
+    await browser.submit(username="ada", password="correct horse battery staple")
+    code = provider.answer(await browser.submit(decision="allow"))["code"]
+    asked = urlencode({"client": "portal", "scope": "orders:write", "resource": ORDERS})
+    await browser.open(f"/account/apps/allow?{asked}")
+    assert "Allowed" in (await browser.submit(decision="allow")).text
+    form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+    token = (await provider.token(auth, grant_type="authorization_code", **form)).json()["access_token"]
+    assert (await delegating.ask(token, auth, scope="orders:read")).json()["error"] == "consent_required"
+    page = await provider.authorize(browser, **request | {"scope": f"{request['scope']} offline_access"})
+    assert "Allow access?" in page.text
+    assert "code" in provider.answer(await provider.authorize(browser, **request)), "that is remembered as it was"
+
+
 def with_orders(client):
     return replace(client, scopes=client.scopes | {"orders:read"})
 

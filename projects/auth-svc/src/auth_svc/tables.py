@@ -200,6 +200,7 @@ consents = Table(
     Column("scope", Text, nullable=False),
     Column("resources", Text, nullable=False),
     Column("granted_at", BigInteger, nullable=False),
+    Column("away", Text, nullable=False, server_default=""),  # the scopes that were allowed with offline_access
     Index("consents_client", "client_id"),
 )
 

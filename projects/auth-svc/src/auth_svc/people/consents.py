@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, insert, select
 
@@ -25,12 +25,19 @@ OF_BOTH = Prepared(
 class Consent:
     """What was allowed."""
 
-    scopes: frozenset[str]
-    resources: frozenset[str]
+    scopes: frozenset[str] = frozenset()
+    resources: frozenset[str] = frozenset()
+    away: frozenset[str] = frozenset()  # those of the scopes that were allowed together with `AWAY`
 
     def covers(self, scopes: frozenset[str], resources: tuple[str, ...]) -> bool:
-        """Whether all of this was allowed before."""
-        return scopes <= self.scopes and set(resources) <= self.resources
+        """Whether all of this was allowed before: with `AWAY`, only what was allowed with it."""
+        allowed = self.away if AWAY in scopes else self.scopes
+        return scopes <= allowed and set(resources) <= self.resources
+
+    def joined(self, given: "Consent") -> "Consent":
+        """Return this with what is allowed now."""
+        away = given.scopes if AWAY in given.scopes else frozenset[str]()
+        return Consent(self.scopes | given.scopes, self.resources | given.resources, self.away | away)
 
     def covers_away(self, scopes: frozenset[str], resources: tuple[str, ...]) -> bool:
         """Whether it was allowed for while the person is away, too."""
@@ -39,15 +46,13 @@ class Consent:
 
 def find(connection: Connection, user_id: str, client_id: str) -> Consent | None:
     """Return what the person allowed the client."""
-    row = connection.row(OF_BOTH, user=user_id, client=client_id)
-    return Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))) if row else None
+    return _consent(connection.row(OF_BOTH, user=user_id, client=client_id))
 
 
 def keep(connection: Connection, user_id: str, client_id: str) -> Consent | None:
     """The same, and it is not withdrawn while this transaction lasts: who withdraws it then sees what came of it."""
     mine = (consents.c.user_id == user_id) & (consents.c.client_id == client_id)
-    row = connection.execute(select(consents).where(mine).with_for_update(read=True)).one_or_none()
-    return Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))) if row else None
+    return _consent(connection.execute(select(consents).where(mine).with_for_update(read=True)).one_or_none())
 
 
 def give(connection: Connection, user_id: str, client: Client, consent: Consent, actor: Actor) -> None:
@@ -67,24 +72,23 @@ def tell(connection: Connection, user_id: str, client_id: str, scopes: frozenset
 def of_user(connection: Connection, user_id: str) -> Sequence[tuple[str, Consent]]:
     """Return what a person allowed, by client id."""
     query = select(consents).where(consents.c.user_id == user_id).order_by(consents.c.client_id)
-    return [
-        (row.client_id, Consent(frozenset(row.scope.split()), frozenset(listed.from_text(row.resources))))
-        for row in connection.execute(query)
-    ]
+    found = [(row.client_id, _consent(row)) for row in connection.execute(query)]
+    return [(client_id, consent) for client_id, consent in found if consent is not None]
 
 
 def remember(connection: Connection, user_id: str, client_id: str, consent: Consent, now: int) -> None:
     """Keep what the person allows, together with what they allowed before."""
-    before = find(connection, user_id, client_id) or Consent(frozenset(), frozenset())
+    kept = (find(connection, user_id, client_id) or Consent()).joined(consent)
     mine = (consents.c.user_id == user_id) & (consents.c.client_id == client_id)
     connection.execute(delete(consents).where(mine))
     connection.execute(
         insert(consents).values(
             user_id=user_id,
             client_id=client_id,
-            scope=listed.scope_text(before.scopes | consent.scopes),
-            resources=listed.to_text(sorted(before.resources | consent.resources)),
+            scope=listed.scope_text(kept.scopes),
+            resources=listed.to_text(sorted(kept.resources)),
             granted_at=now,
+            away=listed.scope_text(kept.away),
         )
     )
 
@@ -92,3 +96,10 @@ def remember(connection: Connection, user_id: str, client_id: str, consent: Cons
 def forget_client(connection: Connection, client_id: str) -> None:
     """Forget what anybody allowed a client."""
     connection.execute(delete(consents).where(consents.c.client_id == client_id))
+
+
+def _consent(row: Any) -> Consent | None:
+    if row is None:
+        return None
+    resources = frozenset(listed.from_text(row.resources))
+    return Consent(frozenset(row.scope.split()), resources, frozenset(row.away.split()))
