@@ -15,6 +15,7 @@ from lib_events.testing_receiver import receiving, status
 
 PASSWORD = "correct horse battery staple"
 BACK = "http://127.0.0.1:7777/back"
+GRANTS = ("authorization_code", "refresh_token")
 
 
 @pytest.fixture
@@ -164,6 +165,21 @@ def look_again(connection):
     connection.execute(update(clients).where(clients.c.origin == "document").values(fetched_at=1))
 
 
+async def test_a_document_that_asks_for_more_while_the_person_reads_is_not_allowed_more(opened, site):
+    """Whoever serves it can see to it that it is read again between the page and the press."""
+    asked = {"client_id": site.client_id, "redirect_uri": BACK, "scope": "openid workflows:run offline_access"}
+    browser, stranger = await opened.browser(), await opened.browser()
+    await opened.authorize(browser, **asked)
+    page = await browser.submit(username="ada", password=PASSWORD)
+    assert "Start workflows" not in page.text
+    site.serve({"client_id": site.client_id, "redirect_uris": [BACK], "scope": asked["scope"]})
+    await opened.service.database.transact(look_again)
+    await opened.authorize(stranger, **asked)
+    page = await browser.submit(decision="allow")
+    assert (page.status_code, "Start workflows" in page.text) == (200, True), "the person is asked for that, too"
+    assert "code" in opened.answer(await browser.submit(decision="allow"))
+
+
 async def test_a_site_that_is_away_is_told_to_the_person(opened, site):
     site.serve(b"", code=500)
     browser = await opened.browser()
@@ -205,6 +221,27 @@ async def test_where_it_is_off_such_clients_are_unknown(provider, site):
     assert site.receiver.received == []
     document = (await provider.http.get("/.well-known/openid-configuration")).json()
     assert document["client_id_metadata_document_supported"] is False
+
+
+async def test_where_it_is_off_again_those_that_were_known_are_unknown(run_provider, tmp_path, sqlite_url, site):
+    request = {"client_id": site.client_id, "redirect_uri": BACK, "scope": "openid offline_access"}
+    site.serve(
+        {"client_id": site.client_id, "redirect_uris": [BACK], "grant_types": [*GRANTS], "scope": request["scope"]}
+    )
+    async with run_provider(tmp_path, sqlite_url, client_documents=True) as before:
+        await before.add_user("ada")
+        browser = await before.browser()
+        await before.authorize(browser, **request)
+        await browser.submit(username="ada", password=PASSWORD)
+        code = before.answer(await browser.submit(decision="allow"))["code"]
+        form = {"code": code, "redirect_uri": BACK, "code_verifier": before.verifier, "client_id": site.client_id}
+        tokens = (await before.token(grant_type="authorization_code", **form)).json()
+    async with run_provider(tmp_path, sqlite_url) as after:
+        page = await after.authorize(await after.browser(), **request)
+        assert (page.status_code, "invalid_client" in page.text) == (400, True)
+        form = {"refresh_token": tokens["refresh_token"], "client_id": site.client_id}
+        refused = await after.token(grant_type="refresh_token", **form)
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_client")
 
 
 @pytest.mark.parametrize(

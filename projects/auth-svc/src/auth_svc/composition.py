@@ -88,6 +88,7 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
             Nonces(secret),
             settings.refresh_grace_seconds,
             second_factor_roles=frozenset(settings.require_second_factor),
+            takes_documents=settings.client_documents,
         )
         await _first_start(database, settings, issuer, passwords)
         postman = Postman(database, transport, sender=sender, issuer=url, clock=clock)

@@ -12,6 +12,7 @@ from auth_svc.clients.client import Client
 from auth_svc.clients.documents import DocumentRejected
 from auth_svc.endpoints.oauth_http import REPEATABLE
 from auth_svc.factors import held
+from auth_svc.listed import scope_text
 from auth_svc.pages.consent import consent_page
 from auth_svc.parameters import parse, read_form
 from auth_svc.people import accounts, consents
@@ -93,8 +94,10 @@ async def consent(request: Request) -> Response:
     if form.get("decision") != "allow":
         return await _act(request, query, visitor, authorization.deny(service.issuer, pairs, rows, now))
     asked = authorization.decide(service.issuer, pairs, rows, now)
-    outcome = authorization.decide(service.issuer, pairs, rows, now, consented=True)
     allowed = asked if isinstance(asked, ConsentNeeded) else None
+    if allowed is not None and scope_text(allowed.scopes) != form.get("scope", ""):
+        return await _act(request, query, visitor, allowed)  # the client may have more by now: that, too, is asked for
+    outcome = authorization.decide(service.issuer, pairs, rows, now, consented=True)
     return await _act(request, query, visitor, outcome, allowed=allowed)
 
 
@@ -196,7 +199,7 @@ def _asked(pairs: Pairs, visitor: Visitor, issuer: Issuer) -> _Asked:
 
 
 def _load(connection: Connection, asked: _Asked) -> AuthorizationRows:
-    client = usable_client(connection, asked.client_id, asked.issuer.is_loopback)
+    client = usable_client(connection, asked.client_id, asked.issuer)
     account = asked.visitor.account
     pushed = pushed_requests.find(connection, asked.request_uri) if asked.request_uri else None
     if client is None or account is None:

@@ -97,7 +97,7 @@ def limited(request: Request, limits: Attempts) -> None:
 async def authenticate(service: AuthService, protocol_request: ProtocolRequest) -> Client:
     """Return the client that proves who it is; raises `ProtocolRefused`."""
     client_id = named_client(protocol_request.authorization, protocol_request.form)
-    loaded = await service.database.look(token_rows.usable_client, client_id, service.issuer.is_loopback)
+    loaded = await service.database.look(token_rows.usable_client, client_id, service.issuer)
     keys = await service.client_keys.of(loaded, protocol_request.form.get("client_assertion"))
     rows = TokenRows(client=loaded, client_keys=keys)
     protocol = Protocol(service.issuer, rows, service.clock.micros())

@@ -92,10 +92,14 @@ async def device_authorization(request: Request) -> Response:
 async def _load(service: AuthService, wanted: ProtocolRequest) -> Protocol:
     client_id = named_client(wanted.authorization, wanted.form)
     subject = await _subject(service, wanted.form.get("subject_token"))
-    rows = await service.database.look(token_rows.load, client_id, wanted.form, subject, service.issuer.is_loopback)
+    rows = await service.database.look(token_rows.load, client_id, wanted.form, subject, service.issuer)
     if (keys := await service.client_keys.of(rows.client, wanted.form.get("client_assertion"))) is not None:
         rows = replace(rows, client_keys=keys)
-    return Protocol(service.issuer, rows, service.clock.micros())
+    if (
+        rows.roles_refused_at > service.issuer.roles.last_refused
+    ):  # another process took something, and was not heard yet
+        await service.definitions.refresh()
+    return Protocol(service.issuer, rows, now)
 
 
 async def _subject(service: AuthService, token: str | None) -> Principal | None:

@@ -1,9 +1,10 @@
 """The pages on which people allow a program to act for them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import htpy as h
 
+from auth_svc.listed import scope_text
 from auth_svc.pages.layout import button, field, form, hidden, icon, notice, page
 from auth_svc.rights.resources import DESCRIPTIONS
 
@@ -14,7 +15,7 @@ def consent_page(
     query: str,
     client: str,
     username: str,
-    scopes: Iterable[str],
+    scopes: Collection[str],
     descriptions: Mapping[str, str] = DESCRIPTIONS,
     origin: str | None = None,
 ) -> h.Element:
@@ -28,6 +29,7 @@ def consent_page(
             "/consent",
             csrf,
             hidden("request", query),
+            hidden("scope", scope_text(scopes)),  # what is read here, and no more, is allowed
             h.div(".buttons")[
                 button("Allow", name="decision", value="allow"),
                 button("Cancel", kind="secondary", name="decision", value="deny"),

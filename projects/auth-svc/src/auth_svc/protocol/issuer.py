@@ -44,6 +44,7 @@ class Issuer:
     refresh_grace_seconds: int = 0  # in which a refresh token may come again, from another tab of the same browser
     roles: Roles = field(default_factory=Roles)
     second_factor_roles: frozenset[str] = frozenset()  # whose holders must have two factors
+    takes_documents: bool = False  # whether a client may be named by the URL of its metadata
 
     @property
     def is_loopback(self) -> bool:

@@ -18,6 +18,7 @@ from auth_svc.people.consents import Consent
 from auth_svc.people.delegations import Delegation
 from auth_svc.protocol import families
 from auth_svc.protocol.families import Family
+from auth_svc.protocol.issuer import Issuer
 from auth_svc.tables import codes, device_codes, refresh_tokens
 from lib_auth.principal import Principal
 from lib_events.database import Connection
@@ -123,13 +124,13 @@ def load(
     client_id: str | None,
     form: Mapping[str, str],
     subject: Principal | None,
-    loopback: bool,  # noqa: FBT001 - transaction functions take no keywords
+    issuer: Issuer,
 ) -> TokenRows:
     """Read the rows that `form` names by what its grant takes, whatever else is in it.
 
     `subject` is who the token that is exchanged stands for: only the rows of that very token say whose it is.
     """
-    client = usable_client(connection, client_id, loopback)
+    client = usable_client(connection, client_id, issuer)
     code = refresh_token = successor = device_code = delegation = consent = None
     family: Family | None = None
     grant = form.get("grant_type")
@@ -163,12 +164,14 @@ def load(
     )
 
 
-def usable_client(connection: Connection, client_id: str | None, loopback: bool) -> Client | None:  # noqa: FBT001
-    """Return the client unless it is disabled or does not belong on this kind of issuer."""
+def usable_client(connection: Connection, client_id: str | None, issuer: Issuer) -> Client | None:
+    """Return the client unless it is disabled or this issuer takes none of its kind."""
     client = clients.find(connection, client_id) if client_id else None
-    if client is None or client.disabled_at is not None or (client.loopback_only and not loopback):
+    if client is None or client.disabled_at is not None:
         return None
-    return client
+    not_here = client.loopback_only and not issuer.is_loopback
+    not_now = client.origin == "document" and not issuer.takes_documents
+    return None if not_here or not_now else client
 
 
 def find_refresh_token(connection: Connection, token: str) -> RefreshToken | None:

@@ -87,7 +87,7 @@ def _give(connection: Connection, user_id: str, client: Client, consent: Consent
 async def _read(service: AuthService, query: str) -> _Asked:
     pairs = read_pairs(query)
     form = dict(pairs)
-    client = await service.database.read(usable_client, form.get("client"), service.issuer.is_loopback)
+    client = await service.database.read(usable_client, form.get("client"), service.issuer)
     if client is None or not client.check_grant_type(EXCHANGE):
         raise PageRefused(400, WRONG, "It names no program that can act for people.", code="client")
     scopes = frozenset(form.get("scope", "").split())
