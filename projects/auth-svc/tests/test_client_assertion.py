@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from auth_svc import tables
 from auth_svc.clients import clients
 from auth_svc.clients.assertion import LEEWAY_SECONDS
 from auth_svc.clients.client import ClientRejected
+from lib_events.testing import wait_until
 from lib_events.testing_receiver import receiving, status
 
 ISSUER = "http://127.0.0.1:8001"
@@ -265,3 +267,27 @@ async def test_a_site_that_lies_about_keys_proves_nothing(site, prove, client_ke
             site.answer = answer
             refused = await prove(f"{site.url}/{number}")
             assert (refused.status_code, refused.json()["error"]) == (400, "invalid_client")
+
+
+async def test_what_is_taken_while_a_clients_keys_are_fetched_is_in_no_token_that_counts(
+    provider_on_both, site, client_key, jwk_set, sign_assertion
+):
+    """The client has the server that has its keys, and may let the question wait until somebody takes its role away."""
+    provider, may_answer = provider_on_both, asyncio.Event()
+
+    async def later(received, writer):
+        await may_answer.wait()
+        await serving(jwk_set(client_key).encode())(received, writer)
+
+    site.answer = later
+    changes = {"jwks": None, "jwks_uri": site.url, "roles": frozenset(("operator",))}
+    await provider.add_client(**(values(client_key, jwk_set) | changes))
+    asked = asyncio.create_task(provider.token(**GRANT, **sign_assertion("robot", client_key, ISSUER)))
+    await wait_until(lambda: site.received)
+    taken = provider.actor()
+    await provider.service.database.transact(clients.change, "robot", partial(replace, roles=frozenset()), taken)
+    await wait_until(lambda: time.time() > taken.at // 1_000_000 + 2)  # tokens say whole seconds
+    may_answer.set()
+    token = (await asked).json()["access_token"]
+    told = await provider.post("/oauth2/introspect", {"token": token} | sign_assertion("robot", client_key, ISSUER))
+    assert told.json() == {"active": False}

@@ -1,6 +1,8 @@
 """`/v1/admin/clients`: made, changed, disabled, removed; what is taken away ends at once."""
 
+import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -89,6 +91,19 @@ async def test_what_is_taken_from_a_client_is_refused_in_the_tokens_it_holds(pro
     await wait_until(refused)
     assert not await active(provider, held)
     assert await active(provider, await token(provider, secret)), "what it gets in the very same second is good"
+
+
+async def test_what_is_issued_while_a_change_waits_for_the_database_is_refused_with_it(provider_on_both):
+    """The change was asked for before, and is made after: what it takes is in the token."""
+    provider = provider_on_both
+    made = {"id": "shop", "name": "Shop", "grant_types": ("client_credentials",), "scopes": frozenset(SCOPES)}
+    _, secret = await provider.add_client(**made)
+    asked = provider.actor()
+    await wait_until(lambda: time.time() > asked.at // 1_000_000 + 1)
+    held = await token(provider, secret)
+    assert await active(provider, held)
+    await provider.service.database.transact(clients.change, "shop", partial(replace, scopes=frozenset()), asked)
+    assert not await active(provider, held)
 
 
 async def test_what_is_taken_from_a_client_is_in_no_token_that_comes_later(provider, admin, subtests):

@@ -1,10 +1,14 @@
 """Groups, roles and permissions: what somebody may do follows from rows, and what is taken away ends at once."""
 
 import asyncio
+import time
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from sqlalchemy import insert, select
 
+from auth_svc.clients import clients
 from auth_svc.people import accounts
 from auth_svc.rights import groups, role_news
 from auth_svc.tables import group_members, roles_to_tell, users
@@ -215,6 +219,63 @@ async def test_what_is_taken_from_a_role_is_taken_from_any_number_of_people_at_o
     assert [(data["role"], data["user"]) for data in told if data["role"]] == [("clerk", None)] * 2
     feed = await provider.http.get("/v1/revocations", auth=("evs-app", provider.secret_of("evs-app")))
     assert ("role", "clerk") in {(item["kind"], item["value"]) for item in feed.json()["items"]}
+
+
+@pytest.mark.parametrize("first", ["client", "person"])
+async def test_what_is_taken_is_refused_although_something_else_of_the_token_was_taken_a_moment_ago(
+    provider_on_both, first
+):
+    """A token of the second in which its client, or its person, was marked says the next one: the other's mark has to
+    reach that."""
+    provider, back, both = provider_on_both, "https://shop.example/back", frozenset(("openid", "workflows:read"))
+    eve = await provider.add_user("eve", "operator", "auditor")
+    values = {"consent": "never", "redirect_uris": (back,), "scopes": both | {"workflows:run"}}
+    auth = await provider.add_client(id="shop", name="Shop", **values)
+    code = await provider.sign_in_for_code("eve", client_id="shop", redirect_uri=back, scope=" ".join(sorted(both)))
+    form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+    tokens = (await provider.token(auth, grant_type="authorization_code", **form)).json()
+
+    async def take_from_client(scopes):
+        await provider.service.database.transact(
+            clients.change, "shop", partial(replace, scopes=scopes), provider.actor()
+        )
+
+    async def take_from_person(*roles):
+        await provider.service.database.transact(accounts.set_roles, eve.id, frozenset(roles), provider.actor())
+
+    await wait_until(lambda: time.time() % 1 < 0.3)  # what follows is to be of one second
+    await (take_from_client(both) if first == "client" else take_from_person("operator"))
+    form = {"refresh_token": tokens["refresh_token"]}
+    tokens = (await provider.token(auth, grant_type="refresh_token", **form)).json()
+    assert (await claims(provider, tokens))["active"]
+    await (take_from_person("member") if first == "client" else take_from_client(frozenset(("openid",))))
+    assert await claims(provider, tokens) == {"active": False}
+
+
+async def test_a_process_that_has_not_heard_what_a_role_lost_gives_no_token_that_says_it(
+    run_provider, tmp_path, postgresql_url
+):
+    async with (
+        run_provider(tmp_path, postgresql_url) as provider,
+        run_provider(tmp_path, postgresql_url) as other,
+    ):
+        api = Api(provider, await provider.admin_token())
+        await api.call("POST", "/roles", {"name": "auditor", "includes": ["operator"]})
+        values = {"id": "robot", "name": "Robot", "grant_types": ("client_credentials",)}
+        auth = await provider.add_client(**values, roles=frozenset(("auditor",)))
+
+        async def held():
+            return await claims(other, (await other.token(auth, grant_type="client_credentials")).json())
+
+        async def heard():
+            return "operator" in (await held())["roles"]
+
+        await wait_until(heard)
+        await other.service.definitions.stop()  # it is late: others hold it up
+        await api.call("PATCH", "/roles/auditor", {"includes": []})
+        taken = time.time()
+        await wait_until(lambda: time.time() > taken + 2)  # tokens say whole seconds
+        assert (await held())["roles"] == ["auditor"]
 
 
 @pytest.mark.parametrize("way", ["gives less", "is deleted"])

@@ -90,6 +90,7 @@ async def device_authorization(request: Request) -> Response:
 
 
 async def _load(service: AuthService, wanted: ProtocolRequest) -> Protocol:
+    now = service.clock.micros()  # before anything is read: what is taken from then on is refused in what comes of this
     client_id = named_client(wanted.authorization, wanted.form)
     subject = await _subject(service, wanted.form.get("subject_token"))
     rows = await service.database.look(token_rows.load, client_id, wanted.form, subject, service.issuer)

@@ -19,6 +19,7 @@ from auth_svc.people.delegations import Delegation
 from auth_svc.protocol import families
 from auth_svc.protocol.families import Family
 from auth_svc.protocol.issuer import Issuer
+from auth_svc.rights import roles
 from auth_svc.tables import codes, device_codes, refresh_tokens
 from lib_auth.principal import Principal
 from lib_events.database import Connection
@@ -117,6 +118,7 @@ class TokenRows:
     subject_family: Family | None = None
     delegation: Delegation | None = None  # what is exchanged instead of a token
     consent: Consent | None = None  # what the person allowed the client that wants a delegation
+    roles_refused_at: int = 0  # when something was last taken from a role
 
 
 def load(
@@ -161,6 +163,7 @@ def load(
         subject_family=family if subject else None,
         delegation=delegation,
         consent=consent,
+        roles_refused_at=roles.last_refused(connection),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
 
 from auth_svc import listed, tables
 from auth_svc.audit import Actor, record
@@ -20,9 +20,11 @@ from lib_auth.events import RoleChanged, RoleCreated, RoleData, RoleDeleted
 from lib_auth.principal import ADMIN, MEMBER, OPERATOR, with_included
 from lib_events.database import Connection
 from lib_events.event import Event, EventType
+from lib_events.prepared import Prepared
 
 ROLE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 DEFINITIONS_TOPIC = "definitions"  # roles or resources are others than before
+LAST_REFUSED = Prepared(select(func.max(tables.roles.c.tokens_valid_after).label("moment")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Roles:
         """Replace what is known."""
         self._known = {role.name: role for role in roles}
         self._refused = {role.name: role.tokens_valid_after for role in self._known.values() if role.tokens_valid_after}
+        self.last_refused = max(self._refused.values(), default=0)
         self._held = lru_cache(1024)(self._find_held)  # asked for every token
 
     def held(self, names: Iterable[str]) -> frozenset[str]:
@@ -94,6 +97,12 @@ def load(connection: Connection) -> list[Role]:
     """Return every described role, the built-in ones first."""
     query = select(tables.roles).order_by(tables.roles.c.built_in.desc(), tables.roles.c.name)
     return [_role(row) for row in connection.execute(query)]
+
+
+def last_refused(connection: Connection) -> int:
+    """Return when something was last taken from a role: who knows of no such moment knows an older definition."""
+    moment: int | None = connection.row(LAST_REFUSED).moment
+    return moment or 0
 
 
 def find(connection: Connection, name: str) -> Role:
