@@ -96,9 +96,8 @@ async def _load(service: AuthService, wanted: ProtocolRequest) -> Protocol:
     rows = await service.database.look(token_rows.load, client_id, wanted.form, subject, service.issuer)
     if (keys := await service.client_keys.of(rows.client, wanted.form.get("client_assertion"))) is not None:
         rows = replace(rows, client_keys=keys)
-    if (
-        rows.roles_refused_at > service.issuer.roles.last_refused
-    ):  # another process took something, and was not heard yet
+    # Another process may have taken something from a role, and not been heard yet.
+    if rows.roles_refused_at > service.issuer.roles.last_refused:
         await service.definitions.refresh()
     return Protocol(service.issuer, rows, now)
 
@@ -116,7 +115,7 @@ async def _commit(service: AuthService, protocol: Protocol, answer: Answer) -> R
     wanted = protocol.effects if answer.status < 400 else protocol.penalties()
     if answer.status < 400 and protocol.rows.client is not None:
         act_as(protocol.rows.account.id if protocol.rows.account else protocol.rows.client.id)
-    return await commit(service, wanted, protocol.now)
+    return await commit(service, wanted, service.clock.micros())  # the grace of a token begins when it was used
 
 
 async def commit(service: AuthService, wanted: Sequence[Effect], now: int) -> Raced | None:
