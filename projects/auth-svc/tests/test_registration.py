@@ -79,6 +79,27 @@ async def test_a_registered_client_signs_people_in_after_their_consent(opened):
     assert client["client_secret"] not in str(event.data)
 
 
+async def test_a_client_that_comes_to_send_people_elsewhere_has_to_ask_again(opened, subtests):
+    """They allowed it to the host that was named on the page, the only one who stands behind such a client."""
+    client = (await register(opened)).json()
+    browser = await opened.browser()
+    request = {"client_id": client["client_id"], "redirect_uri": "https://weather.example/back", "scope": "openid"}
+    await opened.authorize(browser, **request)
+    await browser.submit(username="ada", password="correct horse battery staple")
+    assert "code" in opened.answer(await browser.submit(decision="allow"))
+    headers = {"authorization": f"Bearer {client['registration_access_token']}"}
+    for uris, is_asked in (
+        (["https://weather.example/back", "https://weather.example/other"], False),
+        (["https://weather.example/back", "https://other.example/back"], True),
+    ):
+        with subtests.test(uris=uris):
+            metadata = METADATA | {"client_id": client["client_id"], "redirect_uris": uris}
+            path = f"/oauth2/register/{client['client_id']}"
+            assert (await opened.http.put(path, json=metadata, headers=headers)).status_code == 200
+            page = await opened.authorize(browser, **request | {"redirect_uri": uris[1]})
+            assert ("Allow access?" in page.text) == is_asked
+
+
 async def test_a_client_reads_changes_and_removes_itself(opened):
     client = (await register(opened)).json()
     headers = {"authorization": f"Bearer {client['registration_access_token']}"}

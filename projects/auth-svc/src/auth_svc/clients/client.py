@@ -172,6 +172,12 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def receiver_of(redirect_uri: str) -> str:
+    """Who gets what comes to a redirect URI: a host, or the app that has the scheme."""
+    parts = urlsplit(redirect_uri)
+    return parts.hostname or parts.scheme
+
+
 def _may_be_redirect(uri: str) -> bool:
     try:
         parts = urlsplit(uri)

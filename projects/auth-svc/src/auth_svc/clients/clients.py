@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from auth_svc import listed, opaque
 from auth_svc.audit import Actor, record
-from auth_svc.clients.client import Client, ClientRejected, check
+from auth_svc.clients.client import Client, ClientRejected, check, receiver_of
 from auth_svc.clients.keys import KeysRejected, read_key_set
 from auth_svc.people import consents
 from auth_svc.protocol import families
@@ -95,6 +95,8 @@ def change(connection: Connection, client_id: str, alter: Callable[[Client], Cli
     record(connection, actor, "client.changed", about=wanted.id, fields=changed)
     if not (wanted.scopes >= before.scopes and wanted.roles >= before.roles):
         refuse_tokens_of_clients(connection, [wanted.id], actor.at)  # what was taken away must not live on in a token
+    if before.origin == "registered" and not _receivers(wanted) <= _receivers(before):
+        consents.forget_client(connection, wanted.id)  # people allowed it to those that they were shown
     _tell(connection, ClientChanged, wanted, actor)
     return wanted
 
@@ -183,6 +185,10 @@ def _store(connection: Connection, client: Client) -> None:
     columns = _columns(client)
     del columns["id"]
     connection.execute(update(clients).where(clients.c.id == client.id).values(columns))
+
+
+def _receivers(client: Client) -> frozenset[str]:
+    return frozenset(map(receiver_of, client.redirect_uris))
 
 
 def _check_keys(client: Client) -> None:

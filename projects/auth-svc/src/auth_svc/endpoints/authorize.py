@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc.audit import Actor
-from auth_svc.clients.client import Client
+from auth_svc.clients.client import Client, receiver_of
 from auth_svc.clients.documents import DocumentRejected
 from auth_svc.endpoints.oauth_http import REPEATABLE
 from auth_svc.factors import held
@@ -221,8 +221,7 @@ def _vouching_host(client: Client, redirect_uri: str) -> str | None:
         case "document":
             return urlsplit(client.id).hostname
         case "registered":
-            parts = urlsplit(redirect_uri)
-            return parts.hostname or parts.scheme
+            return receiver_of(redirect_uri)
         case _:
             return None
 
