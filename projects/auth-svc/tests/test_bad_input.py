@@ -150,7 +150,9 @@ PARAMETERS: dict[tuple[str, str], tuple[dict[str, str], ...]] = {
     ("POST", "/login"): ({"csrf": CSRF, "username": "ada", "password": PASSWORD, "next": "/account"},),
     ("GET", "/register"): ({"next": "/account"},),
     ("POST", "/register"): ({"csrf": CSRF, "username": "eve", "password": PASSWORD, "email": "e@x.test"},),
-    ("POST", "/consent"): ({"csrf": CSRF, "request": urlencode(AUTHORIZATION), "decision": "allow"},),
+    ("POST", "/consent"): (
+        {"csrf": CSRF, "request": urlencode(AUTHORIZATION), "scope": "openid", "decision": "allow"},
+    ),
     ("GET", "/device"): ({"user_code": "ABCD-EFGH"},),
     ("POST", "/device"): ({"csrf": CSRF, "user_code": "ABCD-EFGH", "decision": "allow"},),
     ("POST", "/account/password"): ({"csrf": CSRF, "current_password": PASSWORD, "new_password": PASSWORD},),

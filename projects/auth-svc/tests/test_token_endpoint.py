@@ -9,8 +9,12 @@ import pytest
 from sqlalchemy import update
 
 from auth_svc.clients.client import ClientRejected
+from auth_svc.composition import events_to_keep
 from auth_svc.people import accounts
 from auth_svc.tables import refresh_tokens, sessions
+from lib_events.event_log import head
+from lib_events.retention import Retention
+from lib_events.tables import event_log_state, subscription_cursors
 from lib_events.testing import wait_until
 
 APP = "http://127.0.0.1:8002"
@@ -300,6 +304,29 @@ async def test_the_feed_tells_what_is_revoked_although_its_event_has_no_place_ye
             ]
         assert [[item["kind"] for item in page["items"]] for page in told] == [["family"], ["family"]]
         assert {page["next_cursor"] for page in told} == {start["next_cursor"]}
+
+
+async def test_what_is_revoked_is_told_for_an_hour_however_many_events_come_after_it(
+    run_provider, tmp_path, database_url
+):
+    """Who begins to read only now, or was away, must hear of it: what it refuses is good for as long."""
+    async with run_provider(tmp_path, database_url, event_retention_count=100_000) as provider:
+        await provider.add_user("ada")
+        database, app = provider.service.database, ("evs-app", provider.secret_of("evs-app"))
+        tokens = await provider.tokens()
+        await provider.post("/oauth2/revoke", {"token": tokens["refresh_token"]}, provider.gui())
+        await wait_until(lambda: provider.events("evs.token.revoked"))
+
+        def many_more(connection):
+            """As if everybody had handled as many events as that."""
+            end = head(connection).position + 200_000
+            connection.execute(update(event_log_state).values(placed_position=end))
+            connection.execute(update(subscription_cursors).values(position=end))
+
+        await database.transact(many_more)
+        await Retention(database, events_to_keep(provider.settings), is_published=False).prune()
+        told = (await provider.http.get("/v1/revocations", auth=app)).json()["items"]
+        assert "family" in [item["kind"] for item in told]
 
 
 async def test_the_revocation_feed_is_for_resource_servers(provider):

@@ -20,6 +20,7 @@ from auth_svc.people.password_policy import PasswordPolicy
 from auth_svc.people.passwords import Passwords
 from auth_svc.people.recovery import RecoveryDesk
 from auth_svc.protocol.effects import take_proof
+from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.protocol.key_rotation import KeyRotation
 from auth_svc.protocol.nonces import Nonces
@@ -182,7 +183,7 @@ def _loops(service: AuthService) -> list[Loop]:
     loops += [
         Relay(database, broker),
         Subscriptions(database, [hear_decision, plan_logouts]),
-        Retention(database, _keep(settings), is_published=broker is not None),
+        Retention(database, events_to_keep(settings), is_published=broker is not None),
         Pruner(
             database,
             service.clock,
@@ -200,8 +201,13 @@ def _loops(service: AuthService) -> list[Loop]:
     return loops
 
 
-def _keep(settings: AuthSettings) -> Keep:
-    return Keep(age=timedelta(days=settings.event_retention_days), events=settings.event_retention_count)
+def events_to_keep(settings: AuthSettings) -> Keep:
+    """As the settings say, and what was revoked as long as what it refuses could be used: resource servers read it."""
+    return Keep(
+        age=timedelta(days=settings.event_retention_days),
+        events=settings.event_retention_count,
+        at_least=timedelta(seconds=2 * LONGEST_ACCESS_SECONDS),  # the clocks of those who publish may differ
+    )
 
 
 async def _first_start(database: Database, settings: AuthSettings, issuer: Issuer, passwords: Passwords) -> None:

@@ -36,6 +36,7 @@ class Keep:
 
     age: timedelta = timedelta(days=30)
     events: int | None = None
+    at_least: timedelta | None = None  # what is younger stays, however many there are
 
     def __post_init__(self) -> None:
         """Refuse what would forget an imported event while its stream could bring it again."""
@@ -95,7 +96,12 @@ class Retention(Loop):
         ).all()
         # A time far in the future tells nothing: it goes with those around it.
         latest = now + SKEW // MICROSECOND
-        droppable = takewhile(lambda row: row.last_position <= surplus or not oldest <= row.time <= latest, rows)
+        least = self._keep.at_least
+        youngest = latest if least is None else now - least // MICROSECOND
+        droppable = takewhile(
+            lambda row: (row.last_position <= surplus and row.time <= youngest) or not oldest <= row.time <= latest,
+            rows,
+        )
         reached = max((row.last_position for row in droppable), default=None)
         if reached is None:
             return 0
