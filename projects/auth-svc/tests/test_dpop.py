@@ -106,6 +106,15 @@ async def test_a_proof_carries_a_public_asymmetric_key(provider, ask, new_holder
         assert holder.key.as_dict(private=True)["d"] not in answer.text
 
 
+async def test_a_large_proof_is_refused_unread(provider, ask, holder):
+    await nonce_of(provider, ask, holder)
+    large = holder.proof(TOKEN, more="x" * 4_000)
+    answer = await ask(large)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+    assert "4096" in answer.json()["error_description"]
+    assert (await ask(holder.proof(TOKEN, more="x" * 1_000))).status_code == 200
+
+
 async def test_a_key_that_is_made_to_be_slow_is_not_tried(provider, ask, new_holder, holder, slow_rsa_key):
     await nonce_of(provider, ask, holder)
     rsa = new_holder(RSAKey.generate_key(2048, private=True), "RS256", holder.nonce)

@@ -98,7 +98,7 @@ async def _load(service: AuthService, wanted: ProtocolRequest) -> Protocol:
         rows = replace(rows, client_keys=keys)
     # Another process may have taken something from a role, and not been heard yet.
     if rows.roles_refused_at > service.issuer.roles.last_refused:
-        await service.definitions.refresh()
+        await service.definitions.catch_up(rows.roles_refused_at)
     return Protocol(service.issuer, rows, now)
 
 

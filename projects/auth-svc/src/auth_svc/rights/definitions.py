@@ -1,7 +1,7 @@
 """Keeps what tokens mean, the resources and roles, in memory and current: no token request asks the database for it.
 
 A process sees its own commits before it answers, those of others when the database says so, and at the latest when
-it looks by itself. Nothing is known to be signed with a key that is not there yet: it is made first.
+it looks by itself; that something was taken from a role it sees among the rows of the next token request. Nothing is known to be signed with a key that is not there yet: it is made first.
 """
 
 import asyncio
@@ -41,11 +41,20 @@ class Definitions(Loop):
     async def refresh(self) -> None:
         """Read now: what was committed before this began counts when it is done."""
         async with self._reading:
-            found = await self._database.read(load)
-            for algorithm in {resource.signing_alg for resource in found[0]}:
-                await self._ensure_key(algorithm)
-            self._issuer.resources.take(found[0])
-            self._issuer.roles.take(found[1])
+            await self._read()
+
+    async def catch_up(self, refused_at: int) -> None:
+        """Read unless what was taken from a role at that moment is known; of many who come at once, one reads."""
+        async with self._reading:
+            if self._issuer.roles.last_refused < refused_at:
+                await self._read()
+
+    async def _read(self) -> None:
+        found = await self._database.read(load)
+        for algorithm in {resource.signing_alg for resource in found[0]}:
+            await self._ensure_key(algorithm)
+        self._issuer.resources.take(found[0])
+        self._issuer.roles.take(found[1])
 
 
 def load(connection: Connection) -> tuple[list[Resource], list[Role]]:
