@@ -71,6 +71,17 @@ async def test_a_modified_hint_is_refused(provider):
     assert "Your account" in (await browser.open("/account")).text
 
 
+async def test_a_hint_of_another_issuer_is_refused_although_our_key_has_signed_it(provider):
+    """As one is from before the service moved; another service may have the same sealing key, too."""
+    browser, tokens = await signed_in(provider)
+    keys = KeySet.import_key_set((await provider.http.get("/oauth2/jwks")).json())
+    claims = jwt.decode(tokens["id_token"], keys, algorithms=["ES256"]).claims
+    for issuer, status in (("http://127.0.0.1:9001", 400), (claims["iss"], 303)):
+        signed = provider.service.issuer.keys.sign(claims | {"iss": issuer}, token_type="JWT")
+        page = await browser.open(path(id_token_hint=signed, post_logout_redirect_uri=SIGNED_OUT))
+        assert page.status_code == status
+
+
 async def test_client_and_hint_must_fit_together(provider):
     browser, tokens = await signed_in(provider)
     assert (await browser.open(path(id_token_hint=tokens["id_token"], client_id="evs-cli"))).status_code == 400
