@@ -132,6 +132,77 @@ async def test_a_withdrawn_and_an_old_invitation_let_nobody_in(inviting):
     assert unknown.status_code == 404
 
 
+async def made_by_grace(provider, headers, **body):
+    """An invitation that grace, an administrator, has made."""
+    values = {"scope": "openid admin", "resource": f"{provider.settings.auth_url}/v1/admin"}
+    grace = {"authorization": f"Bearer {(await provider.tokens('grace', **values))['access_token']}"}
+    made = await provider.http.post("/v1/admin/invitations", json=body, headers=grace)
+    assert made.status_code == 201, made.text
+    return made.json()
+
+
+async def status_of(provider, headers, invitation):
+    listed = (await provider.http.get("/v1/admin/invitations", headers=headers)).json()["items"]
+    return next(each["status"] for each in listed if each["id"] == invitation["id"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/admin/users/grace/roles", {"roles": ["member"]}),
+        ("POST", "/v1/admin/users/grace/disable", None),
+        ("DELETE", "/v1/admin/users/grace", None),
+    ],
+)
+async def test_what_a_former_administrator_has_promised_lets_nobody_in(inviting, method, path, body):
+    headers = {"authorization": f"Bearer {await inviting.admin_token()}"}
+    await inviting.add_user("grace", "admin")
+    made = await made_by_grace(inviting, headers, roles=["admin"])
+    link = made["link"].removeprefix("http://127.0.0.1:8001")
+    browser = await inviting.browser()
+    assert (await browser.open(link)).status_code == 200, "a form that is open already is worth no more"
+    assert (await inviting.http.request(method, path, json=body, headers=headers)).is_success
+    refused = await browser.submit(username="mallory", password=PASSWORD)
+    assert refused.status_code == 410
+    assert "no longer works" in refused.text
+    assert (await inviting.http.get(link)).status_code == 410
+    assert await status_of(inviting, headers, made) == "lapsed"
+
+
+async def test_an_administrator_by_a_group_has_promised_nothing_either_once_it_is_gone(inviting):
+    headers = {"authorization": f"Bearer {await inviting.admin_token()}"}
+    await inviting.add_user("grace")
+    await inviting.http.post("/v1/admin/groups", json={"name": "chiefs", "roles": ["admin"]}, headers=headers)
+    await inviting.http.put("/v1/admin/groups/chiefs/members/grace", headers=headers)
+    made = await made_by_grace(inviting, headers)
+    link = made["link"].removeprefix("http://127.0.0.1:8001")
+    assert (await inviting.http.get(link)).status_code == 200
+    assert (await inviting.http.delete("/v1/admin/groups/chiefs", headers=headers)).status_code == 204
+    assert (await inviting.http.get(link)).status_code == 410
+
+
+async def test_a_program_invites_as_long_as_it_administers(inviting):
+    headers = {"authorization": f"Bearer {await inviting.admin_token()}"}
+    program = await inviting.add_client(
+        id="onboarding",
+        name="Onboarding",
+        grant_types=("client_credentials",),
+        scopes=frozenset(("admin",)),
+        roles=frozenset(("admin",)),
+    )
+    form = {"grant_type": "client_credentials", "scope": "admin", "resource": "http://127.0.0.1:8001/v1/admin"}
+    token = (await inviting.token(program, **form)).json()["access_token"]
+    made = await inviting.http.post("/v1/admin/invitations", json={}, headers={"authorization": f"Bearer {token}"})
+    link = made.json()["link"].removeprefix("http://127.0.0.1:8001")
+    assert (await inviting.http.get(link)).status_code == 200
+    await inviting.http.post("/v1/admin/clients/onboarding/disable", headers=headers)
+    assert (await inviting.http.get(link)).status_code == 410
+    await inviting.http.post("/v1/admin/clients/onboarding/enable", headers=headers)
+    assert (await inviting.http.get(link)).status_code == 200
+    await inviting.http.delete("/v1/admin/clients/onboarding", headers=headers)
+    assert (await inviting.http.get(link)).status_code == 410
+
+
 async def test_a_failed_registration_uses_no_invitation_up(inviting):
     made = await invite(inviting)
     link = made["link"].removeprefix("http://127.0.0.1:8001")

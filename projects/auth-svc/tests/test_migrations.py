@@ -75,5 +75,26 @@ def test_clients_that_are_there_count_as_used_when_use_begins_to_be_noted(core):
     assert core.execute(text("SELECT granted_at FROM clients")).scalar_one() > 1_700_000_000_000_000
 
 
+def test_the_audit_tells_who_made_a_registration_token_before_its_row_did(core):
+    move(core, "0015")
+    for name in ("told", "untold"):
+        core.execute(
+            text(
+                "INSERT INTO registration_tokens (id, digest, scopes, note, uses_left, created_at, expires_at) "
+                f"VALUES ('{name}', '{name}', '[]', '', 1, 1, 2)"
+            )
+        )
+    core.execute(
+        text(
+            "INSERT INTO audit (at, who, what, about, detail) "
+            "VALUES (1, 'grace', 'registration-token.issued', 'told', '{}')"
+        )
+    )
+    core.commit()
+    migrate(core, [SCHEMA])
+    rows = core.execute(text("SELECT id, created_by FROM registration_tokens ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [("told", "grace"), ("untold", "")]
+
+
 def columns_of(core, table):
     return {column["name"] for column in inspect(core).get_columns(table)}

@@ -312,6 +312,28 @@ async def test_strangers_register_within_limits(run_provider, tmp_path, sqlite_u
         assert [answer.status_code for answer in answers[-2:]] == [201, 429]
 
 
+async def test_an_initial_access_token_of_a_former_administrator_registers_nothing(
+    run_provider, tmp_path, database_url
+):
+    async with run_provider(tmp_path, database_url, client_registration="token") as provider:
+        await provider.add_user("grace", "admin")
+        values = {"scope": "openid admin", "resource": f"{provider.settings.auth_url}/v1/admin"}
+        grace = {"authorization": f"Bearer {(await provider.tokens('grace', **values))['access_token']}"}
+        headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+        body = {"note": "the weather team", "uses": 2, "scopes": ["openid"]}
+        issued = (await provider.http.post("/v1/admin/registration-tokens", json=body, headers=grace)).json()
+        assert issued["status"] == "good"
+        assert (await register(provider, issued["token"])).status_code == 201
+        assert (await provider.http.post("/v1/admin/users/grace/disable", headers=headers)).is_success
+        assert (await register(provider, issued["token"])).status_code == 401
+        (listed,) = (await provider.http.get("/v1/admin/registration-tokens", headers=headers)).json()["items"]
+        assert (listed["status"], listed["uses_left"]) == ("lapsed", 1)
+        assert (await provider.http.post("/v1/admin/users/grace/enable", headers=headers)).is_success
+        assert (await register(provider, issued["token"])).status_code == 201
+        (listed,) = (await provider.http.get("/v1/admin/registration-tokens", headers=headers)).json()["items"]
+        assert listed["status"] == "used"
+
+
 async def test_an_initial_access_token_counts_its_uses(run_provider, tmp_path, database_url):
     async with run_provider(tmp_path, database_url, client_registration="token") as provider:
         headers = {"authorization": f"Bearer {await provider.admin_token()}"}

@@ -273,6 +273,7 @@ registration_tokens = Table(
     Column("scopes", Text, nullable=False),
     Column("note", Text, nullable=False),
     Column("uses_left", Integer, nullable=False),
+    Column("created_by", Text, nullable=False, server_default=""),  # nobody knows of those from before it was kept
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
 )
@@ -304,6 +305,9 @@ audit = Table(
     Column("position", BigInteger),  # in the chain; NULL until it is chained, a moment later
     Column("hash", Text),  # hexadecimal
     Index("audit_at", "at"),
+    # With the number: pages of what one did, or of what was done to one, are read backwards.
+    Index("audit_who", "who", "id"),
+    Index("audit_about", "about", "id"),
     Index("audit_position", "position", unique=True),
 )
 

@@ -152,7 +152,9 @@ EXAMPLES: dict[str, Any] = {
     "RegistrationTokenView": REGISTRATION_TOKEN
     | {
         "id": "Pq3c7Yc1nq0a5m2vJ3k9wQ",
+        "status": "good",
         "uses_left": 5,
+        "created_by": "b1x0c7Yc1nq0a5m2vJ3k9w",
         "created_at": MOMENT,
         "expires_at": "2026-05-05T09:30:00+00:00",
         "token": None,

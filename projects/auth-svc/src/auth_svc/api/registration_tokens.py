@@ -31,21 +31,25 @@ class RegistrationTokenView(BaseModel):
     """A token as administrators see it."""
 
     id: str
+    status: str
     note: str
     uses_left: int
     scopes: list[str]
+    created_by: str
     created_at: str
     expires_at: str
     token: str | None = None  # only in the answer that made it
 
     @classmethod
-    def of(cls, token: RegistrationToken, secret: str | None = None) -> "RegistrationTokenView":
+    def of(cls, token: RegistrationToken, now: int, secret: str | None = None) -> "RegistrationTokenView":
         """Show a token."""
         return cls(
             id=token.id,
+            status=token.status(now),
             note=token.note,
             uses_left=token.uses_left,
             scopes=sorted(token.scopes),
+            created_by=token.created_by,
             created_at=to_datetime(token.created_at).isoformat(),
             expires_at=to_datetime(token.expires_at).isoformat(),
             token=secret,
@@ -55,8 +59,10 @@ class RegistrationTokenView(BaseModel):
 @router.get("/registration-tokens")
 async def list_registration_tokens(request: Request) -> Page[RegistrationTokenView]:
     """List the tokens, newest first."""
-    found = await service_of(request).database.read(registration_tokens.page)
-    return Page(items=[RegistrationTokenView.of(token) for token in found])
+    service = service_of(request)
+    found = await service.database.read(registration_tokens.page)
+    now = service.clock.micros()
+    return Page(items=[RegistrationTokenView.of(token, now) for token in found])
 
 
 @router.post("/registration-tokens", status_code=201)
@@ -73,11 +79,12 @@ async def issue_registration_token(
         scopes=frozenset(body.scopes),
         note=body.note,
         uses_left=body.uses,
+        created_by=by.subject,
         created_at=actor.at,
         expires_at=actor.at + body.expires_in_seconds * MICROS,
     )
     await service.database.transact(registration_tokens.issue, token, secret, actor)
-    return RegistrationTokenView.of(token, secret)
+    return RegistrationTokenView.of(token, actor.at, secret)
 
 
 @router.delete("/registration-tokens/{token}", status_code=204)

@@ -1,13 +1,17 @@
-"""Initial access tokens (RFC 7591 section 3): an administrator lets somebody register some clients, for some time."""
+"""Initial access tokens (RFC 7591 section 3): an administrator lets somebody register some clients, for some time.
+
+One is good as long as whoever made it administers, like an invitation.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
 
 from auth_svc import listed, opaque
 from auth_svc.audit import Actor, record
+from auth_svc.people import administrators
 from auth_svc.tables import registration_tokens
 from lib_events.database import Connection
 
@@ -20,8 +24,18 @@ class RegistrationToken:
     scopes: frozenset[str]
     note: str
     uses_left: int
+    created_by: str
     created_at: int
     expires_at: int
+    lapsed: bool = False  # whoever made it administers no more
+
+    def status(self, now: int) -> str:
+        """In a word: good, used, expired or lapsed."""
+        if not self.uses_left:
+            return "used"
+        if now >= self.expires_at:
+            return "expired"
+        return "lapsed" if self.lapsed else "good"
 
 
 def issue(connection: Connection, token: RegistrationToken, secret: str, actor: Actor) -> None:
@@ -33,6 +47,7 @@ def issue(connection: Connection, token: RegistrationToken, secret: str, actor: 
             scopes=listed.to_text(sorted(token.scopes)),
             note=token.note,
             uses_left=token.uses_left,
+            created_by=token.created_by,
             created_at=token.created_at,
             expires_at=token.expires_at,
         )
@@ -41,12 +56,15 @@ def issue(connection: Connection, token: RegistrationToken, secret: str, actor: 
 
 
 def use(connection: Connection, secret: str, now: int) -> RegistrationToken | None:
-    """Take one use of a token; None when it has none left, or never was."""
+    """Take one use of a token; None when it has none left, never was, or whoever made it administers no more."""
     good = (
         (registration_tokens.c.digest == opaque.digest(secret))
         & (registration_tokens.c.uses_left > 0)
         & (registration_tokens.c.expires_at > now)
     )
+    maker = connection.scalar(select(registration_tokens.c.created_by).where(good))
+    if maker is None or not administrators.administers(connection, maker):
+        return None
     used = update(registration_tokens).where(good).values(uses_left=registration_tokens.c.uses_left - 1)
     if not connection.execute(used).rowcount:
         return None
@@ -57,7 +75,9 @@ def use(connection: Connection, secret: str, now: int) -> RegistrationToken | No
 def page(connection: Connection) -> Sequence[RegistrationToken]:
     """Return every token, newest first; there are never many."""
     query = select(registration_tokens).order_by(registration_tokens.c.created_at.desc())
-    return [_token(row) for row in connection.execute(query)]
+    found = [_token(row) for row in connection.execute(query)]
+    good = {who: administrators.administers(connection, who) for who in {each.created_by for each in found}}
+    return [replace(each, lapsed=not good[each.created_by]) for each in found]
 
 
 def revoke(connection: Connection, token_id: str, actor: Actor) -> bool:
@@ -70,4 +90,12 @@ def revoke(connection: Connection, token_id: str, actor: Actor) -> bool:
 
 def _token(row: Row[Any]) -> RegistrationToken:
     scopes = frozenset(listed.from_text(row.scopes))
-    return RegistrationToken(row.id, scopes, row.note, row.uses_left, row.created_at, row.expires_at)
+    return RegistrationToken(
+        id=row.id,
+        scopes=scopes,
+        note=row.note,
+        uses_left=row.uses_left,
+        created_by=row.created_by,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )

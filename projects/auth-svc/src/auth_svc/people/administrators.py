@@ -1,10 +1,15 @@
-"""Administrators: somebody who can sign in always is one, whatever several of them do to each other at once."""
+"""Administrators: somebody who can sign in always is one, whatever several of them do to each other at once.
 
-from collections.abc import Iterator, Sequence
+What one has given to others, an invitation or a registration token, is worth something as long as they are one.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import or_, select
 
+from auth_svc.clients import clients
+from auth_svc.people import accounts
 from auth_svc.rights import roles
 from auth_svc.rights.roles import Roles, holds
 from auth_svc.tables import users
@@ -30,3 +35,18 @@ def lock(connection: Connection) -> Sequence[str]:
     administering = sorted(Roles(roles.load(connection)).including(ADMIN))  # a role of one's own may include it
     able = users.c.disabled_at.is_(None) & users.c.deleted_at.is_(None) & or_(*map(holds, administering))
     return connection.scalars(select(users.c.id).where(able).order_by(users.c.id).with_for_update()).all()
+
+
+def administers(connection: Connection, who: str) -> bool:
+    """Whether a person, or a program with a client of its own, may administer now."""
+    account = accounts.find(connection, who)
+    if account is not None:
+        return account.enabled and _includes_admin(connection, account.effective_roles)
+    client = clients.find(connection, who)
+    if client is None or client.disabled_at is not None or ADMIN not in client.scopes:
+        return False
+    return _includes_admin(connection, client.roles)
+
+
+def _includes_admin(connection: Connection, held: Iterable[str]) -> bool:
+    return ADMIN in Roles(roles.load(connection)).held(held)

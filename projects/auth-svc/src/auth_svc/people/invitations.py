@@ -1,7 +1,11 @@
-"""Invitations: an administrator lets somebody make an account, with roles if need be; each is used once."""
+"""Invitations: an administrator lets somebody make an account, with roles if need be; each is used once.
+
+One is good as long as whoever made it administers: somebody who may no longer let people in, themselves among them,
+must not have a link in a drawer that still does.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row, insert, select, update
@@ -10,7 +14,7 @@ from auth_svc import audit, listed
 from auth_svc.audit import Actor
 from auth_svc.mail import outbox, texts
 from auth_svc.opaque import digest, new_id, new_secret
-from auth_svc.people import accounts
+from auth_svc.people import accounts, administrators
 from auth_svc.rights.changes import ChangeConflicts
 from auth_svc.rights.roles import says
 from auth_svc.tables import invitations
@@ -24,7 +28,7 @@ LIFETIME_SECONDS = 7 * DAY_SECONDS
 
 
 class InvitationSpent(Exception):
-    """An invitation is unknown, over, withdrawn or was used."""
+    """An invitation is unknown, over, withdrawn, was used, or whoever made it is no administrator any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +44,17 @@ class Invitation:
     used_at: int | None = None
     used_by: str | None = None
     revoked_at: int | None = None
+    lapsed: bool = False  # whoever made it administers no more
 
     def status(self, now: int) -> str:
-        """In a word: waiting, used, revoked or expired."""
+        """In a word: waiting, used, revoked, expired or lapsed."""
         if self.used_at is not None:
             return "used"
         if self.revoked_at is not None:
             return "revoked"
-        return "waiting" if now < self.expires_at else "expired"
+        if now >= self.expires_at:
+            return "expired"
+        return "lapsed" if self.lapsed else "waiting"
 
 
 def invite(
@@ -85,7 +92,7 @@ def invite(
 def find(connection: Connection, secret: str, now: int) -> Invitation:
     """Return the invitation of a link; raises `InvitationSpent`."""
     row = connection.execute(select(invitations).where(_usable(now) & _of(secret))).one_or_none()
-    if row is None:
+    if row is None or not administrators.administers(connection, row.created_by):
         raise InvitationSpent
     return _invitation(row)
 
@@ -103,7 +110,7 @@ def revoke(connection: Connection, invitation_id: str, actor: Actor) -> Invitati
     if connection.execute(update(invitations).where(_usable(actor.at) & named).values(revoked_at=actor.at)).rowcount:
         audit.record(connection, actor, "user.invitation-revoked", about=invitation_id)
     row = connection.execute(select(invitations).where(named)).one_or_none()
-    return None if row is None else _invitation(row)
+    return None if row is None else _told(connection, [_invitation(row)])[0]
 
 
 def keep(connection: Connection, role: str, now: int) -> None:
@@ -117,7 +124,13 @@ def page(connection: Connection, after: str | None, limit: int) -> Sequence[Invi
     query = select(invitations).order_by(invitations.c.id).limit(limit)
     if after is not None:
         query = query.where(invitations.c.id > after)
-    return [_invitation(row) for row in connection.execute(query)]
+    return _told(connection, [_invitation(row) for row in connection.execute(query)])
+
+
+def _told(connection: Connection, found: Sequence[Invitation]) -> Sequence[Invitation]:
+    """Return invitations as they are to be shown: with what became of whoever made them."""
+    good = {who: administrators.administers(connection, who) for who in {each.created_by for each in found}}
+    return [replace(each, lapsed=not good[each.created_by]) for each in found]
 
 
 def _usable(now: int) -> Any:
