@@ -3,11 +3,15 @@
 import asyncio
 import base64
 import json
+from functools import partial
 
+import cbor2
 import pyotp
 import pytest
 from sqlalchemy import select, update
 
+from auth_svc.factors import passkeys
+from auth_svc.factors.passkeys import NewPasskey
 from auth_svc.people import accounts, sessions
 from auth_svc.site import security
 from auth_svc.tables import authenticator_apps, users
@@ -17,6 +21,7 @@ from lib_events.testing import wait_until
 PASSWORD = "correct horse battery staple"
 SECOND = "/login/second"
 SECURITY = "/account/security"
+KEY = cbor2.dumps({1: 2, 3: -7, -1: 1, -2: bytes(32), -3: bytes(32)})  # COSE
 
 
 @pytest.fixture
@@ -450,6 +455,82 @@ async def test_a_session_from_before_the_second_factor_changes_none(provider_on_
     assert "One more step" in thief.page.text
     assert "Security" in (await thief.submit(code=provider.code_of_app(secret))).text, "with it, it is theirs"
     assert "Set up" in (await thief.submit(action=f"{SECURITY}/app/remove")).text
+
+
+async def test_a_session_from_before_the_second_factor_does_nothing_grave_with_the_password_alone(
+    provider_on_both, subtests
+):
+    """Whoever has stolen the password would put its owner out, who has just protected the account against that."""
+    provider = provider_on_both
+    thief, ada = await provider.browser(), await provider.browser()
+    await thief.sign_in("ada")
+    await ada.sign_in("ada")
+    secret = await ada.set_up_app()
+    for page, path, values in (
+        ("/account", "/account/email", {"email": "thief@elsewhere.test", "password": PASSWORD}),
+        ("/account", "/account/password", {"current_password": PASSWORD, "new_password": "a quite different phrase"}),
+        ("/account/data", "/account/delete", {"password": PASSWORD}),
+    ):
+        with subtests.test(path):
+            await thief.open(page)
+            assert "One more step" in (await thief.submit(action=path, **values)).text
+    assert "One more step" in (await thief.open("/account/data/export")).text
+    assert provider.mailbox.unread("verify") == []
+    assert "Your account" in (await ada.open("/account")).text
+    await thief.open("/account")
+    values = {"current_password": PASSWORD, "new_password": "a quite different phrase"}
+    await thief.submit(action="/account/password", **values)
+    assert "Your account" in (await thief.submit(code=provider.code_of_app(secret))).text, "with it, it is theirs"
+    assert "The password is changed." in (await thief.submit(action="/account/password", **values)).text
+
+
+async def test_a_factor_that_comes_while_something_grave_is_under_way_is_asked_for(provider_on_both, subtests):
+    provider, database = provider_on_both, provider_on_both.service.database
+    for number, (page, path, values) in enumerate(
+        (
+            ("/account", "/account/email", {"email": "thief@elsewhere.test", "password": PASSWORD}),
+            ("/account", "/account/password", {"current_password": PASSWORD, "new_password": "a different phrase"}),
+            ("/account/data", "/account/delete", {"password": PASSWORD}),
+            (SECURITY, f"{SECURITY}/app", {}),
+        )
+    ):
+        with subtests.test(path), pytest.MonkeyPatch.context() as patched:
+            bea = await provider.add_user(f"bea{number}")
+            thief = await provider.browser()
+            await thief.sign_in(bea.username)
+            await thief.open(page)
+            add = partial(passkeys.adopt, account=bea, new=NewPasskey(b"%d" % number, KEY, 0, "Phone", synced=False))
+            transact, waiting = database.transact, [partial(add, actor=provider.actor())]
+
+            async def transact_once_added(function, *args, waiting=waiting, transact=transact):
+                if waiting:
+                    await transact(waiting.pop())
+                return await transact(function, *args)
+
+            patched.setattr(database, "transact", transact_once_added)
+            refused = await thief.submit(action=path, **values)
+            assert refused.status_code == 403, refused.text
+            assert "second factor" in refused.text
+    assert provider.mailbox.unread("verify") == []
+
+
+async def test_the_secret_of_an_app_is_shown_in_the_session_alone_that_makes_it(provider_on_both):
+    """Whoever has stolen the password would have the second factor, too, from its first moment."""
+    provider = provider_on_both
+    thief, ada = await provider.browser(), await provider.browser()
+    await thief.sign_in("ada")
+    await ada.sign_in("ada")
+    await ada.open(SECURITY)
+    page = await ada.submit(action=f"{SECURITY}/app")
+    secret = page.text.split('class="secret"><code>')[1].split("<")[0].replace(" ", "")
+    seen = await thief.open(f"{SECURITY}/app")
+    assert seen.url.path == SECURITY
+    assert secret not in seen.text.replace(" ", "")
+    csrf = seen.text.split('name="csrf" value="')[1].split('"')[0]
+    form = {"csrf": csrf, "code": pyotp.TOTP(secret).now()}
+    confirmed = await thief.http.post(f"{SECURITY}/app/confirm", data=form, headers={"origin": thief.origin})
+    assert "is set up" not in confirmed.text
+    assert "The authenticator app is set up." in (await ada.submit(code=pyotp.TOTP(secret).now())).text
 
 
 async def test_a_factor_that_comes_or_goes_is_told_by_mail(provider_on_both):

@@ -16,7 +16,7 @@ from auth_svc.people.accounts import Account
 from auth_svc.proving import guesses
 from auth_svc.tables import authenticator_apps
 from lib_events.database import Connection
-from lib_events.sealed import SealingKey
+from lib_events.sealed import SealingKey, SecretUnreadable
 
 STEP_MICROS = 30 * 1_000_000
 CODE = re.compile(r"[0-9]{6}")
@@ -26,26 +26,21 @@ WINDOW = (0, -1, 1)
 apps = authenticator_apps.c
 
 
-def set_up(
-    connection: Connection, account: Account, actor: Actor, *, key: SealingKey, secret: str | None = None
-) -> bool:
-    """Make a secret, or keep the given one, in place of one never confirmed; False when an app is in use already."""
-    unconfirmed = (apps.user_id == account.id) & apps.confirmed_at.is_(None)
-    connection.execute(delete(authenticator_apps).where(unconfirmed))
-    if connection.scalar(select(apps.user_id).where(apps.user_id == account.id)) is not None:
-        return False
-    sealed = key.seal(secret or pyotp.random_base32(), purpose=_purpose(account.id))
-    connection.execute(
-        insert(authenticator_apps).values(user_id=account.id, sealed=sealed, created_at=actor.at, last_step=0)
-    )
-    return True
+def set_up(connection: Connection, account: Account, actor: Actor, *, session: str, key: SealingKey) -> bool:
+    """Make a secret in place of one never confirmed; False when an app is in use already.
+
+    Until it is confirmed it is sealed for the session that makes it: whoever else is signed in to the account would
+    read it, and have the second factor from its first moment.
+    """
+    sealed = key.seal(pyotp.random_base32(), purpose=_pending(account.id, session))
+    return _keep(connection, account, sealed, actor.at, confirmed_at=None)
 
 
 def adopt(connection: Connection, account: Account, secret: str, actor: Actor, *, key: SealingKey) -> bool:
     """Let an app count that was set up elsewhere, with its secret in Base32; False when one is in use already."""
-    if not set_up(connection, account, actor, key=key, secret=secret):
+    sealed = key.seal(secret, purpose=_purpose(account.id))
+    if not _keep(connection, account, sealed, actor.at, confirmed_at=actor.at):
         return False
-    connection.execute(update(authenticator_apps).where(apps.user_id == account.id).values(confirmed_at=actor.at))
     held.tell_added(connection, account, held.APP, actor)
     return True
 
@@ -55,19 +50,27 @@ def unsealed(row: Row[Any], key: SealingKey) -> str:
     return key.unseal(row.sealed, purpose=_purpose(row.user_id))
 
 
-def secret_to_confirm(connection: Connection, user_id: str, key: SealingKey) -> str | None:
-    """Return the secret that was set up and not confirmed yet."""
+def secret_to_confirm(connection: Connection, user_id: str, session: str, key: SealingKey) -> str | None:
+    """Return the secret that was set up in this session and not confirmed yet."""
     unconfirmed = (apps.user_id == user_id) & apps.confirmed_at.is_(None)
     sealed = connection.scalar(select(apps.sealed).where(unconfirmed))
-    return None if sealed is None else key.unseal(sealed, purpose=_purpose(user_id))
+    if sealed is None:
+        return None
+    try:
+        return key.unseal(sealed, purpose=_pending(user_id, session))
+    except SecretUnreadable:  # it is another session's
+        return None
 
 
-def confirm(connection: Connection, account: Account, actor: Actor, *, code: str, key: SealingKey) -> bool:
+def confirm(
+    connection: Connection, account: Account, actor: Actor, *, session: str, code: str, key: SealingKey
+) -> bool:
     """Let the app count from now on, if its code is right."""
-    secret = secret_to_confirm(connection, account.id, key)
+    secret = secret_to_confirm(connection, account.id, session, key)
     if secret is None or not _use_step(connection, account.id, secret, code, actor.at):
         return False
-    connection.execute(update(authenticator_apps).where(apps.user_id == account.id).values(confirmed_at=actor.at))
+    kept = {"sealed": key.seal(secret, purpose=_purpose(account.id)), "confirmed_at": actor.at}
+    connection.execute(update(authenticator_apps).where(apps.user_id == account.id).values(kept))
     held.tell_added(connection, account, held.APP, actor)
     held.write_added(connection, account, held.APP, actor)
     return True
@@ -101,6 +104,16 @@ def setup_uri(secret: str, username: str, issuer: str) -> str:
     return pyotp.TOTP(secret).provisioning_uri(name=username, issuer_name=urlsplit(issuer).netloc)
 
 
+def _keep(connection: Connection, account: Account, sealed: bytes, now: int, *, confirmed_at: int | None) -> bool:
+    unconfirmed = (apps.user_id == account.id) & apps.confirmed_at.is_(None)
+    connection.execute(delete(authenticator_apps).where(unconfirmed))
+    if connection.scalar(select(apps.user_id).where(apps.user_id == account.id)) is not None:
+        return False
+    values = {"user_id": account.id, "sealed": sealed, "created_at": now, "confirmed_at": confirmed_at, "last_step": 0}
+    connection.execute(insert(authenticator_apps).values(values))
+    return True
+
+
 def _use_step(connection: Connection, user_id: str, secret: str, code: str, now: int) -> bool:
     """RFC 6238 section 5.2: a code is taken once; of several who send it at once, one wins."""
     step = _step_of(secret, code, now)
@@ -123,3 +136,7 @@ def _step_of(secret: str, code: str, now: int) -> int | None:
 
 def _purpose(user_id: str) -> str:
     return f"authenticator app of {user_id}"
+
+
+def _pending(user_id: str, session: str) -> str:
+    return f"{_purpose(user_id)}, to be confirmed in {session}"

@@ -16,8 +16,10 @@ from auth_svc.people.passwords import SHORTEST, PasswordRejected
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, remember_browser, render, sign_out_browser
 from auth_svc.site.person import Person, doubt, for_people
+from auth_svc.site.step_up import missing_factor
 from lib_events.database import Connection
 
+PATH = "/account"
 TOO_MANY_MAILS = "Enough mails were sent for now; look for them, or try again in an hour."
 
 
@@ -30,6 +32,8 @@ async def account(request: Request, person: Person) -> Response:
 @for_people
 async def change_name(request: Request, person: Person) -> Response:
     """Set how others call the person."""
+    if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
     form = await read_page_form(request, person.visitor)
     try:
         await person.commit(request, partial(_set_name, name=form.get("name")))
@@ -41,6 +45,8 @@ async def change_name(request: Request, person: Person) -> Response:
 @for_people
 async def change_email(request: Request, person: Person) -> Response:
     """Ask the new address whether it is the person's; until it says so, the old one stays."""
+    if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
     form = await read_page_form(request, person.visitor)
     email = form.get("email", "").strip()
     try:
@@ -57,6 +63,8 @@ async def change_email(request: Request, person: Person) -> Response:
 @for_people
 async def change_password(request: Request, person: Person) -> Response:
     """Check the current password and set a new one; every other sign-in ends."""
+    if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
     service, form = service_of(request), await read_page_form(request, person.visitor)
     if (wrong := await doubt(request, person, form.get("current_password", ""))) is not None:
         at = "current_password" if person.account.password_hash else "password"

@@ -15,8 +15,10 @@ from auth_svc.people.administrators import LastAdministrator
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, render, sign_out_browser
 from auth_svc.site.person import Person, doubt, for_people, in_session
+from auth_svc.site.step_up import missing_factor
 from lib_events.database import Connection
 
+PATH = "/account/data"
 LAST = "You are the only administrator. Make somebody else one first; then this account can be deleted."
 DOWNLOAD = {
     "content-disposition": 'attachment; filename="my-account.json"',
@@ -34,6 +36,8 @@ async def own_data(request: Request, person: Person) -> Response:
 @for_people
 async def export(request: Request, person: Person) -> Response:
     """Answer with all of it as a file."""
+    if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
     service = service_of(request)
     actor = service.actor(request, person.account.id)
     await service.database.transact(data.record_export, actor)
@@ -45,6 +49,8 @@ async def export(request: Request, person: Person) -> Response:
 @for_people
 async def delete(request: Request, person: Person) -> Response:
     """Delete the account, once it is certain who asks for it."""
+    if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
     form = await read_page_form(request, person.visitor)
     if (wrong := await doubt(request, person, form.get("password", ""))) is not None:
         return _show(request, person, password_error=wrong)

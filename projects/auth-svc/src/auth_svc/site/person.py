@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc.audit import Actor
+from auth_svc.factors import held
 from auth_svc.people import accounts, sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import MICROS, Session
+from auth_svc.proving.assurance import TWO_FACTORS, reaches
 from auth_svc.service import address_of, service_of
 from auth_svc.site.browser import PageRefused, Visitor, redirect, visitor_of, way_on
 from lib_events.database import Connection
@@ -55,10 +57,17 @@ def for_people(handler: PersonsHandler) -> Callable[[Request], Awaitable[Respons
 def in_session[R](
     connection: Connection, session: str, user_id: str, act: Callable[[Connection, Account, Actor], R], actor: Actor
 ) -> R:
-    """First the person, then their session: whoever ends them does the same."""
+    """First the person, then their session: whoever ends them, or adds a factor, does the same.
+
+    Raises `PageRefused` when the session has ended, or has not shown a factor that the account has by now.
+    """
     account = accounts.enabled(accounts.lock(connection, user_id))
-    if account is None or not sessions.touch(connection, session):
+    living = sessions.find(connection, session) if sessions.touch(connection, session) else None
+    if account is None or living is None:
         raise PageRefused(403, "You were signed out meanwhile", "Nothing was changed. Sign in and try again.")
+    if not reaches(living.methods, TWO_FACTORS) and held.of_user(connection, user_id).any:
+        text = "Nothing was changed. Sign in with it and try again."
+        raise PageRefused(403, "Your account has a second factor by now", text)
     return act(connection, account, actor)
 
 

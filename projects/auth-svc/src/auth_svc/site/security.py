@@ -57,16 +57,19 @@ class Change:
         """Where the person was going when they were asked for this change."""
         return _target(self.form.get("next"))
 
+    @property
+    def session(self) -> Session:
+        """The session in which it is asked for."""
+        assert self.visitor.session is not None  # noqa: S101 - a fresh one was found
+        return self.visitor.session
+
     async def commit[R](self, act: Callable[[Connection, Account, Actor], R]) -> R:
         """Let `act` happen in a transaction, unless the sign-in that wants it has ended meanwhile."""
-        assert self.visitor.session is not None  # noqa: S101 - a fresh one was found
-        session = self.visitor.session.id
-        return await self.service.database.transact(in_session, session, self.account.id, act, self.actor)
+        return await self.service.database.transact(in_session, self.session.id, self.account.id, act, self.actor)
 
     async def add_factor(self, add: Add, *methods: str) -> tuple["Change", list[str] | None]:
         """Let `add` add a factor, which this session has shown by that; returns the change as its browser goes on."""
-        before, cookie = self.visitor.session, opaque.new_secret()
-        assert before is not None  # noqa: S101 - a fresh one was found
+        before, cookie = self.session, opaque.new_secret()
 
         def add_and_strengthen(connection: Connection, account: Account, actor: Actor) -> list[str] | None:
             codes = add(connection, account, actor)
@@ -109,7 +112,7 @@ async def security(request: Request) -> Response:
 async def set_up_app(wanted: Change) -> Response:
     """Make the secret of an authenticator app."""
     key = wanted.service.sealing_key
-    made = await wanted.commit(partial(authenticator_apps.set_up, key=key))
+    made = await wanted.commit(partial(authenticator_apps.set_up, session=wanted.session.id, key=key))
     on = f"?{urlencode({'next': wanted.target})}" if wanted.target else ""
     return redirect(f"{PATH}/app{on}" if made else PATH)
 
@@ -128,7 +131,8 @@ async def confirm_app(wanted: Change) -> Response:
     """Let the app count once it has shown a right code."""
     request, service, account = wanted.request, wanted.service, wanted.account
     service.limits.second_factors.begin(account.id, address_of(request))
-    confirm = partial(_confirm_app, code=wanted.form.get("code", "")[:20], key=service.sealing_key)
+    code = wanted.form.get("code", "")[:20]
+    confirm = partial(_confirm_app, session=wanted.session.id, code=code, key=service.sealing_key)
     wanted, codes = await wanted.add_factor(confirm, ONE_TIME)
     if codes is None:
         return await _show_app(request, wanted.visitor, account, target=wanted.target, error=WRONG)
@@ -217,8 +221,9 @@ def _target(wanted: str | None) -> str | None:
 async def _show_app(
     request: Request, visitor: Visitor, account: Account, *, target: str | None, error: str | None = None
 ) -> Response:
-    service = service_of(request)
-    secret = await service.database.read(authenticator_apps.secret_to_confirm, account.id, service.sealing_key)
+    service, session = service_of(request), visitor.session.id if visitor.session is not None else ""
+    find = authenticator_apps.secret_to_confirm
+    secret = await service.database.read(find, account.id, session, service.sealing_key)
     if secret is None:
         return redirect(PATH)
     uri = authenticator_apps.setup_uri(secret, account.username, service.issuer.url)
@@ -227,10 +232,10 @@ async def _show_app(
 
 
 def _confirm_app(
-    connection: Connection, account: Account, actor: Actor, *, code: str, key: SealingKey
+    connection: Connection, account: Account, actor: Actor, *, session: str, code: str, key: SealingKey
 ) -> list[str] | None:
     """Return the recovery codes to show, or None for a wrong code."""
-    if not authenticator_apps.confirm(connection, account, actor, code=code, key=key):
+    if not authenticator_apps.confirm(connection, account, actor, session=session, code=code, key=key):
         return None
     return first_codes(connection, account, actor)
 

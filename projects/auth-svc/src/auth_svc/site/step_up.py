@@ -42,7 +42,10 @@ async def step_up(request: Request) -> Response:
 
 
 async def missing_factor(request: Request, visitor: Visitor, target: str) -> Response | None:
-    """Send who has a second factor that this session has not seen to prove it; None: nothing is missing."""
+    """Send who has a second factor that this session has not seen to prove it; None: nothing is missing.
+
+    Whatever is grave asks for this first: who has stolen the password may be in a session from before the factor.
+    """
     account, session = visitor.account, visitor.session
     if account is None or session is None or reaches(session.methods, TWO_FACTORS):
         return None
