@@ -306,7 +306,7 @@ def check_username(connection: Connection, username: str, user_id: str | None = 
     if (wrong := user_names.fault(username)) is not None:
         raise AccountRejected("username", wrong)
     # Administrators name people by either, and must not do to one what they meant for another.
-    named = (users.c.username_key == folded(username)) | (users.c.id == username)
+    named = users.c.username_key.in_(user_names.namesakes(username)) | (users.c.id == username)
     if any(found != user_id for found in connection.scalars(select(users.c.id).where(named))):
         raise AccountRejected("username", TAKEN)
 

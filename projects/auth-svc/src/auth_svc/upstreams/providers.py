@@ -14,7 +14,7 @@ from auth_svc.factors import held
 from auth_svc.factors.held import UPSTREAM
 from auth_svc.mail import texts
 from auth_svc.people import accounts
-from auth_svc.people.accounts import Account, AccountRejected, NewAccount
+from auth_svc.people.accounts import TAKEN, Account, AccountRejected, NewAccount
 from auth_svc.tables import upstream_arrivals, upstream_links, upstream_sign_ins, upstreams
 from lib_events.database import Connection
 from lib_events.prepared import Prepared
@@ -241,10 +241,10 @@ def _make_account(connection: Connection, arrival: Arrival, actor: Actor) -> Acc
     """Make an account without a password; where the name is taken, with a number."""
     for number in range(1, MAX_NAMESAKES):
         name = arrival.username if number == 1 else f"{arrival.username[:60]}{number}"
-        if accounts.find_by_username(connection, name) is None:
-            try:
-                return accounts.register(connection, NewAccount(name, None, arrival.email), actor)
-            except AccountRejected as error:
+        try:
+            return accounts.register(connection, NewAccount(name, None, arrival.email), actor)
+        except AccountRejected as error:
+            if error.detail != TAKEN:
                 raise ArrivalRefused(f"An account cannot be made for you. {error.detail}") from error
     raise ArrivalRefused("An account cannot be made for you: too many have that name. Ask an administrator.")
 
