@@ -220,3 +220,30 @@ async def test_a_network_that_asks_without_end_has_to_wait(provider):
     assert statuses == [200] * 10 + [429]
     assert isinstance(provider.service.limits.recoveries, Attempts)
     assert Limit(10, 3600) == provider.service.limits.recoveries._limit
+
+
+async def test_what_a_thief_has_allowed_a_program_of_theirs_is_asked_for_again(provider_on_both):
+    """Every token ends, and a program that nobody is asked about would have new ones with the next look at it."""
+    provider = provider_on_both
+    await provider.add_user("grace", email="grace@navy.test")
+    back = {"client_id": "theirs", "redirect_uri": "https://thief.test/callback", "scope": "openid workflows:read"}
+    await provider.add_client(
+        id="theirs",
+        name="Theirs",
+        redirect_uris=("https://thief.test/callback",),
+        scopes=frozenset(("openid", "workflows:read")),
+    )
+    thief, grace = await provider.browser(), await provider.browser()
+    await thief.sign_in("grace")
+    await provider.authorize(thief, **back)
+    assert provider.answer(await thief.submit(decision="allow"))["code"]
+    await ask(provider, "grace")
+    await choose(provider, await provider.mailbox.link("recover"))
+    await grace.sign_in("grace", FRESH)
+    page = await provider.authorize(grace, **back)
+    assert page.status_code == 200, "straight to them, with a code"
+    assert "Allow access?" in page.text
+    taken = await wait_until(lambda: provider.events("evs.grant.revoked"))
+    assert [(event.data["client"], event.data["scopes"]) for event in taken] == [
+        ("theirs", ["openid", "workflows:read"])
+    ]

@@ -12,7 +12,7 @@ from auth_svc.audit import Actor, record
 from auth_svc.mail import outbox, texts
 from auth_svc.mail.texts import Letter
 from auth_svc.opaque import new_id
-from auth_svc.people import addresses, mail_links, user_names
+from auth_svc.people import addresses, consents, mail_links, user_names
 from auth_svc.people.addresses import EMAIL, email_key
 from auth_svc.people.sessions import end_all_of_user
 from auth_svc.people.user_names import folded, normal
@@ -205,12 +205,16 @@ def _insert(connection: Connection, account: Account) -> None:
 def set_password(
     connection: Connection, user_id: str, password_hash: str, actor: Actor, keep_session: str | None = None
 ) -> Account:
-    """Set a password; every sign-in made with the old one ends, except the one that changes it."""
+    """Set a password; every sign-in made with the old one ends, except the one that changes it.
+
+    What programs were allowed has to be allowed anew: one of a thief's would have new tokens with the next look at it.
+    """
     account = existing(connection, user_id)
     values = {"password_hash": password_hash, "password_changed_at": actor.at, "wrong_passwords": 0}
     connection.execute(update(users).where(users.c.id == user_id).values(values))
     end_all_of_user(connection, user_id, "password changed", actor.at, keep=keep_session)
     revoke_all_of_user(connection, user_id, "password changed", actor.at, keep_session=keep_session)
+    consents.take_back_all(connection, user_id, actor)
     _withdraw_links(connection, account, actor.at)
     tell(connection, UserPasswordChanged, account, actor, "user.password-changed")
     write_to(connection, account, texts.password_changed(account.username), actor.at)

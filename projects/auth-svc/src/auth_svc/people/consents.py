@@ -10,7 +10,7 @@ from auth_svc import listed
 from auth_svc.audit import Actor, record
 from auth_svc.clients.client import Client
 from auth_svc.tables import consents
-from lib_auth.events import GrantData, GrantGiven
+from lib_auth.events import GrantData, GrantGiven, GrantRevoked
 from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.prepared import Prepared
@@ -91,6 +91,16 @@ def remember(connection: Connection, user_id: str, client_id: str, consent: Cons
             away=listed.scope_text(kept.away),
         )
     )
+
+
+def take_back_all(connection: Connection, user_id: str, actor: Actor) -> None:
+    """Forget whatever a person allowed, and tell: it may have been somebody else who did."""
+    for client_id, consent in of_user(connection, user_id):
+        scopes = sorted(consent.scopes)
+        payload = GrantData(user=user_id, client=client_id, scopes=scopes)
+        connection.publish(Event.of(GrantRevoked, payload, source=connection.source, subject=user_id))
+        record(connection, actor, "grant.revoked", about=user_id, client=client_id, scope=listed.scope_text(scopes))
+    connection.execute(delete(consents).where(consents.c.user_id == user_id))
 
 
 def forget_client(connection: Connection, client_id: str) -> None:
