@@ -1,11 +1,13 @@
 """An installation's configuration and people as a document: out, into another one, and from Keycloak."""
 
+import asyncio
 import json
 
 import pytest
 from transfer_api import Api
 
 from auth_svc.people import accounts
+from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
 
@@ -64,6 +66,29 @@ async def test_another_installation_takes_everything_over_and_people_sign_in_as_
         assert [user for user in taken.pop("users") if user["username"] != "admin"] == people
         expected.pop("users")
         assert taken == expected
+
+
+@pytest.mark.parametrize("end", ["disabled", "demoted", "deleted"])
+async def test_an_import_ends_where_whoever_began_it_is_put_out(api_on_both, end):
+    api, provider = api_on_both, api_on_both.provider
+    grace = await provider.add_user("grace", "admin")
+    values = {"scope": "openid admin", "resource": f"{provider.settings.auth_url}/v1/admin"}
+    theirs = Api(provider, (await provider.tokens("grace", **values))["access_token"])
+    document = await api.export() | {"users": [{"username": f"person{number}"} for number in range(300)]}
+    begun = asyncio.create_task(
+        provider.http.post("/v1/admin/import", content=json.dumps(document), headers=theirs.headers)
+    )
+    database = provider.service.database
+    await wait_until(lambda: database.read(accounts.find_by_username, "person0"))
+    match end:
+        case "disabled":
+            await api.call("POST", f"/users/{grace.id}/disable")
+        case "demoted":
+            await api.call("PUT", f"/users/{grace.id}/roles", {"roles": ["member"]})
+        case "deleted":
+            await api.call("DELETE", f"/users/{grace.id}", status=204)
+    assert (await begun).status_code == 409
+    assert await database.read(accounts.find_by_username, "person299") is None
 
 
 async def test_importing_twice_is_as_good_as_once_and_a_rehearsal_changes_nothing(api_on_both):

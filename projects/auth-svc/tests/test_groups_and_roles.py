@@ -8,8 +8,9 @@ from functools import partial
 import pytest
 from sqlalchemy import insert, select
 
+from auth_svc.audit import Actor
 from auth_svc.clients import clients
-from auth_svc.people import accounts
+from auth_svc.people import accounts, administrators, own_data
 from auth_svc.rights import groups, role_news
 from auth_svc.tables import group_members, roles_to_tell, users
 from lib_events.event_log import read_after
@@ -454,6 +455,43 @@ async def test_an_administrator_by_a_group_cannot_take_it_from_themselves(api, s
         with subtests.test(path=path):
             await ada.call(method, path, body, status=409)
     await ada.call("GET", "/groups/admins")
+
+
+@pytest.mark.parametrize("end", ["disable", "delete"])
+async def test_whoever_was_put_out_while_they_changed_rights_changes_none(api_on_both, monkeypatch, end):
+    """Or of two administrators, of whom one is put out and the other loses the role, none would be left."""
+    api, provider = api_on_both, api_on_both.provider
+    await api.call("POST", "/groups", {"name": "admins", "roles": ["admin"]})
+    await api.call("PUT", "/groups/admins/members/ada")
+    admin, ada = [await provider.service.database.read(accounts.find_by_username, name) for name in ("admin", "ada")]
+    by_ada = Actor(provider.actor().at, ada.id)
+    transact = provider.service.database.transact
+    waiting = [{"disable": accounts.disable, "delete": own_data.delete_account}[end]]
+
+    async def transact_once_put_out(function, *args):
+        if waiting:
+            await transact(waiting.pop(), admin.id, by_ada)
+        return await transact(function, *args)
+
+    monkeypatch.setattr(provider.service.database, "transact", transact_once_put_out)
+    refused = await provider.http.delete(f"{ADMIN}/groups/admins", headers=api.headers)
+    assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (409, "own-account"), refused.text
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    assert "admin" in ada.effective_roles
+
+
+async def test_of_two_who_put_out_each_other_by_account_and_by_group_one_stays(api_on_both):
+    api, provider = api_on_both, api_on_both.provider
+    values = {"scope": "openid admin", "resource": "http://127.0.0.1:8001/v1/admin"}
+    await api.call("POST", "/groups", {"name": "admins", "roles": ["admin"]})
+    await api.call("PUT", "/groups/admins/members/ada")
+    ada = Api(provider, (await provider.tokens("ada", **values))["access_token"])
+    answers = await asyncio.gather(
+        provider.http.delete(f"{ADMIN}/groups/admins", headers=api.headers),
+        provider.http.post(f"{ADMIN}/users/admin/disable", headers=ada.headers),
+    )
+    assert sorted(answer.is_success for answer in answers) == [False, True], [answer.text for answer in answers]
+    assert len(await provider.service.database.transact(administrators.lock)) == 1
 
 
 async def test_wrong_definitions_are_refused_by_field(api, subtests):

@@ -8,6 +8,7 @@ from sqlalchemy import Row, delete, func, insert, select, update
 
 from auth_svc import listed
 from auth_svc.audit import Actor, record
+from auth_svc.clients import clients
 from auth_svc.opaque import new_id
 from auth_svc.people import accounts
 from auth_svc.rights import role_news, roles
@@ -140,12 +141,17 @@ def count_members(connection: Connection, group_ids: Sequence[str]) -> Mapping[s
 
 
 def keep_own_access(connection: Connection, actor: Actor) -> None:
-    """Raise `ChangeConflicts` when the change would leave whoever makes it without the role admin."""
-    account = accounts.find(connection, actor.who) if actor.who else None
-    if account is None:
+    """Raise `ChangeConflicts` when whoever makes the change is no administrator once it is made.
+
+    They would have taken it from themselves, or somebody has put them out since they asked: as they stay until this
+    transaction ends, so somebody who can sign in administers.
+    """
+    if actor.who is None or not clients.is_person(connection, actor.who):
         return  # a program, or somebody at the machine itself
-    if ADMIN not in Roles(roles.load(connection)).held(account.effective_roles):
-        raise ChangeConflicts("own-account", "you cannot take the role admin from yourself; ask another administrator")
+    account = accounts.enabled(accounts.lock(connection, actor.who))
+    if account is None or ADMIN not in Roles(roles.load(connection)).held(account.effective_roles):
+        text = "you would administer no more, or do not already: nobody takes the role admin from themselves"
+        raise ChangeConflicts("own-account", f"{text}; ask another administrator")
 
 
 def _refuse_lost(
