@@ -5,10 +5,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from auth_svc import tables
-from auth_svc.people import accounts, own_data, profile
+from auth_svc.audit import Actor
+from auth_svc.people import access_requests, accounts, addresses, own_data, profile
 from auth_svc.people.administrators import LastAdministrator
 from auth_svc.people.devices import describe
 from auth_svc.rights import roles
@@ -189,6 +190,67 @@ async def test_what_is_kept_of_a_person_can_be_taken_along(provider, report):
     }
     assert "grace" not in answer.text
     assert "argon2" not in answer.text
+
+
+async def test_nothing_that_is_kept_of_a_person_is_missing(provider):
+    """But for what proves who they are, and what is on its way for some minutes."""
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    now = provider.actor().at
+
+    def fill(connection):
+        accounts_of = {"user_id": ada.id}
+        passkey = {"id": "1", "credential_id": b"1", "public_key": b"", "sign_count": 0, "synced": True}
+        connection.execute(insert(tables.passkeys).values(accounts_of | passkey | {"name": "Phone", "created_at": now}))
+        link = {"issuer": "https://id.company.test", "subject": "ada-there", "linked_at": now}
+        connection.execute(insert(tables.upstream_links).values(accounts_of | link))
+        connection.execute(insert(tables.groups).values(id="g", name="Poets", description="", roles="[]", created_at=1))
+        connection.execute(insert(tables.group_members).values(accounts_of | {"group_id": "g", "added_at": now}))
+        access_requests.ask(connection, ada.id, "operator", "I am on call", Actor(now, ada.id))
+        addresses.ask(connection, ada.id, "ada", "ada@home.test", now)
+        invitation = {"id": "i", "digest": b"1", "email": "ada@invited.test", "roles": "[]", "created_by": "admin"}
+        used = {"created_at": now, "expires_at": now, "used_at": now, "used_by": ada.id}
+        connection.execute(insert(tables.invitations).values(invitation | used))
+
+    browser = await signed_in(provider)
+    secret = await browser.set_up_app()
+    await provider.service.database.transact(fill)
+    kept = (await browser.open("/account/data/export")).json()
+    assert kept["groups"] == ["Poets"]
+    assert [passkey["name"] for passkey in kept["passkeys"]] == ["Phone"]
+    assert kept["authenticator_app"]["since"]
+    assert kept["recovery_codes_left"] == 10
+    assert [(link["issuer"], link["subject"]) for link in kept["other_providers"]] == [
+        ("https://id.company.test", "ada-there")
+    ]
+    assert [(asked["role"], asked["reason"], asked["status"]) for asked in kept["access_requests"]] == [
+        ("operator", "I am on call", "pending")
+    ]
+    assert kept["addresses_to_confirm"] == ["ada@home.test"]
+    assert [invitation["email"] for invitation in kept["invitations"]] == ["ada@invited.test"]
+    assert secret not in json.dumps(kept)
+
+
+TOLD = frozenset(
+    (
+        *("access_requests", "authenticator_apps", "consents", "families", "group_members", "mail_links"),
+        *("passkeys", "recovery_codes", "sessions", "upstream_links"),
+    )
+)
+LEFT_OUT = {
+    "mails": "what is on its way to them",
+    "roles_to_tell": "what other services are about to be told, some moments long",
+    "sign_ins": "of some minutes, and what they prove it with",
+    "upstream_sign_ins": "of some minutes, and what they prove it with",
+}
+
+
+def test_every_table_about_people_is_in_the_export_or_is_said_to_be_left_out():
+    about = {
+        table.name
+        for table in tables.metadata.sorted_tables
+        if any(key.column is tables.users.c.id for key in table.foreign_keys)
+    }
+    assert about == TOLD | LEFT_OUT.keys()
 
 
 async def delete(provider, browser, password=PASSWORD):

@@ -3,23 +3,35 @@
 import json
 from typing import Any
 
-from sqlalchemy import Row, delete, or_, select, update
+from sqlalchemy import Row, delete, func, or_, select, update
 
 from auth_svc import audit
 from auth_svc.audit import Actor
-from auth_svc.people import accounts, administrators, connected_apps, delegations
+from auth_svc.people import access_requests, accounts, administrators, connected_apps, delegations
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import end_all_of_user
 from auth_svc.protocol.families import revoke_access_tokens, revoke_all_of_user
-from auth_svc.tables import access_requests, families, invitations, metadata, sessions, users
+from auth_svc.tables import access_requests as request_table
 from auth_svc.tables import audit as audit_table
+from auth_svc.tables import (
+    authenticator_apps,
+    families,
+    invitations,
+    mail_links,
+    metadata,
+    passkeys,
+    recovery_codes,
+    sessions,
+    upstream_links,
+    users,
+)
 from lib_auth.events import UserDeleted, UserDeletedData
 from lib_events.clock import to_datetime
 from lib_events.database import Connection
 from lib_events.event import Event
 
 MOST_AUDIT_LINES = 10_000
-KEPT = (sessions, families, access_requests, invitations)  # without what is personal, until nothing needs them
+KEPT = (sessions, families, request_table, invitations)  # without what is personal, until nothing needs them
 NOBODY = "deleted user"
 
 
@@ -30,6 +42,24 @@ def export(connection: Connection, account: Account, now: int) -> dict[str, Any]
     lines = select(audit_table).where(about_me).order_by(audit_table.c.id.desc()).limit(MOST_AUDIT_LINES)
     return {
         "profile": _profile(account),
+        "groups": sorted(account.groups),
+        **_ways_in(connection, account.id),
+        "addresses_to_confirm": _addresses_to_confirm(connection, account.id, now),
+        "invitations": [
+            {"email": row.email, "roles": json.loads(row.roles), "used_at": _time(row.used_at)}
+            for row in connection.execute(select(invitations).where(invitations.c.used_by == account.id))
+        ],
+        "access_requests": [
+            {
+                "role": asked.role,
+                "reason": asked.reason,
+                "status": asked.status,
+                "asked_at": _time(asked.created_at),
+                "decided_at": _time(asked.decided_at),
+                "why": asked.why,
+            }
+            for asked in access_requests.of_user(connection, account.id)
+        ],
         "sessions": [
             {
                 "id": row.id,
@@ -60,6 +90,30 @@ def export(connection: Connection, account: Account, now: int) -> dict[str, Any]
             for row in connection.execute(lines)
         ],
     }
+
+
+def _ways_in(connection: Connection, user_id: str) -> dict[str, Any]:
+    """Return what a person proves who they are with, by its names and times alone."""
+    app = select(authenticator_apps.c.confirmed_at).where(authenticator_apps.c.user_id == user_id)
+    unused = (recovery_codes.c.user_id == user_id) & recovery_codes.c.used_at.is_(None)
+    return {
+        "authenticator_app": {"since": _time(since)} if (since := connection.scalar(app)) else None,
+        "recovery_codes_left": connection.scalar(select(func.count()).select_from(recovery_codes).where(unused)),
+        "passkeys": [
+            {"name": row.name, "since": _time(row.created_at), "last_used_at": _time(row.used_at), "synced": row.synced}
+            for row in connection.execute(select(passkeys).where(passkeys.c.user_id == user_id))
+        ],
+        "other_providers": [
+            {"issuer": row.issuer, "subject": row.subject, "since": _time(row.linked_at)}
+            for row in connection.execute(select(upstream_links).where(upstream_links.c.user_id == user_id))
+        ],
+    }
+
+
+def _addresses_to_confirm(connection: Connection, user_id: str, now: int) -> list[str]:
+    mine = (mail_links.c.user_id == user_id) & (mail_links.c.purpose == "verify")
+    waiting = mine & mail_links.c.used_at.is_(None) & (mail_links.c.expires_at > now)
+    return list(connection.scalars(select(mail_links.c.email).where(waiting)))
 
 
 def _address(row: Row[Any], account: Account) -> str | None:
@@ -112,7 +166,7 @@ def _erase(connection: Connection, user_id: str, now: int) -> None:
         if owner is not None and table not in KEPT:
             connection.execute(delete(table).where(owner == user_id))
     connection.execute(update(invitations).where(invitations.c.used_by == user_id).values(email=None))
-    connection.execute(update(access_requests).where(access_requests.c.user_id == user_id).values(reason=""))
+    connection.execute(update(request_table).where(request_table.c.user_id == user_id).values(reason=""))
     connection.execute(update(sessions).where(sessions.c.user_id == user_id).values(address=None, user_agent=None))
     nothing = dict.fromkeys(("email", "email_key", "email_verified_at", "name", "password_hash"))
     # No user name has a colon: nobody can take the key of who is gone.
