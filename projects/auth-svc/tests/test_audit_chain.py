@@ -116,6 +116,26 @@ async def test_a_tail_cut_with_its_traces_is_found_by_a_known_head(kept, tmp_pat
         await verify_audit(settings, Head(6, "0" * 64))
 
 
+async def test_a_beginning_that_was_cut_off_without_being_pruned_is_found(kept, tmp_path):
+    settings, head = kept
+    anchor = "SELECT hash FROM audit WHERE position = 3"
+    cut = alter(
+        settings,
+        tmp_path,
+        f"UPDATE audit_chain SET anchor_position = 3, anchor_hash = ({anchor}), anchored_at = 1",
+        "DELETE FROM audit WHERE position <= 3",
+    )
+    for known in (None, head):
+        with pytest.raises(ChainBroken, match="line 3: it and those before it are gone, and no line says that"):
+            await verify_audit(cut, known)
+
+
+async def test_a_chain_whose_own_row_is_gone_is_broken_and_no_stack_trace(kept, tmp_path):
+    settings, head = kept
+    with pytest.raises(ChainBroken, match="line 0: the row that says"):
+        await verify_audit(alter(settings, tmp_path, "DELETE FROM audit_chain"), head)
+
+
 async def test_the_command_says_what_it_found_and_exits_with_one_when_it_is_broken(kept, tmp_path):
     settings, head = kept
 

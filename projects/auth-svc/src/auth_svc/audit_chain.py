@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 
 from auth_svc.audit import AUDIT_TOPIC, Actor, content, record
 from auth_svc.tables import audit, audit_chain
-from lib_auth.audit_chain import ChainVerifier, Head, link
+from lib_auth.audit_chain import PRUNED, START, ChainBroken, ChainVerifier, Head, link
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
 from lib_events.prepared import Prepared
@@ -83,8 +83,10 @@ def chain_next(connection: Connection) -> int:
 
 
 def state(connection: Connection) -> ChainState:
-    """Return where the chain stands."""
-    row = connection.execute(select(audit_chain)).one()
+    """Return where the chain stands; raises `ChainBroken`."""
+    row = connection.execute(select(audit_chain)).one_or_none()
+    if row is None:
+        raise ChainBroken(START.position, "the row that says where the chain begins and ends is gone")
     waiting = select(func.count()).select_from(audit).where(audit.c.position.is_(None))
     anchor = Head(row.anchor_position, row.anchor_hash)
     return ChainState(Head(row.position, row.hash), anchor, row.anchored_at, int(connection.scalar(waiting)))
@@ -112,7 +114,7 @@ def verify(connection: Connection, known: Head | None) -> ChainVerifier:
     while page := lines(connection, verifier.head.position, PAGE):
         for line in page:
             verifier.add(line)
-    verifier.finish(told.head)
+    verifier.finish(told.head, waiting=told.waiting)
     return verifier
 
 
@@ -128,5 +130,5 @@ def prune(connection: Connection, before: int, actor: Actor, limit: int) -> int:
     anchor = {"anchor_position": last.position, "anchor_hash": last.hash, "anchored_at": actor.at}
     connection.execute(update(audit_chain).values(anchor))
     connection.execute(delete(audit).where(audit.c.position <= last.position))
-    record(connection, actor, "audit.pruned", lines=kept, last=str(Head(last.position, last.hash)))
+    record(connection, actor, PRUNED, lines=kept, last=str(Head(last.position, last.hash)))
     return kept

@@ -2,7 +2,8 @@
 
 Each line's hash is SHA-256 over the text of the hash before it and the line's own canonical JSON. So a line that was
 changed, taken out, put in or moved no longer fits. Only lines cut off at the very end leave no trace in what is left:
-they are found by a head (the last line's position and hash) that was written down elsewhere.
+they are found by a head (the last line's position and hash) that was written down elsewhere. Lines that were pruned
+at the beginning are told of by one that comes later.
 """
 
 import hashlib
@@ -36,6 +37,7 @@ class Head:
 
 
 START = Head(0, "0" * 64)  # before the first line there ever was
+PRUNED = "audit.pruned"  # a line that says which was the last of those that are gone
 
 
 class ChainBroken(Exception):
@@ -67,6 +69,8 @@ class ChainVerifier:
         self.lines = 0
         self.since: str | None = None  # when the first of the lines was written
         self._known = known
+        self._start = start
+        self._is_told = start == START
         if known is not None and known.position < start.position:
             raise ChainBroken(known.position, f"it was pruned, so nobody can tell; compare with a head from {start} on")
         self._compare()
@@ -79,18 +83,26 @@ class ChainVerifier:
         if not line.keys() >= FIELDS or line.get("hash") != link(self.head.hash, line):
             raise ChainBroken(expected, "its hash does not fit: it or the order of the lines was changed")
         self.since = self.since or str(line["at"])
+        self._is_told |= line["what"] == PRUNED and line["detail"].get("last") == str(self._start)
         self.head = Head(expected, str(line["hash"]))
         self.lines += 1
         self._compare()
 
-    def finish(self, told: Head) -> None:
-        """Check that the lines end where the service says, and not before the known head; raises `ChainBroken`."""
+    def finish(self, told: Head, *, waiting: int = 0) -> None:
+        """Check that the lines end where the service says, and not before the known head; raises `ChainBroken`.
+
+        Of those that are gone at the beginning one says so, unless it is among the lines that wait for their place.
+        """
         if self.head.position < told.position:
             raise ChainBroken(self.head.position + 1, f"it is missing: the audit goes on to {told.position}")
         if self.head.position == told.position and self.head != told:
             raise ChainBroken(told.position, f"its hash is {self.head.hash}, the service says {told.hash}")
         if self._known is not None and self.head.position < self._known.position:
             raise ChainBroken(self.head.position + 1, f"it is missing: the known head is {self._known.position}")
+        if not self._is_told and not waiting:
+            raise ChainBroken(
+                self._start.position, "it and those before it are gone, and no line says that they were pruned"
+            )
 
     def verdict(self) -> str:
         """Say what was found, for people."""

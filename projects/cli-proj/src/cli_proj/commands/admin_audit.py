@@ -148,7 +148,7 @@ async def _follow(auth: Service, told: Mapping[str, Any], known: Head | None) ->
     verifier = ChainVerifier(Head(anchor["position"], anchor["hash"]), known=known)
     async for line in _chain(auth, anchor["position"]):
         verifier.add(line)
-    verifier.finish(Head(told["position"], told["hash"]))
+    verifier.finish(Head(told["position"], told["hash"]), waiting=told["waiting"])
     return verifier
 
 
