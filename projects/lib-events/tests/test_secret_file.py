@@ -16,6 +16,15 @@ def test_a_secret_is_written_for_its_owner_only_and_leaves_no_rest(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_secret_that_cannot_be_written_leaves_the_one_of_before_and_no_rest(tmp_path):
+    path = tmp_path / "secret"
+    write_secret(path, "one")
+    with pytest.raises(UnicodeEncodeError):
+        write_secret(path, "half of it \ud800")
+    assert read_secret(path) == "one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_secret_others_can_read_is_refused(tmp_path):
     path = tmp_path / "secret"
     write_secret(path, "one")

@@ -50,10 +50,14 @@ def read_secret(path: Path) -> str:
 def _write_beside(path: Path, secret: str) -> Path:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        Path(name).unlink()  # half a secret is nobody's
+        raise
     return Path(name)
 
 

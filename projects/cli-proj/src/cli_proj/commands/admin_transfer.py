@@ -1,6 +1,8 @@
 """`evs admin export` and `evs admin import`: the whole configuration as one document."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ from cli_proj.failure import CommandFailed, not_found, usage
 from cli_proj.messages import message
 from cli_proj.options import Options
 from cli_proj.printing import write
+from lib_events.secret_file import write_secret
 
 PEOPLE_AT_ONCE = 1_000
-PRIVATE = 0o600  # it names everybody, and may hold what they prove themselves with
 COLUMNS = (
     Column("outcome", lambda item: item["outcome"]),
     Column("kind", lambda item: item["kind"]),
@@ -55,9 +57,7 @@ async def export(
         write(text)
         return
     try:
-        file.touch(PRIVATE)
-        file.chmod(PRIVATE)
-        file.write_text(text)
+        _keep(file, text)
     except OSError as error:
         raise CommandFailed(f"{file} cannot be written: {error.strerror}") from error
     message(f"{file} holds {', '.join(f'{len(document[kind])} {kind}' for kind in document if kind[-1] == 's')}")
@@ -90,6 +90,19 @@ async def import_(file: Path, /, *, dry_run: bool = False, options: Options = Op
         counts += f", {len(report['left_out'])} left out"
     message(f"{counts}{' (nothing was changed: a dry run)' if dry_run else ''}")
     return ExitCode.FAILED if report["counts"]["refused"] else ExitCode.OK
+
+
+def _keep(file: Path, text: str) -> None:
+    """Write a file for its owner alone: it names everybody, and may hold what they prove themselves with.
+
+    Whatever interrupts it, the document of before or this one is there, whole. What is no file is written to as it is.
+    """
+    if file.exists() and not file.is_file():
+        file.write_text(text, encoding="utf-8")
+    elif not file.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    else:
+        write_secret(file.resolve(), text)
 
 
 def _parts(document: Any) -> Iterator[Any]:
