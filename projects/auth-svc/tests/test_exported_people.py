@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 
+import pyotp
 import pytest
 from lying_provider import BODY, ELSEWHERE, Liar, journey, speak_to
 from software_passkey import ISSUER, SoftwarePasskey, options_of
@@ -160,6 +161,21 @@ async def test_what_is_no_passkey_stays_behind_and_holds_nobody_up(full, install
         (item,) = (await other.load(DOCUMENT | {"users": [ada]}))["items"]
         assert (item["outcome"], item["why"].startswith("My phone stays behind: ")) == ("created", True)
         assert [each["name"] for each in (await other.people())["ada"]["passkeys"]] == ["Key"]
+
+
+@pytest.mark.parametrize("length", [16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 32])
+async def test_the_secret_of_an_app_is_one_or_is_refused(install, length):
+    """It has 112 bits, and Base32 has no text of some lengths: a second step of theirs would be an error, ever."""
+    async with install("target") as provider:
+        target = Api(provider, await provider.admin_token())
+        await provider.add_user("ada")
+        person = {"username": "ada", "authenticator_secret": "A" * length}
+        document = json.dumps(DOCUMENT | {"users": [person]})
+        answer = await provider.http.post("/v1/admin/import", content=document, headers=target.headers)
+        assert answer.status_code == (200 if length in (23, 24, 26, 32) else 422)
+        if answer.is_success:
+            browser = await take_second_step(provider, code=pyotp.TOTP("A" * length).now())
+            assert "Your account" in browser.page.text
 
 
 async def test_a_passkey_of_somebody_else_here_is_not_taken_from_them(full):

@@ -210,11 +210,14 @@ async def test_people_in_files_of_their_own_find_what_the_realms_file_brought(ap
 
 async def test_an_authenticator_app_goes_on_showing_codes_that_count(api_on_both):
     odd = app(digits=8, algorithm="HmacSHA256")
+    short = app() | {"secretData": json.dumps({"value": "0123456789abc"})}
     people = [person("grace", argon2(), app()), person("hal", argon2(), odd), person("ida", argon2(), app(), app())]
+    people.append(person("joe", argon2(), short))
     report = await api_on_both.load(realm(users=people))
     assert why(report)["grace"] is None
     assert "got digits 8, algorithm HmacSHA256" in why(report)["hal"]
     assert why(report)["ida"] == "without a second authenticator app"
+    assert "must have 14 to 250 bytes" in why(report)["joe"]
     browser = await api_on_both.provider.browser()
     assert "code" in (await browser.sign_in("grace")).text
     shown = pyotp.TOTP(base64.b32encode(APP_KEY.encode()).decode()).now()

@@ -20,6 +20,7 @@ Text = Annotated[str, Field(max_length=500, pattern=WITHOUT_NUL)]
 Texts = Annotated[list[Text], Field(max_length=50, default_factory=list)]
 Note = Annotated[str, Field(max_length=2_000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+BASE32 = r"^([A-Z2-7]{8}){2,50}([A-Z2-7]{2}|[A-Z2-7]{4}|[A-Z2-7]{5}|[A-Z2-7]{7})?$"  # RFC 4648, without padding
 Base64 = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"^[A-Za-z0-9_-]+$")]  # base64url, RFC 4648
 
 
@@ -100,7 +101,8 @@ class UserItem(Body):
     enabled: bool = True
     password_hash: Annotated[str, Field(max_length=500, pattern=WITHOUT_NUL)] | None = Field(default=None, repr=False)
     # The secret of an authenticator app in Base32: six digits every 30 seconds by SHA-1, as all of them can.
-    authenticator_secret: Annotated[str, Field(pattern=r"^[A-Z2-7]{16,400}$")] | None = Field(default=None, repr=False)
+    # Of at least 112 bits (SP 800-63B-4, section 3.1.4.1).
+    authenticator_secret: Annotated[str, Field(min_length=23, pattern=BASE32)] | None = Field(default=None, repr=False)
     # SHA-256 of those that are left.
     recovery_codes: Annotated[list[Digest], Field(max_length=20)] | None = Field(default=None, repr=False)
     passkeys: Annotated[list[PasskeyItem], Field(max_length=20)] | None = Field(default=None, repr=False)

@@ -48,8 +48,8 @@ def app_secret(credential: Credential) -> str:
     if other:
         got = ", ".join(f"{name} {data[name]}" for name in other)
         raise NotTaken(f"an authenticator app must show six digits every 30 seconds by SHA-1, got {got}")
-    if not 16 <= len(text) <= 400:
-        raise NotTaken("an authenticator app's secret must have 10 to 250 bytes")
+    if not 23 <= len(text) <= 400:
+        raise NotTaken("an authenticator app's secret must have 14 to 250 bytes; they have to set up another one")
     return text
 
 
