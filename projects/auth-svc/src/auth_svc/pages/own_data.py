@@ -15,8 +15,9 @@ def own_data_page(
         "/account/data",
         notice(error),
         h.h2["Take it along"],
-        h.p["Your profile, sign-ins, connected apps and what was recorded about you, as a JSON file."],
-        h.p[h.a(".button.secondary", href="/account/data/export", download="my-account.json")["Download my data"]],
+        h.p["Your profile, how and where you sign in, connected apps and what was recorded about you, as a JSON file."],
+        # Named by the answer, and not here: a browser that is asked for a second factor first would keep that page.
+        h.p[h.a(".button.secondary", href="/account/data/export")["Download my data"]],
         h.hr,
         h.h2["Delete the account"],
         h.p[
