@@ -474,7 +474,8 @@ async def test_a_session_from_before_the_second_factor_does_nothing_grave_with_t
         with subtests.test(path):
             await thief.open(page)
             assert "One more step" in (await thief.submit(action=path, **values)).text
-    assert "One more step" in (await thief.open("/account/data/export")).text
+    page = await thief.open("/account/data/export")
+    assert "What you want to do asks you to prove a little more." in page.text
     assert provider.mailbox.unread("verify") == []
     assert "Your account" in (await ada.open("/account")).text
     await thief.open("/account")

@@ -33,7 +33,7 @@ def second_factor_page(
 def _why(client: str | None, strengthens: bool) -> h.Node:  # noqa: FBT001
     if not strengthens:
         return "This account is protected by more than a password."
-    return [h.strong[client or "The application"], " asks you to prove a little more."]
+    return [h.strong[client] if client else "What you want to do", " asks you to prove a little more."]
 
 
 def _passkey(csrf: str, options: str, *, kind: str) -> h.Node:
