@@ -1,7 +1,8 @@
 """Keeps what tokens mean, the resources and roles, in memory and current: no token request asks the database for it.
 
 A process sees its own commits before it answers, those of others when the database says so, and at the latest when
-it looks by itself; that something was taken from a role it sees among the rows of the next token request. Nothing is known to be signed with a key that is not there yet: it is made first.
+it looks by itself; that something was taken from a role it sees among the rows of the next token request. Nothing is
+known to be signed with a key that is not there yet: it is made first.
 """
 
 import asyncio
