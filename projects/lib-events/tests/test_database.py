@@ -71,6 +71,20 @@ async def test_a_failing_function_undoes_only_itself(database):
     assert await database.read(count, events) == 2
 
 
+@pytest.mark.parametrize("kind", [GeneratorExit, asyncio.CancelledError, BaseException])
+async def test_a_function_that_raises_what_is_no_error_undoes_only_itself_too(database, kind):
+    def fail(connection):
+        note(connection, 1)
+        raise kind
+
+    results = await asyncio.gather(
+        *(database.transact(*each) for each in [(note, 2), (fail,), (note, 3)]), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [int, kind, int]
+    assert await database.transact(note, 4) == 4
+    assert await database.read(count) == 3
+
+
 async def test_events_of_functions_committed_together_carry_each_callers_cause(database):
     async def act(number):
         current_cause.set(Cause(principal=f"user:{number}"))

@@ -35,6 +35,10 @@ def exit_in_transaction(connection) -> None:
     sys.exit(4)
 
 
+def raise_no_error(connection, name: str) -> None:
+    raise {"cancelled": asyncio.CancelledError, "generator": GeneratorExit, "other": BaseException}[name]
+
+
 async def work() -> None:
     asked.append("work")
 
@@ -65,6 +69,11 @@ async def transacting(ctx: Context) -> None:
     await ctx.transaction(exit_in_transaction)
 
 
+@workflow(name="raising-no-error")
+async def raising_no_error(ctx: Context, name: str) -> None:
+    await ctx.transaction(raise_no_error, name)
+
+
 @workflow(name="exiting")
 async def exiting(ctx: Context) -> None:
     asked.append("body")
@@ -83,7 +92,7 @@ async def exiting_to_undo(ctx: Context) -> None:
     raise ValueError("undo that")
 
 
-WORKFLOWS = [stepping, transacting, exiting, exiting_later, exiting_to_undo, doubling]
+WORKFLOWS = [stepping, transacting, raising_no_error, exiting, exiting_later, exiting_to_undo, doubling]
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +121,14 @@ async def test_a_transaction_that_exits_fails(database_url):
         with pytest.raises(ExitRefused, match="SystemExit: 4"):
             await (await engine.start(transacting)).result(10)
         assert asked == ["transaction"]
+        await lives(engine)
+
+
+@pytest.mark.parametrize("name", ["cancelled", "generator", "other"])
+async def test_a_transaction_that_raises_what_is_no_error_fails_and_the_database_goes_on(database_url, name):
+    async with Engine.open(database_url, WORKFLOWS) as engine:
+        with pytest.raises(ExitRefused, match=r"CancelledError|GeneratorExit|BaseException"):
+            await (await engine.start(raising_no_error, name)).result(10)
         await lives(engine)
 
 

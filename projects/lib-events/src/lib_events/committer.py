@@ -25,7 +25,7 @@ class Member:
     fence: Fence | None = None
     topics: Sequence[str] = ()
     value: Any = None  # what the function gave
-    error: Exception | None = None  # why this member alone was refused
+    error: BaseException | None = None  # why this member alone was refused
 
 
 class GroupCommitter:
@@ -97,7 +97,7 @@ def resolve(member: Member) -> None:
         member.future.set_result(member.value)
 
 
-def fail(members: Sequence[Member], error: Exception) -> None:
+def fail(members: Sequence[Member], error: BaseException) -> None:
     """Tell the members' waiters what went wrong."""
     for member in members:
         if not member.future.done():

@@ -309,7 +309,7 @@ class SqliteDatabase(Database):
                 self._raw.set_progress_handler(lambda: budget.is_spent, PROGRESS_OPCODES)
                 member.value = function(connection)
                 self._execute_writes([*connection.written, *append_writes(connection.published)])
-        except Exception as error:
+        except BaseException as error:  # what is no `Exception`, too, is its caller's alone: the others go on
             member.error = _named(error, self.path)
             if not self._raw.in_transaction:
                 raise _GroupLost(member) from error
@@ -410,7 +410,7 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
-def _named(error: Exception, path: Path) -> Exception:
+def _named(error: BaseException, path: Path) -> BaseException:
     """Give an interrupted statement its name, and one that the disk refused."""
     cause = sqlite_error(error)
     if cause is None:
