@@ -9,7 +9,18 @@ from sqlalchemy import select, text
 
 from lib_events.database import CommitFailed, CommitQueueFull
 from lib_events.testing import wait_until
-from lib_workflows import Backoff, Context, Engine, RunCancelled, Signal, UpdateRejected, step, workflow
+from lib_workflows import (
+    Backoff,
+    Context,
+    Engine,
+    RunCancelled,
+    RunFailed,
+    Signal,
+    StepFailed,
+    UpdateRejected,
+    step,
+    workflow,
+)
 from lib_workflows.errors import Nondeterministic
 from lib_workflows.reading import queries
 from lib_workflows.runs import commands
@@ -345,3 +356,81 @@ async def test_the_pause_before_a_retry_is_kept_by_a_run_that_is_woken_early(dat
         assert len(attempts) == 1
         assert await env.result(handle) == 2
         assert env.now - begun_at >= timedelta(hours=1)
+
+
+class Picky(Exception):
+    def __new__(cls, *args):
+        if args:
+            raise ValueError("made by nobody else")
+        return super().__new__(cls)
+
+    def __init__(self):
+        super().__init__("picky")
+
+
+class Frozen(Exception):
+    args = property(lambda self: ("frozen",))
+
+
+class Secretive(Exception):
+    @property
+    def args(self):
+        raise RuntimeError("ask somebody else")
+
+
+class Bare(Exception):
+    @property
+    def __dict__(self):
+        raise RuntimeError("nothing to see")
+
+
+class Nameless(Exception, metaclass=type("Meta", (type,), {"__name__": property(lambda cls: 1 / 0)})):
+    pass
+
+
+ODD = {kind.__qualname__: kind for kind in (Picky, Frozen, Secretive, Bare, Nameless)}
+
+
+def raise_odd(name):
+    raise ODD[name]
+
+
+@step(errors=tuple(ODD.values()))
+async def odd_step(name: str) -> None:
+    raise_odd(name)
+
+
+@step(errors=tuple(ODD.values()))
+def odd_thread(name: str) -> None:
+    raise_odd(name)
+
+
+def odd_transaction(connection, name: str) -> None:
+    raise_odd(name)
+
+
+@workflow(name="odd")
+async def odd(ctx: Context, where: str) -> None:
+    """Fail oddly there."""
+    where, _, name = where.partition(" ")
+    match where:
+        case "step":
+            await ctx.step(odd_step, name)
+        case "thread":
+            await ctx.step(odd_thread, name)
+        case "transaction":
+            await ctx.transaction(odd_transaction, name)
+        case "child":
+            await ctx.child(odd, f"itself {name}")
+        case _:
+            raise_odd(name)
+
+
+@pytest.mark.parametrize("where", ["step", "thread", "transaction", "child", "itself"])
+async def test_an_error_whose_class_does_as_it_likes_ends_its_run(database_url, where):
+    async with Engine.open(database_url, [odd]) as engine:
+        for name in ODD:
+            handle = await engine.start(odd, f"{where} {name}")
+            with pytest.raises((StepFailed, RunFailed)):
+                await handle.result(10)
+            assert await handle.status() == "failed"

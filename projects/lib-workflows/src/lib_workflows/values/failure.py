@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from lib_workflows.errors import ErrorRecord, PayloadInvalid, PayloadTooLarge, RunCancelled, WorkflowsError
+from lib_workflows.errors import ErrorRecord, RunCancelled, WorkflowsError
 from lib_workflows.values.codec import decode_json, encode_given, encode_json
 from lib_workflows.values.texts import fit, message_of
 
@@ -34,16 +34,20 @@ class RemoteError(Exception):
 
 
 def record_of(error: BaseException, *, stack: bool = True) -> ErrorRecord:
-    """What the history keeps of `error`."""
+    """What the history keeps of `error`, whatever its class does when it is asked: somebody waits for this record."""
     if isinstance(error, RemoteError):
         return error.record
     kind = type(error)
-    text = "".join(traceback.format_exception(error)) if stack else ""
+    try:
+        text = "".join(traceback.format_exception(error)) if stack else ""
+        name, path = kind.__name__, f"{kind.__module__}:{kind.__qualname__}"
+    except Exception:  # noqa: BLE001 - its class, its notes and what they say are anybody's code
+        text, name, path = "", "Exception", ""
     return ErrorRecord(
-        type=kind.__name__,
+        type=name,
         message=message_of(error),
         stack=fit(text[-STACK_LIMIT_CHARACTERS:]),
-        path=f"{kind.__module__}:{kind.__qualname__}",
+        path=path,
         state=_state_of(error),
     )
 
@@ -111,19 +115,23 @@ def was_stopped(meta: str | None) -> bool:
 def _state_of(error: BaseException) -> str:
     try:
         return encode_given({"args": error.args, "attributes": vars(error)}, "state of an error")
-    except (PayloadInvalid, PayloadTooLarge):
+    except Exception:  # noqa: BLE001 - what is no data, too large, or cannot even be asked for
         return ""
 
 
 def _revive(kind: type[Exception], record: ErrorRecord) -> Exception | None:
-    # Not through __init__: its parameters need not be what it left in `args`.
+    """The exception again; None where its class does not let it be made."""
     if not record.state:
         return None
-    state = from_json(record.state)
     try:
-        error = kind.__new__(kind, *state["args"])
-    except TypeError:
+        return _made_again(kind, from_json(record.state))
+    except Exception:  # noqa: BLE001 - its class is anybody's code
         return None
+
+
+def _made_again(kind: type[Exception], state: dict[str, Any]) -> Exception:
+    # Not through __init__: its parameters need not be what it left in `args`.
+    error = kind.__new__(kind, *state["args"])
     error.args = tuple(state["args"])
     attributes = state["attributes"]
     if isinstance(error, WorkflowsError) and isinstance(attributes.get("error"), dict):
