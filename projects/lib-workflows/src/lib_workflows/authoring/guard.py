@@ -6,15 +6,19 @@ What a task, a future or a timer of the event loop does is in no history, so a r
 
 import asyncio
 import asyncio.events
+import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Never
 
 from lib_workflows.errors import DeterminismError
 
+logger = logging.getLogger(__name__)
+
+MOST_CLEANUPS = 1_000  # that a function may await, one after the other, while it is dropped
 ASYNCIO_FOLDER = str(Path(asyncio.__file__).parent)
 INSTEAD = {
     "sleep": "await ctx.sleep(…)",
@@ -50,24 +54,57 @@ class LoopGuard:
 
 
 GUARD = LoopGuard()
+DROPPING = LoopGuard()  # while a function is dropped, which it cannot help
 get_loop: Callable[[], Any] = asyncio.events._get_running_loop
 set_loop: Callable[[Any], None] = asyncio.events._set_running_loop
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Let nothing inside use asyncio."""
-    loop = get_loop()
-    set_loop(GUARD)
+def guarded(guard: LoopGuard = GUARD) -> Iterator[None]:
+    """Let nothing inside use asyncio; its async generators are the workflow's, not the event loop's."""
+    loop, hooks = get_loop(), sys.get_asyncgen_hooks()
+    set_loop(guard)
+    sys.set_asyncgen_hooks(None, leave)
     try:
         yield
     finally:
+        sys.set_asyncgen_hooks(*hooks)
         set_loop(loop)
+
+
+def drop(dropped: object) -> None:
+    """Close a coroutine or its like, whatever it does about that; what it still wants to await is not heard."""
+    close = getattr(dropped, "close", None)
+    if close is None:
+        return
+    with guarded(DROPPING):
+        for _ in range(MOST_CLEANUPS):  # each throws it out of one more: what is not closed cries when it is freed
+            with suppress(BaseException):
+                close()
+                return
+
+
+def leave(generator: AsyncGenerator[Any, Any]) -> None:
+    """Close an async generator that nobody iterates any more, there and then, as a replay does.
+
+    The event loop would do so some time later in a task of its own, which cannot await operations.
+    """
+    is_driven = get_loop() is GUARD
+    closing = generator.aclose()
+    with guarded(), suppress(BaseException):
+        closing.send(None)
+        if is_driven:
+            logger.warning(
+                "async generator %s was left before its end, so what it awaits in its cleanup does not happen; write: "
+                "async with contextlib.aclosing(…)",
+                getattr(generator, "__qualname__", generator),
+            )
+    drop(closing)
 
 
 def is_guarded() -> bool:
     """Whether a workflow is being driven, on this thread, this very moment."""
-    return get_loop() is GUARD
+    return isinstance(get_loop(), LoopGuard)
 
 
 def refused_await(asked: object, awaitable: object) -> DeterminismError:

@@ -20,11 +20,12 @@ block that took too long.
 import contextlib
 import contextvars
 import hashlib
+import sys
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lib_workflows.authoring.guard import GUARD, get_loop, refused_await, set_loop
+from lib_workflows.authoring.guard import GUARD, drop, get_loop, leave, refused_await, set_loop
 from lib_workflows.authoring.operation import (
     AWAITED_KINDS,
     ContinueAsNew,
@@ -258,14 +259,17 @@ class Driver:
     # Running branches
 
     def _run(self) -> None:
-        loop = get_loop()
+        # As `guarded` does; this is where the time goes.
+        loop, hooks = get_loop(), sys.get_asyncgen_hooks()
         set_loop(GUARD)
+        sys.set_asyncgen_hooks(None, leave)
         try:
             for ready in self._ready:  # it grows meanwhile
                 self._advance(*ready)
         finally:
             self._ready.clear()
             self._current = None
+            sys.set_asyncgen_hooks(*hooks)
             set_loop(loop)
 
     def _advance(self, branch: Branch, value: Any, error: BaseException | None) -> None:
@@ -471,12 +475,7 @@ class Driver:
 
     def _close_branch(self, branch: Branch) -> None:
         branch.finished = True
-        closing = branch.iterator or branch.awaitable
-        close = getattr(closing, "close", None)
-        if close is not None:
-            # Its cleanup may want to await; it is not heard any more.
-            with contextlib.suppress(BaseException):
-                close()
+        drop(branch.iterator or branch.awaitable)
 
     def _alive(self) -> list[Branch]:
         """The branches that go on, the innermost first."""

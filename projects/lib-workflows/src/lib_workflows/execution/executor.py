@@ -182,8 +182,8 @@ class Executor:
         return self.driver.random_bytes()
 
     def report_progress(self, fraction: float, text: str) -> None:
-        """See `Conductor`; a replay reports nothing."""
-        if self.is_live:
+        """See `Conductor`; neither a replay nor a run that leaves memory reports anything."""
+        if self.is_live and not self.ended:
             self.home.report_progress(self.run.id, fraction, text)
 
     def is_patched(self, name: str) -> bool:
