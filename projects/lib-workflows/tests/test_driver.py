@@ -1,6 +1,7 @@
 """The driver alone: paths, gather, race, timeouts and the guard, without a database or an event loop."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -167,6 +168,47 @@ def test_an_outer_block_is_over_before_an_inner_one_that_was_late_first():
     play = Play(flow)
     play.end("2").end("1")
     assert play.end("3", error=Cancelled()).result == "the end of a block of 5.0 s"
+
+
+async def block_that_cleans_up(ctx):
+    with contextlib.suppress(WaitTimeout):
+        async with ctx.timeout(1):
+            try:
+                await ctx.sleep(9)
+            finally:
+                await ctx.sleep(5)
+    return "went on"
+
+
+def test_a_cancelled_run_does_not_go_on_because_the_time_of_a_block_is_over_while_it_cleans_up():
+    play = Play(block_that_cleans_up)
+    play.driver.cancel("stop", 1)
+    assert play.pending == {"1": "timeout", "3": "sleep"}
+    with pytest.raises(Cancelled, match="stop"):
+        _ = play.end("1").result
+
+
+def test_a_branch_that_is_stopped_does_not_go_on_because_the_time_of_its_block_is_over():
+    async def flow(ctx):
+        await ctx.gather(block_that_cleans_up(ctx), ctx.step(work, 1))
+
+    play = Play(flow)
+    play.end("1/2/1", error=ValueError("no"))
+    with pytest.raises(ValueError, match="no"):
+        _ = play.end("1/1/1").result
+
+
+def test_a_block_that_a_run_goes_on_in_after_its_cancellation_ends_as_cancelled_too():
+    async def flow(ctx):
+        async with ctx.timeout(1):
+            with contextlib.suppress(Cancelled):
+                await ctx.sleep(9)
+            await ctx.sleep(9)
+
+    play = Play(flow)
+    play.driver.cancel("stop", 1)
+    with pytest.raises(Cancelled, match="stop"):
+        _ = play.end("1").result
 
 
 def test_a_cancelled_run_reaches_into_a_gather_whose_branch_is_late():

@@ -340,4 +340,4 @@ class Timeout:
         if not isinstance(error, GeneratorExit):
             await ExitTimeout(scope)
         if error is not None and error is scope.expiry:
-            raise WaitTimeout(f"the end of a block of {self._seconds} s") from error
+            raise scope.overruled_by or WaitTimeout(f"the end of a block of {self._seconds} s") from error

@@ -293,3 +293,4 @@ class TimeoutScope:
 
     path: str
     expiry: BaseException | None = None  # what ended it, once its time is over
+    overruled_by: BaseException | None = None  # a cancellation from further outside, which is how it ends all the same

@@ -434,6 +434,7 @@ class Driver:
     # Cancelling
 
     def _cancel(self, branch: Branch, reason: Cancelled) -> None:
+        self._overrule(branch, reason)
         branches = [branch]  # not by recursion: groups may nest deeper than Python's stack
         while branches:
             branch = branches.pop()
@@ -441,6 +442,14 @@ class Driver:
                 branches += reversed(self._cancel_group(branch.waiting, reason))
             else:
                 self._cancel_leaf(branch, branch.waiting, reason)
+
+    def _overrule(self, branch: Branch, reason: Cancelled) -> None:
+        """Blocks within the branch end by `reason`, if that comes from outside of them, although their time may be over
+        before they are left."""
+        for scope in self._scopes.values():
+            is_within = not branch.path or scope.path.startswith(f"{branch.path}/")
+            if is_within and reason.scope < _scope(scope.path) and reason.outranks(scope.overruled_by):
+                scope.overruled_by = reason
 
     def _cancel_leaf(self, branch: Branch, waiting: Pending | None, reason: Cancelled) -> None:
         if waiting is None:
