@@ -128,3 +128,15 @@ async def asked(engine, name):
         return next((approval for approval in page.items if approval.name == name), None)
 
     return await wait_until(look)
+
+
+@workflow(name="shows-side-by-side")
+async def shows_side_by_side(ctx: Context) -> None:
+    await ctx.gather(*(ctx.set_view("last", number) for number in range(20)))
+
+
+async def test_of_views_that_are_set_at_once_the_last_one_stays(database_url):
+    async with Engine.open(database_url, [shows_side_by_side]) as engine:
+        handle = await engine.start(shows_side_by_side)
+        await handle.result(10)
+        assert await handle.view("last") == 19

@@ -225,9 +225,14 @@ def begin_view(executor: "Executor", pending: Pending) -> None:
     now = executor.clock_micros()
     completion = completed(pending, None)
     completion.input = operation.value
-    row = (executor.run.id, operation.name, operation.value, executor.position + 1, now)
-    completion.writes = (Write(SET_VIEW, row),)
+    completion.on_delivery = partial(_set_view, executor, operation)
     executor.complete(completion)
+
+
+def _set_view(executor: "Executor", operation: SetView) -> None:
+    position = executor.position + 1  # of its row: of two in one commit the later one counts
+    row = (executor.run.id, operation.name, operation.value, position, executor.clock_micros())
+    executor.ledger.add(Write(SET_VIEW, row))
 
 
 def begin_reply(executor: "Executor", pending: Pending) -> None:
