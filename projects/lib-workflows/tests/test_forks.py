@@ -1,8 +1,10 @@
 """A fork goes on where another run was: what it has of that run's past is as that run saw it, the rest is its own."""
 
 import pytest
-from flows import double
+from flows import Order, OrderShipped, double
+from sqlalchemy import select
 
+from lib_events.tables import events
 from lib_workflows import Context, StepFailed, step, workflow
 from lib_workflows.reading import queries
 from lib_workflows.testing import environment, export_history, replay_history
@@ -92,3 +94,42 @@ async def test_a_forks_exported_history_can_be_replayed(database_url):
         forked = await first.fork("10")
         found = await env.result(forked)
         assert replay_history(flip_coins, await export_history(env.engine, forked.id)) == found
+
+
+@workflow(name="tells-of-it")
+async def tell_of_it(ctx: Context) -> None:
+    await ctx.step(double, 1)
+    await ctx.publish(OrderShipped, Order(id="a", amount=1))
+
+
+async def test_a_fork_that_begins_where_something_was_published_publishes_an_event_of_its_own(database_url):
+    async with environment(database_url, [tell_of_it]) as env:
+        first = await env.engine.start(tell_of_it)
+        await env.result(first)
+        forked = await first.fork("2")
+        await env.result(forked)
+        told = select(events.c.id, events.c.subject).where(events.c.type == OrderShipped.name)
+        found = await env.engine.database.read(lambda c: c.execute(told).all())
+        assert {row.subject for row in found} == {first.id, forked.id}
+        assert len({row.id for row in found}) == 2
+
+
+@workflow(name="flips-on")
+async def flip_on(ctx: Context, life: int) -> list[str]:
+    """Flip some coins in each of three lives."""
+    for number in range(FLIPS):
+        await (ctx.step(double, number) if ctx.random() < 0.5 else ctx.sleep(60))
+    if life < 2:
+        await ctx.continue_as_new(life + 1)
+    return [ctx.run_id, str(ctx.uuid())]
+
+
+async def test_a_life_that_has_continued_as_new_can_be_replayed_and_forked(database_url):
+    async with environment(database_url, [flip_on]) as env:
+        run = await env.engine.start(flip_on, 0, id="x")
+        found = await env.result(run)
+        assert replay_history(flip_on, await export_history(env.engine, "x")) == found
+        for past in ("x~1", "x~2"):
+            assert replay_history(flip_on, await export_history(env.engine, past)) is None
+            forked = await env.engine.handle(past, flip_on).fork(str(FLIPS // 2))
+            assert (await env.result(forked))[0] == forked.id

@@ -38,7 +38,8 @@ from lib_workflows.authoring.context import Context, RunInfo
 from lib_workflows.authoring.delegation import TokenRequest
 from lib_workflows.authoring.workflow import Registry, Workflow
 from lib_workflows.engine import Engine
-from lib_workflows.errors import DelegationRefused
+from lib_workflows.errors import Continued, DelegationRefused
+from lib_workflows.events.matcher import Work, what_to_match
 from lib_workflows.execution.driver import Driver
 from lib_workflows.execution.history import replay, tags_at_start
 from lib_workflows.reading.history_export import export_run
@@ -357,16 +358,18 @@ def replay_history(workflow: AnyWorkflow, exported: dict[str, Any]) -> Any:
     rows = [HistoryRow(**row) for row in exported["history"]]
     conductor = _OfflineConductor(record.info("/replay", tags_at_start(record, rows)))
     context = Context(conductor, workflow.encode_input)
-    driver = Driver(record.id + record.scope, lambda: workflow.function(context, *workflow.decode_input(record.input)))
+    driver = Driver(record.life_name, lambda: workflow.function(context, *workflow.decode_input(record.input)))
     conductor.driver = driver
     try:
         replay(driver, rows, run_id=record.id, begun_at=record.started_at or record.created_at, resumed=False)
         outcome = driver.outcome
     finally:
         driver.close()
-    if outcome is not None and outcome.error is not None:
+    if outcome is None or isinstance(outcome.error, Continued):
+        return None
+    if outcome.error is not None:
         raise outcome.error
-    return outcome.value if outcome is not None else None
+    return outcome.value
 
 
 class _OfflineConductor:

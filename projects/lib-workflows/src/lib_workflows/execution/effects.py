@@ -41,7 +41,7 @@ from lib_workflows.execution.wait_effects import (
     take_letter,
     withdraw_approval,
 )
-from lib_workflows.runs.record import Child, Message, named_in_life
+from lib_workflows.runs.record import Child, Message, event_id
 from lib_workflows.statements import ANSWER_UPDATE, SET_VIEW
 from lib_workflows.steps.attempt import Attempt
 from lib_workflows.values.codec import encode_json
@@ -209,11 +209,10 @@ def begin_publish(executor: "Executor", pending: Pending) -> None:
     """Append the event with the row."""
     operation = pending.operation
     assert isinstance(operation, Publish)  # noqa: S101 - the table says so
-    event, life = operation.event, executor.stored.life
-    # After a retry this may be said again, and then it is another event.
-    said = replace(event, id=named_in_life(event.id, life)) if life else event
+    # Not by the chance of the workflow: a retry, or a fork at this very place, says another event.
+    said = replace(operation.event, id=event_id(executor.run.id, pending.path, executor.stored.life))
     completion = completed(pending, None)
-    completion.input = encode_json(event.data)
+    completion.input = encode_json(said.data)
     completion.on_delivery = partial(executor.ledger.tell, said)
     executor.complete(completion)
 
@@ -222,7 +221,6 @@ def begin_view(executor: "Executor", pending: Pending) -> None:
     """Store the view with the row."""
     operation = pending.operation
     assert isinstance(operation, SetView)  # noqa: S101 - the table says so
-    now = executor.clock_micros()
     completion = completed(pending, None)
     completion.input = operation.value
     completion.on_delivery = partial(_set_view, executor, operation)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import func, select
 
@@ -93,6 +94,11 @@ class RunRecord:
         """What sets names of this life of the run apart from those of the ones it continued."""
         return scope_of(self.earlier_lives)
 
+    @property
+    def life_name(self) -> str:
+        """What the chance of this life is made of."""
+        return name_of_life(self.id, self.status, self.earlier_lives)
+
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "RunRecord":
         """From a row of `runs`."""
@@ -101,7 +107,7 @@ class RunRecord:
     def info(self, source: str, tags: str | None) -> RunInfo:
         """What the workflow sees of it; `tags` as it began."""
         return RunInfo(
-            id=self.id,
+            id=id_in_life(self.id, self.status),
             workflow=self.workflow,
             version=self.version,
             source=source,
@@ -116,6 +122,16 @@ class RunRecord:
 def scope_of(earlier_lives: int) -> str:
     """What sets names of one life of a run apart from those of the ones it continued."""
     return f"~{earlier_lives}" if earlier_lives else ""
+
+
+def id_in_life(run_id: str, status: str) -> str:
+    """The id by which a run knew itself: a life that it has set apart to continue as new is kept under another one."""
+    return run_id.rstrip("~").rpartition("~")[0] if status == "continued" else run_id
+
+
+def name_of_life(run_id: str, status: str, earlier_lives: int) -> str:
+    """What the chance of a life of a run is made of."""
+    return id_in_life(run_id, status) + scope_of(earlier_lives)
 
 
 RECORD_FIELDS = tuple(entry.name for entry in fields(RunRecord))
@@ -218,6 +234,12 @@ def approval_id(run_id: str, operation: str, life: int = 0) -> str:
 def child_run_id(parent: str, operation: str, life: int = 0) -> str:
     """The id of the run that an operation starts."""
     return hashlib.blake2b(f"{parent}\0{named_in_life(operation, life)}".encode(), digest_size=16).hexdigest()
+
+
+def event_id(run_id: str, operation: str, life: int = 0) -> str:
+    """The id of the event that an operation publishes."""
+    named = f"{run_id}\0{named_in_life(operation, life)}\0event"
+    return str(UUID(bytes=hashlib.blake2b(named.encode(), digest_size=16).digest(), version=4))
 
 
 def children_of_life(run_id: str, children: Mapping[str, Sequence[Child]], life: int) -> dict[str, Child]:

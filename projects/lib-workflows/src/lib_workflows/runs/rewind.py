@@ -154,7 +154,7 @@ def _copy_history(connection: Connection, run: Any, forked: str, cut: int, now: 
     copied = connection.execute(insert(history).from_select(names, select(*columns).where(before))).rowcount
     if copied:
         origin = _origin_at(connection, run_id, cut) or Origin(
-            run_id + scope_of(run.earlier_lives), run.started_at or run.created_at
+            name_of_life(run_id, run.status, run.earlier_lives), run.started_at or run.created_at
         )
         _say_of_fork(connection, forked, cut, origin, now)
     seen = select(history).where(before, history.c.kind == "view").order_by(history.c.position)
