@@ -6,9 +6,9 @@ first and is delivered to the workflow then, in one go: the order of rows is the
 """
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -29,8 +29,9 @@ from lib_workflows.execution.forgotten import close_forgotten
 from lib_workflows.execution.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
 from lib_workflows.execution.ledger import Ledger
 from lib_workflows.execution.salvage import reason_to_salvage, salvage
+from lib_workflows.execution.surroundings import surroundings_of
 from lib_workflows.execution.undoing import meta_of
-from lib_workflows.run_logs import Place, RunLog, RunLogs, place_in_run
+from lib_workflows.run_logs import RunLog, RunLogs
 from lib_workflows.runs.continuation import carried
 from lib_workflows.runs.lifecycle_events import (
     RUN_RESUMED,
@@ -67,6 +68,7 @@ class Home(Protocol):
     timers: Timers
     places: StepPlaces
     tokens: TokenSource | None
+    surroundings: contextvars.Context
     is_draining: bool
 
     @property
@@ -142,6 +144,7 @@ class Executor:
     driver: Driver = field(init=False)
     ledger: Ledger = field(init=False)
     log: RunLog = field(init=False)
+    surroundings: contextvars.Context = field(init=False)
     _tags_at_start: str | None = field(init=False)
     owner: str = field(init=False)  # the life it belongs to, and what guards its commits
     fence: Fence | None = field(init=False)
@@ -153,14 +156,9 @@ class Executor:
         self.attempts, self.progress, self.children = stored.attempts, stored.progress, stored.children
         self.log = self.home.logs.of_run(run.id, stored.log_lines)
         self._tags_at_start = tags_at_start(run, stored.history)
-        surroundings = copy_context()
-        surroundings.run(place_in_run.set, Place(self.log))
-        self.driver = Driver(
-            run.id + run.scope,
-            self._call_workflow,
-            self.workflow.signature.result.encode,
-            context=surroundings,
-        )
+        self.surroundings = surroundings_of(run, self.log, self.home.surroundings)
+        encode, context = self.workflow.signature.result.encode, self.surroundings.copy()
+        self.driver = Driver(run.life_name, self._call_workflow, encode, context=context)
         self.ledger = Ledger(self.home.database, self.fence, self)
 
     def _call_workflow(self) -> Coroutine[Any, Any, Any]:

@@ -131,7 +131,7 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
     on_end = partial(_attempt_ended, executor, pending, heart, started_at)
     attempt = heart.attempt = Attempt(step, args, run, is_last=is_last, total_seconds=total_seconds, on_end=on_end)
     executor.running[path] = attempt
-    attempt.start(executor.home.places)
+    executor.surroundings.copy().run(attempt.start, executor.home.places)
     if not attempt.reported:
         # One that has ended already is told of by its end alone.
         executor.ledger.tell(executor.teller.tell_step(STEP_STARTED, started_at, pending.operation, path, number))

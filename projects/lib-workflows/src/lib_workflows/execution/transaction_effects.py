@@ -63,7 +63,8 @@ def queue_transaction(
             executor.transactions.append(effect)
         else:
             executor.transaction = pending.path
-            executor.running[pending.path] = executor.home.spawn(_transact(executor, pending, call, tries_again))
+            transacting = _transact(executor, pending, call, tries_again)
+            executor.running[pending.path] = executor.surroundings.copy().run(executor.home.spawn, transacting)
 
     executor.when_durable(effect)
 

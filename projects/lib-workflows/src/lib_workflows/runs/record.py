@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from lib_events.database import Connection
+from lib_events.event import Cause
 from lib_workflows.authoring.context import RunInfo
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.runs.state import TERMINAL
@@ -103,6 +104,10 @@ class RunRecord:
     def of(cls, row: Mapping[str, Any]) -> "RunRecord":
         """From a row of `runs`."""
         return cls(**{name: row[name] for name in RECORD_FIELDS})
+
+    def cause(self) -> Cause:
+        """The cause that every event of the run carries."""
+        return Cause(self.correlation_id or self.id, self.causation_id, self.principal, self.traceparent)
 
     def info(self, source: str, tags: str | None) -> RunInfo:
         """What the workflow sees of it; `tags` as it began."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -84,6 +85,7 @@ class Residence:
         self.arrivals = Arrivals(self, queues, tags)
         self.beside: list[Loop] = []  # what else may bring runs: it is quiet here only while they pause
         self.tokens = tokens
+        self.surroundings = copy_context()  # what code of runs finds: that of whoever opened the engine
         self.is_open = False
         self.is_draining = False
         self.is_lost = False
