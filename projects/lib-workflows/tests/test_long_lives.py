@@ -342,6 +342,34 @@ async def test_a_retried_run_takes_the_patch_where_it_goes_on(sqlite_url):
         assert await handle.result(10) == "new way"
 
 
+@pytest.mark.parametrize("how", ["retried", "forked"])
+async def test_a_run_that_has_a_past_takes_the_patch_where_it_goes_on_too(database_url, how):
+    @step
+    async def breakable() -> str:
+        raise LookupError("broken")
+
+    def mended(*, patched):
+        @workflow(name="mended")
+        async def flow(ctx: Context) -> str:
+            await ctx.step(double, 1)
+            return "new way" if patched and ctx.patched("mended") else await ctx.step(breakable)
+
+        return flow
+
+    async with Engine.open(database_url, [mended(patched=False)]) as engine:
+        with pytest.raises(Exception, match="broken"):
+            await (await engine.start(mended(patched=False), id="m")).result(10)
+    async with Engine.open(database_url, [mended(patched=True)]) as engine:
+        handle = engine.handle("m", mended(patched=True))
+        if how == "forked":
+            handle = await handle.fork("2")
+        else:
+            await handle.retry()
+        assert await handle.result(10) == "new way"
+        exported = await export_history(engine, handle.id)
+    assert replay_history(mended(patched=True), exported) == "new way"
+
+
 # Runs started apart
 
 

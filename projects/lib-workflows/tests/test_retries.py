@@ -5,7 +5,7 @@ import contextlib
 from datetime import timedelta
 
 import pytest
-from flows import address_changed
+from flows import Order, address_changed, charge, make_stock, refund, reserve, stock_of
 from sqlalchemy import select
 
 from lib_events.database import Connection
@@ -253,3 +253,94 @@ async def test_what_was_cancelled_as_it_failed_is_retried_from_the_failure(datab
         await handle.retry()
         await handle.signal(address_changed, "there")
         assert await handle.result(10) == "over it"
+
+
+@workflow(name="fails-by-itself")
+async def fails_by_itself(ctx: Context, first: str) -> str:
+    with contextlib.suppress(StepFailed, WaitTimeout):
+        await (ctx.step(try_it, "fails") if first == "step" else ctx.wait_signal(address_changed, timeout=HOUR))
+    if first == "block":
+        with contextlib.suppress(WaitTimeout):
+            async with ctx.timeout(HOUR):
+                await ctx.sleep(2 * HOUR)
+    await ctx.transaction(reserve, ctx.run_id, 1)
+    if trouble.lasts:
+        raise LookupError("a mistake in the function")
+    return await ctx.step(try_it, "done")
+
+
+@pytest.mark.parametrize("first", ["step", "wait", "block"])
+async def test_a_transaction_after_what_a_run_has_got_over_is_not_done_again(database_url, first):
+    async with environment(database_url, [fails_by_itself]) as env:
+        await env.engine.database.transact(make_stock)
+        handle = await env.engine.start(fails_by_itself, first, id="r")
+        for _ in range(2):  # also when it fails by itself again
+            with pytest.raises(LookupError):
+                await env.result(handle)
+            await handle.retry()
+        with pytest.raises(LookupError):
+            await env.result(handle)
+        trouble.lasts = False
+        await handle.retry()
+        assert await env.result(handle) == "done"
+        assert await env.engine.database.read(stock_of, "r") == [-1]
+
+
+@workflow(name="tells-of-its-failure")
+async def tells_of_its_failure(ctx: Context) -> str:
+    try:
+        return await ctx.step(try_it, "fails")
+    except StepFailed as error:
+        await ctx.transaction(reserve, ctx.run_id, 1)
+        raise LookupError("not to be had") from error
+
+
+async def test_what_is_done_about_a_failure_does_not_make_a_run_get_over_it(database_url):
+    async with environment(database_url, [tells_of_its_failure]) as env:
+        await env.engine.database.transact(make_stock)
+        handle = await env.engine.start(tells_of_its_failure, id="r")
+        with pytest.raises(LookupError):
+            await env.result(handle)
+        trouble.lasts = False
+        await handle.retry()
+        assert await env.result(handle) == "fails"
+
+
+@workflow(name="listens")
+async def listens(ctx: Context) -> list[str]:
+    await ctx.step(charge, Order(id=ctx.run_id, amount=1), undo=refund)
+    heard = [await ctx.wait_signal(address_changed) for _ in range(2)]
+    await ctx.step(try_it, "fails")
+    return [*heard, await ctx.wait_signal(address_changed)]
+
+
+async def test_signals_that_were_taken_by_what_is_done_again_are_there_again_in_their_order(database_url):
+    async with environment(database_url, [listens]) as env:
+        handle = await env.engine.start(listens)
+        for address in "ABC":
+            await handle.signal(address_changed, address)
+        for _ in range(2):
+            with pytest.raises(StepFailed):
+                await env.result(handle)
+            await handle.retry()
+        with pytest.raises(StepFailed):
+            await env.result(handle)
+        trouble.lasts = False
+        await handle.retry()
+        assert await env.result(handle) == ["A", "B", "C"]
+
+
+async def test_a_fork_that_is_retried_hears_again_what_it_has_of_the_run_it_was_made_of(database_url):
+    async with environment(database_url, [listens]) as env:
+        handle = await env.engine.start(listens)
+        for address in "ABC":
+            await handle.signal(address_changed, address)
+        with pytest.raises(StepFailed):
+            await env.result(handle)
+        forked = await handle.fork("4")
+        with pytest.raises(StepFailed):
+            await env.result(forked)
+        trouble.lasts = False
+        await forked.retry()
+        await forked.signal(address_changed, "D")
+        assert await env.result(forked) == ["A", "B", "D"]

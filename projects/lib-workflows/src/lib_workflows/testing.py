@@ -361,7 +361,7 @@ def replay_history(workflow: AnyWorkflow, exported: dict[str, Any]) -> Any:
     driver = Driver(record.life_name, lambda: workflow.function(context, *workflow.decode_input(record.input)))
     conductor.driver = driver
     try:
-        replay(driver, rows, run_id=record.id, begun_at=record.started_at or record.created_at, resumed=False)
+        replay(driver, rows, run_id=record.id, begun_at=record.started_at or record.created_at, resumed=True)
         outcome = driver.outcome
     finally:
         driver.close()

@@ -46,6 +46,9 @@ from lib_workflows.authoring.operation import (
 from lib_workflows.errors import Cancelled, Continued, ExitRefused
 from lib_workflows.exits import EXITS
 
+# These are done once, and what they did is not taken back by doing them again.
+ONCE_KINDS = frozenset(("transaction", "child", "start", "publish"))
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -135,6 +138,8 @@ class Driver:
     _undo_log: dict[str, UndoEntry] = field(default_factory=dict)
     _undone_outcome: Outcome | None = None  # what the run ends with once everything is undone
     _given_up: Outcome | None = None  # the same, while something is still under way
+    _last_failure: BaseException | None = None  # that the function was told of
+    _has_gone_on: bool = False  # it has done something since that is done once
     _scopes: dict[str, TimeoutScope] = field(default_factory=dict)
     _ready: list[tuple[Branch, Any, BaseException | None]] = field(default_factory=list)
     _root: Branch | None = None
@@ -170,6 +175,7 @@ class Driver:
         elif pending.cancelling is not None:
             self._ready.append((pending.branch, None, pending.cancelling))
         else:
+            self._note(operation, outcome.error)
             self._ready.append((pending.branch, outcome.value, outcome.error))
         self._run()
         self._undo_what_was_given_up()
@@ -227,7 +233,7 @@ class Driver:
         for branch in self._alive():
             self._close_branch(branch)
             branch.waiting = None  # which holds it
-        self._root = None
+        self._root = self._last_failure = None
         self.pending.clear()
         self.begun.clear()
 
@@ -246,6 +252,19 @@ class Driver:
         """Whether something has failed, and what goes on beside it is still being stopped."""
         groups = (branch.waiting for branch in self._alive() if isinstance(branch.waiting, Group))
         return any(group.error is not None for group in groups)
+
+    @property
+    def has_got_over(self) -> bool:
+        """Whether the last failure that the function was told of is not why it fails: it has gone on from that."""
+        if self.outcome is None or self._last_failure is None or not self._has_gone_on:
+            return False
+        return not _leads_to(self._last_failure, self.outcome.error)
+
+    def _note(self, operation: Operation[Any], error: BaseException | None) -> None:
+        if error is not None and not self.undoing:
+            self._last_failure, self._has_gone_on = error, False
+        elif operation.kind in ONCE_KINDS:
+            self._has_gone_on = True
 
     def random_bytes(self) -> bytes:
         """Sixteen bytes made of the run, the branch and a count: the same on every replay."""
@@ -511,6 +530,7 @@ class Driver:
     def _expire(self, pending: Pending, operation: Deadline) -> None:
         expiry = Cancelled(f"a block took longer than {operation.seconds} s", _scope(pending.path))
         self._scopes[pending.path].expiry = expiry
+        self._note(operation, expiry)
         self._cancel(pending.branch, expiry)
 
     # Undoing
@@ -539,6 +559,20 @@ class Driver:
                     (entry.result, *operation.args),
                     transactional=isinstance(operation, RunTransaction),
                 )
+
+
+def _leads_to(cause: BaseException, error: BaseException | None) -> bool:
+    """Whether `error` is `cause`, or was raised from or while handling it, or holds it."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        found = waiting.pop()
+        if found is cause:
+            return True
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            waiting += [found.__cause__, found.__context__]
+            waiting += found.exceptions if isinstance(found, BaseExceptionGroup) else ()
+    return False
 
 
 def _scope(path: str) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from lib_workflows.execution.completion import CancelRequest
 from lib_workflows.execution.driver import Outcome
 from lib_workflows.execution.wait_effects import reason_of
 from lib_workflows.runs.lifecycle_events import RUN_ENDED
+from lib_workflows.runs.record import GOT_OVER_KIND
 from lib_workflows.values.codec import encode_json
 from lib_workflows.values.failure import encode_record, record_of
 
@@ -43,6 +44,8 @@ def finish(executor: "Executor", outcome: Outcome) -> None:
     elif isinstance(error, Cancelled) and executor.is_cancelled:
         _end_cancelled(executor)
     else:
+        if executor.driver.has_got_over:
+            executor.mark(f"{GOT_OVER_KIND}:{executor.position + 1}", GOT_OVER_KIND, GOT_OVER_KIND)
         _end(executor, "failed", None, record_of(error))
 
 

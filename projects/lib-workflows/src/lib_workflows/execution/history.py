@@ -27,13 +27,21 @@ from lib_workflows.errors import (
     WorkflowsError,
 )
 from lib_workflows.execution.driver import Driver, Outcome, Pending
-from lib_workflows.runs.record import FORK_KIND, RECEIVED_KIND, RETRY_KIND, UNDOING_KIND, RunRecord
+from lib_workflows.runs.record import (
+    FORK_KIND,
+    GOT_OVER_KIND,
+    RECEIVED_KIND,
+    RETRY_KIND,
+    UNDOING_KIND,
+    RunRecord,
+)
 from lib_workflows.statements import HistoryRow
 from lib_workflows.values.codec import Signature, decode_json
 from lib_workflows.values.failure import decode_record, rebuild, rebuild_loaded, subclasses
 
 CANCEL_OPERATION = "cancel"
-MARKS = ("patch", RECEIVED_KIND, UNDOING_KIND)  # rows that no operation waits for
+MARKS = ("patch", RECEIVED_KIND, UNDOING_KIND, GOT_OVER_KIND)  # rows that no operation waits for
+UNASKED = frozenset((*MARKS, RETRY_KIND, FORK_KIND))  # the workflow hears nothing of them
 PATCH_PREFIX = "patch:"  # of the operation in a patch's row; branch paths are numbers
 
 
@@ -129,7 +137,8 @@ def replay(
 ) -> None:
     """Begin a driver and deliver `rows` in order; raises `Nondeterministic` where it asks otherwise.
 
-    `resumed`: an earlier life of the run may have come further than its rows tell. `retries`: where it was retried.
+    `resumed`: an earlier life of the run may have come further than its rows tell; if not, nobody has been behind the
+    last of them with the code of before. `retries`: where it was retried.
     """
     driver.patches = {row.name: True for row in rows if row.kind == "patch"}
     driver.is_replaying = resumed or comes_back(rows)
@@ -138,7 +147,9 @@ def replay(
     runs = [*((row.name, row.started_at) for row in forks), (driver.run_id, begun_at)]
     driver.run_id, begun_at = runs.pop(0)
     driver.begin(begun_at)
+    last = None if resumed else next((row for row in reversed(rows) if row.kind not in UNASKED), None)
     for row in sorted([*rows, *retries], key=attrgetter("position")) if retries else rows:
+        driver.is_replaying = driver.is_replaying and row is not last
         if row.kind == RETRY_KIND:
             driver.begin_again(row.ended_at)
             continue

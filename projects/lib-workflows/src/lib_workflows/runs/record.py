@@ -24,6 +24,8 @@ RECEIVED_KIND = RECEIVED_OPERATION = "received"
 UNDOING_KIND = UNDOING_OPERATION = "undoing"
 # The row that says that the run was retried, itself set aside with what it set aside.
 RETRY_KIND = RETRY_OPERATION = "retry"
+# The row that says that the run failed by itself, and not because of what had failed before: it had gone on from that.
+GOT_OVER_KIND = "got-over"
 # The row behind what a fork has of another run's history: whose it was, and when that began.
 FORK_KIND = "fork"
 HISTORY_COLUMNS = tuple(history.c[name] for name in HistoryRow._fields)
@@ -257,10 +259,11 @@ def children_of_life(run_id: str, children: Mapping[str, Sequence[Child]], life:
     }
 
 
-def read_messages(connection: Connection, run_ids: Sequence[str], after: int = 0) -> dict[str, list[Message]]:
-    """The messages of runs after number `after`, in order."""
+def read_messages(connection: Connection, run_ids: Sequence[str], after: int | None = None) -> dict[str, list[Message]]:
+    """The messages of runs, those after number `after`, in order; what a retry has given back comes before number 1."""
     columns = (messages.c[name] for name in Message._fields)
-    query = select(messages.c.run, *columns).where(messages.c.run.in_(run_ids), messages.c.number > after)
+    query = select(messages.c.run, *columns).where(messages.c.run.in_(run_ids))
+    query = query if after is None else query.where(messages.c.number > after)
     found: dict[str, list[Message]] = {}
     for run_id, *values in map(tuple, connection.execute(query.order_by(messages.c.run, messages.c.number))):
         found.setdefault(run_id, []).append(Message(*values))

@@ -11,7 +11,7 @@ from lib_workflows.authoring.queue import key_of
 from lib_workflows.errors import OperationNotFound
 from lib_workflows.runs.commands import RUNS_TOPIC, StartRequest, lock_run, reject_updates, start
 from lib_workflows.runs.lifecycle_events import RUN_QUEUED, Teller
-from lib_workflows.runs.record import FORK_KIND, RETRY_KIND, RETRY_OPERATION, UNDOING_KIND, scope_of
+from lib_workflows.runs.record import FORK_KIND, GOT_OVER_KIND, RETRY_KIND, RETRY_OPERATION, UNDOING_KIND, name_of_life
 from lib_workflows.runs.state import after
 from lib_workflows.tables import attempts, heartbeats, history, messages, queues, runs, views
 from lib_workflows.values.codec import decode_json
@@ -24,8 +24,10 @@ def retry(connection: Connection, run_id: str, now: int | None = None) -> None:
     """Run a failed, cancelled or parked run again: what succeeded before its failure is kept.
 
     Rows from the last failure on are set aside, and from the first undone operation on if it was undone; a parked
-    run keeps its whole history and is tried against the code of today. Of what was sent to a run that has ended only
-    signals are kept, and a deadline that has passed does not count any more: whoever retries it knows that it is late.
+    run keeps its whole history and is tried against the code of today. A failure that the run had got over, and after
+    which it did something that is done once, is not why it failed: all is kept, and the code goes on from there. Of
+    what was sent to a run that has ended only signals are kept, also those taken by what is set aside; a deadline that
+    has passed does not count any more: whoever retries it knows that it is late.
     """
     now = SystemClock().micros() if now is None else now
     row = lock_run(connection, run_id)
@@ -54,7 +56,8 @@ def _cut(connection: Connection, run_id: str) -> int | None:
     undone = {row.operation.removesuffix("/undo") for row in rows if row.kind == "undo"}
     # What failed before a run was cancelled is not why it ended, unless the run had not got over it yet.
     went_on = any(row.kind == "cancel" and not decode_json(row.meta or "{}").get("failing") for row in rows)
-    failed = [] if went_on else [row.position for row in rows if _has_failed(row)]
+    got_over = max((row.position for row in rows if row.kind == GOT_OVER_KIND), default=0)
+    failed = [] if went_on else [row.position for row in rows if _has_failed(row) and row.position > got_over]
     cuts = [row.position for row in rows if row.operation in undone or row.kind in ("cancel", "undo", UNDOING_KIND)]
     return min([*cuts, *failed[-1:]], default=None)
 
@@ -76,6 +79,7 @@ def _set_aside(connection: Connection, run: Any, cut: int | None, now: int) -> s
     if cut is not None:
         origin = _origin_at(connection, run.id, cut)
         mine = and_(history.c.run == run.id, history.c.voided == 0, history.c.position >= cut)
+        _give_back_signals(connection, run.id, mine, now)
         connection.execute(update(history).where(mine).values(voided=now))
     last = connection.scalar(select(func.max(history.c.position)).where(history.c.run == run.id)) or 0
     if origin is not None:  # what is kept is still of the run that was forked
@@ -85,6 +89,20 @@ def _set_aside(connection: Connection, run: Any, cut: int | None, now: int) -> s
     row |= {"name": RETRY_KIND, "status": "completed", "attempt": 1, "started_at": now, "ended_at": now}
     connection.execute(insert(history).values(**row, voided=now))
     return tags
+
+
+def _give_back_signals(connection: Connection, run_id: str, mine: Any, now: int) -> None:
+    """Put the signals that were taken there into the inbox again, before all that nobody has taken: who sent them knows
+    that they have arrived, and will not send them again."""
+    taken = and_(mine, history.c.kind == "wait_signal", history.c.status == "completed")
+    columns = (history.c.name, history.c.output)
+    rows = connection.execute(select(*columns).where(taken).order_by(history.c.position)).all()
+    if rows:
+        lowest = connection.scalar(select(func.min(messages.c.number)).where(messages.c.run == run_id))
+        before = min(lowest or 0, 0)  # what was sent has numbers from 1 on
+        signals = [{"number": before - len(rows) + n, "name": r.name, "payload": r.output} for n, r in enumerate(rows)]
+        both = {"run": run_id, "kind": "signal", "sent_at": now}
+        connection.execute(insert(messages), [both | signal for signal in signals])
 
 
 def _tags_at(connection: Connection, run: Any, position: int) -> str | None:
