@@ -113,25 +113,23 @@ def take_event(executor: "Executor", message: Message) -> None:
         _let_go(executor, message)
         for waiting in list(_waiting(executor)):
             _look_again(executor, waiting)
-    elif _is_for_an_earlier_life(executor, pending, message):
-        _let_go(executor, message)
     elif _somebody_looks(executor, event_key(pending)):
         # An event before this one may have been let go: who looks finds the first.
         _let_go(executor, message)
         _look_again(executor, pending)
+    elif _is_for_an_earlier_life(pending, message):
+        _let_go(executor, message)
     else:
         _came(executor, pending, message)
 
 
-def _is_for_an_earlier_life(executor: "Executor", pending: Pending, message: Message) -> bool:
-    """Whether the matcher found it for what waited at that place before the run began again: maybe for something else.
+def _is_for_an_earlier_life(pending: Pending, message: Message) -> bool:
+    """Whether the matcher found it for what waited at that place before: maybe for something else.
 
-    A run that was queued had nothing registered, so nothing can have come for a wait that has not looked yet; what
-    has looked is told of later events only.
+    What has not looked yet, because the run has begun again or has come back into memory, maybe with other code, looks
+    itself; what has looked is told of later events only.
     """
-    if pending.looked_until < 0:
-        return executor.stored.queued
-    return int(message.reference or 0) <= pending.looked_until
+    return pending.looked_until < 0 or int(message.reference or 0) <= pending.looked_until
 
 
 def _somebody_looks(executor: "Executor", key: tuple[str, str]) -> bool:

@@ -25,7 +25,7 @@ from lib_workflows.events.looks import EventLooks
 from lib_workflows.execution import effects, ending, event_effects, wait_effects
 from lib_workflows.execution.completion import CancelRequest, Completion
 from lib_workflows.execution.driver import Driver
-from lib_workflows.execution.forgotten import close_forgotten
+from lib_workflows.execution.forgotten import check_begun, close_forgotten
 from lib_workflows.execution.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
 from lib_workflows.execution.ledger import Ledger
 from lib_workflows.execution.salvage import reason_to_salvage, salvage
@@ -226,6 +226,7 @@ class Executor:
         begun_at, retries = run.started_at or run.created_at, self.stored.retries
         try:
             replay(self.driver, rows, run_id=run.id, begun_at=begun_at, resumed=resumed, retries=retries)
+            check_begun(self.driver, run.id, self.stored)
         except Nondeterministic as error:
             cancelled_for = reason_to_salvage(self)
             if cancelled_for is None:

@@ -1,17 +1,38 @@
 """What is written of a run that it does not go on with: nobody need decide it, wait for it or try it again.
 
-Its code, changed meanwhile, may ask for it no more; or an earlier life ended before it could take it back.
+Its code, changed meanwhile, may ask for it no more; or an earlier life ended before it could take it back. But where
+others have begun to answer, the code must go on with what they were asked.
 """
 
 from typing import TYPE_CHECKING
 
 from lib_events.statement import Write
 from lib_workflows.authoring.operation import AskApproval, Operation, WaitEvent
+from lib_workflows.errors import Nondeterministic
+from lib_workflows.execution.driver import Driver
+from lib_workflows.execution.history import describe_code, describe_row, fits
 from lib_workflows.execution.wait_effects import close_approval
-from lib_workflows.statements import DELETE_ATTEMPT, DELETE_EVENT_WAIT
+from lib_workflows.runs.record import Stored
+from lib_workflows.statements import DELETE_ATTEMPT, DELETE_EVENT_WAIT, HistoryRow
 
 if TYPE_CHECKING:
     from lib_workflows.execution.executor import Executor
+
+
+def check_begun(driver: Driver, run_id: str, stored: Stored) -> None:
+    """Raise `Nondeterministic` unless the code asks for what the run has begun with others and what has no row yet.
+
+    That is the children it has started, and the questions people are asked: their answers would be taken for those to
+    something else. A question that the code has taken back it need not ask.
+    """
+    ended = {row.operation for row in stored.history} if stored.children or stored.approvals else frozenset()
+    children = [(path, "child", child.workflow, "started") for path, child in stored.children.items()]
+    questions = [(path, "approval", name, "asked") for path, name in stored.approvals.items() if path in driver.pending]
+    for path, kind, name, status in (*children, *questions):
+        row = HistoryRow(run_id, stored.last_position + 1, path, kind, name, status, 1, 0, 0)
+        pending = driver.pending.get(path)
+        if path not in ended and (pending is None or not fits(pending, row)):
+            raise Nondeterministic(run_id, row.position, describe_row(row), describe_code(driver, row, pending))
 
 
 def close_forgotten(executor: "Executor") -> None:

@@ -163,12 +163,12 @@ def replay(
             continue
         pending = driver.pending.get(row.operation)
         if pending is None or not fits(pending, row):
-            raise Nondeterministic(run_id, row.position, _describe_row(row), _describe_code(driver, row, pending))
+            raise Nondeterministic(run_id, row.position, describe_row(row), describe_code(driver, row, pending))
         try:
             outcome = outcome_of(pending.operation, row)
         except Exception as error:
-            found = f"{_describe_code(driver, row, pending)}, which cannot be made of that row: {error}"
-            raise Nondeterministic(run_id, row.position, _describe_row(row), found) from error
+            found = f"{describe_code(driver, row, pending)}, which cannot be made of that row: {error}"
+            raise Nondeterministic(run_id, row.position, describe_row(row), found) from error
         driver.deliver(row.operation, outcome, row.ended_at)
     driver.is_replaying = False
 
@@ -192,11 +192,13 @@ def fits(pending: Pending, row: HistoryRow) -> bool:
     return True
 
 
-def _describe_row(row: HistoryRow) -> str:
+def describe_row(row: HistoryRow) -> str:
+    """What the history has, for people."""
     return f"operation {row.operation}: {row.kind} {row.name!r} ({row.status})"
 
 
-def _describe_code(driver: Driver, row: HistoryRow, pending: Pending | None) -> str:
+def describe_code(driver: Driver, row: HistoryRow, pending: Pending | None) -> str:
+    """What the code asks for instead, for people."""
     if pending is not None:
         return f"operation {row.operation}: {pending.operation.kind} {pending.operation.name!r}"
     if driver.outcome is not None:

@@ -45,9 +45,10 @@ class Child(NamedTuple):
     """A run started by `ctx.child`, as its parent sees it."""
 
     id: str
+    workflow: str
     status: str
-    output: str | None
-    error: str | None
+    output: str | None = None
+    error: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -158,7 +159,7 @@ class Stored:
     pauses: dict[str, int] = field(default_factory=dict)  # operation -> when its next attempt may begin
     progress: dict[str, str] = field(default_factory=dict)  # operation -> its last heartbeat that was kept
     children: dict[str, Child] = field(default_factory=dict)
-    approvals: frozenset[str] = frozenset()  # operations that have asked already
+    approvals: dict[str, str] = field(default_factory=dict)  # what operations have asked already, by its name
     open_approvals: frozenset[str] = frozenset()  # those of them that nobody has decided
     event_waits: frozenset[str] = frozenset()  # operations that the matcher has an event for, once it comes
     last_position: int = 0  # also of rows set aside by a retry
@@ -198,11 +199,11 @@ def load_new(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRe
 
 
 def _load_waits(connection: Connection, stored: Mapping[str, Stored]) -> None:
-    columns = (approvals.c.id, approvals.c.run, approvals.c.operation, approvals.c.status)
+    columns = (approvals.c.id, approvals.c.run, approvals.c.operation, approvals.c.name, approvals.c.status)
     for row in connection.execute(select(*columns).where(approvals.c.run.in_(list(stored)))):
         past = stored[row.run]
         if row.id == approval_id(row.run, row.operation, past.life):
-            past.approvals |= {row.operation}
+            past.approvals[row.operation] = row.name
             if row.status == "pending":
                 past.open_approvals |= {row.operation}
     waits = select(event_waits.c.run, event_waits.c.operation).where(event_waits.c.run.in_(list(stored)))
@@ -272,7 +273,7 @@ def read_messages(connection: Connection, run_ids: Sequence[str], after: int | N
 
 def read_children(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, list[Child]]]:
     """The children of runs by the operation that started them."""
-    query = select(runs.c.parent, runs.c.parent_operation, runs.c.id, runs.c.status, runs.c.output, runs.c.error)
+    query = select(runs.c.parent, runs.c.parent_operation, *(runs.c[name] for name in Child._fields))
     found: dict[str, dict[str, list[Child]]] = {}
     for parent, operation, *values in map(tuple, connection.execute(query.where(runs.c.parent.in_(run_ids)))):
         found.setdefault(parent, {}).setdefault(operation, []).append(Child(*values))

@@ -243,7 +243,7 @@ class Residence:
         request.parent, request.parent_operation, request.depth = parent.run.id, operation, parent.run.depth + 1
         now = self.timers.clock.micros()
         birth = self._birth(new_run(request, now, self._worker.owner if self.can_run(request) else None))
-        parent.children[operation] = Child(birth.record.id, birth.record.status, None, None)
+        parent.children[operation] = Child(birth.record.id, workflow.name, birth.record.status)
         parent.ledger.add(birth.write(), partial(self._child_is_on_its_way, birth))
         parent.ledger.tell(birth.event())
 
@@ -310,7 +310,7 @@ class Residence:
         self.logs.save()  # into the same commit: whoever hears of the end finds its last lines
         run = executor.run
         if run.parent is not None and run.parent_operation is not None and run.status != "nondeterministic":
-            child = Child(run.id, run.status, run.output, run.error)
+            child = Child(run.id, run.workflow, run.status, run.output, run.error)
             self._tell_parent_soon(run.parent, run.parent_operation, child)
         saving.add_done_callback(partial(self._end_is_durable, executor))
 

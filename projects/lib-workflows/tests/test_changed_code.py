@@ -1,0 +1,125 @@
+"""Code that has changed while a run waits: what came for the old code is not taken for an answer to the new."""
+
+import pytest
+import sqlalchemy as sa
+from flows import doubling
+
+from lib_events.testing import wait_until
+from lib_workflows import Context, Engine, EventType, Principal, Signal, workflow
+from lib_workflows.errors import Nondeterministic
+from lib_workflows.runs import commands
+from lib_workflows.tables import approvals, messages, runs
+
+Paid = EventType("changed.paid", dict)
+Shipped = EventType("changed.shipped", dict)
+count = Signal("count", int)
+
+
+@workflow(name="counting")
+async def counting(ctx: Context) -> int:
+    """Answer with what it is told."""
+    return await ctx.wait_signal(count)
+
+
+@workflow(name="parent")
+async def asks_a_child(ctx: Context) -> int:
+    """Ask a child."""
+    return await ctx.child(counting)
+
+
+@workflow(name="parent")
+async def asks_another_child(ctx: Context) -> int:
+    """Ask another child at the same place."""
+    return await ctx.child(doubling, 1)
+
+
+@workflow(name="parent")
+async def asks_no_child(ctx: Context) -> int:
+    """Ask nobody."""
+    return 0
+
+
+@pytest.mark.parametrize("changed", [asks_another_child, asks_no_child])
+async def test_a_child_does_not_answer_for_another_one(database_url, changed):
+    async with Engine.open(database_url, [asks_a_child, counting]) as engine:
+        await engine.start(asks_a_child, id="parent")
+        child = await wait_until(lambda: child_of(engine, "parent"))
+    async with Engine.open(database_url, [changed, counting, doubling]) as engine:
+        await engine.handle(child, counting).signal(count, 7)
+        with pytest.raises(Nondeterministic, match=r"child 'counting' \(started\)"):
+            await engine.handle("parent", changed).result(10)
+    async with Engine.open(database_url, [asks_a_child, counting]) as engine:
+        parent = engine.handle("parent", asks_a_child)
+        await parent.retry()
+        assert await parent.result(10) == 7  # nothing is lost
+
+
+async def child_of(engine, parent):
+    return await engine.database.read(lambda c: c.scalar(sa.select(runs.c.id).where(runs.c.parent == parent)))
+
+
+@workflow(name="asks")
+async def asks_for_pencils(ctx: Context) -> str:
+    """Ask for little."""
+    return f"pencils: {(await ctx.approval('pencils', text='May I?', to='role:member')).approved}"
+
+
+@workflow(name="asks")
+async def asks_for_everything(ctx: Context) -> str:
+    """Ask for much at the same place."""
+    return f"everything: {(await ctx.approval('everything', text='May I?', to='role:admin')).approved}"
+
+
+@pytest.mark.parametrize("decided", ["before the change", "after it"])
+async def test_a_decision_on_one_question_does_not_answer_another(database_url, decided):
+    async with Engine.open(database_url, [asks_for_pencils]) as engine:
+        await engine.start(asks_for_pencils, id="asks")
+        asked = await wait_until(lambda: engine.database.read(lambda c: c.scalar(sa.select(approvals.c.id))))
+    if decided == "before the change":
+        async with Engine.open(database_url, []) as engine:
+            await decide(engine, asked)
+    async with Engine.open(database_url, [asks_for_everything]) as engine:
+        if decided == "after it":
+            await decide(engine, asked)
+        with pytest.raises(Nondeterministic, match=r"approval 'pencils' \(asked\)"):
+            await engine.handle("asks", asks_for_everything).result(10)
+    async with Engine.open(database_url, [asks_for_pencils]) as engine:
+        asks = engine.handle("asks", asks_for_pencils)
+        await asks.retry()
+        assert await asks.result(10) == "pencils: True"
+
+
+async def decide(engine, approval):
+    await engine.database.transact(lambda c: commands.decide(c, approval, approved=True, by=Principal("u1")))
+
+
+@workflow(name="waits")
+async def waits_for_money(ctx: Context) -> dict:
+    """Wait for one thing."""
+    return await ctx.wait_event(Paid)
+
+
+@workflow(name="waits")
+async def waits_for_goods(ctx: Context) -> dict:
+    """Wait for another at the same place."""
+    return await ctx.wait_event(Shipped)
+
+
+@workflow(name="tells")
+async def tells(ctx: Context) -> None:
+    """Tell of both."""
+    await ctx.publish(Paid, {"what": "money"})
+    await ctx.publish(Shipped, {"what": "goods"})
+
+
+async def test_an_event_that_came_for_the_old_code_is_not_taken_for_what_the_new_code_awaits(postgresql_url):
+    async with Engine.open(postgresql_url, [waits_for_money, tells]) as engine:
+        await engine.start(waits_for_money, id="waits")
+        waits = sa.text("SELECT count(*) FROM event_waits")
+        await wait_until(lambda: engine.database.read(lambda c: c.scalar(waits)))
+    async with Engine.open(postgresql_url, [tells]) as engine:
+        await (await engine.start(tells)).result(10)
+        came = sa.select(sa.func.count()).select_from(messages)
+        await wait_until(lambda: engine.database.read(lambda c: c.scalar(came)))
+    async with Engine.open(postgresql_url, [waits_for_goods]) as engine:
+        assert await engine.handle("waits", waits_for_goods).result(10) == {"what": "goods"}
