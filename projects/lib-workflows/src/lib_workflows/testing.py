@@ -102,16 +102,19 @@ class Environment:
     async def result[R](self, handle: RunHandle[R], *, timeout: float = RESULT_SECONDS) -> R:  # noqa: ASYNC109
         """The run's result; time skips while everybody rests. `timeout` is in real seconds."""
         waiting = asyncio.ensure_future(handle.result(timeout))
-        while not waiting.done():
-            await asyncio.wait([waiting], timeout=POLL_SECONDS)
-            if not waiting.done():
-                self._skip_if_quiet()
-        return waiting.result()
+        try:
+            while not waiting.done():
+                await asyncio.wait([waiting], timeout=POLL_SECONDS)
+                if await self._is_quiet() and not waiting.done():
+                    self._skip()
+            return waiting.result()
+        finally:
+            waiting.cancel()
 
     async def until_resting(self, *, timeout: float = RESULT_SECONDS) -> None:  # noqa: ASYNC109
         """Wait, in real time, until every run rests or has ended."""
         async with asyncio.timeout(timeout):
-            while not self.engine.residence.is_quiet:  # noqa: ASYNC110 - quiet is many things at once
+            while not await self._is_quiet():  # noqa: ASYNC110 - quiet is many things at once
                 await asyncio.sleep(POLL_SECONDS)
 
     async def skip(self, duration: timedelta) -> None:
@@ -128,12 +131,24 @@ class Environment:
             await self.until_resting()
         self.clock.skip_to(until)
 
-    def _skip_if_quiet(self) -> None:
+    async def _is_quiet(self) -> bool:
+        """Whether every run rests and no event is on its way to one: it takes real time to get there."""
         residence = self.engine.residence
-        at = residence.timers.next_at()
-        if at is not None and residence.is_quiet:
+        if not residence.is_quiet or await self.engine.database.read(_are_events_on_their_way):
+            return False
+        return residence.is_quiet
+
+    def _skip(self) -> None:
+        timers = self.engine.residence.timers
+        at = timers.next_at()
+        if at is not None:
             self.clock.skip_to(at)
-            residence.timers.fire_due()
+            timers.fire_due()
+
+
+def _are_events_on_their_way(connection: Connection) -> bool:
+    unplaced = select(events.c.sequence).where(events.c.last_position.is_(None)).limit(1)
+    return what_to_match(connection) is Work.MATCHES or connection.scalar(unplaced) is not None
 
 
 @asynccontextmanager
@@ -352,7 +367,8 @@ async def export_history(engine: Engine, run_id: str) -> dict[str, Any]:
 def replay_history(workflow: AnyWorkflow, exported: dict[str, Any]) -> Any:
     """Replay an exported history against the code of today; raises `Nondeterministic` where they differ.
 
-    Returns what the workflow returned (or raises what it raised); None while it is not at its end.
+    Returns what the workflow returned (or raises what it raised); None while it is not at its end, and for a life that
+    has continued as new.
     """
     record = RunRecord(**exported["run"])
     rows = [HistoryRow(**row) for row in exported["history"]]

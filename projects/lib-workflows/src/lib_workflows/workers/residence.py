@@ -497,7 +497,13 @@ class Residence:
     def is_quiet(self) -> bool:
         """Whether every run here rests, durably: nothing happens until a timer ends or somebody does something."""
         loops = [self.arrivals, *self.beside]
-        if self._tasks or self.arrivals.loading or not all(loop.is_pausing for loop in loops):
+        if (
+            self._tasks
+            or self._news
+            or self.waking
+            or self.arrivals.loading
+            or not all(loop.is_pausing for loop in loops)
+        ):
             return False
         return all(entry.is_resting for entry in self.executors.values())
 

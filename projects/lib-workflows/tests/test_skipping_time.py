@@ -1,0 +1,52 @@
+"""An environment whose time skips: what is on its way takes real time, and arrives before it does."""
+
+from datetime import timedelta
+
+from flows import Order, PaymentCaptured
+
+from lib_events.event import Event
+from lib_workflows import Context, WaitTimeout, workflow
+from lib_workflows.testing import environment
+
+HOUR = timedelta(hours=1)
+
+
+@workflow(name="hears")
+async def hears(ctx: Context) -> str:
+    """Wait for an hour at most."""
+    try:
+        return (await ctx.wait_event(PaymentCaptured, timeout=HOUR)).id
+    except WaitTimeout:
+        return "late"
+
+
+@workflow(name="tells-later")
+async def tells_later(ctx: Context) -> None:
+    """Tell in a minute."""
+    await ctx.sleep(60)
+    await ctx.publish(PaymentCaptured, Order(id="paid", amount=1))
+
+
+@workflow(name="hears-of-its-sibling")
+async def hears_of_its_sibling(ctx: Context) -> str:
+    """Have both as children."""
+    heard, _ = await ctx.gather(ctx.child(hears), ctx.child(tells_later))
+    return heard
+
+
+async def test_an_event_of_a_run_reaches_another_before_the_time_of_that_one_is_over(database_url):
+    async with environment(database_url, [hears, tells_later, hears_of_its_sibling]) as env:
+        for _ in range(5):
+            assert await env.result(await env.engine.start(hears_of_its_sibling)) == "paid"
+
+
+async def test_an_event_of_the_test_reaches_a_run_before_its_time_is_over(database_url):
+    async with environment(database_url, [hears]) as env:
+        for _ in range(5):
+            handle = await env.engine.start(hears)
+            await env.until_resting()
+            event = Event.of(PaymentCaptured, Order(id="paid", amount=1), source="/shop")
+            await env.engine.database.transact(lambda c, event=event: c.publish(event))
+            await env.until_resting()
+            assert await handle.status() == "completed"
+            assert await env.result(handle) == "paid"
