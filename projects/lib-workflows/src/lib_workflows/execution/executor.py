@@ -310,8 +310,8 @@ class Executor:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of it is under way (steps that have not begun do not count while the engine drains)."""
-        return self.ended or (not self.running and (self.ledger.is_durable or bool(self._gated)))
+        """Whether nothing of it is under way nor on its way (steps that have not begun do not count)."""
+        return not self.running and self.ledger.is_durable
 
     def leave(self, then: Callable[[], None]) -> None:
         """Give the resting run back to the database, then call `then`.

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, case, delete, exists, literal, select, text, true, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, literal, or_, select, text, true, update
 
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -34,6 +34,7 @@ FENCE = "SELECT 1 FROM workers WHERE id = $1 AND epoch = $2 FOR KEY SHARE"
 DATABASE_MICROS = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
 PIECE = 2_000  # runs in one transaction
 CHILD_WAIT = '%"kind":"child"%'
+AT_WORK = ("running", "cancelling")
 
 
 class Worker:
@@ -81,9 +82,10 @@ class Worker:
         if self._renewal is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._renewal.stop)
             self._renewal = None
-        if release:
+        if release and self._database.dialect_name == "sqlite":
             await set_free(self._database, self.owner)
-            await self._database.transact(_unregister, self.id)
+        elif release:
+            await self._database.transact(lay_down, self.id, self.epoch)
 
 
 class Undertaker(Loop):
@@ -112,10 +114,6 @@ def _register(connection: Connection, worker_id: str, epoch: int, lease_seconds:
     connection.execute(workers.insert().values(id=worker_id, **row))
 
 
-def _unregister(connection: Connection, worker_id: str) -> None:
-    connection.execute(delete(workers).where(workers.c.id == worker_id))
-
-
 def expired_workers(connection: Connection) -> list[tuple[str, int]]:
     """The lives whose lease has run out."""
     now = int(connection.scalar(DATABASE_MICROS))
@@ -126,16 +124,25 @@ def expired_workers(connection: Connection) -> list[tuple[str, int]]:
 def take_over(connection: Connection, worker_id: str, epoch: int) -> bool:
     """End a life from outside; False when it lives after all, or somebody was faster."""
     now = int(connection.scalar(DATABASE_MICROS))
-    raised = connection.execute(
-        update(workers)
-        .where(workers.c.id == worker_id, workers.c.epoch == epoch, workers.c.lease_until_at < now)
-        .values(epoch=epoch + 1)
-    )
-    if raised.rowcount == 0:
+    return _end_life(connection, worker_id, epoch, workers.c.lease_until_at < now)
+
+
+def lay_down(connection: Connection, worker_id: str, epoch: int) -> bool:
+    """End a life from within; False when somebody has taken over from it."""
+    return _end_life(connection, worker_id, epoch, true())
+
+
+def _end_life(connection: Connection, worker_id: str, epoch: int, may_end: ColumnElement[bool]) -> bool:
+    """Raise the epoch, which waits for the life's commits in flight and refuses those to come; then set its runs free.
+
+    In this order: what is committed after its runs were set free would be owned by a life that nobody looks after.
+    """
+    mine = and_(workers.c.id == worker_id, workers.c.epoch == epoch, may_end)
+    if connection.execute(update(workers).where(mine).values(epoch=epoch + 1)).rowcount == 0:
         return False
     release_runs(connection, f"{worker_id}.{epoch}")
     wake_runs(connection, waiting_in_vain(connection))
-    _unregister(connection, worker_id)
+    connection.execute(delete(workers).where(workers.c.id == worker_id))
     return True
 
 
@@ -154,7 +161,7 @@ def release_runs(connection: Connection, owner: str | None, limit: int | None = 
     """Set free runs of `owner` (None: of everybody); what was under way is due at once. Returns how many."""
     held = and_(runs.c.owner.is_not(None), runs.c.owner == owner if owner is not None else true())
     found = select(runs.c.id).where(held, runs.c.ended_at.is_(None)).limit(limit)
-    due_at = case((runs.c.status.in_(("running", "cancelling")), literal(0)), else_=runs.c.wake_at)
+    due_at = case((runs.c.status.in_(AT_WORK), literal(0)), else_=runs.c.wake_at)
     released = connection.execute(
         update(runs).where(runs.c.id.in_(found)).values(owner=None, wakes=runs.c.wakes + 1, wake_at=due_at)
     )
@@ -163,14 +170,15 @@ def release_runs(connection: Connection, owner: str | None, limit: int | None = 
 
 
 def waiting_in_vain(connection: Connection) -> Sequence[str]:
-    """The runs, whoever holds them, that wait for a child which has ended.
+    """The runs, whoever holds them, that wait for a child which has ended, or may do so as soon as they rest.
 
     That may have been told in the memory of a worker only, or it has died before it could wake the parent.
     """
     child = runs.alias()
     a_child_ended = exists().where(child.c.parent == runs.c.id, child.c.ended_at.is_not(None))
-    waiting = and_(runs.c.ended_at.is_(None), runs.c.waiting_for.like(CHILD_WAIT))
-    return connection.scalars(select(runs.c.id).where(waiting, a_child_ended)).all()
+    # What a run that is at work waits for beside that, its row does not say.
+    may_wait = or_(runs.c.status.in_(AT_WORK), runs.c.waiting_for.like(CHILD_WAIT))
+    return connection.scalars(select(runs.c.id).where(runs.c.ended_at.is_(None), may_wait, a_child_ended)).all()
 
 
 def wake_runs(connection: Connection, run_ids: Sequence[str]) -> None:
