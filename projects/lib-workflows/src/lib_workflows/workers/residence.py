@@ -1,6 +1,7 @@
 """The runs a process has in memory: it gives executors what they need, and lets idle runs leave."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextvars import copy_context
@@ -345,9 +346,17 @@ class Residence:
         if not self.is_open:
             return
         if waking.cancelled() or waking.exception() is not None:
-            self.after_a_while(lambda: self._wake_parent(run_id))
+            self.spawn(self._wake_later(run_id))
         else:
             self.spawn(self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC)))
+
+    async def _wake_later(self, run_id: str) -> None:
+        """In a transaction of its own: the run may be here again, and a group must not hold two versions of its row."""
+        while self.is_open:
+            await asyncio.sleep(RELOAD_SECONDS)
+            with contextlib.suppress(DatabaseError):
+                await self.database.transact(commands.wake, run_id)
+                return
 
     def _end_is_durable(self, executor: Executor, saving: asyncio.Future[None]) -> None:
         if saving.cancelled() or saving.exception() is not None:
