@@ -11,10 +11,10 @@ import nats
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from lib_events.broker import Broker, Message
-from lib_events.database import EVENTS_TOPIC, open_database
+from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, open_database
 from lib_events.dead_letters import redrive
 from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA, read_after
@@ -23,7 +23,7 @@ from lib_events.importer import _row as row_of
 from lib_events.lifecycle import running
 from lib_events.nats_permissions import import_prefix
 from lib_events.relay import Relay
-from lib_events.tables import dead_letters
+from lib_events.tables import dead_letters, event_log_state, events, import_places
 from lib_events.testing import wait_until
 
 
@@ -142,6 +142,25 @@ async def test_what_came_while_we_were_away_is_imported_when_we_are_back(databas
         await broker.publish_batch([message(noted(2)), message(noted(3))])
         async with importing(database, fresh_nats_server):
             await imported(database, [1, 2, 3])
+
+
+async def test_a_restored_database_gets_again_what_it_had_imported_since_its_backup(database, fresh_nats_server):
+    """The consumer has acknowledged that, and the broker is no part of a backup."""
+
+    def go_back(connection):
+        """To the moment when the first event alone had come."""
+        connection.execute(delete(events).where(events.c.last_position > 1))
+        connection.execute(update(event_log_state).values(placed_position=1))
+        connection.execute(update(import_places).values(sequence=1))
+        connection.notify(REWRITTEN_TOPIC)
+
+    async with publishing(fresh_nats_server) as broker:
+        await broker.publish_batch([message(noted(number)) for number in (1, 2, 3)])
+    async with importing(database, fresh_nats_server):
+        await imported(database, [1, 2, 3])
+    await database.transact(go_back)
+    async with importing(database, fresh_nats_server):
+        await imported(database, [1, 2, 3])
 
 
 async def test_nats_killed_in_the_middle_loses_and_doubles_nothing(database, fresh_nats_server):

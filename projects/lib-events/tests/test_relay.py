@@ -14,11 +14,11 @@ import pytest
 import pytest_asyncio
 from nats.js.errors import NotFoundError
 from pydantic import BaseModel
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from lib_events import relay as relay_module
 from lib_events.broker import Broker, PublishFailed, StreamState
-from lib_events.database import EVENTS_TOPIC, open_database
+from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, head, imported_row, read_after
 from lib_events.lifecycle import running
@@ -298,6 +298,42 @@ async def test_a_database_older_than_its_stream_begins_a_new_epoch(database, cap
     assert "older than its stream" in caplog.text
     await database.transact(align, StreamState(last_sequence=9, last_message_id="1.9"))
     assert (await database.read(head)).epoch == 2
+
+
+async def test_a_restored_database_that_has_come_as_far_as_its_stream_again_begins_a_new_epoch(
+    database, fresh_nats_server
+):
+    """NATS was away as it was restored: what it did since has positions that the stream knows for something else."""
+
+    def go_back(connection):
+        """To the moment of the backup, when there was the first event alone."""
+        connection.execute(delete(events).where(events.c.last_position > 1))
+        connection.execute(update(event_log_state).values(placed_position=1, published_position=1))
+        connection.notify(REWRITTEN_TOPIC)
+
+    await database.write(events=[noted(number) for number in range(3)])
+    async with relaying(database, fresh_nats_server):
+        await published_up_to(database, 3)
+    await database.transact(go_back)
+    since = [noted(number) for number in (11, 12, 13)]
+    await database.write(events=since)
+    await database.transact(place)
+    async with relaying(database, fresh_nats_server):
+        await published_up_to(database, 4)
+    assert (await database.read(head)).epoch == 2
+    found = [json.loads(body)["id"] for _, _, body in await on_nats(fresh_nats_server, 6)]
+    assert found[3:] == [event.id for event in since]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_database_that_has_what_its_stream_ends_with_keeps_its_epoch(database, fresh_nats_server, packed):
+    await database.write(events=[noted(number, event_type=Ticked if packed else Noted) for number in range(3)])
+    for count in (3, 4):
+        async with relaying(database, fresh_nats_server):
+            await published_up_to(database, count)
+        await database.write(events=[noted(count)])
+        await database.transact(place)
+    assert (await database.read(head)).epoch == 1
 
 
 async def test_a_stream_whose_messages_aged_out_is_not_filled_again(database):

@@ -82,6 +82,7 @@ class StreamState:
 
     last_sequence: int
     last_message_id: str | None
+    last_body: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -281,18 +282,20 @@ class Broker(Loop):
         if not state.messages:
             return StreamState(state.last_seq, None)
         last = await self._ask(jetstream.get_msg(name, state.last_seq))
-        return StreamState(state.last_seq, (last.headers or {}).get(MESSAGE_ID))
+        return StreamState(state.last_seq, (last.headers or {}).get(MESSAGE_ID), last.data)
 
-    async def imports(self, service: str, subjects: Sequence[str]) -> AsyncGenerator[list[Msg]]:
+    async def imports(
+        self, service: str, subjects: Sequence[str], imported: int | None = None
+    ) -> AsyncGenerator[list[Msg]]:
         """Follow the stream of `service` by our durable consumer: batches; acknowledging a message takes all before.
 
-        What is not acknowledged comes again. Raises one of `BROKER_ERRORS` when the connection goes,
-        `NoStream` while that service has none.
+        What is not acknowledged comes again, and so does what was, after the sequence `imported`. Raises one of
+        `BROKER_ERRORS` when the connection goes, `NoStream` while that service has none.
         """
         stream, prefix = stream_name(service), import_prefix(service)
         jetstream = self._jetstream(prefix)
         try:
-            config, delivered = await self._consumer_config(jetstream, stream)
+            config, delivered = await self._consumer_config(jetstream, stream, imported)
             await self._ask(jetstream.add_consumer(stream, config.evolve(filter_subjects=list(subjects))))
         except (NotFoundError, ServiceUnavailableError):
             raise NoStream(f"{service} has not made its stream {stream} yet, or it is not open to us") from None
@@ -301,11 +304,13 @@ class Broker(Loop):
             while True:
                 yield await self._ask(pull.take())
 
-    async def _consumer_config(self, jetstream: JetStreamContext, stream: str) -> tuple[ConsumerConfig, int]:
+    async def _consumer_config(
+        self, jetstream: JetStreamContext, stream: str, imported: int | None
+    ) -> tuple[ConsumerConfig, int]:
         """Continue our consumer, and say how many deliveries it has made.
 
         One that waits for lost acknowledgements begins anew where they end: otherwise what was under way would come
-        again only later, and after what follows it.
+        again only later, and after what follows it. So does one that has acknowledged more than was `imported`.
         """
         fresh = ConsumerConfig(
             name=self.service,
@@ -318,10 +323,12 @@ class Broker(Loop):
             found = await self._ask(jetstream.consumer_info(stream, self.service))
         except NotFoundError:
             return fresh, 0
-        if not found.num_ack_pending or found.ack_floor is None:
+        floor = found.ack_floor.stream_seq if found.ack_floor is not None else 0
+        begin_after = floor if imported is None else min(floor, imported)
+        if found.ack_floor is None or (not found.num_ack_pending and begin_after == floor):
             return found.config, found.delivered.consumer_seq if found.delivered is not None else 0
         await self._ask(jetstream.delete_consumer(stream, self.service))
-        begin = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": found.ack_floor.stream_seq + 1}
+        begin = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": begin_after + 1}
         return fresh.evolve(**begin), 0
 
     def _require(self) -> Client:

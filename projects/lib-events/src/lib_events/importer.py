@@ -1,7 +1,8 @@
 """The inbox: other services' events, copied from their streams into our own event log, each once.
 
 The row in our log *is* the imported event, so subscriptions, triggers and feed see it like our own. The
-unique (source, id) decides what is new; an acknowledgement that gets lost costs one more look at it.
+unique (source, id) decides what is new; an acknowledgement that gets lost costs one more look at it. How far a
+stream is imported is a row, too: where the consumer remembers more than a database that was restored, it begins again.
 """
 
 import logging
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from nats.aio.msg import Msg
+from sqlalchemy import select
 
 from lib_events.broker import BROKER_ERRORS, Broker, NoStream
 from lib_events.clock import SystemClock, to_micros
@@ -18,11 +20,12 @@ from lib_events.event import Event, EventRegistry, EventRejected
 from lib_events.event_log import IMPORT_EVENTS
 from lib_events.lifecycle import Loop, running
 from lib_events.nats_permissions import subject_prefix
-from lib_events.statement import Write
-from lib_events.tables import SEGMENT_TYPE
+from lib_events.statement import Statement, Write
+from lib_events.tables import SEGMENT_TYPE, import_places
 
 logger = logging.getLogger(__name__)
 
+PUT_IMPORT_PLACE = Statement.load("lib_events", "put_import_place", {"source": "text", "sequence": "bigint"})
 REDRIVE_POLL_SECONDS = 30.0  # only for what a lost notification would have told
 RETRY_SECONDS = 0.5
 
@@ -71,7 +74,8 @@ class _SourceImport(Loop):
         while True:
             await self._broker.wait_connected()
             try:
-                async with aclosing(self._broker.imports(self._source, self._subjects)) as batches:
+                imported = await self._database.read(_imported_up_to, self._source)
+                async with aclosing(self._broker.imports(self._source, self._subjects, imported)) as batches:
                     async for batch in batches:
                         await self._take_in(batch)
             except NoStream:
@@ -91,8 +95,8 @@ class _SourceImport(Loop):
                 refused.append((message, error))
         if refused:
             await self._database.transact(self._bury, refused)
-        if accepted:
-            await self._database.write(*accepted, topics=[EVENTS_TOPIC])
+        place = Write(PUT_IMPORT_PLACE, (self._source, batch[-1].metadata.sequence.stream))
+        await self._database.write(*accepted, place, topics=[EVENTS_TOPIC] if accepted else [])
         await batch[-1].ack()  # and with it all before
 
     def read(self, body: bytes, subject: str | None = None) -> Write:
@@ -148,6 +152,12 @@ class _ImportRedrive(Loop):
         if settle(connection, letter_id):
             connection.write(row)
             connection.notify(EVENTS_TOPIC)
+
+
+def _imported_up_to(connection: Connection, source: str) -> int | None:
+    """The sequence in the stream of `source` up to which all is here; None where nobody has written that down."""
+    found: int | None = connection.scalar(select(import_places.c.sequence).where(import_places.c.source == source))
+    return found
 
 
 def _row(event: Event, body: bytes) -> Write:

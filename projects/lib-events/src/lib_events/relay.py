@@ -22,9 +22,9 @@ from sqlalchemy import select, update
 
 from lib_events.broker import BROKER_ERRORS, Broker, Message, StreamState
 from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, Connection, Database
-from lib_events.event import TYPE_PATTERN
+from lib_events.event import TYPE_PATTERN, Event
 from lib_events.event_filter import Wanted
-from lib_events.event_log import PLACE_LIMIT, PLACED_TOPIC, Cursor, CursorRejected, StoredRow, place
+from lib_events.event_log import PLACE_LIMIT, PLACED_TOPIC, Cursor, CursorRejected, StoredRow, place, read_after
 from lib_events.lifecycle import Loop, running
 from lib_events.log_reader import read_rows
 from lib_events.nats_permissions import subject_prefix
@@ -222,7 +222,7 @@ def align(connection: Connection, stream: StreamState) -> int:
     values: dict[str, Any] = {"published_position": state.published_position}
     if stream.last_sequence == 0:
         values["published_position"] = 0  # new, or its store was wiped: everything again
-    elif last is not None and last.epoch == state.epoch and last.position <= state.placed_position:
+    elif last is not None and last.epoch == state.epoch and _has_given(connection, last.position, stream.last_body):
         values["published_position"] = last.position
     elif last is not None and last.epoch >= state.epoch:
         # The stream knows positions this database never gave: it was restored, so old cursors must end.
@@ -234,6 +234,18 @@ def align(connection: Connection, stream: StreamState) -> int:
         logger.warning("publishing again from position %d", position)
     connection.execute(update(event_log_state).values(values))
     return position
+
+
+def _has_given(connection: Connection, position: int, body: bytes | None) -> bool:
+    """Whether the log has at a position what the stream has: a restored one may have come that far again since."""
+    state = connection.execute(select(event_log_state)).one()
+    placed: int = state.placed_position
+    if body is None or not state.pruned_position < position <= placed:
+        return position <= placed
+    published = from_json(body)
+    said = Event.from_dict(published[-1] if isinstance(published, list) else published)
+    here = read_after(connection, position - 1, limit=1).events
+    return bool(here) and (here[0].position, here[0].event) == (position, said)
 
 
 async def next_batch(database: Database, after: int) -> Batch:

@@ -83,6 +83,14 @@ handled_events = Table(
     Column("position", BigInteger, primary_key=True),
 )
 
+# How far the stream of each service is imported: a restored database is behind what its consumer has acknowledged.
+import_places = Table(
+    "import_places",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),  # in the stream
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,
