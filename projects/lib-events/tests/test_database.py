@@ -1,6 +1,7 @@
 """The database port: one conformance suite that both adapters pass."""
 
 import asyncio
+import contextlib
 import gc
 import time
 
@@ -17,6 +18,8 @@ from lib_events.database import (
     DatabaseUnavailable,
     Fenced,
     SchemaTooNew,
+    StatementRefused,
+    TransactionBroken,
     TransactionTooLong,
     is_database_failure,
     open_database,
@@ -208,6 +211,87 @@ async def test_a_function_gets_no_way_to_commit_or_roll_back(database):
         return [name for name in ("commit", "rollback", "close", "begin") if hasattr(connection, name)]
 
     assert await database.transact(look) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COMMIT", "/* now */ commit", "-- now\nEND", "ROLLBACK", "rollback work", "BEGIN", "ABORT",
+        "SET synchronous_commit = off", "set search_path to elsewhere", "SET SESSION ROLE nobody", "RESET ALL",
+    ],
+)  # fmt: skip
+async def test_a_function_cannot_say_so_in_sql_either(database, statement):
+    """On SQLite a COMMIT would make durable what the group has not decided yet; a setting would stay with the pool."""
+
+    def end_it(connection):
+        note(connection, 7)
+        connection.execute(text(statement))
+
+    with pytest.raises(StatementRefused, match="must leave its transaction") as refused:
+        await database.transact(end_it)
+    assert not is_database_failure(refused.value)
+    assert await database.read(count) == 0
+
+
+async def test_a_function_may_have_savepoints_of_its_own(database):
+    def try_twice(connection):
+        for number in (1, 1, 2):
+            connection.execute(text("SAVEPOINT mine"))
+            try:
+                note(connection, number)
+            except IntegrityError:
+                connection.execute(text("ROLLBACK TO SAVEPOINT mine"))
+
+    await database.transact(note, 1)
+    await database.transact(try_twice)
+    assert await database.read(count) == 2
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("publishes", [False, True])
+async def test_what_postgresql_has_given_up_is_not_told_as_saved(postgresql_url, publishes):
+    """It answers the COMMIT of a transaction with a failed statement with ROLLBACK, and calls that no error."""
+
+    def goes_on(connection):
+        connection.execute(insert(subscription_cursors).values(durable="mine", position=1, updated_at=0))
+        try:
+            connection.execute(insert(subscription_cursors).values(durable="mine", position=2, updated_at=0))
+        except IntegrityError:
+            if publishes:
+                connection.publish(Event.of(Noted, Note(number=1), source=connection.source))
+        return "saved"
+
+    database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
+    try:
+        with pytest.raises(TransactionBroken, match="must not go on") as broken:
+            await database.transact(goes_on)
+        assert not is_database_failure(broken.value)
+        assert await database.transact(note, 1) == 1
+        assert await database.read(count) == 1
+    finally:
+        await database.close()
+
+
+async def test_what_sqlite_rolled_back_under_a_function_that_goes_on_leaves_nothing_behind(sqlite_url):
+    """As a full disk does: the rows and events of the function would have been saved without what they tell of."""
+
+    def goes_on(connection):
+        note(connection, 1)
+        with contextlib.suppress(IntegrityError):
+            connection.execute(text("INSERT OR ROLLBACK INTO subscription_cursors VALUES ('d1', 1, 1)"))
+
+    database = await open_database(sqlite_url, service="test-svc", schemas=[SCHEMA])
+    try:
+        results = await asyncio.gather(
+            *(database.transact(each) for each in (lambda c: note(c, 2), goes_on, lambda c: note(c, 3))),
+            return_exceptions=True,
+        )
+        assert results[::2] == [2, 3]
+        assert isinstance(results[1], CommitFailed)
+        assert await database.read(count) == 2
+        assert await database.read(count, events) == 2
+    finally:
+        await database.close()
 
 
 async def test_reading_cannot_write(database):

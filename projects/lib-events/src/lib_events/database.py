@@ -7,6 +7,7 @@ was committed with had to be rolled back, so it must have no effect but through 
 """
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Literal
 
 from sqlalchemy import Connection as CoreConnection
-from sqlalchemy import CursorResult, Executable, MetaData, ScalarResult, Table
+from sqlalchemy import CursorResult, Executable, MetaData, ScalarResult, Table, TextClause
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -66,8 +67,26 @@ class TransactionTooLong(DatabaseError):
     """A transaction function kept the database's CPU busy longer than allowed and was interrupted."""
 
 
+class TransactionBroken(DatabaseError):
+    """A transaction function went on after the database had given up its transaction: nothing of it was saved."""
+
+
+class StatementRefused(DatabaseError):
+    """A transaction function may not execute that: its transaction, and its connection, are not its own."""
+
+
 # Not now: nothing was stored, or nobody knows. Their texts are made for clients, too.
 UNAVAILABLE = (CommitFailed, CommitQueueFull, DatabaseUnavailable, Fenced)
+FUNCTIONS_FAULTS = (TransactionTooLong, TransactionBroken, StatementRefused)
+
+NOT_OWN = re.compile(
+    r"""(?:\s | --[^\n]*\n | /\*.*?\*/)*                # what may stand before
+    ((?:COMMIT | END | ABORT | BEGIN | START | DISCARD | RESET)\b
+    | PREPARE\s+TRANSACTION\b
+    | ROLLBACK\b (?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)  # to a savepoint is one's own affair
+    | SET\b (?!\s+(?:LOCAL|CONSTRAINTS|TRANSACTION)\b))""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +124,18 @@ class Connection:
         statement: Executable,
         parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> CursorResult[Any]:
-        """Run `statement` and return its result."""
+        """Run `statement` and return its result; raises `StatementRefused`."""
+        _check_is_own(statement)
         return self._core.execute(statement, parameters)
 
     def scalar(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:
-        """Run `statement` and return the first column of its first row, or None."""
+        """Run `statement` and return the first column of its first row, or None; raises `StatementRefused`."""
+        _check_is_own(statement)
         return self._core.scalar(statement, parameters)
 
     def scalars(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> ScalarResult[Any]:
-        """Run `statement` and return the first column of each row."""
+        """Run `statement` and return the first column of each row; raises `StatementRefused`."""
+        _check_is_own(statement)
         return self._core.scalars(statement, parameters)
 
     def rows(self, query: Prepared, /, **parameters: Any) -> list[Any]:
@@ -142,6 +164,15 @@ class Connection:
     def notify(self, topic: str) -> None:
         """Wake who listens to `topic`, here and in other processes, once this is committed."""
         self.topics.add(topic)
+
+
+def _check_is_own(statement: Executable) -> None:
+    """Refuse SQL that ends the transaction, or that whoever borrows the connection next would suffer from."""
+    if isinstance(statement, TextClause) and (found := NOT_OWN.match(statement.text)) is not None:
+        raise StatementRefused(
+            f"a transaction function must leave its transaction and its connection to the database, got "
+            f"{found[1].upper()}; return or raise to end it, and change a setting with SET LOCAL"
+        )
 
 
 def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
@@ -231,4 +262,4 @@ def is_database_failure(error: BaseException) -> bool:
     """Whether the database failed, not the function that used it: what was asked for may well succeed later."""
     if isinstance(error, DBAPIError):
         return bool(error.connection_invalidated)
-    return isinstance(error, DatabaseError) and not isinstance(error, TransactionTooLong)
+    return isinstance(error, DatabaseError) and not isinstance(error, FUNCTIONS_FAULTS)

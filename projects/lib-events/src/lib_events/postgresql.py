@@ -25,6 +25,7 @@ from lib_events.database import (
     DatabaseUnavailable,
     Fenced,
     Schema,
+    TransactionBroken,
 )
 from lib_events.event import Recordable
 from lib_events.event_log import append_writes
@@ -48,6 +49,10 @@ logger = logging.getLogger(__name__)
 POOL_SIZE = 20
 RELISTEN_SECONDS = 1.0
 ATTEMPTS = 5
+BROKEN = (
+    "a transaction function must not go on after one of its statements has failed, for PostgreSQL gives up the "
+    "transaction; let it raise, or try the statement after a SAVEPOINT"
+)
 NOTIFY = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
 SESSION = {
     "synchronous_commit": "on",  # acknowledged means on disk
@@ -175,7 +180,7 @@ class PostgresqlDatabase(Database):
         raise AssertionError("unreachable")
 
     async def _transact_once[*A, R](self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None) -> R:
-        async with self._pool.lend() as borrowed, (raw := borrowed.raw).transaction():
+        async with self._pool.lend() as borrowed, _transaction(raw := borrowed.raw):
             connection, value = await borrowed.core.run_sync(lambda sync: self._call(sync, raw, function, *args))
             writes = [*connection.written, *append_writes(connection.published)]
             if writes or fence:
@@ -321,6 +326,24 @@ class PostgresqlDatabase(Database):
             if connection is not None and not connection.is_closed():
                 await connection.close(timeout=5)
         await self._pool.close()
+
+
+@asynccontextmanager
+async def _transaction(raw: asyncpg.Connection) -> AsyncIterator[None]:
+    """Commit what the block does. PostgreSQL gives up a transaction with its first failed statement, and answers the
+    COMMIT of one whose function went on all the same with ROLLBACK, which is no error: raises `TransactionBroken`.
+    """
+    await raw.execute("BEGIN")
+    try:
+        yield
+    except asyncpg.InFailedSQLTransactionError as error:
+        await raw.execute("ROLLBACK")
+        raise TransactionBroken(BROKEN) from error
+    except BaseException:
+        await raw.execute("ROLLBACK")
+        raise
+    if await raw.execute("COMMIT") != "COMMIT":
+        raise TransactionBroken(BROKEN)
 
 
 async def _driver(core: AsyncConnection) -> asyncpg.Connection:

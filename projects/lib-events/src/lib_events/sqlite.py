@@ -27,6 +27,7 @@ from lib_events.committer import GroupCommitter, Member, fail, resolve
 from lib_events.database import (
     EVENTS_TOPIC,
     REWRITTEN_TOPIC,
+    CommitFailed,
     Connection,
     Database,
     DatabaseInUse,
@@ -59,6 +60,9 @@ LOCKED_SECONDS = 5.0  # another program may hold the file's write lock for so lo
 LOCKED_PAUSE_SECONDS = 0.01  # between two tries: SQLite tells nobody when a lock is free
 OPEN_LOCKED_SECONDS = 5.0  # the same as we open it
 FUNCTION_LIMIT_SECONDS = 0.25  # of its thread's CPU: that the machine stood still is not the function's fault
+TOO_LONG = (
+    f"a transaction function may use the CPU for {FUNCTION_LIMIT_SECONDS} s; read before it, or split it into several"
+)
 FEW_MEMBERS = 4  # so few wait for a group that nothing would gather behind it …
 QUICK_SECONDS = 0.001  # … and for so long the loop may wait for the disk itself
 PROGRESS_OPCODES = 10_000  # how often SQLite asks whether the limit has passed
@@ -308,6 +312,7 @@ class SqliteDatabase(Database):
             with CpuBudget(FUNCTION_LIMIT_SECONDS) as budget:
                 self._raw.set_progress_handler(lambda: budget.is_spent, PROGRESS_OPCODES)
                 member.value = function(connection)
+                self._check_goes_on(budget)
                 self._execute_writes([*connection.written, *append_writes(connection.published)])
         except BaseException as error:  # what is no `Exception`, too, is its caller's alone: the others go on
             member.error = _named(error, self.path)
@@ -321,6 +326,17 @@ class SqliteDatabase(Database):
         finally:
             self._raw.set_progress_handler(None, 0)
         self._raw.execute("RELEASE member")
+
+    def _check_goes_on(self, budget: CpuBudget) -> None:
+        """Raise where a function went on although SQLite had rolled everything back, as it does when a disk is full."""
+        if self._raw.in_transaction:
+            return
+        if budget.is_spent:
+            raise TransactionTooLong(TOO_LONG)
+        raise CommitFailed(
+            "nothing was saved in the database: it rolled the transaction back, and the function went on; "
+            "let it raise what the database raised, see to the disk, then try again"
+        )
 
     def _write_rows(self, members: Sequence[Member], topics: set[str]) -> None:
         """Write the rows of all members at once; if one is bad, each by itself so that only it fails."""
@@ -416,8 +432,5 @@ def _named(error: BaseException, path: Path) -> BaseException:
     if cause is None:
         return error
     if name_of(cause) == "SQLITE_INTERRUPT":
-        return TransactionTooLong(
-            f"a transaction function may use the CPU for {FUNCTION_LIMIT_SECONDS} s; "
-            "read before it, or split it into several"
-        )
+        return TransactionTooLong(TOO_LONG)
     return not_saved(cause, path) if is_of_the_file(cause) else error
