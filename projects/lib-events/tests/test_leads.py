@@ -2,6 +2,7 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -86,3 +87,42 @@ async def test_a_lost_connection_ends_every_lead_and_another_process_takes_over(
     await wait_until(lambda: set(log[2:]) == {"second a", "second b"})
     for task in following:
         task.cancel()
+
+
+async def test_a_leader_whose_machine_is_gone_without_a_word_is_noticed(processes):
+    """Its connection is never closed: TCP by itself would let it lead for two hours."""
+    first, _ = processes
+    connection = await first._connect()
+    try:
+        told = "SELECT name FROM pg_settings WHERE name LIKE 'tcp_keepalives_%' AND source = 'client' ORDER BY name"
+        found = [row["name"] for row in await connection.fetch(told)]
+        assert found == ["tcp_keepalives_count", "tcp_keepalives_idle", "tcp_keepalives_interval"]
+    finally:
+        await connection.close()
+
+
+async def test_a_statement_that_waits_is_given_up_with_its_client(processes):
+    """It would come true long after its sender has heard that its connection was lost, and has begun anew."""
+    first, second = processes
+    holder, gone, looker = await first._connect(), await second._connect(), await first._connect()
+    try:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE events IN EXCLUSIVE MODE")
+            pid = gone.get_server_pid()
+            waiting = asyncio.ensure_future(gone.execute("DELETE FROM events"))
+            here = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
+
+            async def waits():
+                return await looker.fetchval(here, pid)
+
+            async def has_gone():
+                return not await looker.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid)
+
+            await wait_until(waits)
+            gone.terminate()
+            await wait_until(has_gone, timeout=10)
+            with pytest.raises(asyncpg.PostgresConnectionError):
+                await waiting
+    finally:
+        await holder.close()
+        await looker.close()

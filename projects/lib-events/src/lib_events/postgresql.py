@@ -58,6 +58,12 @@ SESSION = {
     "synchronous_commit": "on",  # acknowledged means on disk
     "idle_in_transaction_session_timeout": "60s",
     "timezone": "UTC",
+    # A client that is gone, with its machine or behind a proxy, must neither keep its leads for the two hours that TCP
+    # waits by itself, nor have a statement of it come true long after it has been given up.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "client_connection_check_interval": "200ms",
     # A generic plan of a hot statement turns unnest into hash join + sequential scan.
     "plan_cache_mode": "force_custom_plan",
 }
