@@ -9,15 +9,27 @@ import asyncpg
 import flows
 import pytest
 from flows import doubling
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, text
 
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, queries, residence, step, workflow
-from lib_workflows.tables import workers
+from lib_workflows.tables import runs, workers
 
 pytestmark = pytest.mark.postgresql
 
 LEASE_SECONDS = 0.5
+FAMILIES = """
+    INSERT INTO runs (
+        id, workflow, version, queue, priority, status, correlation_id, look_back_position, wakes, created_at,
+        parent, ended_at, waiting_for
+    )
+    SELECT kind || number, 'elsewhere', 1, 'elsewhere', 0, status, kind || number, 0, 0, 0,
+        CASE kind WHEN 'child' THEN 'parent' || number END, ended_at, waiting_for
+    FROM generate_series(1, :families) AS number, (
+        VALUES ('parent', 'waiting', NULL, '[{"kind"\\:"child"}]'), ('child', 'completed', 1, NULL)
+    ) AS kinds (kind, status, ended_at, waiting_for)
+"""
+PARENTS = 33_000  # PostgreSQL takes 32,767 parameters
 
 
 WAITS = """
@@ -160,3 +172,21 @@ async def test_a_parent_at_work_elsewhere_hears_of_a_child_whose_worker_died_bef
             await wait_until(is_taken_over)
         gate.opened.set()
         assert await handle.result(10) == ["run", "worked"]
+
+
+async def test_a_worker_is_taken_over_however_many_runs_wait_for_children_that_have_ended(postgresql_url):
+    """More than one statement takes parameters: the takeover failed, again and again, and nobody took its runs."""
+
+    def leave_behind(connection):
+        connection.execute(insert(workers).values(id="gone", epoch=1, lease_until_at=0, started_at=0))
+        connection.execute(text(FAMILIES), {"families": PARENTS})
+
+    async with Engine.open(postgresql_url, [doubling], lease_seconds=LEASE_SECONDS) as engine:
+        await engine.database.transact(leave_behind)
+
+        async def is_taken_over():
+            return await lives(engine) == 1
+
+        await wait_until(is_taken_over)
+        woken = select(func.count()).where(runs.c.wakes > 0)
+        assert await engine.database.read(lambda connection: connection.scalar(woken)) == PARENTS

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, and_, case, delete, exists, literal, or_, select, text, true, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, literal, or_, select, text, true, update
 
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -141,7 +141,9 @@ def _end_life(connection: Connection, worker_id: str, epoch: int, may_end: Colum
     if connection.execute(update(workers).where(mine).values(epoch=epoch + 1)).rowcount == 0:
         return False
     release_runs(connection, f"{worker_id}.{epoch}")
-    wake_runs(connection, waiting_in_vain(connection))
+    wake_runs(
+        connection, waiting_in_vain()
+    )  # asked for in the same statement: they may be more than it takes parameters
     connection.execute(delete(workers).where(workers.c.id == worker_id))
     return True
 
@@ -153,7 +155,8 @@ async def set_free(database: Database, owner: str | None) -> None:
     """
     while await database.transact(release_runs, owner, PIECE) == PIECE:
         pass
-    for run_ids in batched(await database.read(waiting_in_vain), PIECE, strict=False):
+    in_vain = await database.read(lambda connection: connection.scalars(waiting_in_vain()).all())
+    for run_ids in batched(in_vain, PIECE, strict=False):
         await database.transact(wake_runs, run_ids)
 
 
@@ -169,7 +172,7 @@ def release_runs(connection: Connection, owner: str | None, limit: int | None = 
     return released.rowcount
 
 
-def waiting_in_vain(connection: Connection) -> Sequence[str]:
+def waiting_in_vain() -> Select[tuple[str]]:
     """The runs, whoever holds them, that wait for a child which has ended, or may do so as soon as they rest.
 
     That may have been told in the memory of a worker only, or it has died before it could wake the parent.
@@ -178,10 +181,10 @@ def waiting_in_vain(connection: Connection) -> Sequence[str]:
     a_child_ended = exists().where(child.c.parent == runs.c.id, child.c.ended_at.is_not(None))
     # What a run that is at work waits for beside that, its row does not say.
     may_wait = or_(runs.c.status.in_(AT_WORK), runs.c.waiting_for.like(CHILD_WAIT))
-    return connection.scalars(select(runs.c.id).where(runs.c.ended_at.is_(None), may_wait, a_child_ended)).all()
+    return select(runs.c.id).where(runs.c.ended_at.is_(None), may_wait, a_child_ended)
 
 
-def wake_runs(connection: Connection, run_ids: Sequence[str]) -> None:
+def wake_runs(connection: Connection, run_ids: Sequence[str] | Select[tuple[str]]) -> None:
     """Let whoever holds these runs, or will, look what came for them."""
     waking = {"wakes": runs.c.wakes + 1, "wake_at": 0}
     connection.execute(update(runs).where(runs.c.id.in_(run_ids), runs.c.ended_at.is_(None)).values(waking))
