@@ -233,6 +233,31 @@ async def test_a_function_cannot_say_so_in_sql_either(database, statement):
     assert await database.read(count) == 0
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_function_that_keeps_its_connection_can_do_nothing_with_it(database, fails):
+    """On SQLite it would write into somebody else's group, and what it publishes would be gone without a word."""
+    kept = []
+
+    def keep(connection):
+        kept.append(connection)
+        if fails:
+            raise LookupError("no")
+
+    with contextlib.suppress(LookupError):
+        await database.transact(keep)
+
+    def use(_connection):
+        for attempt in (
+            lambda: note(kept[0], 1),
+            lambda: kept[0].publish(Event.of(Noted, Note(number=1), source="/x")),
+        ):
+            with pytest.raises(StatementRefused, match="must not keep"):
+                attempt()
+
+    await database.transact(use)
+    assert await database.read(count) == await database.read(count, events) == 0
+
+
 async def test_a_function_may_have_savepoints_of_its_own(database):
     def try_twice(connection):
         for number in (1, 1, 2):

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Concatenate, Literal
+from typing import Any, Concatenate, Literal, Never
 
 from sqlalchemy import Connection as CoreConnection
 from sqlalchemy import CursorResult, Executable, MetaData, ScalarResult, Table, TextClause
@@ -98,6 +98,13 @@ class Schema:
     migrations: str
 
 
+class _Over:
+    """Stands in for whatever belonged to a transaction that is over."""
+
+    def __getattr__(self, name: str) -> Never:
+        raise StatementRefused("a transaction function must not keep its connection, whose transaction is over")
+
+
 class Connection:
     """What a transaction function may use: SQLAlchemy Core without commit, rollback or close."""
 
@@ -118,6 +125,11 @@ class Connection:
     def source(self) -> str:
         """The CloudEvents source of the service that owns this database."""
         return self._source
+
+    def retire(self) -> None:
+        """Its transaction is over: whoever has kept it can do nothing with it any more."""
+        over: Any = _Over()
+        self._core = self._driver = self.published = self.written = self.topics = over
 
     def execute(
         self,

@@ -192,6 +192,7 @@ class PostgresqlDatabase(Database):
             if writes or fence:
                 await _execute(raw, writes, fence)
         self._notify(connection.topics)
+        connection.retire()
         return value
 
     def _guard(self, core: CoreConnection, raw: asyncpg.Connection) -> Connection:
@@ -204,7 +205,11 @@ class PostgresqlDatabase(Database):
         self, core: CoreConnection, raw: asyncpg.Connection, function: Callable[[Connection, *A], R], *args: *A
     ) -> tuple[Connection, R]:
         connection = self._guard(core, raw)
-        return connection, function(connection, *args)
+        try:
+            return connection, function(connection, *args)
+        except BaseException:
+            connection.retire()
+            raise
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""

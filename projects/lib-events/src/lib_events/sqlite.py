@@ -324,6 +324,7 @@ class SqliteDatabase(Database):
         else:
             topics |= connection.topics
         finally:
+            connection.retire()
             self._raw.set_progress_handler(None, 0)
         self._raw.execute("RELEASE member")
 
