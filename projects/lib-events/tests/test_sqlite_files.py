@@ -33,6 +33,14 @@ def cursors(connection):
     return len(connection.execute(text("SELECT * FROM subscription_cursors")).all())
 
 
+async def test_a_file_has_one_writer_whatever_names_lead_to_it(sqlite_url, tmp_path):
+    database = await opened(sqlite_url)
+    (tmp_path / "other.db").symlink_to(tmp_path / "test.db")
+    with pytest.raises(DatabaseInUse, match="is in use by process"):
+        await opened(f"sqlite:///{tmp_path}/other.db")
+    await database.close()
+
+
 async def test_a_lock_of_another_program_is_waited_for_and_the_loop_goes_on(sqlite_url, other_program):
     database = await opened(sqlite_url)
     other_program.execute("BEGIN IMMEDIATE")

@@ -123,7 +123,7 @@ class SqliteDatabase(Database):
     @classmethod
     async def open(cls, path: str, *, service: str, schemas: Sequence[Schema]) -> "SqliteDatabase":
         """Lock, open and migrate the file. Raises `DatabaseInUse`, `DatabaseReadOnly`, `DatabaseUnavailable`."""
-        file = Path(path).absolute()
+        file = Path(path).resolve()  # one lock for one file, whatever names lead to it
         lock = _lock(file)
         try:
             raw = _connect(file)

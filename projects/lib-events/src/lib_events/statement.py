@@ -68,8 +68,12 @@ def by_statement(writes: Sequence[Write]) -> dict[Statement, list[tuple[Any, ...
 
 
 def compose_postgresql(writes: Sequence[Write], fence: Fence | None) -> tuple[str, list[Any]]:
-    """Make the one statement that writes a whole group; it returns one row when the fence held."""
-    gathered = by_statement(writes)
+    """Make the one statement that writes a whole group; it returns one row when the fence held.
+
+    Its parts see nothing of one another, so they may come in one order, whatever came first: each other one would be
+    another text to keep, and to prepare.
+    """
+    gathered = dict(sorted(by_statement(writes).items(), key=lambda each: each[0].name))
     parameters: list[Any] = list(fence.parameters) if fence else []
     for rows in gathered.values():
         parameters.extend(list(column) for column in zip(*rows, strict=True))
