@@ -1,11 +1,13 @@
 """Leading on PostgreSQL: one process at a time, and another one when it goes, however it goes."""
 
 import asyncio
+import threading
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
+from lib_events import postgresql_leads
 from lib_events.database import open_database
 from lib_events.event_log import SCHEMA
 from lib_events.testing import wait_until
@@ -87,6 +89,46 @@ async def test_a_lost_connection_ends_every_lead_and_another_process_takes_over(
     await wait_until(lambda: set(log[2:]) == {"second a", "second b"})
     for task in following:
         task.cancel()
+
+
+async def test_a_lead_is_lost_although_the_driver_does_not_tell_that_its_connection_is(processes, monkeypatch):
+    monkeypatch.setattr(postgresql_leads, "BEAT_SECONDS", 0.1)
+    log, never = [], asyncio.Event()
+    leading = asyncio.create_task(lead(processes[0], "relay", log, "first", never))
+    await wait_until(lambda: log)
+    connection = processes[0]._leads._connection
+    connection._termination_listeners.clear()
+    connection.terminate()
+    await asyncio.wait_for(leading, 10)
+
+
+async def test_a_leader_whose_loop_is_blocked_is_replaced(postgresql_url, processes, monkeypatch):
+    """It does nothing that it leads in, and its connection lives: others waited until somebody ended it."""
+    monkeypatch.setattr(postgresql_leads, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(postgresql_leads, "SILENT_SECONDS", 1.0)
+    _, second = processes
+    leads, go_on = threading.Event(), threading.Event()
+    log, never = [], asyncio.Event()
+
+    async def lead_and_block():
+        database = await open_database(postgresql_url, service="app-svc", schemas=[SCHEMA])
+        async with database.leading("relay") as lost:
+            await asyncio.sleep(2)  # longer than it may be silent: it says that it is there
+            assert not lost.is_set()
+            leads.set()
+            go_on.wait(30)
+            await asyncio.wait_for(lost.wait(), 5)
+        await database.close()
+
+    blocked = asyncio.ensure_future(asyncio.to_thread(asyncio.run, lead_and_block()))
+    await wait_until(leads.is_set)
+    following = asyncio.create_task(lead(second, "relay", log, "second", never))
+    try:
+        await wait_until(lambda: log == ["second"], timeout=15)
+    finally:
+        go_on.set()
+    await blocked
+    following.cancel()
 
 
 async def test_a_leader_whose_machine_is_gone_without_a_word_is_noticed(processes):

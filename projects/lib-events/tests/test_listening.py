@@ -59,3 +59,17 @@ async def test_whoever_could_not_hear_for_a_while_looks_and_is_heard_again(postg
         heard.clear()
         await asyncio.wait_for(heard.wait(), 10)
         await asyncio.wait_for(heard_elsewhere.wait(), 10)
+
+
+async def test_a_line_is_made_again_although_the_driver_does_not_tell_that_it_is_cut(postgresql_url):
+    """It does not, where a question is just being asked as the end comes: nothing was heard again until a restart."""
+    async with opened(postgresql_url) as other, opened(postgresql_url) as database:
+        before = database._listener
+        before._termination_listeners.clear()
+        before.terminate()
+        await wait_until(before.is_closed)
+        await wait_until(lambda: database._listener is not before)
+        heard = asyncio.Event()
+        database.on_notify("runs", heard.set)
+        await other.transact(tell)
+        await asyncio.wait_for(heard.wait(), 10)

@@ -29,6 +29,7 @@ from lib_events.database import (
 )
 from lib_events.event import Recordable
 from lib_events.event_log import append_writes
+from lib_events.lifecycle import first_of
 from lib_events.migrate import migrate
 from lib_events.postgresql_errors import (
     DRIVER_ERRORS,
@@ -56,7 +57,7 @@ BROKEN = (
 NOTIFY = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
 SESSION = {
     "synchronous_commit": "on",  # acknowledged means on disk
-    "idle_in_transaction_session_timeout": "60s",
+    "idle_in_transaction_session_timeout": "20s",  # whoever is stopped with a row locked stops those who want it, too
     "timezone": "UTC",
     # A client that is gone, with its machine or behind a proxy, must neither keep its leads for the two hours that TCP
     # waits by itself, nor have a statement of it come true long after it has been given up.
@@ -302,7 +303,9 @@ class PostgresqlDatabase(Database):
     async def _keep_listening(self, closed: asyncio.Event) -> None:
         """Listen again whenever the connection is closed; while it is away everybody polls."""
         while True:
-            await closed.wait()
+            # The driver does not tell of an end that meets a question which is just being asked.
+            while not closed.is_set() and self._listener is not None and not self._listener.is_closed():
+                await first_of(closed, seconds=RELISTEN_SECONDS)
             await asyncio.sleep(RELISTEN_SECONDS)
             try:
                 closed = await self._begin_listening()

@@ -1,4 +1,8 @@
-"""Who leads on PostgreSQL: advisory locks of one connection per process, which PostgreSQL frees when it ends."""
+"""Who leads on PostgreSQL: advisory locks of one connection per process, which PostgreSQL frees when it ends.
+
+It ends by itself, too, when nothing is said on it for a while: a process that is stopped, or whose loop somebody
+blocks, leads in nothing, and must not keep others from it.
+"""
 
 import asyncio
 import logging
@@ -14,6 +18,8 @@ from lib_events.postgresql_errors import DRIVER_ERRORS
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5  # a dead leader is replaced this late
+BEAT_SECONDS = 2.0  # so often a process says that it is there …
+SILENT_SECONDS = 10.0  # … and so long it may be silent
 # Asked again and again: the waiting form's open snapshot would keep VACUUM from cleaning.
 TRY = "SELECT key FROM unnest($1::bigint[]) AS key WHERE pg_try_advisory_lock(key)"
 FREE = "SELECT pg_advisory_unlock($1)"
@@ -31,6 +37,7 @@ class Leads:
         self._asked = asyncio.Event()
         self._seeking: asyncio.Task[None] | None = None
         self._asking = asyncio.Lock()  # a connection answers one question at a time
+        self._beating: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def hold(self, key: int) -> AsyncIterator[asyncio.Event]:
@@ -44,8 +51,9 @@ class Leads:
 
     async def close(self) -> None:
         """Free everything."""
-        if self._seeking is not None:
-            self._seeking.cancel()
+        for task in (self._seeking, self._beating):
+            if task is not None:
+                task.cancel()
         if self._connection is not None:
             await self._connection.close(timeout=5)
 
@@ -77,15 +85,39 @@ class Leads:
     async def _try_all(self) -> None:
         async with self._asking:
             if self._connection is None or self._connection.is_closed():
-                self._lost = lost = asyncio.Event()
-                self._connection = await self._connect()
-                self._connection.add_termination_listener(lambda _connection: lost.set())
+                await self._begin()
+            assert self._connection is not None  # noqa: S101 - for the type checker
             for row in await self._connection.fetch(TRY, list(self._waiting)):
                 waiting = self._waiting.pop(row["key"], None)
                 if waiting is None or waiting.cancelled():
                     await self._connection.execute(FREE, row["key"])
                 else:
                     waiting.set_result(self._lost)
+
+    async def _begin(self) -> None:
+        self._lost = lost = asyncio.Event()
+        self._connection = connection = await self._connect()
+        connection.add_termination_listener(lambda _connection: lost.set())
+        await connection.execute(f"SET idle_session_timeout = {round(SILENT_SECONDS * 1000)}")
+        if self._beating is not None:
+            self._beating.cancel()
+        self._beating = asyncio.create_task(self._beat(connection, lost), name="postgresql-leads-beat")
+
+    async def _beat(self, connection: asyncpg.Connection, lost: asyncio.Event) -> None:
+        """Say that this process is there, which one whose loop is blocked cannot, and see whether the server is.
+
+        The driver does not tell of an end that meets a question which is just being asked.
+        """
+        try:
+            while not connection.is_closed():
+                await asyncio.sleep(BEAT_SECONDS)
+                try:
+                    async with self._asking:
+                        await connection.execute("SELECT 1", timeout=SILENT_SECONDS)
+                except DRIVER_ERRORS:
+                    connection.terminate()
+        finally:
+            lost.set()
 
     async def _free(self, key: int, lost: asyncio.Event) -> None:
         async with self._asking:
