@@ -1,7 +1,10 @@
 """Notifications of PostgreSQL: whoever has opened a database hears what others commit, also after its line was cut."""
 
 import asyncio
+import contextlib
+import socket
 from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -73,3 +76,28 @@ async def test_a_line_is_made_again_although_the_driver_does_not_tell_that_it_is
         database.on_notify("runs", heard.set)
         await other.transact(tell)
         await asyncio.wait_for(heard.wait(), 10)
+
+
+async def test_a_server_whose_machine_is_gone_is_noticed(postgresql_url, free_port):
+    """It says nothing any more, not even that it is gone: TCP by itself waits a quarter of an hour."""
+    options = dict(parse_qsl(urlsplit(postgresql_url).query))
+    if "host" not in options:
+        pytest.skip("needs a server behind a file, to have a line to it made here")
+
+    async def forward(reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+    async def accept(reader, writer):
+        back, there = await asyncio.open_unix_connection(f"{options['host']}/.s.PGSQL.5432")
+        await asyncio.gather(forward(reader, there), forward(back, writer))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", free_port):
+        url = f"postgresql://postgres:@127.0.0.1:{free_port}/postgres?schema={options['schema']}"
+        async with opened(url) as database:
+            line = database._hot._transport.get_extra_info("socket")
+            assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 30
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 30_000

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -68,6 +69,8 @@ SESSION = {
     # A generic plan of a hot statement turns unnest into hash join + sequential scan.
     "plan_cache_mode": "force_custom_plan",
 }
+
+KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
 
 
 class _Driver:
@@ -159,7 +162,9 @@ class PostgresqlDatabase(Database):
 
     async def _connect(self) -> asyncpg.Connection:
         settings = SESSION | {"search_path": f'"{self.schema}"', "application_name": self.service}
-        return await asyncpg.connect(self._dsn, server_settings=settings, timeout=10)
+        connection = await asyncpg.connect(self._dsn, server_settings=settings, timeout=10)
+        _keep_alive(connection._transport.get_extra_info("socket"))
+        return connection
 
     async def _migrate(self, schemas: Sequence[Schema]) -> None:
         async with self._engine.connect() as core:
@@ -340,6 +345,16 @@ class PostgresqlDatabase(Database):
             if connection is not None and not connection.is_closed():
                 await connection.close(timeout=5)
         await self._pool.close()
+
+
+def _keep_alive(line: socket.socket) -> None:
+    """Notice in half a minute that the machine of the server is gone; TCP by itself waits a quarter of an hour."""
+    if line.family == socket.AF_UNIX:
+        return
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if hasattr(socket, name):  # each system has its own
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 @asynccontextmanager
