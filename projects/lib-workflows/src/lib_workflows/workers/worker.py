@@ -141,9 +141,8 @@ def _end_life(connection: Connection, worker_id: str, epoch: int, may_end: Colum
     if connection.execute(update(workers).where(mine).values(epoch=epoch + 1)).rowcount == 0:
         return False
     release_runs(connection, f"{worker_id}.{epoch}")
-    wake_runs(
-        connection, waiting_in_vain()
-    )  # asked for in the same statement: they may be more than it takes parameters
+    # Asked for in the same statement: they may be more than one takes parameters.
+    wake_runs(connection, waiting_in_vain())
     connection.execute(delete(workers).where(workers.c.id == worker_id))
     return True
 
