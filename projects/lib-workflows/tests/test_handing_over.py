@@ -12,8 +12,10 @@ from flows import doubling
 from sqlalchemy import func, insert, select, text
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, queries, residence, step, workflow
+from lib_workflows import Context, Engine, step, workflow
+from lib_workflows.reading import queries
 from lib_workflows.tables import runs, workers
+from lib_workflows.workers import residence
 
 pytestmark = pytest.mark.postgresql
 
