@@ -1,7 +1,9 @@
 """Who is let in: every kind of bad token, missing scopes and roles, revocations, and an issuer that falls silent."""
 
 import asyncio
+import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -157,6 +159,39 @@ async def test_a_revoked_token_is_refused_within_a_second(app: Any) -> None:
         return (await app.http.get("/v1/workflows", headers=headers)).status_code == 401
 
     await wait_until(is_refused, timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "media_type"),
+    [
+        ("/v1/runs", {"workflow": "order", "input": {}}, "application/json"),
+        ("/v1/queues/default/pause", {}, "application/json"),
+        (
+            "/v1/events",
+            {"specversion": "1.0", "id": "1", "source": "/held", "type": "held.back", "data": {}},
+            "application/cloudevents+json",
+        ),
+    ],
+)
+async def test_a_token_that_is_revoked_while_the_body_is_held_back_does_nothing(
+    app: Any, path: str, body: Any, media_type: str
+) -> None:
+    """Or whoever is put out would keep requests in hand, begun while they were still somebody."""
+    token = app.issuer.token("olga", roles=("operator",), jti="held")
+    headers = {"authorization": f"Bearer {token}", "content-type": media_type}
+
+    async def is_refused() -> bool:
+        return (await app.http.get("/v1/workflows", headers=headers)).status_code == 401
+
+    async def held_back() -> AsyncIterator[bytes]:
+        yield b" "
+        app.issuer.revoke(token="held")
+        await wait_until(is_refused)
+        yield json.dumps(body).encode()
+
+    answer = await app.http.post(path, content=held_back(), headers=headers)
+    assert answer.status_code == 401, answer.text
+    assert answer.json()["type"].endswith("not-signed-in")
 
 
 async def test_a_user_who_is_disabled_is_refused_and_others_are_not(app: Any) -> None:

@@ -10,10 +10,11 @@ from sqlalchemy import select
 
 from auth_svc.clients import clients
 from auth_svc.endpoints import token as token_endpoint
-from auth_svc.people import account_changes, accounts, connected_apps, delegations
+from auth_svc.people import account_changes, accounts, connected_apps, consents, delegations
 from auth_svc.pruner import prune
 from auth_svc.rights import resource_servers
 from auth_svc.rights.resources import Resource
+from auth_svc.site.person import in_session
 from auth_svc.tables import delegations as delegation_table
 from auth_svc.tables import families as family_table
 from lib_events.testing import wait_until
@@ -285,6 +286,28 @@ async def test_what_is_withdrawn_while_it_is_asked_for_is_not_given(delegating_o
     monkeypatch.setattr(token_endpoint, "commit", withdraw_first)
     assert (await delegating.ask(token)).json()["error"] == "invalid_request"
     assert await provider.service.database.read(delegations.alive_of_user, ada, 0) == []
+
+
+async def test_nothing_is_allowed_in_a_session_that_has_ended_meanwhile(delegating_on_both, monkeypatch):
+    """Or whoever is put out by a new password keeps a form in hand with which a program of theirs is allowed all."""
+    delegating, provider = delegating_on_both, delegating_on_both.provider
+    await delegating.make_resource()
+    refused = (await delegating.ask((await provider.tokens())["access_token"])).json()
+    allowing = urlsplit(refused["consent_uri"])
+    browser = await provider.browser()
+    await browser.sign_in("ada", at=f"{allowing.path}?{allowing.query}")
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    kept = provider.service.passwords.hash_now("a quite different phrase")
+    transact, waiting = provider.service.database.transact, [(accounts.set_password, ada.id, kept, provider.actor())]
+
+    async def transact_once_changed(function, *args):
+        if waiting and function is in_session:
+            await transact(*waiting.pop())
+        return await transact(function, *args)
+
+    monkeypatch.setattr(provider.service.database, "transact", transact_once_changed)
+    assert (await browser.submit(decision="allow")).status_code == 403
+    assert await provider.service.database.read(consents.of_user, ada.id) == []
 
 
 async def test_a_withdrawn_app_must_be_allowed_again(delegating):

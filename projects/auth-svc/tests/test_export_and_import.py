@@ -10,6 +10,7 @@ from auth_svc.people import accounts
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
+DOCUMENT = {"format": "evs-auth", "version": 1}
 
 
 @pytest.fixture
@@ -89,6 +90,39 @@ async def test_an_import_ends_where_whoever_began_it_is_put_out(api_on_both, end
             await api.call("DELETE", f"/users/{grace.id}", status=204)
     assert (await begun).status_code == 409
     assert await database.read(accounts.find_by_username, "person299") is None
+
+
+@pytest.mark.parametrize("who", ["a person", "a program"])
+async def test_whoever_is_put_out_while_they_send_a_document_imports_nothing(api_on_both, who):
+    """Or they would let themselves in again, with a request that they have in hand for hours."""
+    api, provider = api_on_both, api_on_both.provider
+    await provider.add_user("grace", "admin")
+    program = await provider.add_client(
+        id="onboarding",
+        name="Onboarding",
+        grant_types=("client_credentials",),
+        scopes=frozenset(("admin",)),
+        roles=frozenset(("admin",)),
+    )
+    audience = {"scope": "openid admin", "resource": f"{provider.settings.auth_url}/v1/admin"}
+    if who == "a person":
+        token = (await provider.tokens("grace", **audience))["access_token"]
+        put_out = "/users/grace/disable"
+    else:
+        form = {"grant_type": "client_credentials"} | audience | {"scope": "admin"}
+        token = (await provider.token(program, **form)).json()["access_token"]
+        put_out = "/clients/onboarding/disable"
+    document = DOCUMENT | {"users": [{"username": "mallory", "roles": ["admin"]}]}
+
+    async def held_back():
+        yield b" "
+        await api.call("POST", put_out)
+        yield json.dumps(document).encode()
+
+    headers = {"authorization": f"Bearer {token}"}
+    answer = await provider.http.post("/v1/admin/import", content=held_back(), headers=headers)
+    assert answer.status_code == 401, answer.text
+    assert await provider.service.database.read(accounts.find_by_username, "mallory") is None
 
 
 async def test_importing_twice_is_as_good_as_once_and_a_rehearsal_changes_nothing(api_on_both):

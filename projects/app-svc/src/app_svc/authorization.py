@@ -1,4 +1,7 @@
-"""The door of the REST API: every guarded route checks its caller before a byte of the body is read."""
+"""The door of the REST API: every guarded route checks its caller before a byte of the body is read.
+
+And once more when all of it is there: whoever is put out may hold a body back for hours, and must not act with it.
+"""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ from lib_auth.principal import Principal, with_included
 from lib_events.problem import Problem
 from lib_workflows import Principal as RunPrincipal
 from lib_workflows.reading.queries import RunView
+
+SAFE = frozenset(("GET", "HEAD"))  # they have no body to wait for
 
 type Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -77,6 +82,9 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
                 strict = JsonRequest(request.scope, request.receive)
                 if self.body_field is not None:
                     strict.check_media_type()
+                if request.method not in SAFE:
+                    await strict.body()
+                    await guard.confirm(request)
                 return await handle(strict)
 
             return check_then_handle

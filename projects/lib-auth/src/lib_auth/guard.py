@@ -1,6 +1,7 @@
 """Route guards: who calls, and whether they may; refusals that tell a client what to do (RFC 6750, RFC 9728)."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from lib_auth.access_token import RevocationsUnknown, TokenRejected, TokenVerifier
-from lib_auth.credentials import SenderCheck, read_credentials
+from lib_auth.credentials import Credentials, SenderCheck, read_credentials
 from lib_auth.dpop import ALGORITHMS, ReplayMemory
 from lib_auth.jwks import KeysUnavailable
 from lib_auth.principal import Principal
@@ -68,21 +69,21 @@ class Guard:
         credentials = read_credentials(request)
         if credentials is None:
             raise self._unauthorised("Send an access token in the header Authorization: Bearer …", None)
-        try:
+        with self._refusing(credentials):
             principal = await self._verifier.verify(credentials.token)
             await self._sender.check(request, credentials, principal)
-        except TokenRejected as error:
-            raise self._unauthorised(error.detail, error, scheme=credentials.scheme) from error
-        except (KeysUnavailable, RevocationsUnknown) as error:
-            raise Problem(
-                503,
-                "token-check-unavailable",
-                "Tokens cannot be checked",
-                f"{error}; try again in a moment",
-                headers={"retry-after": RETRY_AFTER_SECONDS},
-            ) from error
         cause_principal(principal)
         return principal
+
+    async def confirm(self, request: Request) -> None:
+        """Raise as `authenticate` did not: for a body that came later than what it was let in by, which may be hours.
+
+        Its DPoP proof was taken then, and is not asked for twice.
+        """
+        credentials = read_credentials(request)
+        assert credentials is not None  # noqa: S101 - it was let in with some
+        with self._refusing(credentials):
+            await self._verifier.verify(credentials.token)
 
     def authorise(
         self,
@@ -135,6 +136,21 @@ class Guard:
         }
         headers = {"www-authenticate": _scheme("Bearer", told)}
         raise Problem(401, "stronger-sign-in-needed", "Sign in once more", detail, headers=headers)
+
+    @contextmanager
+    def _refusing(self, credentials: Credentials) -> Iterator[None]:
+        try:
+            yield
+        except TokenRejected as error:
+            raise self._unauthorised(error.detail, error, scheme=credentials.scheme) from error
+        except (KeysUnavailable, RevocationsUnknown) as error:
+            raise Problem(
+                503,
+                "token-check-unavailable",
+                "Tokens cannot be checked",
+                f"{error}; try again in a moment",
+                headers={"retry-after": RETRY_AFTER_SECONDS},
+            ) from error
 
     def _unauthorised(self, detail: str, error: TokenRejected | None, *, scheme: str = "bearer") -> Problem:
         named = challenge(error, scheme=scheme, resource_metadata=self._resource_metadata)

@@ -58,8 +58,9 @@ async def export_everything(request: Request, by: Administrator, *, secrets: boo
 async def import_everything(request: Request, by: Administrator, *, dry_run: bool = False) -> Report:
     """Bring what a document says into the rows; `dry_run` says what would happen. Twice is as good as once."""
     service = service_of(request)
-    scopes = service.issuer.resources.scopes - BUILT_IN_SCOPES
-    reading = await asyncio.to_thread(_read, await request.body(), scopes)
+    scopes, content = service.issuer.resources.scopes - BUILT_IN_SCOPES, await request.body()
+    await service.admin_guard.confirm(request)  # it may have been held back until they administered no more
+    reading = await asyncio.to_thread(_read, content, scopes)
     for algorithm in set() if dry_run else {client.id_token_algorithm for client in reading.document.clients}:
         await service.key_rotation.ensure(algorithm)
     actor = service.actor(request, by.subject)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -12,7 +13,8 @@ from auth_svc.audit import Actor
 from auth_svc.clients.client import EXCHANGE, Client
 from auth_svc.grants.delegating import ALLOW_PATH
 from auth_svc.pages.delegations import allow_page, allowed_page
-from auth_svc.people import accounts, consents, delegations
+from auth_svc.people import consents, delegations
+from auth_svc.people.accounts import Account
 from auth_svc.people.consents import AWAY, Consent
 from auth_svc.protocol.token_rows import usable_client
 from auth_svc.rights.changes import NotThere
@@ -20,6 +22,7 @@ from auth_svc.rights.resources import Resource
 from auth_svc.service import AuthService, service_of
 from auth_svc.site.browser import PageRefused, read_page_form, read_pairs, redirect, render, visitor_of
 from auth_svc.site.person import Person, for_people
+from auth_svc.site.step_up import missing_factor
 from lib_events.database import Connection
 
 WRONG = "That request makes no sense"
@@ -44,6 +47,8 @@ async def allow_form(request: Request) -> Response:
     visitor = await visitor_of(request)
     if visitor.account is None:
         return redirect(f"/login?next={quote(f'{ALLOW_PATH}?{query}', safe='')}")
+    if (first := await missing_factor(request, visitor, f"{ALLOW_PATH}?{query}")) is not None:
+        return first
     asked = await _read(service, query)
     page = allow_page(
         csrf=visitor.csrf,
@@ -62,8 +67,7 @@ async def allow(request: Request, person: Person) -> Response:
     asked = await _read(service, form.get("request", ""))
     if form.get("decision") != "allow":
         return redirect("/account/apps")
-    actor = service.actor(request, person.account.id)
-    await service.database.transact(_give, person.account.id, asked.client, asked.consent, actor)
+    await person.commit(request, partial(_give, client=asked.client, consent=asked.consent))
     return render(request, allowed_page(asked.client.name))
 
 
@@ -78,10 +82,9 @@ async def end_delegation(request: Request, person: Person) -> Response:
     return redirect("/account/apps")
 
 
-def _give(connection: Connection, user_id: str, client: Client, consent: Consent, actor: Actor) -> None:
-    accounts.lock(connection, user_id)  # another browser may allow the same now
-    consents.remember(connection, user_id, client.id, consent, actor.at)
-    consents.tell(connection, user_id, client.id, consent.scopes, actor)
+def _give(connection: Connection, account: Account, actor: Actor, *, client: Client, consent: Consent) -> None:
+    consents.remember(connection, account.id, client.id, consent, actor.at)
+    consents.tell(connection, account.id, client.id, consent.scopes, actor)
 
 
 async def _read(service: AuthService, query: str) -> _Asked:
