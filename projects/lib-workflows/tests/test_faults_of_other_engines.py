@@ -23,6 +23,7 @@ from lib_events.tables import events
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, step, workflow
 from lib_workflows.reading import queries
+from lib_workflows.runs.commands import wake_all
 from lib_workflows.runs.record import load, load_new
 from lib_workflows.tables import runs, workers
 from lib_workflows.workers.limits import Limits
@@ -163,13 +164,14 @@ async def test_postgresql_killed_in_the_middle_of_recovery_strands_nobody(killab
         read, killed = engine.database.read, asyncio.Event()
 
         async def killing_read(function, *args):
-            if function is load and not killed.is_set():
+            if function in (load, load_new) and not killed.is_set():
                 killed.set()  # it has claimed them, and not loaded them yet
                 await asyncio.to_thread(killable_postgresql.kill)
                 await asyncio.to_thread(killable_postgresql.start)
             return await read(function, *args)
 
         engine.database.read = killing_read
+        await engine.database.transact(wake_all, names)  # where all of them rested already, nobody would load them
         await wait_until(killed.is_set, timeout=30)
         for name in names:
             await until_done(lambda name=name: engine.handle(name).signal(go, "recovered"))
