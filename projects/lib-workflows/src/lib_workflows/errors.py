@@ -162,6 +162,14 @@ class StepFailed(WorkflowsError):
         self.error = error
 
 
+class ErrorLost(WorkflowsError):
+    """An exception that a workflow was told of cannot be made again: its class is not there any more."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"error {path} must be there to be raised again, and is not; bring the class back")
+        self.path = path
+
+
 type Limit = Literal["attempt", "heartbeat", "start", "total"]
 
 

@@ -52,11 +52,15 @@ ONCE_KINDS = frozenset(("transaction", "child", "start", "publish"))
 
 @dataclass(slots=True)
 class Outcome:
-    """How an operation ended. `effect` tells the undo: it happened, it did not, or nobody knows."""
+    """How an operation ended. `effect` tells the undo: it happened, it did not, or nobody knows.
+
+    `is_itself`: the error is what was raised, not one of ours that wraps it.
+    """
 
     value: Any = None
     error: BaseException | None = None
     effect: Literal["yes", "no", "unknown"] = "yes"
+    is_itself: bool = False
 
 
 @dataclass(slots=True, eq=False)

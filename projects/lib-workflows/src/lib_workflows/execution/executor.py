@@ -481,7 +481,7 @@ class Executor:
             completion.input,
             completion.output,
             completion.error,
-            completion.meta if pending.operation.undo is None else meta_of(completion),
+            meta_of(completion),
         )
 
     def _tell_end(self, completion: Completion, now: int) -> None:

@@ -37,7 +37,14 @@ from lib_workflows.runs.record import (
 )
 from lib_workflows.statements import HistoryRow
 from lib_workflows.values.codec import Signature, decode_json
-from lib_workflows.values.failure import decode_record, rebuild, rebuild_loaded, subclasses
+from lib_workflows.values.failure import (
+    Told,
+    decode_record,
+    rebuild,
+    rebuild_imported,
+    rebuild_loaded,
+    subclasses,
+)
 
 CANCEL_OPERATION = "cancel"
 MARKS = ("patch", RECEIVED_KIND, UNDOING_KIND, GOT_OVER_KIND)  # rows that no operation waits for
@@ -57,7 +64,8 @@ def outcome_of(operation: Operation[Any], row: HistoryRow) -> Outcome:
         return Outcome(_value_of(operation, row))
     if row.status == "cancelled":
         return Outcome(error=Cancelled(), effect="unknown" if _ran(row, default=True) else "no")
-    outcome = failure_of(operation, decode_record(row.error or "{}"), row.attempt)
+    told = None if row.meta is None else decode_json(row.meta).get("told")
+    outcome = failure_of(operation, decode_record(row.error or "{}"), row.attempt, told)
     if isinstance(operation, RunChild) and _ran(row, default=False):
         outcome.effect = "unknown"
     return outcome
@@ -68,19 +76,22 @@ def _ran(row: HistoryRow, *, default: bool) -> bool:
     return default if row.meta is None else bool(decode_json(row.meta).get("ran", default))
 
 
-def failure_of(operation: Operation[Any], record: ErrorRecord, attempts: int) -> Outcome:
-    """The outcome of an operation that failed with `record`."""
+def failure_of(operation: Operation[Any], record: ErrorRecord, attempts: int, told: Told | None = None) -> Outcome:
+    """The outcome of an operation that failed with `record`; `told`: how a workflow was told of it before."""
     if isinstance(operation, RunStep):
-        declared = rebuild(record, subclasses(operation.step.options.errors))
-        if declared is not None:
-            return Outcome(error=declared, effect="no")
+        error = _itself(operation, record, told)
+        if error is not None:
+            return Outcome(error=error, effect="no", is_itself=True)
         return Outcome(error=StepFailed(operation.name, attempts, record), effect="unknown")
     if isinstance(operation, RunTransaction):
         # It was rolled back: whatever it raised is a result.
-        return Outcome(error=rebuild_loaded(record) or StepFailed(operation.name, attempts, record), effect="no")
+        error = _itself(operation, record, told)
+        wrapped = StepFailed(operation.name, attempts, record)
+        return Outcome(error=error or wrapped, effect="no", is_itself=error is not None)
     if isinstance(operation, RunChild):
         # It undid itself what it had done; one that completed and gave what cannot be read did not, see `outcome_of`.
-        return Outcome(error=run_error(operation.name, record), effect="no")
+        error = _itself(operation, record, told)
+        return Outcome(error=_of_run(operation.name, record, error), effect="no", is_itself=error is not None)
     if record.type == "WaitTimeout":
         return Outcome(error=WaitTimeout(f"{operation.kind} {operation.name}"))
     # What the engine itself refused is an error of its own.
@@ -88,9 +99,25 @@ def failure_of(operation: Operation[Any], record: ErrorRecord, attempts: int) ->
     return Outcome(error=refused or StepFailed(operation.name, attempts, record))
 
 
+def _itself(operation: Operation[Any], record: ErrorRecord, told: Told | None) -> Exception | None:
+    """The exception itself, where the workflow hears of that; None where of one that wraps it.
+
+    Which of the two must not depend on what is loaded: it is told as it was `told` before. Raises `ErrorLost`.
+    """
+    if told == "wrapped":
+        return None
+    found = rebuild(record, subclasses(operation.step.options.errors)) if isinstance(operation, RunStep) else None
+    if told == "itself":
+        return found or rebuild_imported(record)
+    return found if isinstance(operation, RunStep) else rebuild_loaded(record)
+
+
 def run_error(run_id: str, record: ErrorRecord) -> Exception:
     """The exception callers get for a run that failed: the run's own error where it can be made again."""
-    error = rebuild_loaded(record)
+    return _of_run(run_id, record, rebuild_loaded(record))
+
+
+def _of_run(run_id: str, record: ErrorRecord, error: Exception | None) -> Exception:
     if error is None:
         return RunFailed(run_id, record)
     if not isinstance(error, RunFailed):

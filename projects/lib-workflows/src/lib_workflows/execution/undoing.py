@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lib_workflows.authoring.operation import undo_name
+from lib_workflows.authoring.operation import AWAITED_KINDS, undo_name
 from lib_workflows.errors import Cancelled, ErrorRecord
 from lib_workflows.execution.completion import Completion
 from lib_workflows.runs.lifecycle_events import RUN_UNDOING
@@ -16,12 +16,20 @@ if TYPE_CHECKING:
 
 
 def meta_of(completion: Completion) -> str | None:
-    """The meta of an operation's row: it names what undoes the operation, if that had an effect to undo."""
-    undo = completion.pending.operation.undo
-    if undo is None or completion.outcome.effect == "no":
+    """The meta of an operation's row: it names what undoes the operation, if that had an effect to undo, and says how
+    the workflow is told of its failure, so that a replay tells it the same.
+    """
+    operation = completion.pending.operation
+    if operation.undo is None and completion.status == "completed":
+        return completion.meta  # nearly all of them
+    said = {}
+    if operation.undo is not None and completion.outcome.effect != "no":
+        said["undo"] = undo_name(operation.undo)
+    if completion.status == "failed" and operation.kind in AWAITED_KINDS:
+        said["told"] = "itself" if completion.outcome.is_itself else "wrapped"
+    if not said:
         return completion.meta
-    meta = decode_json(completion.meta) if completion.meta else {}
-    return encode_json(meta | {"undo": undo_name(undo)})
+    return encode_json((decode_json(completion.meta) if completion.meta else {}) | said)
 
 
 def announce(executor: "Executor", plan: Sequence[str], error: BaseException) -> None:

@@ -1,18 +1,21 @@
 """Exceptions in the history: what is kept of one, and how a declared one becomes itself again."""
 
 import dataclasses
+import importlib
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import from_json, to_json
 
-from lib_workflows.errors import ErrorRecord, RunCancelled, WorkflowsError
+from lib_workflows.errors import ErrorLost, ErrorRecord, RunCancelled, WorkflowsError
 from lib_workflows.values.codec import decode_json, encode_given, encode_json
 from lib_workflows.values.texts import fit, message_of
 
 STACK_LIMIT_CHARACTERS = 16_000
+
+type Told = Literal["itself", "wrapped"]  # how a workflow hears of what an operation raised
 
 
 class RemoteError(Exception):
@@ -82,6 +85,20 @@ def rebuild_loaded(record: ErrorRecord) -> Exception | None:
     for part in qualified.split("."):
         found = getattr(found, part, None)
     return _revive(found, record) if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def rebuild_imported(record: ErrorRecord) -> Exception:
+    """The exception itself, whose class was loaded when a workflow was told of it; raises `ErrorLost`.
+
+    Its module is imported where nothing has done so yet: it may be one that a step imports as it runs.
+    """
+    try:
+        importlib.import_module(record.path.partition(":")[0])
+    except Exception as missing:
+        raise ErrorLost(record.path) from missing
+    if (error := rebuild_loaded(record)) is None:
+        raise ErrorLost(record.path)
+    return error
 
 
 def subclasses(declared: Sequence[type[Exception]]) -> list[type[Exception]]:
