@@ -163,7 +163,7 @@ async def test_a_connection_that_dies_under_a_function_is_not_the_functions_erro
 @pytest.mark.postgresql
 async def test_a_server_that_is_away_is_nobodys_error_but_the_databases(postgresql_url, monkeypatch):
     database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
-    await database._engine.dispose()
+    await database._pool.close()
     monkeypatch.setattr(database, "_dsn", "postgresql://127.0.0.1:1/nowhere")
     for ask in (database.transact, database.read):
         with pytest.raises(DatabaseUnavailable, match="cannot be reached") as raised:

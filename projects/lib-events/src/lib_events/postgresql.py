@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy import Connection as CoreConnection
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
@@ -149,11 +149,11 @@ class PostgresqlDatabase(Database):
             database._hot = await database._connect()
             closed = await database._begin_listening()  # before anybody looks: what comes afterwards is heard
             database._listening = asyncio.create_task(database._keep_listening(closed), name="postgresql-listener")
-        except (*DRIVER_ERRORS, DBAPIError) as error:
+        except (DatabaseUnavailable, *DRIVER_ERRORS, DBAPIError) as error:
             await database.close()
-            host = urlsplit(url).hostname
+            host, reason = urlsplit(url).hostname, error.__cause__ or error
             raise DatabaseUnavailable(
-                f"PostgreSQL at {host} cannot be used: {error}; check EVS_DATABASE_URL"
+                f"PostgreSQL at {host} cannot be used: {reason}; check EVS_DATABASE_URL"
             ) from error
         except BaseException:
             await database.close()
@@ -167,14 +167,13 @@ class PostgresqlDatabase(Database):
         return connection
 
     async def _migrate(self, schemas: Sequence[Schema]) -> None:
-        async with self._engine.connect() as core:
-            raw = await _driver(core)
+        """Migrate, on the connection that is lent from now on: connecting costs more than seeing nothing is new."""
+        async with self._pool.lend() as borrowed, (raw := borrowed.raw).transaction():
             lock = zlib.crc32(self._channel.encode())  # one migration at a time per schema
-            async with raw.transaction():
-                await raw.execute("SELECT pg_advisory_xact_lock($1)", lock)
-                if not await raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", self.schema):
-                    await core.execute(text(f'CREATE SCHEMA "{self.schema}"'))
-                await core.run_sync(migrate, schemas)
+            await raw.execute("SELECT pg_advisory_xact_lock($1)", lock)
+            if not await raw.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", self.schema):
+                await borrowed.core.execute(text(f'CREATE SCHEMA "{self.schema}"'))
+            await borrowed.core.run_sync(migrate, schemas)
 
     async def transact[*A, R](
         self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None = None
@@ -373,10 +372,6 @@ async def _transaction(raw: asyncpg.Connection) -> AsyncIterator[None]:
         raise
     if await raw.execute("COMMIT") != "COMMIT":
         raise TransactionBroken(BROKEN)
-
-
-async def _driver(core: AsyncConnection) -> asyncpg.Connection:
-    return (await core.get_raw_connection()).driver_connection
 
 
 async def _execute(raw: asyncpg.Connection, writes: Sequence[Write], fence: Fence | None) -> None:
