@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from auth_svc.clients.client import is_loopback
+from auth_svc.loopback import is_loopback
 from lib_events.destinations import Destinations
 from lib_events.settings import Names, Settings, SettingsRejected
 

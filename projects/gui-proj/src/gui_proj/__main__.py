@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from gui_proj.app import create_app, live_feeds
 from gui_proj.settings import CLIENT_ID, GuiSettings
 from lib_events import memory
 from lib_events.http_server import HttpServer, call_on_stop_signals, listen, new_event_loop, running_server
@@ -23,6 +22,7 @@ DRAIN_SECONDS = 3
 
 def main() -> None:
     """Reads the settings and serves until told to stop."""
+    memory.load()
     watch_parent()
     configure_logging("gui-proj")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every question to the AppService is noise
@@ -41,6 +41,8 @@ def main() -> None:
 
 async def serve(settings: GuiSettings, secret: str, listener: socket.socket) -> None:
     """Serves until a signal says stop; open streams are ended, for their browsers never leave."""
+    from gui_proj.app import create_app, live_feeds  # noqa: PLC0415 - what is loaded from here on stays
+
     app = create_app(settings, secret)
 
     async def end_streams() -> None:

@@ -1,6 +1,5 @@
 """What a client is: who it proves to be, where it may send people, and what it may ask for."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 from authlib.oauth2.rfc6749 import ClientMixin
 
 from auth_svc import listed, opaque
+from auth_svc.loopback import is_loopback
 from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS
 from auth_svc.rights.resources import ALL_SCOPES
 from lib_auth.jwks import ALGORITHM
@@ -160,16 +160,6 @@ def _check_authentication(client: Client) -> None:
     for name in ("jwks_uri", "logout_uri"):
         if (uri := getattr(client, name)) is not None and not _may_be_redirect(uri):
             raise ClientRejected(name, "must be https, or http on loopback")
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether `host` is a loopback address or the name that stands for one."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def receiver_of(redirect_uri: str) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
-from auth_svc.clients.client import is_loopback
+from auth_svc.loopback import is_loopback
 from auth_svc.mail import texts
 from auth_svc.mail.outbox import WaitingMail
 from auth_svc.settings import AuthSettings

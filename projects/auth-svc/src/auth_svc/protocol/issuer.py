@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from auth_svc import opaque
-from auth_svc.clients.client import Client, is_loopback
+from auth_svc.clients.client import Client
 from auth_svc.listed import scope_text
+from auth_svc.loopback import is_loopback
 from auth_svc.people.accounts import Account
 from auth_svc.protocol.families import MICROS, Family
 from auth_svc.protocol.nonces import Nonces

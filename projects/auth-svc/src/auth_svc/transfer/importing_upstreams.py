@@ -3,7 +3,7 @@
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from auth_svc.clients.client import is_loopback
+from auth_svc.loopback import is_loopback
 from auth_svc.transfer.document import UpstreamItem
 from auth_svc.transfer.intake import Decided, Intake
 from auth_svc.upstreams import providers

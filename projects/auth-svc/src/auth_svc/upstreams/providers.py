@@ -9,9 +9,9 @@ from sqlalchemy import delete, insert, select, update
 
 from auth_svc import audit, listed
 from auth_svc.audit import Actor
-from auth_svc.clients.client import is_loopback
 from auth_svc.factors import held
 from auth_svc.factors.held import UPSTREAM
+from auth_svc.loopback import is_loopback
 from auth_svc.mail import texts
 from auth_svc.people import accounts
 from auth_svc.people.accounts import TAKEN, Account, AccountRejected, NewAccount

@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 
-from auth_svc.clients.client import is_loopback
+from auth_svc.loopback import is_loopback
 from lib_events.checked_http import CheckedHttp, RequestFailed
 from lib_events.destinations import DestinationRefused
 
