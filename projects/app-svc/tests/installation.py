@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -23,12 +22,14 @@ from app_svc.settings import AppSettings
 from lib_auth.client import code_challenge
 from lib_events.secret_file import read_secret
 from lib_events.testing import POLL_SECONDS, free_ports, needs_members, wait_until
+from lib_events.testing_forks import Forks
 
 PASSWORD = "correct horse battery staple"
 SCOPE = "openid profile workflows:read workflows:run events:read events:publish approvals:decide"
 
 
 READY_SECONDS = 60
+FORKS = Forks("auth_svc.__main__:main", ["auth_svc.serving"])
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Installation:
 
     async def start_auth(self) -> None:
         """Run the AuthService, again perhaps."""
-        await self._auth.enter_async_context(process("auth_svc", environment=self.auth_environment))
+        child = FORKS.start(env=self.auth_environment)
+        self._auth.push_async_callback(asyncio.to_thread, child.wait, 20)
+        self._auth.callback(child.terminate)
         await wait_until(lambda: is_ready(self, self.auth_url), timeout=30)
 
     async def stop_auth(self) -> None:
@@ -149,17 +152,17 @@ def running_authority(data: Path, database_url: str | None = None) -> Iterator[P
     needs_members("auth_svc")
     places = Places.free(data)
     environment = places.environment() | ({"EVS_AUTH_DATABASE_URL": database_url} if database_url else {})
-    with subprocess.Popen([sys.executable, "-m", "auth_svc"], env=environment, stderr=subprocess.DEVNULL) as child:
-        try:
-            deadline = time.monotonic() + READY_SECONDS
-            while not _answers(places.auth_url):
-                assert child.poll() is None, "the AuthService has ended"
-                assert time.monotonic() < deadline, f"the AuthService must be ready within {READY_SECONDS} s"
-                time.sleep(POLL_SECONDS)  # between two looks, bounded by the deadline
-            yield places
-        finally:
-            child.terminate()
-            child.wait(20)
+    child = FORKS.start(env=environment)
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while not _answers(places.auth_url):
+            assert child.poll() is None, "the AuthService has ended"
+            assert time.monotonic() < deadline, f"the AuthService must be ready within {READY_SECONDS} s"
+            time.sleep(POLL_SECONDS)  # between two looks, bounded by the deadline
+        yield places
+    finally:
+        child.terminate()
+        child.wait(20)
 
 
 def _answers(url: str) -> bool:

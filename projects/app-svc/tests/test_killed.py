@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import sqlite3
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -23,12 +21,14 @@ from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.tables import events
 from lib_events.testing import free_ports, wait_until
+from lib_events.testing_forks import Fork, Forks
 from lib_events.testing_receiver import Received, receiving, status
 from lib_workflows.tables import runs
 
 ROWS = 20_000
 BATCH_ROWS = 100
 BATCHES = ROWS // BATCH_ROWS
+FORKS = Forks("app_svc.__main__:main", ["app_svc.serving", "lib_events.http_server"])
 
 
 class Process:
@@ -41,7 +41,7 @@ class Process:
         self.issuer = issuer
         self.settings = settings
         self.http = httpx.AsyncClient(base_url=self.url, timeout=30, verify=False)
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Fork | None = None
 
     async def start(self) -> None:
         await self.spawn()
@@ -58,29 +58,27 @@ class Process:
             "EVS_LEASE_SECONDS": "1",
             "EVS_WEBHOOK_ALLOW_PRIVATE": ",".join(settings.webhook_allow_private),
         }
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app_svc", command, env=environment, stderr=asyncio.subprocess.DEVNULL
-        )
+        self.process = FORKS.start(command, env=environment)
 
     async def until_ready(self) -> None:
         await wait_until(self._is_ready, timeout=60)
 
     async def _is_ready(self) -> bool:
         assert self.process is not None
-        assert self.process.returncode is None, "app-svc ended by itself"
+        assert self.process.poll() is None, "app-svc ended by itself"
         with contextlib.suppress(httpx.HTTPError):
             return (await self.http.get("/readyz")).status_code == 200
         return False
 
     async def kill(self) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
+        self.process.kill()
+        await asyncio.to_thread(self.process.wait, 30)
 
     async def stop(self) -> None:
         assert self.process is not None
         self.process.terminate()
-        assert await asyncio.wait_for(self.process.wait(), 30) == 0
+        assert await asyncio.to_thread(self.process.wait, 30) == 0
 
     async def send(self, method: str, path: str, json: Any = None) -> Any:
         headers = {"authorization": f"Bearer {self.issuer.token()}"}
@@ -98,7 +96,7 @@ class Process:
 async def killable(make_settings: Any, issuer: Any, database_url: str) -> AsyncIterator[Process]:
     process = Process(make_settings(database_url), issuer)
     yield process
-    if process.process is not None and process.process.returncode is None:
+    if process.process is not None and process.process.poll() is None:
         await process.kill()
     await process.http.aclose()
 

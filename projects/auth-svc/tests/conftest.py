@@ -7,7 +7,6 @@ import json
 import os
 import re
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -41,6 +40,7 @@ from lib_events.clock import SystemClock
 from lib_events.event import Event
 from lib_events.event_log import read_after
 from lib_events.testing import POLL_SECONDS, free_ports, wait_until
+from lib_events.testing_forks import Fork, Forks
 
 # What several tests use, importable by name.
 for _name in ("keycloak_realm", "lying_provider", "software_passkey", "transfer_api"):
@@ -59,6 +59,7 @@ PASSWORD = "correct horse battery staple"
 READY_SECONDS = 60  # tests are bounded by their own time: this is for a machine that does much else
 LINK = re.compile(r"http://127\.0\.0\.1:8001(/\S+)")
 SCOPE = "openid profile workflows:read workflows:run"
+FORKS = Forks("auth_svc.__main__:main", ["auth_svc.serving"])
 
 
 class _Forms(HTMLParser):
@@ -407,18 +408,16 @@ def served(folder: Path, *, host: str = "127.0.0.1", gui_url: str = GUI, **varia
     places = {"auth_database_url": database_url, "auth_url": url, "gui_url": gui_url}
     settings = AuthSettings(data=folder / "evs", auth_port=port, **places)
     given = {f"EVS_{name.upper()}": place for name, place in places.items()} | {"EVS_ADMIN_PASSWORD": PASSWORD}
-    command = [sys.executable, "-m", "auth_svc", "--data", str(settings.data), "--port", str(port)]
     log = folder / "served.log"
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(command, env=dict(os.environ) | given | variables, stderr=errors) as process,
-    ):
-        try:
-            wait_until_ready(process, settings.auth_url, log)
-            yield settings
-        finally:
-            process.terminate()  # also when the test failed: nobody waits for it for ever
-        assert process.wait(20) == 0, process.returncode
+    with log.open("wb") as errors:
+        environment = dict(os.environ) | given | variables
+        process = FORKS.start("--data", str(settings.data), "--port", str(port), env=environment, stderr=errors)
+    try:
+        wait_until_ready(process, settings.auth_url, log)
+        yield settings
+    finally:
+        process.terminate()  # also when the test failed: nobody waits for it for ever
+    assert process.wait(20) == 0, process.returncode
 
 
 @pytest.fixture(scope="module")
@@ -466,7 +465,7 @@ def approve() -> Callable[[str, str], str]:
     return visit
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def wait_until_ready(process: Fork, url: str, log: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
     with httpx.Client(base_url=url, verify=False) as http:  # no trust store is read to speak to loopback
         while time.monotonic() < deadline:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,11 @@ from typing import Any
 
 import pytest
 
+from cli_proj.command_table import COMMANDS
 from cli_proj.demo.browser import Browser
+from lib_events.testing_forks import Forks
+
+FORKS = Forks("cli_proj.__main__:main", [entry.target.partition(":")[0] for entry in COMMANDS])
 
 BOUND_SECONDS = 100.0  # a machine that does much else is slow, and that is not what is tested
 FREE_PORTS = ("--gui-port", "0", "--auth-port", "0", "--app-port", "0")
@@ -52,17 +57,35 @@ class Shell:
         return inherited | home | self.variables
 
     def evs(self, *arguments: str, stdin: str = "", **variables: str) -> Answer:
+        """Run a command to its end."""
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            given.write(stdin.encode())
+            given.seek(0)
+            environment = self.environment | variables
+            files = {"stdin": given, "stdout": out, "stderr": err}
+            fork = FORKS.start(*arguments, cwd=self.folder, env=environment, **files)
+            try:
+                code = fork.wait(BOUND_SECONDS)
+            finally:
+                fork.kill()
+            out.seek(0)
+            err.seek(0)
+            answer = Answer(code, out.read().decode(), err.read().decode())
+        assert "Traceback" not in answer.err, answer.err
+        return answer
+
+    def evs_anew(self, *arguments: str) -> Answer:
+        """The same, with nothing imported beforehand."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
-            env=self.environment | variables,
-            input=stdin,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=BOUND_SECONDS,
             check=False,
         )
-        assert "Traceback" not in done.stderr, done.stderr
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -3,8 +3,7 @@
 import html
 import os
 import re
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -22,9 +21,12 @@ from gui_proj.web_guard import WebGuard
 from lib_auth.tokens import TokenSet
 from lib_events.parent_watch import supervised
 from lib_events.testing import free_ports, needs_members
+from lib_events.testing_forks import Fork, Forks
 
 PASSWORD = "a-password-for-tests"
 READY_SECONDS = 60
+SERVING = {"auth_svc": "auth_svc.serving", "app_svc": "app_svc.serving", "gui_proj": "gui_proj.app"}
+FORKS = {name: Forks(f"{name}.__main__:main", [module]) for name, module in SERVING.items()}
 WORKFLOWS = [str(Path(__file__).with_name(name)) for name in ("acting_flow.py", "queued_flow.py")]
 
 
@@ -68,7 +70,8 @@ class Product:
     data: Path
     ports: dict[str, int]
     access_seconds: int = 300
-    processes: dict[str, subprocess.Popen] = field(default_factory=dict)
+    processes: dict[str, Fork] = field(default_factory=dict)
+    supervision: dict[str, socket.socket] = field(default_factory=dict)
 
     @property
     def gui_url(self):
@@ -97,16 +100,11 @@ class Product:
             "EVS_GUI_ACCESS_SECONDS": str(self.access_seconds),
             "EVS_WEBHOOK_ALLOW_PRIVATE": "127.0.0.0/8",
         }
-        with (self.data / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", name],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=supervised(environment),
-                cwd=self.data,
-            )
-        self.processes[name] = process
+        ours, theirs = socket.socketpair()  # its standard input, which ends with us
+        with (self.data / f"{name}.log").open("ab") as log, theirs, theirs.makefile("rb") as stdin:
+            files = {"stdin": stdin, "stdout": log, "stderr": log}
+            self.processes[name] = FORKS[name].start(env=supervised(environment), cwd=self.data, **files)
+        self.supervision[name] = ours
         self.wait_ready(name)
 
     def wait_ready(self, name):
@@ -124,7 +122,7 @@ class Product:
         process = self.processes.pop(name)
         process.terminate()
         process.wait(20)
-        process.stdin.close()
+        self.supervision.pop(name).close()
 
     def person(self):
         return Person(base_url=self.gui_url, headers={"Origin": self.gui_url}, timeout=20)
