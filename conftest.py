@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 pytest_plugins = ["lib_events.testing"]
 
 # A process starts one, for every test in it that asks.
-COSTLY = frozenset(("product", "short_lived", "browser", "chromium", "authorities"))
+COSTLY = frozenset(("product", "short_lived", "browser", "chromium", "authorities", "make_workspace"))
 COMPILED_STATEMENTS = 2_000
 TESTS_PER_WORKER = 2
 SETTLE_SECONDS = 10.0
@@ -71,8 +71,7 @@ def _fixtures(item: pytest.Item) -> list[str]:
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded by now stays: the garbage collector need not look at it again after every few tests."""
-    gc.collect()
+    """What is loaded by now stays: the garbage collector need not look at it, not even once."""
     memory.settle()
 
 

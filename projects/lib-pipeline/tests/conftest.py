@@ -6,19 +6,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from lib_events.testing import missing
+from lib_pipeline.rooms import locked
 from lib_pipeline.settings import cache_folder
 from lib_pipeline.turbo_binary import TurboMissing, find_turbo
 
 # lib-core is what all others but lib-lone stand on.
 MEMBERS = {"lib-core": (), "lib-bus": ("lib-core",), "app-svc": ("lib-bus",), "lib-lone": ()}
 RUN_SECONDS = 100
+ROOMS = ("cache/rooms/*/member-*", "cache/rooms/*/workspace", "cache/rooms/*/tools/mypy")
 SECRETS = ("PIPELINE_", "TURBO_")
 ROOT_MANIFEST = """
 [tool.uv.workspace]
@@ -256,9 +258,9 @@ def home(tmp_path_factory):
 
 
 def clear(home: Path, *, rooms: bool) -> None:
-    """Take away what an earlier test left; with `rooms` False its members' environments stay, and uv makes them fit."""
+    """Take away what an earlier test left; with `rooms` False its environments stay, and uv makes them fit."""
     kept = home / "kept"
-    for room in [] if rooms else [*home.glob("cache/rooms/*/member-*")]:
+    for room in [] if rooms else [room for pattern in ROOMS for room in home.glob(pattern)]:
         place = kept / room.relative_to(home)
         place.parent.mkdir(parents=True, exist_ok=True)
         room.rename(place)
@@ -274,7 +276,7 @@ def clear(home: Path, *, rooms: bool) -> None:
 def make_workspace(templates, home):
     """Makes a workspace of some shape, with Turborepo at hand and no result in its cache.
 
-    Its members' environments are those of an earlier test of this process; `anew` for one that is about making them.
+    Its environments are those of an earlier test of this process; `anew` for one that is about making them.
     """
 
     def make(layout: str = "projects", *, root_project: bool = False, anew: bool = False) -> Workspace:
@@ -295,6 +297,33 @@ def workspace(make_workspace):
     return make_workspace()
 
 
+@pytest.fixture(scope="session")
+def know(tmp_path_factory) -> Callable[[Workspace, str], Workspace]:
+    """Makes known that everything of a workspace, as all of its kind are made, has passed: found out once, by whichever
+    test process comes first. For tests that begin with what is known already."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def fill(workspace: Workspace, kind: str) -> Workspace:
+        results = shared / f"results-of-every-{kind}"
+        with locked(shared / f"{kind}.lock"):
+            if not results.exists():
+                done = workspace.pipeline()
+                assert done.code == 0, done.err
+                shutil.copytree(workspace.cache / "results", results.with_suffix(".partial"))
+                results.with_suffix(".partial").rename(results)
+        shutil.copytree(results, workspace.cache / "results", dirs_exist_ok=True)
+        return workspace
+
+    return fill
+
+
+@pytest.fixture
+def known_workspace(workspace, know):
+    """The same, where everything has passed and is known."""
+    return know(workspace, "workspace")
+
+
 @pytest.fixture
 def bare_workspace(make_workspace):
     """The same, and no environment was ever made for it."""
@@ -311,6 +340,12 @@ def program(make_workspace):
     made.source("app-svc").write_text(SOURCE)
     made.lock()
     return made
+
+
+@pytest.fixture
+def known_program(program, know):
+    """The same, where everything has passed and is known."""
+    return know(program, "program")
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ ALL = {"app-svc", "lib-bus", "lib-core", "lib-lone"}
     "root_project", [False, True], ids=["without a project in the root", "with a project in the root"]
 )
 def test_a_foreign_workspace_works_with_the_same_command_and_stays_as_it_is(make_workspace, root_project):
-    workspace = make_workspace("packages", root_project=root_project, anew=True)
+    # Without one in the root, environments are made anew in `test_pipeline`.
+    workspace = make_workspace("packages", root_project=root_project, anew=root_project)
     first, again = workspace.pipeline(), workspace.pipeline()
     assert (first.code, again.code) == (0, 0), first.err
     for target in ("lint", "types", "test", "build"):
@@ -37,10 +38,9 @@ def test_a_root_with_a_project_is_linted_tested_and_built_as_a_member(make_works
     assert run.report["counts"] == {"ran": 3}
 
 
-def test_a_member_needs_nothing_to_take_part(make_workspace, new_member):
-    workspace = make_workspace("packages")
-    workspace.pipeline("test", "types", "lint")
-    new_member(workspace.root / "packages" / "lib-new", ("lib-core",), 2)
+def test_a_member_needs_nothing_to_take_part(known_workspace, new_member):
+    workspace = known_workspace
+    new_member(workspace.root / workspace.layout / "lib-new", ("lib-core",), 2)
     workspace.lock()
     run = workspace.pipeline("test", "types", "lint")
     assert run.code == 0, run.err

@@ -35,6 +35,12 @@ def workspace(program):
     return program
 
 
+@pytest.fixture
+def known_workspace(known_program):
+    """The same, where everything but the image is known."""
+    return known_program
+
+
 def image(workspace, store, *arguments):
     """Images alone: what they wait for has tests of its own."""
     run = workspace.pipeline("image", "--untested", "--base", "scratch", *arguments, **store)
@@ -132,7 +138,8 @@ def test_an_image_is_made_anew_when_what_is_in_it_changes(workspace, store, tmp_
     assert layers[0][1] != layers[1][1]
 
 
-def test_all_makes_images_too_and_knows_them_again(workspace, store):
+def test_all_makes_images_too_and_knows_them_again(known_workspace, store):
+    workspace = known_workspace
     first = workspace.pipeline("all", "--base", "scratch", **store)
     assert first.code == 0, first.err
     assert first.members("ran", "image") == {"app-svc"}
@@ -144,7 +151,8 @@ def test_all_makes_images_too_and_knows_them_again(workspace, store):
     assert workspace.pipeline(**store).report["images"] == [], "without a word there are none"
 
 
-def test_an_image_is_never_made_of_what_is_red_unless_it_says_so(workspace, store):
+def test_an_image_is_never_made_of_what_is_red_unless_it_says_so(known_workspace, store):
+    workspace = known_workspace
     tests = workspace.test("lib-core")
     good = tests.read_text()
     tests.write_text(good.replace("== 1", "== 7"))
@@ -163,12 +171,13 @@ def test_an_image_is_never_made_of_what_is_red_unless_it_says_so(workspace, stor
     assert labels(tested, store)["org.uv-pipeline.tested"] == "true"
 
 
-def test_an_image_asks_nothing_of_members_that_are_not_in_it(workspace, store):
+def test_an_image_asks_nothing_of_members_that_are_not_in_it(known_workspace, store):
+    workspace = known_workspace
     workspace.test("lib-lone").write_text("def test_wrong():\n    assert False\n")
     run = workspace.pipeline("image", "--base", "scratch", **store)
     assert run.code == 0, run.err
     assert {task["member"] for task in run.report["tasks"]} == {"app-svc", "lib-bus", "lib-core"}
-    assert run.members("ran") == {"app-svc", "lib-bus", "lib-core"}, "tests of all that are in it"
+    assert run.members("cached") == {"app-svc", "lib-bus", "lib-core"}, "tests of all that are in it"
 
 
 def test_only_images_that_a_change_can_reach_are_made(workspace, store):
@@ -234,20 +243,20 @@ def test_a_base_is_fetched_once_and_its_first_image_is_known_the_second_time(wor
     assert "made-of" in unpack(first, store, tmp_path / "unpacked")[1], "it stands on the base"
 
 
-def test_where_nothing_builds_images_all_says_so_and_does_the_rest(workspace, store, tmp_path):
-    run = workspace.pipeline("all", PATH=path_without_builders(tmp_path))
+def test_where_nothing_builds_images_all_says_so_and_does_the_rest(known_workspace, store, tmp_path):
+    run = known_workspace.pipeline("all", PATH=path_without_builders(tmp_path))
     assert run.code == 0, run.err
     assert "\nimage: left out, no builder (install buildah or docker)\n" in run.out
     assert run.report["left_out"] == "image: left out, no builder (install buildah or docker)"
-    assert run.members("ran") == {"app-svc", "lib-bus", "lib-core", "lib-lone"}
+    assert run.members("cached") == {"app-svc", "lib-bus", "lib-core", "lib-lone"}
     assert run.members("nothing", "image") == {"app-svc"}
 
 
-def test_a_base_out_of_reach_fails_the_images_and_nothing_else(workspace, store):
-    run = workspace.pipeline("all", "--base", "localhost/there-is-no-such-base:1", **store)
+def test_a_base_out_of_reach_fails_the_images_and_nothing_else(known_workspace, store):
+    run = known_workspace.pipeline("all", "--base", "localhost/there-is-no-such-base:1", **store)
     assert run.code == 1
     assert run.members("failed", "image") == {"app-svc"}
-    assert run.members("ran") == run.members("ran", "build") == {"app-svc", "lib-bus", "lib-core", "lib-lone"}
+    assert run.members("cached") == run.members("cached", "build") == {"app-svc", "lib-bus", "lib-core", "lib-lone"}
     assert "got no localhost/there-is-no-such-base:1" in run.err
     assert "name another with --base" in run.err
 

@@ -103,6 +103,30 @@ def test_a_file_is_in_the_keys_of_whatever_may_read_it(ground, workspace, path, 
         assert found == members
 
 
+def append(path, text):
+    path.write_text(path.read_text() + text)
+
+
+def test_what_belongs_to_no_member_is_in_every_members_key_unless_it_is_set_apart(workspace):
+    append(workspace.root / "pyproject.toml", '\n[tool.pipeline]\napart = ["notes/*"]\n')
+    (workspace.root / "notes").mkdir()
+    (workspace.root / "notes" / "plan.md").write_text("one")
+    (workspace.root / "data.json").write_text("{}")
+    before = keys(survey(workspace.root, {}))
+    (workspace.root / "notes" / "plan.md").write_text("two")
+    assert keys(survey(workspace.root, {})) == before
+    (workspace.root / "data.json").write_text("[]")
+    assert changed(before, keys(survey(workspace.root, {}))) == set(MEMBERS)
+
+
+def test_ignored_files_are_in_every_key_when_they_are_declared(workspace):
+    append(workspace.root / "pyproject.toml", '\n[tool.pipeline]\ninputs = ["*.local"]\n')
+    (workspace.root / "secrets.local").write_text("one")
+    before = keys(survey(workspace.root, {}))
+    (workspace.root / "secrets.local").write_text("two")
+    assert changed(before, keys(survey(workspace.root, {}))) == set(MEMBERS)
+
+
 def test_type_checkers_may_see_members_that_nobody_declared(workspace):
     source = workspace.source("lib-lone")
     source.write_text(f"import os, lib_bus.more as bus\n{source.read_text()}")

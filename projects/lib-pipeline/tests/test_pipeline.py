@@ -28,7 +28,8 @@ def test_what_passed_is_known_again_whatever_the_target(bare_workspace):
     assert "17 cached" in again.out
 
 
-def test_wheels_come_back_from_the_cache(workspace):
+def test_wheels_come_back_from_the_cache(known_workspace):
+    workspace = known_workspace
     workspace.pipeline("build")
     made = {path.name: path.read_bytes() for path in (workspace.root / "dist").glob("*.whl")}
     for path in (workspace.root / "dist").iterdir():
@@ -38,8 +39,8 @@ def test_wheels_come_back_from_the_cache(workspace):
     assert len(made) == len(ALL)
 
 
-def test_an_edit_runs_again_whoever_stands_on_it_and_nobody_else(workspace):
-    workspace.pipeline("test", "types", "lint")
+def test_an_edit_runs_again_whoever_stands_on_it_and_nobody_else(known_workspace):
+    workspace = known_workspace
     append(workspace.source("app-svc"), "\n\ndef leaf() -> int:\n    return 1\n")
     leaf = workspace.pipeline("test", "types", "lint")
     assert leaf.members("ran") == leaf.members("ran", "types") == leaf.members("ran", "lint") == {"app-svc"}
@@ -49,8 +50,8 @@ def test_an_edit_runs_again_whoever_stands_on_it_and_nobody_else(workspace):
     assert shared.members("ran", "lint") == {"lib-core"}
 
 
-def test_a_library_broken_behind_its_own_tests_turns_its_dependents_red_and_mending_it_is_known(workspace):
-    workspace.pipeline("test")
+def test_a_library_broken_behind_its_own_tests_turns_its_dependents_red_and_mending_it_is_known(known_workspace):
+    workspace = known_workspace
     whole, tests = workspace.source("lib-core").read_text(), workspace.test("lib-core").read_text()
     workspace.source("lib-core").write_text(whole.replace("return 1", "return 2"))
     workspace.test("lib-core").write_text("def test_nothing():\n    pass\n")
@@ -69,34 +70,11 @@ def test_a_failure_is_never_remembered(workspace):
     assert workspace.pipeline("test", "lib-lone").members("failed") == {"lib-lone"}
 
 
-def test_another_place_and_no_git_make_no_difference(workspace):
-    workspace.pipeline("test", "lint", "build")
-    clone = workspace.clone("elsewhere", same_cache=True)
+def test_another_place_and_no_git_make_no_difference(known_workspace):
+    clone = known_workspace.clone("elsewhere", same_cache=True)
     (clone.root / ".git").rename(clone.root.parent / "git")
     run = clone.pipeline("test", "lint", "build")
     assert run.members("cached") == run.members("cached", "lint") == run.members("cached", "build") == ALL
-
-
-def test_what_belongs_to_no_member_is_in_every_members_key_unless_it_is_set_apart(workspace):
-    append(workspace.root / "pyproject.toml", '\n[tool.pipeline]\napart = ["notes/*"]\n')
-    (workspace.root / "notes").mkdir()
-    (workspace.root / "notes" / "plan.md").write_text("one")
-    (workspace.root / "data.json").write_text("{}")
-    workspace.pipeline("test")
-    (workspace.root / "notes" / "plan.md").write_text("two")
-    assert workspace.pipeline("test").members("cached") == ALL
-    (workspace.root / "data.json").write_text("[]")
-    assert workspace.pipeline("test").members("ran") == ALL
-    append(workspace.root / "conftest.py", "\nSHARED = 1\n")
-    assert workspace.pipeline("test").members("ran") == ALL
-
-
-def test_ignored_files_count_when_they_are_declared(workspace):
-    append(workspace.root / "pyproject.toml", '\n[tool.pipeline]\ninputs = ["*.local"]\n')
-    (workspace.root / "secrets.local").write_text("one")
-    workspace.pipeline("test")
-    (workspace.root / "secrets.local").write_text("two")
-    assert workspace.pipeline("test").members("ran") == ALL
 
 
 def test_tests_see_declared_variables_which_are_in_the_key_and_no_others(workspace):
@@ -118,7 +96,8 @@ def test_tests_cannot_use_a_member_they_do_not_declare(bare_workspace):
     assert "No module named 'lib_core'" in run.err
 
 
-def test_only_what_a_change_can_reach_is_looked_at_when_asked(workspace):
+def test_only_what_a_change_can_reach_is_looked_at_when_asked(known_workspace):
+    workspace = known_workspace
     workspace.git("checkout", "--quiet", "-b", "change")
     append(workspace.source("lib-bus"), "\n\ndef more() -> int:\n    return 1\n")
     workspace.git("commit", "--quiet", "--all", "--message", "More")
@@ -130,7 +109,8 @@ def test_only_what_a_change_can_reach_is_looked_at_when_asked(workspace):
     assert (wrong.code, "--affected must know which commit" in wrong.err) == (2, True)
 
 
-def test_a_member_without_tests_says_so_and_is_green(workspace):
+def test_a_member_without_tests_says_so_and_is_green(known_workspace):
+    workspace = known_workspace
     workspace.test("lib-lone").unlink()
     run = workspace.pipeline("test")
     assert run.code == 0
