@@ -74,12 +74,12 @@ class Shell:
         assert "Traceback" not in answer.err, answer.err
         return answer
 
-    def evs_anew(self, *arguments: str) -> Answer:
-        """The same, with nothing imported beforehand."""
+    def evs_anew(self, *arguments: str, **variables: str) -> Answer:
+        """The same by an interpreter of its own, with nothing imported beforehand."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
-            env=self.environment,
+            env=self.environment | variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -172,7 +172,7 @@ def test_an_answer_that_is_no_json_names_the_address_that_gave_it(product):
 
 def test_a_terminal_that_cannot_show_a_character_gets_its_number(product):
     product.evs("run", "start", "order", "--wait")
-    answer = product.with_variables(PYTHONIOENCODING="ascii").evs("run", "list")
+    answer = product.evs_anew("run", "list", PYTHONIOENCODING="ascii")
     assert answer.code == 0, answer.err
     assert "\\u2713 completed" in answer.out
 
