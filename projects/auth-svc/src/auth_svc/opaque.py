@@ -41,5 +41,5 @@ def new_token_id() -> str:
 
 
 def new_id() -> str:
-    """Return an id nobody can guess, for rows that are named in public."""
-    return secrets.token_urlsafe(16)
+    """Return an id nobody can guess, for rows that are named in public: no command takes one for an option."""
+    return secrets.token_hex(16)
