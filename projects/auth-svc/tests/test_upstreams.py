@@ -547,7 +547,8 @@ class RealBrowser:
         return answer.headers["location"]
 
     def _allow(self, page):
-        fields = {name: page.text.split(f'name="{name}" value="')[1].split('"')[0] for name in ("csrf", "request")}
+        names = ("csrf", "request", "scope")
+        fields = {name: page.text.split(f'name="{name}" value="')[1].split('"')[0] for name in names}
         fields["request"] = fields["request"].replace("&amp;", "&")
         return self.http.post("/consent", data=fields | {"decision": "allow"})
 
