@@ -15,7 +15,7 @@ def load() -> None:
     """Call before anything else is loaded: what comes now stays, and looking at it again and again takes time."""
     gc.disable()
     # httpx brings a command line of its own where click, pygments and rich are: 0.1 s of each start, for nobody.
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # Python's word for "not to be imported"
 
 
 def settle() -> None:

@@ -110,7 +110,7 @@ class Leads:
         """
         try:
             while not connection.is_closed():
-                await asyncio.sleep(BEAT_SECONDS)
+                await asyncio.sleep(BEAT_SECONDS)  # between two beats; whoever closes us cancels it
                 try:
                     async with self._asking:
                         await connection.execute("SELECT 1", timeout=SILENT_SECONDS)

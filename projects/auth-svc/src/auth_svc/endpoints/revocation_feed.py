@@ -15,6 +15,7 @@ from lib_auth.revocations import EVENT_TYPES, Revocation, revocations_of
 from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.event_log import PLACED_TOPIC, Cursor, CursorRejected, check_cursor, read_after, read_unplaced
+from lib_events.lifecycle import first_of
 from lib_events.problem import Problem
 
 PAGE = 500
@@ -61,19 +62,9 @@ async def _follow(service: AuthService, after: Cursor | None, wait: float) -> di
                 items = [item.to_dict() for item in (*found, *unplaced)]
                 return {"items": items, "next_cursor": str(after), "head": at_head}
             # Then read once more: the answer says what is known when it is sent.
-            await _first_of(placed, service.stopping, seconds=deadline - loop.time())
+            await first_of(placed, service.stopping, seconds=deadline - loop.time())
     finally:
         unsubscribe()
-
-
-async def _first_of(*events: asyncio.Event, seconds: float) -> None:
-    """Wait until one of `events` is set, at most `seconds`."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 def _read(
