@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.util import LRUCache
 
 from lib_events import memory
+from lib_events.adapters.sqlite import SqliteDatabase
 from lib_events.database import Schema
-from lib_events.sqlite import SqliteDatabase
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

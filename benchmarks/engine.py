@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from lib_events import memory
-from lib_events.http_server import new_event_loop
+from lib_events.http.server import new_event_loop
 from lib_workflows import Context, Engine, Workflow, step, workflow
 
 OUTSTANDING = 2_000

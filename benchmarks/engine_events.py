@@ -23,7 +23,7 @@ from sqlalchemy import Select, func, select
 
 from lib_events import memory
 from lib_events.event import Event, EventType
-from lib_events.http_server import new_event_loop
+from lib_events.http.server import new_event_loop
 from lib_workflows import Context, Engine, workflow
 from lib_workflows.tables import event_waits, runs
 

@@ -31,13 +31,13 @@ from engine import nothing, one_step, ten_steps
 from sqlalchemy import select
 
 from lib_events import memory
-from lib_events.broker import Broker
 from lib_events.database import Connection, open_database
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
-from lib_events.http_server import new_event_loop
+from lib_events.http.server import new_event_loop
 from lib_events.lifecycle import running
+from lib_events.nats.broker import Broker
+from lib_events.nats.relay import Relay
 from lib_events.nats_server import NatsServer
-from lib_events.relay import Relay
 from lib_events.tables import event_log_state
 from lib_workflows import Context, Engine, Registry, Signal, step, workflow
 from lib_workflows.tables import SCHEMA

@@ -19,7 +19,7 @@ from typing import Self
 import engine as speed
 
 from lib_events import memory
-from lib_events.http_server import new_event_loop
+from lib_events.http.server import new_event_loop
 from lib_workflows import Engine
 
 EVERY_SECONDS = 0.001

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 
 from lib_events.database import Connection
-from lib_events.http_server import new_event_loop
+from lib_events.http.server import new_event_loop
 from lib_workflows import Context, Engine, Queue, QueueLimits, workflow
 from lib_workflows.runs.commands import StartRequest
 from lib_workflows.tables import runs

@@ -29,7 +29,7 @@ from sqlalchemy import func, select
 from lib_events import memory
 from lib_events.clock import SystemClock
 from lib_events.database import Connection
-from lib_events.http_server import new_event_loop
+from lib_events.http.server import new_event_loop
 from lib_workflows import Context, Engine, workflow
 from lib_workflows.tables import runs
 from lib_workflows.workers.residence import Limits

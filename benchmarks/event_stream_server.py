@@ -21,10 +21,10 @@ from starlette.routing import Route
 from lib_events.database import Database, open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA
-from lib_events.event_stream import EventStream
-from lib_events.feed import Feed, Filter
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.log.event_stream import EventStream
+from lib_events.log.feed import Feed, Filter
+from lib_events.nats.relay import Relay
 
 TICKED = EventType("bench.ticked", dict[str, Any])
 TEXT = "x" * 130  # an event of about 400 bytes

@@ -46,18 +46,18 @@ from pydantic import BaseModel
 from sqlalchemy import select
 
 from lib_events import memory
-from lib_events.broker import Broker
 from lib_events.database import Connection, Database, open_database
 from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA, head
-from lib_events.feed import Feed
-from lib_events.http_server import new_event_loop
-from lib_events.importer import Importer
+from lib_events.handling.subscriptions import Subscriptions
+from lib_events.http.server import new_event_loop
 from lib_events.lifecycle import Loop, running
+from lib_events.log.feed import Feed
+from lib_events.nats.broker import Broker
+from lib_events.nats.importer import Importer
+from lib_events.nats.relay import Relay
 from lib_events.nats_server import NatsServer, server_binary
-from lib_events.relay import Relay
 from lib_events.subscription import subscribe
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import event_log_state
 
 PUBLISHERS = 2_000  # our writers at once: like a service with that many requests under way

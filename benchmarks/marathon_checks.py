@@ -11,7 +11,7 @@ from typing import Any
 from marathon_flows import AT_ONCE, WORKFLOWS, child, expected_effects, flow_of, run_id, status_of
 from sqlalchemy import bindparam, text
 
-from lib_events import sqlite as sqlite_adapter
+from lib_events.adapters import sqlite as sqlite_adapter
 from lib_events.database import Connection, Database
 from lib_workflows import Engine
 

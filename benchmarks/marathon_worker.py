@@ -14,7 +14,7 @@ from pathlib import Path
 from marathon_flows import DONE_TO, WORKFLOWS, flow_of, run_id
 
 from lib_events.database import DatabaseError
-from lib_events.http_server import new_event_loop
+from lib_events.http.server import new_event_loop
 from lib_workflows import Engine, RunCancelled, RunFailed
 from lib_workflows.errors import CommandRefused
 

@@ -31,7 +31,7 @@ import sys
 
 import uvicorn
 
-from lib_events.http_server import HttpServer, listen, new_event_loop, running_server
+from lib_events.http.server import HttpServer, listen, new_event_loop, running_server
 
 
 async def answer(scope, receive, send):

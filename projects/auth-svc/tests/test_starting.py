@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from lib_auth.events import SessionStarted
-from lib_events.contracts import keep_contracts
+from lib_events.contracts.remembered import keep_contracts
 from lib_events.database import open_database
 from lib_events.event import EventRegistry, EventType
 from lib_events.event_log import SCHEMA

@@ -13,7 +13,7 @@ from auth_svc.composition import events_to_keep
 from auth_svc.people import accounts
 from auth_svc.tables import refresh_tokens, sessions
 from lib_events.event_log import head
-from lib_events.retention import Retention
+from lib_events.log.retention import Retention
 from lib_events.tables import event_log_state, subscription_cursors
 from lib_events.testing import wait_until
 

@@ -19,9 +19,9 @@ from auth_svc.upstreams import providers
 from auth_svc.upstreams import transport as upstream_http
 from auth_svc.upstreams.client import UpstreamClient
 from lib_auth.client import OAuthClient
-from lib_events.checked_http import CheckedHttp
 from lib_events.clock import SystemClock
-from lib_events.destinations import Destinations
+from lib_events.http.checked import CheckedHttp
+from lib_events.http.destinations import Destinations
 from lib_events.testing import wait_until
 
 ISSUER = "http://127.0.0.1:8001"

@@ -7,15 +7,15 @@ from pathlib import Path
 from pydantic import BaseModel
 from sqlalchemy import func, select
 
-from lib_events.broker import Broker
 from lib_events.database import open_database
 from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA
-from lib_events.importer import Importer
+from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.nats.broker import Broker
+from lib_events.nats.importer import Importer
+from lib_events.nats.relay import Relay
 from lib_events.subscription import subscribe
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import events
 
 

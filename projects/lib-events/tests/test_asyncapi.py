@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from lib_events.asyncapi import HttpServer, HttpWay, describe_service
+from lib_events.contracts.asyncapi import HttpServer, HttpWay, describe_service
 from lib_events.event import Event, EventType
 
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from lib_events.broker import BROKER_ERRORS, Broker, BrokerAway, Message, NoStream, PublishFailed
+from lib_events.nats.broker import BROKER_ERRORS, Broker, BrokerAway, Message, NoStream, PublishFailed
 from lib_events.nats_server import NatsServer, server_binary
 from lib_events.parent_watch import dying_with_us
 from lib_events.testing import wait_until
@@ -148,7 +148,7 @@ async def test_importing_from_a_service_that_was_never_here_says_so(open_nats):
 
 
 async def test_a_refused_key_is_tried_again_until_it_is_right(fresh_nats_server, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("lib_events.broker.CONNECT_ROUND_SECONDS", 0.3)
+    monkeypatch.setattr("lib_events.nats.broker.CONNECT_ROUND_SECONDS", 0.3)
     seed_file = tmp_path / "seed"
     seed_file.write_text("SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTC4")
     async with Broker(fresh_nats_server.url, service="app-svc", seed_file=seed_file) as broker:
@@ -167,7 +167,7 @@ def test_a_message_cannot_break_out_of_its_place(subject):
 
 
 async def test_settings_a_service_may_not_change_stay_and_publishing_goes_on(fresh_nats_server, monkeypatch, caplog):
-    monkeypatch.setattr("lib_events.broker.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("lib_events.nats.broker.ANSWER_SECONDS", 0.3)
     seed_file = fresh_nats_server.credentials("app-svc")
     async with Broker(fresh_nats_server.url, service="app-svc", seed_file=seed_file, max_age_seconds=60.0) as broker:
         await broker.wait_connected()

@@ -12,7 +12,8 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_events.cloudevents_http import (
+from lib_events.event import CORE_ATTRIBUTES, Event, EventRejected
+from lib_events.http.cloudevents import (
     BATCH,
     DISALLOWED,
     STRUCTURED,
@@ -22,7 +23,6 @@ from lib_events.cloudevents_http import (
     write_binary,
     write_structured,
 )
-from lib_events.event import CORE_ATTRIBUTES, Event, EventRejected
 
 GIVEN = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/shop", "ce-type": "shop.order.placed"}
 JSON = {"content-type": "application/json"}

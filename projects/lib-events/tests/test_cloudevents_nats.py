@@ -8,14 +8,14 @@ from cloudevents.core.formats.json import JSONFormat
 from nats.js.api import AckPolicy, ConsumerConfig
 from pydantic import BaseModel
 
-from lib_events.broker import Broker
-from lib_events.cloudevents_http import BATCH, STRUCTURED
 from lib_events.database import open_database
 from lib_events.event import Cause, Event, EventType
 from lib_events.event_log import SCHEMA
+from lib_events.http.cloudevents import BATCH, STRUCTURED
 from lib_events.lifecycle import running
-from lib_events.nats_permissions import import_prefix
-from lib_events.relay import Relay
+from lib_events.nats.broker import Broker
+from lib_events.nats.permissions import import_prefix
+from lib_events.nats.relay import Relay
 
 
 class Order(BaseModel):

@@ -12,17 +12,17 @@ import pytest
 import pytest_asyncio
 from pydantic import BaseModel
 
-from lib_events.broker import Broker
 from lib_events.database import Connection, Database, open_database
-from lib_events.dead_letters import redrive
 from lib_events.event import Cause, Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA, read_after
-from lib_events.importer import Importer
+from lib_events.handling.dead_letters import redrive
+from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import running
-from lib_events.nats_access import NatsAccess
-from lib_events.relay import Relay
+from lib_events.nats.access import NatsAccess
+from lib_events.nats.broker import Broker
+from lib_events.nats.importer import Importer
+from lib_events.nats.relay import Relay
 from lib_events.subscription import GiveUp, subscribe
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import dead_letters
 from lib_events.testing import wait_until
 

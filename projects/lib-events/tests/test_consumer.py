@@ -11,15 +11,16 @@ import pytest_asyncio
 from pydantic import BaseModel
 from sqlalchemy import select, text
 
-from lib_events import consumer_window, retries
 from lib_events.database import Connection, open_database
-from lib_events.dead_letters import DeadLetterRefused, discard, redrive
 from lib_events.event import Event, EventType, current_cause
 from lib_events.event_log import SCHEMA, Cursor, read_after
+from lib_events.handling import retries
+from lib_events.handling import window as consumer_window
+from lib_events.handling.dead_letters import DeadLetterRefused, discard, redrive
+from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.nats.relay import Relay
 from lib_events.subscription import GiveUp, NotNow, TryLater, current_delivery, subscribe
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import dead_letters, handled_events, subscription_cursors
 from lib_events.testing import wait_until
 

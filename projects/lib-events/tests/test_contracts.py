@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import select, update
 
-from lib_events.contracts import ContractBroken, keep_contracts
+from lib_events.contracts.remembered import ContractBroken, keep_contracts
 from lib_events.database import open_database
 from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from lib_events import sqlite
+from lib_events.adapters import sqlite
 from lib_events.database import (
     CommitFailed,
     DatabaseInUse,
@@ -26,8 +26,8 @@ from lib_events.database import (
 )
 from lib_events.event import Cause, Event, EventType, current_cause
 from lib_events.event_log import SCHEMA, append_writes, place, read_after
+from lib_events.handling.place import Place
 from lib_events.statement import Fence, compose_postgresql
-from lib_events.subscription_place import Place
 from lib_events.tables import SEGMENT_TYPE, events, subscription_cursors
 
 

@@ -6,11 +6,11 @@ import httpcore
 import pytest
 
 from lib_events.clock import SystemClock, to_datetime
-from lib_events.destinations import CheckedNetwork, DestinationRefused, Destinations, SystemResolver, is_public
 from lib_events.event import Event
+from lib_events.http.destinations import CheckedNetwork, DestinationRefused, Destinations, SystemResolver, is_public
 from lib_events.testing_receiver import receiving
-from lib_events.webhook_sender import Sender
-from lib_events.webhooks import new_secret
+from lib_events.webhooks.sender import Sender
+from lib_events.webhooks.webhook import new_secret
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 

@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 import pytest_asyncio
 from pydantic import BaseModel
 
-from lib_events import event_stream
-from lib_events import feed as feed_module
 from lib_events.database import open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, head
-from lib_events.event_stream import EventStream
-from lib_events.feed import Feed, Filter
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.log import event_stream
+from lib_events.log import feed as feed_module
+from lib_events.log.event_stream import EventStream
+from lib_events.log.feed import Feed, Filter
+from lib_events.nats.relay import Relay
 from lib_events.testing import wait_until
 
 

@@ -12,14 +12,14 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from lib_events import event_stream
 from lib_events.database import open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA
-from lib_events.event_stream import EventStream
-from lib_events.feed import Feed, Filter
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.log import event_stream
+from lib_events.log.event_stream import EventStream
+from lib_events.log.feed import Feed, Filter
+from lib_events.nats.relay import Relay
 from lib_events.testing import free_ports, wait_until
 
 # Gathering and compressing are what a proxy does to ordinary answers; it gives up on one that is silent for a second.

@@ -17,16 +17,16 @@ from pydantic import BaseModel
 from sqlalchemy import select
 
 from lib_events import nats_server as nats_server_module
-from lib_events.broker import BROKER_ERRORS, Broker, Message
 from lib_events.clock import to_datetime
 from lib_events.database import open_database
 from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA, head, read_after
-from lib_events.importer import Importer
 from lib_events.lifecycle import running
+from lib_events.nats.broker import BROKER_ERRORS, Broker, Message
+from lib_events.nats.importer import Importer
+from lib_events.nats.relay import Relay
 from lib_events.nats_server import NatsServer
 from lib_events.parent_watch import supervised
-from lib_events.relay import Relay
 from lib_events.tables import events
 from lib_events.testing import FakeClock, wait_until
 

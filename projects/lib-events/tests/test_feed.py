@@ -7,13 +7,13 @@ import pytest
 import pytest_asyncio
 from pydantic import BaseModel
 
-from lib_events import feed as module
 from lib_events.database import open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, Cursor, CursorRejected, head
-from lib_events.feed import Feed, FeedClosed, FeedLagged, Filter
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.log import feed as module
+from lib_events.log.feed import Feed, FeedClosed, FeedLagged, Filter
+from lib_events.nats.relay import Relay
 from lib_events.testing import wait_until
 
 

@@ -4,8 +4,8 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 from starlette.applications import Starlette
 
-from lib_events import health
-from lib_events.health import health_routes
+from lib_events.http import health
+from lib_events.http.health import health_routes
 
 
 def client_of(app):

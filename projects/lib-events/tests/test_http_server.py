@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from lib_events.http_server import HttpServer, PortTaken, listen, running_server, url_at
+from lib_events.http.server import HttpServer, PortTaken, listen, running_server, url_at
 from lib_events.settings import SettingsRejected
 
 

@@ -13,16 +13,16 @@ import pytest_asyncio
 from pydantic import BaseModel
 from sqlalchemy import delete, select, update
 
-from lib_events.broker import Broker, Message
 from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, open_database
-from lib_events.dead_letters import redrive
 from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA, read_after
-from lib_events.importer import Importer, subjects_of
-from lib_events.importer import _row as row_of
+from lib_events.handling.dead_letters import redrive
 from lib_events.lifecycle import running
-from lib_events.nats_permissions import import_prefix
-from lib_events.relay import Relay
+from lib_events.nats.broker import Broker, Message
+from lib_events.nats.importer import Importer, subjects_of
+from lib_events.nats.importer import _row as row_of
+from lib_events.nats.permissions import import_prefix
+from lib_events.nats.relay import Relay
 from lib_events.tables import dead_letters, event_log_state, events, import_places
 from lib_events.testing import wait_until
 

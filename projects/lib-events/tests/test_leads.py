@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from lib_events import postgresql_leads
+from lib_events.adapters import postgresql_leads
 from lib_events.database import open_database
 from lib_events.event_log import SCHEMA
 from lib_events.testing import wait_until

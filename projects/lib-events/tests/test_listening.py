@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from lib_events.adapters.postgresql import PostgresqlDatabase
 from lib_events.database import open_database
 from lib_events.event_log import SCHEMA
-from lib_events.postgresql import PostgresqlDatabase
 from lib_events.testing import wait_until
 
 pytestmark = pytest.mark.postgresql

@@ -10,7 +10,6 @@ import pytest_asyncio
 from pydantic import BaseModel
 from sqlalchemy import insert
 
-from lib_events.broker import StreamState
 from lib_events.clock import SystemClock, to_datetime
 from lib_events.database import EVENTS_TOPIC, CommitFailed, Connection, open_database
 from lib_events.event import Event, EventType
@@ -27,14 +26,15 @@ from lib_events.event_log import (
     read_after,
     rows_after,
 )
-from lib_events.feed import Feed
+from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import running
-from lib_events.log_reader import read_page, read_rows
-from lib_events.relay import Relay, align
-from lib_events.retention import Keep, Retention
+from lib_events.log.feed import Feed
+from lib_events.log.reader import read_page, read_rows
+from lib_events.log.retention import Keep, Retention
+from lib_events.nats.broker import StreamState
+from lib_events.nats.relay import Relay, align
 from lib_events.statement import Write
 from lib_events.subscription import subscribe
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import events
 from lib_events.tail import Tail
 from lib_events.testing import FakeClock, wait_until

@@ -7,9 +7,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
+from lib_events.adapters.migrate import migrate, revisions, version_table
 from lib_events.database import open_database
 from lib_events.event_log import SCHEMA
-from lib_events.migrate import migrate, revisions, version_table
 
 
 def test_revisions_are_read_from_the_file_names_oldest_first():

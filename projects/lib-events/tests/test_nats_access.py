@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from lib_events.broker import Broker
-from lib_events.nats_access import NatsAccess, nats_access
+from lib_events.nats.access import NatsAccess, nats_access
+from lib_events.nats.broker import Broker
 from lib_events.settings import Settings, SettingsRejected
 from lib_events.testing import wait_until
 

@@ -8,13 +8,13 @@ import pytest
 import pytest_asyncio
 from pydantic import BaseModel
 
-from lib_events.broker import BROKER_ERRORS, Broker
 from lib_events.database import open_database
 from lib_events.event import Event, EventRegistry, EventType
 from lib_events.event_log import SCHEMA, head, read_after
-from lib_events.importer import Importer
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.nats.broker import BROKER_ERRORS, Broker
+from lib_events.nats.importer import Importer
+from lib_events.nats.relay import Relay
 from lib_events.testing import wait_until
 
 # nats-py leaves an attempt to connect to a server that hangs to the garbage collector.

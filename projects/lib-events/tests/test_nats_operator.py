@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_events.broker import Broker
+from lib_events.nats.broker import Broker
 from lib_events.nats_operator import main
 from lib_events.nats_server import server_binary
 from lib_events.testing import wait_until

@@ -10,8 +10,8 @@ import pytest_asyncio
 from nats.js.api import ConsumerConfig
 from nats.js.client import JetStreamContext
 
-from lib_events.nats_access import NatsAccess
-from lib_events.nats_permissions import accounts
+from lib_events.nats.access import NatsAccess
+from lib_events.nats.permissions import accounts
 from lib_events.nats_server import NatsServer
 from lib_events.testing import wait_until
 from lib_events.testing_cluster import NatsCluster

@@ -13,7 +13,7 @@ import nats
 import pytest
 
 from lib_events import nats_server as nats_server_module
-from lib_events.broker import Broker, Message
+from lib_events.nats.broker import Broker, Message
 from lib_events.nats_server import NatsServer, NatsServerFailed
 from lib_events.parent_watch import supervised
 from lib_events.testing import wait_until

@@ -5,7 +5,7 @@ from fastapi import FastAPI, Query
 from httpx import ASGITransport, AsyncClient
 from pydantic import BaseModel
 
-from lib_events.http_limits import BodyLimit, HostCheck
+from lib_events.http.limits import BodyLimit, HostCheck
 from lib_events.problem import MEDIA_TYPE, Problem, install_problem_handlers
 from lib_events.telemetry import Metrics, RequestTelemetry
 

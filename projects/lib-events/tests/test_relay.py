@@ -16,13 +16,13 @@ from nats.js.errors import NotFoundError
 from pydantic import BaseModel
 from sqlalchemy import delete, insert, select, update
 
-from lib_events import relay as relay_module
-from lib_events.broker import Broker, PublishFailed, StreamState
 from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, head, imported_row, read_after
 from lib_events.lifecycle import running
-from lib_events.relay import Relay, align, next_batch, place, record
+from lib_events.nats import relay as relay_module
+from lib_events.nats.broker import Broker, PublishFailed, StreamState
+from lib_events.nats.relay import Relay, align, next_batch, place, record
 from lib_events.tables import event_log_state, events
 from lib_events.testing import wait_until
 

@@ -9,18 +9,18 @@ import pytest_asyncio
 from pydantic import BaseModel
 from sqlalchemy import func, select, update
 
-from lib_events import consumer
-from lib_events import retention as module
 from lib_events.clock import SystemClock, to_datetime
 from lib_events.database import open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, Cursor, CursorRejected, append_writes, head, read_after
-from lib_events.feed import Feed
+from lib_events.handling import consumer
+from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
-from lib_events.retention import Keep, Retention
+from lib_events.log import retention as module
+from lib_events.log.feed import Feed
+from lib_events.log.retention import Keep, Retention
+from lib_events.nats.relay import Relay
 from lib_events.subscription import subscribe
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import event_log_state, events, subscription_cursors
 from lib_events.testing import FakeClock, wait_until
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
-from lib_events.schema_evolution import incompatibilities
+from lib_events.contracts.evolution import incompatibilities
 
 
 class Line(BaseModel):

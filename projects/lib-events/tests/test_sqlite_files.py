@@ -8,7 +8,7 @@ import time
 import pytest
 from sqlalchemy import text
 
-from lib_events import sqlite
+from lib_events.adapters import sqlite
 from lib_events.database import CommitFailed, DatabaseError, DatabaseInUse, open_database
 from lib_events.event_log import SCHEMA
 

@@ -7,14 +7,14 @@ import pytest_asyncio
 from pydantic import BaseModel
 from sqlalchemy import select, text
 
-from lib_events import consumer, retries
 from lib_events.database import open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, append_writes, read_after
+from lib_events.handling import consumer, retries
+from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.nats.relay import Relay
 from lib_events.subscription import subscribe
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import dead_letters, subscription_cursors
 from lib_events.testing import wait_until
 

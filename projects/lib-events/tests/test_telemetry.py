@@ -64,7 +64,7 @@ def test_a_machine_reads_json_with_the_cause():
     before = root.handlers[:], root.level
     try:
         configure_logging("app-svc", stream=stream)
-        logging.getLogger("lib_events.relay").info("published", extra={"events": 3})
+        logging.getLogger("lib_events.nats.relay").info("published", extra={"events": 3})
     finally:
         root.handlers[:], root.level = before
     line = json.loads(stream.getvalue())

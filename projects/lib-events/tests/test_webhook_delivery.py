@@ -11,23 +11,23 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 from standardwebhooks import Webhook as Verifier
 
-from lib_events import dead_letters as dead
 from lib_events.clock import SystemClock
 from lib_events.database import open_database
-from lib_events.destinations import Destinations
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, read_after
+from lib_events.handling import dead_letters as dead
+from lib_events.handling.subscriptions import Subscriptions
+from lib_events.http.destinations import Destinations
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.nats.relay import Relay
 from lib_events.sealed import SealingKey
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import dead_letters, handled_events, subscription_cursors, webhook_deliveries
 from lib_events.testing import wait_until
 from lib_events.testing_receiver import receiving, status
-from lib_events.webhook_delivery import SENDING_AT_ONCE, Webhooks
-from lib_events.webhook_health import DELIVERIES_KEPT, Patience
-from lib_events.webhook_sender import Sender
-from lib_events.webhooks import (
+from lib_events.webhooks.delivery import SENDING_AT_ONCE, Webhooks
+from lib_events.webhooks.health import DELIVERIES_KEPT, Patience
+from lib_events.webhooks.sender import Sender
+from lib_events.webhooks.webhook import (
     OWNER_LIMIT,
     NewWebhook,
     TooManyWebhooks,

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from lib_events.clock import SystemClock, to_datetime
-from lib_events.destinations import Destinations
 from lib_events.event import Event
+from lib_events.http.destinations import Destinations
 from lib_events.testing_receiver import Receiver, receiving, status
-from lib_events.webhook_sender import LONGEST_WAIT_SECONDS, Sender, message_id_of
-from lib_events.webhooks import new_secret
+from lib_events.webhooks.sender import LONGEST_WAIT_SECONDS, Sender, message_id_of
+from lib_events.webhooks.webhook import new_secret
 
 LOOPBACK = Destinations((ipaddress.ip_network("127.0.0.0/8"),))
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from flows import address_changed, forever, make_stock
 
-from lib_events import sqlite
-from lib_events.postgresql import PostgresqlDatabase
+from lib_events.adapters import sqlite
+from lib_events.adapters.postgresql import PostgresqlDatabase
 from lib_events.testing import wait_until
 from lib_workflows import Engine
 from lib_workflows.reading import queries

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from flows import doubling
 
-from lib_events import sqlite
+from lib_events.adapters import sqlite
 from lib_events.database import CommitFailed, DatabaseInUse
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, Signal, workflow

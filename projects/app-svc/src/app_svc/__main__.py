@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     memory.load()
     from app_svc import serving  # noqa: PLC0415 - --help needs neither engine nor server
     from app_svc.workflow_loading import WorkflowsNotLoaded  # noqa: PLC0415
-    from lib_events.http_server import new_event_loop  # noqa: PLC0415
+    from lib_events.http.server import new_event_loop  # noqa: PLC0415
 
     try:
         settings = AppSettings.read(**options)

@@ -21,8 +21,8 @@ from app_svc.schedules import schedule_routes
 from app_svc.service import Service
 from app_svc.webhooks import webhook_routes
 from lib_events.database import UNAVAILABLE
-from lib_events.health import health_routes
-from lib_events.http_limits import BodyLimit, HostCheck
+from lib_events.http.health import health_routes
+from lib_events.http.limits import BodyLimit, HostCheck
 from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
 from lib_events.telemetry import RequestTelemetry
 from lib_workflows.errors import EngineStopped, PayloadTooLarge

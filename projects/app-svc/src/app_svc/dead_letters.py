@@ -17,8 +17,8 @@ from app_svc.event_intake import refusal
 from app_svc.page import CursorText, Limit, Page, cut, decode_cursor, encode_cursor
 from lib_events.clock import to_datetime
 from lib_events.database import Connection, Database
-from lib_events.dead_letters import DeadLetterRefused, discard, redrive
 from lib_events.event import Event, EventRegistry, EventRejected
+from lib_events.handling.dead_letters import DeadLetterRefused, discard, redrive
 from lib_events.problem import Problem
 from lib_events.tables import dead_letters
 

@@ -15,7 +15,7 @@ from app_svc.progress import RUN_PROGRESSED
 from app_svc.service import IMPORTED_FROM, Service
 from app_svc.settings import SERVICE, AppSettings
 from lib_auth import events as account_events
-from lib_events.asyncapi import HttpServer, HttpWay, describe_service
+from lib_events.contracts.asyncapi import HttpServer, HttpWay, describe_service
 from lib_events.event import EventRegistry, is_reserved
 
 VERSION = "1.0.0"

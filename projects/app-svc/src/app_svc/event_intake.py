@@ -7,9 +7,9 @@ from sqlalchemy import select
 from starlette.requests import Request
 
 from lib_auth.principal import Principal
-from lib_events import cloudevents_http
 from lib_events.database import Connection, Database
 from lib_events.event import Event, EventRegistry, EventRejected, is_reserved
+from lib_events.http import cloudevents as cloudevents_http
 from lib_events.problem import Problem
 from lib_events.tables import events
 

@@ -13,12 +13,12 @@ from app_svc.event_visibility import VisibleTo, check_types
 from app_svc.page import STORABLE, Limit
 from app_svc.service import Service
 from app_svc.streams import Streams
-from lib_events.cloudevents_http import BATCH, STRUCTURED
 from lib_events.database import Connection, Database
 from lib_events.event import current_cause
 from lib_events.event_log import Cursor, read_after
 from lib_events.event_log import Page as LogPage
-from lib_events.feed import Filter
+from lib_events.http.cloudevents import BATCH, STRUCTURED
+from lib_events.log.feed import Filter
 
 READ_ROWS = 200  # of the log, in one go
 READ_ROUNDS = 50  # a page may come out short; its cursor goes on where the search stopped

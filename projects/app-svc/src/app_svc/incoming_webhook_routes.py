@@ -23,7 +23,7 @@ from lib_events.clock import SystemClock, to_datetime
 from lib_events.database import Connection
 from lib_events.event import is_reserved
 from lib_events.problem import Problem
-from lib_events.webhooks import new_secret
+from lib_events.webhooks.webhook import new_secret
 
 STANDARD_SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 

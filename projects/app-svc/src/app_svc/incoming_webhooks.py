@@ -21,7 +21,7 @@ from lib_events.database import Connection, Database
 from lib_events.event import Event, EventRejected
 from lib_events.problem import Problem
 from lib_events.sealed import SealingKey
-from lib_events.webhooks import new_secret
+from lib_events.webhooks.webhook import new_secret
 
 SOURCE_PREFIX = "/webhooks/"
 SECRET_LENGTH = 16  # at least

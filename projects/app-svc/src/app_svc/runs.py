@@ -20,7 +20,7 @@ from app_svc.run_desk import RunDesk
 from app_svc.run_start import RUN_ID, StartBody, check_input, check_run_id, find_workflow, make_request, read_wait
 from app_svc.service import Service
 from lib_events.event_log import Cursor
-from lib_events.feed import Filter
+from lib_events.log.feed import Filter
 from lib_events.problem import Problem
 from lib_workflows.reading import queries
 from lib_workflows.reading.queries import RunFilter

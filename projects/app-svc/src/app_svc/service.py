@@ -28,24 +28,25 @@ from lib_auth.guard import Guard
 from lib_auth.jwks import RemoteKeys
 from lib_auth.revocations import Revocations, hear_revocations
 from lib_auth.used_proofs import ProofPruner, UsedProofs
-from lib_events import event_log, webhooks
-from lib_events.broker import Broker
-from lib_events.contracts import keep_contracts
+from lib_events import event_log
+from lib_events.contracts.remembered import keep_contracts
 from lib_events.database import Connection, Database, open_database
-from lib_events.dead_letters import EVENT_TYPES as DEAD_LETTER_EVENTS
 from lib_events.event import EventRegistry
-from lib_events.feed import Feed
-from lib_events.health import Check
-from lib_events.importer import Importer
+from lib_events.handling.dead_letters import EVENT_TYPES as DEAD_LETTER_EVENTS
+from lib_events.handling.subscriptions import Subscriptions
+from lib_events.http.health import Check
 from lib_events.lifecycle import Loop, running
-from lib_events.relay import Relay
-from lib_events.retention import Keep, Retention
+from lib_events.log.feed import Feed
+from lib_events.log.retention import Keep, Retention
+from lib_events.nats.broker import Broker
+from lib_events.nats.importer import Importer
+from lib_events.nats.relay import Relay
 from lib_events.sealed import SealingKey
 from lib_events.secret_file import create_secret, read_secret
-from lib_events.subscriptions import Subscriptions
 from lib_events.telemetry import Metrics
-from lib_events.webhook_delivery import Webhooks
-from lib_events.webhook_sender import Sender
+from lib_events.webhooks import webhook as webhooks
+from lib_events.webhooks.delivery import Webhooks
+from lib_events.webhooks.sender import Sender
 from lib_workflows import Engine, Registry, RetentionPolicy
 from lib_workflows import tables as workflow_tables
 from lib_workflows.authoring.delegation import TokenSource

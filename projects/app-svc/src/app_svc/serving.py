@@ -11,7 +11,7 @@ from app_svc.app import create_app
 from app_svc.service import Service, open_engine_only, open_service
 from app_svc.settings import AppSettings
 from lib_events import memory
-from lib_events.http_server import HttpServer, call_on_stop_signals, listen, running_server, url_at
+from lib_events.http.server import HttpServer, call_on_stop_signals, listen, running_server, url_at
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from lib_events.destinations import Destinations
+from lib_events.http.destinations import Destinations
 from lib_events.settings import Names, Settings, SettingsRejected
 
 SERVICE: Final = "app-svc"

@@ -10,8 +10,8 @@ from lib_auth.access_token import RevocationsUnknown, TokenRejected, TokenVerifi
 from lib_auth.credentials import read_credentials
 from lib_auth.jwks import KeysUnavailable
 from lib_events.event_log import Cursor, CursorRejected
-from lib_events.event_stream import EventStream, Unlogged
-from lib_events.feed import Feed, Filter
+from lib_events.log.event_stream import EventStream, Unlogged
+from lib_events.log.feed import Feed, Filter
 from lib_events.problem import Problem
 
 logger = logging.getLogger(__name__)

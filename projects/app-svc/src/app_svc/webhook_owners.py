@@ -6,7 +6,7 @@ from lib_auth.events import ClientChanged, UserRolesChanged
 from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.subscription import subscribe
-from lib_events.webhooks import Webhook, pause_all_of, set_owner_roles
+from lib_events.webhooks.webhook import Webhook, pause_all_of, set_owner_roles
 
 
 def may_read(webhook: Webhook, event: Event) -> bool:

@@ -15,12 +15,12 @@ from app_svc.event_visibility import check_types
 from app_svc.page import STORABLE, CursorText, Limit, Page, cut, decode_cursor, encode_cursor
 from app_svc.service import Service
 from lib_events import tables
-from lib_events import webhooks as commands
 from lib_events.clock import to_datetime
 from lib_events.database import Connection
-from lib_events.destinations import URL_LIMIT, DestinationRefused
+from lib_events.http.destinations import URL_LIMIT, DestinationRefused
 from lib_events.problem import Problem
-from lib_events.webhooks import NewWebhook, TooManyWebhooks, Webhook, new_id, new_secret
+from lib_events.webhooks import webhook as commands
+from lib_events.webhooks.webhook import NewWebhook, TooManyWebhooks, Webhook, new_id, new_secret
 
 MICROS_PER_MILLISECOND = 1_000
 # Shown once: no cache may keep it.

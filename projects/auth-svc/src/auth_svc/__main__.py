@@ -32,7 +32,7 @@ def serve(settings: AuthSettings, _options: argparse.Namespace) -> None:
     """Serve until told to stop."""
     memory.load()
     from auth_svc import serving  # noqa: PLC0415 - the offline commands need no server
-    from lib_events.http_server import new_event_loop  # noqa: PLC0415
+    from lib_events.http.server import new_event_loop  # noqa: PLC0415
     from lib_events.parent_watch import watch_parent  # noqa: PLC0415
     from lib_events.telemetry import configure_logging  # noqa: PLC0415
 

@@ -42,19 +42,19 @@ from lib_auth.credentials import SenderCheck
 from lib_auth.guard import Guard
 from lib_auth.used_proofs import UsedProofs
 from lib_events import event_log
-from lib_events.broker import Broker
-from lib_events.checked_http import CheckedHttp
 from lib_events.clock import SystemClock
-from lib_events.contracts import keep_contracts
+from lib_events.contracts.remembered import keep_contracts
 from lib_events.database import Database, open_database
 from lib_events.event import EventRegistry
-from lib_events.importer import Importer
+from lib_events.handling.subscriptions import Subscriptions
+from lib_events.http.checked import CheckedHttp
 from lib_events.lifecycle import Loop, running
-from lib_events.relay import Relay
-from lib_events.retention import Keep, Retention
+from lib_events.log.retention import Keep, Retention
+from lib_events.nats.broker import Broker
+from lib_events.nats.importer import Importer
+from lib_events.nats.relay import Relay
 from lib_events.sealed import SealingKey
 from lib_events.secret_file import create_secret
-from lib_events.subscriptions import Subscriptions
 
 logger = logging.getLogger(__name__)
 

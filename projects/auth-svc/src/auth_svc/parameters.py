@@ -11,7 +11,7 @@ from joserfc.errors import JoseError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from lib_events.http_limits import headers_of
+from lib_events.http.limits import headers_of
 
 FORM = "application/x-www-form-urlencoded"
 MAX_PARAMETERS = 60

@@ -7,7 +7,7 @@ from auth_svc.app import create_app
 from auth_svc.composition import open_service
 from auth_svc.settings import SERVICE, AuthSettings
 from lib_events import memory
-from lib_events.http_server import HttpServer, call_on_stop_signals, listen, running_server, url_at
+from lib_events.http.server import HttpServer, call_on_stop_signals, listen, running_server, url_at
 
 logger = logging.getLogger(__name__)
 

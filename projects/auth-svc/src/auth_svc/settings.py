@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field
 
 from auth_svc.loopback import is_loopback
-from lib_events.destinations import Destinations
+from lib_events.http.destinations import Destinations
 from lib_events.settings import Names, Settings, SettingsRejected
 
 LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from gui_proj.settings import CLIENT_ID, GuiSettings
 from lib_events import memory
-from lib_events.http_server import HttpServer, call_on_stop_signals, listen, new_event_loop, running_server
+from lib_events.http.server import HttpServer, call_on_stop_signals, listen, new_event_loop, running_server
 from lib_events.parent_watch import watch_parent
 from lib_events.secret_file import SecretFileExposed, read_secret
 from lib_events.settings import SettingsRejected

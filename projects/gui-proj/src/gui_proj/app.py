@@ -48,8 +48,8 @@ from gui_proj.visit import Gui, Handler, read_visit
 from gui_proj.web_guard import WebGuard
 from lib_auth.client import OAuthClient
 from lib_auth.jwks import RemoteKeys
-from lib_events.health import health_routes
-from lib_events.http_limits import MEBIBYTE, BodyLimit
+from lib_events.http.health import health_routes
+from lib_events.http.limits import MEBIBYTE, BodyLimit
 from lib_events.telemetry import Metrics, RequestTelemetry
 
 BIGGEST_BODY: Final = 16 * MEBIBYTE

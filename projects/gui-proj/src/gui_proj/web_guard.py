@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lib_events.http_limits import PROBE_PATHS
+from lib_events.http.limits import PROBE_PATHS
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 

@@ -25,10 +25,10 @@ from lib_events.clock import MICROSECOND, SystemClock, to_datetime, to_micros
 from lib_events.database import EVENTS_TOPIC, Connection, Database, Schema, open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, head, imported_row, read_after
+from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.nats.relay import Relay
 from lib_events.subscription import Subscription
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import dead_letters, events
 
 POLL_SECONDS = 0.002

@@ -258,11 +258,11 @@ async def open_database(url: str, *, service: str, schemas: Sequence[Schema]) ->
     Raises a `DatabaseError`.
     """
     if url.startswith("sqlite:///"):
-        from lib_events.sqlite import SqliteDatabase  # noqa: PLC0415 - one driver is loaded, not two
+        from lib_events.adapters.sqlite import SqliteDatabase  # noqa: PLC0415 - one driver is loaded, not two
 
         return await SqliteDatabase.open(url.removeprefix("sqlite:///"), service=service, schemas=schemas)
     if url.startswith(("postgresql://", "postgres://")):
-        from lib_events.postgresql import PostgresqlDatabase  # noqa: PLC0415
+        from lib_events.adapters.postgresql import PostgresqlDatabase  # noqa: PLC0415
 
         return await PostgresqlDatabase.open(url, service=service, schemas=schemas)
     raise DatabaseUnavailable(

@@ -21,8 +21,8 @@ from nats.js.api import StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import BadRequestError
 
-from lib_events.nats_access import NatsAccess, NatsClient, nats_access, seed_file
-from lib_events.nats_permissions import (
+from lib_events.nats.access import NatsAccess, NatsClient, nats_access, seed_file
+from lib_events.nats.permissions import (
     KEEPER,
     accounts,
     import_prefix,

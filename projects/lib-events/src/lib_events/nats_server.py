@@ -24,9 +24,9 @@ from typing import Any, Self
 import nats.errors
 
 from lib_events.lifecycle import Loop
-from lib_events.nats_access import NatsAccess, seed_file
+from lib_events.nats.access import NatsAccess, seed_file
+from lib_events.nats.permissions import KEEPER
 from lib_events.nats_operator import SERVICES, accounts_of, create_seeds, make_streams, new_seed
-from lib_events.nats_permissions import KEEPER
 from lib_events.parent_watch import dying_with_us, watch_parent
 from lib_events.secret_file import write_secret
 from lib_events.telemetry import configure_logging

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-from lib_events.postgresql_errors import DRIVER_ERRORS
+from lib_events.adapters.postgresql_errors import DRIVER_ERRORS
 from lib_events.secret_file import create_secret
 from lib_events.settings import Settings
 from lib_events.telemetry import configure_logging

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib_events.event import Cause, current_cause
-from lib_events.http_limits import first_header
+from lib_events.http.limits import first_header
 from lib_events.redaction import describe, fields_of, redact
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))

@@ -19,9 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lib_events.nats_access import NatsAccess, seed_file
+from lib_events.nats.access import NatsAccess, seed_file
+from lib_events.nats.permissions import KEEPER
 from lib_events.nats_operator import SERVICES, accounts_of, create_seeds, make_streams
-from lib_events.nats_permissions import KEEPER
 from lib_events.nats_server import server_binary
 from lib_events.parent_watch import dying_with_us
 from lib_events.testing import free_ports

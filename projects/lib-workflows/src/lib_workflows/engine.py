@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from lib_events.adapters.committer import settled
 from lib_events.clock import Clock, SystemClock
-from lib_events.committer import settled
 from lib_events.database import Database, Fenced, open_database
 from lib_events.event import Cause, current_cause
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import Loop, running
-from lib_events.relay import Relay
+from lib_events.nats.relay import Relay
 from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.queue import check_queue_key, check_queue_name

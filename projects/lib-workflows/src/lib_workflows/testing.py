@@ -31,7 +31,7 @@ from lib_events.database import Connection, Database, open_database
 from lib_events.event import Recordable
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import running
-from lib_events.relay import Relay
+from lib_events.nats.relay import Relay
 from lib_events.statement import Fence, Write
 from lib_events.tables import events
 from lib_workflows.authoring.context import Context, RunInfo

@@ -16,10 +16,10 @@ from auth_svc.clients.client import Client, ClientRejected
 from auth_svc.clients.metadata import ClientMetadata, MetadataRejected, Policy, read_metadata, to_client
 from auth_svc.protocol.families import MICROS
 from auth_svc.rate_limits import Attempts, TooManyAttempts
-from lib_events.checked_http import CheckedHttp, RequestFailed
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
-from lib_events.destinations import DestinationRefused
+from lib_events.http.checked import CheckedHttp, RequestFailed
+from lib_events.http.destinations import DestinationRefused
 
 FRESH_MICROS = 3_600 * MICROS
 LIMIT_BYTES = 10 * 1024  # the draft recommends 5 KB

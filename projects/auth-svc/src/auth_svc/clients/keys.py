@@ -14,8 +14,8 @@ from auth_svc.clients.client import BY_KEY, Client
 from auth_svc.parameters import MAX_ASSERTION
 from lib_auth.compact import read_header
 from lib_auth.jwks import check_rsa
-from lib_events.checked_http import CheckedHttp, RequestFailed
-from lib_events.destinations import DestinationRefused
+from lib_events.http.checked import CheckedHttp, RequestFailed
+from lib_events.http.destinations import DestinationRefused
 
 DOCUMENT_LIMIT_BYTES = 64 * 1024
 FRESH_SECONDS = 300.0

@@ -21,11 +21,11 @@ from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.tables import clients, families, logout_deliveries
 from lib_auth.events import SessionEnded
-from lib_events.checked_http import CheckedHttp, RequestFailed
 from lib_events.clock import Clock, SystemClock
 from lib_events.database import Connection, Database
-from lib_events.destinations import DestinationRefused
 from lib_events.event import Event
+from lib_events.http.checked import CheckedHttp, RequestFailed
+from lib_events.http.destinations import DestinationRefused
 from lib_events.lifecycle import Loop
 from lib_events.subscription import subscribe
 

@@ -16,7 +16,7 @@ from auth_svc.settings import SERVICE, AuthSettings
 from lib_auth import events as account_events
 from lib_auth.dpop import ALGORITHMS as PROOF_ALGORITHMS
 from lib_auth.jwks import ALGORITHMS as ACCESS_TOKEN_ALGORITHMS
-from lib_events.asyncapi import describe_service
+from lib_events.contracts.asyncapi import describe_service
 
 VERSION = "1.0.0"
 HEADERS = {"access-control-allow-origin": "*", "cache-control": "public, max-age=300"}

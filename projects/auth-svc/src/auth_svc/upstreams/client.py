@@ -15,7 +15,7 @@ from lib_auth.client import OAuthClient, PendingAuthorization
 from lib_auth.id_token import IdTokenRejected, verify_id_token
 from lib_auth.jwks import KeysUnavailable
 from lib_auth.oauth_error import OAuthError, ResponseForged, ServerUnavailable
-from lib_events.checked_http import CheckedHttp
+from lib_events.http.checked import CheckedHttp
 
 TIMEOUT_SECONDS = 12.0  # of everything that one page waits for
 # OpenID Connect Core section 15.1 makes RS256 the one that every provider has; never `none`, never a shared secret.

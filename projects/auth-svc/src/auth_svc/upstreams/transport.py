@@ -5,8 +5,8 @@ import asyncio
 import httpx
 
 from auth_svc.loopback import is_loopback
-from lib_events.checked_http import CheckedHttp, RequestFailed
-from lib_events.destinations import DestinationRefused
+from lib_events.http.checked import CheckedHttp, RequestFailed
+from lib_events.http.destinations import DestinationRefused
 
 TIMEOUT_SECONDS = 5.0  # of one request, from the name's look-up to the answer's end
 ANSWER_LIMIT_BYTES = 256 * 1024

@@ -9,8 +9,8 @@ from typing import Any
 
 import asyncpg
 
+from lib_events.adapters.postgresql_errors import DRIVER_ERRORS
 from lib_events.database import Database
-from lib_events.postgresql_errors import DRIVER_ERRORS
 
 logger = logging.getLogger(__name__)
 

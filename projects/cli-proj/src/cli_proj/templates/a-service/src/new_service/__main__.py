@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from lib_events.http_server import listen, url_at
+from lib_events.http.server import listen, url_at
 from lib_events.settings import SettingsRejected
 from lib_events.telemetry import configure_logging
 

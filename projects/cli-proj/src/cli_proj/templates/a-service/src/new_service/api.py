@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI
 
 from lib_auth.principal import Principal
 from lib_auth.resource_server import ResourceServer
-from lib_events.health import health_routes
+from lib_events.http.health import health_routes
 
 from .settings import ServiceSettings
 

@@ -18,7 +18,7 @@ from lib_events.event import Event
 from lib_events.event_filter import Wanted, matches
 from lib_events.event_log import PLACED_TOPIC, Cursor, Page, check_cursor, head
 from lib_events.lifecycle import Loop
-from lib_events.log_reader import read_page
+from lib_events.log.reader import read_page
 
 POLL_SECONDS = 1.0
 PAGE_ROWS = 500

@@ -14,8 +14,8 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from lib_events.clock import MICROSECOND, SystemClock
 from lib_events.database import Connection
 from lib_events.event import Cause, Event, EventType
+from lib_events.handling.place import Place
 from lib_events.sealed import SealingKey
-from lib_events.subscription_place import Place
 from lib_events.tables import dead_letters, handled_events, subscription_cursors, webhook_deliveries, webhooks
 
 TOPIC = "webhooks"

@@ -13,8 +13,8 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from lib_events.adapters.postgresql_errors import LOST
 from lib_events.database import DatabaseUnavailable
-from lib_events.postgresql_errors import LOST
 
 WAIT_SECONDS = 30.0
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from lib_events.event import Event
 from lib_events.event_log import Cursor
-from lib_events.feed import Feed, FeedClosed, FeedLagged, Filter, Follower
+from lib_events.log.feed import Feed, FeedClosed, FeedLagged, Filter, Follower
 
 HEARTBEAT_SECONDS = 15.0
 CHECK_SECONDS = 1.0  # how late an expiry or a revocation ends a stream

@@ -14,8 +14,16 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.tables import webhook_deliveries, webhooks
-from lib_events.webhook_sender import Outcome
-from lib_events.webhooks import TOPIC, WEBHOOK_DISABLED, WEBHOOK_INTERRUPTED, WEBHOOK_RECOVERED, find, read_row, tell
+from lib_events.webhooks.sender import Outcome
+from lib_events.webhooks.webhook import (
+    TOPIC,
+    WEBHOOK_DISABLED,
+    WEBHOOK_INTERRUPTED,
+    WEBHOOK_RECOVERED,
+    find,
+    read_row,
+    tell,
+)
 
 DELIVERIES_KEPT = 100  # of each webhook
 SECOND = 1_000_000  # microseconds

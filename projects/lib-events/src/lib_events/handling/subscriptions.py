@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from lib_events.clock import Clock, SystemClock
-from lib_events.consumer import DRAIN_SECONDS, Consumer
 from lib_events.database import Database
+from lib_events.handling.consumer import DRAIN_SECONDS, Consumer
+from lib_events.handling.retries import Sleep
 from lib_events.lifecycle import Loop
-from lib_events.retries import Sleep
 from lib_events.subscription import Subscription
 
 

@@ -10,9 +10,9 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import delete, insert, select
 
 from lib_events.clock import SystemClock
+from lib_events.contracts.evolution import Incompatibility, incompatibilities
 from lib_events.database import Connection, DatabaseError
 from lib_events.event import is_reserved
-from lib_events.schema_evolution import Incompatibility, incompatibilities
 from lib_events.tables import event_contracts, event_log_state, events
 
 type JsonSchema = dict[str, Any]

@@ -14,17 +14,17 @@ from contextlib import nullcontext, suppress
 from itertools import batched, count
 
 from lib_events.clock import MICROSECOND, Clock, to_micros
-from lib_events.consumer_window import Window
 from lib_events.database import Connection, Database, is_database_failure
-from lib_events.dead_letters import Burial, bury, defer
 from lib_events.event_filter import Wanted
 from lib_events.event_log import PLACED_TOPIC, Page, Placed
+from lib_events.handling.dead_letters import Burial, bury, defer
+from lib_events.handling.place import Place, PlaceLost
+from lib_events.handling.redriver import Redriver
+from lib_events.handling.retries import Retries, Sleep, Stopping
+from lib_events.handling.window import Window
 from lib_events.lifecycle import Loop
-from lib_events.log_reader import read_page
-from lib_events.redriver import Redriver
-from lib_events.retries import Retries, Sleep, Stopping
+from lib_events.log.reader import read_page
 from lib_events.subscription import Subscription, TryLater
-from lib_events.subscription_place import Place, PlaceLost
 
 logger = logging.getLogger(__name__)
 

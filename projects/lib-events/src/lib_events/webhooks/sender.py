@@ -8,10 +8,10 @@ from email.utils import parsedate_to_datetime
 
 from standardwebhooks import Webhook as Signer
 
-from lib_events.checked_http import Answer, CheckedHttp, Headers, RequestFailed
 from lib_events.clock import SystemClock, to_datetime
-from lib_events.destinations import DestinationRefused
 from lib_events.event import Event
+from lib_events.http.checked import Answer, CheckedHttp, Headers, RequestFailed
+from lib_events.http.destinations import DestinationRefused
 
 ANSWER_LIMIT_BYTES = 16 * 1024  # read so that the connection can be used again, and thrown away
 LONGEST_WAIT_SECONDS = 6 * 3600.0  # that a receiver may ask for

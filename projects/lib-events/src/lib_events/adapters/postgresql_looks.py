@@ -13,9 +13,9 @@ from typing import Any, Final, cast
 import asyncpg
 from sqlalchemy import Connection as CoreConnection
 
+from lib_events.adapters.postgresql_errors import FUNCTION_ERRORS, is_lost, not_read
+from lib_events.adapters.postgresql_pool import Pool
 from lib_events.database import Connection
-from lib_events.postgresql_errors import FUNCTION_ERRORS, is_lost, not_read
-from lib_events.postgresql_pool import Pool
 
 SNAPSHOT: Final[dict[str, Any]] = {"isolation": "repeatable_read", "readonly": True}
 GROUP_LIMIT = 8  # looks on one connection, one after another …

@@ -23,7 +23,18 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from lib_events.committer import GroupCommitter, Member, fail, resolve
+from lib_events.adapters.committer import GroupCommitter, Member, fail, resolve
+from lib_events.adapters.migrate import migrate
+from lib_events.adapters.sqlite_errors import (
+    is_locked,
+    is_of_the_file,
+    name_of,
+    not_opened,
+    not_read,
+    not_saved,
+    sqlite_error,
+)
+from lib_events.adapters.sqlite_positions import Positions
 from lib_events.database import (
     EVENTS_TOPIC,
     REWRITTEN_TOPIC,
@@ -39,18 +50,7 @@ from lib_events.database import (
 from lib_events.event import Recordable
 from lib_events.event_log import APPEND_EVENTS, IMPORT_EVENTS, PLACE_LIMIT, PLACED_TOPIC, append_writes, place
 from lib_events.memory import CpuBudget
-from lib_events.migrate import migrate
 from lib_events.prepared import Values
-from lib_events.sqlite_errors import (
-    is_locked,
-    is_of_the_file,
-    name_of,
-    not_opened,
-    not_read,
-    not_saved,
-    sqlite_error,
-)
-from lib_events.sqlite_positions import Positions
 from lib_events.statement import Fence, Write, by_statement
 
 READERS = 4

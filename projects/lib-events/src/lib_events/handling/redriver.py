@@ -14,10 +14,10 @@ from sqlalchemy import Row
 
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database, is_database_failure
-from lib_events.dead_letters import REDRIVE_TOPIC, bury_again, redriven, seconds_to_next, settle
 from lib_events.event import Event
+from lib_events.handling.dead_letters import REDRIVE_TOPIC, bury_again, redriven, seconds_to_next, settle
+from lib_events.handling.retries import Retries, Sleep, Stopping
 from lib_events.lifecycle import first_of
-from lib_events.retries import Retries, Sleep, Stopping
 from lib_events.subscription import Subscription
 
 POLL_SECONDS = 30.0  # only for what a lost notification would have told

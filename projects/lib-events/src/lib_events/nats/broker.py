@@ -22,9 +22,9 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from lib_events.lifecycle import Loop
-from lib_events.nats_access import CLOSE_SECONDS, NatsAccess, NatsClient, nats_access
-from lib_events.nats_permissions import API, MAX_AGE_SECONDS, import_prefix, inbox_prefix, stream_name, stream_settings
-from lib_events.pull import PullEnded, pulling
+from lib_events.nats.access import CLOSE_SECONDS, NatsAccess, NatsClient, nats_access
+from lib_events.nats.permissions import API, MAX_AGE_SECONDS, import_prefix, inbox_prefix, stream_name, stream_settings
+from lib_events.nats.pull import PullEnded, pulling
 from lib_events.settings import Settings
 
 logger = logging.getLogger(__name__)

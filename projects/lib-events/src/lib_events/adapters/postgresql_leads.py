@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from lib_events.adapters.postgresql_errors import DRIVER_ERRORS
 from lib_events.lifecycle import first_of
-from lib_events.postgresql_errors import DRIVER_ERRORS
 
 logger = logging.getLogger(__name__)
 

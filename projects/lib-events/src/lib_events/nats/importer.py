@@ -12,14 +12,14 @@ from contextlib import aclosing
 from nats.aio.msg import Msg
 from sqlalchemy import select
 
-from lib_events.broker import BROKER_ERRORS, Broker, NoStream
 from lib_events.clock import SystemClock, to_micros
 from lib_events.database import EVENTS_TOPIC, Connection, Database
-from lib_events.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
 from lib_events.event import Event, EventRegistry, EventRejected
 from lib_events.event_log import IMPORT_EVENTS
+from lib_events.handling.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
 from lib_events.lifecycle import Loop, running
-from lib_events.nats_permissions import subject_prefix
+from lib_events.nats.broker import BROKER_ERRORS, Broker, NoStream
+from lib_events.nats.permissions import subject_prefix
 from lib_events.statement import Statement, Write
 from lib_events.tables import SEGMENT_TYPE, import_places
 

@@ -10,9 +10,9 @@ from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from lib_events.cloudevents_http import BATCH, STRUCTURED
 from lib_events.event import EventType
-from lib_events.nats_permissions import stream_name, subject_prefix
+from lib_events.http.cloudevents import BATCH, STRUCTURED
+from lib_events.nats.permissions import stream_name, subject_prefix
 from lib_events.tables import SEGMENT_TYPE
 
 type AnyType = EventType[Any]

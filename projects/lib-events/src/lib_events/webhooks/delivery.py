@@ -15,14 +15,23 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
 from lib_events.event import Event
 from lib_events.event_filter import matches
+from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import Loop
 from lib_events.sealed import SealingKey, SecretUnreadable
 from lib_events.subscription import GiveUp, NotNow, Subscription, TryLater, current_delivery, subscribe
-from lib_events.subscriptions import Subscriptions
 from lib_events.tables import subscription_cursors, webhooks
-from lib_events.webhook_health import SECOND, Patience, learn, record
-from lib_events.webhook_sender import Outcome, Sender, message_id_of
-from lib_events.webhooks import DURABLE_PREFIX, TOPIC, WEBHOOK_TESTED, Webhook, WebhookTest, find, forget, read_row
+from lib_events.webhooks.health import SECOND, Patience, learn, record
+from lib_events.webhooks.sender import Outcome, Sender, message_id_of
+from lib_events.webhooks.webhook import (
+    DURABLE_PREFIX,
+    TOPIC,
+    WEBHOOK_TESTED,
+    Webhook,
+    WebhookTest,
+    find,
+    forget,
+    read_row,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -20,14 +20,14 @@ from typing import Any
 from pydantic_core import from_json, to_json
 from sqlalchemy import select, update
 
-from lib_events.broker import BROKER_ERRORS, Broker, Message, StreamState
 from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, Connection, Database
 from lib_events.event import TYPE_PATTERN, Event
 from lib_events.event_filter import Wanted
 from lib_events.event_log import PLACE_LIMIT, PLACED_TOPIC, Cursor, CursorRejected, StoredRow, place, read_after
 from lib_events.lifecycle import Loop, running
-from lib_events.log_reader import read_rows
-from lib_events.nats_permissions import subject_prefix
+from lib_events.log.reader import read_rows
+from lib_events.nats.broker import BROKER_ERRORS, Broker, Message, StreamState
+from lib_events.nats.permissions import subject_prefix
 from lib_events.tables import SEGMENT_TYPE, event_log_state
 
 logger = logging.getLogger(__name__)

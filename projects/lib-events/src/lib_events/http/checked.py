@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpcore
 
-from lib_events.destinations import CheckedNetwork, Destinations, Resolve, SystemResolver
+from lib_events.http.destinations import CheckedNetwork, Destinations, Resolve, SystemResolver
 
 TIMEOUT_SECONDS = 10.0  # of everything, from the name's look-up to the answer's end
 KEPT_CONNECTIONS = 20

@@ -18,7 +18,19 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
-from lib_events.committer import GroupCommitter, Member, fail, resolve
+from lib_events.adapters.committer import GroupCommitter, Member, fail, resolve
+from lib_events.adapters.migrate import migrate
+from lib_events.adapters.postgresql_errors import (
+    DRIVER_ERRORS,
+    FUNCTION_ERRORS,
+    connection_lost,
+    is_lost,
+    may_be_retried,
+    not_read,
+)
+from lib_events.adapters.postgresql_leads import Leads
+from lib_events.adapters.postgresql_looks import SNAPSHOT, Looks
+from lib_events.adapters.postgresql_pool import Pool
 from lib_events.database import (
     EVENTS_TOPIC,
     Connection,
@@ -31,18 +43,6 @@ from lib_events.database import (
 from lib_events.event import Recordable
 from lib_events.event_log import append_writes
 from lib_events.lifecycle import first_of
-from lib_events.migrate import migrate
-from lib_events.postgresql_errors import (
-    DRIVER_ERRORS,
-    FUNCTION_ERRORS,
-    connection_lost,
-    is_lost,
-    may_be_retried,
-    not_read,
-)
-from lib_events.postgresql_leads import Leads
-from lib_events.postgresql_looks import SNAPSHOT, Looks
-from lib_events.postgresql_pool import Pool
 from lib_events.prepared import Values
 from lib_events.statement import Fence, Write, compose_postgresql
 
