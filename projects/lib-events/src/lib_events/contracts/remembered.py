@@ -1,6 +1,6 @@
 """What a service promised: the schema of every event type it has registered, version by version.
 
-Compared at every start, before anything is published or handled; `schema_evolution` says what may follow what.
+Compared at every start, before anything is published or handled; `evolution` says what may follow what.
 """
 
 from collections.abc import Mapping
