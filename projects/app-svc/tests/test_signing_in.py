@@ -10,8 +10,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 
-from app_svc.app import create_app
+from app_svc.app import rest_app
 from app_svc.permissions import PUBLIC, RULES, SIGNED
+from app_svc.runs import RunRoutes
 from lib_auth.proof_key import ProofKey
 from lib_events.testing import free_ports, wait_until
 
@@ -29,7 +30,7 @@ async def test_without_a_token_the_answer_says_where_to_sign_in(app: Any) -> Non
 
 
 async def test_every_route_is_guarded_by_a_rule_or_is_named_public(app: Any) -> None:
-    routes: Any = create_app(app.service).routes
+    routes: Any = rest_app(app.service, RunRoutes(app.service)).routes
     guarded = {
         (method, path)
         for route in routes

@@ -7,22 +7,25 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from app_svc.approvals import approval_routes
 from app_svc.authorization import guarded_route
 from app_svc.catalogue import catalogue_routes
 from app_svc.dead_letters import dead_letter_routes
+from app_svc.direct_start import START_PATH, DirectStart
 from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
 from app_svc.incoming_webhook_routes import incoming_webhook_routes
 from app_svc.queues import queue_routes
-from app_svc.runs import run_routes
+from app_svc.runs import RunRoutes, run_routes
 from app_svc.schedules import schedule_routes
 from app_svc.service import Service
 from app_svc.webhooks import webhook_routes
 from lib_events.database import UNAVAILABLE
 from lib_events.http.health import health_routes
 from lib_events.http.limits import BodyLimit, HostCheck
+from lib_events.http.wire import Wire
 from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
 from lib_events.telemetry import RequestTelemetry
 from lib_workflows.errors import EngineStopped, PayloadTooLarge
@@ -34,9 +37,26 @@ REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Eve
 ANSWER_HEADERS = ("Location", "Preference-Applied", "WWW-Authenticate", "X-Request-Id")
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service) -> ASGIApp:
     """Return the application over a running service."""
     settings = service.settings
+    runs = RunRoutes(service)
+    app: ASGIApp = Wire(rest_app(service, runs), {START_PATH: {"POST": DirectStart(service.guard, runs)}})
+    app = BodyLimit(app, limit_bytes=settings.body_limit_bytes)
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=ANSWER_HEADERS,
+        )
+    app = HostCheck(app, hosts=[urlsplit(settings.app_url).netloc])
+    return RequestTelemetry(app, metrics=service.metrics)
+
+
+def rest_app(service: Service, runs: RunRoutes) -> FastAPI:
+    """Return every route, without what stands before them all."""
     route_class = guarded_route(service.guard)
     app = FastAPI(
         title="AppService",
@@ -47,7 +67,7 @@ def create_app(service: Service) -> FastAPI:
             service.metrics.route(),
             *discovery_routes(service),
             *catalogue_routes(service.workflows, service.database, route_class=route_class),
-            *run_routes(service, route_class=route_class),
+            *run_routes(runs, route_class=route_class),
             *approval_routes(service.database, route_class=route_class),
             *schedule_routes(service, route_class=route_class),
             *queue_routes(service, route_class=route_class),
@@ -58,22 +78,10 @@ def create_app(service: Service) -> FastAPI:
             *webhook_routes(service, route_class=route_class),
         ],
     )
-    install_openapi(app, settings)
+    install_openapi(app, service.settings)
     install_problem_handlers(app, unavailable=[*UNAVAILABLE, EngineStopped])
     app.add_exception_handler(PageCursorInvalid, _invalid_cursor)
     app.add_exception_handler(PayloadTooLarge, _too_large)
-    # The last one added is the outermost.
-    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=REQUEST_HEADERS,
-            expose_headers=ANSWER_HEADERS,
-        )
-    app.add_middleware(HostCheck, hosts=[urlsplit(settings.app_url).netloc])
-    app.add_middleware(RequestTelemetry, metrics=service.metrics)
     return app
 
 

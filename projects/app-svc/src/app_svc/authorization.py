@@ -77,19 +77,25 @@ def guarded_route(guard: Guard) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def check_then_handle(request: Request) -> Response:
-                principal = await guard.authenticate(request)
-                request.state.caller = admit(guard, principal, self.rules[request.method])
-                strict = JsonRequest(request.scope, request.receive)
-                if self.body_field is not None:
-                    strict.check_media_type()
-                if request.method not in SAFE:
-                    await strict.body()
-                    await guard.confirm(request)
-                return await handle(strict)
+                rule, takes_body = self.rules[request.method], self.body_field is not None
+                return await handle(await let_in(guard, request, rule, takes_body=takes_body))
 
             return check_then_handle
 
     return GuardedRoute
+
+
+async def let_in(guard: Guard, request: Request, rule: Rule, *, takes_body: bool) -> JsonRequest:
+    """Return the request with its body read and its caller in `state`; raises the `Problem` 401, 403, 415 or 503."""
+    principal = await guard.authenticate(request)
+    request.state.caller = admit(guard, principal, rule)
+    strict = JsonRequest(request.scope, request.receive)
+    if takes_body:
+        strict.check_media_type()
+    if request.method not in SAFE:
+        await strict.body()
+        await guard.confirm(request)
+    return strict
 
 
 def admit(guard: Guard, principal: Principal, rule: Rule) -> Caller:

@@ -35,10 +35,9 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 Prefer = Annotated[str | None, Header(max_length=500)]
 
 
-def run_routes(service: Service, *, route_class: type[APIRoute]) -> list[BaseRoute]:
+def run_routes(runs: "RunRoutes", *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes under `/v1/runs`."""
     router = APIRouter(tags=["runs"], route_class=route_class)
-    runs = RunRoutes(service)
     stream: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
     router.get("/v1/runs")(runs.list)
     router.post("/v1/runs", status_code=202)(runs.start)

@@ -23,10 +23,10 @@ from auth_svc.routes import fixed_endpoints, routes
 from auth_svc.service import AuthService
 from auth_svc.settings import SERVICE
 from auth_svc.site.browser import PageRefused, render
-from auth_svc.wire import Wire
 from lib_events.database import UNAVAILABLE, Connection, Database
 from lib_events.http.health import Check, health_routes
 from lib_events.http.limits import MEBIBYTE, BodyLimit, HostCheck
+from lib_events.http.wire import Wire
 from lib_events.problem import answer_error, install_problem_handlers
 from lib_events.telemetry import Metrics, RequestTelemetry
 

@@ -38,7 +38,7 @@ from auth_svc.site import (
     verification,
 )
 from auth_svc.site.browser import redirect
-from auth_svc.wire import Endpoint
+from lib_events.http.wire import Endpoint
 
 STATIC = Path(__file__).parent / "static"
 

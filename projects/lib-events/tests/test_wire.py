@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from auth_svc.wire import Wire
+from lib_events.http.wire import Wire
 from lib_events.problem import install_problem_handlers
 
 
