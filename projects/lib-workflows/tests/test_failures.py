@@ -287,7 +287,7 @@ async def test_a_crash_before_the_parent_was_woken_leaves_no_parent_behind(datab
         engine.database.write = crash_before_waking
         await engine.handle(child).signal(address_changed, "grown up")
         assert await engine.handle(child, slow_child).result(10) == "grown up"
-        await wait_until(lambda: engine.residence.waking)
+        await wait_until(lambda: engine.residence.kinship.waking)
     async with Engine.open(database_url, [parent_of_slow, slow_child]) as engine:
         assert await engine.handle("left-behind", parent_of_slow).result(10) == "grown up"
 
@@ -303,13 +303,13 @@ async def test_a_cancelled_child_hears_of_it_even_while_it_leaves_memory(databas
         handle = await engine.start(parent_of_slow)
         child = await child_of(engine, handle.id)
         await wait_until(lambda: engine.residence.is_quiet)
-        cancel_child = engine.residence.cancel_child
+        cancel_child = engine.residence.kinship.cancel_child
 
         def evict_child(parent, operation):
             cancel_child(parent, operation)
             engine.residence._evict(engine.residence.executors[child])
 
-        engine.residence.cancel_child = evict_child
+        engine.residence.kinship.cancel_child = evict_child
         await handle.cancel()
         with pytest.raises(RunCancelled):
             await handle.result(10)

@@ -13,7 +13,7 @@ from lib_workflows.errors import PayloadInvalid
 from lib_workflows.reading import queries
 from lib_workflows.runs import commands
 from lib_workflows.testing import export_history, replay_history
-from lib_workflows.workers import residence
+from lib_workflows.workers import kinship
 
 
 @step
@@ -159,7 +159,7 @@ async def whole_at_once(ctx: Context, count: int) -> list[str]:
 
 async def test_children_of_a_cancelled_run_are_cancelled_a_few_at_a_time(database_url):
     """Each is a transaction: all at once they would leave nobody else a connection, and the loop no time."""
-    count, at_once = 5 * residence.CANCELLED_AT_ONCE, Counter()
+    count, at_once = 5 * kinship.CANCELLED_AT_ONCE, Counter()
     async with Engine.open(database_url, [whole_at_once, part]) as engine:
         transact = engine.database.transact
 
@@ -177,5 +177,5 @@ async def test_children_of_a_cancelled_run_are_cancelled_a_few_at_a_time(databas
         engine.database.transact = counting
         with pytest.raises(RunCancelled):
             await handle.result(20)
-        assert at_once["most"] == residence.CANCELLED_AT_ONCE
+        assert at_once["most"] == kinship.CANCELLED_AT_ONCE
         assert await engine.database.read(queries.count_runs) == {"cancelled": count + 1}

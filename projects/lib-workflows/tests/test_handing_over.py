@@ -159,7 +159,7 @@ async def test_a_parent_at_work_elsewhere_hears_of_a_child_whose_worker_died_bef
     options = {"lease_seconds": LEASE_SECONDS}
     async with Engine.open(postgresql_url, [has_an_errand_run], queues=["work"], **options) as parents:
         async with Engine.open(postgresql_url, [errand], queues=["errands"], **options) as children:
-            children.residence._wake_parent = lambda parent_id: None  # it dies in this very moment
+            children.residence.kinship._wake_parent = lambda parent_id: None  # it dies in this very moment
             handle = await parents.start(has_an_errand_run)
 
             async def ended():

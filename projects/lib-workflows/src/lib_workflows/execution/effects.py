@@ -80,7 +80,7 @@ def stop(executor: "Executor", pending: Pending) -> None:
     path = pending.path
     running = executor.running.get(path)
     if isinstance(pending.operation, RunChild):
-        executor.home.cancel_child(executor, path)
+        executor.home.kinship.cancel_child(executor, path)
     elif isinstance(running, Attempt):
         running.stop()
     elif running is None:
@@ -135,13 +135,13 @@ def begin_child(executor: "Executor", pending: Pending) -> None:
         child_ended(executor, pending.path, child)
     elif child is not None:
         if pending.cancelling is not None:
-            executor.home.cancel_child(executor, pending.path)
+            executor.home.kinship.cancel_child(executor, pending.path)
     elif pending.cancelling is not None:
         complete_cancelled(executor, pending, ran=False)
     elif executor.run.depth >= DEEPEST:
         executor.complete(failed(pending, ChildrenTooDeep(operation.name, DEEPEST)))
     else:
-        executor.home.start_child(
+        executor.home.kinship.start_child(
             executor, pending.path, operation.workflow, operation.workflow.encode_input(operation.args)
         )
 
@@ -176,7 +176,7 @@ def begin_start(executor: "Executor", pending: Pending) -> None:
     operation = pending.operation
     assert isinstance(operation, StartRun)  # noqa: S101 - the table says so
     payload = operation.workflow.encode_input(operation.args)
-    start = executor.home.start_apart(executor, pending.path, operation.workflow, payload)
+    start = executor.home.kinship.start_apart(executor, pending.path, operation.workflow, payload)
     completion = completed(pending, start.run_id, encode_json(start.run_id))
     completion.input = payload
     completion.writes = (start.write,)

@@ -95,6 +95,6 @@ def _cancel_children(executor: "Executor") -> None:
 
 
 async def _cancel_child(executor: "Executor", name: str, child_id: str) -> None:
-    await executor.home.cancel_run_of(executor, child_id)
+    await executor.home.kinship.cancel_run_of(executor, child_id)
     executor.running.pop(name, None)
     executor.turn()

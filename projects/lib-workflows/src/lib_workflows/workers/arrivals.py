@@ -211,7 +211,7 @@ class Arrivals(Loop):
         home = self._residence
         for run_id in run_ids:
             self.loading[run_id] = []
-        waking = [home.waking[run_id] for run_id in run_ids if run_id in home.waking]
+        waking = [home.kinship.waking[run_id] for run_id in run_ids if run_id in home.kinship.waking]
         if waking:
             await asyncio.wait(waking)
         try:

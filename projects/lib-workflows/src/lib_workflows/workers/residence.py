@@ -1,62 +1,42 @@
 """The runs a process has in memory: it gives executors what they need, and lets idle runs leave."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from lib_events.clock import Clock
-from lib_events.database import Database, DatabaseError, Fenced
-from lib_events.event import Cause, EncodedEvent
+from lib_events.database import Database, Fenced
 from lib_events.lifecycle import Loop
-from lib_events.statement import Fence, Write
+from lib_events.statement import Fence
 from lib_workflows.authoring.delegation import TokenSource
-from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.workflow import Registry, Workflow
-from lib_workflows.errors import CommandRefused, RunNotFound
 from lib_workflows.events.looks import EventLooks
-from lib_workflows.execution.executor import Executor, Start
+from lib_workflows.execution.executor import Executor
 from lib_workflows.run_logs import RunLogs
 from lib_workflows.runs import commands, continuation
-from lib_workflows.runs.commands import StartRequest, new_run
-from lib_workflows.runs.lifecycle_events import RUN_QUEUED, RUN_STARTED, Teller
-from lib_workflows.runs.record import Child, RunRecord, Stored, child_run_id, new_row
+from lib_workflows.runs.commands import StartRequest
+from lib_workflows.runs.lifecycle_events import Teller
+from lib_workflows.runs.record import RunRecord, Stored
 from lib_workflows.runs.results import Ending, Results
 from lib_workflows.runs.state import UNDER_WAY
-from lib_workflows.statements import INSERT_RUN, WAKE_RUN
 from lib_workflows.steps.places import StepPlaces
 from lib_workflows.timers import Timers
 from lib_workflows.workers.arrivals import Arrivals
+from lib_workflows.workers.births import Birth
+from lib_workflows.workers.kinship import Kinship
 from lib_workflows.workers.limits import Limits
 from lib_workflows.workers.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 RELOAD_SECONDS = 0.5  # after a commit that failed
-CANCEL_RETRY_SECONDS = 0.05
-CANCELLED_AT_ONCE = 8  # children: each is a transaction, and there must be connections and time for others
 DRAIN_SECONDS = 10.0
 
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 type OnProgress = Callable[[str, float | None, str, Any], None]
-
-
-class Birth(NamedTuple):
-    """A new run and who tells of it."""
-
-    record: RunRecord
-    teller: Teller
-
-    def write(self) -> Write:
-        """Its row."""
-        return Write(INSERT_RUN, new_row(self.record))
-
-    def event(self) -> EncodedEvent:
-        """What tells that it has begun, or waits to be taken."""
-        return self.teller.tell(RUN_STARTED if self.record.owner else RUN_QUEUED, self.record.created_at)
 
 
 class Residence:
@@ -84,6 +64,7 @@ class Residence:
         self.progress: dict[str, tuple[float | None, str]] = {}  # the last of each run in memory
         self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes)
         self.arrivals = Arrivals(self, queues, tags)
+        self.kinship = Kinship(self)
         self.beside: list[Loop] = []  # what else may bring runs: it is quiet here only while they pause
         self.tokens = tokens
         self.surroundings = copy_context()  # what code of runs finds: that of whoever opened the engine
@@ -95,12 +76,9 @@ class Residence:
         self._idle_micros = int(limits.idle_seconds * 1e6)
         self._in_memory = limits.in_memory
         self.executors: dict[str, Executor] = {}
-        self.waking: dict[str, asyncio.Future[None]] = {}
-        self._news: dict[str, list[tuple[str, Child]]] = {}  # by parent: its children that have just ended
         self._resting: dict[str, None] = {}  # least recently active first
         self._wants_room: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._cancelling = asyncio.Semaphore(CANCELLED_AT_ONCE)
 
     # Life
 
@@ -184,11 +162,11 @@ class Residence:
         saving = self._insert(births)
         for birth in births:
             if birth.record.owner is not None:
-                self._begin(birth, saving)
+                self.begin(birth, saving)
         return saving
 
     def _birth(self, record: RunRecord) -> Birth:
-        return Birth(record, Teller(record, self.database.source))
+        return Birth.of(record, self.database.source)
 
     def _insert(self, births: Sequence[Birth]) -> asyncio.Future[None]:
         fence = self._worker.fence if any(birth.record.owner for birth in births) else None
@@ -198,9 +176,10 @@ class Residence:
 
     def run_now(self, record: RunRecord) -> None:
         """Begin a new run of ours that has been inserted."""
-        self._begin(self._birth(record), None)
+        self.begin(self._birth(record), None)
 
-    def _begin(self, birth: Birth, saving: asyncio.Future[None] | None) -> None:
+    def begin(self, birth: Birth, saving: asyncio.Future[None] | None) -> None:
+        """Bring a new run of ours into memory; `saving` is the commit that it is inserted by."""
         record = birth.record
         if record.id in self.executors or record.id in self.arrivals.loading:
             return  # somebody has sent it a message, and the scan was faster
@@ -235,128 +214,11 @@ class Residence:
         if not task.cancelled() and task.exception() is not None:
             logger.error("background work of the engine failed", exc_info=task.exception())
 
-    def start_child(self, parent: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> None:
-        """Start the child of an operation, in one commit with what led to it: a replay must ask for the same child.
-
-        Its id follows from parent and operation, so starting it again changes nothing.
-        """
-        request = self._request_of(parent, operation, workflow, payload)
-        request.parent, request.parent_operation, request.depth = parent.run.id, operation, parent.run.depth + 1
-        now = self.timers.clock.micros()
-        birth = self._birth(new_run(request, now, self._worker.owner if self.can_run(request) else None))
-        parent.children[operation] = Child(birth.record.id, workflow.name, birth.record.status)
-        parent.ledger.add(birth.write(), partial(self._child_is_on_its_way, birth))
-        parent.ledger.tell(birth.event())
-
-    def _child_is_on_its_way(self, birth: Birth, saving: asyncio.Future[None]) -> None:
-        if birth.record.owner is None:
-            saving.add_done_callback(lambda _: self.arrivals.wake())
-            return
-        # Not within the parent's turn: children of children would nest without end.
-        self.arrivals.loading[birth.record.id] = []
-        asyncio.get_running_loop().call_soon(self._begin_child, birth, saving)
-
-    def start_apart(self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> Start:
-        """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
-        request = self._request_of(starter, operation, workflow, payload)
-        birth = self._birth(new_run(request, self.timers.clock.micros()))
-        return Start(birth.record.id, birth.write(), birth.event())
-
-    def _request_of(
-        self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None
-    ) -> StartRequest:
-        """The start of a run by an operation of another: in its name, caused by it, and by both always the same."""
-        self.check_known(workflow)
-        run = starter.run
-        return StartRequest(
-            workflow=workflow.name,
-            version=workflow.version,
-            queue=workflow.queue,
-            queue_key=workflow.key_in(workflow.queue, payload),
-            input=payload,
-            id=child_run_id(run.id, operation, starter.stored.life),
-            principal=Principal(run.principal, run.principal_name) if run.principal else None,
-            cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
-        )
-
-    def _begin_child(self, birth: Birth, saving: asyncio.Future[None]) -> None:
-        self.arrivals.loading.pop(birth.record.id, None)
-        if self.is_open and birth.record.owner == self._worker.owner:
-            self._begin(birth, saving)
-
-    def cancel_child(self, parent: Executor, operation: str) -> None:
-        """Pass a cancellation on, durably, wherever the child is; the parent's operation awaits its end."""
-        child = parent.children.get(operation)
-        if child is not None and not child.has_ended:
-            parent.when_durable(lambda: self._spawn_cancel(parent, child.id))
-
-    def _spawn_cancel(self, parent: Executor, child_id: str) -> None:
-        self.spawn(self.cancel_run_of(parent, child_id))
-
-    async def cancel_run_of(self, parent: Executor, child_id: str) -> None:
-        """Cancel a child, durably, while its parent is in memory."""
-        while not parent.ended:  # else its next life does this
-            try:
-                async with self._cancelling:
-                    await self.database.transact(commands.cancel, child_id, "its parent was cancelled")
-            except CommandRefused:
-                return  # it has ended
-            except (RunNotFound, DatabaseError):
-                await asyncio.sleep(CANCEL_RETRY_SECONDS)  # its insertion may still be on its way
-            else:
-                return
-
     def run_ended(self, executor: Executor, saving: asyncio.Future[None]) -> None:
         """A run's last state has been handed to the commit: its parent may know, others when it is durable."""
         self.logs.save()  # into the same commit: whoever hears of the end finds its last lines
-        run = executor.run
-        if run.parent is not None and run.parent_operation is not None and run.status != "nondeterministic":
-            child = Child(run.id, run.workflow, run.status, run.output, run.error)
-            self._tell_parent_soon(run.parent, run.parent_operation, child)
+        self.kinship.child_ended(executor.run)
         saving.add_done_callback(partial(self._end_is_durable, executor))
-
-    def _tell_parent_soon(self, parent_id: str, operation: str, child: Child) -> None:
-        """Not within the child's turn, and as the parent is then: it may be about to leave. All news in one go."""
-        news = self._news.get(parent_id)
-        if news is None:
-            news = self._news[parent_id] = []
-            asyncio.get_running_loop().call_soon(self._tell_parent, parent_id)
-        news.append((operation, child))
-
-    def _tell_parent(self, parent_id: str) -> None:
-        news, parent = self._news.pop(parent_id), self.executors.get(parent_id)
-        if parent is not None and not parent.is_leaving:
-            parent.children_ended(news)
-        elif parent_id in self.arrivals.loading:
-            self.arrivals.loading[parent_id] += news
-        elif parent is not None:
-            # One group commit must not hold two versions of a row: the parent's last one goes first.
-            parent.when_left(lambda: self._wake_parent(parent_id))
-        else:
-            self._wake_parent(parent_id)
-
-    def _wake_parent(self, parent_id: str) -> None:
-        waking = self.database.write(Write(WAKE_RUN, (parent_id,)), fence=self.fence)
-        self.waking[parent_id] = waking
-        waking.add_done_callback(lambda done: self._woke(parent_id, done))
-
-    def _woke(self, run_id: str, waking: asyncio.Future[None]) -> None:
-        if self.waking.get(run_id) is waking:
-            del self.waking[run_id]
-        if not self.is_open:
-            return
-        if waking.cancelled() or waking.exception() is not None:
-            self.spawn(self._wake_later(run_id))
-        else:
-            self.spawn(self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC)))
-
-    async def _wake_later(self, run_id: str) -> None:
-        """In a transaction of its own: the run may be here again, and a group must not hold two versions of its row."""
-        while self.is_open:
-            await asyncio.sleep(RELOAD_SECONDS)
-            with contextlib.suppress(DatabaseError):
-                await self.database.transact(commands.wake, run_id)
-                return
 
     def _end_is_durable(self, executor: Executor, saving: asyncio.Future[None]) -> None:
         if saving.cancelled() or saving.exception() is not None:
@@ -508,9 +370,8 @@ class Residence:
         loops = [self.arrivals, *self.beside]
         if (
             self._tasks
-            or self._news
-            or self.waking
             or self.arrivals.loading
+            or not self.kinship.is_quiet
             or not all(loop.is_pausing for loop in loops)
         ):
             return False

@@ -1,0 +1,169 @@
+"""Parents and children: how a run starts others, passes its cancellation on to them, and hears of their end.
+
+A child is inserted with what led to it, and its id follows from parent and operation: starting it again changes
+nothing. Its end is a row of its own; a parent in memory hears of it at once, any other is made due in the database.
+"""
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lib_events.database import DatabaseError
+from lib_events.event import Cause
+from lib_events.statement import Write
+from lib_workflows.authoring.messages import Principal
+from lib_workflows.authoring.workflow import Workflow
+from lib_workflows.errors import CommandRefused, RunNotFound
+from lib_workflows.execution.executor import Executor, Start
+from lib_workflows.runs import commands
+from lib_workflows.runs.commands import RUNS_TOPIC, StartRequest, new_run
+from lib_workflows.runs.record import Child, RunRecord, child_run_id
+from lib_workflows.statements import WAKE_RUN
+from lib_workflows.workers.births import Birth
+
+if TYPE_CHECKING:
+    from lib_workflows.workers.residence import Residence
+
+CANCEL_RETRY_SECONDS = 0.05
+CANCELLED_AT_ONCE = 8  # each is a transaction, and there must be connections and time for others
+WAKE_RETRY_SECONDS = 0.5  # after a commit that failed
+
+type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
+
+
+class Kinship:
+    """What the runs of one process have to do with the runs they start."""
+
+    def __init__(self, residence: "Residence") -> None:
+        self._residence = residence
+        self.waking: dict[str, asyncio.Future[None]] = {}  # by parent: it is being made due
+        self._news: dict[str, list[tuple[str, Child]]] = {}  # by parent: its children that have just ended
+        self._cancelling = asyncio.Semaphore(CANCELLED_AT_ONCE)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether every parent has been told."""
+        return not self._news and not self.waking
+
+    # Down
+
+    def start_child(self, parent: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> None:
+        """Start the child of an operation, in one commit with what led to it: a replay must ask for the same child."""
+        home, request = self._residence, self._request_of(parent, operation, workflow, payload)
+        request.parent, request.parent_operation, request.depth = parent.run.id, operation, parent.run.depth + 1
+        owner = home.worker_id if home.can_run(request) else None
+        birth = Birth.of(new_run(request, home.timers.clock.micros(), owner), home.database.source)
+        parent.children[operation] = Child(birth.record.id, workflow.name, birth.record.status)
+        parent.ledger.add(birth.write(), partial(self._child_is_on_its_way, birth))
+        parent.ledger.tell(birth.event())
+
+    def _child_is_on_its_way(self, birth: Birth, saving: asyncio.Future[None]) -> None:
+        arrivals = self._residence.arrivals
+        if birth.record.owner is None:
+            saving.add_done_callback(lambda _: arrivals.wake())
+            return
+        # Not within the parent's turn: children of children would nest without end.
+        arrivals.loading[birth.record.id] = []
+        asyncio.get_running_loop().call_soon(self._begin_child, birth, saving)
+
+    def _begin_child(self, birth: Birth, saving: asyncio.Future[None]) -> None:
+        home = self._residence
+        home.arrivals.loading.pop(birth.record.id, None)
+        if home.is_open and birth.record.owner == home.worker_id:
+            home.begin(birth, saving)
+
+    def start_apart(self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> Start:
+        """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
+        home, request = self._residence, self._request_of(starter, operation, workflow, payload)
+        birth = Birth.of(new_run(request, home.timers.clock.micros()), home.database.source)
+        return Start(birth.record.id, birth.write(), birth.event())
+
+    def _request_of(
+        self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None
+    ) -> StartRequest:
+        """The start of a run by an operation of another: in its name, caused by it, and by both always the same."""
+        self._residence.check_known(workflow)
+        run = starter.run
+        return StartRequest(
+            workflow=workflow.name,
+            version=workflow.version,
+            queue=workflow.queue,
+            queue_key=workflow.key_in(workflow.queue, payload),
+            input=payload,
+            id=child_run_id(run.id, operation, starter.stored.life),
+            principal=Principal(run.principal, run.principal_name) if run.principal else None,
+            cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
+        )
+
+    def cancel_child(self, parent: Executor, operation: str) -> None:
+        """Pass a cancellation on, durably, wherever the child is; the parent's operation awaits its end."""
+        child = parent.children.get(operation)
+        if child is not None and not child.has_ended:
+            parent.when_durable(lambda: self._spawn_cancel(parent, child.id))
+
+    def _spawn_cancel(self, parent: Executor, child_id: str) -> None:
+        self._residence.spawn(self.cancel_run_of(parent, child_id))
+
+    async def cancel_run_of(self, parent: Executor, child_id: str) -> None:
+        """Cancel a child, durably, while its parent is in memory."""
+        while not parent.ended:  # else its next life does this
+            try:
+                async with self._cancelling:
+                    await self._residence.database.transact(commands.cancel, child_id, "its parent was cancelled")
+            except CommandRefused:
+                return  # it has ended
+            except (RunNotFound, DatabaseError):
+                await asyncio.sleep(CANCEL_RETRY_SECONDS)  # its insertion may still be on its way
+            else:
+                return
+
+    # Up
+
+    def child_ended(self, run: RunRecord) -> None:
+        """A run's last state has been handed to the commit: whoever started it and waits may know."""
+        if run.parent is None or run.parent_operation is None or run.status == "nondeterministic":
+            return
+        # Not within the child's turn, and to the parent as it is then: it may be about to leave. All news in one go.
+        news = self._news.get(run.parent)
+        if news is None:
+            news = self._news[run.parent] = []
+            asyncio.get_running_loop().call_soon(self._tell_parent, run.parent)
+        news.append((run.parent_operation, Child(run.id, run.workflow, run.status, run.output, run.error)))
+
+    def _tell_parent(self, parent_id: str) -> None:
+        home = self._residence
+        news, parent = self._news.pop(parent_id), home.executors.get(parent_id)
+        if parent is not None and not parent.is_leaving:
+            parent.children_ended(news)
+        elif parent_id in home.arrivals.loading:
+            home.arrivals.loading[parent_id] += news
+        elif parent is not None:
+            # One group commit must not hold two versions of a row: the parent's last one goes first.
+            parent.when_left(lambda: self._wake_parent(parent_id))
+        else:
+            self._wake_parent(parent_id)
+
+    def _wake_parent(self, parent_id: str) -> None:
+        waking = self._residence.database.write(Write(WAKE_RUN, (parent_id,)), fence=self._residence.fence)
+        self.waking[parent_id] = waking
+        waking.add_done_callback(lambda done: self._woke(parent_id, done))
+
+    def _woke(self, parent_id: str, waking: asyncio.Future[None]) -> None:
+        home = self._residence
+        if self.waking.get(parent_id) is waking:
+            del self.waking[parent_id]
+        if not home.is_open:
+            return
+        if waking.cancelled() or waking.exception() is not None:
+            home.spawn(self._wake_later(parent_id))
+        else:
+            home.spawn(home.database.transact(lambda connection: connection.notify(RUNS_TOPIC)))
+
+    async def _wake_later(self, parent_id: str) -> None:
+        """In a transaction of its own: the run may be here again, and a group must not hold two versions of its row."""
+        while self._residence.is_open:
+            await asyncio.sleep(WAKE_RETRY_SECONDS)
+            with contextlib.suppress(DatabaseError):
+                await self._residence.database.transact(commands.wake, parent_id)
+                return
