@@ -27,9 +27,9 @@ def revisions(schema: Schema) -> list[str]:
 
 def migrate(core: Connection, schemas: Sequence[Schema]) -> None:
     """Upgrade every schema that is behind; raises `SchemaTooNew`. The caller owns the transaction."""
-    present = set(inspect(core).get_table_names())
+    tables = inspect(core)  # asked by name: a list of all tables is a look at those of every other schema, too
     for schema in schemas:
-        current = _current(core, schema) if version_table(schema) in present else None
+        current = _current(core, schema) if tables.has_table(version_table(schema)) else None
         known = revisions(schema)
         if current is not None and current not in known:
             raise SchemaTooNew(
