@@ -31,6 +31,7 @@ from lib_events.adapters.postgresql_errors import (
 from lib_events.adapters.postgresql_leads import Leads
 from lib_events.adapters.postgresql_looks import SNAPSHOT, Looks
 from lib_events.adapters.postgresql_pool import Pool
+from lib_events.adapters.postgresql_types import KnowingConnection
 from lib_events.database import (
     EVENTS_TOPIC,
     Connection,
@@ -162,7 +163,9 @@ class PostgresqlDatabase(Database):
 
     async def _connect(self) -> asyncpg.Connection:
         settings = SESSION | {"search_path": f'"{self.schema}"', "application_name": self.service}
-        connection = await asyncpg.connect(self._dsn, server_settings=settings, timeout=10)
+        connection = await asyncpg.connect(
+            self._dsn, server_settings=settings, timeout=10, connection_class=KnowingConnection
+        )
         _keep_alive(connection._transport.get_extra_info("socket"))
         return connection
 
