@@ -2,9 +2,13 @@
 
 SQLAlchemy's own pool wraps, checks and resets a connection each time it is lent, which costs more than a short
 transaction. Ours are always given back between two transactions, so there is nothing to reset.
+
+Most transactions are over sooner than a connection is made, so whoever finds all lent waits a moment for one that is
+given back: the pool grows by what is asked of it for longer, and not by the loops of a process that all begin at once.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ from lib_events.adapters.postgresql_errors import LOST
 from lib_events.database import DatabaseUnavailable
 
 WAIT_SECONDS = 30.0
+GROW_SECONDS = 0.02  # a few short transactions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,9 @@ class Pool:
     def __init__(self, engine: AsyncEngine, *, limit: int) -> None:
         self._engine = engine
         self._turns = asyncio.Semaphore(limit)
+        self._lent = 0
         self._idle: list[Borrowed] = []
+        self._waiting: deque[asyncio.Future[Borrowed | None]] = deque()  # for one that is given back
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Borrowed]:
@@ -42,6 +49,7 @@ class Pool:
         Raises `DatabaseUnavailable`.
         """
         await self._wait_for_turn()
+        self._lent += 1
         try:
             borrowed = await self._take()
             try:
@@ -53,8 +61,9 @@ class Pool:
                     raise asyncio.CancelledError from error
                 raise
             else:
-                self._idle.append(borrowed)
+                self._give_back(borrowed)
         finally:
+            self._lent -= 1
             self._turns.release()
 
     async def close(self) -> None:
@@ -75,11 +84,39 @@ class Pool:
             raise DatabaseUnavailable(text) from error
 
     async def _take(self) -> Borrowed:
-        while self._idle:
-            borrowed = self._idle.pop()
+        while borrowed := self._idle.pop() if self._idle else await self._given_back():
             if not borrowed.raw.is_closed():
                 return borrowed
             await _drop(borrowed.core)
+        return await self._make()
+
+    async def _given_back(self) -> Borrowed | None:
+        """Wait a moment for one that somebody else gives back."""
+        if self._lent == 1:
+            return None
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[Borrowed | None] = loop.create_future()
+        self._waiting.append(waiting)
+        timer = loop.call_later(GROW_SECONDS, _end, waiting)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and (borrowed := waiting.result()):
+                self._give_back(borrowed)
+            raise
+        finally:
+            timer.cancel()
+
+    def _give_back(self, borrowed: Borrowed) -> None:
+        """To whoever has waited longest, whom nobody who comes now overtakes."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(borrowed)
+                return
+        self._idle.append(borrowed)
+
+    async def _make(self) -> Borrowed:
         core: AsyncConnection | None = None
         try:
             core = await self._engine.connect()
@@ -94,7 +131,12 @@ class Pool:
         if doubtful or raw.is_closed() or raw.is_in_transaction():
             await _drop(borrowed.core)
         else:
-            self._idle.append(borrowed)
+            self._give_back(borrowed)
+
+
+def _end(waiting: asyncio.Future[Borrowed | None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 async def _drop(core: AsyncConnection) -> None:
