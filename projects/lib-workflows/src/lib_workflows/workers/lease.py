@@ -21,7 +21,10 @@ RENEW = """
 
 
 class Renewal:
-    """Renews the lease from a thread with a connection of its own: a blocked event loop keeps its lease."""
+    """Renews the lease from a thread with a connection of its own: a blocked event loop keeps its lease.
+
+    The lease has just begun: a life that is over before it is to be renewed needs no such connection.
+    """
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class Renewal:
     async def _renew(self) -> None:
         pause = self._life[2] / 4
         connection: asyncpg.Connection | None = None
-        while not self._stopping.is_set():
+        while not await self._is_stopped_within(pause):
             try:
                 if connection is None or connection.is_closed():
                     connection = await self._database._connect()
@@ -68,7 +71,10 @@ class Renewal:
                     break
             except DRIVER_ERRORS as error:
                 logger.warning("the worker's lease could not be renewed: %s", error)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
         if connection is not None and not connection.is_closed():
             await connection.close(timeout=5)
+
+    async def _is_stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
