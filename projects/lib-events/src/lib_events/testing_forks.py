@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-MESSAGE_BYTES = 256 * 1024
+NUMBER_BYTES = 8  # each number that is told
 FIRST_FREE = 3  # after standard input, output and error
 
 
@@ -28,14 +28,14 @@ class Fork:
 
     def __init__(self, told: socket.socket) -> None:
         self._told = told
-        self.pid = int(told.recv(MESSAGE_BYTES))
+        self.pid = _number(told.recv(NUMBER_BYTES))
         self.returncode: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return its exit code; raises `TimeoutError`."""
         if self.returncode is None:
             self._told.settimeout(timeout)
-            self.returncode = int(self._told.recv(MESSAGE_BYTES))
+            self.returncode = _number(self._told.recv(NUMBER_BYTES))
             self._told.close()
         return self.returncode
 
@@ -82,13 +82,14 @@ class Forks:
     ) -> Fork:
         """Start the program; what is not given of its files is nothing."""
         asking = self._asking or self._begin()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
         with ExitStack() as stack:
             stack.callback(theirs.close)
             nothing = stack.enter_context(Path(os.devnull).open("r+b"))
             files = [(file or nothing).fileno() for file in (stdin, stdout, stderr)]
             told = json.dumps([list(arguments), str(cwd or Path.cwd()), dict(env)]).encode()
-            socket.send_fds(asking, [told], [*files, theirs.fileno()])
+            socket.send_fds(asking, [_bytes(len(told))], [*files, theirs.fileno()])
+            asking.sendall(told)
         return Fork(ours)
 
     def end(self) -> None:
@@ -99,7 +100,7 @@ class Forks:
             self._asking = None
 
     def _begin(self) -> socket.socket:
-        self._asking, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._asking, theirs = socket.socketpair(socket.AF_UNIX)
         command = [sys.executable, "-m", __name__, str(theirs.fileno()), self._told]
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603
@@ -114,8 +115,9 @@ def _serve(asked: socket.socket, program: str, *modules: str) -> None:
         importlib.import_module(name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
-    while (found := socket.recv_fds(asked, MESSAGE_BYTES, FIRST_FREE + 1))[0]:
-        told, files, _, _ = found
+    while (found := socket.recv_fds(asked, NUMBER_BYTES, FIRST_FREE + 1))[0]:
+        length, files, _, _ = found
+        told = asked.recv(_number(length), socket.MSG_WAITALL)
         if os.fork() == 0:
             asked.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -134,10 +136,21 @@ def _serve(asked: socket.socket, program: str, *modules: str) -> None:
 def _keep(pid: int, keeper: socket.socket) -> NoReturn:
     for number in range(FIRST_FREE):
         os.close(number)  # a pipe ends with the program
-    keeper.send(str(pid).encode())
+    keeper.send(_bytes(pid))
     _, status = os.waitpid(pid, 0)
-    keeper.send(str(os.waitstatus_to_exitcode(status)).encode())
+    keeper.send(_bytes(os.waitstatus_to_exitcode(status)))
     os._exit(0)
+
+
+def _bytes(number: int) -> bytes:
+    return number.to_bytes(NUMBER_BYTES, signed=True)
+
+
+def _number(told: bytes) -> int:
+    """The number that was told in one piece; raises `ChildProcessError` when nobody is there to tell any more."""
+    if not told:
+        raise ChildProcessError("whoever starts the program and tells of its end must live, and has ended")
+    return int.from_bytes(told, signed=True)
 
 
 def _become(arguments: list[str], folder: str, environment: dict[str, str], files: list[int]) -> None:
