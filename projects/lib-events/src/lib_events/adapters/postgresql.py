@@ -134,7 +134,7 @@ class PostgresqlDatabase(Database):
         self._committer = GroupCommitter(self._commit)
         self._looks = Looks(self._pool, self._guard_look)
         self._leads = Leads(self._connect)
-        self._hot: asyncpg.Connection | None = None
+        self._hot: asyncpg.Connection | None = None  # from the first group of hot rows on
         self._listener: asyncpg.Connection | None = None
         self._channel = f"evs_{self.schema}"
         self._topics: set[str] = set()
@@ -147,7 +147,6 @@ class PostgresqlDatabase(Database):
         database = cls(url, service=service)
         try:
             await database._migrate(schemas)
-            database._hot = await database._connect()
             closed = await database._begin_listening()  # before anybody looks: what comes afterwards is heard
             database._listening = asyncio.create_task(database._keep_listening(closed), name="postgresql-listener")
         except (DatabaseUnavailable, *DRIVER_ERRORS, DBAPIError) as error:
