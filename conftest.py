@@ -1,10 +1,12 @@
 """Fixtures every member's tests share: databases, brokers, bounded waiting."""
 
 import gc
+import importlib.util
 import itertools
 import os
 import signal
 import sqlite3
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 
@@ -98,6 +100,29 @@ def statements_compiled_once() -> Iterator[None]:
     event.listen(Engine, "engine_connect", share)
     yield
     event.remove(Engine, "engine_connect", share)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def authorities_read_once() -> Iterator[None]:
+    """Let HTTP clients that believe the same authorities share them: each would read some hundred of them anew."""
+    if importlib.util.find_spec("httpx") is None:  # a member runs without its neighbours, and without what they need
+        yield
+        return
+    from httpx._transports import default as transports  # noqa: PLC0415
+
+    create, contexts = transports.create_ssl_context, {}
+
+    def create_or_share(**asked: object) -> ssl.SSLContext:
+        if asked["verify"] is not True or asked["cert"] is not None:
+            return create(**asked)
+        kind = asked["trust_env"] and tuple(map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
+        if kind not in contexts:
+            contexts[kind] = create(**asked)
+        return contexts[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transports, "create_ssl_context", create_or_share)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
