@@ -67,5 +67,6 @@ async def main(role, database_url, nats_url, seed_file):
         await work(database, broker)
 
 
-if __name__ == "__main__":
+def serve():
+    """Be one, as the arguments say."""
     asyncio.run(main(*sys.argv[1:]))

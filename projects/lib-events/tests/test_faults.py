@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -26,11 +24,11 @@ from lib_events.nats.broker import BROKER_ERRORS, Broker, Message
 from lib_events.nats.importer import Importer
 from lib_events.nats.relay import Relay
 from lib_events.nats_server import NatsServer
-from lib_events.parent_watch import supervised
 from lib_events.tables import events
 from lib_events.testing import FakeClock, wait_until
+from lib_events.testing_forks import Forks
 
-PROCESS = Path(__file__).with_name("service_process.py")
+FORKS = Forks(f"{Path(__file__).with_name('service_process.py')}:serve")
 
 
 class Note(BaseModel):
@@ -69,18 +67,15 @@ class Killable:
     """A service in a process of its own."""
 
     def __init__(self, role, service, database_url, server):
-        self._arguments = [role, database_url, server.url, server.credentials(service)]
+        self._arguments = [role, database_url, server.url, str(server.credentials(service))]
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(
-            [sys.executable, PROCESS, *self._arguments], stdin=subprocess.PIPE, env=supervised()
-        )
+        self.process = FORKS.start(*self._arguments, env=os.environ)
 
     def kill(self):
         self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
+        self.process.wait(20)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ That a program imports what it needs by itself has to be shown elsewhere, once.
 import atexit
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO, NoReturn
 
 NUMBER_BYTES = 8  # each number that is told
@@ -61,7 +63,8 @@ class Fork:
 
 
 class Forks:
-    """Starts one program, whose function is named like `auth_svc.__main__:main`; `modules` are imported beforehand.
+    """Starts one program, whose function is named like `auth_svc.__main__:main` or, in a file, `/a/program.py:main`;
+    `modules` are imported beforehand.
 
     What is forked from begins with the first start and ends with this process.
     """
@@ -110,8 +113,9 @@ class Forks:
 
 def _serve(asked: socket.socket, program: str, *modules: str) -> None:
     """Fork a keeper for each start that is asked for, which forks the program and tells of its end."""
-    module, _, function = program.partition(":")
-    for name in (module, *modules):
+    module, _, function = program.rpartition(":")
+    main = getattr(_load(module), function)
+    for name in modules:
         importlib.import_module(name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
@@ -127,10 +131,19 @@ def _serve(asked: socket.socket, program: str, *modules: str) -> None:
                 keeper.close()
                 arguments, folder, environment = json.loads(told)
                 _become(arguments, folder, environment, files)
-                sys.exit(getattr(sys.modules[module], function)())
+                sys.exit(main())
             _keep(pid, keeper)
         for file in files:
             os.close(file)
+
+
+def _load(module: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(module).stem, module) if module.endswith(".py") else None
+    if spec is None or spec.loader is None:
+        return importlib.import_module(module)
+    loaded = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def _keep(pid: int, keeper: socket.socket) -> NoReturn:
