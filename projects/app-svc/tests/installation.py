@@ -1,11 +1,9 @@
 """A whole installation for tests: the AuthService and the broker as processes, the AppService in this one."""
 
 import asyncio
-import json
 import os
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -20,6 +18,7 @@ import httpx
 from app_svc.serving import Serving, serving
 from app_svc.settings import AppSettings
 from lib_auth.client import code_challenge
+from lib_events.nats_server import NatsServer
 from lib_events.secret_file import read_secret
 from lib_events.testing import POLL_SECONDS, free_ports, needs_members, wait_until
 from lib_events.testing_forks import Forks
@@ -206,10 +205,7 @@ async def installed(
         )
         settings.prepare_data()
         if with_broker:
-            broker = process("lib_events.nats_server", "--data", str(made.data), environment=environment)
-            nats = await stack.enter_async_context(broker)
-            assert nats.stdout is not None
-            environment["EVS_NATS_URL"] = json.loads(await asyncio.wait_for(nats.stdout.readline(), 20))["url"]
+            environment["EVS_NATS_URL"] = (await stack.enter_async_context(NatsServer(made.data))).url
             settings = settings.model_copy(update={"nats_url": environment["EVS_NATS_URL"]})
         made.auth_environment = environment
         if authority is None:
@@ -220,24 +216,6 @@ async def installed(
         made.serving = await stack.enter_async_context(serving(settings))
         await wait_until(lambda: is_ready(made, made.app_url), timeout=30)
         yield made
-
-
-@asynccontextmanager
-async def process(*arguments: str, environment: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        *arguments,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.terminate()
-            await asyncio.wait_for(child.wait(), 20)
 
 
 async def is_ready(made: Installation, url: str) -> bool:
