@@ -63,12 +63,12 @@ def test_folder_distribution_and_package_have_one_name(member):
     assert list((member / "tests").glob("test_*.py"))
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT / "projects")))
-def test_a_module_says_what_it_is_for_has_a_telling_name_and_stays_readable(module):
-    source = module.read_text()
-    assert module.stem not in FORBIDDEN_NAMES
-    assert ast.get_docstring(ast.parse(source)), "a module opens with one sentence on what it is for"
-    assert len(source.splitlines()) <= MODULE_LINES
+def test_modules_say_what_they_are_for_have_telling_names_and_stay_readable():
+    sources = {str(module.relative_to(ROOT)): module.read_text() for module in MODULES}
+    assert [name for name in sources if Path(name).stem in FORBIDDEN_NAMES] == []
+    silent = [name for name, source in sources.items() if not ast.get_docstring(ast.parse(source))]
+    assert silent == [], "a module opens with one sentence on what it is for"
+    assert [name for name, source in sources.items() if len(source.splitlines()) > MODULE_LINES] == []
 
 
 def test_every_page_of_the_decisions_is_in_the_navigation():
