@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from app_svc import workflow_loading
 from app_svc.serving import Serving, serving
 from app_svc.settings import AppSettings
 from lib_events.database import EVENTS_TOPIC, Connection
@@ -137,6 +139,15 @@ def unsigned(token: str) -> str:
 class _Quiet(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packages_read_once() -> Iterator[None]:
+    """Let services that tests start share what installed packages declare: each would read all of them anew."""
+    found = cache(lambda path, group: entry_points(group=group))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow_loading, "entry_points", lambda group: found(tuple(sys.path), group))
         yield
 
 

@@ -53,11 +53,11 @@ def server_program():
     return node_modules(FOREIGN) / "turborepo-remote-cache" / "dist" / "cli.js"
 
 
-@pytest.fixture
-def server(server_program, tmp_path):
-    """A server with an empty store."""
+@pytest.fixture(scope="module")
+def running_server(server_program, tmp_path_factory):
+    """A server that the tests of a process have one after the other."""
     port = free_ports(1)[0]
-    storage = tmp_path / "storage"
+    storage = tmp_path_factory.mktemp("shared") / "storage"
     storage.mkdir()
     environment = os.environ | {
         "HOST": "127.0.0.1",
@@ -69,13 +69,22 @@ def server(server_program, tmp_path):
         "TURBO_REMOTE_CACHE_SIGNATURE_KEY": KEY,
         "LOG_LEVEL": "error",
     }
-    process = subprocess.Popen([NODE, server_program], env=environment, cwd=tmp_path)
+    process = subprocess.Popen([NODE, server_program], env=environment, cwd=storage.parent)
     try:
         until_it_answers(f"http://127.0.0.1:{port}", process)
         yield Server(url=f"http://127.0.0.1:{port}", storage=storage)
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def server(running_server):
+    """A server with an empty store."""
+    for path in running_server.storage.rglob("*"):
+        if path.is_file():  # it makes a folder once
+            path.unlink()
+    return running_server
 
 
 def until_it_answers(url, process):
