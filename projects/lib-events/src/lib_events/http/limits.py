@@ -1,4 +1,4 @@
-"""What a request may be before anybody reads it: bounded in size, and meant for this host."""
+"""What a request may be before anybody reads it: bounded in size and time, and meant for this host."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -13,6 +13,8 @@ from lib_events.problem import REQUEST_PREFIX, Problem, problem_response, reques
 MEBIBYTE = 1024 * 1024
 DISCARD_BYTES = 64 * MEBIBYTE
 DISCARD_SECONDS = 5.0
+BODY_SECONDS = 30.0  # for a body to come, and one more for each of what follows that has
+BODY_BYTES_PER_SECOND = 16 * 1024
 PROBE_PATHS = frozenset(("/healthz", "/readyz", "/metrics"))  # asked by address, and they tell no secret
 
 
@@ -30,7 +32,10 @@ def first_header(scope: Scope, name: bytes) -> str:
 
 
 class BodyLimit:
-    """Answers 413 to a body over `limit_bytes`, announced or not; `larger` are paths with limits of their own."""
+    """Answers 413 to a body over `limit_bytes`, announced or not; `larger` are paths with limits of their own.
+
+    And 408 to one that is held back: whoever waits for it keeps what it has read.
+    """
 
     def __init__(
         self, app: ASGIApp, *, limit_bytes: int = MEBIBYTE, larger: Mapping[str, int] = MappingProxyType({})
@@ -51,14 +56,22 @@ class BodyLimit:
                 await _discard(receive)
             await _refuse(_too_large(limit), scope, receive, send)
             return
-        received = 0
+        received, is_whole = 0, False
+        loop = asyncio.get_running_loop()
+        due = loop.time() + BODY_SECONDS
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
+            nonlocal received, is_whole
+            if is_whole:
+                return await receive()  # what comes after is the end of the connection, and has no hurry
+            try:
+                async with asyncio.timeout_at(due + received / BODY_BYTES_PER_SECOND):
+                    message = await receive()
+            except TimeoutError:
+                raise _too_slow() from None
+            received, is_whole = received + len(message.get("body", b"")), not message.get("more_body")
             if received > limit:
-                if message.get("more_body"):
+                if not is_whole:
                     await _discard(receive)
                 # Raised where the application reads, so that its own handler answers.
                 raise _too_large(limit)
@@ -76,6 +89,16 @@ def _too_large(limit_bytes: int) -> Problem:
         # RFC 9110 section 15.5.14: the server may close; the rest of the body is not wanted.
         headers={"connection": "close"},
         limit_bytes=limit_bytes,
+    )
+
+
+def _too_slow() -> Problem:
+    return Problem(
+        408,
+        "body-too-slow",
+        "The body did not come",
+        f"body must come within {BODY_SECONDS:.0f} s and at {BODY_BYTES_PER_SECOND} bytes a second; send it again",
+        headers={"connection": "close"},  # RFC 9110 section 15.5.9
     )
 
 

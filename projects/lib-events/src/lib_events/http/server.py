@@ -13,6 +13,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from lib_events.http.bounded import BoundedHttp
 from lib_events.settings import SettingsRejected
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -38,6 +39,7 @@ class HttpServer(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
+            http=BoundedHttp,
             log_config=None,
             access_log=False,
             server_header=False,
