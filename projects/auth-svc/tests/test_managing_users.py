@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from auth_svc.people import administrators
+from auth_svc.people import account_changes, accounts, administrators, own_data
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
@@ -161,3 +161,54 @@ async def test_of_two_administrators_who_put_each_other_out_at_once_one_stays(pr
     assert [answer.is_success for answer in answers].count(True) == 1, [answer.text for answer in answers]
     left = await provider.service.database.transact(administrators.lock)
     assert len(left) == 1
+
+
+PUT_OUT = {
+    "disabled": accounts.disable,
+    "deleted": own_data.delete_account,
+    "signed out": account_changes.end_sessions,
+    "administers no more": lambda connection, who, actor: accounts.set_roles(connection, who, frozenset(), actor),
+    "has a new password": lambda connection, who, actor: accounts.set_password(connection, who, "hash", actor),
+}
+
+
+@pytest.mark.parametrize("put_out", PUT_OUT.values(), ids=PUT_OUT)
+async def test_who_is_put_out_while_a_password_is_hashed_changes_nothing(provider_on_both, monkeypatch, put_out):
+    provider = provider_on_both
+    bea = await provider.add_user("bea", "admin")
+    values = {"scope": "openid admin", "resource": f"{provider.settings.auth_url}/v1/admin"}
+    headers = {"authorization": f"Bearer {(await provider.tokens('bea', **values))['access_token']}"}
+    hash_at_once = provider.service.passwords.hash
+
+    async def hash_slowly(*password, **context):
+        await provider.service.database.transact(put_out, bea.id, provider.actor())
+        return await hash_at_once(*password, **context)
+
+    monkeypatch.setattr(provider.service.passwords, "hash", hash_slowly)
+    body = {"username": "trap", "roles": ["admin"], "password": PASSWORD}
+    refused = await provider.http.post("/v1/admin/users", json=body, headers=headers)
+    assert (refused.status_code, refused.json()["type"]) == (403, "urn:evs:problem:administers-no-more")
+    assert await provider.service.database.read(accounts.find_by_username, "trap") is None
+
+
+async def test_who_is_put_out_while_the_database_lets_a_change_wait_changes_nothing(provider_on_both, monkeypatch):
+    provider = provider_on_both
+    bea = await provider.add_user("bea", "admin")
+    values = {"scope": "openid admin", "resource": f"{provider.settings.auth_url}/v1/admin"}
+    headers = {"authorization": f"Bearer {(await provider.tokens('bea', **values))['access_token']}"}
+    edit = account_changes.edit
+
+    def edit_later(connection, user_id, changes, actor):
+        """What another transaction commits while this one waits for a row is seen from then on."""
+        accounts.set_roles(connection, bea.id, frozenset(), provider.actor())
+        return edit(connection, user_id, changes, actor)
+
+    monkeypatch.setattr(account_changes, "edit", edit_later)
+    refused = await provider.http.patch("/v1/admin/users/ada", json={"name": "Trap"}, headers=headers)
+    assert (refused.status_code, refused.json()["type"]) == (403, "urn:evs:problem:administers-no-more")
+    assert (await provider.service.database.read(accounts.find_by_username, "ada")).name is None
+
+
+async def test_an_administrator_may_reset_and_sign_out_themselves(provider_on_both, call):
+    await call("DELETE", "/users/admin/sessions", status=204)
+    assert (await provider_on_both.http.get("/v1/admin/users")).status_code == 401

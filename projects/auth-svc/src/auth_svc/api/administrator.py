@@ -1,5 +1,7 @@
-"""Who may use `/v1/admin`, and the parameters its resources share."""
+"""Who may use `/v1/admin`, how long, and the parameters its resources share."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Path, Query, Request
@@ -7,25 +9,73 @@ from sqlalchemy.exc import IntegrityError
 from starlette.responses import Response
 
 from auth_svc.api.views import WITHOUT_NUL
+from auth_svc.audit import Actor
 from auth_svc.clients.client import ClientRejected
 from auth_svc.endpoints.oauth_http import NO_STORE
+from auth_svc.people import administrators
 from auth_svc.people.accounts import AccountRejected, AccountUnknown
-from auth_svc.people.administrators import LastAdministrator
+from auth_svc.people.administrators import AdministersNoMore, LastAdministrator
+from auth_svc.protocol.own_tokens import is_revoked
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
 from auth_svc.service import service_of
 from lib_auth.principal import ADMIN, Principal
+from lib_events.database import Connection
 from lib_events.problem import REQUEST_PREFIX, Problem, problem_response, request_id
 
 PAGE = 100
 
 
-async def administrator(request: Request, response: Response) -> Principal:
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """One call of somebody who administers."""
+
+    request: Request
+    principal: Principal
+
+    @property
+    def subject(self) -> str:
+        """Who it is."""
+        return self.principal.subject
+
+    @property
+    def actor(self) -> Actor:
+        """They, now."""
+        return service_of(self.request).actor(self.request, self.subject)
+
+    async def commit[*A, R](self, act: Callable[[Connection, *A, Actor], R], *args: *A) -> R:
+        """Let `act` happen in a transaction, unless they were put out since they were let in.
+
+        Hashing takes a while, and so may what the database waits for. Raises the `Problem` 403.
+        """
+        database = service_of(self.request).database
+        try:
+            return await database.transact(_confirmed, self.principal, act, args, self.actor)
+        except AdministersNoMore as error:
+            text = "you were put out, or administer no more, since you asked; nothing was changed"
+            raise Problem(403, "administers-no-more", detail=text) from error
+
+
+def _confirmed[*A, R](
+    connection: Connection,
+    principal: Principal,
+    act: Callable[[Connection, *A, Actor], R],
+    args: tuple[*A],
+    actor: Actor,
+) -> R:
+    if is_revoked(connection, principal):
+        raise AdministersNoMore
+    done = act(connection, *args, actor)
+    administrators.confirm(connection, principal.subject)
+    return done
+
+
+async def administrator(request: Request, response: Response) -> Administration:
     """Let in whoever has both the scope and the role `admin`; what they are answered is for nobody's cache."""
     response.headers.update(NO_STORE)
     guard = service_of(request).admin_guard
     principal = await guard.authenticate(request)
     guard.authorise(principal, scope=ADMIN, role=ADMIN)
-    return principal
+    return Administration(request, principal)
 
 
 Limit = Annotated[int, Query(ge=1, le=500)]
@@ -33,7 +83,7 @@ Named = Annotated[str, Path(pattern=WITHOUT_NUL)]
 Cursor = Annotated[str | None, Query(pattern=WITHOUT_NUL)]
 Text = Annotated[str | None, Query(max_length=254, pattern=WITHOUT_NUL)]
 Line = Annotated[int, Query(ge=1, lt=2**63)]
-Administrator = Annotated[Principal, Depends(administrator)]
+Administrator = Annotated[Administration, Depends(administrator)]
 
 
 def invalid(field: str, detail: str) -> Problem:

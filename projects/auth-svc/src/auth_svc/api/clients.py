@@ -39,12 +39,12 @@ async def create_client(request: Request, body: ClientBody, by: Administrator) -
     """Make a client; its secret is in this answer and nowhere else."""
     service = service_of(request)
     secret = opaque.new_secret() if body.needs_secret else None
-    actor = service.actor(request, by.subject)
+    actor = by.actor
     digest = opaque.digest(secret) if secret else None
     client = Client(secret_digest=digest, created_at=actor.at, **as_columns(body.model_dump(exclude={"public"})))
     await _check_keys(service, client)
     try:
-        return ClientView.of(await service.database.transact(clients.register, client, actor), secret)
+        return ClientView.of(await by.commit(clients.register, client), secret)
     except ClientRejected as error:
         raise invalid(error.field, error.detail) from error
 
@@ -67,7 +67,7 @@ async def change_client(request: Request, client: ClientId, body: ClientPatch, b
     alter = partial(_altered, body, secret)
     await _check_keys(service, alter(known))
     try:
-        changed = await service.database.transact(clients.change, client, alter, service.actor(request, by.subject))
+        changed = await by.commit(clients.change, client, alter)
     except ClientRejected as error:
         raise invalid(error.field, error.detail) from error
     except ClientUnknown as error:
@@ -81,7 +81,7 @@ async def remove_client(request: Request, client: ClientId, by: Administrator) -
     service = service_of(request)
     _changeable(await _find(service, client))
     try:
-        await service.database.transact(clients.remove, client, service.actor(request, by.subject))
+        await by.commit(clients.remove, client)
     except ClientUnknown as error:
         raise _unknown(error) from error
 
@@ -91,9 +91,8 @@ async def rotate_client_secret(request: Request, client: ClientId, by: Administr
     """Give a client a new secret; the old one is worth nothing at once."""
     service, secret = service_of(request), opaque.new_secret()
     _changeable(await _find(service, client))
-    actor = service.actor(request, by.subject)
     try:
-        changed = await service.database.transact(clients.rotate_secret, client, secret, actor)
+        changed = await by.commit(clients.rotate_secret, client, secret)
     except ClientRejected as error:
         raise Problem(409, "no-secret", detail=error.detail) from error
     return ClientView.of(changed, secret)
@@ -104,8 +103,7 @@ async def disable_client(request: Request, client: ClientId, by: Administrator) 
     """Stop a client from getting tokens and refuse those it holds."""
     service = service_of(request)
     _changeable(await _find(service, client))
-    actor = service.actor(request, by.subject)
-    return ClientView.of(await service.database.transact(clients.disable, client, actor))
+    return ClientView.of(await by.commit(clients.disable, client))
 
 
 @router.post("/clients/{client:path}/enable")
@@ -113,7 +111,7 @@ async def enable_client(request: Request, client: ClientId, by: Administrator) -
     """Let a disabled client go on."""
     service = service_of(request)
     await _find(service, client)
-    return ClientView.of(await service.database.transact(clients.enable, client, service.actor(request, by.subject)))
+    return ClientView.of(await by.commit(clients.enable, client))
 
 
 async def _find(service: AuthService, client_id: str) -> Client:

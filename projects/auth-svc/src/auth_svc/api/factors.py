@@ -16,5 +16,5 @@ async def remove_factors(request: Request, user: Named, by: Administrator) -> Re
     """Remove a user's authenticator app, passkeys and recovery codes; the password alone lets them in then."""
     service = service_of(request)
     account = await find_user(service, user)
-    await service.database.transact(held.remove_all, account.id, service.actor(request, by.subject))
+    await by.commit(held.remove_all, account.id)
     return Response(status_code=204)

@@ -25,11 +25,10 @@ async def list_groups(request: Request, cursor: Cursor = None, limit: Limit = PA
 
 
 @router.post("/groups", status_code=201)
-async def create_group(request: Request, body: GroupBody, by: Administrator) -> GroupView:
+async def create_group(body: GroupBody, by: Administrator) -> GroupView:
     """Make a group."""
-    service = service_of(request)
     new = Group(name=body.name, description=body.description, roles=frozenset(body.roles))
-    return GroupView.of(await service.database.transact(groups.create, new, service.actor(request, by.subject)))
+    return GroupView.of(await by.commit(groups.create, new))
 
 
 @router.get("/groups/{group}")
@@ -42,9 +41,7 @@ async def show_group(request: Request, group: Named) -> GroupView:
 async def change_group(request: Request, group: Named, body: GroupChanges, by: Administrator) -> GroupView:
     """Set what a group is called and what its members may do; what is taken away ends at once."""
     service = service_of(request)
-    changed = await service.database.transact(
-        groups.change, group, given(body, "roles"), service.actor(request, by.subject)
-    )
+    changed = await by.commit(groups.change, group, given(body, "roles"))
     await service.definitions.refresh()
     return await service.database.transact(_show, changed.id)
 
@@ -53,7 +50,7 @@ async def change_group(request: Request, group: Named, body: GroupChanges, by: A
 async def delete_group(request: Request, group: Named, by: Administrator) -> None:
     """Delete a group; what only it gave its members ends at once."""
     service = service_of(request)
-    await service.database.transact(groups.remove, group, service.actor(request, by.subject))
+    await by.commit(groups.remove, group)
     await service.definitions.refresh()
 
 
@@ -72,7 +69,7 @@ async def add_member(request: Request, group: Named, user: Named, by: Administra
     """Put a user into a group; twice is as good as once."""
     service = service_of(request)
     account = await find_user(service, user)
-    await service.database.transact(groups.add_member, group, account.id, service.actor(request, by.subject))
+    await by.commit(groups.add_member, group, account.id)
 
 
 @router.delete("/groups/{group}/members/{user}", status_code=204)
@@ -80,7 +77,7 @@ async def remove_member(request: Request, group: Named, user: Named, by: Adminis
     """Take a user out of a group; what only it gave them ends at once."""
     service = service_of(request)
     account = await find_user(service, user)
-    await service.database.transact(groups.remove_member, group, account.id, service.actor(request, by.subject))
+    await by.commit(groups.remove_member, group, account.id)
 
 
 def _page(connection: Connection, cursor: str | None, limit: int) -> list[GroupView]:

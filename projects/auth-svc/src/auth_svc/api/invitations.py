@@ -65,12 +65,12 @@ async def invite(request: Request, body: InvitationBody, by: Administrator) -> I
     service = service_of(request)
     if service.settings.registration == "off":
         raise Problem(409, "registration-off", detail="nobody may register; set EVS_REGISTRATION to invited or open")
-    actor, held = service.actor(request, by.subject), frozenset(body.roles)
+    held = frozenset(body.roles)
     try:
-        made, secret = await service.database.transact(_invite, body.email, held, body.expires_seconds, actor)
+        made, secret = await by.commit(_invite, body.email, held, body.expires_seconds)
     except AccountRejected as error:
         raise invalid(error.field, error.detail) from error
-    return InvitationView.of(made, actor.at, link=f"{service.issuer.url}/register?invitation={secret}")
+    return InvitationView.of(made, made.created_at, link=f"{service.issuer.url}/register?invitation={secret}")
 
 
 def _invite(
@@ -93,9 +93,7 @@ async def list_invitations(request: Request, cursor: Cursor = None, limit: Limit
 @router.post("/invitations/{invitation}/revoke")
 async def revoke(request: Request, invitation: Named, by: Administrator) -> InvitationView:
     """Withdraw an invitation; one that was used stays as it is."""
-    service = service_of(request)
-    actor = service.actor(request, by.subject)
-    found = await service.database.transact(invitations.revoke, invitation, actor)
+    found = await by.commit(invitations.revoke, invitation)
     if found is None:
         raise Problem(404, "invitation-unknown", detail=f"there is no invitation {invitation!r}")
-    return InvitationView.of(found, actor.at)
+    return InvitationView.of(found, service_of(request).clock.micros())

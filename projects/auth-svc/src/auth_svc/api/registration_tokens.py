@@ -66,14 +66,11 @@ async def list_registration_tokens(request: Request) -> Page[RegistrationTokenVi
 
 
 @router.post("/registration-tokens", status_code=201)
-async def issue_registration_token(
-    request: Request, body: RegistrationTokenBody, by: Administrator
-) -> RegistrationTokenView:
+async def issue_registration_token(body: RegistrationTokenBody, by: Administrator) -> RegistrationTokenView:
     """Make a token (RFC 7591's initial access token); it is in this answer and nowhere else."""
     if unknown := frozenset(body.scopes) - ALL_SCOPES:
         raise invalid("scopes", f"scopes must be known, got {', '.join(sorted(unknown))}")
-    service, secret = service_of(request), opaque.new_secret()
-    actor = service.actor(request, by.subject)
+    actor, secret = by.actor, opaque.new_secret()
     token = RegistrationToken(
         id=opaque.new_id(),
         scopes=frozenset(body.scopes),
@@ -83,13 +80,12 @@ async def issue_registration_token(
         created_at=actor.at,
         expires_at=actor.at + body.expires_in_seconds * MICROS,
     )
-    await service.database.transact(registration_tokens.issue, token, secret, actor)
+    await by.commit(registration_tokens.issue, token, secret)
     return RegistrationTokenView.of(token, actor.at, secret)
 
 
 @router.delete("/registration-tokens/{token}", status_code=204)
-async def revoke_registration_token(request: Request, token: Named, by: Administrator) -> None:
+async def revoke_registration_token(token: Named, by: Administrator) -> None:
     """Forget a token; clients registered with it stay."""
-    service = service_of(request)
-    if not await service.database.transact(registration_tokens.revoke, token, service.actor(request, by.subject)):
+    if not await by.commit(registration_tokens.revoke, token):
         raise Problem(404, "registration-token-unknown", detail=f"there is no registration token {token!r}")

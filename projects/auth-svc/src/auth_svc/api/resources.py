@@ -25,8 +25,7 @@ async def create_resource(request: Request, body: ResourceBody, by: Administrato
     """Make a resource server and its client; the secret is in this answer and nowhere else."""
     service, secret = service_of(request), opaque.new_secret()
     new = Resource(**body.model_dump(exclude={"actors"}), actors=frozenset(body.actors))
-    actor = service.actor(request, by.subject)
-    made = await service.database.transact(resource_servers.create, new, secret, actor)
+    made = await by.commit(resource_servers.create, new, secret)
     await service.definitions.refresh()
     return ResourceView.of(made, secret)
 
@@ -41,8 +40,7 @@ async def show_resource(request: Request, resource: Named) -> ResourceView:
 async def change_resource(request: Request, resource: Named, body: ResourceChanges, by: Administrator) -> ResourceView:
     """Set a resource server's name, scopes, permissions and how long its tokens may live."""
     service = service_of(request)
-    actor = service.actor(request, by.subject)
-    changed = await service.database.transact(resource_servers.change, resource, given(body, "actors"), actor)
+    changed = await by.commit(resource_servers.change, resource, given(body, "actors"))
     await service.definitions.refresh()
     return ResourceView.of(changed)
 
@@ -51,15 +49,12 @@ async def change_resource(request: Request, resource: Named, body: ResourceChang
 async def delete_resource(request: Request, resource: Named, by: Administrator) -> None:
     """Delete a resource server and its client; nobody gets a token for it any more."""
     service = service_of(request)
-    await service.database.transact(resource_servers.remove, resource, service.actor(request, by.subject))
+    await by.commit(resource_servers.remove, resource)
     await service.definitions.refresh()
 
 
 @router.post("/resources/{resource}/rotate-secret")
-async def rotate_secret(request: Request, resource: Named, by: Administrator) -> ResourceView:
+async def rotate_secret(resource: Named, by: Administrator) -> ResourceView:
     """Give a resource server's client a new secret; the old one ends at once."""
-    service, secret = service_of(request), opaque.new_secret()
-    actor = service.actor(request, by.subject)
-    return ResourceView.of(
-        await service.database.transact(resource_servers.set_secret, resource, secret, actor), secret
-    )
+    secret = opaque.new_secret()
+    return ResourceView.of(await by.commit(resource_servers.set_secret, resource, secret), secret)

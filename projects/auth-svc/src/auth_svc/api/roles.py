@@ -32,7 +32,7 @@ async def create_role(request: Request, body: RoleBody, by: Administrator) -> Ro
         includes=frozenset(body.includes),
         permissions=frozenset(body.permissions),
     )
-    made = await service.database.transact(roles.create, new, service.actor(request, by.subject))
+    made = await by.commit(roles.create, new)
     await service.definitions.refresh()
     return RoleView.of(made)
 
@@ -47,8 +47,7 @@ async def show_role(request: Request, role: Named) -> RoleView:
 async def change_role(request: Request, role: Named, body: RoleChanges, by: Administrator) -> RoleView:
     """Set what a role includes and carries; what that takes from its holders ends at once."""
     service = service_of(request)
-    actor = service.actor(request, by.subject)
-    changed = await service.database.transact(_change, role, given(body, "includes", "permissions"), actor)
+    changed = await by.commit(_change, role, given(body, "includes", "permissions"))
     await service.definitions.refresh()
     return RoleView.of(changed)
 
@@ -57,7 +56,7 @@ async def change_role(request: Request, role: Named, body: RoleChanges, by: Admi
 async def delete_role(request: Request, role: Named, by: Administrator) -> None:
     """Delete a role that nobody holds and no other role includes."""
     service = service_of(request)
-    await service.database.transact(_remove, role, service.actor(request, by.subject))
+    await by.commit(_remove, role)
     await service.definitions.refresh()
 
 

@@ -43,12 +43,12 @@ router = APIRouter(prefix="/v1/admin", tags=["transfer"], dependencies=[Depends(
 async def export_everything(request: Request, by: Administrator, *, secrets: bool = False) -> Response:
     """Return everything; with `secrets` what people and clients prove themselves with, too, after a fresh sign-in."""
     service = service_of(request)
-    actor = service.actor(request, by.subject)
-    if secrets and not await service.database.read(_is_fresh, by, actor.at):
+    actor = by.actor
+    if secrets and not await service.database.read(_is_fresh, by.principal, actor.at):
         raise _sign_in_again()
     key = service.sealing_key if secrets else None
     document = await service.database.read(exporting.export, service.issuer.url, actor.at, key)
-    await service.database.transact(_record_export, secrets, actor)
+    await by.commit(_record_export, secrets)
     # Large ones take a while, in which others are served.
     content = await asyncio.to_thread(partial(document.model_dump_json, exclude_none=True))
     return Response(content, media_type="application/json", headers=NO_STORE)
@@ -63,7 +63,7 @@ async def import_everything(request: Request, by: Administrator, *, dry_run: boo
     reading = await asyncio.to_thread(_read, content, scopes)
     for algorithm in set() if dry_run else {client.id_token_algorithm for client in reading.document.clients}:
         await service.key_rotation.ensure(algorithm)
-    actor = service.actor(request, by.subject)
+    actor = by.actor
     report = await importing.run(
         service.database,
         reading,

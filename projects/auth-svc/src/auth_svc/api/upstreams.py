@@ -72,7 +72,7 @@ async def list_upstreams(request: Request) -> Page[UpstreamView]:
 async def create_upstream(request: Request, body: UpstreamBody, by: Administrator) -> UpstreamView:
     """Let another provider's people sign in."""
     service = service_of(request)
-    actor = service.actor(request, by.subject)
+    actor = by.actor
     try:
         upstream = Upstream(
             id=body.id,
@@ -86,18 +86,15 @@ async def create_upstream(request: Request, body: UpstreamBody, by: Administrato
             created_at=actor.at,
         )
         sealed = service.sealing_key.seal(body.client_secret.get_secret_value(), purpose=upstream.purpose)
-        made = await service.database.transact(providers.register, upstream.with_secret(sealed), actor)
+        made = await by.commit(providers.register, upstream.with_secret(sealed))
     except UpstreamRejected as error:
         raise invalid(error.field, error.detail) from error
     return UpstreamView.of(service, made)
 
 
 @router.delete("/upstreams/{upstream}", status_code=204)
-async def remove_upstream(
-    request: Request, upstream: Annotated[str, Path(pattern=WITHOUT_NUL)], by: Administrator
-) -> Response:
+async def remove_upstream(upstream: Annotated[str, Path(pattern=WITHOUT_NUL)], by: Administrator) -> Response:
     """Let nobody sign in by way of a provider any more."""
-    service = service_of(request)
-    if not await service.database.transact(providers.remove, upstream, service.actor(request, by.subject)):
+    if not await by.commit(providers.remove, upstream):
         raise Problem(404, "upstream-unknown", detail=f"there is no upstream {upstream!r}")
     return Response(status_code=204)

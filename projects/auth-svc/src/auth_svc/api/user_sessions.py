@@ -85,7 +85,7 @@ async def end_sessions(request: Request, user: Named, by: Administrator) -> None
     """Sign a user out everywhere, of what outlives browser sessions, too."""
     service = service_of(request)
     account = await find_user(service, user)
-    await service.database.transact(account_changes.end_sessions, account.id, service.actor(request, by.subject))
+    await by.commit(account_changes.end_sessions, account.id)
 
 
 @router.delete("/users/{user}/sessions/{session}", status_code=204)
@@ -93,8 +93,7 @@ async def end_session(request: Request, user: Named, session: Named, by: Adminis
     """End one session and the tokens that came from it."""
     service = service_of(request)
     account = await find_user(service, user)
-    actor = service.actor(request, by.subject)
-    await service.database.transact(account_changes.end_session, account.id, session, actor)
+    await by.commit(account_changes.end_session, account.id, session)
 
 
 @router.get("/users/{user}/consents")
@@ -115,8 +114,7 @@ async def withdraw_consent(request: Request, user: Named, client: Named, by: Adm
     """Withdraw what a user has allowed a client, and end what came of it."""
     service = service_of(request)
     account = await find_user(service, user)
-    actor = service.actor(request, by.subject)
-    if not await service.database.transact(connected_apps.withdraw, account.id, client, actor):
+    if not await by.commit(connected_apps.withdraw, account.id, client):
         raise Problem(404, "consent-unknown", detail=f"the user has allowed {client!r} nothing")
 
 
@@ -134,6 +132,5 @@ async def end_delegation(request: Request, user: Named, delegation: Named, by: A
     """End what a client may do for a user."""
     service = service_of(request)
     account = await find_user(service, user)
-    actor = service.actor(request, by.subject)
     why = "withdrawn by an administrator"
-    await service.database.transact(delegations.withdraw, account.id, delegation, why, actor)
+    await by.commit(delegations.withdraw, account.id, delegation, why)

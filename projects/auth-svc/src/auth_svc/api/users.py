@@ -46,7 +46,7 @@ async def create_user(request: Request, body: UserBody, by: Administrator) -> Us
     password, generated = _password(body.password)
     kept = await _hash(service, password, body.username, body.email or "")
     new = NewAccount(body.username, kept, body.email, frozenset(body.roles), body.name)
-    account = await service.database.transact(_register, new, service.actor(request, by.subject))
+    account = await by.commit(_register, new)
     return UserView.of(account, generated)
 
 
@@ -62,8 +62,7 @@ async def change_user(request: Request, user: Named, body: UserChanges, by: Admi
     service = service_of(request)
     account = await find_user(service, user)
     changes = {name: getattr(body, name) for name in body.model_fields_set}
-    actor = service.actor(request, by.subject)
-    return UserView.of(await service.database.transact(account_changes.edit, account.id, changes, actor))
+    return UserView.of(await by.commit(account_changes.edit, account.id, changes))
 
 
 @router.delete("/users/{user}", status_code=204)
@@ -73,7 +72,7 @@ async def delete_user(request: Request, user: Named, by: Administrator) -> None:
     account = await find_user(service, user)
     if account.id == by.subject:
         raise Problem(409, "own-account", detail="you cannot delete yourself; ask another administrator")
-    await service.database.transact(own_data.delete_account, account.id, service.actor(request, by.subject))
+    await by.commit(own_data.delete_account, account.id)
 
 
 @router.post("/users/{user}/reset-password")
@@ -83,8 +82,7 @@ async def reset_password(request: Request, user: Named, body: PasswordBody, by: 
     account = await find_user(service, user)
     password, generated = _password(body.password)
     kept = await _hash(service, password, *account.names)
-    actor = service.actor(request, by.subject)
-    changed = await service.database.transact(account_changes.reset_password, account.id, kept, actor)
+    changed = await by.commit(account_changes.reset_password, account.id, kept)
     return UserView.of(changed, generated)
 
 
@@ -95,7 +93,7 @@ async def disable_user(request: Request, user: Named, by: Administrator) -> User
     account = await find_user(service, user)
     if account.id == by.subject:
         raise Problem(409, "own-account", detail="you cannot disable yourself; ask another administrator")
-    return UserView.of(await service.database.transact(_disable, account.id, service.actor(request, by.subject)))
+    return UserView.of(await by.commit(_disable, account.id))
 
 
 @router.post("/users/{user}/enable")
@@ -103,7 +101,7 @@ async def enable_user(request: Request, user: Named, by: Administrator) -> UserV
     """Let a disabled user sign in again."""
     service = service_of(request)
     account = await find_user(service, user)
-    return UserView.of(await service.database.transact(accounts.enable, account.id, service.actor(request, by.subject)))
+    return UserView.of(await by.commit(accounts.enable, account.id))
 
 
 @router.put("/users/{user}/roles")
@@ -111,8 +109,7 @@ async def set_roles(request: Request, user: Named, body: RolesBody, by: Administ
     """Set what a user may do; what is taken away ends at once."""
     service = service_of(request)
     account = await find_user(service, user)
-    actor = service.actor(request, by.subject)
-    return UserView.of(await service.database.transact(_set_roles, account.id, frozenset(body.roles), actor))
+    return UserView.of(await by.commit(_set_roles, account.id, frozenset(body.roles)))
 
 
 def _register(connection: Connection, new: NewAccount, actor: Actor) -> Account:
