@@ -64,6 +64,18 @@ async def test_a_taken_name_gets_a_number_and_no_account_that_is_there(provider_
     assert "ada2" in (await journey(provider, liar)).text
 
 
+@pytest.mark.parametrize(
+    ("called", "here"),
+    [("Grace Brewster Hopper", "Grace.Brewster.Hopper"), ("auth0|5f7c", "auth0.5f7c"), ("\u2026", "grace")],
+)
+async def test_what_is_no_name_here_keeps_nobody_out(provider_on_both, admin, called, here):
+    provider, liar = provider_on_both, Liar(claims={"preferred_username": called})
+    await add_upstream(provider, admin, makes_accounts=True)
+    speak_to(provider, liar)
+    assert here in (await journey(provider, liar)).text
+    assert await provider.service.database.read(accounts.find_by_username, here) is not None
+
+
 async def test_nobody_is_let_in_by_e_mail_alone(provider_on_both, admin):
     provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
     await add_upstream(provider, admin)

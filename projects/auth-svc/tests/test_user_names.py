@@ -1,11 +1,14 @@
 """User names: read as they are written, and nobody's looks like another's."""
 
+import asyncio
 import unicodedata
 
 import pytest
 from sqlalchemy import update
 
-from auth_svc.people.user_names import fault, folded, namesakes, normal
+from auth_svc.people import accounts
+from auth_svc.people.accounts import AccountRejected, NewAccount
+from auth_svc.people.user_names import fault, folded, likened, namesakes, normal
 from auth_svc.tables import users
 
 PASSWORD = "correct horse battery staple"
@@ -156,3 +159,40 @@ async def test_who_has_a_name_of_before_keeps_it_and_signs_in(provider):
     await browser.sign_in(before)
     await browser.open("/account")
     assert "Your name is saved." in (await browser.submit(name="Ada Lovelace")).text
+
+
+async def test_of_two_that_look_alike_and_come_at_once_one_is_taken(provider_on_both):
+    """No index knows that they do."""
+    provider = provider_on_both
+
+    async def register(name):
+        try:
+            await provider.service.database.transact(accounts.register, NewAccount(name, None), provider.actor())
+        except AccountRejected as error:
+            return error.detail
+        return "made"
+
+    pairs = [(f"coco{number}", f"\u0441\u043e\u0441\u043e{number}") for number in range(20)]
+    outcomes = await asyncio.gather(*(register(name) for pair in pairs for name in pair))
+    for first, second in zip(outcomes[::2], outcomes[1::2], strict=True):
+        assert sorted((first, second)) == [accounts.TAKEN, "made"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ("grace", "grace"),
+        ("Grace Hopper", "Grace.Hopper"),
+        ("  Miles  O'Brien ", "Miles.O.Brien"),
+        ("auth0|5f7c8ec7", "auth0.5f7c8ec7"),
+        ("CORP\\grace", "CORP.grace"),
+        ("\u5c71\u7530 \u592a\u90ce", "\u5c71\u7530.\u592a\u90ce"),
+        ("x" * 100, "x" * 64),
+        ("a\u202eb", "a.b"),  # turns letters around
+        (f"ad{CYRILLIC_A} grace", None),  # of two alphabets
+        ("-- ? --", None),
+        ("", None),
+    ],
+)
+def test_what_is_no_name_here_becomes_nearly_that(wanted, name):
+    assert likened(wanted) == name

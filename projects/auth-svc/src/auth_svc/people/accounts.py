@@ -21,6 +21,7 @@ from auth_svc.rights import roles
 from auth_svc.rights.refused_tokens import refuse_tokens
 from auth_svc.rights.roles import ROLE, Roles
 from auth_svc.tables import clients, group_members, groups, users
+from auth_svc.tables import roles as role_table
 from lib_auth.events import (
     UserChangedData,
     UserDisabled,
@@ -309,8 +310,13 @@ def check_username(connection: Connection, username: str, user_id: str | None = 
     """Raise `AccountRejected` for what nobody can be called, or nobody but `user_id`."""
     if (wrong := user_names.fault(username)) is not None:
         raise AccountRejected("username", wrong)
+    namesakes = user_names.namesakes(username)
+    if len(namesakes) > 1:
+        # Two that look alike may come at once, and no index knows that they do: whoever is second waits, at a row that
+        # is always there, and sees the first.
+        connection.execute(select(role_table.c.name).where(role_table.c.name == MEMBER).with_for_update())
     # Administrators name people by either, and must not do to one what they meant for another.
-    named = users.c.username_key.in_(user_names.namesakes(username)) | (users.c.id == username)
+    named = users.c.username_key.in_(namesakes) | (users.c.id == username)
     if any(found != user_id for found in connection.scalars(select(users.c.id).where(named))):
         raise AccountRejected("username", TAKEN)
 

@@ -15,6 +15,7 @@ from auth_svc.people import look_alikes
 LONGEST = 64
 LETTER = r"[\p{L}\p{N}][\p{Mn}\p{Mc}]*"  # with its marks
 USERNAME = regex.compile(rf"{LETTER}({LETTER}|[_.@+-])*")
+UNFIT = regex.compile(r"[^\p{L}\p{N}\p{Mn}\p{Mc}_.@+-]+")
 LOOKS = "A user name is 1 to 64 letters, digits or any of ._@+- and begins with a letter or digit."
 MIXED = "A user name has letters of one alphabet alone, and none that nobody sees."
 MARKED = "A user name has no more marks at a letter than its script writes, and none that cross it out."
@@ -58,6 +59,12 @@ def folded(name: str) -> str:
 def namesakes(name: str) -> frozenset[str]:
     """Return the folded names of which nobody else may have any: its own, and those that look like it."""
     return frozenset(map(folded, (name, *look_alikes.of(JOINER.sub("", normal(name))))))
+
+
+def likened(wanted: str) -> str | None:
+    """Return what somebody can be called who is called `wanted` elsewhere; None where that leaves nothing."""
+    name = UNFIT.sub(".", normal(wanted)).strip("._@+-")[:LONGEST]
+    return name if fault(name) is None else None
 
 
 def fault(name: str) -> str | None:

@@ -13,13 +13,14 @@ from auth_svc.factors import held
 from auth_svc.factors.held import UPSTREAM
 from auth_svc.loopback import is_loopback
 from auth_svc.mail import texts
-from auth_svc.people import accounts
+from auth_svc.people import accounts, user_names
 from auth_svc.people.accounts import TAKEN, Account, AccountRejected, NewAccount
 from auth_svc.tables import upstream_arrivals, upstream_links, upstream_sign_ins, upstreams
 from lib_events.database import Connection
 from lib_events.prepared import Prepared
 
 MAX_NAMESAKES = 20
+NAMELESS = "person"  # of whom nothing is told that could be a name
 EVERY = Prepared(select(upstreams).order_by(upstreams.c.name))
 
 
@@ -238,9 +239,14 @@ def _link(connection: Connection, account: Account, upstream: Upstream, arrival:
 
 
 def _make_account(connection: Connection, arrival: Arrival, actor: Actor) -> Account:
-    """Make an account without a password; where the name is taken, with a number."""
+    """Make an account without a password; where the name is taken, with a number.
+
+    What people are called elsewhere may be no user name here, as "Grace Hopper" is none; then it is nearly that.
+    """
+    called = (arrival.username, (arrival.email or "").partition("@")[0], NAMELESS)
+    wanted = next(name for name in map(user_names.likened, called) if name is not None)
     for number in range(1, MAX_NAMESAKES):
-        name = arrival.username if number == 1 else f"{arrival.username[:60]}{number}"
+        name = wanted if number == 1 else f"{wanted[:60]}{number}"
         try:
             return accounts.register(connection, NewAccount(name, None, arrival.email), actor)
         except AccountRejected as error:
