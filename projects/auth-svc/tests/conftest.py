@@ -333,6 +333,12 @@ def client_key() -> ECKey:
     return new_key()
 
 
+@pytest.fixture(name="new_key")
+def new_key_fixture() -> Callable[[], ECKey]:
+    """Makes keys of clients."""
+    return new_key
+
+
 @pytest.fixture
 def sign_assertion() -> Callable[..., dict[str, str]]:
     """Signs what a client says of itself."""

@@ -13,6 +13,7 @@ from auth_svc.clients.documents import names_document
 from auth_svc.tables import clients
 from lib_events.testing_receiver import receiving, status
 
+ISSUER = "http://127.0.0.1:8001"
 PASSWORD = "correct horse battery staple"
 BACK = "http://127.0.0.1:7777/back"
 GRANTS = ("authorization_code", "refresh_token")
@@ -189,6 +190,25 @@ async def test_a_site_that_is_away_is_told_to_the_person(opened, site):
     assert (await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK)).status_code == 400
     site.serve({"client_id": site.client_id, "redirect_uris": [BACK], "scope": "openid"})  # no error is remembered
     assert "Sign in" in (await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK)).text
+
+
+async def test_a_key_is_worth_what_the_document_says_of_it_now(opened, site, new_key, jwk_set, sign_assertion):
+    """Between two sign-ins there may be months; a client that only refreshes would prove itself with a lost key."""
+    lost, fresh = new_key(), new_key()
+    document = {"client_id": site.client_id, "redirect_uris": [BACK], "token_endpoint_auth_method": "private_key_jwt"}
+    site.serve(document | {"jwks": json.loads(jwk_set(lost))})
+    await opened.authorize(await opened.browser(), client_id=site.client_id, redirect_uri=BACK, scope="openid")
+    site.serve(document | {"jwks": json.loads(jwk_set(fresh))})
+    grant = {"grant_type": "authorization_code", "code": "c", "redirect_uri": BACK, "code_verifier": "v" * 43}
+
+    async def answer(key):
+        told = await opened.token(**grant, **sign_assertion(site.client_id, key, ISSUER))
+        return told.json()["error"]
+
+    assert (await answer(lost), await answer(fresh)) == ("invalid_client", "invalid_grant")
+    opened.service.client_keys._fetched.clear()
+    site.serve(document | {"jwks": json.loads(jwk_set(fresh)), "client_id": f"{site.client_id}?other"})
+    assert await answer(fresh) == "invalid_client", "it is another client's document"
 
 
 async def test_a_document_elsewhere_is_not_looked_for(opened, site):

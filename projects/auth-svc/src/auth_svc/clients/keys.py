@@ -1,4 +1,4 @@
-"""The public keys of clients that prove themselves with one: from their rows, or from where they say the keys are."""
+"""The public keys of clients that prove themselves with one: from their rows, or from where they are published."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, KeySet, OKPKey, RSAKey, import_key
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from auth_svc.clients.client import BY_KEY, Client
 from auth_svc.parameters import MAX_ASSERTION
@@ -42,6 +42,23 @@ def read_key_set(document: bytes | str) -> KeySet:
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """Where keys are: a JWK set of its own, or inside the document that a client is named by."""
+
+    url: str
+    is_document: bool = False
+
+    def read(self, body: bytes) -> KeySet:
+        """Return the keys there; raises `KeysRejected`."""
+        if not self.is_document:
+            return read_key_set(body)
+        document = from_json(body)
+        if not isinstance(document, dict) or document.get("client_id") != self.url:
+            raise KeysRejected("must be in the client's document")
+        return read_key_set(to_json(document.get("jwks")))
+
+
+@dataclass(frozen=True, slots=True)
 class _Fetched:
     """What a URL had, and when it was asked."""
 
@@ -60,35 +77,37 @@ class ClientKeys:
     def __init__(self, http: CheckedHttp, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._http = http
         self._clock = clock
-        self._fetched: dict[str, _Fetched] = {}
-        self._asking = WeakValueDictionary[str, asyncio.Lock]()  # by URL
+        self._fetched: dict[_Place, _Fetched] = {}
+        self._asking = WeakValueDictionary[_Place, asyncio.Lock]()
 
     async def of(self, client: Client | None, assertion: str | None) -> KeySet | None:
         """Return the keys of a client that proves itself with one; None where there are none to be had."""
         if client is None or client.auth_method != BY_KEY:
             return None
-        if client.jwks is not None:
+        if client.jwks is not None and client.origin != "document":
             return _keys_of(client.jwks)
-        return await self._fetch(client.jwks_uri or "", _key_named_by(assertion))
+        # Those of a document are what it says now: between two sign-ins there may be months.
+        place = _Place(client.jwks_uri or "") if client.jwks is None else _Place(client.id, is_document=True)
+        return await self._fetch(place, _key_named_by(assertion))
 
-    async def _fetch(self, url: str, key_id: str | None) -> KeySet | None:
-        asking = self._asking.setdefault(url, asyncio.Lock())
+    async def _fetch(self, place: "_Place", key_id: str | None) -> KeySet | None:
+        asking = self._asking.setdefault(place, asyncio.Lock())
         async with asking:  # whoever sends a thousand requests at once must not make a thousand of them
-            fetched = self._fetched.get(url)
+            fetched = self._fetched.get(place)
             if fetched is not None and fetched.is_good_for(key_id, self._clock()):
                 return fetched.keys
-            return await self._ask(url)
+            return await self._ask(place)
 
-    async def _ask(self, url: str) -> KeySet | None:
+    async def _ask(self, place: "_Place") -> KeySet | None:
         try:
-            answer = await self._http.request("GET", url, headers=ACCEPT, limit_bytes=DOCUMENT_LIMIT_BYTES)
-            found = read_key_set(answer.body) if answer.status == 200 and answer.is_whole else None
-        except (DestinationRefused, RequestFailed, KeysRejected):
+            answer = await self._http.request("GET", place.url, headers=ACCEPT, limit_bytes=DOCUMENT_LIMIT_BYTES)
+            found = place.read(answer.body) if answer.status == 200 and answer.is_whole else None
+        except (DestinationRefused, RequestFailed, ValueError, KeysRejected):
             found = None  # remembered, too: a server that hangs is not asked at every request
-        self._fetched.pop(url, None)
+        self._fetched.pop(place, None)
         if len(self._fetched) >= REMEMBERED:
             self._fetched.pop(next(iter(self._fetched)))  # dictionaries keep order: the oldest goes
-        self._fetched[url] = _Fetched(found, self._clock())
+        self._fetched[place] = _Fetched(found, self._clock())
         return found
 
 
