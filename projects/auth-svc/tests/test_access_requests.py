@@ -5,6 +5,7 @@ import pytest
 from auth_svc.people import access_requests, accounts, own_data
 from auth_svc.people.access_requests import MAX_WAITING
 from auth_svc.people.approvals import ApprovalDecided, ApprovalDecidedData, hear_decision
+from auth_svc.pruner import KEEP_REQUEST_SECONDS, prune
 from auth_svc.rights import roles as definitions
 from auth_svc.rights.roles import Role
 from lib_events.event import Event
@@ -223,3 +224,14 @@ async def test_a_client_needs_the_scope_to_ask_and_to_look(provider):
         asked = await provider.http.post("/v1/access-requests", json=body, headers=headers)
         looked = await provider.http.get("/v1/access-requests", headers=headers)
         assert (asked.status_code, looked.status_code) == (asking, looking), scope
+
+
+async def test_a_request_is_forgotten_in_the_end_and_a_decision_about_it_grants_nothing(asked):
+    day, database = 24 * 3600 * 1_000_000, asked.service.database
+    gone = asked.actor().at + KEEP_REQUEST_SECONDS * 1_000_000
+    await database.transact(prune, gone - day)
+    assert len(await database.read(access_requests.of_user, asked.about["user"])) == 1
+    await database.transact(prune, gone + day)
+    assert await database.read(access_requests.of_user, asked.about["user"]) == []
+    await decide(asked)
+    assert await roles(asked) == ["member"]

@@ -7,6 +7,7 @@ from auth_svc.audit import Actor
 from auth_svc.clients import unused
 from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS, MICROS
 from auth_svc.tables import (
+    access_requests,
     codes,
     delegations,
     device_codes,
@@ -16,6 +17,7 @@ from auth_svc.tables import (
     proofs,
     pushed_requests,
     refresh_tokens,
+    registration_tokens,
     revoked_tokens,
     sessions,
     sign_ins,
@@ -35,6 +37,7 @@ BRIEF = (sign_ins, upstream_arrivals, upstream_sign_ins, used_challenges)
 HOLDING = (codes, device_codes, refresh_tokens, delegations)  # a family lives as long as one of these needs it
 CLIENT_BATCHES = 25
 KEEP_INVITATION_SECONDS = 30 * 24 * 3600  # administrators look at what became of it; then its address goes
+KEEP_REQUEST_SECONDS = 90 * 24 * 3600  # so does who asked for a role; the audit says it longer
 
 
 class Pruner(Loop):
@@ -90,6 +93,13 @@ def prune(connection: Connection, now: int) -> bool:
         _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
         _delete(connection, mail_links, mail_links.c.expires_at < later),
         _delete(connection, invitations, invitations.c.expires_at < now - KEEP_INVITATION_SECONDS * MICROS),
+        # A decision about one that is gone is taken for a forgery, and comes within eight days or never.
+        _delete(connection, access_requests, access_requests.c.created_at < now - KEEP_REQUEST_SECONDS * MICROS),
+        _delete(
+            connection,
+            registration_tokens,
+            registration_tokens.c.expires_at < now - KEEP_INVITATION_SECONDS * MICROS,
+        ),
         *(_delete(connection, table, table.c.expires_at < now) for table in BRIEF),
         _delete(connection, families, _is_spent(later)),
         _delete(connection, sessions, _is_forgotten(now)),
