@@ -280,6 +280,22 @@ def test_a_client_is_made_shown_changed_and_deleted(admin):
     assert evs("registration-token", "--note", "for a test", "-o", "json").json["token"]
 
 
+def test_registration_tokens_are_made_listed_and_revoked(admin):
+    note = new_name("weather")
+
+    def evs(*arguments):
+        return admin.evs("admin", "registration-token", *arguments)
+
+    made = evs("create", "--note", note, "--uses", "5", "--scope", "openid", "-o", "json").json
+    assert made["token"]
+    assert (made["uses_left"], made["scopes"], made["status"]) == (5, ["openid"], "good")
+    assert note in evs("list").out
+    assert all(each["token"] is None for each in evs("list", "-o", "json").json)
+    assert evs("revoke", made["id"]).code == 0
+    assert made["id"] not in evs("list").out
+    assert evs("revoke", made["id"]).code == 3
+
+
 def test_everything_of_a_client_is_chosen_changed_and_taken_away(admin, tmp_path):
     name, keys = new_name("shop"), tmp_path / "keys.json"
     key = ECKey.generate_key("P-256", private=True).as_dict(private=False)

@@ -25,6 +25,7 @@ for name, target, text in (
     ("role", "admin_role:app", "What somebody may do who holds a role."),
     ("resource", "admin_resource:app", "Services that accept access tokens: their audience, scopes and permissions."),
     ("client", "admin_client:app", "Programs that may ask for tokens."),
+    ("registration-token", "admin_registration_token:app", "Tokens with which others register clients by themselves."),
     ("key", "admin_key:app", "The keys that sign tokens."),
     ("audit", "admin_audit:app", "What happened, who did it, and the proof that nothing of that was changed."),
     ("export", "admin_transfer:export", "Write the whole configuration as one document."),

@@ -3,7 +3,7 @@
 from cyclopts import App
 
 from cli_proj.api import path_of
-from cli_proj.client_choices import ClientChoices, scopes_of
+from cli_proj.client_choices import ClientChoices
 from cli_proj.column import Column, Item
 from cli_proj.commands.admin import administering
 from cli_proj.failure import usage
@@ -18,7 +18,6 @@ app = App(
   evs admin client create robot --grant client_credentials --scope events:read
   evs admin client edit shop --default-max-age 3600 --policy-uri https://shop.example/privacy
   evs admin client rotate-secret robot
-  evs admin client registration-token --uses 5 --note "for the weather team"
 """,
 )
 
@@ -159,34 +158,12 @@ async def delete(id: str, /, *, options: Options = Options()) -> None:  # noqa: 
         message(f"{id} is deleted")
 
 
-@app.command
-async def registration_token(
-    *,
-    note: str,
-    uses: int = 1,
-    hours: int = 24,
-    scope: tuple[str, ...] | None = None,
-    options: Options = Options(),  # noqa: B008
-) -> None:
-    """Let somebody register clients by themselves (RFC 7591); prints the initial access token, once.
-
-    Parameters
-    ----------
-    note
-        For whom.
-    uses
-        How many clients.
-    hours
-        For how long.
-    scope
-        A scope that such clients may have. May be repeated.
-    """
-    body: dict[str, object] = {"note": note, "uses": uses, "expires_in_seconds": hours * 3_600}
-    if scope is not None:
-        body["scopes"] = scopes_of(scope)
-    async with administering(options) as session:
-        made = await session.auth.post("/v1/admin/registration-tokens", body)
-        session.output.item(made, lambda token: print_fields(list(token.items())))
+# As it was called before tokens could be listed and revoked, too.
+app.command(
+    "cli_proj.commands.admin_registration_token:create",
+    name="registration-token",
+    help="Let somebody register clients by themselves; the same as evs admin registration-token create.",
+)
 
 
 async def _act(id: str, what: str, options: Options) -> None:  # noqa: A002
