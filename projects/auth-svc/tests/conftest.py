@@ -10,14 +10,22 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import asyncpg
 import httpx
 import pyotp
 import pytest
@@ -397,6 +405,25 @@ async def provider_on_both(tmp_path: Any, database_url: str) -> AsyncIterator[Pr
     async with running_provider(tmp_path, database_url) as running:
         await running.add_user("ada")
         yield running
+
+
+@pytest.fixture
+def as_stranger(postgresql_url: str) -> Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]:
+    """Connects to the database past the service."""
+    parts = urlsplit(postgresql_url)
+    given = dict(parse_qsl(parts.query))
+    settings = {"search_path": given.pop("schema")}
+    url = urlunsplit(parts._replace(query=urlencode(given)))
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(url, server_settings=settings)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    return connected
 
 
 @pytest.fixture

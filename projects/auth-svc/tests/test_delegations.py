@@ -1,5 +1,6 @@
 """Delegations: a client acts for a person while they are away, in what they allowed, until it ends."""
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -558,3 +559,48 @@ async def test_actors_of_a_resource_travel_with_an_export_also_those_that_come_w
         alone = (await other.http.post("/v1/admin/import", json=document, headers=headers)).json()
         (refused,) = [item for item in alone["items"] if item["outcome"] == "refused"]
         assert refused["why"].startswith("actors: ")
+
+
+ENDS = {
+    "signed out everywhere": account_changes.end_sessions,
+    "disabled": accounts.disable,
+    "a new password": lambda connection, who, actor: accounts.set_password(connection, who, "hash", actor),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+async def test_none_is_given_while_everything_of_its_person_ends(
+    run_provider, tmp_path, postgresql_url, as_stranger, end
+):
+    """It comes of a token that outlives sessions, and is written when what there is to end was looked for already."""
+    async with run_provider(tmp_path, postgresql_url) as provider, as_stranger() as stranger, as_stranger() as looker:
+        delegating, back = Delegating(provider), "https://desk.example/back"
+        ada = await provider.add_user("ada")
+        scope = "openid offline_access workflows:run"
+        auth = await provider.add_client(
+            id="desk", name="Desk", redirect_uris=(back,), scopes=frozenset(scope.split()), consent="never"
+        )
+        await delegating.make_resource()
+        await delegating.allow()
+        code = await provider.sign_in_for_code(client_id="desk", redirect_uri=back, scope=scope)
+        form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+        token = (await provider.token(auth, grant_type="authorization_code", **form)).json()["access_token"]
+
+        async def wait_for(number):
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
+
+            async def look():
+                return await looker.fetchval(waiting) >= number
+
+            await wait_until(look)
+
+        async with stranger.transaction():
+            await stranger.execute("SELECT * FROM consents FOR UPDATE")
+            given = asyncio.create_task(delegating.ask(token))
+            await wait_for(1)
+            ended = asyncio.create_task(provider.service.database.transact(end, ada.id, provider.actor()))
+            await wait_for(2)
+        assert (await given).is_success
+        await ended
+        left = await provider.service.database.read(delegations.alive_of_user, ada.id, provider.actor().at)
+        assert [each.id for each in left] == []

@@ -1,10 +1,7 @@
 """Refresh, client credentials, revocation and introspection: what tokens become and how they end."""
 
 import asyncio
-from contextlib import asynccontextmanager
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import asyncpg
 import pytest
 from sqlalchemy import update
 
@@ -29,25 +26,6 @@ async def test_a_refresh_token_brings_new_tokens_and_is_used_up(provider_on_both
     assert second["access_token"] != first["access_token"]
     assert second["scope"] == first["scope"]
     assert "id_token" in second
-
-
-@pytest.fixture
-def as_stranger(postgresql_url):
-    """Connects to the database past the service."""
-    parts = urlsplit(postgresql_url)
-    given = dict(parse_qsl(parts.query))
-    settings = {"search_path": given.pop("schema")}
-    url = urlunsplit(parts._replace(query=urlencode(given)))
-
-    @asynccontextmanager
-    async def connected():
-        connection = await asyncpg.connect(url, server_settings=settings)
-        try:
-            yield connection
-        finally:
-            await connection.close()
-
-    return connected
 
 
 @pytest.fixture

@@ -146,13 +146,17 @@ def revoke_all_of_session(connection: Connection, session_id: str, why: str, now
 def revoke_all_of_user(
     connection: Connection, user_id: str, why: str, now: int, *, keep_session: str | None = None
 ) -> None:
-    """End every family of a person, but for those of one session."""
-    query = select(families.c.id, families.c.session_id).where(
-        (families.c.user_id == user_id) & families.c.revoked_at.is_(None)
-    )
-    for row in connection.execute(query).all():
-        if keep_session is None or row.session_id != keep_session:
-            revoke(connection, row.id, why, now)
+    """End every family of a person, but for those of one session.
+
+    A delegation that is being given holds the family it comes from, which is then waited for; so it is looked again
+    until there is nothing left that another could come of.
+    """
+    alive = (families.c.user_id == user_id) & families.c.revoked_at.is_(None)
+    if keep_session is not None:
+        alive &= families.c.session_id.is_distinct_from(keep_session)
+    while found := connection.scalars(select(families.c.id).where(alive)).all():
+        for family_id in found:
+            revoke(connection, family_id, why, now)
 
 
 def revoke_all_of_client(connection: Connection, client_id: str, why: str, now: int) -> None:
