@@ -9,7 +9,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -424,6 +424,29 @@ def as_stranger(postgresql_url: str) -> Callable[[], AbstractAsyncContextManager
             await connection.close()
 
     return connected
+
+
+@pytest.fixture
+async def wait_for_locks(as_stranger: Any) -> AsyncIterator[Callable[[int], Awaitable[Any]]]:
+    """Waits until so many transactions wait for what others hold."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
+    async with as_stranger() as looker:
+
+        async def wait(number: int) -> None:
+            async def are_waiting() -> bool:
+                return await looker.fetchval(waiting) >= number
+
+            await wait_until(are_waiting)
+
+        yield wait
+
+
+@pytest.fixture
+async def provider_on_postgresql(tmp_path: Any, postgresql_url: str) -> AsyncIterator[Provider]:
+    """An AuthService with the user ada, on PostgreSQL, where transactions run side by side."""
+    async with running_provider(tmp_path, postgresql_url) as running:
+        await running.add_user("ada")
+        yield running
 
 
 @pytest.fixture

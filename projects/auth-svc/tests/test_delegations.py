@@ -570,37 +570,25 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 async def test_none_is_given_while_everything_of_its_person_ends(
-    run_provider, tmp_path, postgresql_url, as_stranger, end
+    provider_on_postgresql, as_stranger, wait_for_locks, end
 ):
     """It comes of a token that outlives sessions, and is written when what there is to end was looked for already."""
-    async with run_provider(tmp_path, postgresql_url) as provider, as_stranger() as stranger, as_stranger() as looker:
-        delegating, back = Delegating(provider), "https://desk.example/back"
-        ada = await provider.add_user("ada")
-        scope = "openid offline_access workflows:run"
-        auth = await provider.add_client(
-            id="desk", name="Desk", redirect_uris=(back,), scopes=frozenset(scope.split()), consent="never"
-        )
-        await delegating.make_resource()
-        await delegating.allow()
-        code = await provider.sign_in_for_code(client_id="desk", redirect_uri=back, scope=scope)
-        form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
-        token = (await provider.token(auth, grant_type="authorization_code", **form)).json()["access_token"]
-
-        async def wait_for(number):
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
-
-            async def look():
-                return await looker.fetchval(waiting) >= number
-
-            await wait_until(look)
-
+    provider, delegating, back = provider_on_postgresql, Delegating(provider_on_postgresql), "https://desk.example/back"
+    database, ada, scope = provider.service.database, await delegating.subject(), "openid offline_access workflows:run"
+    desk = {"id": "desk", "name": "Desk", "redirect_uris": (back,), "consent": "never"}
+    auth = await provider.add_client(**desk, scopes=frozenset(scope.split()))
+    await delegating.make_resource()
+    await delegating.allow()
+    code = await provider.sign_in_for_code(client_id="desk", redirect_uri=back, scope=scope)
+    form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+    token = (await provider.token(auth, grant_type="authorization_code", **form)).json()["access_token"]
+    async with as_stranger() as stranger:
         async with stranger.transaction():
             await stranger.execute("SELECT * FROM consents FOR UPDATE")
             given = asyncio.create_task(delegating.ask(token))
-            await wait_for(1)
-            ended = asyncio.create_task(provider.service.database.transact(end, ada.id, provider.actor()))
-            await wait_for(2)
+            await wait_for_locks(1)
+            ended = asyncio.create_task(database.transact(end, ada, provider.actor()))
+            await wait_for_locks(2)
         assert (await given).is_success
         await ended
-        left = await provider.service.database.read(delegations.alive_of_user, ada.id, provider.actor().at)
-        assert [each.id for each in left] == []
+    assert await database.read(delegations.alive_of_user, ada, provider.actor().at) == []

@@ -12,6 +12,8 @@ from auth_svc.audit import Actor
 from auth_svc.clients import clients
 from auth_svc.people import accounts, administrators, own_data
 from auth_svc.rights import groups, role_news
+from auth_svc.rights.changes import ChangeConflicts
+from auth_svc.rights.roles import remove as remove_role
 from auth_svc.tables import group_members, roles_to_tell, users
 from lib_events.event_log import read_after
 from lib_events.testing import wait_until
@@ -584,3 +586,35 @@ async def test_every_change_is_told_and_written_down(api_on_both):
     assert [line["what"] for line in reversed(lines)] == [
         name.removeprefix("evs.") for name in expected if ".group." in name
     ]
+
+
+async def test_a_role_that_is_being_given_is_not_removed_meanwhile(provider_on_postgresql, as_stranger, wait_for_locks):
+    """Whoever holds a role that is not there has whatever one of that name is made to mean later."""
+    api = Api(provider_on_postgresql, await provider_on_postgresql.admin_token())
+    await api.call("POST", "/roles", {"name": "tester"})
+    database, actor = api.provider.service.database, api.provider.actor()
+    async with as_stranger() as stranger:
+        async with stranger.transaction():
+            await stranger.execute("SELECT * FROM users FOR UPDATE")
+            given = asyncio.create_task(api.call("POST", "/groups", {"name": "crew", "roles": ["tester"]}))
+            await wait_for_locks(1)
+            removed = asyncio.create_task(database.transact(remove_role, "tester", actor))
+            await wait_for_locks(2)
+        await given
+        with pytest.raises(ChangeConflicts, match="somebody holds the role tester"):
+            await removed
+
+
+async def test_whoever_is_being_deleted_comes_into_no_group(provider_on_postgresql, as_stranger, wait_for_locks):
+    api = Api(provider_on_postgresql, await provider_on_postgresql.admin_token())
+    database, actor = api.provider.service.database, api.provider.actor()
+    ada = await database.read(accounts.find_by_username, "ada")
+    crew = await api.call("POST", "/groups", {"name": "crew"})
+    async with as_stranger() as stranger:
+        async with stranger.transaction():
+            await stranger.execute("SELECT * FROM groups FOR UPDATE")
+            added = asyncio.create_task(api.call("PUT", f"/groups/crew/members/{ada.id}", status=404))
+            await wait_for_locks(1)
+            await database.transact(own_data.delete_account, ada.id, actor)
+        await added
+    assert await database.read(groups.count_members, [crew["id"]]) == {}

@@ -156,7 +156,7 @@ def _objection(connection: Connection, decision: Decision) -> str | None:
         return "nobody decides about themselves"
     if _administers(connection, decision.role):  # it may have come to include it since
         return "the role admin is never granted on request"
-    if all(role.name != decision.role for role in roles.load(connection)):
+    if not roles.described(connection, [decision.role]):
         # Whoever held it would have whatever it is made to mean later.
         return (
             f"there is no role {decision.role}; make it, then let them ask again: evs admin role create {decision.role}"

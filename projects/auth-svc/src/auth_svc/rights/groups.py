@@ -103,8 +103,9 @@ def remove(connection: Connection, group: str, actor: Actor) -> None:
 
 
 def add_member(connection: Connection, group: str, user_id: str, actor: Actor) -> None:
-    """Put a person into a group; raises `ChangeConflicts` when it is full."""
+    """Put a person into a group; raises `ChangeConflicts` when it is full, and `AccountUnknown`."""
     into = find(connection, group)
+    accounts.existing(connection, user_id)  # whoever is being deleted is in no group
     mine = (group_members.c.group_id == into.id) & (group_members.c.user_id == user_id)
     if connection.scalar(select(group_members.c.user_id).where(mine)) is not None:
         return

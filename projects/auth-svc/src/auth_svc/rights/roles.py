@@ -169,10 +169,15 @@ def holds(name: str) -> ColumnElement[bool]:
     return says(users.c.roles, name) | users.c.id.in_(through)
 
 
+def described(connection: Connection, names: Iterable[str]) -> frozenset[str]:
+    """Return which of these roles there are, and stay until this transaction ends: who removes one waits."""
+    named = select(tables.roles.c.name).where(tables.roles.c.name.in_(set(names))).order_by(tables.roles.c.name)
+    return frozenset(connection.scalars(named.with_for_update(read=True)))
+
+
 def check_known(connection: Connection, names: Iterable[str]) -> None:
     """Raise `ChangeRejected` for a role that nobody has described: it would be a mistake in writing."""
-    known = set(connection.scalars(select(tables.roles.c.name)))
-    if unknown := sorted(set(names) - known):
+    if unknown := sorted(set(names) - described(connection, names)):
         hint = f"make it with: evs admin role create {unknown[0]}"
         raise ChangeRejected("roles", f"There is no role {unknown[0]!r}; {hint}")
 
