@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from gui_proj.app_service import AppServiceRefused
 from gui_proj.web_guard import content_security_policy
 
 
@@ -85,3 +86,18 @@ async def test_what_does_not_exist_is_said_with_a_way_out(resident, path):
 async def test_only_a_decision_decides(resident, decision):
     form = {"_csrf": resident.csrf_token(), "decision": decision}
     assert (await resident.post("/approvals/a1/decision", data=form)).status_code == 400
+
+
+async def test_who_misses_a_role_is_told_which_and_not_what_to_type_at_a_terminal(gui, resident, monkeypatch):
+    detail = "this needs the role operator; ask for it with: evs auth request-role operator"
+    body = {"type": "urn:evs:problem:role-missing", "detail": detail, "role": "operator"}
+
+    async def refuse(*_args, **_parameters):
+        raise AppServiceRefused(403, body)
+
+    monkeypatch.setattr(gui.app.state.gui.app, "get", refuse)
+    page = await resident.get("/queues")
+    check_page(page)
+    assert (page.status_code, "evs auth" in page.text) == (403, False)
+    assert "It takes the role operator." in page.text
+    assert 'href="/access"' in page.text

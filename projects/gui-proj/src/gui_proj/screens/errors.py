@@ -21,6 +21,7 @@ WORDS: Final = {
     403: ("Not allowed", "You may not do this."),
     404: ("Not found", "There is nothing at this address, or it is not yours to see."),
     405: ("Not possible", "This address does not do that."),
+    408: ("Too slow", "What was sent did not arrive in time. Send it again."),
     413: ("Too large", "What was sent is larger than the GUI takes."),
     421: ("Wrong address", "There is nothing at this address."),
 }
@@ -104,9 +105,9 @@ async def refused(request: Request, error: Exception) -> Response:
     status = error.status if error.status in WORDS else 502 if error.status >= 500 else 400
     title, words = WORDS.get(status, (error.title, "The AppService refused."))
     if status == 403:
-        return alone(
-            request, title, words, error.detail, action=("Ask for a role", "/access"), status=status, drawing="key"
-        )
+        # The AppService tells whoever reads it at a terminal what to type there; here is a button.
+        said = f"It takes the role {error.body['role']}." if error.kind == "role-missing" else error.detail
+        return alone(request, title, words, said, action=("Ask for a role", "/access"), status=status, drawing="key")
     return alone(request, title, f"{title}.", error.detail or words, action=_out(request), status=status)
 
 
