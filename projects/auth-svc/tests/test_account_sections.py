@@ -9,11 +9,13 @@ from sqlalchemy import insert, select, update
 
 from auth_svc import tables
 from auth_svc.audit import Actor
-from auth_svc.people import access_requests, accounts, addresses, own_data, profile
+from auth_svc.people import access_requests, accounts, addresses, own_data, profile, sessions
 from auth_svc.people.administrators import LastAdministrator
 from auth_svc.people.devices import describe
 from auth_svc.rights import roles
 from auth_svc.rights.roles import Role
+from auth_svc.site import apps, devices
+from auth_svc.site.browser import read_page_form
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
@@ -389,3 +391,26 @@ async def test_an_account_that_was_deleted_meanwhile_changes_nothing_and_is_no_e
             page = await browser.submit(action=path, **values)
             assert page.status_code in (200, 403), page.text
             assert provider.mailbox.unread("verify") == []
+
+
+@pytest.mark.parametrize("path", ["/account/end-other-sessions", "/account/end-session", "/account/apps/withdraw"])
+async def test_who_is_put_out_while_they_hold_a_form_back_puts_out_nobody(provider_on_both, monkeypatch, path):
+    provider = provider_on_both
+    owner = await signed_in(provider)
+    tokens = (await provider.redeem(provider.answer(await provider.authorize(owner))["code"])).json()
+    thief = await signed_in(provider, user_agent=EDGE)
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    stolen, own = await provider.service.database.read(sessions.alive_of_user, ada.id, provider.actor().at)
+
+    async def read_once_put_out(request, visitor):
+        await provider.service.database.transact(sessions.end, stolen.id, "ended", provider.actor().at)
+        return await read_page_form(request, visitor)
+
+    for module in (devices, apps):
+        monkeypatch.setattr(module, "read_page_form", read_once_put_out)
+    csrf = (await thief.open("/account")).text.split('name="csrf" value="')[1].split('"')[0]
+    form = {"csrf": csrf, "session": own.id, "client": "evs-gui"}
+    refused = await thief.http.post(path, data=form, headers={"origin": thief.origin})
+    assert refused.status_code == 403
+    assert "Your account" in (await owner.open("/account")).text
+    assert (await provider.introspect(tokens["access_token"]))["active"]

@@ -10,7 +10,6 @@ from sqlalchemy import or_, select
 
 from auth_svc.clients import clients
 from auth_svc.people import accounts
-from auth_svc.people.accounts import Account
 from auth_svc.rights import roles
 from auth_svc.rights.roles import Roles, holds
 from auth_svc.tables import users
@@ -46,7 +45,7 @@ def administers(connection: Connection, who: str) -> bool:
     """Whether a person, or a program with a client of its own, may administer now."""
     account = accounts.find(connection, who)
     if account is not None:
-        return _is_able(connection, account)
+        return account.enabled and _includes_admin(connection, account.effective_roles)
     client = clients.find(connection, who)
     if client is None or client.disabled_at is not None or ADMIN not in client.scopes:
         return False
@@ -56,14 +55,11 @@ def administers(connection: Connection, who: str) -> bool:
 def confirm(connection: Connection, who: str) -> None:
     """Raise `AdministersNoMore` unless a person administers once everything of this transaction has happened.
 
-    Whoever takes it from them waits until it has ended, or has done so. A program may take its own client away.
+    Not locked: whoever has waited for others here would wait for them in another order than they. What is between this
+    and the commit is no wait. A program may take its own client away.
     """
-    if clients.is_person(connection, who) and not _is_able(connection, accounts.lock(connection, who)):
+    if clients.is_person(connection, who) and not administers(connection, who):
         raise AdministersNoMore
-
-
-def _is_able(connection: Connection, account: Account | None) -> bool:
-    return account is not None and account.enabled and _includes_admin(connection, account.effective_roles)
 
 
 def _includes_admin(connection: Connection, held: Iterable[str]) -> bool:

@@ -1,17 +1,23 @@
 """`/account/apps`: the programs that may act for one, and the end of it."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auth_svc.audit import Actor
 from auth_svc.pages.apps import apps_page
 from auth_svc.people import connected_apps, delegations
+from auth_svc.people.accounts import Account
 from auth_svc.people.connected_apps import ConnectedApp
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, redirect, render
 from auth_svc.site.person import Person, for_people
+from auth_svc.site.step_up import missing_factor
 from lib_events.database import Connection
+
+PATH = "/account/apps"
 
 
 @for_people
@@ -38,7 +44,12 @@ def _load(
 @for_people
 async def withdraw(request: Request, person: Person) -> Response:
     """Take back what a program was allowed, and end what it holds."""
-    service, form = service_of(request), await read_page_form(request, person.visitor)
-    actor = service.actor(request, person.account.id)
-    await service.database.transact(connected_apps.withdraw, person.account.id, form.get("client", ""), actor)
-    return redirect("/account/apps")
+    if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
+    form = await read_page_form(request, person.visitor)
+    await person.commit(request, partial(_withdraw, client=form.get("client", "")))
+    return redirect(PATH)
+
+
+def _withdraw(connection: Connection, account: Account, actor: Actor, *, client: str) -> None:
+    connected_apps.withdraw(connection, account.id, client, actor)

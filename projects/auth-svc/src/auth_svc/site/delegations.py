@@ -25,6 +25,7 @@ from auth_svc.site.person import Person, for_people
 from auth_svc.site.step_up import missing_factor
 from lib_events.database import Connection
 
+APPS = "/account/apps"
 WRONG = "That request makes no sense"
 
 
@@ -66,7 +67,7 @@ async def allow(request: Request, person: Person) -> Response:
     service, form = service_of(request), await read_page_form(request, person.visitor)
     asked = await _read(service, form.get("request", ""))
     if form.get("decision") != "allow":
-        return redirect("/account/apps")
+        return redirect(APPS)
     await person.commit(request, partial(_give, client=asked.client, consent=asked.consent))
     return render(request, allowed_page(asked.client.name))
 
@@ -74,12 +75,16 @@ async def allow(request: Request, person: Person) -> Response:
 @for_people
 async def end_delegation(request: Request, person: Person) -> Response:
     """Stop what acts for the person."""
-    service, form = service_of(request), await read_page_form(request, person.visitor)
-    actor = service.actor(request, person.account.id)
-    why = "withdrawn by its person"
+    if (first := await missing_factor(request, person.visitor, APPS)) is not None:
+        return first
+    form = await read_page_form(request, person.visitor)
     with suppress(NotThere):  # it has just ended
-        await service.database.transact(delegations.withdraw, person.account.id, form.get("delegation", ""), why, actor)
-    return redirect("/account/apps")
+        await person.commit(request, partial(_end, delegation=form.get("delegation", "")))
+    return redirect(APPS)
+
+
+def _end(connection: Connection, account: Account, actor: Actor, *, delegation: str) -> None:
+    delegations.withdraw(connection, account.id, delegation, "withdrawn by its person", actor)
 
 
 def _give(connection: Connection, account: Account, actor: Actor, *, client: Client, consent: Consent) -> None:

@@ -1,17 +1,21 @@
 """`/account/sessions`: where one is signed in, and the end of it."""
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc.audit import Actor
 from auth_svc.pages.devices import Device, devices_page
 from auth_svc.people import sessions
+from auth_svc.people.accounts import Account
 from auth_svc.people.devices import describe
 from auth_svc.people.sessions import Session
 from auth_svc.service import service_of
 from auth_svc.site.account import end_and_record
 from auth_svc.site.browser import read_page_form, redirect, render
 from auth_svc.site.person import Person, for_people
+from auth_svc.site.step_up import missing_factor
 from lib_events.clock import to_datetime
 from lib_events.database import Connection
 
@@ -30,30 +34,32 @@ async def devices(request: Request, person: Person) -> Response:
 @for_people
 async def end_session(request: Request, person: Person) -> Response:
     """Sign another browser out."""
-    service, form = service_of(request), await read_page_form(request, person.visitor)
-    actor = service.actor(request, person.account.id)
-    await service.database.transact(_end_own, form.get("session", ""), person.account.id, actor)
+    if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
+    form = await read_page_form(request, person.visitor)
+    await person.commit(request, partial(_end_own, session_id=form.get("session", "")))
     return redirect(PATH)
 
 
 @for_people
 async def end_other_sessions(request: Request, person: Person) -> Response:
     """Sign every other browser out."""
-    service = service_of(request)
+    if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
     await read_page_form(request, person.visitor)
-    await service.database.transact(_end_others, person.session, service.actor(request, person.account.id))
+    await person.commit(request, partial(_end_others, kept=person.session.id))
     return redirect(PATH)
 
 
-def _end_own(connection: Connection, session_id: str, user_id: str, actor: Actor) -> None:
+def _end_own(connection: Connection, account: Account, actor: Actor, *, session_id: str) -> None:
     session = sessions.find(connection, session_id)
-    if session is not None and session.user_id == user_id:
+    if session is not None and session.user_id == account.id:
         end_and_record(connection, session_id, actor)
 
 
-def _end_others(connection: Connection, kept: Session, actor: Actor) -> None:
-    for session in sessions.alive_of_user(connection, kept.user_id, actor.at):
-        if session.id != kept.id:
+def _end_others(connection: Connection, account: Account, actor: Actor, *, kept: str) -> None:
+    for session in sessions.alive_of_user(connection, account.id, actor.at):
+        if session.id != kept:
             end_and_record(connection, session.id, actor)
 
 
