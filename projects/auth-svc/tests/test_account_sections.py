@@ -12,6 +12,7 @@ from auth_svc.audit import Actor
 from auth_svc.people import access_requests, accounts, addresses, own_data, profile, sessions
 from auth_svc.people.administrators import LastAdministrator
 from auth_svc.people.devices import describe
+from auth_svc.protocol import families
 from auth_svc.rights import roles
 from auth_svc.rights.roles import Role
 from auth_svc.site import apps, devices
@@ -414,3 +415,39 @@ async def test_who_is_put_out_while_they_hold_a_form_back_puts_out_nobody(provid
     assert refused.status_code == 403
     assert "Your account" in (await owner.open("/account")).text
     assert (await provider.introspect(tokens["access_token"]))["active"]
+
+
+async def test_a_page_shows_so_many_that_it_is_made_at_once_and_says_how_many_more_there_are(provider):
+    """Whoever has thousands would else keep everybody waiting who signs in meanwhile."""
+    browser = await signed_in(provider)
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    delegated = [
+        families.opened(
+            user_id=ada.id,
+            client_id="evs-app",
+            scope="offline_access workflows:read",
+            resources=(),
+            session_id="s",
+            authenticated_at=1,
+            methods=(),
+            now=number,
+        )
+        for number in range(130)
+    ]
+
+    def make(connection):
+        actor = provider.actor()
+        for number, family in enumerate(delegated):
+            sessions.start(connection, f"cookie {number}", ada.id, actor, FIREFOX)
+            families.start(connection, family)
+            row = {"id": f"d{number}", "family_id": family.id, "purpose": f"Run {number}.", "expires_at": actor.at * 2}
+            connection.execute(insert(tables.delegations).values(row))
+
+    await provider.service.database.transact(make)
+    page = (await browser.open("/account/sessions")).text
+    assert (page.count("<li>"), "31 more are not shown here" in page, "this browser" in page) == (100, True, True)
+    page = (await browser.open("/account/apps")).text
+    assert ("Run 129." in page, "Run 30." in page, "Run 29." in page) == (True, True, False)
+    assert "30 more are not shown here" in page
+    await browser.open("/account/sessions")
+    assert "more are not shown" not in (await browser.submit(action="/account/end-other-sessions")).text

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import htpy as h
 
-from auth_svc.pages.account_frame import account_section
+from auth_svc.pages.account_frame import account_section, rows
 from auth_svc.pages.delegations import delegation_rows
 from auth_svc.pages.layout import button, form, hidden, icon, moment
 from auth_svc.people.connected_apps import ConnectedApp
@@ -25,7 +25,7 @@ def apps_page(
         "Connected apps",
         "/account/apps",
         h.p(".lead")["These programs may act for you. Withdraw what you no longer use: it is signed out at once."],
-        h.ul(".rows")[(_row(csrf, app, descriptions) for app in apps)]
+        rows(apps, lambda app: _row(csrf, app, descriptions), rest="Withdraw some of these to see them.")
         if apps
         else h.p(".empty")["Nothing acts for you."],
         delegation_rows(csrf, delegations, descriptions),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import htpy as h
 
+from auth_svc.pages.account_frame import rows
 from auth_svc.pages.consent import scope_list
 from auth_svc.pages.layout import button, form, hidden, icon, moment, page
 from auth_svc.people.delegations import Delegation
@@ -48,7 +49,11 @@ def delegation_rows(csrf: str, found: Sequence[Delegation], descriptions: Mappin
     return [
         h.h2["Acting for you now"],
         h.p(".hint")["Each ends by itself when its work is done. Stop one, and what it wanted to do for you fails."],
-        h.ul(".rows")[(_row(csrf, delegation, descriptions) for delegation in found)],
+        rows(
+            found,
+            lambda delegation: _row(csrf, delegation, descriptions),
+            rest="Withdraw a program above, and everything that it does for you stops.",
+        ),
     ]
 
 

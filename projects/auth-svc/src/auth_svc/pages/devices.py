@@ -6,7 +6,7 @@ from datetime import datetime
 
 import htpy as h
 
-from auth_svc.pages.account_frame import account_section
+from auth_svc.pages.account_frame import account_section, rows
 from auth_svc.pages.layout import button, form, hidden, icon, moment
 
 
@@ -29,7 +29,7 @@ def devices_page(*, csrf: str, devices: Sequence[Device]) -> h.Element:
         "Devices",
         "/account/sessions",
         h.p(".lead")["You are signed in with these browsers. End what you do not know, and change your password then."],
-        h.ul(".rows")[(_row(csrf, device) for device in devices)],
+        rows(devices, lambda device: _row(csrf, device), rest="They end with those that are, all at once."),
         others
         and form(
             "/account/end-other-sessions",

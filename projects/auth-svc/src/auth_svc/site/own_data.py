@@ -1,6 +1,8 @@
 """`/account/data`: everything we keep of one, to take along or to be deleted."""
 
+import asyncio
 import json
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -42,8 +44,9 @@ async def export(request: Request, person: Person) -> Response:
     actor = service.actor(request, person.account.id)
     await service.database.transact(data.record_export, actor)
     content = await service.database.read(data.export, person.account, actor.at)
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    return Response(text, media_type="application/json", headers=DOWNLOAD)
+    # Thousands of lines take a while, in which others are served.
+    text = await asyncio.to_thread(partial(json.dumps, content, indent=2, ensure_ascii=False))
+    return Response(text + "\n", media_type="application/json", headers=DOWNLOAD)
 
 
 @for_people
