@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import ssl
+from contextlib import nullcontext
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
@@ -115,6 +116,27 @@ async def test_metadata_that_names_another_issuer_is_refused():
     for issuer in ("http://evil.test", f"{ISSUER}/", None):
         with pytest.raises(ServerUnavailable, match="EVS_AUTH_URL"):
             await Server(issuer=issuer).client().metadata()
+
+
+async def test_an_issuer_may_end_with_a_slash_and_its_answers_name_it_so():
+    client = OAuthClient(f"{ISSUER}/", "evs-cli", http=Server(issuer=f"{ISSUER}/").client()._http)
+    pending = await client.begin_authorization(redirect_uri="http://x/cb", scope="openid")
+    for issuer, error in ((f"{ISSUER}/", None), (ISSUER, ResponseForged)):
+        answer = {"code": "c", "state": pending.state, "iss": issuer}
+        with pytest.raises(error) if error else nullcontext():
+            assert (await client.finish_authorization(pending, answer)).access_token == "a"
+    without = OAuthClient(f"{ISSUER}/", "evs-cli", http=Server().client()._http)
+    assert (await without.metadata())["issuer"] == without.issuer == ISSUER
+
+
+async def test_an_endpoint_keeps_the_query_that_it_has():
+    client = Server().client()
+    document = await client.metadata()
+    for name in ("authorization_endpoint", "end_session_endpoint"):
+        document[name] += "?policy=sign-in"
+    pending = await client.begin_authorization(redirect_uri="http://x/cb", scope="openid")
+    for url in (pending.url, await client.end_session_url(state="s")):
+        assert parse_qs(urlsplit(url).query)["policy"] == ["sign-in"]
 
 
 async def test_a_refusal_carries_its_code():
@@ -259,10 +281,16 @@ async def test_nobody_waits_for_ever():
 async def test_an_id_token_is_checked_whole(issuer):
     good = {"aud": "evs-gui", "nonce": "n"}
 
+    def id_token(**changes):
+        return issuer.token(header={"typ": "JWT"}, **changes)
+
     async def verify(token, nonce="n"):
         return await verify_id_token(token, issuer=ISSUER, client_id="evs-gui", nonce=nonce, keys=issuer)
 
-    assert (await verify(issuer.token(**good)))["sub"] == "ada"
+    assert (await verify(id_token(**good)))["sub"] == "ada"
+    for another in ("at+jwt", "application/at+jwt", "logout+jwt", "secevent+jwt", ""):
+        with pytest.raises(IdTokenRejected):
+            await verify(issuer.token(header={"typ": another}, **good))
     for changes in (
         *({"aud": "other"}, {"aud": ["evs-gui", "other"]}, {"aud": ...}, {"azp": "other"}),
         *({"iss": "http://evil.test"}, {"iss": f"{ISSUER}/"}, {"iss": ...}, {"sub": ...}),
@@ -270,14 +298,14 @@ async def test_an_id_token_is_checked_whole(issuer):
         *({"nonce": "replayed"}, {"nonce": ...}),
     ):
         with pytest.raises(IdTokenRejected):
-            await verify(issuer.token(**(good | changes)))
+            await verify(id_token(**(good | changes)))
     with pytest.raises(IdTokenRejected):
         await verify("garbled")
     unsigned = base64.urlsafe_b64encode(b'{"alg": "none", "kid": "%s"}' % issuer.key.kid.encode()).decode().rstrip("=")
     with pytest.raises(IdTokenRejected):
-        await verify(f"{unsigned}.{issuer.token(**good).split('.')[1]}.")
+        await verify(f"{unsigned}.{id_token(**good).split('.')[1]}.")
     with pytest.raises(IdTokenRejected):
-        await verify(issuer.token(**good, key=type(issuer)().key))
+        await verify(id_token(**good, key=type(issuer)().key))
 
 
 def test_challenges_are_read_as_they_are_written():

@@ -66,6 +66,7 @@ class OAuthClient:
         self.proof_key = proof_key
         self._nonce: str | None = None  # the last one that the issuer gave for proofs
         self.issuer = issuer.rstrip("/")
+        self._issuers = (self.issuer, issuer)  # some end with a slash, and some people add one
         self.client_id = client_id
         self._secret = client_secret
         self._http = http or httpx.AsyncClient(timeout=REQUEST_TIMEOUT_SECONDS)
@@ -86,11 +87,11 @@ class OAuthClient:
     async def metadata(self) -> dict[str, Any]:
         """Return the issuer's discovery document, fetched once."""
         if self._metadata is None:
-            document = await self._get_json(self.issuer + DISCOVERY_PATH)
+            document = await self._get_json(self.issuer.rstrip("/") + DISCOVERY_PATH)
             # RFC 8414 section 3.3: a document that names another issuer must not be used.
-            if document.get("issuer") != self.issuer:
+            if document.get("issuer") not in self._issuers:
                 raise ServerUnavailable(f"{self.issuer} says it is {document.get('issuer')!r}; correct EVS_AUTH_URL")
-            self._metadata = document
+            self._metadata, self.issuer = document, str(document["issuer"])
         return self._metadata
 
     async def begin_authorization(
@@ -113,7 +114,7 @@ class OAuthClient:
         if self.proof_key is not None:
             query.append(("dpop_jkt", self.proof_key.thumbprint))  # RFC 9449 section 10: the code is bound, too
         endpoint = await self._endpoint("authorization_endpoint")
-        return PendingAuthorization(f"{endpoint}?{urlencode(query)}", redirect_uri, state, nonce, verifier)
+        return PendingAuthorization(_with_query(endpoint, query), redirect_uri, state, nonce, verifier)
 
     async def finish_authorization(
         self, pending: PendingAuthorization, answer: Mapping[str, str], *, resource: str | None = None
@@ -207,7 +208,7 @@ class OAuthClient:
             "state": state,
         }
         given = {name: value for name, value in query.items() if value}
-        return f"{await self._endpoint('end_session_endpoint')}?{urlencode(given)}"
+        return _with_query(await self._endpoint("end_session_endpoint"), list(given.items()))
 
     async def request_token(self, **parameters: str | None) -> TokenSet:
         """Ask the token endpoint; parameters that are None are left out."""
@@ -290,6 +291,11 @@ def check_answer(answer: Mapping[str, str], *, state: str, issuer: str) -> None:
         raise OAuthError.of(answer)
     if "code" not in answer:
         raise ResponseForged("the answer carries neither a code nor an error")
+
+
+def _with_query(endpoint: str, parameters: list[tuple[str, str]]) -> str:
+    """RFC 6749 section 3.1: an endpoint may have a query of its own, which stays."""
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(parameters)}"
 
 
 def _read_answer(answer: httpx.Response) -> dict[str, Any]:

@@ -27,11 +27,14 @@ async def verify_id_token(
     nonce: str | None,
     keys: KeySource,
     algorithms: Sequence[str] = (ALGORITHM,),
+    leeway_seconds: float = LEEWAY_SECONDS,
 ) -> dict[str, Any]:
     """Return the claims of a valid ID token; raises `IdTokenRejected` or `KeysUnavailable`."""
     try:
-        key_id = read_header(id_token).get("kid")
-        key = await keys.find(str(key_id))
+        header = read_header(id_token)
+        if str(header.get("typ", "JWT")).upper() != "JWT":  # RFC 8725 section 3.11: an access or a logout token is none
+            raise IdTokenRejected("the token is not an ID token: its header 'typ' must be JWT, or left out")
+        key = await keys.find(str(header.get("kid")))
         if key is None:
             raise IdTokenRejected("the ID token names a key the issuer does not have")
         claims = from_json(jws.deserialize_compact(id_token, key, algorithms=list(algorithms)).payload)
@@ -45,9 +48,9 @@ async def verify_id_token(
     if claims.get("azp", client_id) != client_id:
         raise IdTokenRejected("the ID token was issued to another client")
     now = time.time()
-    if not _time(claims, "exp") > now - LEEWAY_SECONDS:
+    if not _time(claims, "exp") > now - leeway_seconds:
         raise IdTokenRejected("the ID token has expired")
-    if _time(claims, "iat") > now + LEEWAY_SECONDS:
+    if _time(claims, "iat") > now + leeway_seconds:
         raise IdTokenRejected("the ID token is of the future; are the clocks in step?")
     if nonce is not None and claims.get("nonce") != nonce:
         raise IdTokenRejected("the ID token answers another sign-in: its nonce differs")
