@@ -81,6 +81,7 @@ async def test_an_assertion_is_as_good_as_a_secret(provider, robot, client_key, 
         {"nbf": FAR},
         {"iat": FAR},
         {"header": {"kid": "unknown"}},
+        {"header": {"crit": ["b64"], "b64": True}},
     ],
     ids=str,
 )
@@ -103,6 +104,21 @@ async def test_another_key_or_none_proves_nothing(provider, robot, new_holder, s
         await provider.token(**GRANT, client_id=robot, client_secret="secret"),
     ]
     assert {answer.json()["error"] for answer in answers} <= {"invalid_client", "invalid_request"}
+
+
+async def test_what_is_not_said_to_be_an_assertion_or_names_nobody_here_proves_nothing(
+    provider, robot, client_key, sign_assertion, subtests
+):
+    saml = {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"}
+    for name, changes in (
+        ("another type", sign_assertion(robot, client_key, ISSUER) | saml),
+        ("no type", {"client_assertion": sign_assertion(robot, client_key, ISSUER)["client_assertion"]}),
+        ("a client that is not there", sign_assertion("nobody", client_key, ISSUER)),
+        ("a text without end", sign_assertion(robot, client_key, ISSUER, pad="x" * 4_096)),
+    ):
+        with subtests.test(name):
+            answer = await provider.token(**GRANT, **changes)
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client")
 
 
 async def test_a_client_with_a_secret_cannot_use_an_assertion(provider, client_key, sign_assertion):

@@ -80,6 +80,7 @@ async def test_without_a_proof_tokens_are_bearer_tokens_unless_the_client_is_bou
         ({"iat": float("inf")}, "iat"),
         ({"nonce": 5}, "nonce"),
         ({"header": {"typ": "JWT"}}, "typ"),
+        ({"header": {"crit": ["b64"], "b64": True}}, "header"),
         ({"header": {"jwk": {"kty": "EC"}}}, "jwk"),
     ],
 )
