@@ -45,6 +45,7 @@ class Liar:
             "sub": "248289761001",
             "exp": int(time.time()) + 60,
             "iat": int(time.time()),
+            "auth_time": int(time.time()),
             "nonce": self.nonce,
             "email": "grace@navy.test",
             "email_verified": True,

@@ -1,8 +1,11 @@
 """Sign-in with another provider: a second real instance of this service, and providers that lie or hang."""
 
 import asyncio
+import html
+import sqlite3
+from contextlib import closing
 from ipaddress import ip_network
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
@@ -376,6 +379,37 @@ async def test_a_provider_that_describes_itself_wrongly_is_not_gone_to(provider_
             assert (await browser.http.get("/login/upstream/example")).status_code == 502
 
 
+async def test_keys_that_nobody_here_can_use_take_none_from_those_that_fit(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin, makes_accounts=True)
+    own = liar.key.as_dict(private=False)
+    others = [
+        {"kty": "AKP", "alg": "ML-DSA-44", "pub": "x", "kid": "0"},
+        {"kty": "RSA", "kid": "2"},
+        own | {"use": "enc"},
+    ]
+    liar.lies["/keys"] = httpx.Response(200, json={"keys": [*others, own]})
+    assert "Your account" in (await journey(provider, liar)).text
+
+
+async def test_an_issuer_that_ends_with_a_slash_signs_people_in(provider_on_both, admin):
+    provider, issuer = provider_on_both, f"{ELSEWHERE}/"
+    made = await add_upstream(provider, admin, issuer=issuer, makes_accounts=True)
+    assert made["issuer"] == issuer
+    liar = speak_to(provider, Liar(metadata={"issuer": issuer}, claims={"iss": issuer}))
+    assert "Your account" in (await journey(provider, liar)).text
+    liar.lies["claims"] = {}
+    assert (await journey(provider, liar)).status_code == 502
+
+
+async def test_where_a_provider_sends_people_may_have_a_query(provider_on_both, admin):
+    provider = provider_on_both
+    speak_to(provider, Liar(metadata={"authorization_endpoint": f"{ELSEWHERE}/authorize?policy=sign-in"}))
+    await add_upstream(provider, admin)
+    asked = await leave(await provider.browser())
+    assert (asked["policy"], asked["response_type"]) == ("sign-in", "code")
+
+
 async def test_an_answer_is_taken_once_in_its_browser_and_for_its_provider(provider_on_both, admin, subtests):
     provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
     await add_upstream(provider, admin, makes_accounts=True)
@@ -496,7 +530,7 @@ async def test_addresses_inside_are_not_asked(subtests):
         with subtests.test(url=url, networks=networks):
             async with CheckedHttp(Destinations(tuple(map(ip_network, networks)))) as http:
                 with pytest.raises(httpx.ConnectError) as refused:
-                    await UpstreamClient(http)._http.get(url)
+                    await UpstreamClient(http, SystemClock())._http.get(url)
             assert type(refused.value.__cause__).__name__ == "DestinationRefused"
 
 
@@ -599,6 +633,36 @@ async def test_a_second_instance_sends_somebody_who_has_an_account_here(tmp_path
                     page = await browser.submit()
                 assert "hopper" in page.text
             assert await linked(provider, hopper) == {elsewhere.auth_url}
+            there.http.close()
+
+
+async def test_a_second_instance_has_people_sign_in_anew_where_that_is_asked_for(
+    tmp_path, sqlite_url, run_provider, serve
+):
+    with serve() as elsewhere:
+        async with run_provider(tmp_path / "here", sqlite_url) as provider:
+            there = RealBrowser(elsewhere)
+            await make_friends(provider, there, f"{ISSUER}/login/upstream/second/callback")
+            browser = await provider.browser()
+            page = await provider.authorize(browser, prompt="login")
+            link = html.unescape(page.text.split('href="/login/upstream/')[1].split('"')[0])
+            away = (await browser.http.get(f"/login/upstream/{link}")).headers["location"]
+            assert "code" in provider.answer(await browser.open(there.sign_in(away).removeprefix(ISSUER)))
+            path = elsewhere.auth_database_url.removeprefix("sqlite:///")
+            with closing(sqlite3.connect(path, timeout=30)) as database, database:
+                database.execute("UPDATE sessions SET authenticated_at = authenticated_at - 3600000000")
+            for is_taken_off in (True, False):
+                other = await provider.browser()
+                away = (await other.http.get(f"/login/upstream/{link}")).headers["location"]
+                if is_taken_off:
+                    address, _, query = away.partition("?")
+                    kept = [pair for pair in parse_qsl(query) if pair[0] not in ("prompt", "max_age")]
+                    back = there.http.get(f"{address}?{urlencode(kept)}").headers["location"]
+                    page = await other.open(back.removeprefix(ISSUER))
+                    assert (page.status_code, "Second did not say that" in page.text) == (403, True)
+                else:
+                    assert there.http.get(away).headers["location"].startswith("/login"), "they are signed in there"
+                    assert "code" in provider.answer(await other.open(there.sign_in(away).removeprefix(ISSUER)))
             there.http.close()
 
 

@@ -157,7 +157,7 @@ def _wire(
         ),
         postman=postman,
         recovery_desk=RecoveryDesk(database, SystemClock()),
-        upstream_client=UpstreamClient(http),
+        upstream_client=UpstreamClient(http, SystemClock()),
         sealing_key=sealing_key,
         verifier=verifier(issuer.resources),
         sender=SenderCheck(issuer.url, replay_memory=used),

@@ -531,6 +531,7 @@ upstream_sign_ins = Table(
     Column("user_id", Text, ForeignKey("users.id")),  # who wants to link an account; NULL: somebody signs in
     Column("sealed", LargeBinary, nullable=False),  # nonce and PKCE verifier
     Column("way_on", Text, nullable=False),
+    Column("since", BigInteger),  # when they must have signed in there at the earliest; NULL: whenever
     Column("expires_at", BigInteger, nullable=False),
     Index("upstream_sign_ins_expires", "expires_at"),
 )
@@ -547,5 +548,6 @@ upstream_arrivals = Table(
     Column("email", Text, nullable=False),
     Column("way_on", Text, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+    Column("authenticated_at", BigInteger, nullable=False, server_default="0"),  # 0: nobody says it
     Index("upstream_arrivals_expires", "expires_at"),
 )

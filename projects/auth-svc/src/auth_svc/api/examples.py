@@ -88,6 +88,7 @@ EXAMPLES: dict[str, Any] = {
     "UserView": USER,
     "SessionView": {
         "id": "kX3c7Yc1nq0a5m2vJ3k9wA",
+        "started_at": MOMENT,
         "authenticated_at": MOMENT,
         "expires_at": "2026-05-04T21:30:00+00:00",
         "address": "192.0.2.7",

@@ -8,6 +8,7 @@ from auth_svc.api.users import find_user
 from auth_svc.api.views import Page
 from auth_svc.people import account_changes, connected_apps, consents, delegations, sessions
 from auth_svc.people.delegations import Delegation
+from auth_svc.proving.assurance import UNTOLD
 from auth_svc.service import service_of
 from lib_events.clock import to_datetime
 from lib_events.problem import Problem
@@ -19,7 +20,8 @@ class SessionView(BaseModel):
     """One sign-in with one browser."""
 
     id: str
-    authenticated_at: str
+    started_at: str
+    authenticated_at: str | None  # None: they came from a provider that does not say it
     expires_at: str
     address: str | None
     user_agent: str | None
@@ -70,7 +72,8 @@ async def list_sessions(request: Request, user: Named) -> Page[SessionView]:
     items = [
         SessionView(
             id=session.id,
-            authenticated_at=to_datetime(session.authenticated_at).isoformat(),
+            started_at=to_datetime(session.started_at).isoformat(),
+            authenticated_at=_moment(session.authenticated_at),
             expires_at=to_datetime(session.expires_at).isoformat(),
             address=session.address,
             user_agent=session.user_agent,
@@ -134,3 +137,7 @@ async def end_delegation(request: Request, user: Named, delegation: Named, by: A
     account = await find_user(service, user)
     why = "withdrawn by an administrator"
     await by.commit(delegations.withdraw, account.id, delegation, why)
+
+
+def _moment(authenticated_at: int) -> str | None:
+    return to_datetime(authenticated_at).isoformat() if authenticated_at != UNTOLD else None

@@ -139,6 +139,17 @@ async def client_behind(service: AuthService, way_on: str) -> tuple[str | None, 
     return rows.client.name, (outcome.redirect_uri,)
 
 
+async def oldest_sign_in(service: AuthService, way_on: str, visitor: Visitor) -> int | None:
+    """How many seconds ago a sign-in on the way to `way_on` may have been made elsewhere; None: whenever."""
+    path, _, query = way_on.partition("?")
+    if path != PATH:
+        return None
+    pairs = read_pairs(query)
+    rows = await load(service, pairs, visitor)
+    outcome = authorization.decide(service.issuer, pairs, rows, service.clock.micros())
+    return outcome.max_age if isinstance(outcome, SignInNeeded) else None
+
+
 async def _act(
     request: Request, query: str, visitor: Visitor, outcome: Outcome, *, allowed: ConsentNeeded | None = None
 ) -> Response:

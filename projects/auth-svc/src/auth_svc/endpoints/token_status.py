@@ -102,7 +102,7 @@ def _describe(service: AuthService, principal: Principal, family: Family | None)
         "act": acting(principal.actors),
     }
     if family is not None:  # RFC 9470 section 6.2
-        members |= {"auth_time": family.authenticated_at // MICROS, **claims_of(family.methods)}
+        members |= claims_of(family.authenticated_at, family.methods)
     return {name: value for name, value in members.items() if value is not None}
 
 

@@ -43,7 +43,7 @@ class IdTokens(OpenIDToken):  # type: ignore[misc]
             "exp": seconds + ID_TOKEN_SECONDS,
         }
         if server.family is not None:
-            claims |= {"auth_time": server.family.authenticated_at // MICROS, **claims_of(server.family.methods)}
+            claims |= claims_of(server.family.authenticated_at, server.family.methods)
             # What outlives the session says it, too: back-channel logout names it (section 2.1 there).
             if (session := server.family.started_in or server.family.session_id) is not None:
                 claims["sid"] = session

@@ -9,7 +9,7 @@ from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.people import access_requests, accounts, administrators, connected_apps, delegations
 from auth_svc.people.accounts import Account
-from auth_svc.people.sessions import end_all_of_user
+from auth_svc.people.sessions import LIFETIME_SECONDS, MICROS, end_all_of_user
 from auth_svc.protocol.families import revoke_access_tokens, revoke_all_of_user
 from auth_svc.tables import access_requests as request_table
 from auth_svc.tables import audit as audit_table
@@ -63,13 +63,13 @@ def export(connection: Connection, account: Account, now: int) -> dict[str, Any]
         "sessions": [
             {
                 "id": row.id,
-                "started_at": _time(row.authenticated_at),
+                "started_at": _time(row.expires_at - LIFETIME_SECONDS * MICROS),
                 "last_seen_at": _time(row.last_seen_at),
                 "ended_at": _time(row.ended_at),
                 "address": row.address,
                 "browser": row.user_agent,
             }
-            for row in connection.execute(select(sessions).where(mine).order_by(sessions.c.authenticated_at))
+            for row in connection.execute(select(sessions).where(mine).order_by(sessions.c.expires_at))
         ],
         "connected_apps": [
             {"client": app.client_id, "name": app.name, "scopes": sorted(app.scopes), "since": _time(app.since)}

@@ -44,13 +44,18 @@ class Session:
 
     id: str
     user_id: str
-    authenticated_at: int
+    authenticated_at: int  # or `UNTOLD`
     expires_at: int
     ended_at: int | None
     address: str | None
     user_agent: str | None
     last_seen_at: int | None = None
     methods: tuple[str, ...] = (PASSWORD,)
+
+    @property
+    def started_at(self) -> int:
+        """When the browser was signed in: its person may have proven who they are long before, at another provider."""
+        return self.expires_at - LIFETIME_SECONDS * MICROS
 
     def is_alive(self, now: int) -> bool:
         """Whether the browser is still signed in."""
@@ -65,19 +70,21 @@ def start(
     user_agent: str,
     *,
     methods: tuple[str, ...] = (PASSWORD,),
+    authenticated_at: int | None = None,
 ) -> Session:
-    """Sign a browser in; `cookie` is known to nobody else."""
+    """Sign a browser in; `cookie` is known to nobody else. It was proven just now unless `authenticated_at` says it."""
     now = actor.at
+    proven_at = now if authenticated_at is None else authenticated_at
     expires_at = now + LIFETIME_SECONDS * MICROS
     session = Session(
-        new_id(), user_id, now, expires_at, None, actor.address, user_agent[:LONGEST_USER_AGENT], methods=methods
+        new_id(), user_id, proven_at, expires_at, None, actor.address, user_agent[:LONGEST_USER_AGENT], methods=methods
     )
     connection.change(
         START,
         id=session.id,
         digest=digest(cookie),
         user_id=user_id,
-        authenticated_at=now,
+        authenticated_at=proven_at,
         expires_at=session.expires_at,
         address=actor.address,
         user_agent=session.user_agent,
@@ -118,7 +125,7 @@ def strengthen(connection: Connection, session_id: str, cookie: str, methods: tu
 def alive_of_user(connection: Connection, user_id: str, now: int) -> Sequence[Session]:
     """Return where a person is signed in, newest first."""
     alive = (sessions.c.user_id == user_id) & sessions.c.ended_at.is_(None) & (sessions.c.expires_at > now)
-    query = select(sessions).where(alive).order_by(sessions.c.authenticated_at.desc())
+    query = select(sessions).where(alive).order_by(sessions.c.expires_at.desc())
     return [_session(row) for row in connection.execute(query)]
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from authlib.oauth2.rfc6749 import InvalidRequestError
 
 from auth_svc.clients.client import Client
+from auth_svc.clients.details import LONGEST_AGE_SECONDS
 from auth_svc.parameters import SECONDS
 from auth_svc.people.sessions import Session
 from auth_svc.protocol.authorization_request import (
@@ -25,8 +26,9 @@ from auth_svc.rights.resources import TargetInvalid
 
 THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 PROMPTS = frozenset(("none", "login", "consent", "select_account"))
-WAY_BACK_SECONDS = 600  # the sign-in that was asked for is good for so long, whatever the client's own limit is
+WAY_BACK_SECONDS = 600  # the sign-in that was asked for is good for so long at least, whatever the client's limit is
 FRESH_SIGN_IN = frozenset(("prompt", "max_age"))  # satisfied by the sign-in they lead to
+NEW_SIGN_IN = frozenset(("login", "select_account"))
 
 type Check = Callable[[AuthorizationRequest], Outcome | None]
 
@@ -100,12 +102,13 @@ def _check_signed_in(request: AuthorizationRequest) -> Outcome | None:
         return None
     if "none" in request.prompts:
         return refuse(request, "login_required", "Nobody is signed in.")
-    # What asked for a fresh sign-in is left out of the way back, or it would ask for ever.
+    max_age = 0 if NEW_SIGN_IN & request.prompts else _max_age(request)
+    # What asked for a fresh sign-in is asked for less on the way back, or it would ask for ever.
     kept = [(name, value) for name, value in request.pairs if name not in FRESH_SIGN_IN]
     if request.rows.pushed is None:
         kept += [("prompt", "consent")] if "consent" in request.prompts else []
-        kept += [("max_age", str(WAY_BACK_SECONDS))] if _default_max_age(request) is not None else []
-    return SignInNeeded(urlencode(kept), request.redirect_uri)
+        kept += [("max_age", str(max(max_age, WAY_BACK_SECONDS)))] if max_age is not None else []
+    return SignInNeeded(urlencode(kept), request.redirect_uri, max_age)
 
 
 def _check_level(request: AuthorizationRequest) -> Outcome | None:
@@ -155,7 +158,7 @@ def _is_signed_in(request: AuthorizationRequest) -> bool:
     if session is None or account is None or not account.enabled or not session.is_alive(request.now):
         return False
     if not _is_just_signed_in(request, session):
-        if {"login", "select_account"} & request.prompts:
+        if NEW_SIGN_IN & request.prompts:
             return False
         max_age = _max_age(request)
         if max_age is not None and request.now - session.authenticated_at > max_age * MICROS:
@@ -167,11 +170,11 @@ def _max_age(request: AuthorizationRequest) -> int | None:
     """How old the sign-in may be: as the request says, or as the client registered (OpenID Registration section 2)."""
     if (asked := request.data.get("max_age")) is not None:
         return int(asked)
-    return _default_max_age(request)
-
-
-def _default_max_age(request: AuthorizationRequest) -> int | None:
-    return request.rows.client.default_max_age if request.rows.client is not None else None
+    client = request.rows.client
+    if client is None or client.default_max_age is not None:
+        return client.default_max_age if client is not None else None
+    # Its ID tokens must say when somebody signed in: that must be known, however long ago.
+    return LONGEST_AGE_SECONDS if client.details.get("require_auth_time") else None
 
 
 def _is_just_signed_in(request: AuthorizationRequest, session: Session) -> bool:

@@ -51,6 +51,7 @@ class SignInNeeded:
 
     query: str
     redirect_uri: str
+    max_age: int | None = None  # how many seconds ago they may have done it; None: whenever
 
 
 @dataclass(frozen=True, slots=True)

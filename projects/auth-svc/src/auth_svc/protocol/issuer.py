@@ -148,7 +148,7 @@ def _person_claims(account: Account | None, family: Family | None, scopes: froze
         if "groups" in scopes:
             claims["groups"] = sorted(account.groups)
     if family is not None:
-        claims |= {"family": family.id, "auth_time": family.authenticated_at // MICROS, **claims_of(family.methods)}
+        claims |= {"family": family.id, **claims_of(family.authenticated_at, family.methods)}
         if family.session_id is not None:
             claims["sid"] = family.session_id
     return claims

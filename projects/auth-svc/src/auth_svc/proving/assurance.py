@@ -18,6 +18,9 @@ TWO_FACTORS = "urn:evs:acr:2"
 PHISHING_RESISTANT = "phr"
 LEVELS = (ONE_FACTOR, TWO_FACTORS, PHISHING_RESISTANT)  # each includes the ones before it
 
+UNTOLD = 0  # when somebody signed in elsewhere, of whom nobody says it: longer ago than anybody may ask
+MICROS = 1_000_000
+
 
 def acr_of(methods: Iterable[str]) -> str:
     """The level that methods add up to."""
@@ -27,9 +30,10 @@ def acr_of(methods: Iterable[str]) -> str:
     return TWO_FACTORS if SEVERAL in proven else ONE_FACTOR
 
 
-def claims_of(methods: Sequence[str]) -> dict[str, Any]:
-    """The claims about methods; none for an authorization from before they were kept."""
-    return {"acr": acr_of(methods), "amr": list(methods)} if methods else {}
+def claims_of(authenticated_at: int, methods: Sequence[str]) -> dict[str, Any]:
+    """The claims about a sign-in; none about methods for an authorization from before they were kept."""
+    when = {"auth_time": authenticated_at // MICROS} if authenticated_at != UNTOLD else {}
+    return when | ({"acr": acr_of(methods), "amr": list(methods)} if methods else {})
 
 
 def with_factor(before: Iterable[str], added: Iterable[str]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from lib_events.database import Connection
 CSRF_FIELD = "csrf"
 GUEST_SECONDS = 3600
 UPSTREAM_SECONDS = 600
+CONFIRMING = "/account/security?again=yes"  # where a change takes a sign-in of just now
 OF_PROGRAMS = ("/oauth2/authorize", "/device", "/account/apps/allow")  # where programs send people
 WAYS_ON = frozenset((*OF_PROGRAMS, CONNECT, *(path for path, _ in SECTIONS)))  # a sign-in leads to
 

@@ -27,7 +27,7 @@ from auth_svc.site.browser import (
     take_arrival_cookie,
     visitor_of,
 )
-from auth_svc.site.new_session import start_session
+from auth_svc.site.new_session import SignedInElsewhere, start_session
 from auth_svc.site.security import Change, is_fresh
 from auth_svc.upstreams import arrivals, providers
 from auth_svc.upstreams.arrivals import WaitingArrival
@@ -87,7 +87,9 @@ async def make_account(request: Request) -> Response:
         waiting, account = await service.database.transact(_make_account, cookie, actor)
     except ArrivalRefused as error:
         raise PageRefused(403, "You cannot sign in like that", str(error)) from error
-    return _done(request, await start_session(request, visitor, account, waiting.way_on, methods=(ELSEWHERE,)))
+    elsewhere = SignedInElsewhere(waiting.arrival.authenticated_at, None)
+    response = await start_session(request, visitor, account, waiting.way_on, methods=(ELSEWHERE,), elsewhere=elsewhere)
+    return _done(request, response)
 
 
 def _connect(connection: Connection, account: Account, actor: Actor, *, cookie: str) -> str:

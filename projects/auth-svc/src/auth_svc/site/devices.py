@@ -68,7 +68,7 @@ def _device(session: Session, current: Session) -> Device:
         id=session.id,
         name=describe(session.user_agent),
         address=session.address or "an unknown address",
-        since=to_datetime(session.authenticated_at),
-        last_seen=to_datetime(session.last_seen_at or session.authenticated_at),
+        since=to_datetime(session.started_at),
+        last_seen=to_datetime(session.last_seen_at or session.started_at),
         current=session.id == current.id,
     )

@@ -57,7 +57,20 @@ class _Proven:
     way_on: str
     new: NewSession
     is_known: bool  # the browser: they have signed in with it before
+    elsewhere: "SignedInElsewhere | None"
     step_cookie: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedInElsewhere:
+    """A first step that was taken at another provider, maybe long ago."""
+
+    at: int  # or `UNTOLD`
+    since: int | None  # when it must have been at the earliest
+
+
+class SignInTooOld(Exception):
+    """Somebody has signed in elsewhere, and it has to be shown that they did so just now: it was not."""
 
 
 class PasswordStopped(Exception):
@@ -72,20 +85,24 @@ async def start_session(
     *,
     methods: tuple[str, ...] = (PASSWORD,),
     is_known: bool = False,
+    elsewhere: SignedInElsewhere | None = None,
 ) -> Response:
     """Sign the browser in and send it on to `target`, by way of the second factor if the account has one.
 
-    Raises `PageRefused` when the account was changed meanwhile, and `PasswordStopped`.
+    Raises `PageRefused` when the account was changed meanwhile, `PasswordStopped` and `SignInTooOld`.
     """
     service = service_of(request)
     act_as(account.id)
-    proven = _Proven(account, methods, target, NewSession.of(request, visitor), is_known, opaque.new_secret())
+    new, step_cookie = NewSession.of(request, visitor), opaque.new_secret()
+    proven = _Proven(account, methods, target, new, is_known, elsewhere, step_cookie)
     outcome = await service.database.transact(_start, proven, service.issuer, service.actor(request, account.id))
     match outcome:
         case "refused":
             raise PageRefused(403, "You cannot sign in", "The account was changed meanwhile. Try again.")
         case "stopped":
             raise PasswordStopped
+        case "too old":
+            raise SignInTooOld
         case "second step":
             response = redirect(SECOND_STEP)
             give_step_cookie(response, service.issuer, proven.step_cookie)
@@ -97,15 +114,29 @@ async def start_session(
 
 
 def make_session(
-    connection: Connection, account: Account, methods: tuple[str, ...], new: NewSession, actor: Actor
+    connection: Connection,
+    account: Account,
+    methods: tuple[str, ...],
+    new: NewSession,
+    actor: Actor,
+    *,
+    authenticated_at: int | None = None,
 ) -> Session:
-    """Replace whatever session the browser had."""
+    """Replace whatever session the browser had; its person has proven who they are just now, or elsewhere before."""
     if new.before is not None:
         sessions.end(connection, new.before.id, "signed in again", actor.at)
     audit.record(connection, actor, "session.started", about=account.id, acr=acr_of(methods))
     if new.tells:
         devices.tell_if_new(connection, account, new.user_agent, actor)
-    return sessions.start(connection, new.cookie, account.id, actor, new.user_agent, methods=methods)
+    return sessions.start(
+        connection,
+        new.cookie,
+        account.id,
+        actor,
+        new.user_agent,
+        methods=methods,
+        authenticated_at=authenticated_at,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +148,7 @@ class _Started:
 
 def _start(
     connection: Connection, proven: _Proven, issuer: Issuer, actor: Actor
-) -> _Started | Literal["refused", "stopped", "second step"]:
+) -> _Started | Literal["refused", "stopped", "second step", "too old"]:
     """Start a session, or keep what was proven until the second step; refuse when it is no longer so.
 
     What the sign-in was for is answered with it where nothing has to be asked first: one way and one commit less.
@@ -134,7 +165,11 @@ def _start(
         sign_in = SignIn(opaque.digest(proven.step_cookie), account.id, proven.methods, proven.way_on)
         sign_ins.begin(connection, sign_in, actor.at)
         return "second step"
-    session = make_session(connection, account, proven.methods, proven.new, actor)
+    elsewhere = proven.elsewhere  # who takes the second step here has proven something just now, whatever was before
+    if elsewhere is not None and elsewhere.since is not None and elsewhere.at < elsewhere.since:
+        return "too old"
+    at = elsewhere.at if elsewhere is not None else None
+    session = make_session(connection, account, proven.methods, proven.new, actor, authenticated_at=at)
     if SEVERAL not in proven.methods and issuer.needs_two_factors(account):
         return _Started(set_up_url(proven.way_on))
     visitor = Visitor(proven.new.cookie, session, account)

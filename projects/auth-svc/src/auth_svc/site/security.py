@@ -18,7 +18,16 @@ from auth_svc.people.sessions import Session
 from auth_svc.protocol.families import MICROS
 from auth_svc.proving.assurance import ONE_TIME, with_factor
 from auth_svc.service import AuthService, address_of, service_of
-from auth_svc.site.browser import Visitor, read_page_form, redirect, render, sign_in_browser, visitor_of, way_on
+from auth_svc.site.browser import (
+    CONFIRMING,
+    Visitor,
+    read_page_form,
+    redirect,
+    render,
+    sign_in_browser,
+    visitor_of,
+    way_on,
+)
 from auth_svc.site.ceremonies import options_to_add
 from auth_svc.site.person import in_session
 from auth_svc.site.step_up import missing_factor
@@ -163,7 +172,7 @@ def is_fresh(session: Session | None, now: int) -> bool:
 
 def to_sign_in() -> Response:
     """Let the visitor prove once more who they are, and come back."""
-    return redirect(f"{SIGN_IN}&again=yes")
+    return redirect(f"/login?{urlencode({'next': CONFIRMING})}")
 
 
 async def show(

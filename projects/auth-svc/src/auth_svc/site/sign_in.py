@@ -22,6 +22,7 @@ from auth_svc.proving.known_browsers import KnownBrowser
 from auth_svc.rate_limits import TooManyAttempts
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
+    CONFIRMING,
     Visitor,
     arrival_cookie_of,
     known_browser_of,
@@ -56,7 +57,7 @@ async def sign_in_form(request: Request) -> Response:
     visitor = await visitor_of(request)
     target = way_on(request.query_params.get("next"))
     hint = dict(read_pairs(target.partition("?")[2])).get("login_hint", "")
-    again = AGAIN if "again" in request.query_params and visitor.account is not None else None
+    again = AGAIN if target == CONFIRMING and visitor.account is not None else None
     username = visitor.account.username if again and visitor.account is not None else hint[:64]
     return await show(request, visitor, target, username=username, error=again)
 

@@ -11,13 +11,19 @@ from starlette.responses import Response
 
 from auth_svc import opaque
 from auth_svc.audit import Actor
+from auth_svc.endpoints.authorize import oldest_sign_in
 from auth_svc.pages.upstream import CONNECT, go_on_page
 from auth_svc.people.accounts import Account
+from auth_svc.protocol.authorization_checks import WAY_BACK_SECONDS
+from auth_svc.protocol.families import MICROS
 from auth_svc.proving.assurance import ELSEWHERE
 from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
+from auth_svc.site import sign_in
 from auth_svc.site.browser import (
+    CONFIRMING,
     PageRefused,
+    Visitor,
     give_upstream_cookie,
     read_once,
     redirect,
@@ -27,11 +33,11 @@ from auth_svc.site.browser import (
     way_on,
 )
 from auth_svc.site.connect import new_cookie, wait_for_proof
-from auth_svc.site.new_session import start_session
+from auth_svc.site.new_session import SignedInElsewhere, SignInTooOld, start_session
 from auth_svc.site.security import ONLY_WAY_IN, Change, change, is_fresh, show, to_sign_in
 from auth_svc.site.security import PATH as SECURITY
 from auth_svc.tables import upstream_sign_ins
-from auth_svc.upstreams import arrivals, providers
+from auth_svc.upstreams import arrivals, freshness, providers
 from auth_svc.upstreams.arrivals import WaitingArrival
 from auth_svc.upstreams.client import UpstreamFailed, UpstreamRefused
 from auth_svc.upstreams.providers import Arrival, ArrivalRefused, Upstream
@@ -40,10 +46,14 @@ from lib_events.database import Connection
 
 logger = logging.getLogger(__name__)
 
-LIFETIME_MICROS = 600 * 1_000_000
+LIFETIME_MICROS = 600 * MICROS
 PURPOSE = "sign-in with another provider"
 MAX_QUERY = 8_192
 ACCOUNT = "/account"
+TOO_OLD = (
+    "{0} did not say that you have signed in there just now, and this takes that. "
+    "Try again, or sign in here with your password or a passkey."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ class _Journey:
     user_id: str | None  # who wants to connect it; None: somebody signs in
     sealed: bytes = field(repr=False)
     way_on: str
+    since: int | None  # when they must have signed in there at the earliest
+    left_at: int
 
 
 async def leave(request: Request) -> Response:
@@ -101,7 +113,7 @@ async def arrive(request: Request) -> Response:
     pending = PendingAuthorization("", redirect_uri, state, kept["nonce"], kept["verifier"])
     secret = service.sealing_key.unseal(upstream.sealed, purpose=upstream.purpose)
     try:
-        arrival = await service.upstream_client.finish(upstream, secret, pending, answer)
+        arrival = await service.upstream_client.finish(upstream, secret, pending, answer, journey.left_at)
         if journey.user_id is not None:
             return await _connect(request, upstream, journey.user_id, arrival)
         actor = service.actor(request)
@@ -117,7 +129,7 @@ async def arrive(request: Request) -> Response:
         raise PageRefused(403, "You cannot sign in like that", str(error)) from error
     if account is None:
         return wait_for_proof(request, cookie)
-    return await start_session(request, await visitor_of(request), account, journey.way_on, methods=(ELSEWHERE,))
+    return await _start_session(request, upstream, account, journey, arrival)
 
 
 def callback_of(service: AuthService, upstream_id: str) -> str:
@@ -129,18 +141,40 @@ async def _begin(request: Request, upstream_id: str, user_id: str | None, target
     """Return where the browser goes and the cookie it takes along."""
     service = service_of(request)
     service.limits.upstreams.begin(network_of(address_of(request)))
+    visitor, now = await visitor_of(request), service.clock.micros()
+    since = await _since(service, target, visitor, now)
     # Who is signed in here and leaves has to prove once more who they are: there, too, nothing is taken as given.
-    again = {"prompt": "login"} if (await visitor_of(request)).session is not None else {}
+    asked = freshness.parameters(since, now, again=visitor.session is not None)
     upstream = await _find(service, upstream_id)
     try:
-        pending = await service.upstream_client.begin(upstream, callback_of(service, upstream_id), **again)
+        pending = await service.upstream_client.begin(upstream, callback_of(service, upstream_id), asked)
     except UpstreamFailed as error:
         raise _unavailable(upstream, error) from error
     kept = json.dumps({"nonce": pending.nonce, "verifier": pending.verifier})
-    journey = _Journey(upstream_id, user_id, service.sealing_key.seal(kept, purpose=PURPOSE), target)
-    cookie, expires_at = opaque.new_secret(), service.clock.micros() + LIFETIME_MICROS
-    await service.database.transact(_keep, journey, pending.state, cookie, expires_at)
+    journey = _Journey(upstream_id, user_id, service.sealing_key.seal(kept, purpose=PURPOSE), target, since, now)
+    cookie = opaque.new_secret()
+    await service.database.transact(_keep, journey, pending.state, cookie)
     return pending.url, cookie
+
+
+async def _since(service: AuthService, target: str, visitor: Visitor, now: int) -> int | None:
+    """When a sign-in on the way to `target` must have been made at the earliest; None: whenever."""
+    seconds = 0 if target in (CONFIRMING, CONNECT) else await oldest_sign_in(service, target, visitor)
+    if seconds is None:
+        return None
+    # Of a request that was sent here for a new one, the way back says no less than this.
+    return now if seconds <= WAY_BACK_SECONDS else now - seconds * MICROS
+
+
+async def _start_session(
+    request: Request, upstream: Upstream, account: Account, journey: _Journey, arrival: Arrival
+) -> Response:
+    visitor, elsewhere = await visitor_of(request), SignedInElsewhere(arrival.authenticated_at, journey.since)
+    try:
+        return await start_session(request, visitor, account, journey.way_on, methods=(ELSEWHERE,), elsewhere=elsewhere)
+    except SignInTooOld:
+        error = TOO_OLD.format(upstream.name)
+        return await sign_in.show(request, visitor, journey.way_on, error=error, status=403)
 
 
 async def _connect(request: Request, upstream: Upstream, user_id: str, arrival: Arrival) -> Response:
@@ -169,7 +203,7 @@ def _receive(connection: Connection, waiting: WaitingArrival, cookie: str, actor
     return account
 
 
-def _keep(connection: Connection, journey: _Journey, state: str, cookie: str, expires_at: int) -> None:
+def _keep(connection: Connection, journey: _Journey, state: str, cookie: str) -> None:
     connection.execute(
         insert(upstream_sign_ins).values(
             digest=opaque.digest(state),
@@ -178,7 +212,8 @@ def _keep(connection: Connection, journey: _Journey, state: str, cookie: str, ex
             user_id=journey.user_id,
             sealed=journey.sealed,
             way_on=journey.way_on,
-            expires_at=expires_at,
+            since=journey.since,
+            expires_at=journey.left_at + LIFETIME_MICROS,
         )
     )
 
@@ -191,7 +226,8 @@ def _take(connection: Connection, state: str, cookie: str, upstream_id: str, now
     row = connection.execute(select(upstream_sign_ins).where(fitting)).one_or_none()
     if row is None or not connection.execute(delete(upstream_sign_ins).where(fitting)).rowcount:
         return None
-    return _Journey(row.upstream_id, row.user_id, row.sealed, row.way_on)
+    left_at = row.expires_at - LIFETIME_MICROS
+    return _Journey(row.upstream_id, row.user_id, row.sealed, row.way_on, row.since, left_at)
 
 
 def _unavailable(upstream: Upstream, error: Exception) -> PageRefused:

@@ -19,11 +19,11 @@ def take_upstream(into: Intake, item: UpstreamItem) -> Decided:
     if known is None:
         providers.register(into.connection, _upstream(into, item, issuer), into.actor)
         return "created", None
-    if known.issuer != issuer:
+    if known.issuer.rstrip("/") != issuer.rstrip("/"):
         raise UpstreamRejected(
             "issuer", f"{item.id} is {known.issuer} here; remove it first, or rename it in the document"
         )
-    wanted = replace(_upstream(into, item, issuer, known), created_at=known.created_at)
+    wanted = replace(_upstream(into, item, known.issuer, known), created_at=known.created_at)
     if wanted == known:
         return "unchanged", None
     providers.change(into.connection, wanted, into.actor)

@@ -6,6 +6,7 @@ until the account that has the address is signed in to in the ways it always is.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Row, delete, insert, select
 
@@ -52,6 +53,7 @@ def keep(connection: Connection, waiting: WaitingArrival, cookie: str, now: int)
             subject=arrival.subject,
             username=arrival.username,
             email=waiting.email,
+            authenticated_at=arrival.authenticated_at,
             way_on=waiting.way_on,
             expires_at=now + LIFETIME_SECONDS * MICROS,
         )
@@ -79,6 +81,6 @@ def belongs_to(connection: Connection, waiting: WaitingArrival, account: Account
     return owner_id(connection, waiting.arrival) == account.id
 
 
-def _waiting(row: Row[tuple[str, ...]], upstream: Upstream) -> WaitingArrival:
-    arrival = Arrival(row.issuer, row.subject, row.username, row.email)
+def _waiting(row: Row[Any], upstream: Upstream) -> WaitingArrival:
+    arrival = Arrival(row.issuer, row.subject, row.username, row.email, row.authenticated_at)
     return WaitingArrival(upstream, arrival, row.way_on)

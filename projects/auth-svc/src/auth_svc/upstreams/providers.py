@@ -15,6 +15,7 @@ from auth_svc.loopback import is_loopback
 from auth_svc.mail import texts
 from auth_svc.people import accounts, user_names
 from auth_svc.people.accounts import TAKEN, Account, AccountRejected, NewAccount
+from auth_svc.proving.assurance import UNTOLD
 from auth_svc.tables import upstream_arrivals, upstream_links, upstream_sign_ins, upstreams
 from lib_events.database import Connection
 from lib_events.prepared import Prepared
@@ -69,10 +70,11 @@ class Arrival:
     subject: str
     username: str
     email: str | None
+    authenticated_at: int = UNTOLD
 
 
 def check(issuer: str, scopes: str, *, is_loopback_here: bool) -> str:
-    """Return the issuer without its last slash; raises `UpstreamRejected`.
+    """Return the issuer as it is, a last slash included; raises `UpstreamRejected`.
 
     Secrets and people go there over TLS, or nowhere beyond loopback.
     """
@@ -87,7 +89,7 @@ def check(issuer: str, scopes: str, *, is_loopback_here: bool) -> str:
         raise UpstreamRejected("issuer", "An issuer is https, a host, and maybe a path.")
     if parts.scheme != "https" and not local:
         raise UpstreamRejected("issuer", "An issuer must begin with https://.")
-    return issuer.rstrip("/")
+    return issuer
 
 
 def register(connection: Connection, upstream: Upstream, actor: Actor) -> Upstream:
@@ -186,7 +188,8 @@ def link(connection: Connection, account: Account, actor: Actor, *, upstream: Up
 
 def adopt(connection: Connection, account: Account, actor: Actor, *, issuer: str, subject: str) -> bool:
     """Link an account to whom it was linked to elsewhere; False when it is already. Raises `ArrivalRefused`."""
-    upstream = next((known for known in every(connection) if known.issuer == issuer.rstrip("/")), None)
+    named = issuer.rstrip("/")
+    upstream = next((known for known in every(connection) if known.issuer.rstrip("/") == named), None)
     if upstream is None:
         raise ArrivalRefused(f"nobody signs in with {issuer} here yet: evs admin upstream create, then import again")
     _lock(connection, upstream)

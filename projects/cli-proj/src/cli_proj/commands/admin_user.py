@@ -39,7 +39,7 @@ COLUMNS = (
 )
 SESSION_COLUMNS = (
     Column("id", lambda session: session["id"]),
-    Column("age", lambda session: moments.age(session["authenticated_at"]), align_right=True),
+    Column("age", lambda session: moments.age(session["started_at"]), align_right=True),
     Column("address", lambda session: session["address"]),
     Column("browser", lambda session: session["user_agent"], is_wide=True),
 )
