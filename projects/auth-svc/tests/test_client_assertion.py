@@ -238,6 +238,15 @@ async def test_keys_may_be_at_a_url_and_are_asked_for_once_in_a_while(site, prov
     assert len(site.received) == 1
 
 
+async def test_a_key_of_a_type_that_nobody_here_knows_takes_none_from_the_others(site, prove, client_key, jwk_set):
+    """RFC 7517 section 5: or a client that gets its first key of a new type is locked out."""
+    known = json.loads(jwk_set(client_key))["keys"]
+    site.answer = serving(json.dumps({"keys": [{"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"}, *known]}).encode())
+    assert (await prove(site.url)).status_code == 200
+    site.answer = serving(json.dumps({"keys": [{"kty": "AKP", "alg": "ML-DSA-44", "pub": "x"}]}).encode())
+    assert (await prove(f"{site.url}/none")).json()["error"] == "invalid_client"
+
+
 async def test_a_new_key_and_a_site_that_was_away_are_looked_for_again_soon(
     provider, site, prove, jwk_set, monkeypatch
 ):

@@ -72,6 +72,7 @@ async def test_without_a_proof_tokens_are_bearer_tokens_unless_the_client_is_bou
         ({"htu": 7}, "htu"),
         ({"jti": ...}, "jti"),
         ({"jti": ""}, "jti"),
+        ({"jti": 7}, "jti"),
         ({"iat": ...}, "iat"),
         ({"iat": "now"}, "iat"),
         ({"iat": True}, "iat"),

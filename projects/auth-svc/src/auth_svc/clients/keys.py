@@ -33,7 +33,7 @@ def read_key_set(document: bytes | str) -> KeySet:
     """Return the public keys of a JWK set; raises `KeysRejected`."""
     try:
         members = from_json(document)["keys"]
-        keys = [_public(member) for member in members]
+        keys = [key for member in members if (key := _public(member)) is not None]
     except (JoseError, ValueError, KeyError, TypeError) as error:
         raise KeysRejected("must be a JWK set with the array 'keys'") from error
     if not 1 <= len(keys) <= MOST_KEYS:
@@ -128,10 +128,13 @@ def _keys_of(kept: str) -> KeySet | None:
         return None
 
 
-def _public(member: object) -> Key:
+def _public(member: object) -> Key | None:
+    """Return the key, or None for one of a type that is not known here: that is ignored (RFC 7517 section 5)."""
     if not isinstance(member, dict):
         raise KeysRejected("each key must be an object")
-    key = import_key(member) if member.get("kty") in ("EC", "OKP", "RSA") else None
+    if (kind := member.get("kty")) not in ("EC", "OKP", "RSA", "oct"):
+        return None
+    key = import_key(member) if kind != "oct" else None
     if not isinstance(key, ECKey | OKPKey | RSAKey) or key.is_private:
         raise KeysRejected("each key must be the public half of an asymmetric one; keep the private half to yourself")
     if isinstance(key, RSAKey):
