@@ -132,6 +132,17 @@ async def test_consent_is_remembered_until_more_is_asked_for(provider_on_both):
     assert "Allow access?" in (await provider.authorize(browser, **more)).text
 
 
+async def test_consent_is_asked_for_although_the_sign_in_came_first_that_was_asked_for_with_it(provider, subtests):
+    await add_other(provider)
+    for number, prompt in enumerate(("consent", "consent", "login consent")):
+        with subtests.test(number=number, prompt=prompt):
+            browser = await provider.browser()
+            await provider.authorize(browser, **OTHER, prompt=prompt)
+            page = await browser.submit(username="ada", password=PASSWORD)
+            assert "Allow access?" in page.text
+            assert "code" in provider.answer(await browser.submit(decision="allow"))
+
+
 async def test_a_refusal_counts_although_consent_was_given_in_another_tab(provider):
     await add_other(provider)
     browser = await provider.browser()

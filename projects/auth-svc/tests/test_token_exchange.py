@@ -89,6 +89,7 @@ async def test_the_chain_of_who_acts_is_kept_and_bounded(provider, exchange):
         ({"subject_token_type": "urn:ietf:params:oauth:token-type:saml2"}, "invalid_request"),
         ({"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, "invalid_request"),
         ({"actor_token": "x"}, "invalid_request"),
+        ({"actor_token_type": ACCESS_TOKEN}, "invalid_request"),
         ({"scope": "unknown"}, "invalid_scope"),
         ({"resource": "https://elsewhere.example"}, "invalid_target"),
     ],
