@@ -104,7 +104,7 @@ async def test_the_other_provider_is_asked_for_what_the_application_asks_for(pro
     claims = {"claims": '{"id_token": {"auth_time": {"essential": true}}}'}
     anew = claims | {"prompt": "login", "max_age": "120"}
     for values, wanted in (
-        ({}, claims),
+        ({}, claims | {"max_age": "999999999"}),
         ({"prompt": "login"}, anew),
         ({"prompt": "select_account"}, anew),
         ({"max_age": "0"}, anew),
@@ -118,7 +118,7 @@ async def test_the_other_provider_is_asked_for_what_the_application_asks_for(pro
             assert {name: asked[name] for name in ("claims", "prompt", "max_age") if name in asked} == wanted
             again = await go_there(browser, await browser.submit(username="ada", password="not that"))
             assert {name: again[name] for name in ("claims", "prompt", "max_age") if name in again} == wanted
-            if "max_age" in wanted:
+            if values:
                 page = await browser.open(await push(provider, **values))
                 asked = await go_there(browser, page)
                 assert {name: asked[name] for name in ("claims", "prompt", "max_age") if name in asked} == wanted
@@ -198,6 +198,24 @@ async def test_a_change_of_how_one_signs_in_takes_a_new_sign_in_there(provider_o
     page = await go_and_come_back(browser, page, liar)
     assert page.url.path == SECURITY
     assert 'class="secret"' in (await browser.submit(action=f"{SECURITY}/app")).text
+
+
+async def test_who_has_no_password_here_signs_in_there_anew_for_what_a_password_is_asked_for(provider_on_both, liar):
+    browser = await provider_on_both.browser()
+    says(liar, int(time.time()) - DAY)
+    asked = await leave(browser)
+    liar.nonce = asked["nonce"]
+    await come_back(browser, asked)
+    for path, fields in (("/account", {"email": "grace@home.test"}), ("/account/data", {})):
+        await browser.open(path)
+        action = "/account/email" if fields else "/account/delete"
+        page = await browser.submit(action=action, **fields)
+        assert "Confirm that it is you" in page.text
+        page = await go_and_come_back(browser, page, liar)
+        assert (page.status_code, NOT_NEW in page.text) == (403, True)
+    says(liar, int(time.time()))
+    assert (await go_and_come_back(browser, page, liar)).url.path == "/account/data"
+    assert "Your account is deleted" in (await browser.submit(action="/account/delete")).text
 
 
 async def test_who_makes_another_account_brings_the_moment_along(provider_on_both, liar):

@@ -15,7 +15,7 @@ from auth_svc.people.accounts import Account, AccountRejected
 from auth_svc.people.passwords import SHORTEST, PasswordRejected
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, remember_browser, render, sign_out_browser
-from auth_svc.site.person import Person, doubt, for_people
+from auth_svc.site.person import Person, doubt, for_people, missing_sign_in
 from auth_svc.site.step_up import missing_factor
 from lib_events.database import Connection
 
@@ -47,6 +47,8 @@ async def change_email(request: Request, person: Person) -> Response:
     """Ask the new address whether it is the person's; until it says so, the old one stays."""
     if (first := await missing_factor(request, person.visitor, PATH)) is not None:
         return first
+    if (first := missing_sign_in(request, person, PATH)) is not None:
+        return first
     form = await read_page_form(request, person.visitor)
     email = form.get("email", "").strip()
     try:
@@ -64,6 +66,8 @@ async def change_email(request: Request, person: Person) -> Response:
 async def change_password(request: Request, person: Person) -> Response:
     """Check the current password and set a new one; every other sign-in ends."""
     if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
+    if (first := missing_sign_in(request, person, PATH)) is not None:
         return first
     service, form = service_of(request), await read_page_form(request, person.visitor)
     if (wrong := await doubt(request, person, form.get("current_password", ""))) is not None:

@@ -30,7 +30,7 @@ from lib_events.database import Connection
 CSRF_FIELD = "csrf"
 GUEST_SECONDS = 3600
 UPSTREAM_SECONDS = 600
-CONFIRMING = "/account/security?again=yes"  # where a change takes a sign-in of just now
+AGAIN = "?again=yes"  # in a way on: what is there takes a sign-in of just now
 OF_PROGRAMS = ("/oauth2/authorize", "/device", "/account/apps/allow")  # where programs send people
 WAYS_ON = frozenset((*OF_PROGRAMS, CONNECT, *(path for path, _ in SECTIONS)))  # a sign-in leads to
 
@@ -244,6 +244,11 @@ def step_up_url(target: str, level: str) -> str:
 def set_up_url(target: str) -> str:
     """Where somebody sets up a second factor on the way to `target`."""
     return f"/account/security?{urlencode({'next': target})}"
+
+
+def confirm_url(path: str) -> str:
+    """Where somebody proves once more who they are, to go on to one of our own pages."""
+    return f"/login?{urlencode({'next': path + AGAIN})}"
 
 
 def way_on(wanted: str | None) -> str:

@@ -28,7 +28,8 @@ from auth_svc.site.browser import (
     visitor_of,
 )
 from auth_svc.site.new_session import SignedInElsewhere, start_session
-from auth_svc.site.security import Change, is_fresh
+from auth_svc.site.person import is_fresh
+from auth_svc.site.security import Change
 from auth_svc.upstreams import arrivals, providers
 from auth_svc.upstreams.arrivals import WaitingArrival
 from auth_svc.upstreams.providers import ArrivalRefused

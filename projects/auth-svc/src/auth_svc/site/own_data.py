@@ -16,7 +16,7 @@ from auth_svc.people.accounts import Account
 from auth_svc.people.administrators import LastAdministrator
 from auth_svc.service import service_of
 from auth_svc.site.browser import read_page_form, render, sign_out_browser
-from auth_svc.site.person import Person, doubt, for_people, in_session
+from auth_svc.site.person import Person, doubt, for_people, in_session, missing_sign_in
 from auth_svc.site.step_up import missing_factor
 from lib_events.database import Connection
 
@@ -53,6 +53,8 @@ async def export(request: Request, person: Person) -> Response:
 async def delete(request: Request, person: Person) -> Response:
     """Delete the account, once it is certain who asks for it."""
     if (first := await missing_factor(request, person.visitor, PATH)) is not None:
+        return first
+    if (first := missing_sign_in(request, person, PATH)) is not None:
         return first
     form = await read_page_form(request, person.visitor)
     if (wrong := await doubt(request, person, form.get("password", ""))) is not None:

@@ -15,12 +15,11 @@ from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import MICROS, Session
 from auth_svc.proving.assurance import TWO_FACTORS, reaches
 from auth_svc.service import address_of, service_of
-from auth_svc.site.browser import PageRefused, Visitor, redirect, visitor_of, way_on
+from auth_svc.site.browser import PageRefused, Visitor, confirm_url, redirect, visitor_of, way_on
 from lib_events.database import Connection
 
 FRESH_SECONDS = 300
 WRONG_PASSWORD = "The current password is wrong."  # noqa: S105 - a text
-NOT_FRESH = "Sign in once more, then do this within five minutes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +70,23 @@ def in_session[R](
     return act(connection, account, actor)
 
 
+def is_fresh(session: Session | None, now: int) -> bool:
+    """Whether somebody proved who they are a moment ago."""
+    return session is not None and now - session.authenticated_at <= FRESH_SECONDS * MICROS
+
+
+def missing_sign_in(request: Request, person: Person, path: str) -> Response | None:
+    """Send who has no password to be asked for, and an old sign-in, to sign in once more; None: nothing is missing."""
+    if person.account.password_hash is not None or is_fresh(person.session, service_of(request).clock.micros()):
+        return None
+    return redirect(confirm_url(path))
+
+
 async def doubt(request: Request, person: Person, password: str) -> str | None:
-    """Say why it may be somebody else who sits there: a wrong password, or, where there is none, an old sign-in."""
+    """Say why it may be somebody else who sits there: a wrong password. Who has none has just signed in."""
     service, account = service_of(request), person.account
     if account.password_hash is None:
-        age = service.clock.micros() - person.session.authenticated_at
-        return None if age < FRESH_SECONDS * MICROS else NOT_FRESH
+        return None
     address = address_of(request)
     service.limits.sign_ins.begin(account.id, address)
     service.limits.known_browsers.begin(person.session.id)  # whoever has stolen a session guesses no further

@@ -15,12 +15,11 @@ from auth_svc.pages.security import app_page, recovery_codes_page, security_page
 from auth_svc.people import sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import Session
-from auth_svc.protocol.families import MICROS
 from auth_svc.proving.assurance import ONE_TIME, with_factor
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
-    CONFIRMING,
     Visitor,
+    confirm_url,
     read_page_form,
     redirect,
     render,
@@ -29,7 +28,7 @@ from auth_svc.site.browser import (
     way_on,
 )
 from auth_svc.site.ceremonies import options_to_add
-from auth_svc.site.person import in_session
+from auth_svc.site.person import in_session, is_fresh
 from auth_svc.site.step_up import missing_factor
 from auth_svc.upstreams import providers
 from lib_events.database import Connection
@@ -38,7 +37,6 @@ from lib_events.sealed import SealingKey
 PATH = "/account/security"
 ONLY_WAY_IN = "That is the only way in that you have. Set a password, or add another, first."
 SIGN_IN = "/login?next=%2Faccount%2Fsecurity"
-FRESH_SECONDS = 300
 WRONG = "That code is wrong. Enter the one that the app shows now; the clocks of both must be right."
 
 
@@ -165,14 +163,9 @@ async def renew_recovery_codes(wanted: Change) -> Response:
     return render(wanted.request, recovery_codes_page(codes=codes), visitor=wanted.visitor)
 
 
-def is_fresh(session: Session | None, now: int) -> bool:
-    """Whether somebody proved who they are a moment ago."""
-    return session is not None and now - session.authenticated_at <= FRESH_SECONDS * MICROS
-
-
 def to_sign_in() -> Response:
     """Let the visitor prove once more who they are, and come back."""
-    return redirect(f"/login?{urlencode({'next': CONFIRMING})}")
+    return redirect(confirm_url(PATH))
 
 
 async def show(

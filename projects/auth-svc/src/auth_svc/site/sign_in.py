@@ -22,7 +22,7 @@ from auth_svc.proving.known_browsers import KnownBrowser
 from auth_svc.rate_limits import TooManyAttempts
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site.browser import (
-    CONFIRMING,
+    AGAIN,
     Visitor,
     arrival_cookie_of,
     known_browser_of,
@@ -38,7 +38,7 @@ from auth_svc.upstreams import arrivals, providers
 from auth_svc.upstreams.arrivals import WaitingArrival
 from lib_events.database import Connection
 
-AGAIN = "That is a change to how you sign in. Confirm that it is you."
+CONFIRM = "This takes a sign-in of just now. Confirm that it is you."
 PASSWORD = "password"  # noqa: S105 - what is stopped, in events
 WRONG = "The user name or the password is wrong."
 
@@ -57,7 +57,7 @@ async def sign_in_form(request: Request) -> Response:
     visitor = await visitor_of(request)
     target = way_on(request.query_params.get("next"))
     hint = dict(read_pairs(target.partition("?")[2])).get("login_hint", "")
-    again = AGAIN if target == CONFIRMING and visitor.account is not None else None
+    again = CONFIRM if target.endswith(AGAIN) and visitor.account is not None else None
     username = visitor.account.username if again and visitor.account is not None else hint[:64]
     return await show(request, visitor, target, username=username, error=again)
 

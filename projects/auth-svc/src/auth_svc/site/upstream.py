@@ -21,7 +21,7 @@ from auth_svc.rate_limits import network_of
 from auth_svc.service import AuthService, address_of, service_of
 from auth_svc.site import sign_in
 from auth_svc.site.browser import (
-    CONFIRMING,
+    AGAIN,
     PageRefused,
     Visitor,
     give_upstream_cookie,
@@ -34,7 +34,8 @@ from auth_svc.site.browser import (
 )
 from auth_svc.site.connect import new_cookie, wait_for_proof
 from auth_svc.site.new_session import SignedInElsewhere, SignInTooOld, start_session
-from auth_svc.site.security import ONLY_WAY_IN, Change, change, is_fresh, show, to_sign_in
+from auth_svc.site.person import is_fresh
+from auth_svc.site.security import ONLY_WAY_IN, Change, change, show, to_sign_in
 from auth_svc.site.security import PATH as SECURITY
 from auth_svc.tables import upstream_sign_ins
 from auth_svc.upstreams import arrivals, freshness, providers
@@ -159,7 +160,8 @@ async def _begin(request: Request, upstream_id: str, user_id: str | None, target
 
 async def _since(service: AuthService, target: str, visitor: Visitor, now: int) -> int | None:
     """When a sign-in on the way to `target` must have been made at the earliest; None: whenever."""
-    seconds = 0 if target in (CONFIRMING, CONNECT) else await oldest_sign_in(service, target, visitor)
+    is_new = target == CONNECT or target.endswith(AGAIN)
+    seconds = 0 if is_new else await oldest_sign_in(service, target, visitor)
     if seconds is None:
         return None
     # Of a request that was sent here for a new one, the way back says no less than this.

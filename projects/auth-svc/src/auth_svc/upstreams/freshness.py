@@ -1,13 +1,15 @@
 """When somebody has signed in at another provider: what it is asked for, and what its `auth_time` is worth here.
 
 A provider that has a session of its own sends people back who have proven nothing for days. So it is asked to say when
-they last did (OpenID Connect Core sections 3.1.2.1 and 5.5.1), and what it says is when they signed in here, too.
+they last did (OpenID Connect Core section 5.5.1; by a `max_age`, too, which every provider must know: sections 3.1.2.1
+and 15.1), and what it says is when they signed in here.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from auth_svc.clients.details import LONGEST_AGE_SECONDS
 from auth_svc.proving.assurance import UNTOLD
 from lib_auth.numeric_date import read_numeric_date
 
@@ -20,7 +22,7 @@ def parameters(since: int | None, now: int, *, again: bool) -> Mapping[str, str]
     """Return what to ask of a provider for a sign-in that is not older than `since`, or that is made `again`."""
     if again or since == now:
         return SAY_WHEN | {"prompt": "login", "max_age": str(LEEWAY_SECONDS)}
-    return SAY_WHEN if since is None else SAY_WHEN | {"max_age": str((now - since) // MICROS)}
+    return SAY_WHEN | {"max_age": str(LONGEST_AGE_SECONDS if since is None else (now - since) // MICROS)}
 
 
 def signed_in_at(claims: Mapping[str, Any], left_at: int, now: int) -> int:
