@@ -176,6 +176,35 @@ async def test_the_key_of_a_pushed_proof_is_the_one_the_code_is_for(provider, ho
     assert (await provider.redeem(code)).json()["error"] == "invalid_grant"
 
 
+async def test_who_comes_again_with_a_nonce_may_bring_the_same_assertion(
+    provider, holder, client_key, jwk_set, sign_assertion, subtests
+):
+    await provider.add_client(
+        id="careful",
+        name="Careful",
+        redirect_uris=("https://careful.example/back",),
+        grant_types=("authorization_code", "client_credentials"),
+        scopes=frozenset(("openid", "events:read")),
+        auth_method="private_key_jwt",
+        secret_digest=None,
+        jwks=jwk_set(client_key),
+    )
+    wanted = provider.request(client_id="careful", redirect_uri="https://careful.example/back", scope="openid")
+    for path, form in (
+        ("/oauth2/par", wanted),
+        ("/oauth2/token", {"grant_type": "client_credentials", "scope": "events:read"}),
+    ):
+        with subtests.test(path):
+            holder.nonce, url = None, f"{ISSUER}{path}"
+            form = form | sign_assertion("careful", client_key, ISSUER)
+            asked = await provider.http.post(path, data=form, headers={"dpop": holder.proof(url)})
+            assert asked.json()["error"] == "use_dpop_nonce"
+            holder.nonce = asked.headers["dpop-nonce"]
+            assert (await provider.http.post(path, data=form, headers={"dpop": holder.proof(url)})).is_success
+            again = await provider.http.post(path, data=form, headers={"dpop": holder.proof(url)})
+            assert again.json()["error"] == "invalid_client", "it counts once"
+
+
 async def test_public_clients_push_within_limits(provider):
     form = provider.request(client_id="evs-cli", redirect_uri="http://127.0.0.1:4444/callback")
     answers = [await provider.post("/oauth2/par", form) for _ in range(61)]

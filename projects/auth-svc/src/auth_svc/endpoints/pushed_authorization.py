@@ -32,27 +32,28 @@ async def push(request: Request) -> Response:
         await service.client_documents.ensure(wanted.form.get("client_id"), network_of(address_of(request)))
     except DocumentRejected as error:
         raise ProtocolRefused(refusal("invalid_client", f"{error}.")) from error
-    client = await authenticate(service, wanted)
-    if client.is_public:
-        limited(request, service.limits.pushes)
-    answer = await _push(service, wanted, client)
+    protocol = Protocol(service.issuer, TokenRows(), service.clock.micros())
+    try:
+        # First: who has to come again with a nonce may bring the same assertion, which counts once.
+        protocol.take_proof(wanted)
+    except OAuth2Error as error:
+        answer = protocol.handle_error_response(wanted, error)
+    else:
+        client = await authenticate(service, wanted)
+        if client.is_public:
+            limited(request, service.limits.pushes)
+        answer = await _push(service, wanted, client, protocol)
     response = respond(answer)
     if wanted.proofs:
         response.headers["dpop-nonce"] = service.issuer.nonces.current()
     return response
 
 
-async def _push(service: AuthService, wanted: ProtocolRequest, client: Client) -> Answer:
+async def _push(service: AuthService, wanted: ProtocolRequest, client: Client, protocol: Protocol) -> Answer:
     if "request_uri" in wanted.form:
         return refusal("invalid_request", "A pushed request cannot refer to another one.")  # section 2.1
-    now = service.clock.micros()
     pairs = [(name, value) for name, value in wanted.payload.pairs if name not in AUTHENTICATION | {"client_id"}]
     pairs.append(("client_id", client.id))
-    protocol = Protocol(service.issuer, TokenRows(client=client), now)
-    try:
-        protocol.take_proof(wanted)
-    except OAuth2Error as error:
-        return protocol.handle_error_response(wanted, error)
     if protocol.proof is not None:
         if wanted.form.get("dpop_jkt", protocol.proof.thumbprint) != protocol.proof.thumbprint:
             return refusal("invalid_dpop_proof", "The proof's key must be the one named by dpop_jkt.")
@@ -60,7 +61,7 @@ async def _push(service: AuthService, wanted: ProtocolRequest, client: Client) -
     refused = authorization.validate(service.issuer, pairs, AuthorizationRows(client=client))
     if refused is not None:
         return refusal(refused.error, refused.description)
-    request_uri = await service.database.transact(_keep, client, pairs, protocol.effects, now)
+    request_uri = await service.database.transact(_keep, client, pairs, protocol.effects, protocol.now)
     if request_uri is None:
         raise ProtocolRefused(refusal("invalid_dpop_proof", "The DPoP proof was used before (jti)."))
     return Answer(201, {"request_uri": request_uri, "expires_in": UNTIL_BEGUN_SECONDS})
