@@ -276,7 +276,7 @@ async def test_of_many_at_once_one_asks_for_the_keys(provider, site, prove, jwk_
     assert sorted(received.target for received in site.received) == ["/hook/0", "/hook/1"]
 
 
-async def test_a_site_that_lies_about_keys_proves_nothing(site, prove, client_key, subtests):
+async def test_a_site_that_lies_about_keys_proves_nothing(site, prove, client_key, jwk_set, subtests):
     private = json.dumps({"keys": [client_key.as_dict(private=True)]}).encode()
     lies = {
         "away": status(500),
@@ -286,6 +286,7 @@ async def test_a_site_that_lies_about_keys_proves_nothing(site, prove, client_ke
         "a list": serving(b"[1]"),
         "a private key": serving(private),
         "endless": serving(b" " * 200_000),
+        "too many keys": serving(jwk_set(client_key, *(new_key() for _ in range(20))).encode()),
     }
     for number, (lie, answer) in enumerate(lies.items()):
         with subtests.test(lie):

@@ -177,8 +177,9 @@ async def test_the_key_of_a_pushed_proof_is_the_one_the_code_is_for(provider, ho
 
 
 async def test_who_comes_again_with_a_nonce_may_bring_the_same_assertion(
-    provider, holder, client_key, jwk_set, sign_assertion, subtests
+    provider, client_key, jwk_set, sign_assertion, new_holder
 ):
+    holder = new_holder()
     await provider.add_client(
         id="careful",
         name="Careful",
@@ -194,15 +195,14 @@ async def test_who_comes_again_with_a_nonce_may_bring_the_same_assertion(
         ("/oauth2/par", wanted),
         ("/oauth2/token", {"grant_type": "client_credentials", "scope": "events:read"}),
     ):
-        with subtests.test(path):
-            holder.nonce, url = None, f"{ISSUER}{path}"
-            form = form | sign_assertion("careful", client_key, ISSUER)
-            asked = await provider.http.post(path, data=form, headers={"dpop": holder.proof(url)})
-            assert asked.json()["error"] == "use_dpop_nonce"
-            holder.nonce = asked.headers["dpop-nonce"]
-            assert (await provider.http.post(path, data=form, headers={"dpop": holder.proof(url)})).is_success
-            again = await provider.http.post(path, data=form, headers={"dpop": holder.proof(url)})
-            assert again.json()["error"] == "invalid_client", "it counts once"
+        holder.nonce, url = None, f"{ISSUER}{path}"
+        sent = form | sign_assertion("careful", client_key, ISSUER)
+        asked = await provider.http.post(path, data=sent, headers={"dpop": holder.proof(url)})
+        assert asked.json()["error"] == "use_dpop_nonce"
+        holder.nonce = asked.headers["dpop-nonce"]
+        assert (await provider.http.post(path, data=sent, headers={"dpop": holder.proof(url)})).is_success, path
+        again = await provider.http.post(path, data=sent, headers={"dpop": holder.proof(url)})
+        assert again.json()["error"] == "invalid_client", "it counts once"
 
 
 async def test_public_clients_push_within_limits(provider):

@@ -516,6 +516,22 @@ async def test_a_provider_that_hangs_or_floods_is_given_up(provider_on_both, adm
     let_go.set()
 
 
+async def test_a_provider_that_sends_us_elsewhere_is_not_followed(provider_on_both, admin):
+    provider, asked = provider_on_both, []
+
+    async def send_on(reader, writer):
+        asked.append((await reader.readuntil(b"\r\n\r\n")).partition(b" HTTP")[0])
+        writer.write(b"HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(send_on, "127.0.0.1", 0)
+    async with server:
+        issuer = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await add_upstream(provider, admin, issuer=issuer)
+        assert (await provider.http.get("/login/upstream/example")).status_code == 502
+    assert asked == [b"GET /.well-known/openid-configuration"]
+
+
 async def test_addresses_inside_are_not_asked(subtests):
     for networks, url in (
         ((), "http://127.0.0.1:1/"),
