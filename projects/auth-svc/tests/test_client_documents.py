@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from auth_svc.audit import Actor
-from auth_svc.clients import unused
+from auth_svc.clients import documents, unused
 from auth_svc.clients.documents import names_document
 from auth_svc.tables import clients
 from lib_events.testing_receiver import receiving, status
@@ -88,6 +88,17 @@ async def test_a_document_that_lies_is_refused(opened, site, document):
     browser = await opened.browser()
     page = await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK, scope="openid")
     assert (page.status_code, "invalid_client" in page.text) == (400, True)
+
+
+async def test_a_document_counts_when_it_is_answered_with_200_and_short(opened, site, subtests):
+    document = {"client_id": site.client_id, "redirect_uris": [BACK], "scope": "openid"}
+    padded = json.dumps(document).encode() + b" " * documents.LIMIT_BYTES
+    for name, body, code in (("an error", document, 404), ("a redirect", document, 302), ("a flood", padded, 200)):
+        with subtests.test(name):
+            site.serve(body, code)
+            browser = await opened.browser()
+            page = await opened.authorize(browser, client_id=site.client_id, redirect_uri=BACK, scope="openid")
+            assert (page.status_code, "must be answered with 200" in page.text) == (400, True)
 
 
 async def test_of_many_at_once_one_looks_the_document_up(opened, site):

@@ -8,6 +8,7 @@ import pytest
 from software_passkey import ISSUER, PRESENT, VERIFIED, SoftwarePasskey, options_of, text
 from sqlalchemy import update
 
+from auth_svc.factors import challenges
 from auth_svc.tables import sessions as session_rows
 from auth_svc.tables import users
 from auth_svc.upstreams import arrivals, providers
@@ -191,6 +192,49 @@ async def test_a_question_for_one_thing_is_not_answered_for_another(ada):
     second = options_of(page, SECOND)
     page = await browser.open("/login")
     assert (await browser.submit(action=SIGN_IN, credential=passkey.get(second))).status_code == 401
+
+
+async def test_a_passkey_of_somebody_else_is_no_second_step(ada):
+    provider, passkey, _, browser = ada
+    await provider.add_user("mallory")
+    thief, own = await provider.browser(), SoftwarePasskey()
+    await thief.sign_in("mallory")
+    await add(thief, own)
+    page = await browser.sign_in("ada")  # by whoever has stolen the password
+    for handle in (own.user, passkey.user):
+        credential = own.get(options_of(page, SECOND), user=handle)
+        page = await browser.submit(action=SECOND, credential=credential)
+        assert page.status_code == 401
+    credential = passkey.get(options_of(page, SECOND), flags=PRESENT)
+    assert "Your account" in (await browser.submit(action=SECOND, credential=credential)).text
+
+
+async def test_an_app_that_was_never_confirmed_is_no_second_step(ada):
+    provider, passkey, _, browser = ada
+    await sign_in(browser, passkey)
+    await browser.open(SECURITY)
+    page = await browser.submit(action=f"{SECURITY}/app")
+    secret = page.text.split('class="secret"><code>')[1].split("<")[0].replace(" ", "")
+    other = await provider.browser()
+    await other.sign_in("ada")
+    page = await other.submit(action="/login/second", code=provider.code_of_app(secret, 0))
+    assert (page.status_code, "One more step" in page.text) == (401, True)
+
+
+async def test_a_challenge_is_good_once_for_what_and_for_whom_it_was_made(named):
+    key, now = named.service.sealing_key, named.service.clock.micros()
+    challenge = challenges.make(key, purpose="adding", cookie="hers", now=now)
+
+    def use(connection, purpose, cookie):
+        return challenges.use(connection, challenge, key, purpose=purpose, cookie=cookie, now=now)
+
+    for purpose, cookie, fits in (
+        ("signing in", "hers", False),
+        ("adding", "his", False),
+        ("adding", "hers", True),
+        ("adding", "hers", False),
+    ):
+        assert await named.service.database.transact(use, purpose, cookie) is fits
 
 
 async def test_a_question_can_be_answered_for_five_minutes(ada, monkeypatch):

@@ -89,6 +89,31 @@ async def test_a_code_is_taken_once(protected):
     assert older.status_code == 401, "a code of a step before the last one used"
 
 
+async def test_a_code_of_a_minute_to_come_is_not_taken(protected, monkeypatch):
+    """RFC 6238 section 5.2: one step for clocks that differ, and no more."""
+    provider, secret, _ = protected
+    now = provider.service.clock.micros()
+    monkeypatch.setattr(type(provider.service.clock), "micros", lambda self: now)
+    browser = await provider.browser()
+    await browser.sign_in("ada")
+    refused = await browser.submit(code=pyotp.TOTP(secret).at(now // 1_000_000 + 60))
+    assert refused.status_code == 401
+    taken = await browser.submit(code=pyotp.TOTP(secret).at(now // 1_000_000 + 30))
+    assert "Your account" in taken.text
+
+
+async def test_a_recovery_code_of_somebody_else_is_no_second_step(protected):
+    provider, _, codes = protected
+    await provider.add_user("mallory")
+    thief = await provider.browser()
+    await thief.sign_in("mallory")
+    await thief.set_up_app()
+    browser = await provider.browser()
+    await browser.sign_in("ada")  # by whoever has stolen the password
+    assert (await browser.submit(recovery_code=thief.recovery_codes()[0])).status_code == 401
+    assert "Your account" in (await browser.submit(recovery_code=codes[0])).text
+
+
 async def test_a_wrong_code_leads_nowhere_and_five_end_the_sign_in(protected, subtests):
     provider, secret, _ = protected
     browser = await provider.browser()
