@@ -16,9 +16,10 @@ from sqlalchemy import Row, delete, func, select, update
 
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, insert_into
-from lib_events.event import Event, EventRejected, EventType
+from lib_events.event import Event, EventType
 from lib_events.subscription import TryLater
 from lib_events.tables import dead_letters
+from lib_events.texts import fit, message_of
 
 STACK_LIMIT = 20_000  # characters kept of a stack
 SECOND = 1_000_000  # microseconds
@@ -84,6 +85,8 @@ def defer(connection: Connection, burial: Burial, error: TryLater, now: int) -> 
 def redrive(connection: Connection, letter_id: int, edit: Callable[[Event], Event] | None = None) -> None:
     """Transaction function: have the event handled again, or what `edit` makes of it; raises `DeadLetterRefused`."""
     letter = _find(connection, letter_id)
+    if letter.redriven_at is not None and letter.redriven_at <= SystemClock().micros():
+        raise DeadLetterRefused("under_way", f"dead letter {letter_id} is being handled again; look again shortly")
     if letter.body is None:
         raise DeadLetterRefused("no_event", f"dead letter {letter_id} holds no event to handle again; discard it")
     body = letter.body if edit is None else edit(Event.from_json(letter.body)).to_json()
@@ -94,7 +97,10 @@ def redrive(connection: Connection, letter_id: int, edit: Callable[[Event], Even
 
 
 def discard(connection: Connection, letter_id: int) -> None:
-    """Transaction function: let the event go; raises `DeadLetterRefused`."""
+    """Transaction function: let the event go; raises `DeadLetterRefused`.
+
+    Also one that is redriven: whoever should handle it may never run again.
+    """
     letter = _find(connection, letter_id)
     connection.execute(delete(dead_letters).where(dead_letters.c.id == letter_id))
     _publish(connection, DEAD_LETTER_DISCARDED, _told_by(letter))
@@ -137,8 +143,6 @@ def _find(connection: Connection, letter_id: int) -> Row[Any]:
     letter = connection.execute(select(dead_letters).where(dead_letters.c.id == letter_id).with_for_update()).first()
     if letter is None:
         raise DeadLetterRefused("unknown", f"there is no dead letter {letter_id}; it may have been handled meanwhile")
-    if letter.redriven_at is not None and letter.redriven_at <= SystemClock().micros():
-        raise DeadLetterRefused("under_way", f"dead letter {letter_id} is being handled again; look again shortly")
     return letter
 
 
@@ -176,12 +180,19 @@ def _told_by(letter: Row[Any]) -> DeadLetterTold:
 
 
 def _told_of(error: Exception) -> dict[str, Any]:
-    detail = error.detail if isinstance(error, EventRejected) else str(error)
+    """What is kept of an error, whatever its text and its class are: an event that cannot be put aside holds all up."""
     return {
-        "error": f"{type(error).__name__}: {detail}",
-        "stack": "".join(traceback.format_exception(error))[-STACK_LIMIT:],
+        "error": f"{type(error).__name__}: {message_of(error)}",
+        "stack": fit(_stack_of(error)[-STACK_LIMIT:], STACK_LIMIT),
         "dead_at": SystemClock().micros(),
     }
+
+
+def _stack_of(error: Exception) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - its class and its notes are anybody's code
+        return ""
 
 
 def _publish(connection: Connection, event_type: EventType[DeadLetterTold], told: DeadLetterTold) -> None:

@@ -5,10 +5,11 @@ from datetime import timedelta
 from hashlib import blake2b
 
 from lib_events.clock import MICROSECOND
+from lib_events.texts import fit
 from lib_workflows.errors import QueueInvalid, TextInvalid
 from lib_workflows.values.codec import LIMIT_BYTES, decode_json, encode_json
 from lib_workflows.values.durations import check_seconds
-from lib_workflows.values.texts import NAME_CHARACTERS, check_name, fit
+from lib_workflows.values.texts import NAME_CHARACTERS, check_name
 
 MOST_RUNS = 1_000_000
 QUEUE_NAME_CHARACTERS = 128

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from lib_events.database import Database
 from lib_events.event import EncodedEvent
 from lib_events.statement import Fence, Write
+from lib_events.texts import message_of
 from lib_workflows.authoring.context import Context, RunInfo
 from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.operation import WaitEvent
@@ -49,7 +50,6 @@ from lib_workflows.timers import Timer, Timers
 from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.values.failure import stopped
 from lib_workflows.values.tags import changed
-from lib_workflows.values.texts import message_of
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
+from lib_events.texts import message_of
 from lib_workflows.authoring.operation import AskApproval, Deadline, Sleep, WaitEvent, WaitSignal, WaitUpdate
 from lib_workflows.errors import PayloadVersionUnknown, WaitTimeout
 from lib_workflows.events.waits import canonical_match
@@ -18,7 +19,6 @@ from lib_workflows.runs.lifecycle_events import APPROVAL_REQUESTED, time_text
 from lib_workflows.runs.record import Message, approval_id
 from lib_workflows.statements import ANSWER_UPDATE, DELETE_MESSAGE, INSERT_APPROVAL
 from lib_workflows.values.codec import decode_json, encode_json
-from lib_workflows.values.texts import message_of
 
 if TYPE_CHECKING:
     from lib_workflows.execution.executor import Executor

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic_core import from_json, to_json
 
+from lib_events.texts import fit, message_of
 from lib_workflows.errors import ErrorLost, ErrorRecord, RunCancelled, WorkflowsError
 from lib_workflows.values.codec import decode_json, encode_given, encode_json
-from lib_workflows.values.texts import fit, message_of
 
 STACK_LIMIT_CHARACTERS = 16_000
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
+from lib_events.texts import fit
 from lib_workflows.errors import TagsInvalid
 from lib_workflows.values.codec import decode_json, encode_json
-from lib_workflows.values.texts import fit
 
 NAME_LIMIT = 128
 VALUE_LIMIT = 1024
