@@ -51,6 +51,10 @@ class TryLater(Exception):
         self.seconds = seconds
 
 
+class HandlerBroke(Exception):
+    """A handler has raised what is no error: it ended its program, or something that it waited for was cancelled."""
+
+
 class NotNow(Exception):
     """Raised by a handler that has not tried at all: call it again in `seconds`; it counts as no attempt."""
 
@@ -120,12 +124,17 @@ class Subscription:
                     await self.handler(argument)
                 return
             context = contextvars.copy_context()
-        work = asyncio.get_running_loop().run_in_executor(threads, context.run, self.handler, argument)
+        work = asyncio.get_running_loop().run_in_executor(threads, context.run, self._call, argument)
         await asyncio.wait([work], timeout=self.timeout.total_seconds())
         if not work.done():
             # A thread cannot be stopped: trying again beside it would do the work twice, so it is waited for.
             logger.error("%s takes longer than %s over event %s", self.durable, self.timeout, events[0].id)
         await work
+
+    def _call(self, argument: Any) -> None:
+        """Call a handler in its thread."""
+        with _only_errors(self.durable):
+            self.handler(argument)
 
     def _argument(self, events: Sequence[Event]) -> Any:
         found = [event.payload(self.event_types[event.type]) if self.takes_payload else event for event in events]
@@ -137,10 +146,36 @@ class Subscription:
         cause = current_cause.set(events[0].cause)
         delivery = _current_delivery.set(Delivery(self.durable, events[0], attempt))
         try:
-            yield
+            with _only_errors(self.durable):
+                yield
         finally:
             _current_delivery.reset(delivery)
             current_cause.reset(cause)
+
+
+@contextmanager
+def _only_errors(durable: str) -> Iterator[None]:
+    """Let a handler fail by errors alone: what else it raises would end its lane, or the process, for good.
+
+    A cancellation of whoever runs it is none of the handler's.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as broken:
+        if isinstance(broken, asyncio.CancelledError) and _is_being_cancelled():
+            raise
+        raise HandlerBroke(f"the handler of {durable} must raise an error to fail, got {broken!r}") from broken
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody ends the task we are in; in a thread there is none."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 @overload
