@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import time
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -125,6 +126,18 @@ async def test_a_value_that_fits_no_column_fails_only_its_owner(database):
         await bad_write
     await good_write
     assert await database.read(count, events) == 1
+
+
+@pytest.mark.parametrize("odd", ["data", "subject"])
+async def test_an_event_that_cannot_be_written_fails_only_its_owner(database, odd):
+    """Half a character is refused by the driver, or as JSON is made, and neither is an error of SQLite."""
+    bad = replace(Event.of(EventType("test.said", str), "x", source="/test-svc"), **{odd: "\ud83d"})
+    good = [Event.of(Noted, Note(number=number), source="/test-svc") for number in range(4)]
+    results = await asyncio.gather(
+        *(database.write(events=[event]) for event in (*good[:2], bad, *good[2:])), return_exceptions=True
+    )
+    assert [result is None for result in results] == [True, True, False, True, True]
+    assert await database.read(count, events) == 4
 
 
 async def test_rows_queued_behind_a_lost_group_are_lost_with_it(database):

@@ -358,7 +358,7 @@ class SqliteDatabase(Database):
         savepoint = self._positions.savepoint()
         try:
             self._execute_writes([*writes, *append_writes(events)])
-        except sqlite3.Error as error:
+        except Exception as error:
             if not self._raw.in_transaction:
                 raise
             self._raw.execute("ROLLBACK TO rows_of_members")
