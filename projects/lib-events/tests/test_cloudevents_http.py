@@ -288,3 +288,16 @@ def test_an_event_without_data_has_neither_body_nor_content_type():
 def read_one(**attributes: str) -> Event:
     (event,) = read_events(GIVEN | {f"ce-{name}": value for name, value in attributes.items()}, b"")
     return event
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e400", "-Infinity"])
+def test_numbers_that_json_has_no_words_for_are_refused(number):
+    """They are taken by many parsers, and would be told to readers whose parsers refuse them."""
+    structured = f'{{"specversion":"1.0","id":"1","source":"/x","type":"test.x","data":{number}}}'.encode()
+    for headers, body in (
+        (GIVEN | JSON, number.encode()),
+        ({"content-type": STRUCTURED}, structured),
+        ({"content-type": BATCH}, b"[" + structured + b"]"),
+    ):
+        with pytest.raises(EventRejected, match="finite"):
+            read_events(headers, body)

@@ -4,10 +4,11 @@ import json
 import time
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import from_json
 
 from lib_events.event import Cause, EncodedEvent, Event, EventRegistry, EventRejected, EventType, is_reserved
 
@@ -201,3 +202,37 @@ def test_an_event_that_is_written_in_one_go_says_the_same():
 def test_an_event_that_is_written_in_one_go_is_the_cause_of_itself_where_there_is_no_other():
     told = EncodedEvent.of(OrderPlaced, Order(sku="tea"), source="/shop", subject="order-1")
     assert told.correlation == told.id == Event.from_json(told.body).extensions["correlationid"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_json_has_no_words_for_are_not_published(number):
+    with pytest.raises(EventRejected, match="finite"):
+        Event.of(EventType("test.measured", list[float]), [number], source="/x")
+
+
+def test_words_that_look_like_such_numbers_are_published():
+    assert Event.of(EventType("test.said", str), "NaN or Infinity", source="/x").data == "NaN or Infinity"
+
+
+def test_a_check_of_the_type_that_breaks_refuses_the_event():
+    odd = EventType("test.odd", Annotated[str, AfterValidator({"known": "word"}.__getitem__)])
+    event = Event.of(EventType("test.odd", str), "unknown", source="/x")
+    with pytest.raises(EventRejected, match="KeyError"):
+        event.payload(odd)
+    with pytest.raises(EventRejected, match="KeyError"):
+        Event.of(odd, "unknown", source="/x")
+
+
+@pytest.mark.parametrize("text", ["a\0b", "half \ud83d", "x" * 2_001, "\u20ac" * 700])
+def test_a_subject_that_not_every_database_keeps_is_refused(text):
+    with pytest.raises(EventRejected, match="'subject' must"):
+        Event.of(EventType("test.said", str), "x", source="/x", subject=text)
+
+
+def test_an_event_may_be_deeper_than_what_was_sent_to_us():
+    """The quick parser takes 201 levels, also of data alone, which lie one deeper in their event."""
+    data = from_json(b"[" * 201 + b"]" * 201)
+    event = Event.of(EventType("test.deep", Any), data, source="/x")
+    assert Event.from_json(event.to_json()).data == data
+    with pytest.raises(EventRejected, match="must be JSON"):
+        Event.from_json(b"[" * 1_000_000)

@@ -6,11 +6,12 @@ import shutil
 import signal
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Annotated
 
 import nats
 import pytest
 import pytest_asyncio
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 from sqlalchemy import delete, select, update
 
 from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, open_database
@@ -33,6 +34,7 @@ class Note(BaseModel):
 
 Noted = EventType("evs.user.noted", Note)
 Ignored = EventType("evs.key.rotated", Note)
+Looked = EventType("evs.user.odd", Annotated[str, AfterValidator({"known": "word"}.__getitem__)])
 
 
 @pytest_asyncio.fixture
@@ -40,6 +42,9 @@ async def database(database_url):
     opened = await open_database(database_url, service="app-svc", schemas=[SCHEMA])
     yield opened
     await opened.close()
+
+
+REGISTRY = EventRegistry(Noted, Looked)
 
 
 def connect(server, service):
@@ -59,7 +64,7 @@ def message(event, *, message_id=None, subject=None, body=None):
 @asynccontextmanager
 async def importing(database, server):
     async with connect(server, "app-svc") as broker:
-        importer = Importer(database, broker, sources=["auth-svc"], types=["evs.user.*"], registry=EventRegistry(Noted))
+        importer = Importer(database, broker, sources=["auth-svc"], types=["evs.user.*"], registry=REGISTRY)
         async with running(importer, Relay(database, broker)):
             yield
 
@@ -188,6 +193,25 @@ async def test_a_refilled_stream_is_imported_once(database, fresh_nats_server):
             await imported(database, [0, 1, 2, 3, 4, 5])
 
 
+async def test_what_is_refused_of_a_stream_that_was_made_anew_is_kept_beside_what_was_refused_before(
+    database, fresh_nats_server
+):
+    """It has the same place there, and was acknowledged and forgotten."""
+    first, second = (message(noted(0), message_id=f"1.{number}", body=b"{") for number in (1, 2))
+    async with importing(database, fresh_nats_server):
+        async with publishing(fresh_nats_server) as broker:
+            await broker.publish_batch([first])
+            await wait_until(lambda: database.read(refusals))
+        await fresh_nats_server.stop()
+        shutil.rmtree(fresh_nats_server.folder / "jetstream")
+        await fresh_nats_server.start()
+        async with publishing(fresh_nats_server) as broker:
+            await broker.publish_batch([second, message(noted(3))])
+            await imported(database, [3])
+    found = await database.read(refusals)
+    assert {(refusal.position, refusal.event_id) for refusal in found} == {(1, "1.1"), (1, "1.2")}
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -196,8 +220,24 @@ async def test_a_refilled_stream_is_imported_once(database, fresh_nats_server):
         (message(noted(0, event_type=EventType("evs.user.unknown", Note))), "not registered"),
         (message(Event.of(EventType("evs.user.noted", str), "x", source="/auth-svc")), "data"),
         (message(noted(0), body=b"{"), "must be JSON"),
+        (message(replace(noted(0), subject="a\0b"), message_id="1"), "U+0000"),
+        (message(replace(noted(0), extensions={"principal": "\0"})), "U+0000"),
+        (message(replace(noted(0), id="x" * 5_000), message_id="1"), "at most 1000 bytes"),
+        (message(replace(noted(0), type="a\0b"), subject="events.auth-svc.evs.user.noted"), "the subject's"),
+        (message(replace(noted(0), data={"number": float("inf")})), "finite"),
+        (
+            message(
+                noted(0),
+                subject="events.auth-svc.evs.user.odd",
+                body=replace(noted(0), type=Looked.name, data="?").to_json(),
+            ),
+            "KeyError",
+        ),
     ],
-    ids=["forged source", "wrong subject", "unknown type", "invalid data", "no JSON"],
+    ids=[
+        *("forged source", "wrong subject", "unknown type", "invalid data", "no JSON", "NUL", "NUL behind", "long id"),
+        *("NUL in its type", "infinite", "a check that breaks"),
+    ],
 )
 async def test_a_bad_event_is_refused_recorded_and_holds_nothing_up(database, fresh_nats_server, caplog, bad, reason):
     async with importing(database, fresh_nats_server), publishing(fresh_nats_server) as broker:

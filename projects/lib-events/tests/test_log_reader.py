@@ -27,6 +27,7 @@ from lib_events.event_log import (
     rows_after,
 )
 from lib_events.handling.subscriptions import Subscriptions
+from lib_events.http.cloudevents import read_events
 from lib_events.lifecycle import running
 from lib_events.log.feed import Feed
 from lib_events.log.reader import read_page, read_rows
@@ -245,6 +246,16 @@ async def test_a_new_epoch_and_pruning_leave_nothing_of_the_old_log_in_memory(sq
     assert await Retention(sqlite, Keep(), is_published=False, clock=clock).prune() == 1
     page = await read_page(sqlite, 0, Wanted(), limit=10)
     assert [placed.event.data["number"] for placed in page.events] == [2, 3]
+
+
+async def test_an_event_as_deep_as_it_may_be_sent_to_us_is_read_again(database):
+    """It lies a level deeper in the log than on the wire, and nothing behind it was read by anybody."""
+    headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/x", "ce-type": "test.deep"}
+    (deep,) = read_events(headers | {"content-type": "application/json"}, b"[" * 201 + b"]" * 201)
+    await database.write(events=[deep])
+    await database.transact(place)
+    page = await read_page(database, 0, Wanted(), limit=10)
+    assert page.events[0].event.data == deep.data
 
 
 async def test_whoever_keeps_up_never_asks_the_table(sqlite, monkeypatch):

@@ -300,6 +300,17 @@ async def test_a_database_older_than_its_stream_begins_a_new_epoch(database, cap
     assert (await database.read(head)).epoch == 2
 
 
+async def test_a_stream_that_has_lost_all_of_an_epoch_gets_it_again(database):
+    """What it was told lately is not on its disk for two minutes; that it ends with what was before tells it."""
+    await database.write(events=[noted(number) for number in range(5)])
+    await database.transact(place)
+    before = StreamState(last_sequence=9, last_message_id="1.9", last_body=noted(9).to_json())
+    await database.transact(align, before)
+    await database.transact(record, 5)  # published as 2.1 to 2.5
+    assert await database.transact(align, before) == 0
+    assert (await database.read(head)).epoch == 2
+
+
 async def test_a_restored_database_that_has_come_as_far_as_its_stream_again_begins_a_new_epoch(
     database, fresh_nats_server
 ):

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from lib_auth.principal import Principal
 from lib_events.database import Connection, Database
-from lib_events.event import Event, EventRegistry, EventRejected, is_reserved
+from lib_events.event import Event, EventRegistry, EventRejected, check_attributes, is_reserved
 from lib_events.http import cloudevents as cloudevents_http
 from lib_events.problem import Problem
 from lib_events.tables import events
@@ -86,8 +86,7 @@ class EventIntake:
             if len(text) > ID_LIMIT:
                 detail = f"{name} must be at most {ID_LIMIT} characters long, got {text[:80]!r}"
                 raise EventRejected("malformed", detail, field=name)
-        if any("\0" in text for text in (event.id, event.source, event.subject or "", *event.extensions.values())):
-            raise EventRejected("malformed", "attributes must not have the character U+0000", event_type=event.type)
+        check_attributes(event)
         self._registry.check(event)
         extensions = {name: value for name, value in event.extensions.items() if name not in OWN_EXTENSIONS}
         extensions.setdefault("correlationid", correlation_id or event.id)

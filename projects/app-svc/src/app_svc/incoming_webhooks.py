@@ -133,7 +133,7 @@ class IncomingWebhooks:
 def event_of(webhook: IncomingWebhook, headers: Headers, body: bytes) -> Event:
     """Make the event of a delivery; raises `EventRejected`."""
     try:
-        data = from_json(body)
+        data = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise EventRejected("malformed", f"the body must be JSON: {error}") from error
     pointer = webhook.id_pointer

@@ -1,6 +1,7 @@
 """What happened: the CloudEvents 1.0 envelope, typed event types and the registry that checks them."""
 
 import base64
+import json
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from pydantic_core import from_json, to_json
 
 from lib_events.chance import current_seed
 from lib_events.clock import SystemClock, to_datetime, to_micros
+from lib_events.texts import NUL, is_whole, message_of
 
 SPEC_VERSION = "1.0"
 RESERVED_PREFIX = "evs."
@@ -24,6 +26,8 @@ JSON_DATA = "application/json"
 # CloudEvents 1.0, naming conventions; that a name should not exceed 20 characters is advice to who invents one.
 EXTENSION_PATTERN = re.compile(r"[a-z0-9]+")
 INTEGERS = range(-(2**31), 2**31)  # CloudEvents 1.0, type system
+INDEXED_BYTES = 2_000  # of a text by which events are found: an index of PostgreSQL takes 2,700 …
+NAME_BYTES = 1_000  # … and two of these together
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 CORE_ATTRIBUTES = frozenset(
     (
@@ -110,10 +114,13 @@ class EventType[T]:
             data = self.adapter.dump_python(checked, mode="json", by_alias=True, warnings=False)
             # … and writes whatever was put past validation. What readers would refuse must not get into the log.
             self.adapter.validate_python(data)
+            check_finite(to_json(data))
         except ValidationError as error:
             raise _invalid_data(self.name, error) from error
-        except ValueError as error:  # also of what is within itself
-            raise EventRejected("invalid_data", f"data: {error}", event_type=self.name, field="data") from error
+        except EventRejected:
+            raise
+        except Exception as error:  # also of what is within itself, or is no text, and of the type's own checks
+            raise _unchecked(self.name, error) from error
         return data
 
     def __repr__(self) -> str:
@@ -153,6 +160,8 @@ class Event:
         """
         if not source or subject == "":
             raise _malformed("subject" if source else "source", "must be a non-empty string", subject or source)
+        _check_text("id", id or "", NAME_BYTES)
+        _check_text("subject", subject or "", INDEXED_BYTES)
         event_id = id or _new_id()
         extensions = (cause or current_cause.get()).extensions()
         extensions.setdefault("correlationid", event_id)
@@ -183,6 +192,8 @@ class Event:
             return event_type.adapter.validate_python(self.data)
         except ValidationError as error:
             raise _invalid_data(self.type, error) from error
+        except Exception as error:  # what the type's own checks raise is anybody's code
+            raise _unchecked(self.type, error) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The CloudEvents JSON format as a dictionary."""
@@ -242,7 +253,7 @@ class Event:
     def from_json(cls, body: bytes) -> "Event":
         """Read one encoded event; raises `EventRejected`."""
         try:
-            attributes = from_json(body)
+            attributes = decode(body)
         except ValueError as error:
             raise EventRejected("malformed", f"the event must be JSON: {error}") from error
         if not isinstance(attributes, dict):
@@ -334,6 +345,49 @@ class EventRegistry:
         return event_type
 
 
+def decode(body: bytes) -> Any:
+    """Read what a log holds, however deep it is; raises `ValueError`.
+
+    The quick parser stops at some 200 levels: what somebody sent us at that depth is a level or two deeper in an event.
+    """
+    try:
+        return from_json(body)
+    except ValueError as error:
+        if "recursion limit" not in str(error):
+            raise
+        try:
+            return json.loads(body)
+        except RecursionError:
+            raise error from None
+
+
+def check_finite(body: bytes) -> None:
+    """Raise `EventRejected` for numbers that JSON has no words for: other readers would refuse the whole text."""
+    if b"NaN" not in body and b"Infinity" not in body:
+        return
+    try:
+        from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise EventRejected("malformed", f"numbers must be finite: {error}", field="data") from error
+
+
+def check_attributes(event: Event) -> None:
+    """Raise `EventRejected` for attributes that not every database keeps as they are."""
+    _check_text("id", event.id, NAME_BYTES)
+    _check_text("source", event.source, NAME_BYTES)
+    _check_text("type", event.type, INDEXED_BYTES)
+    _check_text("subject", event.subject or "", INDEXED_BYTES)
+    for name, value in event.extensions.items():
+        _check_text(name, value)
+
+
+def _check_text(name: str, text: str, limit: int | None = None) -> None:
+    if NUL in text or not (text.isascii() or is_whole(text)):
+        raise _malformed(name, "must have no character U+0000 and no half ones", text[:80])
+    if limit is not None and len(text) > limit // 4 and len(text.encode()) > limit:
+        raise _malformed(name, f"must be at most {limit} bytes long", f"{text[:80]}…")
+
+
 def _new_id() -> str:
     """A UUIDv7 (RFC 9562 section 5.7): in order of time, so that an index of ids grows at its end.
 
@@ -375,6 +429,11 @@ def _invalid_data(event_type: str, error: ValidationError) -> EventRejected:
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in ("data", *first["loc"]))
     return EventRejected("invalid_data", f"{where}: {first['msg']}", event_type=event_type, field=where)
+
+
+def _unchecked(event_type: str, error: Exception) -> EventRejected:
+    detail = f"data: {type(error).__name__}: {message_of(error)}"
+    return EventRejected("invalid_data", detail, event_type=event_type, field="data")
 
 
 def _malformed(name: str, rule: str, value: object) -> EventRejected:

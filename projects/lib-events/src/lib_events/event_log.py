@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic_core import from_json
 from sqlalchemy import Row, bindparam, func, select, text, update
 
 from lib_events.database import Connection, Schema
-from lib_events.event import EncodedEvent, Event, Recordable
+from lib_events.event import EncodedEvent, Event, Recordable, decode
 from lib_events.event_filter import Wanted
 from lib_events.prepared import Prepared
 from lib_events.statement import Statement, Write
@@ -216,7 +215,7 @@ def read_unplaced(connection: Connection, types: Sequence[str]) -> Sequence[Even
     """
     unplaced = events.c.last_position.is_(None) & events.c.imported.is_(False) & events.c.type.in_(types)
     query = select(events.c.body).where(unplaced).order_by(events.c.sequence)
-    return [Event.from_dict(from_json(body)) for body in connection.scalars(query)]
+    return [Event.from_json(body) for body in connection.scalars(query)]
 
 
 def rows_after(
@@ -250,7 +249,7 @@ def open_rows(rows: Rows, position: int, wanted: Wanted) -> Page:
 
 
 def _open_row(row: StoredRow) -> Iterator[Placed]:
-    decoded = from_json(row.body)
+    decoded = decode(row.body)
     batch = decoded if isinstance(decoded, list) else [decoded]
     for offset, attributes in enumerate(batch, start=1):
         yield Placed(row.last_position - row.size + offset, Event.from_dict(attributes), row.imported)

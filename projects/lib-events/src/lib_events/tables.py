@@ -107,7 +107,8 @@ dead_letters = Table(
     Column("redriven_at", BigInteger),  # NULL while it rests; else when it is due to be handled again
     # Not 0: its handler wanted it later, after so many attempts; it is not dead.
     Column("deferred_attempts", Integer, nullable=False, server_default="0"),
-    UniqueConstraint("durable", "position", name="dead_letters_durable_position"),
+    # With its id, for a stream that was made anew gives places of before to others.
+    UniqueConstraint("durable", "position", "event_id", name="dead_letters_event"),
     Index("dead_letters_redriven", "durable", sqlite_where=REDRIVEN, postgresql_where=REDRIVEN),
 )
 

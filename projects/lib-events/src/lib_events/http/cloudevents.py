@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from pydantic_core import from_json, to_json
 
-from lib_events.event import Event, EventRejected, is_json, unsupported_data
+from lib_events.event import Event, EventRejected, check_finite, is_json, unsupported_data
 
 EVENT_FORMATS = "application/cloudevents"
 STRUCTURED = "application/cloudevents+json"
@@ -64,7 +64,7 @@ def read_events(headers: Mapping[str, str], body: bytes, *, batch_limit: int = B
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == STRUCTURED:
-        found = [Event.from_json(body)]
+        found = [_read_structured(body)]
     elif media_type == BATCH:
         found = _read_batch(body, batch_limit)
     elif media_type.startswith(EVENT_FORMATS) or not any(name.startswith(PREFIX) for name in headers):
@@ -77,7 +77,18 @@ def read_events(headers: Mapping[str, str], body: bytes, *, batch_limit: int = B
         found = [_read_binary(headers, body)]
     for event in found:
         _check_strings(event)
+        check_finite(to_json(event.data))
     return found
+
+
+def _read_structured(body: bytes) -> Event:
+    try:
+        event = from_json(body)
+    except ValueError as error:
+        raise EventRejected("malformed", f"the event must be JSON: {error}") from error
+    if not isinstance(event, dict):
+        raise EventRejected("malformed", "the event must be a JSON object; see CloudEvents 1.0")
+    return Event.from_dict(event)
 
 
 def _read_batch(body: bytes, limit: int) -> list[Event]:

@@ -14,20 +14,22 @@ from sqlalchemy import select
 
 from lib_events.clock import SystemClock, to_micros
 from lib_events.database import EVENTS_TOPIC, Connection, Database
-from lib_events.event import Event, EventRegistry, EventRejected
+from lib_events.event import Event, EventRegistry, EventRejected, check_attributes, check_finite
 from lib_events.event_log import IMPORT_EVENTS
 from lib_events.handling.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
 from lib_events.lifecycle import Loop, running
-from lib_events.nats.broker import BROKER_ERRORS, Broker, NoStream
+from lib_events.nats.broker import BROKER_ERRORS, MESSAGE_ID, Broker, NoStream
 from lib_events.nats.permissions import subject_prefix
 from lib_events.statement import Statement, Write
 from lib_events.tables import SEGMENT_TYPE, import_places
+from lib_events.texts import fit
 
 logger = logging.getLogger(__name__)
 
 PUT_IMPORT_PLACE = Statement.load("lib_events", "put_import_place", {"source": "text", "sequence": "bigint"})
 REDRIVE_POLL_SECONDS = 30.0  # only for what a lost notification would have told
 RETRY_SECONDS = 0.5
+ID_CHARACTERS = 200  # of a message's id, in a dead letter; ours are short
 
 
 class Importer(Loop):
@@ -113,6 +115,8 @@ class _SourceImport(Loop):
             raise EventRejected(
                 "malformed", f"type must be the subject's, got {event.type!r}", event_type=event.type, field="type"
             )
+        check_attributes(event)
+        check_finite(body)
         self._registry.check(event)
         return _row(event, body)
 
@@ -120,8 +124,9 @@ class _SourceImport(Loop):
         for message, error in refused:
             logger.error("refused an event of %s: %s", self._source, error)
             sequence = message.metadata.sequence.stream
-            message_id = (message.headers or {}).get("Nats-Msg-Id", "")
-            burial = Burial(self.name, sequence, message_id, error.event_type, message.data, attempts=1)
+            message_id = (message.headers or {}).get(MESSAGE_ID, "")[:ID_CHARACTERS]
+            event_type = None if error.event_type is None else fit(error.event_type)  # as little checked as the rest
+            burial = Burial(self.name, sequence, message_id, event_type, message.data, attempts=1)
             bury(connection, burial, error)
 
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from sqlalchemy import select, update
 
 from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, Connection, Database
-from lib_events.event import TYPE_PATTERN, Event
+from lib_events.event import TYPE_PATTERN, Event, decode
 from lib_events.event_filter import Wanted
 from lib_events.event_log import PLACE_LIMIT, PLACED_TOPIC, Cursor, CursorRejected, StoredRow, place, read_after
 from lib_events.lifecycle import Loop, running
@@ -222,13 +222,16 @@ def align(connection: Connection, stream: StreamState) -> int:
     values: dict[str, Any] = {"published_position": state.published_position}
     if stream.last_sequence == 0:
         values["published_position"] = 0  # new, or its store was wiped: everything again
-    elif last is not None and last.epoch == state.epoch and _has_given(connection, last.position, stream.last_body):
+    elif last is not None and last.epoch <= state.epoch and _has_given(connection, last.position, stream.last_body):
         values["published_position"] = last.position
     elif last is not None and last.epoch >= state.epoch:
         # The stream knows positions this database never gave: it was restored, so old cursors must end.
         values["epoch"] = last.epoch + 1
         connection.notify(REWRITTEN_TOPIC)
         logger.error("the database is older than its stream (%s): new epoch %d", last, values["epoch"])
+    elif last is not None:
+        # It ends before our epoch: whatever it had of that is lost, and nobody knows where that began.
+        values["published_position"] = 0
     position: int = values["published_position"]
     if position < state.published_position:
         logger.warning("publishing again from position %d", position)
@@ -242,7 +245,7 @@ def _has_given(connection: Connection, position: int, body: bytes | None) -> boo
     placed: int = state.placed_position
     if body is None or not state.pruned_position < position <= placed:
         return position <= placed
-    published = from_json(body)
+    published = decode(body)
     said = Event.from_dict(published[-1] if isinstance(published, list) else published)
     here = read_after(connection, position - 1, limit=1).events
     return bool(here) and (here[0].position, here[0].event) == (position, said)
@@ -270,7 +273,7 @@ def _bodies(row: StoredRow, after: int, limit: int) -> list[tuple[int, bytes]]:
         return [(row.last_position, row.body)]
     parts: list[tuple[int, list[bytes]]] = []
     space = 0
-    for position, event in enumerate(map(to_json, from_json(row.body)), start=first):
+    for position, event in enumerate(map(to_json, decode(row.body)), start=first):
         if position <= after:
             continue
         space -= len(event) + 1
