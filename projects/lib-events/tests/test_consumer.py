@@ -229,6 +229,26 @@ async def test_a_slow_handler_holds_the_reader_back(database, monkeypatch):
         await until_placed(database, 100)
 
 
+async def test_large_events_hold_the_reader_back_sooner(database, monkeypatch):
+    monkeypatch.setattr(consumer_window, "WINDOW_BYTES", 10_000)
+    release = asyncio.Event()
+
+    @subscribe("test.large", durable="held")
+    async def held(_event: Event) -> None:
+        await release.wait()
+
+    large = EventType("test.large", str)
+    await database.write(events=[Event.of(large, "x" * 1_000, source="/app-svc") for _ in range(100)])
+    loop = Subscriptions(database, [held])
+    async with running(loop):
+        (consumer,) = loop._consumers.values()
+        await wait_until(lambda: consumer._window._bytes >= 10_000)
+        assert len(consumer._window._unfinished) < 10
+        release.set()
+        await until_placed(database, 100)
+        assert consumer._window._bytes == 0
+
+
 async def test_what_runs_when_we_stop_is_finished_first(database):
     seen, begun = [], asyncio.Event()
 

@@ -184,6 +184,60 @@ async def test_closing_ends_every_follower(database):
             await asyncio.wait_for(following, 5)
 
 
+async def test_who_comes_first_while_the_feed_reads_for_one_who_has_gone_misses_nothing(database, monkeypatch):
+    """What was read for the other was given to whoever came, who stood before it, and went on behind it."""
+    reading, go_on, read_page = asyncio.Event(), asyncio.Event(), module.read_page
+
+    async def slowly(*arguments, **options):
+        page = await read_page(*arguments, **options)
+        if page.position == 20 and not go_on.is_set():
+            reading.set()
+            await go_on.wait()
+        return page
+
+    await publish(database, range(10))
+    await placed(database, 10)
+    async with feeding(database) as feed:
+        with feed.follower(Cursor(1, 10), Filter()) as first:
+            await first.take(0)
+            await joined(feed)
+            monkeypatch.setattr(module, "read_page", slowly)
+            await publish(database, range(10, 20))
+            await reading.wait()
+        monkeypatch.setattr(module, "read_page", _only_five(read_page))
+        with feed.follower(BEGINNING, Filter()) as second:
+            found = await entries(second)
+            go_on.set()
+            monkeypatch.setattr(module, "read_page", read_page)
+            async with asyncio.timeout(10):
+                while len(found) < 20:
+                    found += await entries(second)
+    assert [entry.event.data["number"] for entry in found] == list(range(20))
+
+
+def _only_five(read_page):
+    async def read(*arguments, **options):
+        return await read_page(*arguments, **options | {"limit": 5})
+
+    return read
+
+
+async def test_a_follower_that_is_slow_with_large_events_holds_few_of_them(database, monkeypatch):
+    monkeypatch.setattr(module, "QUEUE_BYTES", 50_000)
+    large = EventType("test.large", str)
+    async with feeding(database) as feed:
+        with feed.follower(await feed.resolve(None), Filter()) as follower:
+            await follower.take(0)
+            await joined(feed)
+            for _ in range(10):
+                await database.write(events=[Event.of(large, "x" * 10_000, source="/app-svc")])
+            await joined(feed, 0)
+            assert not follower._stretches
+            found = []
+            while len(found) < 10:
+                found += await entries(follower)
+
+
 async def test_followers_come_and_go_without_a_gap(database):
     async with feeding(database) as feed:
         position = 0

@@ -248,6 +248,37 @@ async def test_a_new_epoch_and_pruning_leave_nothing_of_the_old_log_in_memory(sq
     assert [placed.event.data["number"] for placed in page.events] == [2, 3]
 
 
+@pytest.mark.parametrize("sizes", [[200_000] * 60, [100] * 200 + [200_000] * 60])
+async def test_large_events_are_read_a_few_at_a_time(database, sizes):
+    """A thousand of four megabytes each are more than a process has, and so it was again after each restart."""
+    large, most = EventType("test.large", str), 0
+    for start in range(0, len(sizes), 50):
+        new = [Event.of(large, "x" * size, source="/app-svc") for size in sizes[start : start + 50]]
+        await database.write(events=new)
+        await database.transact(place)
+    database.tail.clear()
+
+    def read(connection, position):
+        nonlocal most
+        rows = connection.rows
+
+        def counted(*arguments, **options):
+            nonlocal most
+            found = rows(*arguments, **options)
+            most = max(most, sum(len(getattr(row, "body", b"")) for row in found))
+            return found
+
+        connection.rows = counted
+        return rows_after(connection, position, Wanted(), limit=1_000, bytes_limit=1_000_000)
+
+    position, found = 0, 0
+    while found < len(sizes):
+        some = await database.read(read, position)
+        position, found = some.position, found + len(some.found)
+    assert (position, found) == (len(sizes), len(sizes))
+    assert most <= 32 * 200_500
+
+
 async def test_an_event_as_deep_as_it_may_be_sent_to_us_is_read_again(database):
     """It lies a level deeper in the log than on the wire, and nothing behind it was read by anybody."""
     headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/x", "ce-type": "test.deep"}

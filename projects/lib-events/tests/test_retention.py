@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 
 from lib_events.clock import SystemClock, to_datetime
 from lib_events.database import open_database
@@ -17,7 +17,7 @@ from lib_events.handling import consumer
 from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import running
 from lib_events.log import retention as module
-from lib_events.log.feed import Feed
+from lib_events.log.feed import Feed, FeedLagged, Filter
 from lib_events.log.retention import Keep, Retention
 from lib_events.nats.relay import Relay
 from lib_events.subscription import subscribe
@@ -123,6 +123,40 @@ async def test_a_subscription_whose_code_is_gone_holds_nothing_back(database, cl
     await database.transact(lambda c: c.execute(subscription_cursors.insert().values(abandoned)))
     await pruning(database, clock).prune()
     assert await kept(database) == []
+
+
+async def test_what_a_subscription_that_stands_still_has_yet_to_read_is_kept(database, clock):
+    """For longer than events are kept nothing was for it; then it is busy with one for as long as it takes to prune."""
+    await fill(database, [noted(number, 40 * DAY) for number in range(3)])
+    begun = asyncio.Event()
+
+    @subscribe(Noted, durable="still")
+    async def still(_event: Event) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    row = {"durable": "still", "position": 1, "updated_at": 0}
+    await database.transact(lambda connection: connection.execute(insert(subscription_cursors).values(row)))
+    async with running(subscriptions := Subscriptions(database, [still])):
+        await begun.wait()
+
+        async def told():
+            return await database.read(lambda connection: connection.scalar(select(subscription_cursors.c.updated_at)))
+
+        await wait_until(told)
+        await pruning(database, clock).prune()
+        assert await kept(database) == [1, 2]
+        next(iter(subscriptions._consumers.values()))._task.cancel()
+
+
+async def test_a_follower_is_told_when_what_it_has_yet_to_read_was_pruned(database, clock):
+    """It went on behind the gap as if nothing had been there."""
+    await fill(database, [noted(number, 40 * DAY) for number in range(10)])
+    with Feed(database).follower(Cursor(1, 5), Filter()) as follower:
+        await pruning(database, clock).prune()
+        with pytest.raises(FeedLagged) as lagged:
+            await follower.take(0)
+    assert lagged.value.cursor == Cursor(1, 10)
 
 
 async def test_a_time_from_the_future_does_not_keep_the_log_for_ever(database, clock):

@@ -15,7 +15,7 @@ from app_svc.service import Service
 from app_svc.streams import Streams
 from lib_events.database import Connection, Database
 from lib_events.event import current_cause
-from lib_events.event_log import Cursor, read_after
+from lib_events.event_log import PAGE_BYTES, Cursor, read_after
 from lib_events.event_log import Page as LogPage
 from lib_events.http.cloudevents import BATCH, STRUCTURED
 from lib_events.log.feed import Filter
@@ -101,7 +101,7 @@ class EventRoutes:
 
     async def _read_page(self, begin: Cursor | None, wanted: Filter, limit: int) -> EventPage:
         items: list[dict[str, Any]] = []
-        position = begin.position if begin is not None else 0
+        position, size = (begin.position if begin is not None else 0), 0
         for _ in range(READ_ROUNDS):
             page = await self._database.read(_read, position, wanted)
             epoch = page.head.epoch
@@ -112,9 +112,11 @@ class EventRoutes:
                     return _event_page(items, epoch, position, is_end=False)
                 position = placed.position
                 items.append(placed.event.to_dict() | {"position": str(Cursor(epoch, position))})
-            position = page.position
+            position, size = page.position, size + page.size
             if position >= page.head.position:
                 return _event_page(items, epoch, position, is_end=True)
+            if size >= PAGE_BYTES:
+                break
         return _event_page(items, epoch, position, is_end=False)
 
 
@@ -126,6 +128,7 @@ def _read(connection: Connection, position: int, wanted: Filter) -> LogPage:
         subject=wanted.subject,
         correlation=wanted.correlation,
         limit=READ_ROWS,
+        bytes_limit=PAGE_BYTES,
     )
 
 

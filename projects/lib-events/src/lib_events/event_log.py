@@ -21,6 +21,8 @@ SCHEMA = Schema("lib_events", metadata, "lib_events.migrations")
 PLACED_TOPIC = "placed"  # events got positions: whoever reads the log may read on
 SEGMENT_LIMIT = 1_000  # events in one segment
 PLACE_LIMIT = 1_000  # rows placed in one transaction
+PAGE_BYTES = 4 * 1024 * 1024  # of bodies, after which a page of whoever follows the log ends
+FIRST_ROWS = 32  # read of a page before it is known how large they are
 PLACE = Prepared(
     text("""
     WITH unplaced AS (
@@ -36,7 +38,8 @@ SEEK_UNPLACED = Prepared(select(events.c.sequence).where(events.c.last_position.
 LOCK = Prepared(select(event_log_state.c.placed_position).with_for_update())
 LAST_POSITION = Prepared(select(func.max(events.c.last_position).label("position")))
 MOVE = Prepared(update(event_log_state).values(placed_position=bindparam("end")))
-HEAD = Prepared(select(event_log_state.c.epoch, event_log_state.c.placed_position))
+STATE = event_log_state.c
+HEAD = Prepared(select(STATE.epoch, STATE.placed_position, STATE.pruned_position))
 
 APPEND_EVENTS = Statement.load(
     "lib_events",
@@ -106,9 +109,12 @@ class Rows:
     found: Sequence[StoredRow]
     position: int
     head: Cursor
+    pruned: int = 0  # up to here nothing is kept
 
     @classmethod
-    def take(cls, rows: Iterable[StoredRow], *, limit: int, bytes_limit: int | None, end: int, head: Cursor) -> "Rows":
+    def take(
+        cls, rows: Iterable[StoredRow], *, limit: int, bytes_limit: int | None, end: int, head: Cursor, pruned: int = 0
+    ) -> "Rows":
         """Take of at most `limit` rows, which are all up to `end` if they are fewer, those with the first bytes."""
         remaining = iter(rows)
         found: list[StoredRow] = []
@@ -119,7 +125,7 @@ class Rows:
             if space <= 0:
                 break
         is_end = len(found) < limit and next(remaining, None) is None
-        return cls(found, end if is_end else found[-1].last_position, head)
+        return cls(found, end if is_end else found[-1].last_position, head, pruned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,8 @@ class Page:
     events: Sequence[Placed]
     position: int
     head: Cursor
+    pruned: int = 0  # up to here nothing is kept
+    size: int = 0  # bytes of the rows they are of
 
 
 def append_writes(new_events: Sequence[Recordable]) -> list[Write]:
@@ -151,8 +159,12 @@ def imported_row(event: Event) -> dict[str, Any]:
 
 def head(connection: Connection) -> Cursor:
     """The cursor after the last event that has a position."""
+    return _head_and_pruned(connection)[0]
+
+
+def _head_and_pruned(connection: Connection) -> tuple[Cursor, int]:
     row = connection.row(HEAD)
-    return Cursor(row.epoch, row.placed_position)
+    return Cursor(row.epoch, row.placed_position), row.pruned_position
 
 
 def check_cursor(connection: Connection, cursor: Cursor) -> int:
@@ -199,13 +211,14 @@ def read_after(
     correlation: str | None = None,
     own_only: bool = False,
     limit: int = 500,
+    bytes_limit: int | None = None,
 ) -> Page:
-    """Read up to `limit` rows after `position`, in order of position.
+    """Read up to `limit` rows after `position`, in order of position, or less when `bytes_limit` is reached.
 
     `types` are exact names or patterns ending in `.*`; segments are opened and their events filtered too.
     """
     wanted = Wanted(types=tuple(types), subject=subject, correlation=correlation, own_only=own_only)
-    return open_rows(rows_after(connection, position, wanted, limit=limit), position, wanted)
+    return open_rows(rows_after(connection, position, wanted, limit=limit, bytes_limit=bytes_limit), position, wanted)
 
 
 def read_unplaced(connection: Connection, types: Sequence[str]) -> Sequence[Event]:
@@ -223,10 +236,36 @@ def rows_after(
 ) -> Rows:
     """Read up to `limit` rows after `position`, in order, as they are stored, or less when `bytes_limit` is reached."""
     # The head comes first: what is placed while we read must not be skipped.
-    log_head = head(connection)
+    log_head, pruned = _head_and_pruned(connection)
+    rows, is_end = _some_after(connection, position, wanted, limit, bytes_limit or math.inf)
+    end = max(position, log_head.position)
+    return Rows.take(
+        rows, limit=limit if is_end else len(rows), bytes_limit=bytes_limit, end=end, head=log_head, pruned=pruned
+    )
+
+
+def _some_after(
+    connection: Connection, position: int, wanted: Wanted, limit: int, space: float
+) -> tuple[list[StoredRow], bool]:
+    """Read rows until there are `limit`, or `space` is used up; returns them, and whether there are no more.
+
+    Rows may be of megabytes, and a thousand of those in memory are more than a process has: so a few are read first,
+    then twice as many while there seems to be room for them.
+    """
     given = {"subject": wanted.subject, "correlation": wanted.correlation}
-    rows = connection.rows(_after(wanted.shape), after=position, most=limit, **given)
-    return Rows.take(rows, limit=limit, bytes_limit=bytes_limit, end=max(position, log_head.position), head=log_head)
+    query, found, size = _after(wanted.shape), list[StoredRow](), 0
+    most = limit if space == math.inf else min(limit, FIRST_ROWS)
+    while True:
+        rows = connection.rows(query, after=position, most=most, **given)
+        found += rows
+        if len(rows) < most:
+            return found, True
+        size += sum(len(row.body) for row in rows)
+        left = limit - len(found)
+        if left == 0 or size >= space:
+            return found, False
+        position, room = rows[-1].last_position, int((space - size) * len(found) / size) + 1
+        most = min(left, room, 2 * most)
 
 
 @lru_cache(256)  # followers ask the same again and again
@@ -245,7 +284,7 @@ def open_rows(rows: Rows, position: int, wanted: Wanted) -> Page:
         for placed in _open_row(row)
         if placed.position > position and wanted.matches(placed.event)
     ]
-    return Page(found, rows.position, rows.head)
+    return Page(found, rows.position, rows.head, rows.pruned, sum(len(row.body) for row in rows.found))
 
 
 def _open_row(row: StoredRow) -> Iterator[Placed]:

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from dataclasses import replace
+from datetime import timedelta
 from itertools import batched, count
 
 from lib_events.clock import MICROSECOND, Clock, to_micros
@@ -28,6 +30,7 @@ from lib_events.subscription import Subscription, TryLater
 
 logger = logging.getLogger(__name__)
 
+TOUCH = timedelta(hours=1)  # so often a place says that it is somebody's, also where it does not move
 POLL_SECONDS = 5.0  # only for what a lost notification would have told
 PAGE_ROWS = 200
 SKIP_LIMIT = 1_000  # positions without an event for us, after which the place is written down anyway
@@ -53,7 +56,8 @@ class Consumer(Loop):
         self._threads: ThreadPoolExecutor  # of the present run
         self._window = Window(0)
         self._lanes: list[asyncio.Queue[Placed]] = []
-        self._written = 0  # the place, as it was last written down
+        self._written = 0  # the place, as it was last written down …
+        self._written_at = 0  # … and when, unless a handler's transaction did
         self._writing = asyncio.Lock()  # whoever writes the place holds it
         self._ahead = False  # something was handled that the written place does not tell
         self._marked_until = 0  # an earlier life that handled side by side has marked single events up to here
@@ -124,9 +128,10 @@ class Consumer(Loop):
         with suppress(asyncio.QueueShutDown):
             while True:
                 page = await self._read(self._window.reached)
+                size = page.size // max(1, len(page.events))
                 for placed in page.events:
                     if placed.position not in handled:
-                        await self._window.add(placed.position)
+                        await self._window.add(placed.position, size)
                         await self._assign(placed)
                 self._window.reach(page.position)
                 if page.position >= page.head.position:
@@ -138,7 +143,7 @@ class Consumer(Loop):
             return page
         oldest = self._clock.micros() - max_age // MICROSECOND
         fresh = [placed for placed in page.events if to_micros(placed.event.time) >= oldest]
-        return Page(fresh, page.position, page.head)
+        return replace(page, events=fresh)
 
     async def _assign(self, placed: Placed) -> None:
         """Give an event to the lane of its key."""
@@ -238,16 +243,22 @@ class Consumer(Loop):
         self._ahead = not self._in_order
 
     async def _keep_place(self) -> None:
-        """Write down the place whenever it has moved; many moves while one is written are one."""
+        """Write down the place whenever it has moved; many moves while one is written are one.
+
+        And now and then that it is there: what lies behind a place that nobody uses is not kept for it.
+        """
         while True:
-            await self._window.moved.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TOUCH.total_seconds()):
+                    await self._window.moved.wait()
             self._window.moved.clear()
             await self._write_place()
 
     async def _write_place(self) -> None:
         async with self._writing:
-            position, ahead = self._window.position, self._ahead
-            if position - self._written < (1 if ahead else SKIP_LIMIT):
+            position, ahead = max(self._window.position, self._written), self._ahead
+            is_old = self._clock.micros() - self._written_at > TOUCH // MICROSECOND
+            if position - self._written < (1 if ahead else SKIP_LIMIT) and not is_old:
                 return
             self._ahead = False
             try:
@@ -255,4 +266,4 @@ class Consumer(Loop):
             except BaseException:
                 self._ahead = ahead  # nobody knows whether it was written
                 raise
-            self._written = position
+            self._written, self._written_at = position, self._clock.micros()

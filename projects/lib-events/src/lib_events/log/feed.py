@@ -22,7 +22,8 @@ from lib_events.log.reader import read_page
 
 POLL_SECONDS = 1.0
 PAGE_ROWS = 500
-QUEUE_LIMIT = 2_000  # entries a follower may have waiting
+QUEUE_LIMIT = 2_000  # entries a follower may have waiting …
+QUEUE_BYTES = 16 * 1024 * 1024  # … and how much in them; the same stretch waits for all who have it
 LAG_LIMIT = 20_000  # positions a follower that was live may fall behind
 # Each follower costs a wake-up: the more there are, the longer the reader gathers events for all of them.
 TICK_SECONDS_PER_FOLLOWER = 0.0001
@@ -97,6 +98,7 @@ class Stretch:
 
     def __init__(self, page: Page) -> None:
         epoch = page.head.epoch
+        self.size = page.size
         self.end = Cursor(epoch, page.position)
         self._entries = [Entry(Cursor(epoch, placed.position), placed.event) for placed in page.events]
         self._selections: dict[Filter, Selection] = {}
@@ -186,7 +188,10 @@ class Feed(Loop):
         self._followers.discard(follower)
 
     async def _read_on(self) -> bool:
-        stretch = Stretch(await read_page(self._database, self._end, Wanted(), limit=PAGE_ROWS))
+        begin = self._end
+        stretch = Stretch(await read_page(self._database, begin, Wanted(), limit=PAGE_ROWS))
+        if begin != self._end:
+            return True  # all have left meanwhile, and somebody has come who stands elsewhere
         self._end = stretch.end.position
         if stretch:
             for follower in tuple(self._followers):
@@ -206,7 +211,8 @@ class Follower:
         self._live = False
         self._fell_back = False
         self._stretches: deque[Stretch] = deque()
-        self._waiting = 0  # entries in the stretches
+        self._waiting = 0  # entries in the stretches …
+        self._waiting_bytes = 0  # … and their size
 
     def __enter__(self) -> Self:
         return self
@@ -218,12 +224,13 @@ class Follower:
         """Queue what the feed has read; a full queue is dropped, for the log holds it all anyway."""
         self._stretches.append(stretch)
         self._waiting += len(stretch)
+        self._waiting_bytes += stretch.size
         self.woken.set()
-        if self._waiting > QUEUE_LIMIT:
+        if self._waiting > QUEUE_LIMIT or self._waiting_bytes > QUEUE_BYTES:
             self._feed.leave(self)
             self._live, self._fell_back = False, True
             self._stretches.clear()
-            self._waiting = 0
+            self._waiting = self._waiting_bytes = 0
 
     async def take(self, seconds: float) -> list[Selection]:
         """Return the next events, or none within `seconds`; raises `FeedLagged` and `FeedClosed`."""
@@ -240,7 +247,8 @@ class Follower:
 
     async def _read(self) -> list[Selection]:
         page = await read_page(self._database, self.cursor.position, self._wanted.stored, limit=PAGE_ROWS)
-        if self._fell_back and page.head.position - self.cursor.position > LAG_LIMIT:
+        is_gone = page.pruned > self.cursor.position  # what would follow is not kept any more
+        if is_gone or (self._fell_back and page.head.position - self.cursor.position > LAG_LIMIT):
             self.cursor, self._fell_back = page.head, False
             raise FeedLagged(page.head)
         stretch = Stretch(page)
@@ -255,6 +263,7 @@ class Follower:
         while self._stretches:
             stretch = self._stretches.popleft()
             self._waiting -= len(stretch)
+            self._waiting_bytes -= stretch.size
             found.append(stretch.select(self._wanted, self.cursor))
             self.cursor = max(self.cursor, stretch.end)
         return [selection for selection in found if selection.entries]

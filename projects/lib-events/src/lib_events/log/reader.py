@@ -4,12 +4,12 @@ import asyncio
 
 from lib_events.database import Connection, Database
 from lib_events.event_filter import Wanted
-from lib_events.event_log import Cursor, Page, Rows, open_rows, rows_after
+from lib_events.event_log import PAGE_BYTES, Cursor, Page, Rows, open_rows, rows_after
 
 
 async def read_page(database: Database, position: int, wanted: Wanted, *, limit: int) -> Page:
-    """Return what is wanted of up to `limit` rows after `position`, decoded."""
-    rows = _rows_of_tail(database, position, wanted, limit=limit)
+    """Return what is wanted of up to `limit` rows after `position`, decoded; of fewer where they are large."""
+    rows = _rows_of_tail(database, position, wanted, limit=limit, bytes_limit=PAGE_BYTES)
     if rows is None:
         return await database.read(_page_of_table, position, wanted, limit)
     page = open_rows(rows, position, wanted)
@@ -26,9 +26,7 @@ async def read_rows(database: Database, position: int, wanted: Wanted, *, limit:
     return rows
 
 
-def _rows_of_tail(
-    database: Database, position: int, wanted: Wanted, *, limit: int, bytes_limit: int | None = None
-) -> Rows | None:
+def _rows_of_tail(database: Database, position: int, wanted: Wanted, *, limit: int, bytes_limit: int) -> Rows | None:
     tail = database.tail
     rows = tail.after(position, limit=limit)
     if rows is None:
@@ -45,7 +43,7 @@ async def _give_way(rows: Rows) -> None:
 
 
 def _page_of_table(connection: Connection, position: int, wanted: Wanted, limit: int) -> Page:
-    return open_rows(rows_after(connection, position, wanted, limit=limit), position, wanted)
+    return open_rows(rows_after(connection, position, wanted, limit=limit, bytes_limit=PAGE_BYTES), position, wanted)
 
 
 def _rows_of_table(connection: Connection, position: int, wanted: Wanted, limit: int, bytes_limit: int) -> Rows:
