@@ -30,6 +30,7 @@ from lib_workflows import (
     workflow,
 )
 from lib_workflows.errors import QueueDeclared, QueueInvalid, ScheduleInvalid
+from lib_workflows.queueing import queues as module
 from lib_workflows.queueing import slots as queue_slots
 from lib_workflows.reading import queries
 from lib_workflows.tables import queues, runs
@@ -751,3 +752,40 @@ async def test_a_run_that_is_too_late_takes_nobodys_slot(database_url):
             return set(found.runs), connection.scalars(select(runs.c.id).where(runs.c.slot.is_not(None))).all()
 
         assert await engine.database.transact(take) == ({late.id, other.id}, [other.id])
+
+
+async def test_of_more_queues_than_are_looked_at_one_by_one_none_is_left_out(database_url, monkeypatch):
+    """Those that come last by name waited as long as runs waited in those before them."""
+    monkeypatch.setattr(queue_slots, "MOST_QUEUES", 2)
+    async with Engine.open(database_url, [told]) as engine:
+        await engine.queues.pause("p")
+        later = timedelta(hours=1)
+        for queue in ("a", "b", "c", "p"):
+            await engine.start(told, queue=queue, delay=later, priority=9 if queue == "c" else 0)
+        then = engine.clock.micros() + 7_200_000_000
+
+        def first(connection):
+            found = claim(connection, "x", engine.residence.arrivals.capability, now=then, limit=1)
+            return connection.scalars(select(runs.c.queue).where(runs.c.id.in_(found.runs))).all()
+
+        assert await engine.database.transact(first) == ["c"]
+
+
+async def test_counting_that_takes_long_is_not_done_again_at_once(database_url, monkeypatch):
+    """Half a million runs take seconds, which everybody who looked at the queues paid anew."""
+    counted, count = [], module._counts
+
+    def slowly(connection, now):
+        counted.append(now)
+        return count(connection, now)
+
+    monkeypatch.setattr(module, "_counts", slowly)
+    async with Engine.open(database_url, [told]) as engine:
+        await engine.start(told, delay=timedelta(hours=1))
+        for _ in range(2):
+            assert [queue.queued for queue in (await engine.queues.list()).items] == [1]
+        assert len(counted) == 2, "what is quick is always new"
+        monkeypatch.setattr(module, "SLOW_SECONDS", 0.0)
+        found = await asyncio.gather(*(engine.queues.list() for _ in range(5)), engine.queues.get("steady"))
+        assert found[-1].queued == 1
+        assert len(counted) == 3
