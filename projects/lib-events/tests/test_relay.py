@@ -7,6 +7,7 @@ import shutil
 import signal
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -229,6 +230,20 @@ async def test_a_wiped_store_is_filled_again_from_the_log(database, fresh_nats_s
         await database.write(events=[noted(31)])
         found = await wait_for_stream(fresh_nats_server, "1.31")
     assert found == [f"1.{number}" for number in range(1, 32)]
+
+
+async def test_what_a_stream_would_hold_no_more_is_not_filled_in_again(database, fresh_nats_server):
+    """An importer that keeps less than we do would import, and handle, it once more."""
+    old = [replace(noted(number), time=noted(0).time - timedelta(days=8)) for number in range(3)]
+    await database.write(events=[*old, noted(3)])
+    async with relaying(database, fresh_nats_server):
+        await published_up_to(database, 4)
+        assert await wait_for_stream(fresh_nats_server, "1.4") == [f"1.{n}" for n in (1, 2, 3, 4)], "for the first time"
+        await fresh_nats_server.stop()
+        shutil.rmtree(fresh_nats_server.folder / "jetstream")
+        await fresh_nats_server.start()
+        await database.write(events=[replace(old[0], id="late")])
+        assert await wait_for_stream(fresh_nats_server, "1.5") == ["1.4", "1.5"]
 
 
 async def wait_for_stream(server, last_id):

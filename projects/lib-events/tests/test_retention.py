@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, insert, select, update
 
 from lib_events.clock import SystemClock, to_datetime
-from lib_events.database import open_database
+from lib_events.database import EVENTS_TOPIC, open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA, Cursor, CursorRejected, append_writes, head, read_after
 from lib_events.handling import consumer
@@ -19,6 +19,7 @@ from lib_events.lifecycle import running
 from lib_events.log import retention as module
 from lib_events.log.feed import Feed, FeedLagged, Filter
 from lib_events.log.retention import Keep, Retention
+from lib_events.nats.importer import _row as row_of
 from lib_events.nats.relay import Relay
 from lib_events.subscription import subscribe
 from lib_events.tables import event_log_state, events, subscription_cursors
@@ -85,6 +86,19 @@ async def test_events_go_when_there_are_too_many(database, clock, monkeypatch):
     await fill(database, [noted(number) for number in range(50)])
     assert await pruning(database, clock, keep=keep).prune() == 40
     assert await kept(database) == list(range(40, 50))
+
+
+async def test_what_a_stream_may_bring_again_is_kept_however_much_there_is(database, clock, monkeypatch):
+    monkeypatch.setattr(Keep, "__post_init__", lambda _: None)
+    theirs = [
+        row_of(event, event.to_json())
+        for event in (noted(number, age=age * DAY) for number, age in enumerate((9, 7, 0)))
+    ]
+    await database.write(*theirs, topics=[EVENTS_TOPIC])
+    await fill(database, [noted(number) for number in range(3, 10)])
+    await wait_until(lambda: database.read(lambda connection: head(connection).position == 10))
+    await pruning(database, clock, keep=Keep(events=2)).prune()
+    assert await kept(database) == list(range(1, 10))
 
 
 async def test_a_segment_goes_as_a_whole(database, clock):

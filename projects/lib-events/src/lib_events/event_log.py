@@ -270,8 +270,12 @@ def _some_after(
 
 @lru_cache(256)  # followers ask the same again and again
 def _after(wanted: Wanted) -> Prepared:
-    columns = (events.c.last_position, events.c.count.label("size"), events.c.type, events.c.imported, events.c.body)
-    query = select(*columns).where(events.c.last_position > bindparam("after")).order_by(events.c.last_position)
+    e = events.c
+    query = (
+        select(e.last_position, e.count.label("size"), e.type, e.time, e.imported, e.body)
+        .where(events.c.last_position > bindparam("after"))
+        .order_by(events.c.last_position)
+    )
     return Prepared(wanted.narrow(query).limit(bindparam("most")))
 
 

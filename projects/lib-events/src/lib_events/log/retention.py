@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 ROUND_SECONDS = 300.0
 CHUNK_ROWS = 500
 BREATH_SECONDS = 0.02  # between chunks
+IN_STREAM = timedelta(days=8)  # for a day less a stream that is made anew brings an event again
 SKEW = timedelta(days=1)  # between the clocks of those who publish
 
 type Needed = Callable[[Connection], int | None]  # the position after which everything is needed; None: nothing is
@@ -32,7 +33,7 @@ type Needed = Callable[[Connection], int | None]  # the position after which eve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """What to keep: events younger than `age`, and at most the last `events` of those."""
+    """What to keep: events younger than `age`, and at most the last `events` of those, and of the imported ones."""
 
     age: timedelta = timedelta(days=30)
     events: int | None = None
@@ -40,7 +41,7 @@ class Keep:
 
     def __post_init__(self) -> None:
         """Refuse what would forget an imported event while its stream could bring it again."""
-        if self.age < timedelta(days=8):
+        if self.age < IN_STREAM:
             raise ValueError(f"events must be kept at least 8 days, a day longer than in their stream, got {self.age}")
         if self.events is not None and self.events < 100_000:
             raise ValueError(f"at least the last 100,000 events must be kept, got {self.events}")
@@ -89,7 +90,7 @@ class Retention(Loop):
         limit = self._limit(connection, oldest)
         surplus = 0 if self._keep.events is None else head(connection).position - self._keep.events
         rows = connection.execute(
-            select(events.c.last_position, events.c.time)
+            select(events.c.last_position, events.c.time, events.c.imported)
             .where(events.c.last_position <= limit)
             .order_by(events.c.last_position)
             .limit(CHUNK_ROWS)
@@ -98,8 +99,12 @@ class Retention(Loop):
         latest = now + SKEW // MICROSECOND
         least = self._keep.at_least
         youngest = latest if least is None else now - least // MICROSECOND
+        once = now - IN_STREAM // MICROSECOND  # what is forgotten sooner would be imported, and handled, again
         droppable = takewhile(
-            lambda row: (row.last_position <= surplus and row.time <= youngest) or not oldest <= row.time <= latest,
+            lambda row: (
+                (row.last_position <= surplus and row.time <= (min(youngest, once) if row.imported else youngest))
+                or not oldest <= row.time <= latest
+            ),
             rows,
         )
         reached = max((row.last_position for row in droppable), default=None)

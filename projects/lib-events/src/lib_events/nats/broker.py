@@ -129,7 +129,7 @@ class Broker(Loop):
         self.service = service
         self.connections = 0  # how often we connected: what is known of the server is void after each
         self._access = access if isinstance(access, NatsAccess) else NatsAccess.parse(access, seed_file=seed_file)
-        self._max_age_seconds = max_age_seconds
+        self.max_age_seconds = max_age_seconds
         self._client: Client | None = None
         self._connected = asyncio.Event()
         self._lost: asyncio.Future[None] | None = None  # done when the present connection is no more
@@ -223,7 +223,7 @@ class Broker(Loop):
     async def ensure_stream(self) -> None:
         """Make the stream that captures what this service publishes, or give it our settings."""
         jetstream, name = self._jetstream(), stream_name(self.service)
-        wanted = stream_settings(self.service, replicas=self._access.replicas, max_age_seconds=self._max_age_seconds)
+        wanted = stream_settings(self.service, replicas=self._access.replicas, max_age_seconds=self.max_age_seconds)
         try:
             found = (await self._ask(jetstream.stream_info(name))).config
         except NotFoundError:

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import select, update
 
+from lib_events.clock import SystemClock
 from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, Connection, Database
 from lib_events.event import TYPE_PATTERN, Event, decode
 from lib_events.event_filter import Wanted
@@ -41,6 +42,7 @@ RECORD_SECONDS = 0.5  # between two such notes otherwise: the stream itself know
 HEADERS_BYTES = 1024  # of a message's payload limit, kept for its headers
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 1.0
+SECOND = 1_000_000  # microseconds
 OWN = Wanted(own_only=True)
 
 
@@ -174,6 +176,7 @@ class _Publisher(Loop):
         connection = self._broker.connections
         await self._broker.ensure_stream()
         state = await self._broker.stream_state()
+        again_until = (await self._database.read(_state)).published_position
         after = await self._database.transact(align, state)
         progress, previous_id, quiet = _Progress(after, wake=self.wake), state.last_message_id, False
         try:
@@ -186,7 +189,7 @@ class _Publisher(Loop):
                 if batch is None or batch.end == after:
                     quiet = not await self.pause(progress.patience_seconds)
                     continue
-                messages = self._messages(batch, previous_id)
+                messages = self._messages(batch, previous_id, again_until=again_until)
                 # In a chain the next batch need not wait for the last: the stream refuses it if that was lost.
                 publishing = asyncio.create_task(self._broker.publish_batch(messages)) if messages else None
                 progress.add(batch.end, publishing)
@@ -195,10 +198,13 @@ class _Publisher(Loop):
         finally:
             await progress.give_up()
 
-    def _messages(self, batch: Batch, previous_id: str | None) -> list[Message]:
+    def _messages(self, batch: Batch, previous_id: str | None, *, again_until: int) -> list[Message]:
         limit = self._broker.max_payload - HEADERS_BYTES
+        oldest = SystemClock().micros() - round(self._broker.max_age_seconds * SECOND)
         messages: list[Message] = []
         for row in batch.rows:
+            if row.last_position <= again_until and row.time < oldest:
+                continue  # its stream would hold it no more, and who has imported it may not know it any more
             way = _way(self._broker.service, row.type)
             for position, body in _bodies(row, batch.after, limit):
                 message_id = f"{batch.epoch}.{position}"
@@ -239,9 +245,13 @@ def align(connection: Connection, stream: StreamState) -> int:
     return position
 
 
+def _state(connection: Connection) -> Any:
+    return connection.execute(select(event_log_state)).one()
+
+
 def _has_given(connection: Connection, position: int, body: bytes | None) -> bool:
     """Whether the log has at a position what the stream has: a restored one may have come that far again since."""
-    state = connection.execute(select(event_log_state)).one()
+    state = _state(connection)
     placed: int = state.placed_position
     if body is None or not state.pruned_position < position <= placed:
         return position <= placed
