@@ -232,6 +232,10 @@ async def test_a_function_gets_no_way_to_commit_or_roll_back(database):
     [
         "COMMIT", "/* now */ commit", "-- now\nEND", "ROLLBACK", "rollback work", "BEGIN", "ABORT",
         "SET synchronous_commit = off", "set search_path to elsewhere", "SET SESSION ROLE nobody", "RESET ALL",
+        "SELECT set_config('app.tenant', '7', false)", "SELECT set_config('app.tenant', :tenant, :is_local)",
+        "WITH a AS (SELECT Set_Config('a.b', lower('X'), false)) SELECT 1", "LISTEN elsewhere", "PREPARE q AS SELECT 1",
+        "CREATE TEMP TABLE t (n INTEGER)", "create local temporary table t (n integer)",
+        "SELECT pg_advisory_lock(1)", "SELECT pg_try_advisory_lock_shared(1)", "PREPARE TRANSACTION 'x'",
     ],
 )  # fmt: skip
 async def test_a_function_cannot_say_so_in_sql_either(database, statement):
@@ -245,6 +249,23 @@ async def test_a_function_cannot_say_so_in_sql_either(database, statement):
         await database.transact(end_it)
     assert not is_database_failure(refused.value)
     assert await database.read(count) == 0
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT set_config('app.tenant', 'a, (b)', true)", "SELECT set_config('app.tenant', lower('X'), TRUE)",
+        "CREATE TEMP TABLE t (n INTEGER) ON COMMIT DROP", "SELECT pg_advisory_xact_lock(1)",
+        "SET LOCAL app.tenant = 'x'",
+    ],
+)  # fmt: skip
+async def test_a_function_may_say_what_ends_with_its_transaction(postgresql_url, statement):
+    database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
+    for _ in range(2):
+        await database.transact(lambda connection: connection.execute(text(statement)))
+    assert not await database.read(lambda c: c.scalar(text("SELECT current_setting('app.tenant', true)")))
+    await database.close()
 
 
 @pytest.mark.parametrize("fails", [False, True])

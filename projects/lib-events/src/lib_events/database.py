@@ -81,11 +81,17 @@ FUNCTIONS_FAULTS = (TransactionTooLong, TransactionBroken, StatementRefused)
 
 NOT_OWN = re.compile(
     r"""(?:\s | --[^\n]*\n | /\*.*?\*/)*                # what may stand before
-    ((?:COMMIT | END | ABORT | BEGIN | START | DISCARD | RESET)\b
-    | PREPARE\s+TRANSACTION\b
+    ((?:COMMIT | END | ABORT | BEGIN | START | DISCARD | RESET | LISTEN | UNLISTEN | PREPARE | DEALLOCATE | LOAD)\b
+    | CREATE\s+(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\b (?!.*\bON\s+COMMIT\s+DROP\b)
     | ROLLBACK\b (?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)  # to a savepoint is one's own affair
     | SET\b (?!\s+(?:LOCAL|CONSTRAINTS|TRANSACTION)\b))""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+# What outlives its transaction wherever it stands: a setting that is not said to be local, a lock of the session.
+OUTLIVES = re.compile(
+    r"""\b(set_config)\s*\( (?! (?:[^()'] | '[^']*' | \([^()]*\))* ,\s*true\s*\) )
+    | \b(pg_(?:try_)?advisory_lock(?:_shared)?)\s*\(""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -180,10 +186,14 @@ class Connection:
 
 def _check_is_own(statement: Executable) -> None:
     """Refuse SQL that ends the transaction, or that whoever borrows the connection next would suffer from."""
-    if isinstance(statement, TextClause) and (found := NOT_OWN.match(statement.text)) is not None:
+    if not isinstance(statement, TextClause):
+        return
+    if (found := NOT_OWN.match(statement.text) or OUTLIVES.search(statement.text)) is not None:
+        given = next(filter(None, found.groups())).upper()
         raise StatementRefused(
-            f"a transaction function must leave its transaction and its connection to the database, got "
-            f"{found[1].upper()}; return or raise to end it, and change a setting with SET LOCAL"
+            f"a transaction function must leave its transaction and its connection to the database, got {given}; "
+            "return or raise to end it, change a setting with SET LOCAL, and let tables and locks end with the "
+            "transaction (ON COMMIT DROP, pg_advisory_xact_lock)"
         )
 
 
