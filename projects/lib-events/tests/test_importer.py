@@ -168,6 +168,33 @@ async def test_a_restored_database_gets_again_what_it_had_imported_since_its_bac
         await imported(database, [1, 2, 3])
 
 
+async def test_a_database_from_before_its_stream_was_made_anew_gets_all_that_it_lacks(database, fresh_nats_server):
+    """Its place is one in the stream of before: what the new one holds up to there was passed over, and lost."""
+
+    def go_back(connection):
+        """To the backup, when the first six had come, of a stream that had them all."""
+        connection.execute(delete(events).where(events.c.last_position > 6))
+        connection.execute(update(event_log_state).values(placed_position=6))
+        connection.execute(update(import_places).values(**backup._mapping))
+        connection.notify(REWRITTEN_TOPIC)
+
+    sent = [message(noted(number)) for number in range(10)]
+    async with importing(database, fresh_nats_server):
+        async with publishing(fresh_nats_server) as broker:
+            await broker.publish_batch(sent[:6])
+            await imported(database, list(range(6)))
+        backup = await database.read(lambda connection: connection.execute(select(import_places)).one())
+        await fresh_nats_server.stop()
+        shutil.rmtree(fresh_nats_server.folder / "jetstream")
+        await fresh_nats_server.start()
+        async with publishing(fresh_nats_server) as broker:
+            await broker.publish_batch(sent[4:])  # those before are too old for it
+            await imported(database, list(range(10)))
+    await database.transact(go_back)
+    async with importing(database, fresh_nats_server):
+        await imported(database, list(range(10)))
+
+
 async def test_nats_killed_in_the_middle_loses_and_doubles_nothing(database, fresh_nats_server):
     async with importing(database, fresh_nats_server), publishing(fresh_nats_server) as broker:
         for start in range(0, 600, 200):

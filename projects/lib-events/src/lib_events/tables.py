@@ -89,6 +89,7 @@ import_places = Table(
     metadata,
     Column("source", Text, primary_key=True),
     Column("sequence", BigInteger, nullable=False),  # in the stream
+    Column("consumer", Text),  # of which life of our consumer: a stream that was made anew has other sequences
 )
 
 dead_letters = Table(

@@ -86,6 +86,17 @@ class StreamState:
 
 
 @dataclass(slots=True)
+class ImportPlace:
+    """How far a stream is imported, by whom imports it: the sequence, and the life of our consumer that it is of.
+
+    A stream that was made anew has another consumer, and its sequences mean other messages.
+    """
+
+    sequence: int | None = None  # None: nobody has written that down
+    consumer: str | None = None
+
+
+@dataclass(slots=True)
 class _Batch:
     done: asyncio.Future[None]
     pending: set[str] = field(default_factory=set)
@@ -285,17 +296,19 @@ class Broker(Loop):
         return StreamState(state.last_seq, (last.headers or {}).get(MESSAGE_ID), last.data)
 
     async def imports(
-        self, service: str, subjects: Sequence[str], imported: int | None = None
+        self, service: str, subjects: Sequence[str], place: ImportPlace | None = None
     ) -> AsyncGenerator[list[Msg]]:
         """Follow the stream of `service` by our durable consumer: batches; acknowledging a message takes all before.
 
-        What is not acknowledged comes again, and so does what was, after the sequence `imported`. Raises one of
-        `BROKER_ERRORS` when the connection goes, `NoStream` while that service has none.
+        What is not acknowledged comes again, and so does what was and lies behind `place`, which is told its consumer.
+        Raises one of `BROKER_ERRORS` when the connection goes, `NoStream` while that service has none.
         """
         stream, prefix = stream_name(service), import_prefix(service)
         jetstream = self._jetstream(prefix)
         try:
-            config, delivered = await self._consumer_config(jetstream, stream, imported)
+            place = place or ImportPlace()
+            config, delivered = await self._consumer_config(jetstream, stream, place)
+            place.consumer = config.description
             await self._ask(jetstream.add_consumer(stream, config.evolve(filter_subjects=list(subjects))))
         except (NotFoundError, ServiceUnavailableError):
             raise NoStream(f"{service} has not made its stream {stream} yet, or it is not open to us") from None
@@ -305,14 +318,16 @@ class Broker(Loop):
                 yield await self._ask(pull.take())
 
     async def _consumer_config(
-        self, jetstream: JetStreamContext, stream: str, imported: int | None
+        self, jetstream: JetStreamContext, stream: str, place: ImportPlace
     ) -> tuple[ConsumerConfig, int]:
         """Continue our consumer, and say how many deliveries it has made.
 
         One that waits for lost acknowledgements begins anew where they end: otherwise what was under way would come
-        again only later, and after what follows it. So does one that has acknowledged more than was `imported`.
+        again only later, and after what follows it. So does one that has acknowledged more than is imported; one of a
+        life that is not known where that is written begins at the stream's beginning.
         """
         fresh = ConsumerConfig(
+            description=secrets.token_hex(8),
             name=self.service,
             durable_name=self.service,
             ack_policy=AckPolicy.ALL,
@@ -323,13 +338,18 @@ class Broker(Loop):
             found = await self._ask(jetstream.consumer_info(stream, self.service))
         except NotFoundError:
             return fresh, 0
+        life = found.config.description or fresh.description
+        if place.consumer not in (None, life):
+            await self._ask(jetstream.delete_consumer(stream, self.service))
+            return fresh, 0
         floor = found.ack_floor.stream_seq if found.ack_floor is not None else 0
-        begin_after = floor if imported is None else min(floor, imported)
+        begin_after = floor if place.sequence is None else min(floor, place.sequence)
         if found.ack_floor is None or (not found.num_ack_pending and begin_after == floor):
-            return found.config, found.delivered.consumer_seq if found.delivered is not None else 0
+            delivered = found.delivered.consumer_seq if found.delivered is not None else 0
+            return found.config.evolve(description=life), delivered
         await self._ask(jetstream.delete_consumer(stream, self.service))
         begin = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": begin_after + 1}
-        return fresh.evolve(**begin), 0
+        return fresh.evolve(description=life, **begin), 0
 
     def _require(self) -> Client:
         if self._client is None or not self.connected:

@@ -18,7 +18,7 @@ from lib_events.event import Event, EventRegistry, EventRejected, check_attribut
 from lib_events.event_log import IMPORT_EVENTS
 from lib_events.handling.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
 from lib_events.lifecycle import Loop, running
-from lib_events.nats.broker import BROKER_ERRORS, MESSAGE_ID, Broker, NoStream
+from lib_events.nats.broker import BROKER_ERRORS, MESSAGE_ID, Broker, ImportPlace, NoStream
 from lib_events.nats.permissions import subject_prefix
 from lib_events.statement import Statement, Write
 from lib_events.tables import SEGMENT_TYPE, import_places
@@ -26,7 +26,9 @@ from lib_events.texts import fit
 
 logger = logging.getLogger(__name__)
 
-PUT_IMPORT_PLACE = Statement.load("lib_events", "put_import_place", {"source": "text", "sequence": "bigint"})
+PUT_IMPORT_PLACE = Statement.load(
+    "lib_events", "put_import_place", {"source": "text", "sequence": "bigint", "consumer": "text"}
+)
 REDRIVE_POLL_SECONDS = 30.0  # only for what a lost notification would have told
 RETRY_SECONDS = 0.5
 ID_CHARACTERS = 200  # of a message's id, in a dead letter; ours are short
@@ -76,17 +78,17 @@ class _SourceImport(Loop):
         while True:
             await self._broker.wait_connected()
             try:
-                imported = await self._database.read(_imported_up_to, self._source)
-                async with aclosing(self._broker.imports(self._source, self._subjects, imported)) as batches:
+                place = await self._database.read(_place_of, self._source)
+                async with aclosing(self._broker.imports(self._source, self._subjects, place)) as batches:
                     async for batch in batches:
-                        await self._take_in(batch)
+                        await self._take_in(batch, place)
             except NoStream:
                 logger.debug("%s has published nothing yet", self._source)
             except BROKER_ERRORS as error:
                 logger.warning("importing from %s stopped, again in %.1f s: %s", self._source, RETRY_SECONDS, error)
             await self.pause(RETRY_SECONDS)
 
-    async def _take_in(self, batch: Sequence[Msg]) -> None:
+    async def _take_in(self, batch: Sequence[Msg], place: ImportPlace) -> None:
         accepted: list[Write] = []
         refused: list[tuple[Msg, EventRejected]] = []
         for message in batch:
@@ -97,8 +99,8 @@ class _SourceImport(Loop):
                 refused.append((message, error))
         if refused:
             await self._database.transact(self._bury, refused)
-        place = Write(PUT_IMPORT_PLACE, (self._source, batch[-1].metadata.sequence.stream))
-        await self._database.write(*accepted, place, topics=[EVENTS_TOPIC] if accepted else [])
+        reached = Write(PUT_IMPORT_PLACE, (self._source, batch[-1].metadata.sequence.stream, place.consumer))
+        await self._database.write(*accepted, reached, topics=[EVENTS_TOPIC] if accepted else [])
         await batch[-1].ack()  # and with it all before
 
     def read(self, body: bytes, subject: str | None = None) -> Write:
@@ -159,10 +161,10 @@ class _ImportRedrive(Loop):
             connection.notify(EVENTS_TOPIC)
 
 
-def _imported_up_to(connection: Connection, source: str) -> int | None:
-    """The sequence in the stream of `source` up to which all is here; None where nobody has written that down."""
-    found: int | None = connection.scalar(select(import_places.c.sequence).where(import_places.c.source == source))
-    return found
+def _place_of(connection: Connection, source: str) -> ImportPlace:
+    """Up to where the stream of `source` is here."""
+    found = connection.execute(select(import_places).where(import_places.c.source == source)).first()
+    return ImportPlace() if found is None else ImportPlace(found.sequence, found.consumer)
 
 
 def _row(event: Event, body: bytes) -> Write:

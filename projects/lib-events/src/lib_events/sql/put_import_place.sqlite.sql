@@ -1,3 +1,3 @@
-INSERT INTO import_places (source, sequence)
-VALUES (?, ?)
-ON CONFLICT (source) DO UPDATE SET sequence = excluded.sequence
+INSERT INTO import_places (source, sequence, consumer)
+VALUES (?, ?, ?)
+ON CONFLICT (source) DO UPDATE SET sequence = excluded.sequence, consumer = excluded.consumer

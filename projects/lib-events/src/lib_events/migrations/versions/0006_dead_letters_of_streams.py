@@ -1,4 +1,7 @@
-"""A stream that was made anew gives places of before to others: a dead letter is told from others by its id, too."""
+"""A stream that was made anew gives places of before to others: so a dead letter is told from others by its id, too.
+
+And the place up to which a stream is imported is told with the consumer that it is of.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,9 +20,11 @@ TAKEN = """
 
 def upgrade() -> None:
     _tell_apart_by("dead_letters_event", "durable", "position", "event_id", before="dead_letters_durable_position")
+    op.add_column("import_places", sa.Column("consumer", sa.Text))
 
 
 def downgrade() -> None:
+    op.drop_column("import_places", "consumer")
     # To a place that no event has: so none is lost.
     op.execute(f"UPDATE dead_letters SET position = -id WHERE EXISTS ({TAKEN})")  # noqa: S608 - our own words
     _tell_apart_by("dead_letters_durable_position", "durable", "position", before="dead_letters_event")
