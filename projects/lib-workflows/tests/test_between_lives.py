@@ -389,3 +389,44 @@ async def test_a_child_of_one_life_does_not_answer_for_that_of_the_next(database
         assert await engine.handle(first, may_fail).result(10) == first
         tickets[second].set()
         assert await handle.result(10) == second
+
+
+@workflow(name="does-its-part")
+async def does_its_part(ctx: Context, life: int) -> str:
+    return await ctx.step(something_else) if life == 0 else "its own"
+
+
+@workflow(name="has-a-child-in-each-life")
+async def has_a_child_in_each_life(ctx: Context, life: int) -> str:
+    await ctx.wait_signal(address_changed)
+    with contextlib.suppress(StepFailed):
+        part = await ctx.child(does_its_part, life)
+    if life == 0:
+        await ctx.wait_signal(address_changed)
+        await ctx.continue_as_new(1)
+    return part
+
+
+async def test_a_child_of_an_earlier_life_that_is_retried_is_not_taken_for_the_one_of_the_next(database_url):
+    held.fails = True
+    held.go_on.set()
+    async with Engine.open(database_url, [has_a_child_in_each_life, does_its_part]) as engine:
+        parent = await engine.start(has_a_child_in_each_life, 0, id="parent")
+        await parent.signal(address_changed, "begin")
+        failed = queries.RunFilter(parent=parent.id, statuses=["failed"])
+        found = await wait_until(lambda: engine.database.read(lambda c: queries.list_run_ids(c, failed)))
+        held.close()
+        child = engine.handle(found[0], does_its_part)
+        await child.retry()
+        await wait_until(lambda: child.id in engine.residence.executors)
+        await parent.signal(address_changed, "go on as new")
+        await wait_until(lambda: is_in_life(engine, parent.id, 1))
+        held.go_on.set()
+        assert await child.result(10) == "something else"
+        await parent.signal(address_changed, "begin")
+        assert await parent.result(10) == "its own"
+
+
+async def is_in_life(engine, run_id, life):
+    run = await engine.database.read(queries.get_run, run_id)
+    return (run.status, run.input) == ("waiting", life)

@@ -7,7 +7,7 @@ import pytest
 from flows import address_changed, change_quantity, doubling
 from sqlalchemy import select, text
 
-from lib_events.database import CommitFailed, CommitQueueFull
+from lib_events.database import CommitFailed, CommitQueueFull, Connection
 from lib_events.testing import wait_until
 from lib_workflows import (
     Backoff,
@@ -434,3 +434,19 @@ async def test_an_error_whose_class_does_as_it_likes_ends_its_run(database_url, 
             with pytest.raises((StepFailed, RunFailed)):
                 await handle.result(10)
             assert await handle.status() == "failed"
+
+
+def grade(connection: Connection, subject: str) -> None:
+    raise ValueError(f"grading failed: {subject}")
+
+
+@workflow(name="grades")
+async def grades(ctx: Context, subject: str) -> None:
+    await ctx.transaction(grade, subject)
+
+
+async def test_whatever_a_transaction_function_says_of_its_failure_it_has_failed(database_url):
+    """These words were taken for those of a commit that nobody had heard of: the run was loaded again for ever."""
+    async with Engine.open(database_url, [grades]) as engine:
+        with pytest.raises(ValueError, match="grading"):
+            await (await engine.start(grades, "history. It is hard")).result(10)

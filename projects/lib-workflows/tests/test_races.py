@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from flows import Order, OrderShipped, address_changed, change_quantity, doubling
 
+from lib_events.database import Connection
 from lib_events.event_log import read_after
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, RunCancelled, StepFailed, WaitTimeout, current_step, step, workflow
@@ -238,3 +239,50 @@ async def test_a_time_that_comes_while_a_run_leaves_memory_is_noticed_without_th
         assert await handle.result(20) == "in time"
         assert residence.executors.get(handle.id) is not leaving
         assert len(tries) == (2 if how == "the next attempt" else 0)
+
+
+async def test_a_step_that_was_stopped_between_its_attempts_is_not_tried_again(database_url):
+    """Its pause ends while another branch, stopped at the same time, cleans up in a transaction."""
+    happened: list[str] = []
+
+    @step(retries=1, backoff=Backoff(timedelta(minutes=5)))
+    async def flaky() -> None:
+        happened.append(f"attempt {current_step().attempt}")
+        raise ConnectionError("away")
+
+    async def undo_flaky(_result: None) -> None:
+        happened.append("undone")
+
+    def book(connection: Connection) -> None:
+        """Take no time at all."""
+
+    def clean_up(connection: Connection) -> None:
+        asyncio.get_running_loop().call_soon(the_pause_ends)
+
+    @workflow(name="stopped-in-a-pause")
+    async def stopped_in_a_pause(ctx: Context) -> None:
+        async def fails() -> None:
+            await ctx.wait_signal(address_changed)
+            await ctx.transaction(book)
+            raise ValueError("by itself")
+
+        async def cleans_up() -> None:
+            try:
+                await ctx.sleep(timedelta(days=1))
+            finally:
+                await ctx.transaction(clean_up)
+
+        await ctx.gather(fails(), ctx.step(flaky, undo=undo_flaky), cleans_up())
+
+    async with environment(database_url, [stopped_in_a_pause]) as env:
+
+        def the_pause_ends() -> None:
+            env.clock.skip_to(env.clock.micros() + 3_600_000_000)
+            env.engine.residence.timers.fire_due()
+
+        handle = await env.engine.start(stopped_in_a_pause)
+        await env.until_resting()
+        await handle.signal(address_changed, "go")
+        with pytest.raises(ValueError, match="by itself"):
+            await handle.result(10)
+    assert happened == ["attempt 1", "undone"]

@@ -10,10 +10,21 @@ from sqlalchemy import select
 
 from lib_events.database import Connection
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Principal, RunCancelled, RunFailed, StepFailed, WaitTimeout, step, workflow
+from lib_workflows import (
+    Context,
+    Engine,
+    Principal,
+    RunCancelled,
+    RunFailed,
+    StepFailed,
+    WaitTimeout,
+    current_step,
+    step,
+    workflow,
+)
 from lib_workflows.authoring.retry import Backoff
 from lib_workflows.reading import queries
-from lib_workflows.runs import commands
+from lib_workflows.runs import commands, rewind
 from lib_workflows.tables import approvals
 from lib_workflows.testing import environment
 
@@ -344,3 +355,36 @@ async def test_a_fork_that_is_retried_hears_again_what_it_has_of_the_run_it_was_
         await forked.retry()
         await forked.signal(address_changed, "D")
         assert await env.result(forked) == ["A", "B", "D"]
+
+
+@step
+async def pay(amount: int) -> int:
+    trouble.did.append(current_step().idempotency_key)
+    return amount
+
+
+@step
+async def pay_back(_paid: int | None, amount: int) -> None:
+    trouble.did.append(current_step().idempotency_key)
+
+
+@workflow(name="pays")
+async def pays(ctx: Context) -> int:
+    paid = await ctx.step(pay, 10, undo=pay_back)
+    await ctx.step(try_it, "fails")
+    return paid
+
+
+async def test_what_was_undone_is_done_and_undone_again_under_other_keys(database_url):
+    """By the key of before, whoever takes the money would say that it was taken, and it was given back."""
+    async with Engine.open(database_url, [pays]) as engine:
+        handle = await engine.start(pays, id="buys")
+        for _ in range(2):
+            with pytest.raises(StepFailed):
+                await handle.result(10)
+            await engine.database.transact(rewind.retry, handle.id)
+        with pytest.raises(StepFailed):
+            await handle.result(10)
+    lives = [["buys:1", "fails", "buys:1/undo"]]
+    lives += [[f"buys:1~{n}", "fails", f"buys:1/undo~{n}"] for n in (1, 2)]
+    assert trouble.did == [what for life in lives for what in life]

@@ -153,14 +153,19 @@ class StepRun:
     on_heartbeat: Callable[["StepRun", Any], None] = field(repr=False)
     last_progress: Any = None  # of the last heartbeat of an earlier attempt: where this one may go on
     scope: str = ""  # sets the runs of a `ctx.continue_as_new` apart
+    undone: int = 0  # how often the operation was undone before the run was retried
     log: "RunLog | None" = field(default=None, repr=False, kw_only=True)  # where what it logs is kept
     tokens: "StarterTokens | None" = field(default=None, repr=False, kw_only=True)
     _cancelled: bool = field(default=False, repr=False)  # set from the loop, read from a thread
 
     @property
     def idempotency_key(self) -> str:
-        """The same over all attempts of this operation: give it to whoever must not act twice."""
-        return f"{self.run_id}{self.scope}:{self.operation}"
+        """The same over all attempts of this operation: give it to whoever must not act twice.
+
+        Once the operation was undone, a retry of the run does it anew, by another key; so does what undoes it again.
+        """
+        again = f"~{self.undone}" if self.undone else ""
+        return f"{self.run_id}{self.scope}:{self.operation}{again}"
 
     @property
     def cancelled(self) -> bool:

@@ -19,8 +19,9 @@ from lib_workflows.execution.driver import Outcome, Pending
 from lib_workflows.execution.history import CANCEL_OPERATION, fits, outcome_of
 from lib_workflows.execution.undoing import announce
 from lib_workflows.execution.wait_effects import reason_of
-from lib_workflows.reading.undo_views import UNDO_SUFFIX, undo_of
+from lib_workflows.reading.undo_views import undo_of
 from lib_workflows.runs.commands import PARKED
+from lib_workflows.runs.record import UNDO_SUFFIX
 from lib_workflows.statements import APPEND_HISTORY, HistoryRow
 from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.values.failure import encode_record, record_of

@@ -16,7 +16,7 @@ from lib_workflows.execution.history import failure_of
 from lib_workflows.execution.transaction_effects import queue_transaction
 from lib_workflows.execution.undoing import announce
 from lib_workflows.runs.lifecycle_events import STEP_RETRIED, STEP_STARTED
-from lib_workflows.runs.record import Attempted
+from lib_workflows.runs.record import UNDO_SUFFIX, Attempted
 from lib_workflows.statements import DELETE_ATTEMPT, PUT_ATTEMPT
 from lib_workflows.steps.attempt import Attempt
 from lib_workflows.values.codec import decode_json
@@ -110,6 +110,8 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
     path = pending.path
     if executor.driver.pending.get(path) is not pending or path in executor.running or executor.ended:
         return
+    if pending.cancelling is not None:
+        return  # that it was stopped is about to become its row, once the transaction of another branch has its own
     executor.disarm(path)
     number = executor.attempts[path].number + 1 if path in executor.attempts else 1
     started_at = executor.clock_micros()
@@ -124,6 +126,7 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
     run = StepRun(
         executor.run.id, path, step.name, number, heart.beat, last_progress, executor.run.scope, log=executor.log
     )
+    run.undone = executor.stored.undone.get(path.removesuffix(UNDO_SUFFIX), 0)
     if executor.workflow.acts_for_starter:
         run.tokens = _starter_tokens(executor)
     total_seconds = (ends_at - started_at) / 1e6 if ends_at is not None else None

@@ -1,5 +1,6 @@
 """Transactions: functions that write to the database exactly once, in the commit of their history row."""
 
+import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -124,5 +125,10 @@ def _fence_of_run(fence: Fence | None, run: RunRecord) -> Fence | None:
 
 
 def _is_written_already(error: Exception) -> bool:
-    """Whether the history has this row: a commit that nobody heard of. Loaded again, the run finds it."""
-    return getattr(error, "table_name", None) == "history" or "failed: history." in str(error)
+    """Whether the history has this row: a commit that nobody heard of. Loaded again, the run finds it.
+
+    Our statement runs on the driver itself: what a function raises, whatever it says, is no error of that.
+    """
+    if isinstance(error, sqlite3.IntegrityError):
+        return "failed: history." in str(error)
+    return getattr(error, "table_name", None) == "history"

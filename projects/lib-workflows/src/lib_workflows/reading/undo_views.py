@@ -16,13 +16,12 @@ from lib_events.clock import to_datetime
 from lib_events.database import Connection
 from lib_workflows.authoring.operation import AWAITED_KINDS
 from lib_workflows.errors import ErrorRecord
-from lib_workflows.runs.record import UNDOING_OPERATION
+from lib_workflows.runs.record import UNDO_SUFFIX, UNDOING_OPERATION
 from lib_workflows.runs.state import UNDER_WAY
 from lib_workflows.tables import attempts, history, runs
 from lib_workflows.values.codec import decode_json
 from lib_workflows.values.failure import decode_record
 
-UNDO_SUFFIX = "/undo"
 AT_ONCE = 1_000  # operations that one query asks for
 
 type UndoStatus = Literal["declared", "pending", "running", "undone", "failed"]

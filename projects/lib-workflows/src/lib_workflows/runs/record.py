@@ -22,6 +22,7 @@ from lib_workflows.values.codec import decode_json
 RECEIVED_KIND = RECEIVED_OPERATION = "received"
 # The row that says that the run undoes what it did: why, and what in which order.
 UNDOING_KIND = UNDOING_OPERATION = "undoing"
+UNDO_SUFFIX = "/undo"  # of an operation, in the row of what undoes it
 # The row that says that the run was retried, itself set aside with what it set aside.
 RETRY_KIND = RETRY_OPERATION = "retry"
 # The row that says that the run failed by itself, and not because of what had failed before: it had gone on from that.
@@ -167,6 +168,7 @@ class Stored:
     claimed: bool = False  # it was queued and begins now
     queued: bool = False  # it was queued: nothing of it was under way
     life: int = 0  # how often a retry, or continuing as new, has set a part of the history aside
+    undone: dict[str, int] = field(default_factory=dict)  # operation -> how often retries have set its undo aside
     log_lines: int = 0  # that it has kept
 
 
@@ -225,6 +227,9 @@ def _load_history(connection: Connection, stored: Mapping[str, Stored]) -> None:
             past.life = earlier[row.run] + len(retries[row.run])
             if row.kind == RETRY_KIND:
                 past.retries.append(row)
+            elif row.kind == "undo" and row.status == "completed":
+                operation = row.operation.removesuffix(UNDO_SUFFIX)
+                past.undone[operation] = past.undone.get(operation, 0) + 1
         else:
             past.history.append(row)
 

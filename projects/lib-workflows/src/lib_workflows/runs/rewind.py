@@ -11,7 +11,15 @@ from lib_workflows.authoring.queue import key_of
 from lib_workflows.errors import OperationNotFound
 from lib_workflows.runs.commands import RUNS_TOPIC, StartRequest, lock_run, reject_updates, start
 from lib_workflows.runs.lifecycle_events import RUN_QUEUED, Teller
-from lib_workflows.runs.record import FORK_KIND, GOT_OVER_KIND, RETRY_KIND, RETRY_OPERATION, UNDOING_KIND, name_of_life
+from lib_workflows.runs.record import (
+    FORK_KIND,
+    GOT_OVER_KIND,
+    RETRY_KIND,
+    RETRY_OPERATION,
+    UNDO_SUFFIX,
+    UNDOING_KIND,
+    name_of_life,
+)
 from lib_workflows.runs.state import after
 from lib_workflows.tables import attempts, heartbeats, history, messages, queues, runs, views
 from lib_workflows.values.codec import decode_json
@@ -53,7 +61,7 @@ def _cut(connection: Connection, run_id: str) -> int | None:
         .where(mine)
         .order_by(history.c.position)
     ).all()
-    undone = {row.operation.removesuffix("/undo") for row in rows if row.kind == "undo"}
+    undone = {row.operation.removesuffix(UNDO_SUFFIX) for row in rows if row.kind == "undo"}
     # What failed before a run was cancelled is not why it ended, unless the run had not got over it yet.
     went_on = any(row.kind == "cancel" and not decode_json(row.meta or "{}").get("failing") for row in rows)
     got_over = max((row.position for row in rows if row.kind == GOT_OVER_KIND), default=0)

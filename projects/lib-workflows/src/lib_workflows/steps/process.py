@@ -149,7 +149,7 @@ class StepProcess:
 
 
 def _facts(run: StepRun) -> dict[str, Any]:
-    names = ("run_id", "operation", "name", "attempt", "last_progress", "scope")
+    names = ("run_id", "operation", "name", "attempt", "last_progress", "scope", "undone")
     return {name: getattr(run, name) for name in names}
 
 
