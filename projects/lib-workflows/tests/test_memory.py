@@ -118,6 +118,24 @@ async def test_who_left_to_sleep_wakes_in_time(sqlite_url):
         assert await handle.result(4) == "awake"  # before the slow poll
 
 
+@workflow(name="starts-another-and-rests")
+async def starts_another_and_rests(ctx: Context, how: str) -> None:
+    await ctx.start(doubling, 1)
+    await (ctx.sleep(timedelta(days=1)) if how == "sleeps" else ctx.wait_signal(address_changed))
+
+
+@pytest.mark.parametrize("how", ["sleeps", "waits"])
+async def test_who_has_told_others_of_something_leaves_like_anybody(database_url, how):
+    async with Engine.open(database_url, [starts_another_and_rests, doubling], limits=Limits(idle_seconds=0)) as engine:
+        handle = await engine.start(starts_another_and_rests, how)
+
+        def has_left():
+            engine.residence.evict_idle()
+            return handle.id not in engine.residence.executors
+
+        await wait_until(has_left)
+
+
 async def test_a_memory_full_of_resting_runs_makes_room_for_a_new_one(sqlite_url):
     limits = Limits(idle_seconds=1_000, in_memory=5)
     async with Engine.open(sqlite_url, [for_years, doubling], limits=limits) as engine:
