@@ -1,6 +1,7 @@
 """Steps: their limits, their heartbeats, and where they run."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -30,6 +31,7 @@ from lib_events.testing import wait_until
 from lib_workflows import Context, DefinitionError, Engine, NonRetryable, StepFailed, current_step, step, workflow
 from lib_workflows.authoring.step import Step, StepOptions
 from lib_workflows.reading import queries
+from lib_workflows.steps import attempt
 from lib_workflows.tables import heartbeats
 from lib_workflows.testing import environment
 from lib_workflows.workers.limits import Limits
@@ -422,6 +424,37 @@ async def test_a_timeout_kills_the_process_and_others_go_on(sqlite_url):
 
     async with Engine.open(sqlite_url, [both], limits=Limits(step_processes=1)) as engine:
         assert await (await engine.start(both)).result(20) == ["StepTimeout", "0.5"]
+
+
+async def test_a_step_that_goes_on_although_it_is_stopped_is_told_of_in_the_log_of_its_run(sqlite_url, monkeypatch):
+    monkeypatch.setattr(attempt, "STUBBORN_SECONDS", 0.01)
+    ends = asyncio.Event()
+
+    @step(timeout=timedelta(milliseconds=1))
+    async def stubborn() -> str:
+        while not ends.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await ends.wait()
+        return "at last"
+
+    @workflow(name="waits-for-the-stubborn")
+    async def waits_for_the_stubborn(ctx: Context) -> None:
+        await ctx.step(stubborn)
+
+    async def told(engine, run_id):
+        page = await engine.database.read(queries.list_logs, run_id)
+        return [(line.message, line.operation) for line in page.items]
+
+    async with Engine.open(sqlite_url, [waits_for_the_stubborn]) as engine:
+        handle = await engine.start(waits_for_the_stubborn)
+        ((message, operation),) = await wait_until(lambda: told(engine, handle.id))
+        assert (message.split(",")[0], operation) == (
+            f"step stubborn of run {handle.id} must end when it is stopped",
+            "1",
+        )
+        ends.set()
+        with pytest.raises(StepFailed, match="stubborn"):
+            await handle.result(10)
 
 
 def is_alive(pid):

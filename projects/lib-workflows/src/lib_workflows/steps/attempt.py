@@ -1,15 +1,21 @@
 """One attempt of a step: where it runs, how long it may, and its end, told exactly once."""
 
 import asyncio
+import logging
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from lib_workflows.authoring.step import StepRun
 from lib_workflows.errors import Limit, NonRetryable, StepTimeout
+from lib_workflows.run_logs import place_in_run
 from lib_workflows.steps.places import AnyStep, StepPlaces, Work
 from lib_workflows.values.failure import is_declared
 
+logger = logging.getLogger(__name__)
+
+STUBBORN_SECONDS = 10.0  # whoever goes on for so long after it was stopped is told of
 LAST_LIMITS = frozenset(("start", "total"))  # there is no further attempt after these
 
 
@@ -44,7 +50,7 @@ class Attempt:
         self.reported = False
         self._on_end = on_end
         self._work: Work | None = None
-        self._timers: dict[Limit, asyncio.TimerHandle] = {}
+        self._timers: dict[Limit | Literal["stop"], asyncio.TimerHandle] = {}
         self._timeout: StepTimeout | None = None
         self._stopping = False
         self._loop = asyncio.get_running_loop()
@@ -98,7 +104,7 @@ class Attempt:
         self._stopping = True
         self.run.cancel()
         if self._work is not None and self._work.end is not None:
-            self._work.end()
+            self._end_work(self._work.end)
             return
         if self._work is not None:
             self._work.withdraw()
@@ -141,11 +147,28 @@ class Attempt:
         self.run.cancel()
         assert self._work is not None  # noqa: S101 - its timers begin with it
         if self._work.end is not None:
-            self._work.end()
+            self._end_work(self._work.end)
         elif not self._work.withdraw() and (self.is_last or limit == "total"):
             self._report(None, self._timeout)
 
     # The end
+
+    def _end_work(self, end: Callable[[], object]) -> None:
+        """Stop what can be stopped at once; an async function may swallow that, and its run waits for it."""
+        end()
+        if "stop" not in self._timers:
+            context = copy_context()
+            context.run(place_in_run.set, self.run)
+            self._timers["stop"] = self._loop.call_later(STUBBORN_SECONDS, self._tell_of_stubborn, context=context)
+
+    def _tell_of_stubborn(self) -> None:
+        logger.warning(
+            "step %s of run %s must end when it is stopped, but it has gone on for %g s, and its run waits for it; "
+            "let asyncio.CancelledError pass",
+            self.step.name,
+            self.run.run_id,
+            STUBBORN_SECONDS,
+        )
 
     def _ended(self, future: asyncio.Future[Any]) -> None:
         self._work = None  # an error's traceback holds the function's frames, and they hold this attempt
