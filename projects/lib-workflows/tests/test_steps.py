@@ -448,10 +448,8 @@ async def test_a_step_that_goes_on_although_it_is_stopped_is_told_of_in_the_log_
     async with Engine.open(sqlite_url, [waits_for_the_stubborn]) as engine:
         handle = await engine.start(waits_for_the_stubborn)
         ((message, operation),) = await wait_until(lambda: told(engine, handle.id))
-        assert (message.split(",")[0], operation) == (
-            f"step stubborn of run {handle.id} must end when it is stopped",
-            "1",
-        )
+        assert message.startswith(f"step stubborn of run {handle.id} must end when it is stopped")
+        assert operation == "1"
         ends.set()
         with pytest.raises(StepFailed, match="stubborn"):
             await handle.result(10)

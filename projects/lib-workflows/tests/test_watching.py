@@ -212,3 +212,28 @@ async def test_what_a_run_waits_for_is_told_in_few_entries_however_much_it_is(sq
         assert first == {"kind": "child", "name": "sleeper", "until": None, "count": 200}
         assert [other["kind"] for other in others] == ["sleep"] * 49
         assert last == {"kind": "others", "name": "11 others", "until": None, "count": 11}
+
+
+async def test_who_works_again_after_it_was_out_of_memory_waits_for_nothing(database_url):
+    go_on = asyncio.Event()
+
+    @step
+    async def works() -> None:
+        await go_on.wait()
+
+    @workflow(name="works-then")
+    async def works_then(ctx: Context) -> None:
+        await ctx.wait_signal(address_changed)
+        await ctx.step(works)
+
+    async with Engine.open(database_url, [works_then]) as engine:
+        handle = await engine.start(works_then)
+        await wait_until(lambda: _is_waiting(handle))
+    async with Engine.open(database_url, [works_then]) as engine:
+        handle = engine.handle(handle.id)
+        await handle.signal(address_changed, "Elm Street")
+        await wait_until(lambda: engine.residence.executors and engine.residence.executors[handle.id].running)
+        view = await view_of(engine, handle)
+        assert (view.status, view.waiting_for) == ("running", [])
+        go_on.set()
+        await handle.result(10)

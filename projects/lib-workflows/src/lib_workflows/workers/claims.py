@@ -136,7 +136,7 @@ def _hold(connection: Connection, owner: str, rows: Sequence[Any], now: int, **v
         return
     status = case((runs.c.status == "cancelling", runs.c.status), else_="running")
     started_at = case((runs.c.started_at.is_(None), now), else_=runs.c.started_at)
-    values |= {"owner": owner, "status": status, "wake_at": None, "started_at": started_at}
+    values |= {"owner": owner, "status": status, "wake_at": None, "waiting_for": None, "started_at": started_at}
     connection.execute(update(runs).where(runs.c.id.in_([row.id for row in rows])).values(**values))
 
 
