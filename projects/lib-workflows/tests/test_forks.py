@@ -1,7 +1,7 @@
 """A fork goes on where another run was: what it has of that run's past is as that run saw it, the rest is its own."""
 
 import pytest
-from flows import Order, OrderShipped, double
+from flows import Order, OrderShipped, calls, double, make_stock, release, reserve, stock_of
 from sqlalchemy import select
 
 from lib_events.tables import events
@@ -133,3 +133,27 @@ async def test_a_life_that_has_continued_as_new_can_be_replayed_and_forked(datab
             assert replay_history(flip_on, await export_history(env.engine, past)) is None
             forked = await env.engine.handle(past, flip_on).fork(str(FLIPS // 2))
             assert (await env.result(forked))[0] == forked.id
+
+
+@workflow(name="pays-and-needs-luck")
+async def pay_and_need_luck(ctx: Context) -> str:
+    await ctx.step(double, 0)
+    await ctx.transaction(reserve, "paid", 10, undo=release)
+    await ctx.step(needs_luck)
+    await ctx.step(double, 1)
+    return "shipped"
+
+
+async def test_a_fork_does_anew_what_was_undone_wherever_it_begins(database_url):
+    """It would ship what is not paid any more."""
+    async with environment(database_url, [pay_and_need_luck]) as env:
+        await env.engine.database.transact(make_stock)
+        Luck.lasts = False
+        first = await env.engine.start(pay_and_need_luck)
+        with pytest.raises(StepFailed):
+            await env.result(first)
+        Luck.lasts = True
+        forked = await first.fork("3")
+        assert await env.result(forked) == "shipped"
+        assert await env.engine.database.read(stock_of, "paid") == [-10, 10, -10]
+        assert calls == [("double", 0), ("double", 1)]

@@ -94,7 +94,8 @@ class RunHandle[R]:
         input: Any = None,  # noqa: A002 - the word of the API
         id: str | None = None,  # noqa: A002 - the word of the API
     ) -> "RunHandle[R]":
-        """Start a new run with this one's history before `from_operation` (default: none of it).
+        """Start a new run with this one's history before `from_operation` (default: none of it); of what was undone it
+        has nothing, but does it anew.
 
         `input` (a value of the workflow's input type) replaces the run's own. Raises `OperationNotFound`.
         """

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, literal, select, update
 
 from lib_events.clock import SystemClock
 from lib_events.database import Connection
@@ -55,7 +55,7 @@ def retry(connection: Connection, run_id: str, now: int | None = None) -> None:
 
 
 def _cut(connection: Connection, run_id: str) -> int | None:
-    mine = and_(history.c.run == run_id, history.c.voided == 0)
+    mine = _kept(run_id)
     rows = connection.execute(
         select(history.c.position, history.c.operation, history.c.kind, history.c.status, history.c.meta)
         .where(mine)
@@ -68,6 +68,20 @@ def _cut(connection: Connection, run_id: str) -> int | None:
     failed = [] if went_on else [row.position for row in rows if _has_failed(row) and row.position > got_over]
     cuts = [row.position for row in rows if row.operation in undone or row.kind in ("cancel", "undo", UNDOING_KIND)]
     return min([*cuts, *failed[-1:]], default=None)
+
+
+def _kept(run_id: str) -> ColumnElement[bool]:
+    """The rows of a run that no retry has set aside."""
+    return and_(history.c.run == run_id, history.c.voided == 0)
+
+
+def _undone(connection: Connection, run_id: str) -> list[int]:
+    """The positions of what the run has undone, or tried to."""
+    mine = _kept(run_id)
+    undos = connection.scalars(select(history.c.operation).where(mine, history.c.kind == "undo")).all()
+    undone = {operation.removesuffix(UNDO_SUFFIX) for operation in undos}
+    rows = connection.execute(select(history.c.position, history.c.operation).where(mine)).all() if undone else ()
+    return [row.position for row in rows if row.operation in undone]
 
 
 def _has_failed(row: Any) -> bool:
@@ -87,7 +101,7 @@ def _set_aside(connection: Connection, run: Any, cut: int | None, now: int) -> s
     if cut is not None:
         origin = _origin_at(connection, run.id, cut)
         mine = and_(history.c.run == run.id, history.c.voided == 0, history.c.position >= cut)
-        _give_back_signals(connection, run.id, mine, now)
+        _give_signals(connection, run.id, mine, now)
         connection.execute(update(history).where(mine).values(voided=now))
     last = connection.scalar(select(func.max(history.c.position)).where(history.c.run == run.id)) or 0
     if origin is not None:  # what is kept is still of the run that was forked
@@ -99,10 +113,10 @@ def _set_aside(connection: Connection, run: Any, cut: int | None, now: int) -> s
     return tags
 
 
-def _give_back_signals(connection: Connection, run_id: str, mine: Any, now: int) -> None:
-    """Put the signals that were taken there into the inbox again, before all that nobody has taken: who sent them knows
-    that they have arrived, and will not send them again."""
-    taken = and_(mine, history.c.kind == "wait_signal", history.c.status == "completed")
+def _give_signals(connection: Connection, run_id: str, where: Any, now: int) -> None:
+    """Put the signals that were taken there into the inbox, before all that nobody has taken: who sent them knows that
+    they have arrived, and will not send them again."""
+    taken = and_(where, history.c.kind == "wait_signal", history.c.status == "completed")
     columns = (history.c.name, history.c.output)
     rows = connection.execute(select(*columns).where(taken).order_by(history.c.position)).all()
     if rows:
@@ -132,10 +146,15 @@ def fork(
     principal: Principal | None = None,
     now: int | None = None,
 ) -> str:
-    """Start a new run that has the history of `run_id` before `from_operation` (default: none of it)."""
+    """Start a new run that has the history of `run_id` before `from_operation` (default: none of it).
+
+    What was undone is not done any more: the fork has the history before the first such operation at most, and the
+    signals that were taken from there on.
+    """
     now = SystemClock().micros() if now is None else now
     row = lock_run(connection, run_id)
-    cut = 0 if from_operation is None else _position_of(connection, run_id, from_operation)
+    until = 0 if from_operation is None else _position_of(connection, run_id, from_operation)
+    cut = min([until, *_undone(connection, run_id)])
     tags = _tags_at(connection, row, cut)
     request = StartRequest(
         workflow=row.workflow,
@@ -153,6 +172,8 @@ def fork(
     if created:
         connection.execute(update(runs).where(runs.c.id == forked).values(forked_from=run_id))
         _copy_history(connection, row, forked, cut, now)
+        anew = and_(_kept(run_id), history.c.position >= cut, history.c.position < until)
+        _give_signals(connection, forked, anew, now)
     return forked
 
 
