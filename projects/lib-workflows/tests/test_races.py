@@ -198,6 +198,17 @@ async def test_an_update_sent_twice_at_once_is_one(database_url):
             assert await engine.results.wait_update(f"update-{handle.id}") == ("completed", "5")
 
 
+async def test_of_two_answers_to_an_update_the_first_counts(database_url):
+    @workflow(name="answers-twice")
+    async def answers_twice(ctx: Context) -> None:
+        call = await ctx.wait_update(change_quantity)
+        await ctx.gather(call.reply(1), call.reply(2), call.reject("three"))
+
+    async with Engine.open(database_url, [answers_twice]) as engine:
+        handle = await engine.start(answers_twice)
+        assert await handle.update(change_quantity, 0, timeout=20) == 1
+
+
 async def until_due(ctx: Context, how: str) -> None:
     match how:
         case "an approval":

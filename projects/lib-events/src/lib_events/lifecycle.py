@@ -11,7 +11,7 @@ from typing import ClassVar
 logger = logging.getLogger(__name__)
 
 FIRST_RESTART_SECONDS = 0.1
-LAST_RESTART_SECONDS = 30.0
+LAST_RESTART_SECONDS = 5.0  # so soon after the end of an outage, however long, all goes on
 
 
 class Loop(ABC):

@@ -1,2 +1,3 @@
-UPDATE updates SET status = rows.status, reply = rows.reply, ended_at = rows.ended_at
-FROM {rows} WHERE updates.id = rows.id AND updates.run = rows.run AND updates.status = 'pending'
+UPDATE updates SET status = first.status, reply = first.reply, ended_at = first.ended_at
+FROM (SELECT DISTINCT ON (id, run) status, reply, ended_at, id, run FROM {rows} ORDER BY id, run, ended_at) AS first
+WHERE updates.id = first.id AND updates.run = first.run AND updates.status = 'pending'
