@@ -239,9 +239,9 @@ async def test_names_and_ids_are_not_taken_twice(app: Any) -> None:
     for path in ("/v1/schedules/none/trigger", "/v1/schedules/none/pause", "/v1/schedules/none/resume"):
         answer = await operator.post(path)
         assert (answer.status_code, answer.json()["type"]) == (404, "urn:evs:problem:schedule-not-found")
-    start = {"workflow": "import-table", "input": TABLE, "id": "schedule~import~20300101T060000Z"}
-    answer = await app.client().post("/v1/runs", start)
-    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/id")
+    for run_id in ("schedule~import~20300101T060000Z", "started~0123456789abcdef0123456789abcdef"):
+        answer = await app.client().post("/v1/runs", {"workflow": "import-table", "input": TABLE, "id": run_id})
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/id")
 
 
 async def test_openapi_shows_how_a_schedule_is_made(app: Any) -> None:

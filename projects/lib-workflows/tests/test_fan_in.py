@@ -1,17 +1,21 @@
 """Many come back to one: whatever happens to children and branches, who waits for them hears of it."""
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import pytest
 from flows import address_changed
 from pydantic import BaseModel, Field
+from sqlalchemy import update
 
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, RunCancelled, RunFailed, StepFailed, Workflow, step, workflow
-from lib_workflows.errors import PayloadInvalid
+from lib_workflows.errors import DefinitionError, PayloadInvalid
 from lib_workflows.reading import queries
 from lib_workflows.runs import commands
+from lib_workflows.runs.record import child_run_id
+from lib_workflows.tables import history, runs
 from lib_workflows.testing import export_history, replay_history
 from lib_workflows.workers import kinship
 
@@ -179,3 +183,39 @@ async def test_children_of_a_cancelled_run_are_cancelled_a_few_at_a_time(databas
             await handle.result(20)
         assert at_once["most"] == kinship.CANCELLED_AT_ONCE
         assert await engine.database.read(queries.count_runs) == {"cancelled": count + 1}
+
+
+@workflow(name="keeps-a-secret")
+async def keeps_a_secret(ctx: Context) -> str:
+    return await ctx.child(part, "secret")
+
+
+async def test_nobody_takes_the_id_of_a_child_before_it_is_started(database_url):
+    """It follows from its parent's, which others may know: the parent waited for ever, or they saw what the child
+    gave."""
+    taken = child_run_id("nightly", "1")
+    async with Engine.open(database_url, [keeps_a_secret, part]) as engine:
+        with contextlib.suppress(DefinitionError):
+            await engine.start(part, "waits", id=taken)
+        parent = await engine.start(keeps_a_secret, id="nightly")
+        assert await parent.result(10) == "secret"
+        for choose in (lambda: engine.start(part, "waits", id=taken), lambda: parent.fork(id=taken)):
+            with pytest.raises(DefinitionError, match="must not begin with started~"):
+                await choose()
+
+
+async def test_a_child_that_was_started_before_ids_had_a_prefix_is_still_that_of_its_parent(database_url):
+    async with Engine.open(database_url, [whole, part]) as engine:
+        await engine.start(whole, ["waits"], id="parent")
+        (child,) = await wait_until(lambda: those_that_wait(engine, "parent"))
+    async with Engine.open(database_url, []) as engine:
+        await engine.database.transact(call_as_before, child)
+    async with Engine.open(database_url, [whole, part]) as engine:
+        await engine.handle(child.removeprefix("started~")).signal(address_changed, "here")
+        assert await engine.handle("parent", whole).result(10) == ["here"]
+        assert len(await children_of(engine, "parent")) == 1
+
+
+def call_as_before(connection, child):
+    for table, column in ((runs, runs.c.id), (history, history.c.run)):
+        connection.execute(update(table).where(column == child).values({column.name: child.removeprefix("started~")}))

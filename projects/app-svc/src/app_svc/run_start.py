@@ -17,6 +17,7 @@ from lib_workflows.authoring.queue import KEY_CHARACTERS
 from lib_workflows.errors import PayloadInvalid, UnknownWorkflow
 from lib_workflows.runs.commands import OnConflict, StartRequest
 from lib_workflows.scheduling.schedule import RUN_PREFIX
+from lib_workflows.values.identifiers import STARTED_PREFIX
 
 RUN_ID = r"^[A-Za-z0-9._~-]{1,128}$"
 TAG_NAME = r"^[A-Za-z0-9._-]{1,64}$"
@@ -158,9 +159,14 @@ def _debounce_until(debounce: DebounceBody | None, now: datetime) -> int | None:
 
 
 def check_run_id(run_id: str | None, *, place: Place = ()) -> None:
-    """Keep the ids of scheduled runs for their schedules: whoever took one before would take its time, too."""
-    if run_id is not None and run_id.startswith(RUN_PREFIX):
-        detail = f"must not begin with {RUN_PREFIX}: such runs are started by schedules; choose another"
+    """Keep ids that follow from something for what they follow from: whoever took that of a scheduled run before would
+    take its time, too, and whoever took that of a run's child would keep it from beginning, or see what it gives.
+    """
+    if run_id is not None and run_id.startswith((RUN_PREFIX, STARTED_PREFIX)):
+        detail = (
+            f"must not begin with {RUN_PREFIX} or {STARTED_PREFIX}: such runs are started by schedules, runs and "
+            "events; choose another"
+        )
         raise invalid_input([{"loc": ("body", *place, "id"), "msg": detail}])
 
 

@@ -257,6 +257,7 @@ class Engine:
         for what, name in given.items():
             if name is not None:
                 check_name(name, what)
+        commands.check_chosen_id(id)
         if not LOWEST_PRIORITY <= priority <= -LOWEST_PRIORITY:
             raise DefinitionError(f"priority must be {LOWEST_PRIORITY} to {-LOWEST_PRIORITY}, got {priority}")
         now = self.clock.micros()

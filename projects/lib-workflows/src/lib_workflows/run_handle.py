@@ -100,7 +100,7 @@ class RunHandle[R]:
         `input` (a value of the workflow's input type) replaces the run's own. Raises `OperationNotFound`.
         """
         if id is not None:
-            check_name(id, "id of a run")
+            commands.check_chosen_id(check_name(id, "id of a run"))
         payload = None
         if input is not None:
             workflow = self._workflow or await self._find_workflow()

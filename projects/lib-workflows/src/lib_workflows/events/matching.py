@@ -18,6 +18,7 @@ from lib_workflows.runs.commands import StartRequest, start_new, wake_all
 from lib_workflows.statements import DELETE_EVENT_WAIT
 from lib_workflows.tables import event_waits, messages, triggers
 from lib_workflows.values.codec import encode_json
+from lib_workflows.values.identifiers import STARTED_PREFIX
 
 SENT_LIMIT = 5_000  # waits that one transaction serves; thousands may wait for the same event
 KEYS_LIMIT = 5_000  # of one query: a database takes some thirty thousand parameters
@@ -94,7 +95,7 @@ def trigger_request(trigger: Any, event: Event, position: int) -> StartRequest:
 def trigger_run_id(workflow: str, event: Event) -> str:
     """The same event (source and id name it, CloudEvents 1.0 section 3.1.1) always means the same run."""
     digest = hashlib.blake2b(f"{workflow}\0{event.source}\0{event.id}".encode(), digest_size=16)
-    return digest.hexdigest()
+    return STARTED_PREFIX + digest.hexdigest()
 
 
 # Waits

@@ -41,7 +41,7 @@ from lib_workflows.execution.wait_effects import (
     take_letter,
     withdraw_approval,
 )
-from lib_workflows.runs.record import Child, Message, child_run_id, event_id
+from lib_workflows.runs.record import Child, Message, event_id, is_child_of
 from lib_workflows.statements import ANSWER_UPDATE, SET_VIEW
 from lib_workflows.steps.attempt import Attempt
 from lib_workflows.values.codec import encode_json
@@ -150,7 +150,7 @@ def child_ended(executor: "Executor", operation: str, child: Child) -> None:
     """The child of an operation has ended, unless it is the one that an earlier life has started there: that may be
     retried, and end once more, before this life has come to the operation.
     """
-    if child.id != child_run_id(executor.run.id, operation, executor.stored.life):
+    if not is_child_of(child.id, executor.run.id, operation, executor.stored.life):
         return
     executor.children[operation] = child
     pending = executor.driver.pending.get(operation)

@@ -19,6 +19,7 @@ from lib_workflows.errors import (
     ApprovalDecided,
     ApprovalNotFound,
     CommandRefused,
+    DefinitionError,
     RunConflict,
     RunNotFound,
 )
@@ -50,7 +51,7 @@ from lib_workflows.tables import (
 )
 from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.values.failure import cancelled_record, encode_record
-from lib_workflows.values.identifiers import time_ordered_id
+from lib_workflows.values.identifiers import STARTED_PREFIX, time_ordered_id
 
 RUNS_TOPIC = "runs"  # something happened that the worker holding a run must hear
 ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
@@ -90,6 +91,15 @@ class StartRequest:
     def is_plain(self) -> bool:
         """Whether it means a run that there cannot be yet."""
         return self.id is None and self.idempotency_key is None and self.debounce_key is None
+
+
+def check_chosen_id(run_id: str | None) -> None:
+    """Refuse an id that is for no caller to choose; raises `DefinitionError`."""
+    if run_id is not None and run_id.startswith(STARTED_PREFIX):
+        raise DefinitionError(
+            f"id of a run must not begin with {STARTED_PREFIX}, got {run_id!r:.100}: such runs are started by runs and "
+            "events; choose another"
+        )
 
 
 def start(

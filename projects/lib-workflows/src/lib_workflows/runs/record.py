@@ -17,6 +17,7 @@ from lib_workflows.runs.state import TERMINAL
 from lib_workflows.statements import INSERT_RUN, HistoryRow
 from lib_workflows.tables import approvals, attempts, event_waits, heartbeats, history, messages, run_logs, runs
 from lib_workflows.values.codec import decode_json
+from lib_workflows.values.identifiers import STARTED_PREFIX
 
 # The row that a run which continued as new begins with: how far it has received events.
 RECEIVED_KIND = RECEIVED_OPERATION = "received"
@@ -246,7 +247,13 @@ def approval_id(run_id: str, operation: str, life: int = 0) -> str:
 
 def child_run_id(parent: str, operation: str, life: int = 0) -> str:
     """The id of the run that an operation starts."""
-    return hashlib.blake2b(f"{parent}\0{named_in_life(operation, life)}".encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(f"{parent}\0{named_in_life(operation, life)}".encode(), digest_size=16)
+    return STARTED_PREFIX + digest.hexdigest()
+
+
+def is_child_of(child: str, parent: str, operation: str, life: int) -> bool:
+    """Whether a child is the one that an operation started in that life of its parent; older ones have no prefix."""
+    return STARTED_PREFIX + child.removeprefix(STARTED_PREFIX) == child_run_id(parent, operation, life)
 
 
 def event_id(run_id: str, operation: str, life: int = 0) -> str:
@@ -261,7 +268,7 @@ def children_of_life(run_id: str, children: Mapping[str, Sequence[Child]], life:
         operation: child
         for operation, started in children.items()
         for child in started
-        if child.id == child_run_id(run_id, operation, life)
+        if is_child_of(child.id, run_id, operation, life)
     }
 
 

@@ -6,6 +6,10 @@ import uuid
 
 from lib_events.chance import current_seed
 
+# Of the ids of runs that other runs and events start: they follow from those, and are for nobody to choose. Whoever
+# took one before would keep that run from beginning, or see what it gives.
+STARTED_PREFIX = "started~"
+
 _process = os.urandom(5).hex()
 _numbers = itertools.count()
 

@@ -16,7 +16,7 @@ from lib_events.statement import Fence
 from lib_workflows.execution.executor import Executor
 from lib_workflows.queueing.slots import governed
 from lib_workflows.runs.commands import RUNS_TOPIC
-from lib_workflows.runs.record import Child, News, RunRecord, Stored, child_run_id, load, load_new, refresh
+from lib_workflows.runs.record import Child, News, RunRecord, Stored, is_child_of, load, load_new, refresh
 from lib_workflows.workers.claims import Capability, Claimed, Taken, claim, look
 from lib_workflows.workers.doubt import Doubt
 from lib_workflows.workers.worker import held_runs
@@ -224,7 +224,7 @@ class Arrivals(Loop):
         ended_children = {run_id: self.loading.pop(run_id, []) for run_id in run_ids}
         for record, stored in loaded:
             for operation, child in ended_children[record.id]:
-                if child.id == child_run_id(record.id, operation, stored.life):
+                if is_child_of(child.id, record.id, operation, stored.life):
                     stored.children[operation] = child
             self._take_in(record, stored, claimed.get(record.id, NOT_CLAIMED))
 
