@@ -16,7 +16,7 @@ from auth_svc.audit import Actor
 from auth_svc.clients import clients as clients_module
 from auth_svc.clients import unused
 from auth_svc.pruner import Pruner
-from auth_svc.tables import clients, codes, families, sessions
+from auth_svc.tables import clients, codes, families, registration_tokens, sessions
 from lib_events.clock import SystemClock
 from lib_events.lifecycle import running
 from lib_events.testing import wait_until
@@ -119,6 +119,22 @@ async def test_a_client_reads_changes_and_removes_itself(opened):
         return {"evs.client.changed", "evs.client.removed"} <= {event.type for event in await opened.events()}
 
     await wait_until(told)
+
+
+async def test_a_client_that_comes_to_prove_itself_with_a_key_has_no_secret_any_more(
+    opened, client_key, jwk_set, sign_assertion
+):
+    client, asked = (await register(opened)).json(), {"token": "x"}
+    by_key = {"token_endpoint_auth_method": "private_key_jwt", "jwks": json.loads(jwk_set(client_key))}
+    answer = await update_itself(opened, client, **by_key)
+    assert (answer.status_code, "client_secret" in answer.json()) == (200, False)
+    first = (client["client_id"], client["client_secret"])
+    assert (await opened.post("/oauth2/introspect", asked, first)).json()["error"] == "invalid_client"
+    proof = sign_assertion(client["client_id"], client_key, opened.settings.auth_url)
+    assert (await opened.post("/oauth2/introspect", asked | proof)).json() == {"active": False}
+    second = (client["client_id"], (await update_itself(opened, client)).json()["client_secret"])
+    assert (await opened.post("/oauth2/introspect", asked, second)).json() == {"active": False}
+    assert (await opened.post("/oauth2/introspect", asked, first)).json()["error"] == "invalid_client"
 
 
 async def age(provider, days):
@@ -350,6 +366,21 @@ async def test_an_initial_access_token_counts_its_uses(run_provider, tmp_path, d
         gone = f"/v1/admin/registration-tokens/{issued['id']}"
         assert (await provider.http.delete(gone, headers=headers)).status_code == 204
         assert (await provider.http.delete(gone, headers=headers)).status_code == 404
+
+
+async def test_an_initial_access_token_whose_time_is_over_registers_nothing(run_provider, tmp_path, sqlite_url):
+    async with run_provider(tmp_path, sqlite_url, client_registration="token") as provider:
+        headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+        body = {"note": "for the weather people", "uses": 3, "scopes": ["openid"]}
+        issued = (await provider.http.post("/v1/admin/registration-tokens", json=body, headers=headers)).json()
+        now = provider.service.clock.micros()
+
+        def end(connection):
+            connection.execute(update(registration_tokens).values(expires_at=now))
+
+        assert (await register(provider, issued["token"])).status_code == 201
+        await provider.service.database.transact(end)
+        assert (await register(provider, issued["token"])).status_code == 401
 
 
 async def test_metadata_nobody_here_knows_is_ignored_and_all_that_counts_is_told(run_provider, tmp_path, sqlite_url):
