@@ -205,6 +205,15 @@ async def test_who_comes_again_with_a_nonce_may_bring_the_same_assertion(
         assert again.json()["error"] == "invalid_client", "it counts once"
 
 
+async def test_a_proof_pushes_once(provider, holder):
+    holder.nonce = provider.service.issuer.nonces.current()
+    headers = {"dpop": holder.proof(f"{ISSUER}/oauth2/par")}
+    form, auth = provider.request(), provider.gui()
+    assert (await provider.http.post("/oauth2/par", data=form, auth=auth, headers=headers)).status_code == 201
+    again = await provider.http.post("/oauth2/par", data=form, auth=auth, headers=headers)
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_dpop_proof")
+
+
 async def test_public_clients_push_within_limits(provider):
     form = provider.request(client_id="evs-cli", redirect_uri="http://127.0.0.1:4444/callback")
     answers = [await provider.post("/oauth2/par", form) for _ in range(61)]
