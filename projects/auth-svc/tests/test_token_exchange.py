@@ -91,6 +91,7 @@ async def test_the_chain_of_who_acts_is_kept_and_bounded(provider, exchange):
         ({"actor_token": "x"}, "invalid_request"),
         ({"actor_token_type": ACCESS_TOKEN}, "invalid_request"),
         ({"scope": "unknown"}, "invalid_scope"),
+        ({"scope": "openid"}, "invalid_scope"),  # the person's token has it, the AppService may not have it
         ({"resource": "https://elsewhere.example"}, "invalid_target"),
     ],
     ids=str,
