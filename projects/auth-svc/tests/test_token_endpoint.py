@@ -212,6 +212,25 @@ async def test_revoking_nonsense_is_fine_and_introspecting_it_says_nothing(provi
     assert (await provider.post("/oauth2/introspect", {}, provider.gui())).json()["error"] == "invalid_request"
 
 
+async def test_a_refresh_token_that_was_used_or_is_over_is_not_active(provider):
+    tokens = await provider.tokens()
+
+    async def is_active(token):
+        told = await provider.post("/oauth2/introspect", {"token": token}, provider.gui())
+        return told.json()["active"]
+
+    assert await is_active(tokens["refresh_token"])
+    successor = (await provider.refresh(tokens["refresh_token"])).json()["refresh_token"]
+    assert [await is_active(token) for token in (tokens["refresh_token"], successor)] == [False, True]
+    now = provider.service.clock.micros()
+
+    def end(connection):
+        connection.execute(update(refresh_tokens).values(expires_at=now))
+
+    await provider.service.database.transact(end)
+    assert not await is_active(successor)
+
+
 async def test_strangers_may_not_introspect(provider):
     assert (await provider.post("/oauth2/introspect", {"token": "x"})).json()["error"] == "invalid_client"
     public = {"token": "x", "client_id": "evs-cli"}

@@ -82,6 +82,7 @@ async def test_a_token_from_the_future_is_refused(issuer, claim):
         ({"typ": ""}, "type"),
         ({"kid": "another"}, "key"),
         ({"kid": 7}, "key"),
+        ({"crit": ["b64"], "b64": True}, "malformed"),
     ],
 )
 async def test_wrong_headers_are_refused(issuer, header, expected):
