@@ -195,6 +195,29 @@ async def test_a_database_from_before_its_stream_was_made_anew_gets_all_that_it_
         await imported(database, list(range(10)))
 
 
+async def test_a_consumer_that_a_release_before_has_made_is_gone_on_with(database, fresh_nats_server):
+    """It has no name of its life, and neither has the place that is written down."""
+
+    def before(connection):
+        connection.execute(update(import_places).values(consumer=None))
+
+    async with publishing(fresh_nats_server) as broker:
+        await broker.publish_batch([message(noted(number)) for number in range(3)])
+        async with importing(database, fresh_nats_server):
+            await imported(database, [0, 1, 2])
+        await database.transact(before)
+        async with connect(fresh_nats_server, "app-svc") as own:
+            await own.wait_connected()
+            jetstream = own._jetstream(import_prefix("auth-svc"))
+            found = (await jetstream.consumer_info("events-auth-svc", "app-svc")).config
+            await jetstream.add_consumer("events-auth-svc", found.evolve(description=""))
+        await broker.publish_batch([message(noted(3))])
+        async with importing(database, fresh_nats_server):
+            await imported(database, [0, 1, 2, 3])
+    place = await database.read(lambda connection: connection.execute(select(import_places)).one())
+    assert (place.sequence, bool(place.consumer)) == (4, True)
+
+
 async def test_nats_killed_in_the_middle_loses_and_doubles_nothing(database, fresh_nats_server):
     async with importing(database, fresh_nats_server), publishing(fresh_nats_server) as broker:
         for start in range(0, 600, 200):

@@ -264,7 +264,7 @@ def _some_after(
         left = limit - len(found)
         if left == 0 or size >= space:
             return found, False
-        position, room = rows[-1].last_position, int((space - size) * len(found) / size) + 1
+        position, room = rows[-1].last_position, int((space - size) * len(found) / max(size, 1)) + 1
         most = min(left, room, 2 * most)
 
 
