@@ -236,3 +236,5 @@ def test_an_event_may_be_deeper_than_what_was_sent_to_us():
     assert Event.from_json(event.to_json()).data == data
     with pytest.raises(EventRejected, match="must be JSON"):
         Event.from_json(b"[" * 1_000_000)
+    with pytest.raises(EventRejected, match="at most 200 levels"):
+        Event.of(EventType("test.deep", Any), [data], source="/x")

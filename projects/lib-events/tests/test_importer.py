@@ -12,6 +12,7 @@ import nats
 import pytest
 import pytest_asyncio
 from pydantic import AfterValidator, BaseModel
+from pydantic_core import from_json
 from sqlalchemy import delete, select, update
 
 from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, open_database
@@ -59,6 +60,10 @@ def message(event, *, message_id=None, subject=None, body=None):
     return Message(
         subject or f"events.auth-svc.{event.type}", message_id or event.id, body or event.to_json(), "application/json"
     )
+
+
+def deep(event):
+    return replace(event, data=from_json(b"[" * 201 + b"]" * 201)).to_json()
 
 
 @asynccontextmanager
@@ -275,6 +280,7 @@ async def test_what_is_refused_of_a_stream_that_was_made_anew_is_kept_beside_wha
         (message(replace(noted(0), id="x" * 5_000), message_id="1"), "at most 1000 bytes"),
         (message(replace(noted(0), type="a\0b"), subject="events.auth-svc.evs.user.noted"), "the subject's"),
         (message(replace(noted(0), data={"number": float("inf")})), "finite"),
+        (message(noted(0), body=deep(noted(0))), "at most 200 levels"),
         (
             message(
                 noted(0),
@@ -286,7 +292,7 @@ async def test_what_is_refused_of_a_stream_that_was_made_anew_is_kept_beside_wha
     ],
     ids=[
         *("forged source", "wrong subject", "unknown type", "invalid data", "no JSON", "NUL", "NUL behind", "long id"),
-        *("NUL in its type", "infinite", "a check that breaks"),
+        *("NUL in its type", "infinite", "too deep", "a check that breaks"),
     ],
 )
 async def test_a_bad_event_is_refused_recorded_and_holds_nothing_up(database, fresh_nats_server, caplog, bad, reason):

@@ -28,6 +28,7 @@ EXTENSION_PATTERN = re.compile(r"[a-z0-9]+")
 INTEGERS = range(-(2**31), 2**31)  # CloudEvents 1.0, type system
 INDEXED_BYTES = 2_000  # of a text by which events are found: an index of PostgreSQL takes 2,700 …
 NAME_BYTES = 1_000  # … and two of these together
+LEVELS = 200  # of JSON that are read everywhere; our parser takes one more
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 CORE_ATTRIBUTES = frozenset(
     (
@@ -114,7 +115,7 @@ class EventType[T]:
             data = self.adapter.dump_python(checked, mode="json", by_alias=True, warnings=False)
             # … and writes whatever was put past validation. What readers would refuse must not get into the log.
             self.adapter.validate_python(data)
-            check_finite(to_json(data))
+            check_readable(to_json(data))
         except ValidationError as error:
             raise _invalid_data(self.name, error) from error
         except EventRejected:
@@ -361,14 +362,17 @@ def decode(body: bytes) -> Any:
             raise error from None
 
 
-def check_finite(body: bytes) -> None:
-    """Raise `EventRejected` for numbers that JSON has no words for: other readers would refuse the whole text."""
-    if b"NaN" not in body and b"Infinity" not in body:
+def check_readable(body: bytes) -> None:
+    """Raise `EventRejected` for what other readers would refuse the whole text: numbers that JSON has no words for, and
+    more levels than parsers go down.
+    """
+    if b"NaN" not in body and b"Infinity" not in body and body.count(b"[") + body.count(b"{") < LEVELS:
         return
     try:
         from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise EventRejected("malformed", f"numbers must be finite: {error}", field="data") from error
+        detail = f"numbers must be finite, and there must be at most {LEVELS} levels: {error}"
+        raise EventRejected("malformed", detail, field="data") from error
 
 
 def check_attributes(event: Event) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from pydantic_core import from_json, to_json
 
-from lib_events.event import Event, EventRejected, check_finite, is_json, unsupported_data
+from lib_events.event import Event, EventRejected, check_readable, is_json, unsupported_data
 
 EVENT_FORMATS = "application/cloudevents"
 STRUCTURED = "application/cloudevents+json"
@@ -77,7 +77,7 @@ def read_events(headers: Mapping[str, str], body: bytes, *, batch_limit: int = B
         found = [_read_binary(headers, body)]
     for event in found:
         _check_strings(event)
-        check_finite(to_json(event.data))
+        check_readable(to_json(event.data))
     return found
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from lib_events.clock import SystemClock, to_micros
 from lib_events.database import EVENTS_TOPIC, Connection, Database
-from lib_events.event import Event, EventRegistry, EventRejected, check_attributes, check_finite
+from lib_events.event import Event, EventRegistry, EventRejected, check_attributes, check_readable
 from lib_events.event_log import IMPORT_EVENTS
 from lib_events.handling.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
 from lib_events.lifecycle import Loop, running
@@ -118,7 +118,7 @@ class _SourceImport(Loop):
                 "malformed", f"type must be the subject's, got {event.type!r}", event_type=event.type, field="type"
             )
         check_attributes(event)
-        check_finite(body)
+        check_readable(body)
         self._registry.check(event)
         return _row(event, body)
 
