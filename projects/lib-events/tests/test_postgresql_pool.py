@@ -37,6 +37,18 @@ async def test_whoever_finds_all_lent_for_longer_gets_one_more(database):
         assert len({raw.get_server_pid() for raw in lent}) == 3
 
 
+async def test_many_who_ask_again_and_again_get_a_connection_each(database):
+    """Waiting in turns for a few would be slower, however short each wait is."""
+    many = 5
+
+    async def transact_until_all_have_one():
+        while len(database._pool._idle) + database._pool._lent < many:
+            await database.transact(backend)
+
+    async with asyncio.timeout(BOUND_SECONDS):
+        await asyncio.gather(*(transact_until_all_have_one() for _ in range(many)))
+
+
 async def test_one_that_is_given_back_goes_to_whoever_has_waited_longest(database, monkeypatch):
     monkeypatch.setattr("lib_events.adapters.postgresql_pool.GROW_SECONDS", BOUND_SECONDS)
     order = []

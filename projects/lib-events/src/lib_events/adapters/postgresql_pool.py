@@ -4,7 +4,8 @@ SQLAlchemy's own pool wraps, checks and resets a connection each time it is lent
 transaction. Ours are always given back between two transactions, so there is nothing to reset.
 
 Most transactions are over sooner than a connection is made, so whoever finds all lent waits a moment for one that is
-given back: the pool grows by what is asked of it for longer, and not by the loops of a process that all begin at once.
+given back. One more is made once those who wait have waited, all together, for as long as a few cost: the pool grows at
+once where much is asked of it, and not by the loops of a process that all begin at the same time.
 """
 
 import asyncio
@@ -21,7 +22,8 @@ from lib_events.adapters.postgresql_errors import LOST
 from lib_events.database import DatabaseUnavailable
 
 WAIT_SECONDS = 30.0
-GROW_SECONDS = 0.02  # a few short transactions
+GROW_SECONDS = 0.02  # a few connections take so long to make …
+LATELY_SECONDS = 1.0  # … and who waited before that is forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Pool:
         self._lent = 0
         self._idle: list[Borrowed] = []
         self._waiting: deque[asyncio.Future[Borrowed | None]] = deque()  # for one that is given back
+        self._waited_seconds = 0.0  # all who waited, since the last one was made
+        self._waited_at = 0.0
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Borrowed]:
@@ -97,7 +101,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[Borrowed | None] = loop.create_future()
         self._waiting.append(waiting)
-        timer = loop.call_later(GROW_SECONDS, _end, waiting)
+        timer = loop.call_later(self._patience(began := loop.time()), _end, waiting)
         try:
             return await waiting
         except asyncio.CancelledError:
@@ -106,6 +110,16 @@ class Pool:
             raise
         finally:
             timer.cancel()
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            self._waited_at = loop.time()
+            self._waited_seconds += self._waited_at - began
+
+    def _patience(self, now: float) -> float:
+        """For how long whoever has just come waits beside the others."""
+        if now - self._waited_at > LATELY_SECONDS:
+            self._waited_seconds = 0.0
+        return max(0.0, GROW_SECONDS - self._waited_seconds) / len(self._waiting)
 
     def _give_back(self, borrowed: Borrowed) -> None:
         """To whoever has waited longest, whom nobody who comes now overtakes."""
@@ -117,6 +131,7 @@ class Pool:
         self._idle.append(borrowed)
 
     async def _make(self) -> Borrowed:
+        self._waited_seconds = 0.0
         core: AsyncConnection | None = None
         try:
             core = await self._engine.connect()
