@@ -25,8 +25,8 @@ def backend(connection):
     return connection.scalar(text("SELECT pg_backend_pid()"))
 
 
-async def test_transactions_that_begin_at_once_share_a_connection_while_they_are_short(database, monkeypatch):
-    monkeypatch.setattr("lib_events.adapters.postgresql_pool.GROW_SECONDS", BOUND_SECONDS)
+async def test_transactions_that_begin_at_once_share_a_connection_while_they_are_short(database):
+    database._pool._making_seconds = BOUND_SECONDS
     backends = await asyncio.gather(*(database.transact(backend) for _ in range(10)))
     assert len(set(backends)) == 1
 
@@ -49,8 +49,8 @@ async def test_many_who_ask_again_and_again_get_a_connection_each(database):
         await asyncio.gather(*(transact_until_all_have_one() for _ in range(many)))
 
 
-async def test_one_that_is_given_back_goes_to_whoever_has_waited_longest(database, monkeypatch):
-    monkeypatch.setattr("lib_events.adapters.postgresql_pool.GROW_SECONDS", BOUND_SECONDS)
+async def test_one_that_is_given_back_goes_to_whoever_has_waited_longest(database):
+    database._pool._making_seconds = BOUND_SECONDS
     order = []
 
     async def borrow(name):
@@ -65,8 +65,8 @@ async def test_one_that_is_given_back_goes_to_whoever_has_waited_longest(databas
     assert order == ["first", "second", "who comes later"]
 
 
-async def test_whoever_gives_up_waiting_takes_no_connection_along(database, monkeypatch):
-    monkeypatch.setattr("lib_events.adapters.postgresql_pool.GROW_SECONDS", BOUND_SECONDS)
+async def test_whoever_gives_up_waiting_takes_no_connection_along(database):
+    database._pool._making_seconds = BOUND_SECONDS
     async with database._pool.lend() as only:
         waiting = [asyncio.create_task(database.transact(backend)) for _ in range(2)]
         await asyncio.sleep(0)

@@ -9,6 +9,7 @@ once where much is asked of it, and not by the loops of a process that all begin
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,8 +23,8 @@ from lib_events.adapters.postgresql_errors import LOST
 from lib_events.database import DatabaseUnavailable
 
 WAIT_SECONDS = 30.0
-GROW_SECONDS = 0.02  # a few connections take so long to make …
-LATELY_SECONDS = 1.0  # … and who waited before that is forgotten
+WORTH = 4  # so many times as long as one takes to make
+LATELY_SECONDS = 1.0  # who waited before that is forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Pool:
         self._lent = 0
         self._idle: list[Borrowed] = []
         self._waiting: deque[asyncio.Future[Borrowed | None]] = deque()  # for one that is given back
-        self._waited_seconds = 0.0  # all who waited, since the last one was made
+        self._making_seconds = 0.0  # the last one took
+        self._waited_seconds = 0.0  # all who waited, since then
         self._waited_at = 0.0
 
     @asynccontextmanager
@@ -119,7 +121,7 @@ class Pool:
         """For how long whoever has just come waits beside the others."""
         if now - self._waited_at > LATELY_SECONDS:
             self._waited_seconds = 0.0
-        return max(0.0, GROW_SECONDS - self._waited_seconds) / len(self._waiting)
+        return max(0.0, WORTH * self._making_seconds - self._waited_seconds) / len(self._waiting)
 
     def _give_back(self, borrowed: Borrowed) -> None:
         """To whoever has waited longest, whom nobody who comes now overtakes."""
@@ -131,15 +133,17 @@ class Pool:
         self._idle.append(borrowed)
 
     async def _make(self) -> Borrowed:
-        self._waited_seconds = 0.0
+        self._waited_seconds, began = 0.0, time.monotonic()
         core: AsyncConnection | None = None
         try:
             core = await self._engine.connect()
-            return Borrowed(core, (await core.get_raw_connection()).driver_connection)
+            made = Borrowed(core, (await core.get_raw_connection()).driver_connection)
         except (*LOST, DBAPIError) as error:
             if core is not None:
                 await _drop(core)
             raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {error}; try again") from error
+        self._making_seconds = time.monotonic() - began
+        return made
 
     async def _take_back(self, borrowed: Borrowed, *, doubtful: bool) -> None:
         raw = borrowed.raw
