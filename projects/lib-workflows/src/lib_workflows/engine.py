@@ -137,9 +137,10 @@ class Engine:
     def _background(self) -> list[Loop]:
         arrivals = self.residence.arrivals
         scheduler = Scheduler(self.database, self.registry, self.residence.timers)
-        self.residence.beside = [scheduler]
+        matcher = Matcher(self.database)
+        self.residence.beside = [scheduler, matcher]
         alarm = UnclaimedAlarm(self.database, self.clock, registry=self.registry)
-        loops: list[Loop] = [Matcher(self.database), arrivals, scheduler, alarm]
+        loops: list[Loop] = [matcher, arrivals, scheduler, alarm]
         if self.database.dialect_name == "postgresql":
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=arrivals.wake))
