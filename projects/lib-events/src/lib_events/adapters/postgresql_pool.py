@@ -23,7 +23,8 @@ from lib_events.adapters.postgresql_errors import LOST
 from lib_events.database import DatabaseUnavailable
 
 WAIT_SECONDS = 30.0
-WORTH = 4  # so many times as long as one takes to make
+WORTH = 4  # so many times as long as one takes to make …
+MAKING_LIMIT_SECONDS = 0.05  # … on a quiet server: after an outage nobody waits for as long as that made one take
 LATELY_SECONDS = 1.0  # who waited before that is forgotten
 
 
@@ -142,7 +143,7 @@ class Pool:
             if core is not None:
                 await _drop(core)
             raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {error}; try again") from error
-        self._making_seconds = time.monotonic() - began
+        self._making_seconds = min(time.monotonic() - began, MAKING_LIMIT_SECONDS)
         return made
 
     async def _take_back(self, borrowed: Borrowed, *, doubtful: bool) -> None:
