@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from sqlalchemy import insert
 
-from auth_svc.people import account_changes, accounts, administrators, own_data
+from auth_svc import tables
+from auth_svc.people import account_changes, accounts, administrators, delegations, own_data, sessions
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
@@ -212,3 +214,34 @@ async def test_who_is_put_out_while_the_database_lets_a_change_wait_changes_noth
 async def test_an_administrator_may_reset_and_sign_out_themselves(provider_on_both, call):
     await call("DELETE", "/users/admin/sessions", status=204)
     assert (await provider_on_both.http.get("/v1/admin/users")).status_code == 401
+
+
+async def test_whoever_has_thousands_of_sessions_and_delegations_is_put_out_at_once(provider_on_both, call):
+    """One by one they took longer than a transaction may: whoever had signed in often enough could not be put out."""
+    database, many = provider_on_both.service.database, range(1500)
+    ada = await database.read(accounts.find_by_username, "ada")
+    of_ada = {"user_id": ada.id, "authenticated_at": 1}
+    family = of_ada | {"client_id": "evs-app", "scope": "offline_access", "resources": "[]", "created_at": 1}
+    rows = {
+        tables.sessions: {"id": "s{0}", "digest": b"{0}", "expires_at": 2**62, "methods": "[]", **of_ada},
+        tables.families: {"id": "f{0}", "methods": "[]", **family},
+        tables.delegations: {"id": "d{0}", "family_id": "f{0}", "purpose": "Run {0}", "expires_at": 2**62},
+    }
+
+    def filled(value, number):
+        if isinstance(value, bytes):
+            return value.replace(b"{0}", str(number).encode())
+        return value.replace("{0}", str(number)) if isinstance(value, str) else value
+
+    def make(connection, table):
+        values = [{name: filled(value, number) for name, value in rows[table].items()} for number in many]
+        connection.execute(insert(table), values)
+
+    for table in rows:
+        await database.transact(make, table)
+    assert (await call("POST", "/users/ada/disable"))["enabled"] is False
+    now = provider_on_both.actor().at
+    assert await database.read(sessions.alive_of_user, ada.id, now) == []
+    assert await database.read(delegations.alive_of_user, ada.id, now) == []
+    lines = (await call("GET", "/audit?what=tokens.revoked&limit=500"))["items"]
+    assert {line["about"][0] for line in lines} == {"f"}

@@ -41,6 +41,15 @@ def record(connection: Connection, actor: Actor, what: str, *, about: str | None
     connection.notify(AUDIT_TOPIC)  # whoever chains the lines
 
 
+def record_all(connection: Connection, actor: Actor, what: str, about: Sequence[str], **detail: Any) -> None:
+    """Write one line for each of these."""
+    if not about:
+        return
+    line = {"at": actor.at, "who": actor.who, "what": what, "address": actor.address, "detail": json.dumps(detail)}
+    connection.execute(insert(tables.audit).inline(), [line | {"about": each} for each in about])
+    connection.notify(AUDIT_TOPIC)
+
+
 def page(connection: Connection, wanted: Wanted, before: int | None, limit: int) -> Sequence[Row[Any]]:
     """Return up to `limit` lines, newest first, older than the one numbered `before`."""
     query = select(tables.audit).order_by(tables.audit.c.id.desc()).limit(limit)

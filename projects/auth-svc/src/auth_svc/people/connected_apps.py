@@ -51,10 +51,8 @@ def withdraw(connection: Connection, user_id: str, client_id: str, actor: Actor)
     apps = {app.client_id: app for app in apps_of(connection, user_id, actor.at)}
     mine = (consents.c.user_id == user_id) & (consents.c.client_id == client_id)
     forgotten = connection.execute(delete(consents).where(mine)).rowcount
-    alive = (family_table.c.user_id == user_id) & (family_table.c.client_id == client_id)
-    living = connection.scalars(select(family_table.c.id).where(alive & family_table.c.revoked_at.is_(None))).all()
-    ended = [families.revoke(connection, family_id, "withdrawn by its person", actor.at) for family_id in living]
-    if not forgotten and not any(ended):
+    living = (family_table.c.user_id == user_id) & (family_table.c.client_id == client_id)
+    if not families.revoke_all(connection, living, "withdrawn by its person", actor.at) and not forgotten:
         return False
     scopes = sorted(apps[client_id].scopes) if client_id in apps else []
     payload = GrantData(user=user_id, client=client_id, scopes=scopes)

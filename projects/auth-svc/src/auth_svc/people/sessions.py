@@ -9,13 +9,13 @@ from sqlalchemy import Row, bindparam, insert, select, update
 from auth_svc import listed
 from auth_svc.audit import Actor, record
 from auth_svc.opaque import digest, new_id
-from auth_svc.protocol.families import last_expiry, revoke_all_of_session
+from auth_svc.protocol.families import last_expiry, revoke_all_of_sessions
 from auth_svc.proving import sign_ins
 from auth_svc.proving.assurance import PASSWORD, acr_of
 from auth_svc.tables import sessions
 from lib_auth.events import SessionEnded, SessionEndedData, SessionStarted, SessionStartedData
 from lib_events.database import Connection
-from lib_events.event import Event
+from lib_events.event import EncodedEvent, Event
 from lib_events.prepared import Prepared
 
 LIFETIME_SECONDS = 12 * 3600
@@ -137,7 +137,7 @@ def end(connection: Connection, session_id: str, reason: str, now: int) -> bool:
         return False
     session = find(connection, session_id)
     assert session is not None  # noqa: S101 - it was just updated
-    revoke_all_of_session(connection, session_id, reason, now)
+    revoke_all_of_sessions(connection, sessions.c.id == session_id, reason, now)
     payload = SessionEndedData(session=session_id, user=session.user_id, reason=reason, expires_at=last_expiry(now))
     connection.publish(Event.of(SessionEnded, payload, source=connection.source, subject=session_id))
     return True
@@ -146,9 +146,19 @@ def end(connection: Connection, session_id: str, reason: str, now: int) -> bool:
 def end_all_of_user(connection: Connection, user_id: str, reason: str, now: int, *, keep: str | None = None) -> None:
     """End every session of a person, but for `keep`, and every sign-in that is under way."""
     sign_ins.end_all_of_user(connection, user_id)
-    for session in alive_of_user(connection, user_id, now):
-        if session.id != keep:
-            end(connection, session.id, reason, now)
+    end_all(connection, user_id, reason, now, keep=keep)
+
+
+def end_all(connection: Connection, user_id: str, reason: str, now: int, *, keep: str | None) -> None:
+    """End every session of a person, but for `keep`, in a few statements: there may be thousands."""
+    mine = (sessions.c.user_id == user_id) & sessions.c.id.is_distinct_from(keep)
+    alive = mine & sessions.c.ended_at.is_(None) & (sessions.c.expires_at > now)
+    ended = connection.scalars(update(sessions).where(alive).values(ended_at=now).returning(sessions.c.id)).all()
+    revoke_all_of_sessions(connection, mine & (sessions.c.ended_at == now), reason, now)
+    until = last_expiry(now)
+    for session in ended:
+        payload = SessionEndedData(session=session, user=user_id, reason=reason, expires_at=until)
+        connection.publish(EncodedEvent.of(SessionEnded, payload, source=connection.source, subject=session))
 
 
 def _one(row: Row[Any] | None) -> Session | None:

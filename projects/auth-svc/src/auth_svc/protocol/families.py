@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, insert, select, update
 
 from auth_svc import listed
-from auth_svc.audit import Actor, record
+from auth_svc.audit import Actor, record, record_all
 from auth_svc.opaque import new_id
-from auth_svc.tables import codes, delegations, families, refresh_tokens
+from auth_svc.tables import codes, delegations, families, refresh_tokens, sessions
 from lib_auth.events import DelegationWithdrawn, DelegationWithdrawnData, TokenRevoked, TokenRevokedData
 from lib_events.database import Connection
-from lib_events.event import Event
+from lib_events.event import EncodedEvent, Event
 from lib_events.prepared import Prepared
 
 # No client's access tokens live longer, so a revocation may be forgotten after this.
@@ -138,32 +138,50 @@ def _tell_delegation(connection: Connection, family_id: str, why: str) -> None:
         connection.publish(event)
 
 
-def revoke_all_of_session(connection: Connection, session_id: str, why: str, now: int) -> None:
-    """End the families that depend on a session; the event of the session's end speaks for them."""
-    _mark(connection, families.c.session_id == session_id, why, now)
+def revoke_all_of_sessions(connection: Connection, ended: ColumnElement[bool], why: str, now: int) -> None:
+    """End the families that depend on sessions; the event of each session's end speaks for them."""
+    _mark(connection, families.c.session_id.in_(select(sessions.c.id).where(ended)), why, now)
 
 
 def revoke_all_of_user(
     connection: Connection, user_id: str, why: str, now: int, *, keep_session: str | None = None
 ) -> None:
-    """End every family of a person, but for those of one session.
-
-    A delegation that is being given holds the family it comes from, which is then waited for; so it is looked again
-    until there is nothing left that another could come of.
-    """
-    alive = (families.c.user_id == user_id) & families.c.revoked_at.is_(None)
+    """End every family of a person, but for those of one session."""
+    which = families.c.user_id == user_id
     if keep_session is not None:
-        alive &= families.c.session_id.is_distinct_from(keep_session)
-    while found := connection.scalars(select(families.c.id).where(alive)).all():
-        for family_id in found:
-            revoke(connection, family_id, why, now)
+        which &= families.c.session_id.is_distinct_from(keep_session)
+    revoke_all(connection, which, why, now)
 
 
 def revoke_all_of_client(connection: Connection, client_id: str, why: str, now: int) -> None:
     """End everything that people allowed a client."""
-    alive = (families.c.client_id == client_id) & families.c.revoked_at.is_(None)
-    for family_id in connection.execute(select(families.c.id).where(alive)).scalars().all():
-        revoke(connection, family_id, why, now)
+    revoke_all(connection, families.c.client_id == client_id, why, now)
+
+
+def revoke_all(connection: Connection, which: ColumnElement[bool], why: str, now: int) -> bool:
+    """End families and tell of each, as `revoke` does of one; returns whether any was alive.
+
+    In a few statements, however many they are: whoever has thousands must be put out in a moment, too.
+
+    A delegation that is being given holds the family it comes from, which is then waited for; so it is looked again
+    until there is nothing left that another could come of.
+    """
+    alive = update(families).where(which & families.c.revoked_at.is_(None))
+    ending = alive.values(revoked_at=now, revoked_why=why).returning(families.c.id)
+    ended: list[str] = []
+    while found := connection.scalars(ending).all():
+        ended += found
+    record_all(connection, Actor(now), "tokens.revoked", ended, why=why)
+    given = select(delegations.c.id, delegations.c.family_id, families.c.user_id, families.c.client_id).join(families)
+    mine = {row.family_id: row for row in connection.execute(given.where(which & (families.c.revoked_at == now)))}
+    source, expires_at = connection.source, last_expiry(now)
+    for family_id in ended:
+        if (row := mine.get(family_id)) is not None:
+            withdrawn = DelegationWithdrawnData(delegation=row.id, user=row.user_id, client=row.client_id, why=why)
+            connection.publish(EncodedEvent.of(DelegationWithdrawn, withdrawn, source=source, subject=row.user_id))
+        payload = TokenRevokedData(family=family_id, expires_at=expires_at)
+        connection.publish(EncodedEvent.of(TokenRevoked, payload, source=source, subject=family_id))
+    return bool(ended)
 
 
 def remove_all_of_client(connection: Connection, client_id: str) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.pages.devices import Device, devices_page
 from auth_svc.people import sessions
@@ -58,9 +59,8 @@ def _end_own(connection: Connection, account: Account, actor: Actor, *, session_
 
 
 def _end_others(connection: Connection, account: Account, actor: Actor, *, kept: str) -> None:
-    for session in sessions.alive_of_user(connection, account.id, actor.at):
-        if session.id != kept:
-            end_and_record(connection, session.id, actor)
+    sessions.end_all(connection, account.id, "signed out", actor.at, keep=kept)
+    audit.record(connection, actor, "sessions.ended", about=account.id)
 
 
 def _device(session: Session, current: Session) -> Device:
