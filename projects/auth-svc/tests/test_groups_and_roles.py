@@ -13,6 +13,7 @@ from auth_svc.clients import clients
 from auth_svc.people import accounts, administrators, own_data
 from auth_svc.rights import groups, role_news
 from auth_svc.rights.changes import ChangeConflicts
+from auth_svc.rights.groups import Group
 from auth_svc.rights.roles import remove as remove_role
 from auth_svc.tables import group_members, roles_to_tell, users
 from lib_events.event_log import read_after
@@ -593,10 +594,15 @@ async def test_a_role_that_is_being_given_is_not_removed_meanwhile(provider_on_p
     api = Api(provider_on_postgresql, await provider_on_postgresql.admin_token())
     await api.call("POST", "/roles", {"name": "tester"})
     database, actor = api.provider.service.database, api.provider.actor()
+
+    def give(connection, actor):
+        groups.create(connection, Group(name="crew", roles=frozenset(("tester",))), actor)
+        connection.execute(select(users.c.id).with_for_update())  # there is a moment before its commit
+
     async with as_stranger() as stranger:
         async with stranger.transaction():
             await stranger.execute("SELECT * FROM users FOR UPDATE")
-            given = asyncio.create_task(api.call("POST", "/groups", {"name": "crew", "roles": ["tester"]}))
+            given = asyncio.create_task(database.transact(give, actor))
             await wait_for_locks(1)
             removed = asyncio.create_task(database.transact(remove_role, "tester", actor))
             await wait_for_locks(2)

@@ -171,7 +171,8 @@ def holds(name: str) -> ColumnElement[bool]:
 
 def described(connection: Connection, names: Iterable[str]) -> frozenset[str]:
     """Return which of these roles there are, and stay until this transaction ends: who removes one waits."""
-    named = select(tables.roles.c.name).where(tables.roles.c.name.in_(set(names))).order_by(tables.roles.c.name)
+    possible = {name for name in names if ROLE.fullmatch(name)}
+    named = select(tables.roles.c.name).where(tables.roles.c.name.in_(possible)).order_by(tables.roles.c.name)
     return frozenset(connection.scalars(named.with_for_update(read=True)))
 
 
