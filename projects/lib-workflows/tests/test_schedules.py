@@ -483,6 +483,8 @@ async def test_schedules_that_cannot_fire_do_not_hold_up_the_others(database_url
         move(engine, clock, START + HOUR)
         await has_runs(engine, id_of(1))
         assert "schedule a cannot fire now" in caplog.text
+        assert [shown.name for shown in (await engine.schedules.list()).items] == ["s"]
+        assert "schedule a cannot be read" in caplog.text
 
 
 @pytest.mark.postgresql

@@ -2,12 +2,13 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 
 from lib_events.clock import Clock, to_datetime
 from lib_events.database import Connection, Database
@@ -22,6 +23,8 @@ from lib_workflows.scheduling.schedule import RUN_PREFIX, CatchUp, Overlap, Plan
 from lib_workflows.tables import runs, schedule_runs, schedules
 from lib_workflows.values.durations import check_moment
 from lib_workflows.values.identifiers import time_ordered_id
+
+logger = logging.getLogger(__name__)
 
 BACKFILL_LIMIT = 1_000
 RUNS_SHOWN = 10
@@ -109,7 +112,7 @@ class Schedules:
         return await self._database.read(schedule_commands.find, name)
 
     async def list(self, *, cursor: str | None = None, limit: int = 50) -> Page[Schedule]:
-        """The schedules, by name."""
+        """The schedules that can be read, by name."""
         return await self._database.read(_list, cursor, limit)
 
     async def runs(self, name: str, *, limit: int = RUNS_SHOWN) -> Sequence[ScheduledRun]:
@@ -203,7 +206,16 @@ def _list(connection: Connection, cursor: str | None, limit: int) -> Page[Schedu
     if (after := decode_cursor(cursor, str)) is not None:
         query = query.where(schedules.c.name > after[0])
     rows, last = cut(connection.execute(query).all(), limit)
-    return Page([Schedule.of(row) for row in rows], None if last is None else encode_cursor(last.name))
+    return Page([*_readable(rows)], None if last is None else encode_cursor(last.name))
+
+
+def _readable(rows: Iterable[Row[Any]]) -> Iterator[Schedule]:
+    """The schedules that this release can read: one that it cannot, maybe of a later one, must not hide the others."""
+    for row in rows:
+        try:
+            yield Schedule.of(row)
+        except Exception:
+            logger.exception("schedule %s cannot be read, and is left out of the list", row.name)
 
 
 def _runs_of(connection: Connection, names: Sequence[str], limit: int) -> Mapping[str, Sequence[ScheduledRun]]:
