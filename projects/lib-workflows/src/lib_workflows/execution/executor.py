@@ -516,13 +516,18 @@ class Executor:
 
     def on_durable(self) -> None:
         """See `Holder`."""
-        if not self._gated or self.home.is_draining:
-            if self._on_left is not None:
-                self._on_left()
-            elif self.status == "waiting":
-                self.home.run_rests(self)
-            return
-        # A turn of its own, so that everything they lead to is flushed together.
+        if self._gated and not self.home.is_draining:
+            self._do_gated()
+            if self.ended or self._gated or not self.ledger.is_durable:
+                return  # it goes on
+        # Also one that had something to tell others, and that has nothing else to do.
+        if self._on_left is not None:
+            self._on_left()
+        elif self.status == "waiting":
+            self.home.run_rests(self)
+
+    def _do_gated(self) -> None:
+        """Do what has waited for this, in a turn of its own: everything that it leads to is flushed together."""
         ready, self._gated = self._gated, []
         self._in_turn = True
         try:
