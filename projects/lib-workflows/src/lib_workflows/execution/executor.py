@@ -11,28 +11,26 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from lib_events.database import Database
 from lib_events.event import EncodedEvent
 from lib_events.statement import Fence, Write
 from lib_events.texts import message_of
 from lib_workflows.authoring.context import Context, RunInfo
-from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.operation import WaitEvent
 from lib_workflows.authoring.workflow import Workflow
 from lib_workflows.errors import Nondeterministic
-from lib_workflows.events.looks import EventLooks
 from lib_workflows.execution import effects, ending, event_effects, wait_effects
 from lib_workflows.execution.completion import CancelRequest, Completion
 from lib_workflows.execution.driver import Driver
 from lib_workflows.execution.forgotten import check_begun, close_forgotten
 from lib_workflows.execution.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
+from lib_workflows.execution.home import Home
 from lib_workflows.execution.ledger import Ledger
 from lib_workflows.execution.salvage import reason_to_salvage, salvage
 from lib_workflows.execution.surroundings import surroundings_of
 from lib_workflows.execution.undoing import meta_of
-from lib_workflows.run_logs import RunLog, RunLogs
+from lib_workflows.run_logs import RunLog
 from lib_workflows.runs.continuation import carried
 from lib_workflows.runs.lifecycle_events import (
     RUN_RESUMED,
@@ -45,8 +43,7 @@ from lib_workflows.runs.lifecycle_events import (
 from lib_workflows.runs.record import RECEIVED_KIND, UNDOING_KIND, Attempted, Child, Message, RunRecord, Stored
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
 from lib_workflows.steps.attempt import Attempt
-from lib_workflows.steps.places import StepPlaces
-from lib_workflows.timers import Timer, Timers
+from lib_workflows.timers import Timer
 from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.values.failure import stopped
 from lib_workflows.values.tags import changed
@@ -57,55 +54,6 @@ NO_WAKES = 1 << 62  # a run that has ended is not woken
 FEW = 10  # waits of a run that are worth a look each time it rests
 SLEEPS = frozenset(("sleep", "timeout"))
 TOLD_KINDS = frozenset(("step", "transaction", "child", "undo"))
-
-
-class Kin(Protocol):
-    """What an executor needs for the runs it starts."""
-
-    def start_child(self, parent: "Executor", operation: str, workflow: Any, payload: str | None) -> None: ...
-    def start_apart(self, starter: "Executor", operation: str, workflow: Any, payload: str | None) -> "Start": ...
-    def cancel_child(self, parent: "Executor", operation: str) -> None: ...
-    async def cancel_run_of(self, parent: "Executor", child_id: str) -> None: ...
-
-
-class Home(Protocol):
-    """What an executor needs of the engine it lives in."""
-
-    database: Database
-    event_looks: EventLooks
-    logs: RunLogs
-    timers: Timers
-    places: StepPlaces
-    tokens: TokenSource | None
-    surroundings: contextvars.Context
-    is_draining: bool
-
-    @property
-    def kinship(self) -> Kin: ...
-    @property
-    def worker_id(self) -> str: ...
-    @property
-    def long_micros(self) -> int: ...
-    @property
-    def fence(self) -> Fence | None: ...
-
-    def queued(self, starter: "Executor") -> None: ...
-    def run_ended(self, executor: "Executor", saving: asyncio.Future[None]) -> None: ...
-    def run_lost(self, executor: "Executor", error: BaseException) -> None: ...
-    def run_rests(self, executor: "Executor") -> None: ...
-    def let_go(self, executor: "Executor") -> None: ...
-    async def continue_as_new(self, executor: "Executor", payload: str | None) -> None: ...
-    def spawn(self, work: Any) -> asyncio.Task[Any]: ...
-    def answered(self, executor: "Executor", update_id: str) -> None: ...
-    def report_progress(self, run_id: str, fraction: float | None, text: str, detail: Any = None) -> None: ...
-
-
-class Start(NamedTuple):
-    """A run that is started together with a history row."""
-
-    run_id: str
-    write: Write
-    event: EncodedEvent
 
 
 @dataclass(slots=True, eq=False)

@@ -15,7 +15,8 @@ from lib_events.statement import Write
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.workflow import Workflow
 from lib_workflows.errors import CommandRefused, RunNotFound
-from lib_workflows.execution.executor import Executor, Start
+from lib_workflows.execution.executor import Executor
+from lib_workflows.execution.home import Start
 from lib_workflows.runs import commands
 from lib_workflows.runs.commands import RUNS_TOPIC, StartRequest, new_run
 from lib_workflows.runs.record import Child, RunRecord, child_run_id
