@@ -128,6 +128,21 @@ async def test_a_value_that_fits_no_column_fails_only_its_owner(database):
     assert await database.read(count, events) == 1
 
 
+async def test_what_was_decided_upon_what_was_refused_is_not_saved_either(database):
+    one, two, three, other = (Event.of(Noted, Note(number=number), source="/test-svc") for number in range(4))
+    await database.write(events=[one])
+    refused = database.write(events=[one])  # once more
+    baseless = database.write(events=[two], after=[refused])
+    beside = database.write(events=[other])
+    results = await asyncio.gather(refused, baseless, beside, return_exceptions=True)
+    assert [type(result).__name__ for result in results][1:] == ["CommitFailed", "NoneType"]
+    with pytest.raises(CommitFailed, match="decided upon"):
+        await database.write(events=[three], after=[baseless])
+    assert await database.read(count, events) == 2
+    await database.write(events=[two], after=[beside])
+    assert await database.read(count, events) == 3
+
+
 @pytest.mark.parametrize("odd", ["data", "subject"])
 async def test_an_event_that_cannot_be_written_fails_only_its_owner(database, odd):
     """Half a character is refused by the driver, or as JSON is made, and neither is an error of SQLite."""

@@ -234,11 +234,17 @@ class Database(ABC):
 
     @abstractmethod
     def write(
-        self, *writes: Write, events: Sequence[Recordable] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+        self,
+        *writes: Write,
+        events: Sequence[Recordable] = (),
+        fence: Fence | None = None,
+        topics: Sequence[str] = (),
+        after: Sequence[asyncio.Future[Any]] = (),
     ) -> asyncio.Future[None]:
         """Add hot rows and events to the next group commit; the future resolves when they are on disk.
 
-        `topics` are notified then, besides the one of `events`.
+        `topics` are notified then, besides the one of `events`. `after` are earlier writes that these were decided
+        upon: if one of them was not saved, nor are these (`CommitFailed`).
         """
 
     @abstractmethod

@@ -219,13 +219,18 @@ class CrashingDatabase(Database):
         return await self.inner.read(function, *args)
 
     def write(
-        self, *writes: Write, events: Sequence[Recordable] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+        self,
+        *writes: Write,
+        events: Sequence[Recordable] = (),
+        fence: Fence | None = None,
+        topics: Sequence[str] = (),
+        after: Sequence[asyncio.Future[Any]] = (),
     ) -> asyncio.Future[None]:
         """See `Database.write`."""
         if self._lives():
-            return self.inner.write(*writes, events=events, fence=fence, topics=topics)
+            return self.inner.write(*writes, events=events, fence=fence, topics=topics, after=after)
         if self._is_last():
-            self.inner.write(*writes, events=events, fence=fence, topics=topics)
+            self.inner.write(*writes, events=events, fence=fence, topics=topics, after=after)
         return asyncio.get_running_loop().create_future()
 
     def leading(self, role: str) -> Any:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lib_events.database import CommitQueueFull, Connection
+from lib_events.database import CommitFailed, CommitQueueFull, Connection
 from lib_events.event import Recordable
 from lib_events.statement import Fence, Write
 
 GROUP_LIMIT = 2_000  # members of one group: bounds how long the loop is held
 QUEUE_LIMIT = 100_000  # members waiting: past it the database is refusing to keep up
+BASELESS = "what this was decided upon was not saved"
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class Member:
     events: Sequence[Recordable] = ()
     fence: Fence | None = None
     topics: Sequence[str] = ()
+    after: Sequence[asyncio.Future[Any]] = ()  # of members before it, which it was decided upon
     value: Any = None  # what the function gave
     error: BaseException | None = None  # why this member alone was refused
 
@@ -44,12 +46,13 @@ class GroupCommitter:
         events: Sequence[Recordable] = (),
         fence: Fence | None = None,
         topics: Sequence[str] = (),
+        after: Sequence[asyncio.Future[Any]] = (),
     ) -> asyncio.Future[Any]:
         """Queue one member; its future resolves once its group is on disk. Raises `CommitQueueFull`."""
         if len(self._queue) >= QUEUE_LIMIT:
             raise CommitQueueFull(f"commit queue must stay under {QUEUE_LIMIT} members; try again shortly")
         loop = asyncio.get_running_loop()
-        member = Member(loop.create_future(), function, writes, events, fence, topics)
+        member = Member(loop.create_future(), function, writes, events, fence, topics, after)
         self._queue.append(member)
         if self._running is None:
             self._running = loop.create_task(self._drain(), name="group-committer")
@@ -58,7 +61,8 @@ class GroupCommitter:
     async def _drain(self) -> None:
         try:
             while self._queue:
-                group, self._queue = self._queue[:GROUP_LIMIT], self._queue[GROUP_LIMIT:]
+                next_ones, self._queue = self._queue[:GROUP_LIMIT], self._queue[GROUP_LIMIT:]
+                group = [member for member in next_ones if not refused_as_baseless(member)]
                 try:
                     await self._commit(group)
                 except Exception as error:  # noqa: BLE001 - whoever waits for the group must hear of it
@@ -76,6 +80,15 @@ class GroupCommitter:
         """Wait until everything queued is on disk."""
         while self._running is not None:
             await asyncio.wait([self._running])
+
+
+def refused_as_baseless(member: Member) -> bool:
+    """Refuse a member that was decided upon something which was not saved; returns whether it was."""
+    for before in member.after:
+        if before.done() and (before.cancelled() or before.exception() is not None):
+            fail([member], CommitFailed(BASELESS))
+            return True
+    return False
 
 
 async def settled[R](saving: asyncio.Future[R]) -> R:

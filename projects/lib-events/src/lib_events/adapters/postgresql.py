@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
-from lib_events.adapters.committer import GroupCommitter, Member, fail, resolve
+from lib_events.adapters.committer import GroupCommitter, Member, fail, refused_as_baseless, resolve
 from lib_events.adapters.migrate import migrate
 from lib_events.adapters.postgresql_errors import (
     DRIVER_ERRORS,
@@ -235,10 +235,15 @@ class PostgresqlDatabase(Database):
         return value
 
     def write(
-        self, *writes: Write, events: Sequence[Recordable] = (), fence: Fence | None = None, topics: Sequence[str] = ()
+        self,
+        *writes: Write,
+        events: Sequence[Recordable] = (),
+        fence: Fence | None = None,
+        topics: Sequence[str] = (),
+        after: Sequence[asyncio.Future[Any]] = (),
     ) -> asyncio.Future[None]:
         """See `Database.write`."""
-        return self._committer.submit(writes=writes, events=events, fence=fence, topics=topics)
+        return self._committer.submit(writes=writes, events=events, fence=fence, topics=topics, after=after)
 
     async def _commit(self, group: Sequence[Member]) -> None:
         fences: dict[Fence | None, list[Member]] = {}
@@ -262,7 +267,8 @@ class PostgresqlDatabase(Database):
                 fail(members, error)
                 return
             for member in members:
-                await self._commit_fenced([member], fence)
+                if not refused_as_baseless(member):
+                    await self._commit_fenced([member], fence)
         else:
             for member in members:
                 resolve(member)

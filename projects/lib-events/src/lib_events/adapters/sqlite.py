@@ -23,7 +23,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from lib_events.adapters.committer import GroupCommitter, Member, fail, resolve
+from lib_events.adapters.committer import BASELESS, GroupCommitter, Member, fail, resolve
 from lib_events.adapters.migrate import migrate
 from lib_events.adapters.sqlite_errors import (
     is_locked,
@@ -168,9 +168,10 @@ class SqliteDatabase(Database):
         events: Sequence[Recordable] = (),
         fence: Fence | None = None,  # noqa: ARG002
         topics: Sequence[str] = (),
+        after: Sequence[asyncio.Future[Any]] = (),
     ) -> asyncio.Future[None]:
         """See `Database.write`."""
-        return self._committer.submit(writes=writes, events=events, topics=topics)
+        return self._committer.submit(writes=writes, events=events, topics=topics, after=after)
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
@@ -281,14 +282,15 @@ class SqliteDatabase(Database):
     def _apply_members(self, members: Sequence[Member]) -> set[str]:
         topics: set[str] = set()
         rows: list[Member] = []  # gathered until a function wants to see them
+        refused: set[asyncio.Future[Any]] = set()
         for member in members:
             if member.function is None:
                 rows.append(member)
                 continue
-            self._write_rows(rows, topics)
+            self._write_rows(rows, topics, refused)
             rows = []
             self._call(member, member.function, topics)
-        self._write_rows(rows, topics)
+        self._write_rows(rows, topics, refused)
         if self._positions.given or EVENTS_TOPIC in topics:
             self._place(topics)
         return topics
@@ -339,17 +341,24 @@ class SqliteDatabase(Database):
             "let it raise what the database raised, see to the disk, then try again"
         )
 
-    def _write_rows(self, members: Sequence[Member], topics: set[str]) -> None:
-        """Write the rows of all members at once; if one is bad, each by itself so that only it fails."""
+    def _write_rows(self, members: Sequence[Member], topics: set[str], refused: set[asyncio.Future[Any]]) -> None:
+        """Write the rows of all members at once; if one is bad, each by itself so that only it fails, and what was
+        decided upon it."""
         if not members:
             return
-        error = self._try_rows(members)
+        error = None if refused else self._try_rows(members)
+        is_for_all = not refused and (error is None or len(members) == 1)
         for member in members:
-            member.error = error if error is None or len(members) == 1 else self._try_rows([member])
-            if member.error is None:
-                topics.update(member.topics)
-                if member.events:
-                    topics.add(EVENTS_TOPIC)
+            member.error = error if is_for_all else self._try_alone(member, refused)
+            if member.error is not None:
+                refused.add(member.future)
+                continue
+            topics.update(member.topics)
+            if member.events:
+                topics.add(EVENTS_TOPIC)
+
+    def _try_alone(self, member: Member, refused: set[asyncio.Future[Any]]) -> Exception | None:
+        return CommitFailed(BASELESS) if not refused.isdisjoint(member.after) else self._try_rows([member])
 
     def _try_rows(self, members: Sequence[Member]) -> Exception | None:
         writes = [write for member in members for write in member.writes]

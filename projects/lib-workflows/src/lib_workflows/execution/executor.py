@@ -315,10 +315,14 @@ class Executor:
         self._inbox.append(completion)
         self.turn()
 
-    def children_ended(self, children: Iterable[tuple[str, Child]]) -> None:
-        """Children have ended, each of the operation beside it: heard in one turn."""
+    def children_ended(
+        self, children: Iterable[tuple[str, Child]], savings: Iterable[asyncio.Future[None]] = ()
+    ) -> None:
+        """Children have ended, each of the operation beside it: heard in one turn. `savings` save their ends."""
         if self.ended:
             return
+        for saving in savings:
+            self.ledger.heard(saving)
         self._in_turn = True
         try:
             for operation, child in children:

@@ -4,6 +4,9 @@ The output-commit rule: a run goes on with a result at once, but before its next
 result is released, everything it has decided must be durable. So a step's row shares a commit with whatever
 else is going on, and a chain of steps costs one commit each.
 
+Each commit names those before it that it was decided upon, also those of children whose end was heard: where the
+database refuses one, it refuses what came of it.
+
 The run's own row is a projection of memory: at most one write of it is under way, the next one carries the
 newest state (one group commit must not hold two versions of a row).
 """
@@ -44,7 +47,7 @@ class Ledger:
     """Gathers the rows and events of one run and hands them to the group commit."""
 
     __slots__ = (
-        "_database", "_events", "_fence", "_holder", "_last", "_on_their_way", "_row_ends", "_row_events",
+        "_after", "_database", "_events", "_fence", "_holder", "_last", "_on_their_way", "_row_ends", "_row_events",
         "_row_is_due", "_row_on_its_way", "_writes",
     )  # fmt: skip
 
@@ -56,6 +59,7 @@ class Ledger:
         self._events: list[Recordable] = []
         self._on_their_way: list[OnItsWay] = []  # who wants to know the commit of what they added
         self._last: asyncio.Future[None] | None = None
+        self._after: list[asyncio.Future[None]] = []  # what of others it has heard that may not be saved yet
         self._row_on_its_way: asyncio.Future[None] | None = None
         self._row_is_due = False
         self._row_ends = False
@@ -74,6 +78,11 @@ class Ledger:
     def release(self) -> None:
         """Let go of the run: nothing of it is saved or heard any more."""
         self._holder = None
+
+    def heard(self, saving: asyncio.Future[None]) -> None:
+        """What comes next is decided upon something that `saving` saves."""
+        if not saving.done() or saving.cancelled() or saving.exception() is not None:
+            self._after.append(saving)
 
     def add(self, write: Write, on_its_way: OnItsWay | None = None) -> None:
         """Save a row with the next flush, which then calls `on_its_way` with the commit that it is in."""
@@ -117,7 +126,7 @@ class Ledger:
             self._holder.on_lost(error)
             return
         if writes:
-            self._last = saving
+            self._last, self._after = saving, []
         if sends_row:
             self._row_on_its_way = saving
         saving.add_done_callback(self._saved)
@@ -129,10 +138,9 @@ class Ledger:
                 is_on_its_way(saving)
 
     def _hand_over(self, writes: list[Write], events: list[Recordable]) -> asyncio.Future[None]:
-        if self._last is not None and self._last.done() and self._last.exception() is not None:
-            raise CommitFailed("what this was decided upon was not saved")
+        after = self._after if self._last is None else [*self._after, self._last]
         try:
-            return self._database.write(*writes, events=events, fence=self._fence)
+            return self._database.write(*writes, events=events, fence=self._fence, after=after)
         except CommitQueueFull as error:
             raise CommitFailed(str(error)) from error
 

@@ -7,7 +7,7 @@ nothing. Its end is a row of its own; a parent in memory hears of it at once, an
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lib_events.database import DatabaseError
 from lib_events.event import Cause
@@ -33,13 +33,21 @@ WAKE_RETRY_SECONDS = 0.5  # after a commit that failed
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 
 
+class _Ended(NamedTuple):
+    """The end of a child, and what saves it."""
+
+    operation: str
+    child: Child
+    saving: asyncio.Future[None]
+
+
 class Kinship:
     """What the runs of one process have to do with the runs they start."""
 
     def __init__(self, residence: "Residence") -> None:
         self._residence = residence
         self.waking: dict[str, asyncio.Future[None]] = {}  # by parent: it is being made due
-        self._news: dict[str, list[tuple[str, Child]]] = {}  # by parent: its children that have just ended
+        self._news: dict[str, list[_Ended]] = {}  # by parent: its children that have just ended
         self._cancelling = asyncio.Semaphore(CANCELLED_AT_ONCE)
 
     @property
@@ -121,29 +129,43 @@ class Kinship:
 
     # Up
 
-    def child_ended(self, run: RunRecord) -> None:
-        """A run's last state has been handed to the commit: whoever started it and waits may know."""
-        if run.parent is None or run.parent_operation is None or run.status == "nondeterministic":
-            return
-        # Not within the child's turn, and to the parent as it is then: it may be about to leave. All news in one go.
-        news = self._news.get(run.parent)
+    def child_ended(self, run: RunRecord, saving: asyncio.Future[None]) -> None:
+        """A run's last state has been handed to the commit: whoever started it and waits may know.
+
+        What the parent decides upon it is not saved unless that is.
+        """
+        if run.parent is not None and run.parent_operation is not None and run.status != "nondeterministic":
+            child = Child(run.id, run.workflow, run.status, run.output, run.error)
+            self._tell_soon(run.parent, _Ended(run.parent_operation, child, saving))
+
+    def _tell_soon(self, parent_id: str, ended: _Ended) -> None:
+        """Not within the child's turn, and to the parent as it is then: it may be about to leave. All in one go."""
+        news = self._news.get(parent_id)
         if news is None:
-            news = self._news[run.parent] = []
-            asyncio.get_running_loop().call_soon(self._tell_parent, run.parent)
-        news.append((run.parent_operation, Child(run.id, run.workflow, run.status, run.output, run.error)))
+            news = self._news[parent_id] = []
+            asyncio.get_running_loop().call_soon(self._tell_parent, parent_id)
+        news.append(ended)
 
     def _tell_parent(self, parent_id: str) -> None:
         home = self._residence
         news, parent = self._news.pop(parent_id), home.executors.get(parent_id)
         if parent is not None and not parent.is_leaving:
-            parent.children_ended(news)
+            parent.children_ended([(each.operation, each.child) for each in news], [each.saving for each in news])
         elif parent_id in home.arrivals.loading:
-            home.arrivals.loading[parent_id] += news
+            for each in news:
+                self._tell_loading(parent_id, each)
         elif parent is not None:
             # One group commit must not hold two versions of a row: the parent's last one goes first.
             parent.when_left(lambda: self._wake_parent(parent_id))
         else:
             self._wake_parent(parent_id)
+
+    def _tell_loading(self, parent_id: str, ended: _Ended) -> None:
+        """What it reads of itself may be from before the child's end: it hears of that once it is saved."""
+        if not ended.saving.done():
+            ended.saving.add_done_callback(lambda _: self._tell_soon(parent_id, ended))
+        elif not ended.saving.cancelled() and ended.saving.exception() is None:
+            self._residence.arrivals.loading[parent_id].append((ended.operation, ended.child))
 
     def _wake_parent(self, parent_id: str) -> None:
         waking = self._residence.database.write(Write(WAKE_RUN, (parent_id,)), fence=self._residence.fence)

@@ -217,7 +217,7 @@ class Residence:
     def run_ended(self, executor: Executor, saving: asyncio.Future[None]) -> None:
         """A run's last state has been handed to the commit: its parent may know, others when it is durable."""
         self.logs.save()  # into the same commit: whoever hears of the end finds its last lines
-        self.kinship.child_ended(executor.run)
+        self.kinship.child_ended(executor.run, saving)
         saving.add_done_callback(partial(self._end_is_durable, executor))
 
     def _end_is_durable(self, executor: Executor, saving: asyncio.Future[None]) -> None:
