@@ -12,7 +12,7 @@ from sqlalchemy import Text, select
 
 from lib_events.event import EventRejected
 from lib_workflows import Context, Engine, EventType, Signal, StepFailed, Update, current_step, step, workflow
-from lib_workflows.errors import PayloadInvalid, PayloadTooLarge, QueueInvalid, TagsInvalid, TextInvalid
+from lib_workflows.errors import PayloadInvalid, PayloadTooLarge, QueueInvalid, TagsInvalid, TextInvalid, WaitTimeout
 from lib_workflows.tables import metadata
 from lib_workflows.values.codec import LIMIT_BYTES
 
@@ -151,6 +151,21 @@ async def test_payloads_that_are_too_large_are_refused_wherever_they_are_given(s
             pytest.raises(PayloadTooLarge, match="signal anything must encode to at most"),
         ):
             await engine.handle("nobody").signal(anything, TOO_LARGE)
+
+
+@workflow(name="waits-for-much")
+async def waits_for_much(ctx: Context, letters: int) -> str:
+    try:
+        await ctx.wait_event(Happened, match={"number": "x" * letters}, timeout=0.01)
+    except (PayloadTooLarge, WaitTimeout) as error:
+        return type(error).__name__
+    return "taken"
+
+
+async def test_what_is_waited_for_is_no_larger_than_it_can_be_found_by(database_url):
+    async with Engine.open(database_url, [waits_for_much]) as engine:
+        assert await (await engine.start(waits_for_much, 980)).result(10) == "WaitTimeout"
+        assert await (await engine.start(waits_for_much, 3_000)).result(10) == "PayloadTooLarge"
 
 
 class Mute(Exception):

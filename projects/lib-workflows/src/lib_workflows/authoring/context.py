@@ -33,7 +33,7 @@ from lib_workflows.authoring.operation import (
 )
 from lib_workflows.authoring.step import Step
 from lib_workflows.errors import DefinitionError, WaitTimeout
-from lib_workflows.values.codec import encode_given
+from lib_workflows.values.codec import encode_given, within_limit
 from lib_workflows.values.durations import check_optional_seconds, check_seconds
 from lib_workflows.values.tags import check_tags
 from lib_workflows.values.texts import check_name, check_text
@@ -41,6 +41,8 @@ from lib_workflows.values.texts import check_name, check_text
 if TYPE_CHECKING:
     from lib_events.database import Connection
     from lib_workflows.authoring.workflow import Workflow
+
+MATCH_BYTES = 1_000  # waits are found by their match and the names in it: both must fit into a row of an index
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +177,11 @@ class Context:
         """Wait for an event whose payload has these top-level fields; returns the payload.
 
         Looks back to the event that started the run, else to the start, and gives each event at most once per
-        (type, match). Raises `WaitTimeout`.
+        (type, match). Raises `WaitTimeout`; `PayloadTooLarge` for a match of more than 1,000 bytes.
         """
         if event_type.packed:
             raise DefinitionError(f"ctx.wait_event must get an event with a row of its own, got {event_type!r}")
-        encode_given(match, "match of ctx.wait_event")
+        within_limit(encode_given(match, "match of ctx.wait_event"), "match of ctx.wait_event", MATCH_BYTES)
         return WaitEvent(event_type, dict(match or {}), check_optional_seconds(timeout, "timeout of ctx.wait_event"))
 
     def wait_signal[T](self, signal: Signal[T], timeout: timedelta | float | None = None) -> Operation[T]:

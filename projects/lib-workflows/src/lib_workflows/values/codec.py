@@ -109,10 +109,10 @@ class ArgumentsCodec:
         return within_limit(f"[{','.join(texts)}]", f"arguments of {self._what}")
 
 
-def within_limit(text: str, what: str) -> str:
+def within_limit(text: str, what: str, limit: int = LIMIT_BYTES) -> str:
     """Return `text`; raises `PayloadTooLarge`."""
-    if len(text) > LIMIT_BYTES // 4 and (size := len(text.encode())) > LIMIT_BYTES:
-        raise PayloadTooLarge(what, size, LIMIT_BYTES)
+    if len(text) > limit // 4 and (size := len(text.encode())) > limit:
+        raise PayloadTooLarge(what, size, limit)
     return text
 
 
