@@ -64,7 +64,7 @@ def read_events(headers: Mapping[str, str], body: bytes, *, batch_limit: int = B
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == STRUCTURED:
-        found = [_read_structured(body)]
+        found = [Event.from_json(body)]
     elif media_type == BATCH:
         found = _read_batch(body, batch_limit)
     elif media_type.startswith(EVENT_FORMATS) or not any(name.startswith(PREFIX) for name in headers):
@@ -79,16 +79,6 @@ def read_events(headers: Mapping[str, str], body: bytes, *, batch_limit: int = B
         _check_strings(event)
         check_readable(to_json(event.data))
     return found
-
-
-def _read_structured(body: bytes) -> Event:
-    try:
-        event = from_json(body)
-    except ValueError as error:
-        raise EventRejected("malformed", f"the event must be JSON: {error}") from error
-    if not isinstance(event, dict):
-        raise EventRejected("malformed", "the event must be a JSON object; see CloudEvents 1.0")
-    return Event.from_dict(event)
 
 
 def _read_batch(body: bytes, limit: int) -> list[Event]:
