@@ -192,11 +192,11 @@ async def test_a_full_commit_queue_loses_nothing(sqlite_url):
         await waits(engine, handle.id)
         write, refused = engine.database.write, []
 
-        def full_once(*writes, events=(), fence=None):
+        def full_once(*writes, **rest):
             if writes and not refused:
                 refused.append(writes)
                 raise CommitQueueFull("the queue is full")
-            return write(*writes, events=events, fence=fence)
+            return write(*writes, **rest)
 
         engine.database.write = full_once
         await handle.signal(address_changed, "a")
@@ -218,13 +218,13 @@ async def test_a_child_that_could_not_be_inserted_is_started_again(database_url)
         await waits(engine, handle.id)
         write, failures = engine.database.write, []
 
-        def failing_insert(*writes, events=(), fence=None):
+        def failing_insert(*writes, **rest):
             if not failures and any(w.statement.name == "insert_run" for w in writes):
                 failures.append(1)
                 future = asyncio.get_running_loop().create_future()
                 asyncio.get_running_loop().call_soon(future.set_exception, CommitFailed("lost"))
                 return future
-            return write(*writes, events=events, fence=fence)
+            return write(*writes, **rest)
 
         engine.database.write = failing_insert
         await handle.signal(address_changed, "go")
@@ -279,10 +279,10 @@ async def test_a_crash_before_the_parent_was_woken_leaves_no_parent_behind(datab
         await wait_until(everybody_left)
         write = engine.database.write
 
-        def crash_before_waking(*writes, events=(), fence=None):
+        def crash_before_waking(*writes, **rest):
             if writes and writes[0].statement is WAKE_RUN:
                 return asyncio.get_running_loop().create_future()
-            return write(*writes, events=events, fence=fence)
+            return write(*writes, **rest)
 
         engine.database.write = crash_before_waking
         await engine.handle(child).signal(address_changed, "grown up")
