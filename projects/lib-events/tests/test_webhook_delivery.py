@@ -64,9 +64,10 @@ def may_read(webhook, event):
 class Delivering:
     """A database with webhooks that are delivered."""
 
-    def __init__(self, database, webhooks):
+    def __init__(self, database, webhooks, judged):
         self.database = database
         self.webhooks = webhooks
+        self.judged = judged  # the ids of events of which it was decided whether the owner may read them
         self.secrets = {}
 
     async def add(self, url, *, types=("test.*",), subject=None, owner="alice", roles=("operator",)):
@@ -112,11 +113,16 @@ class Delivering:
 @asynccontextmanager
 async def delivering(url, *, patience=QUICK, timeout_seconds=5.0):
     database = await open_database(url, service="app-svc", schemas=[SCHEMA])
-    subscriptions = Subscriptions(database, [])
+    subscriptions, judged = Subscriptions(database, []), []
+
+    def judge(webhook, event):
+        judged.append(event.id)
+        return may_read(webhook, event)
+
     async with Sender(LOOPBACK, timeout_seconds=timeout_seconds) as sender:
-        webhooks = Webhooks(database, subscriptions, sender=sender, key=KEY, may_read=may_read, patience=patience)
+        webhooks = Webhooks(database, subscriptions, sender=sender, key=KEY, may_read=judge, patience=patience)
         async with running(Relay(database, None), subscriptions, webhooks):
-            yield Delivering(database, webhooks)
+            yield Delivering(database, webhooks, judged)
     await database.close()
 
 
@@ -150,7 +156,7 @@ async def test_a_webhook_delivers_only_what_its_owner_may_read_at_that_moment(ho
     mine, *_ = await hooks.publish(1, principal="alice")
     await hooks.publish(2, principal="bob")
     (also_mine,) = await hooks.publish(3, principal="alice")
-    await wait_until(lambda: len(receiver.received) == 2)
+    await wait_until(lambda: len(receiver.received) == 2 and len(hooks.judged) == 3)
     await hooks.database.transact(set_owner_roles, "alice", ["operator"])
     (of_bob,) = await hooks.publish(4, principal="bob")
     await wait_until(lambda: len(receiver.received) == 3)
