@@ -108,7 +108,7 @@ def authorities_read_once() -> Iterator[None]:
     if importlib.util.find_spec("httpx") is None:  # a member runs without its neighbours, and without what they need
         yield
         return
-    from httpx._transports import default as transports  # noqa: PLC0415
+    from httpx._transports import default as transports  # noqa: PLC0415 - only where it is installed
 
     create, contexts = transports.create_ssl_context, {}
 

@@ -81,8 +81,7 @@ class Ledger:
 
     def heard(self, saving: asyncio.Future[None]) -> None:
         """What comes next is decided upon something that `saving` saves."""
-        if not saving.done() or saving.cancelled() or saving.exception() is not None:
-            self._after.append(saving)
+        self._after.append(saving)
 
     def add(self, write: Write, on_its_way: OnItsWay | None = None) -> None:
         """Save a row with the next flush, which then calls `on_its_way` with the commit that it is in."""

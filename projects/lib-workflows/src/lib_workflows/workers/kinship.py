@@ -40,6 +40,11 @@ class _Ended(NamedTuple):
     child: Child
     saving: asyncio.Future[None]
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was not saved: the child comes to its end again."""
+        return self.saving.done() and (self.saving.cancelled() or self.saving.exception() is not None)
+
 
 class Kinship:
     """What the runs of one process have to do with the runs they start."""
@@ -148,7 +153,10 @@ class Kinship:
 
     def _tell_parent(self, parent_id: str) -> None:
         home = self._residence
-        news, parent = self._news.pop(parent_id), home.executors.get(parent_id)
+        news = [each for each in self._news.pop(parent_id) if not each.is_lost]
+        parent = home.executors.get(parent_id)
+        if not news:
+            return
         if parent is not None and not parent.is_leaving:
             parent.children_ended([(each.operation, each.child) for each in news], [each.saving for each in news])
         elif parent_id in home.arrivals.loading:
@@ -162,10 +170,10 @@ class Kinship:
 
     def _tell_loading(self, parent_id: str, ended: _Ended) -> None:
         """What it reads of itself may be from before the child's end: it hears of that once it is saved."""
-        if not ended.saving.done():
-            ended.saving.add_done_callback(lambda _: self._tell_soon(parent_id, ended))
-        elif not ended.saving.cancelled() and ended.saving.exception() is None:
+        if ended.saving.done():
             self._residence.arrivals.loading[parent_id].append((ended.operation, ended.child))
+        else:
+            ended.saving.add_done_callback(lambda _: self._tell_soon(parent_id, ended))
 
     def _wake_parent(self, parent_id: str) -> None:
         waking = self._residence.database.write(Write(WAKE_RUN, (parent_id,)), fence=self._residence.fence)
