@@ -35,6 +35,8 @@ class AuthService:
         self.active = True
         self.now = 0.0
         self.gone = False
+        self.on_gone = self.on_answer = lambda: None
+        self.begun_again = False
 
     def http(self):
         return httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
@@ -52,15 +54,19 @@ class AuthService:
 
     async def _feed(self, params):
         epoch, _, position = params.get("after", "1.0").partition(".")
-        if self.gone and epoch == "1" and "after" in params:
+        gone = self.gone  # an answer that was held is of the log that was asked for
+        if gone and epoch == "1" and "after" in params:
+            self.on_gone()
             return httpx.Response(410)
+        self.begun_again |= "after" not in params and gone
         start = int(position)
         for _ in range(100 if int(params["wait"]) else 0):
             if len(self.items) > start or self.away:
                 break
             await asyncio.sleep(0.01)
         items = [item.to_dict() for item in self.items[start:]]
-        cursor = f"{2 if self.gone else 1}.{len(self.items)}"
+        self.on_answer()
+        cursor = f"{2 if gone else 1}.{len(self.items)}"
         return httpx.Response(200, json={"items": items, "next_cursor": cursor, "head": True})
 
 
@@ -154,6 +160,28 @@ async def test_a_restored_issuer_is_read_from_the_beginning(issuer, database):
         issuing.gone = True
         issuing.items.append(revoke("family", "family-1"))
         await wait_until(lambda: revocations.is_revoked(principal, ""))
+
+
+async def test_a_restored_issuer_is_read_from_the_beginning_whoever_wakes_meanwhile(issuer, database):
+    issuing = AuthService()
+    issuing.items.append(revoke("family", "family-2"))
+    revocations = follow(database, issuing)
+    async with running(revocations):
+        await wait_until(lambda: revocations.is_up_to_date)
+        issuing.gone, issuing.on_gone = True, revocations.wake  # as each event that is imported does
+        issuing.items.append(revoke("family", "family-1"))
+        await wait_until(lambda: issuing.begun_again)
+
+
+async def test_an_answer_that_is_read_late_says_what_was_so_when_it_was_asked_for(issuer, database):
+    issuing = AuthService()
+    issuing.on_answer = lambda: setattr(issuing, "now", issuing.now + 11)  # the process stood still
+    revocations = follow(database, issuing)
+    async with running(revocations):
+        await wait_until(lambda: issuing.now > 30)
+        assert not revocations.is_up_to_date
+        issuing.on_answer = lambda: None
+        await wait_until(lambda: revocations.is_up_to_date)
 
 
 @pytest.mark.parametrize(

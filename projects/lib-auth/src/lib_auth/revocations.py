@@ -32,7 +32,7 @@ FEED_PATH = "/v1/revocations"
 TOPIC = "token-revocations"
 EVENT_TYPES = (TokenRevoked, SessionEnded, UserDisabled, KeyRevoked)
 UNHEARD_SECONDS = 10.0
-WAIT_SECONDS = 4  # how long the issuer may hold the question when it has nothing to tell
+WAIT_SECONDS = 3  # how long the issuer may hold the question when it has nothing to tell: two fit into the silence
 PAUSE_SECONDS = 0.5
 FEED_TIMEOUT_SECONDS = WAIT_SECONDS + 3.0
 KEEP_SECONDS = 3601  # no access token lives longer than an hour
@@ -183,7 +183,7 @@ class Revocations(Loop):
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether the feed was read to its head a short while ago."""
+        """Whether the feed, as it was a short while ago, was read to its head."""
         return self._heard_at is not None and self._clock() - self._heard_at < self._unheard_seconds
 
     async def check_ready(self) -> str | None:
@@ -192,7 +192,8 @@ class Revocations(Loop):
 
     async def run(self) -> None:
         """Follow the feed; between two questions at most `PAUSE_SECONDS` pass."""
-        await self._reload()
+        kept = await self._reload()
+        self._cursor = self._cursor or kept
         unsubscribe = self._database.on_notify(TOPIC, self.wake) if self._database else None
         silent = False
         try:
@@ -211,7 +212,11 @@ class Revocations(Loop):
                 unsubscribe()
 
     async def _read_feed(self) -> None:
-        """Read on from the cursor; at the head we know everything that was revoked until the answer was sent."""
+        """Read on from the cursor; at the head we know everything that was revoked until we asked.
+
+        Not until the answer is read: it may have waited for us, where this process was stopped meanwhile.
+        """
+        asked_at = self._clock()
         page = await self._ask_feed()
         found = [Revocation.from_dict(item) for item in page["items"]]
         if found and self._database is not None:
@@ -220,7 +225,7 @@ class Revocations(Loop):
         self._list.forget_expired(time.time())
         self._cursor = page["next_cursor"]
         if page["head"]:
-            self._heard_at = self._clock()
+            self._heard_at = asked_at
 
     async def _ask_feed(self) -> dict[str, Any]:
         # The first question must not wait: until it is answered the service is not ready.
@@ -239,12 +244,13 @@ class Revocations(Loop):
         page: dict[str, Any] = answer.json()
         return page
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> str | None:
+        """Take in what is kept, by other processes of the service, too; returns how far they read the feed."""
         if self._database is None:
-            return
+            return None
         found, cursor = await self._database.read(load, self._issuer)
         self._list.add(found)
-        self._cursor = self._cursor or cursor
+        return cursor
 
     async def _introspect(self, token: str) -> bool:
         """Whether the issuer calls the token active right now."""
