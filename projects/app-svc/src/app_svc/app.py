@@ -21,6 +21,7 @@ from app_svc.queues import queue_routes
 from app_svc.runs import RunRoutes, run_routes
 from app_svc.schedules import schedule_routes
 from app_svc.service import Service
+from app_svc.updates import update_routes
 from app_svc.webhooks import webhook_routes
 from lib_events.database import UNAVAILABLE
 from lib_events.http.health import health_routes
@@ -68,6 +69,7 @@ def rest_app(service: Service, runs: RunRoutes) -> FastAPI:
             *discovery_routes(service),
             *catalogue_routes(service.workflows, service.database, route_class=route_class),
             *run_routes(runs, route_class=route_class),
+            *update_routes(runs.desk, route_class=route_class),
             *approval_routes(service.database, route_class=route_class),
             *schedule_routes(service, route_class=route_class),
             *queue_routes(service, route_class=route_class),

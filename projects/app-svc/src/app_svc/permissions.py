@@ -60,6 +60,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", "/v1/runs/{run_id}/fork"): Rule(RUN, all=MANAGE),
     ("POST", "/v1/runs/{run_id}/signals/{name}"): Rule(RUN, all=MANAGE),
     ("POST", "/v1/runs/{run_id}/updates/{name}"): Rule(RUN, all=MANAGE),
+    ("GET", "/v1/updates/{update_id}"): Rule(READ, all=MANAGE),
     ("GET", "/v1/approvals"): Rule(READ, all=MANAGE),
     ("GET", "/v1/approvals/{approval_id}"): Rule(READ, all=MANAGE),
     ("POST", "/v1/approvals/{approval_id}/decision"): Rule(DECIDE),

@@ -73,11 +73,3 @@ class ForkBody(BaseModel):
     )
     input: Any = None
     id: str | None = Field(default=None, pattern=RUN_ID)
-
-
-class UpdateAnswer(BaseModel):
-    """What a run answered to an update."""
-
-    id: str
-    status: str
-    reply: Any = None

@@ -26,7 +26,7 @@ from lib_workflows.errors import CommandRefused, OperationNotFound, RunConflict,
 from lib_workflows.reading import queries
 from lib_workflows.reading.comparison import Difference, compare_facts, compare_runs
 from lib_workflows.reading.queries import RunView
-from lib_workflows.runs import commands, rewind
+from lib_workflows.runs import commands, results, rewind
 from lib_workflows.runs.commands import StartRequest
 from lib_workflows.runs.state import TRANSITIONS, Move
 from lib_workflows.values.codec import decode_json
@@ -92,12 +92,23 @@ class RunDesk:
     async def wait_answered(self, run_id: str, update_id: str, seconds: float) -> tuple[str, str | None]:
         """Wait at most `seconds` for the answer to an update; returns its status and reply."""
         try:
+            if not seconds:
+                return (await self._database.read(results.read_update, update_id)).answer or ("pending", None)
             async with asyncio.timeout(seconds):
                 return await self._engine.results.wait_update(update_id)
         except TimeoutError:
             return "pending", None
         except UpdateNotFound as gone:
             raise _not_found(run_id) from gone
+
+    async def answer_to(self, update_id: str, caller: Caller, seconds: float) -> tuple[str, str | None]:
+        """Return status and reply of an update, after at most `seconds`; raises the `Problem` 404."""
+        try:
+            run = await self.find((await self._database.read(results.read_update, update_id)).run, caller)
+        except (UpdateNotFound, Problem) as missing:
+            detail = f"no update {update_id!r} of a run that is visible to you; send it again"
+            raise Problem(404, "update-not-found", "There is no such update", detail) from missing
+        return await self.wait_answered(run.id, update_id, seconds)
 
     async def find(self, run_id: str, caller: Caller) -> RunView:
         """Return a run, as in a list; raises the `Problem` 404 unless the caller may see it."""

@@ -1,13 +1,11 @@
 """The REST of runs: start, list, show, follow, and the commands on them."""
 
-import uuid
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import AwareDatetime
-from pydantic_core import from_json
 from starlette.routing import BaseRoute
 
 from app_svc.acting_runs import ActingRuns
@@ -15,7 +13,7 @@ from app_svc.authorization import CallerOf
 from app_svc.documents import ComparisonDocument, HistoryDocument, LogDocument, RunDocument
 from app_svc.event_visibility import OfRun
 from app_svc.page import STORABLE, CursorText, Limit, Page
-from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, UpdateAnswer
+from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus
 from app_svc.run_desk import RunDesk
 from app_svc.run_start import RUN_ID, StartBody, check_input, check_run_id, find_workflow, make_request, read_wait
 from app_svc.service import Service
@@ -26,8 +24,6 @@ from lib_workflows.reading import queries
 from lib_workflows.reading.queries import RunFilter
 from lib_workflows.runs import commands, rewind
 from lib_workflows.values.codec import encode_json, within_limit
-
-UPDATE_WAIT_SECONDS = 10.0
 
 RunId = Annotated[str, Path(pattern=RUN_ID)]
 MessageName = Annotated[str, Path(min_length=1, max_length=128, pattern=STORABLE)]
@@ -54,7 +50,6 @@ def run_routes(runs: "RunRoutes", *, route_class: type[APIRoute]) -> list[BaseRo
     router.post("/v1/runs/{run_id}/retry", status_code=202)(runs.retry)
     router.post("/v1/runs/{run_id}/fork", status_code=202)(runs.fork)
     router.post("/v1/runs/{run_id}/signals/{name}", status_code=202)(runs.signal)
-    router.post("/v1/runs/{run_id}/updates/{name}")(runs.update)
     return router.routes
 
 
@@ -66,8 +61,8 @@ class RunRoutes:
         self._registry = service.workflows
         self._streams = service.streams
         self._progress = service.progress
-        self._desk = RunDesk(service.database, service.engine, service.workflows)
-        self._acting = ActingRuns(service.database, self._registry, self._desk, service.delegator)
+        self.desk = RunDesk(service.database, service.engine, service.workflows)
+        self._acting = ActingRuns(service.database, self._registry, self.desk, service.delegator)
 
     async def start(
         self,
@@ -82,17 +77,17 @@ class RunRoutes:
         """Start a run: 202 at once, or 200 with the ended run within `Prefer: wait=S`."""
         request = make_request(self._registry, body, caller, idempotency_key=idempotency_key)
         if self._acting.acts(request.workflow, request.version):
-            run = await self._desk.show(await self._acting.start(request, caller, http_request), caller)
+            run = await self.desk.show(await self._acting.start(request, caller, http_request), caller)
         else:
-            run = await self._desk.start(request, caller)
+            run = await self.desk.start(request, caller)
         response.headers["location"] = f"/v1/runs/{run.id}"
         seconds = read_wait(prefer)
         if seconds is None:
             return run
         response.headers["preference-applied"] = f"wait={seconds:g}"
-        if await self._desk.wait_ended(run.id, seconds):
+        if await self.desk.wait_ended(run.id, seconds):
             response.status_code = 200
-        return await self._desk.show(run.id, caller)
+        return await self.desk.show(run.id, caller)
 
     async def start_batch(self, body: BatchBody, caller: CallerOf, http_request: Request) -> Page[RunDocument]:
         """Start many runs in one commit: all of them, or none."""
@@ -101,8 +96,8 @@ class RunRoutes:
         ]
         if any(self._acting.acts(request.workflow, request.version) for request in requests):
             run_ids = await self._acting.start_all(requests, caller, http_request)
-            return Page(items=await self._desk.read_all(run_ids))
-        return Page(items=await self._desk.start_all(requests, caller))
+            return Page(items=await self.desk.read_all(run_ids))
+        return Page(items=await self.desk.start_all(requests, caller))
 
     async def list(
         self,
@@ -133,13 +128,13 @@ class RunRoutes:
 
     async def show(self, run_id: RunId, caller: CallerOf) -> RunDocument:
         """Show one run with its input, output and views."""
-        return await self._desk.show(run_id, caller)
+        return await self.desk.show(run_id, caller)
 
     async def history(
         self, run_id: RunId, caller: CallerOf, *, cursor: CursorText = None, limit: Limit = 100
     ) -> Page[HistoryDocument]:
         """List what the run has done, in order."""
-        await self._desk.find(run_id, caller)
+        await self.desk.find(run_id, caller)
         found = await self._database.read(queries.list_history, run_id, cursor, limit)
         return Page[HistoryDocument].model_validate(found)
 
@@ -152,7 +147,7 @@ class RunRoutes:
         limit: Annotated[int, Query(ge=1, le=1_000, description="How many differences to show at most")] = 100,
     ) -> ComparisonDocument:
         """Compare two runs: what differs of them and of their operations; times and attempts do not count."""
-        return await self._desk.compare(run_id, other, caller, limit)
+        return await self.desk.compare(run_id, other, caller, limit)
 
     async def logs(
         self,
@@ -164,13 +159,13 @@ class RunRoutes:
         limit: Limit = 100,
     ) -> Page[LogDocument]:
         """List what the run has logged, in order; the last lines before a crash may be missing."""
-        await self._desk.find(run_id, caller)
+        await self.desk.find(run_id, caller)
         found = await self._database.read(partial(queries.list_logs, after=after), run_id, cursor, limit)
         return Page[LogDocument].model_validate(found)
 
     async def follow(self, request: Request, run_id: RunId, caller: CallerOf) -> Response:
         """Follow a run's events from its start, and its progress live (server-sent events)."""
-        run = await self._desk.find(run_id, caller)
+        run = await self.desk.find(run_id, caller)
         cursor = await self._streams.cursor(request, None)
         if cursor is None:
             cursor = Cursor((await self._streams.resolve(None)).epoch, run.look_back_position)
@@ -179,7 +174,7 @@ class RunRoutes:
 
     async def view(self, run_id: RunId, name: MessageName, caller: CallerOf) -> Any:
         """Read a view the workflow has set."""
-        await self._desk.find(run_id, caller)
+        await self.desk.find(run_id, caller)
         views = await self._database.read(queries.get_views, run_id)
         if name not in views:
             raise Problem(404, "view-not-found", detail=f"run {run_id} has set no view {name!r} so far")
@@ -187,20 +182,20 @@ class RunRoutes:
 
     async def cancel(self, run_id: RunId, caller: CallerOf, *, body: CancelBody | None = None) -> RunDocument:
         """Cancel a run: it undoes what it did, then ends as cancelled."""
-        await self._desk.command(run_id, caller, commands.cancel, (body or CancelBody()).reason)
-        return await self._desk.show(run_id, caller)
+        await self.desk.command(run_id, caller, commands.cancel, (body or CancelBody()).reason)
+        return await self.desk.show(run_id, caller)
 
     async def retry(self, run_id: RunId, caller: CallerOf, http_request: Request) -> RunDocument:
         """Run a failed, cancelled or parked run again from where it failed."""
         await self._acting.retry(run_id, caller, http_request)
-        return await self._desk.show(run_id, caller)
+        return await self.desk.show(run_id, caller)
 
     async def fork(
         self, run_id: RunId, caller: CallerOf, body: ForkBody, http_request: Request, response: Response
     ) -> RunDocument:
         """Start a new run that shares this one's history up to an operation."""
         check_run_id(body.id)
-        run = await self._desk.show(run_id, caller)
+        run = await self.desk.show(run_id, caller)
         text = None
         if body.input is not None:
             workflow = find_workflow(self._registry, run.workflow, run.version, status=409)
@@ -208,47 +203,27 @@ class RunRoutes:
         if self._acting.acts(run.workflow, run.version):
             forked = await self._acting.fork(run, caller, body, text, http_request)
         else:
-            forked = await self._desk.fork(run_id, caller, body, text)
+            forked = await self.desk.fork(run_id, caller, body, text)
         response.headers["location"] = f"/v1/runs/{forked}"
         # Whoever forks somebody else's run owns the new one.
-        return await self._desk.show(forked, caller)
+        return await self.desk.show(forked, caller)
 
     async def signal(
         self, run_id: RunId, name: MessageName, caller: CallerOf, *, payload: Annotated[Any, Body()] = None
     ) -> RunDocument:
         """Send a signal; it is kept until the run waits for it."""
-        await self._desk.command(run_id, caller, commands.send_signal, name, _payload_text(payload))
-        return await self._desk.show(run_id, caller)
-
-    async def update(
-        self,
-        run_id: RunId,
-        name: MessageName,
-        caller: CallerOf,
-        response: Response,
-        *,
-        payload: Annotated[Any, Body()] = None,
-        prefer: Prefer = None,
-    ) -> UpdateAnswer:
-        """Send an update and return the run's answer, or 202 when it has not answered yet."""
-        update_id = uuid.uuid4().hex
-        await self._desk.update(run_id, caller, name, _payload_text(payload), update_id)
-        seconds = read_wait(prefer)
-        wait_seconds = UPDATE_WAIT_SECONDS if seconds is None else seconds
-        status, reply = await self._desk.wait_answered(run_id, update_id, wait_seconds)
-        if status == "rejected":
-            raise Problem(409, "update-rejected", "The run rejected the update", str(reply), update=update_id)
-        response.status_code = 202 if status == "pending" else 200
-        return UpdateAnswer(id=update_id, status=status, reply=from_json(reply) if reply else None)
+        await self.desk.command(run_id, caller, commands.send_signal, name, payload_text(payload))
+        return await self.desk.show(run_id, caller)
 
     async def cancel_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
         """Cancel every run that matches."""
-        return await self._desk.bulk(body, caller, "cancel", commands.cancel)
+        return await self.desk.bulk(body, caller, "cancel", commands.cancel)
 
     async def retry_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
         """Retry every run that matches."""
-        return await self._desk.bulk(body, caller, "retry", rewind.retry)
+        return await self.desk.bulk(body, caller, "retry", rewind.retry)
 
 
-def _payload_text(payload: Any) -> str:
+def payload_text(payload: Any) -> str:
+    """The JSON of a message to a run; raises `PayloadTooLarge`."""
     return within_limit(encode_json(payload), "payload")

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from cli_proj.api import path_of
 from cli_proj.column import Item
@@ -101,9 +101,13 @@ async def update(
     /,
     *,
     input: InputOption = None,  # noqa: A002
+    timeout: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=25))] = 10,  # noqa: ASYNC109 - the person's option
+    idempotency_key: str | None = None,
     options: Options = Options(),  # noqa: B008
 ) -> int:
     """Send a run an update and print its answer; exit code 124 when the run has not answered in time.
+
+    To read an answer that comes later, send the update with a key, and again with the same key.
 
     Parameters
     ----------
@@ -113,10 +117,15 @@ async def update(
         The update's name.
     input
         What it says: JSON, @file, or @- for standard input.
+    timeout
+        Give up waiting after so many seconds, at most 25 (exit code 124); the run keeps the update.
+    idempotency_key
+        Sent twice with the same key, it is one update.
     """
     payload = None if input is None else read_value(input, option="--input")
     async with connected(options) as session:
-        answer = await session.app.post(path_of("runs", id, "updates", name), payload)
+        headers = {"prefer": f"wait={timeout}"} | ({"idempotency-key": idempotency_key} if idempotency_key else {})
+        answer = await session.app.post(path_of("runs", id, "updates", name), payload, headers=headers)
         session.output.item(answer, _show_reply)
     return ExitCode.TIMEOUT if answer["status"] == "pending" else ExitCode.OK
 

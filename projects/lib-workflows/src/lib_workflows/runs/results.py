@@ -28,6 +28,13 @@ class Ending(NamedTuple):
     error: str | None
 
 
+class Asked(NamedTuple):
+    """An update that was sent to a run."""
+
+    run: str
+    answer: tuple[str, str | None] | None  # its status and reply; None while it waits for them
+
+
 class Results:
     """Who waits for what; runs of this process end in memory, the others are looked up when something happens."""
 
@@ -105,9 +112,12 @@ class Results:
         Raises `UpdateNotFound`, also for one that goes meanwhile, with its run.
         """
         while True:
-            found = await self._look(lambda: self._database.read(_answer, update_id), lambda: False)
+            found = await self._look(lambda: self._answer(update_id), lambda: False)
             if found is not None:
                 return found
+
+    async def _answer(self, update_id: str) -> tuple[str, str | None] | None:
+        return (await self._database.read(read_update, update_id)).answer
 
     async def _ending(self, run_id: str) -> Ending | None:
         return await self._database.read(_ending, run_id)
@@ -147,13 +157,13 @@ def _ending(connection: Connection, run_id: str) -> Ending | None:
     return Ending(row.status, row.output, row.error) if row.status in ENDED else None
 
 
-def _answer(connection: Connection, update_id: str) -> tuple[str, str | None] | None:
-    query = select(updates.c.status, updates.c.reply, runs.c.status.label("run_status"))
-    row = connection.execute(
-        query.join(runs, runs.c.id == updates.c.run).where(updates.c.id == update_id)
-    ).one_or_none()
+def read_update(connection: Connection, update_id: str) -> Asked:
+    """Read an update; one that its run has ended without is rejected. Raises `UpdateNotFound`."""
+    columns = (updates.c.run, updates.c.status, updates.c.reply, runs.c.status.label("run_status"))
+    query = select(*columns).join(runs, runs.c.id == updates.c.run).where(updates.c.id == update_id)
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise UpdateNotFound(update_id)
-    if row.status == "pending" and row.run_status not in TERMINAL:
-        return None
-    return (row.status, row.reply) if row.status != "pending" else ("rejected", f"the run has {row.run_status}")
+    if row.status != "pending":
+        return Asked(row.run, (row.status, row.reply))
+    return Asked(row.run, ("rejected", f"the run has {row.run_status}") if row.run_status in TERMINAL else None)
