@@ -1,11 +1,9 @@
 """Signs a person in from a terminal: where the tokens go, which way, and what the person reads."""
 
 import asyncio
-import os
-import sys
-import webbrowser
 from typing import TYPE_CHECKING, Literal
 
+from cli_proj import browser
 from cli_proj.config import Storage, load_config, save_config
 from cli_proj.context import Context
 from cli_proj.failure import not_allowed
@@ -72,11 +70,7 @@ def _new_key() -> "ProofKey":
 
 def default_way() -> Way:
     """The browser, unless it would open on a machine where nobody sits."""
-    if os.environ.get("SSH_CONNECTION"):
-        return "device"
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return "device"
-    return "web"
+    return "web" if browser.is_here() else "device"
 
 
 async def _name_of(client: OAuthClient, access_token: str) -> str:
@@ -92,7 +86,7 @@ async def _name_of(client: OAuthClient, access_token: str) -> str:
 def _open_browser(url: str) -> None:
     message("Sign in with your browser. If it does not open, go to:")
     message(f"  {styled(url, CYAN)}")
-    webbrowser.open(url)
+    browser.show(url)
 
 
 def _show_code(authorization: DeviceAuthorization) -> None:
