@@ -179,6 +179,19 @@ async def test_a_delivery_survives_a_restart(run_provider, tmp_path, sqlite_url,
     assert len(hearer.received) > before
 
 
+async def test_clients_hear_of_logouts_after_the_database_was_away(provider_on_postgresql, hearer):
+    """The connection that holds the lead is closed while nothing is due: whoever led waits to lead again."""
+    provider = provider_on_postgresql
+    browser, _ = await signed_in(provider, hearer)
+    leads = provider.service.database._leads
+    await wait_until(lambda: leads._connection)
+    lost = leads._connection
+    lost.terminate()
+    await wait_until(lambda: leads._connection is not lost)
+    await sign_out(browser)
+    await wait_until(lambda: hearer.received, timeout=20)
+
+
 async def test_a_client_that_only_signs_people_in_hears_hours_later_too(provider_on_both, hearer):
     """It has no refresh token, and its access token is long over; the person is still signed in there."""
     provider = provider_on_both

@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from lib_events.adapters import postgresql_leads
-from lib_events.database import open_database
+from lib_events.database import LeadLost, open_database
 from lib_events.event_log import SCHEMA
 from lib_events.testing import wait_until
 
@@ -24,12 +25,10 @@ async def processes(postgresql_url):
 
 
 async def lead(database, role, log, name, until):
-    async with database.leading(role) as lost:
-        log.append(name)
-        waits = [asyncio.create_task(until.wait()), asyncio.create_task(lost.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+    with suppress(LeadLost):
+        async with database.leading(role):
+            log.append(name)
+            await until.wait()
 
 
 async def test_one_process_leads_and_the_other_follows_it(processes):
@@ -91,6 +90,32 @@ async def test_a_lost_connection_ends_every_lead_and_another_process_takes_over(
         task.cancel()
 
 
+async def test_whoever_leads_no_more_is_stopped_where_it_stands_and_told_why(processes):
+    (first, _), stood = processes, []
+
+    async def stand():
+        async with first.leading("relay"):
+            first._leads._connection.terminate()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                stood.append("here")
+                raise
+
+    with pytest.raises(LeadLost):
+        await stand()
+    assert (stood, asyncio.current_task().cancelling()) == (["here"], 0)
+
+
+async def test_what_fails_while_leading_is_not_taken_for_a_lost_lead(processes):
+    async def fail():
+        async with processes[0].leading("relay"):
+            raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        await fail()
+
+
 async def test_a_lead_is_lost_although_the_driver_does_not_tell_that_its_connection_is(processes, monkeypatch):
     monkeypatch.setattr(postgresql_leads, "BEAT_SECONDS", 0.1)
     log, never = [], asyncio.Event()
@@ -112,15 +137,20 @@ async def test_a_leader_whose_loop_is_blocked_is_replaced(postgresql_url, proces
 
     async def lead_and_block():
         database = await open_database(postgresql_url, service="app-svc", schemas=[SCHEMA])
-        async with database.leading("relay") as lost:
-            await asyncio.sleep(2)  # longer than it may be silent: it says that it is there
-            assert not lost.is_set()
-            leads.set()
-            go_on.wait(30)
-            await asyncio.wait_for(lost.wait(), 5)
-        await database.close()
+        try:
+            async with database.leading("relay"):
+                await asyncio.sleep(2)  # longer than it may be silent: it says that it is there
+                leads.set()
+                go_on.wait(30)
+                await asyncio.sleep(5)
+        finally:
+            await database.close()
 
-    blocked = asyncio.ensure_future(asyncio.to_thread(asyncio.run, lead_and_block()))
+    async def lead_until_lost():
+        with pytest.raises(LeadLost):
+            await lead_and_block()
+
+    blocked = asyncio.ensure_future(asyncio.to_thread(asyncio.run, lead_until_lost()))
     await wait_until(leads.is_set)
     following = asyncio.create_task(lead(second, "relay", log, "second", never))
     try:

@@ -53,17 +53,16 @@ class AuditChain(Loop):
 
     async def run(self) -> None:
         """Wait to lead, then chain until the lead is lost."""
-        async with self._database.leading("audit chain") as lost:
+        async with self._database.leading("audit chain"):
             unsubscribe = self._database.on_notify(AUDIT_TOPIC, self.wake)
             try:
-                while not lost.is_set():
+                while True:
                     while await self._database.transact(chain_next) == BATCH:
                         pass
                     await self.pause(POLL_SECONDS)
                     await asyncio.sleep(GATHER_SECONDS)  # not for a result: for company
             finally:
                 unsubscribe()
-        raise ConnectionError("the connection that holds the audit chain's lead was lost")
 
 
 def chain_next(connection: Connection) -> int:

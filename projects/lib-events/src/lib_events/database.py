@@ -63,6 +63,10 @@ class Fenced(DatabaseError):
     """The writer no longer has the right to write: somebody took over."""
 
 
+class LeadLost(DatabaseError):
+    """This process leads no more: the connection that held the lead is gone."""
+
+
 class TransactionTooLong(DatabaseError):
     """A transaction function kept the database's CPU busy longer than allowed and was interrupted."""
 
@@ -252,9 +256,12 @@ class Database(ABC):
         """Finish what is in flight and release everything; safe to call twice."""
 
     @asynccontextmanager
-    async def leading(self, role: str) -> AsyncIterator[asyncio.Event]:  # noqa: ARG002 - one process, one leader
-        """Wait until this process leads in `role`, then run the block; the event is set when it leads no more."""
-        yield asyncio.Event()
+    async def leading(self, role: str) -> AsyncIterator[None]:  # noqa: ARG002 - one process, one leader
+        """Wait until this process leads in `role`, then run the block.
+
+        When it leads no more, the block is cancelled, wherever it stands, and `LeadLost` raised.
+        """
+        yield
 
     def on_notify(self, topic: str, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` on the event loop after each commit that notified `topic`; returns the way to stop."""

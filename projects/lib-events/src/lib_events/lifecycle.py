@@ -125,6 +125,11 @@ async def running(*loops: Loop) -> AsyncIterator[None]:
             await loop.stop()
 
 
+async def for_ever() -> None:
+    """Wait until cancelled."""
+    await asyncio.get_running_loop().create_future()
+
+
 async def first_of(*events: asyncio.Event, seconds: float | None = None) -> None:
     """Wait until one of `events` is set, at most `seconds`."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]

@@ -90,11 +90,11 @@ class LogoutNotices(Loop):
         self._clock = clock
 
     async def run(self) -> None:
-        """Send until told to stop."""
+        """Wait to lead, then send until the lead is lost."""
         unsubscribe = self._database.on_notify(TOPIC, self.wake)
         try:
-            async with self._database.leading(self.name) as lost:
-                while not lost.is_set():
+            async with self._database.leading(self.name):
+                while True:
                     due = await self._database.read(_due, self._clock.micros())
                     await asyncio.gather(*map(self._send, due))
                     if len(due) < AT_ONCE:

@@ -333,10 +333,10 @@ class PostgresqlDatabase(Database):
             self._wake({str(topic)})
 
     @asynccontextmanager
-    async def leading(self, role: str) -> AsyncIterator[asyncio.Event]:
+    async def leading(self, role: str) -> AsyncIterator[None]:
         """See `Database.leading`."""
-        async with self._leads.hold(zlib.crc32(f"{self._channel}:{role}".encode())) as lost:
-            yield lost
+        async with self._leads.hold(zlib.crc32(f"{self._channel}:{role}".encode())):
+            yield
 
     async def close(self) -> None:
         """See `Database.close`."""

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from lib_events.adapters.postgresql_errors import DRIVER_ERRORS
+from lib_events.database import LeadLost
 from lib_events.lifecycle import first_of
 
 logger = logging.getLogger(__name__)
@@ -40,12 +41,13 @@ class Leads:
         self._beating: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def hold(self, key: int) -> AsyncIterator[asyncio.Event]:
-        """Wait to lead in the role of that key, then run the block; the event is set when the lead is lost."""
+    async def hold(self, key: int) -> AsyncIterator[None]:
+        """Wait to lead in the role of that key, then run the block until that ends or the lead is lost: `LeadLost`."""
         async with self._turns[key]:
             lost = await self._wait(key)
             try:
-                yield lost
+                async with _until(lost):
+                    yield
             finally:
                 await self._free(key, lost)
 
@@ -123,3 +125,24 @@ class Leads:
         async with self._asking:
             if self._connection is not None and lost is self._lost and not self._connection.is_closed():
                 await self._connection.execute(FREE, key)
+
+
+@asynccontextmanager
+async def _until(lost: asyncio.Event) -> AsyncIterator[None]:
+    """Run the block; as soon as the event is set it is cancelled, as by a timeout, and raises `LeadLost`."""
+    try:
+        async with asyncio.timeout(None) as term:
+            ending = asyncio.create_task(_end(term, lost), name="postgresql-lead")
+            try:
+                yield
+            finally:
+                ending.cancel()
+    except TimeoutError as error:
+        if term.expired():
+            raise LeadLost("the connection that holds the lead was lost") from error
+        raise
+
+
+async def _end(term: asyncio.Timeout, lost: asyncio.Event) -> None:
+    await lost.wait()
+    term.reschedule(asyncio.get_running_loop().time())

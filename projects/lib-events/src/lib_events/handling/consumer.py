@@ -81,18 +81,18 @@ class Consumer(Loop):
     async def run(self) -> None:
         """Wait to lead, then consume until told to stop or until another process goes on from here."""
         self._stop.clear()
-        async with self._database.leading(self.name) as lost:
+        async with self._database.leading(self.name):
             self._threads = ThreadPoolExecutor(self._subscription.concurrency, thread_name_prefix=self.durable)
             unsubscribe = self._database.on_notify(PLACED_TOPIC, self.wake)
             try:
                 while not self._stop.is_set():
                     with suppress(PlaceLost):
-                        await self._consume(lost)
+                        await self._consume()
             finally:
                 unsubscribe()
                 self._threads.shutdown(wait=False)  # one that still runs was waited for in vain
 
-    async def _consume(self, lost: asyncio.Event) -> None:
+    async def _consume(self) -> None:
         self._written, handled = await self._database.transact(self._place.begin)
         self._window, self._ahead = Window(self._written), bool(handled)
         self._marked_until = max(handled, default=0)
@@ -109,7 +109,7 @@ class Consumer(Loop):
         )
         try:
             async with asyncio.TaskGroup() as group:
-                others = [self._watch(lost), self._read_on(handled), self._keep_place()]
+                others = [self._read_on(handled), self._keep_place()]
                 tasks = [group.create_task(other) for other in others]
                 workers = [self._work(self._lanes[index % lanes]) for index in range(self._subscription.concurrency)]
                 await asyncio.wait([group.create_task(work) for work in (*workers, redriver.run())])
@@ -119,10 +119,6 @@ class Consumer(Loop):
             await self._write_place()
         finally:
             self._lanes = []
-
-    async def _watch(self, lost: asyncio.Event) -> None:
-        await lost.wait()
-        raise ConnectionError("the connection that holds the subscription's lead was lost")
 
     async def _read_on(self, handled: set[int]) -> None:
         with suppress(asyncio.QueueShutDown):

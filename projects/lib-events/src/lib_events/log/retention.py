@@ -68,11 +68,10 @@ class Retention(Loop):
 
     async def run(self) -> None:
         """Wait to lead, then prune now and then until the lead is lost."""
-        async with self._database.leading("retention") as lost:
-            while not lost.is_set():
+        async with self._database.leading("retention"):
+            while True:
                 await self.prune()
                 await self.pause(ROUND_SECONDS)
-        raise ConnectionError("the connection that holds the retention's lead was lost")
 
     async def prune(self) -> int:
         """Prune all there is to prune and return how many rows went."""

@@ -17,7 +17,7 @@ from lib_events.database import EVENTS_TOPIC, Connection, Database
 from lib_events.event import Event, EventRegistry, EventRejected, check_attributes, check_readable
 from lib_events.event_log import IMPORT_EVENTS
 from lib_events.handling.dead_letters import REDRIVE_TOPIC, Burial, bury, bury_again, redriven, settle
-from lib_events.lifecycle import Loop, running
+from lib_events.lifecycle import Loop, for_ever, running
 from lib_events.nats.broker import BROKER_ERRORS, MESSAGE_ID, Broker, ImportPlace, NoStream
 from lib_events.nats.permissions import subject_prefix
 from lib_events.statement import Statement, Write
@@ -56,9 +56,8 @@ class Importer(Loop):
     async def run(self) -> None:
         """Wait to lead, then import until the lead is lost."""
         redrives = [_ImportRedrive(self._database, source) for source in self._imports]
-        async with self._database.leading("importer") as lost, running(*self._imports, *redrives):
-            await lost.wait()
-        raise ConnectionError("the connection that holds the importer's lead was lost")
+        async with self._database.leading("importer"), running(*self._imports, *redrives):
+            await for_ever()
 
 
 class _SourceImport(Loop):

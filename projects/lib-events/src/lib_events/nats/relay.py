@@ -25,7 +25,7 @@ from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, Connection, Datab
 from lib_events.event import TYPE_PATTERN, Event, decode
 from lib_events.event_filter import Wanted
 from lib_events.event_log import PLACE_LIMIT, PLACED_TOPIC, Cursor, CursorRejected, StoredRow, place, read_after
-from lib_events.lifecycle import Loop, running
+from lib_events.lifecycle import Loop, for_ever, running
 from lib_events.log.reader import read_rows
 from lib_events.nats.broker import BROKER_ERRORS, Broker, Message, StreamState
 from lib_events.nats.permissions import subject_prefix
@@ -66,13 +66,11 @@ class Relay(Loop):
 
     async def run(self) -> None:
         """Wait to lead, then relay until the lead is lost."""
-        async with self._database.leading("relay") as lost:
-            loops: list[Loop] = [_Placer(self._database)]
-            if self._broker is not None:
-                loops.append(_Publisher(self._database, self._broker))
-            async with running(*loops):
-                await lost.wait()
-        raise ConnectionError("the connection that holds the relay's lead was lost")
+        loops: list[Loop] = [_Placer(self._database)]
+        if self._broker is not None:
+            loops.append(_Publisher(self._database, self._broker))
+        async with self._database.leading("relay"), running(*loops):
+            await for_ever()
 
 
 class _Placer(Loop):

@@ -70,11 +70,10 @@ class RunRetention(Loop):
 
     async def run(self) -> None:
         """Wait to lead, then prune now and then until the lead is lost."""
-        async with self._database.leading(ROLE) as lost:
-            while not lost.is_set():
+        async with self._database.leading(ROLE):
+            while True:
                 await self.prune()
                 await self.pause(ROUND_SECONDS)
-        raise ConnectionError("the connection that holds the lead in run retention was lost")
 
     async def prune(self) -> int:
         """Prune all there is to prune and return how many runs went."""
