@@ -114,6 +114,38 @@ async def test_a_transaction_whose_connection_was_lost_is_not_the_runs_failure(p
         assert await (await engine.start(cut_off)).result(20) == 2
 
 
+FULL_DISK = """
+    CREATE TABLE kept (number integer);
+    CREATE SEQUENCE refused;
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM nextval('refused');
+        RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100';
+    END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON kept EXECUTE FUNCTION refuse()
+"""
+
+
+@pytest.mark.postgresql
+async def test_no_run_fails_because_a_disk_is_full(postgresql_url):
+    def keep(connection) -> int:
+        return connection.execute(text("INSERT INTO kept VALUES (1)")).rowcount
+
+    @workflow(name="keeps")
+    async def flow(ctx: Context) -> int:
+        return await ctx.transaction(keep)
+
+    async def was_refused():
+        return await engine.database.read(lambda connection: connection.scalar(text("SELECT is_called FROM refused")))
+
+    async with Engine.open(postgresql_url, [flow]) as engine:
+        async with engine.database._pool.lend() as borrowed:
+            await borrowed.raw.execute(FULL_DISK)
+        handle = await engine.start(flow)
+        await wait_until(was_refused)
+        await engine.database.transact(lambda connection: connection.execute(text("DROP FUNCTION refuse CASCADE")))
+        assert await handle.result(20) == 1
+
+
 @pytest.mark.postgresql
 async def test_connections_that_died_while_idle_fail_no_run(postgresql_url):
     def nothing(connection) -> int:

@@ -1,21 +1,23 @@
 """Commits whose end nobody hears: they are on disk all the same, and what they gave to a worker is not left behind."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import flows
 import pytest
 from flows import doubling
-from sqlalchemy import select
+from sqlalchemy import func, select, text
 
-from lib_events.database import CommitFailed
+from lib_events.database import CommitFailed, open_database
 from lib_events.testing import wait_until
+from lib_events.testing_line import Line
 from lib_workflows import Context, Engine, RunCancelled, step, workflow
 from lib_workflows.errors import Nondeterministic
 from lib_workflows.reading import queries
 from lib_workflows.runs import commands
 from lib_workflows.runs.record import load
 from lib_workflows.statements import UPDATE_RUN
-from lib_workflows.tables import event_waits
+from lib_workflows.tables import event_waits, runs
 from lib_workflows.workers.claims import look
 from lib_workflows.workers.worker import held_runs
 
@@ -301,3 +303,56 @@ async def after(saving, heard):
 
 async def _has_failed(engine, run_id):
     return (await engine.database.read(queries.get_run, run_id)).status == "failed"
+
+
+@asynccontextmanager
+async def closing(database):
+    yield database
+    await database.close()
+
+
+def waiting(connection):
+    here = "application_name = 'cut-svc' AND wait_event_type = 'Lock'"
+    return connection.scalar(text(f"SELECT count(*) FROM pg_stat_activity WHERE {here}"))
+
+
+def at_work(connection):
+    here = "application_name = 'cut-svc' AND state <> 'idle'"
+    return connection.scalar(text(f"SELECT count(*) FROM pg_stat_activity WHERE {here}"))
+
+
+def unfinished(connection):
+    return connection.scalar(select(func.count()).select_from(runs).where(runs.c.ended_at.is_(None)))
+
+
+@pytest.mark.postgresql
+async def test_a_run_whose_start_was_lost_does_not_come_to_be_after_it_was_looked_for(postgresql_url, free_port):
+    """The server may go on with what a connection was asked that was cut: its worker held a run it did not know."""
+    async with (
+        Line(postgresql_url, port=free_port) as line,
+        Engine.open(line.url, [doubling], service="cut-svc") as engine,
+        closing(await open_database(postgresql_url, service="other-svc", schemas=[])) as other,
+    ):
+        read, looked = engine.database.read, asyncio.Event()
+
+        async def read_and_tell(function, *args):
+            found = await read(function, *args)
+            if function is load:
+                looked.set()
+            return found
+
+        engine.database.read = read_and_tell
+        async with other._pool.lend() as borrowed, borrowed.raw.transaction():
+            await borrowed.raw.execute("LOCK TABLE runs IN SHARE MODE")
+            starting = asyncio.ensure_future(engine.start(doubling, 4))
+            await wait_until(lambda: other.read(waiting))
+            line.cut()
+            with pytest.raises(CommitFailed):
+                await starting
+            await asyncio.wait_for(looked.wait(), 20)
+        await wait_until(lambda: none(other, at_work))
+        await wait_until(lambda: none(other, unfinished))
+
+
+async def none(database, function):
+    return not await database.read(function)

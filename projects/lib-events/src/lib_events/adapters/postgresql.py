@@ -20,13 +20,17 @@ from sqlalchemy.util import await_only
 
 from lib_events.adapters.committer import GroupCommitter, Member, fail, refused_as_baseless, resolve
 from lib_events.adapters.migrate import migrate
+from lib_events.adapters.postgresql_backends import Backend, LostBackends
 from lib_events.adapters.postgresql_errors import (
     DRIVER_ERRORS,
     FUNCTION_ERRORS,
     connection_lost,
     is_lost,
+    is_unable,
+    is_unable_to_save,
     may_be_retried,
     not_read,
+    not_saved,
 )
 from lib_events.adapters.postgresql_leads import Leads
 from lib_events.adapters.postgresql_looks import SNAPSHOT, Looks
@@ -130,11 +134,13 @@ class PostgresqlDatabase(Database):
             poolclass=NullPool,  # `Pool` lends them
             isolation_level="AUTOCOMMIT",  # transactions are ours: hot statements share them
         )
-        self._pool = Pool(self._engine, limit=POOL_SIZE)
+        self._lost = LostBackends()
+        self._pool = Pool(self._engine, self._lost, limit=POOL_SIZE)
         self._committer = GroupCommitter(self._commit)
         self._looks = Looks(self._pool, self._guard_look)
         self._leads = Leads(self._connect)
-        self._hot: asyncpg.Connection | None = None  # from the first group of hot rows on
+        self._hot: asyncpg.Connection | None = None  # from the first group of hot rows on …
+        self._hot_backend: Backend | None = None  # … and what the server does for it
         self._listener: asyncpg.Connection | None = None
         self._channel = f"evs_{self.schema}"
         self._topics: set[str] = set()
@@ -162,9 +168,12 @@ class PostgresqlDatabase(Database):
 
     async def _connect(self) -> asyncpg.Connection:
         settings = SESSION | {"search_path": f'"{self.schema}"', "application_name": self.service}
-        connection = await asyncpg.connect(
-            self._dsn, server_settings=settings, timeout=10, connection_class=KnowingConnection
-        )
+        try:
+            connection = await asyncpg.connect(
+                self._dsn, server_settings=settings, timeout=10, connection_class=KnowingConnection
+            )
+        except asyncpg.PostgresError as error:  # it has no room for another one, say: nothing was asked yet
+            raise ConnectionError(str(error)) from error
         _keep_alive(connection._transport.get_extra_info("socket"))
         return connection
 
@@ -187,6 +196,8 @@ class PostgresqlDatabase(Database):
             except FUNCTION_ERRORS as error:
                 if is_lost(error):
                     raise connection_lost(error) from error
+                if is_unable_to_save(error):
+                    raise not_saved(error) from error
                 if not may_be_retried(error) or attempt == ATTEMPTS:
                     raise
                 await asyncio.sleep(0.01 * attempt)
@@ -225,7 +236,7 @@ class PostgresqlDatabase(Database):
                 _, value = await borrowed.core.run_sync(lambda sync: self._call(sync, raw, function, *args))
                 return value
         except FUNCTION_ERRORS as error:
-            if is_lost(error):
+            if is_lost(error) or is_unable(error):
                 raise not_read(error) from error
             raise
 
@@ -262,7 +273,10 @@ class PostgresqlDatabase(Database):
             fail(members, error)
         except Exception as error:
             if is_lost(error):
+                self._lose_hot()
                 raise connection_lost(error) from error
+            if is_unable_to_save(error):
+                raise not_saved(error) from error
             if len(members) == 1:
                 fail(members, error)
                 return
@@ -278,8 +292,18 @@ class PostgresqlDatabase(Database):
 
     async def _hot_connection(self) -> asyncpg.Connection:
         if self._hot is None or self._hot.is_closed():
-            self._hot = await self._connect()
+            self._hot = hot = await self._connect()
+            self._hot_backend = await Backend.of(hot)
+            await self._lost.end(hot)
         return self._hot
+
+    def _lose_hot(self) -> None:
+        """Whatever it was asked may still come true: nothing is asked of the database before that is over."""
+        if self._hot is not None:
+            self._hot.terminate()
+        if self._hot_backend is not None:
+            self._lost.add(self._hot_backend)
+        self._hot = self._hot_backend = None
 
     def _notify(self, topics: set[str]) -> None:
         """Wake listeners here now, and those elsewhere by one NOTIFY for all commits of the meantime."""

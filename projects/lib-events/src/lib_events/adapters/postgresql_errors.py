@@ -24,14 +24,36 @@ LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
+    asyncpg.IdleInTransactionSessionTimeoutError,  # we stood still
 )
+# Nor here: its disk is full or fails. And a server that only reads, as a standby does, can save nothing.
+UNABLE = (asyncpg.DiskFullError, asyncpg.PostgresSystemError)
+UNABLE_TO_SAVE = (*UNABLE, asyncpg.ReadOnlySQLTransactionError)
 
 
 def is_lost(error: BaseException) -> bool:
     """Whether the connection failed, and not what was asked of it."""
-    # The driver's error is behind SQLAlchemy's two.
-    cause = getattr(error.__cause__, "__cause__", None) if isinstance(error, DBAPIError) else error
-    return isinstance(cause, LOST)
+    return isinstance(_cause(error), LOST)
+
+
+def is_unable(error: BaseException) -> bool:
+    """Whether the server could not answer, whatever it was asked."""
+    return isinstance(_cause(error), UNABLE)
+
+
+def is_unable_to_save(error: BaseException) -> bool:
+    """Whether the server could not save, whatever that was."""
+    return isinstance(_cause(error), UNABLE_TO_SAVE)
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """The driver's error: it is behind SQLAlchemy's two."""
+    return getattr(error.__cause__, "__cause__", None) if isinstance(error, DBAPIError) else error
+
+
+def not_saved(error: BaseException) -> CommitFailed:
+    """The error for a commit that the server could not make."""
+    return CommitFailed(f"nothing was saved in PostgreSQL: {error}; let it write again, then try again")
 
 
 def connection_lost(error: BaseException) -> CommitFailed:
@@ -41,7 +63,8 @@ def connection_lost(error: BaseException) -> CommitFailed:
 
 def not_read(error: BaseException) -> DatabaseUnavailable:
     """The error for something that could not be read."""
-    return DatabaseUnavailable(f"the connection to PostgreSQL was lost: {error}; try again")
+    what = "the connection to PostgreSQL was lost" if is_lost(error) else "PostgreSQL cannot read"
+    return DatabaseUnavailable(f"{what}: {error}; try again")
 
 
 def may_be_retried(error: BaseException) -> bool:

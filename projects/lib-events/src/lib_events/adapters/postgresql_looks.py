@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import asyncpg
 from sqlalchemy import Connection as CoreConnection
 
-from lib_events.adapters.postgresql_errors import FUNCTION_ERRORS, is_lost, not_read
+from lib_events.adapters.postgresql_errors import FUNCTION_ERRORS, is_lost, is_unable, not_read
 from lib_events.adapters.postgresql_pool import Pool
 from lib_events.database import Connection
 
@@ -71,11 +71,12 @@ class Looks:
             async with self._pool.lend() as borrowed, (raw := borrowed.raw).transaction(**SNAPSHOT):
                 await borrowed.core.run_sync(lambda sync: _answer(self._guard(sync, raw), looks))
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-            if isinstance(error, FUNCTION_ERRORS) and not is_lost(error) and looks:
+            is_databases = is_lost(error) or is_unable(error)
+            if isinstance(error, FUNCTION_ERRORS) and not is_databases and looks:
                 _fail([looks.popleft()], error)
                 self._waiting[:0] = looks
             else:
-                _fail(looks, not_read(error) if is_lost(error) else error)
+                _fail(looks, not_read(error) if is_databases else error)
         except BaseException:
             for look in looks:
                 look.future.cancel()

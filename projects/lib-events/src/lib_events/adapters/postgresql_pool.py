@@ -13,6 +13,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from lib_events.adapters.postgresql_backends import Backend, LostBackends
 from lib_events.adapters.postgresql_errors import LOST
 from lib_events.database import DatabaseUnavailable
 
@@ -25,13 +26,15 @@ class Borrowed:
 
     core: AsyncConnection
     raw: asyncpg.Connection
+    backend: Backend
 
 
 class Pool:
     """Lends up to `limit` connections, the one that was given back last first."""
 
-    def __init__(self, engine: AsyncEngine, *, limit: int) -> None:
+    def __init__(self, engine: AsyncEngine, lost: LostBackends, *, limit: int) -> None:
         self._engine = engine
+        self._lost = lost
         self._turns = asyncio.Semaphore(limit)
         self._idle: list[Borrowed] = []
 
@@ -75,22 +78,36 @@ class Pool:
             raise DatabaseUnavailable(text) from error
 
     async def _take(self) -> Borrowed:
+        """Raises `DatabaseUnavailable`, also while the backend of a lost connection is still at work."""
+        core: AsyncConnection | None = None
+        try:
+            borrowed = await self._take_idle()
+            if borrowed is None:
+                core = await self._engine.connect()
+                raw = (await core.get_raw_connection()).driver_connection
+                borrowed = Borrowed(core, raw, await Backend.of(raw))
+            core = borrowed.core
+            await self._lost.end(borrowed.raw)
+        except BaseException as error:
+            if core is not None:
+                await _drop(core)
+            if not isinstance(error, (*LOST, DBAPIError)):
+                raise
+            raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {error}; try again") from error
+        return borrowed
+
+    async def _take_idle(self) -> Borrowed | None:
         while self._idle:
             borrowed = self._idle.pop()
             if not borrowed.raw.is_closed():
                 return borrowed
             await _drop(borrowed.core)
-        core: AsyncConnection | None = None
-        try:
-            core = await self._engine.connect()
-            return Borrowed(core, (await core.get_raw_connection()).driver_connection)
-        except (*LOST, DBAPIError) as error:
-            if core is not None:
-                await _drop(core)
-            raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {error}; try again") from error
+        return None
 
     async def _take_back(self, borrowed: Borrowed, *, doubtful: bool) -> None:
         raw = borrowed.raw
+        if raw.is_closed():
+            self._lost.add(borrowed.backend)
         if doubtful or raw.is_closed() or raw.is_in_transaction():
             await _drop(borrowed.core)
         else:
