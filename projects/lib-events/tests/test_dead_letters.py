@@ -8,7 +8,17 @@ from sqlalchemy import select
 from lib_events.database import open_database
 from lib_events.event import Event, EventType
 from lib_events.event_log import SCHEMA
-from lib_events.handling.dead_letters import Burial, DeadLetterRefused, bury, bury_again, discard, redrive, settle
+from lib_events.handling.dead_letters import (
+    Burial,
+    DeadLetterRefused,
+    bury,
+    bury_again,
+    defer,
+    discard,
+    redrive,
+    settle,
+)
+from lib_events.subscription import TryLater
 from lib_events.tables import dead_letters
 
 
@@ -63,3 +73,14 @@ async def test_a_dead_letter_whose_subscription_is_gone_can_be_let_go_after_it_w
     await database.transact(discard, letter.id)
     assert await letters(database) == []
     assert not await database.transact(settle, letter.id), "whoever handles it hears that it is too late"
+
+
+async def test_no_dead_letter_gets_the_id_of_one_that_is_gone(database, letter):
+    """Whoever was still handling that one, or had it on a page, let another event go, unhandled."""
+    await database.transact(redrive, letter.id)
+    await database.transact(discard, letter.id)
+    event = Event.of(Noted, Note(number=2), source="/app-svc")
+    burial = Burial.of(event, durable="notes", position=2, attempts=1)
+    await database.transact(defer, burial, TryLater("not yet", seconds=0), 0)
+    assert not await database.transact(settle, letter.id)
+    assert [found.event_id for found in await letters(database)] == [event.id]

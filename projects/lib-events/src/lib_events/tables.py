@@ -111,6 +111,7 @@ dead_letters = Table(
     # With its id, for a stream that was made anew gives places of before to others.
     UniqueConstraint("durable", "position", "event_id", name="dead_letters_event"),
     Index("dead_letters_redriven", "durable", sqlite_where=REDRIVEN, postgresql_where=REDRIVEN),
+    sqlite_autoincrement=True,  # whoever still names one that is gone must not mean another
 )
 
 webhooks = Table(
