@@ -61,6 +61,13 @@ async def test_within_a_process_one_leads_at_a_time(processes):
     assert log == ["one", "two"]
 
 
+async def test_two_roles_do_not_wait_for_each_other_because_their_names_look_alike(processes):
+    """Their checksums of 32 bits are the same."""
+    first, _ = processes
+    async with asyncio.timeout(20), first.leading("plumless"), first.leading("buckeroo"):
+        pass
+
+
 async def test_who_stops_waiting_leaves_no_lead_behind(processes):
     first, second = processes
     log, done = [], asyncio.Event()

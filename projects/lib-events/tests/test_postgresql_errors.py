@@ -16,6 +16,7 @@ from lib_events.event_log import SCHEMA
 from lib_events.handling.subscriptions import Subscriptions
 from lib_events.lifecycle import running
 from lib_events.nats.relay import Relay
+from lib_events.statement import Statement, Write
 from lib_events.subscription import subscribe
 from lib_events.tables import dead_letters, subscription_cursors
 from lib_events.testing import wait_until
@@ -124,5 +125,30 @@ async def test_no_event_is_put_aside_because_a_disk_is_full(postgresql_url):
             assert await database.read(count, dead_letters) == 0
             await database.transact(go_on)
             await wait_until(lambda: database.read(is_handled))
+    finally:
+        await database.close()
+
+
+def move(name, durable):
+    """A hot statement that moves one place; of a group the one that is named last runs first."""
+    update = "UPDATE subscription_cursors SET position = rows.position FROM {rows}"
+    return Statement(name, "", f"{update} WHERE durable = '{durable}'", (("position", "bigint"),))
+
+
+async def test_a_commit_that_was_chosen_to_end_a_deadlock_is_made_once_more(postgresql_url):
+    database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
+    lock = "UPDATE subscription_cursors SET updated_at = 1 WHERE durable = $1"
+    try:
+        for number in (1, 2):
+            await database.transact(note, number)
+        async with database._pool.lend() as borrowed, borrowed.raw.transaction():
+            await borrowed.raw.execute(lock, "d2")
+            moved = database.write(Write(move("b", "d1"), (7,)), Write(move("a", "d2"), (7,)))
+            blocked = (
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
+            await wait_until(lambda: borrowed.raw.fetchval(blocked))
+            await borrowed.raw.execute(lock, "d1")  # each waits for the other now, and the commit has waited longer
+        await moved
     finally:
         await database.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import socket
 import zlib
@@ -263,7 +264,7 @@ class PostgresqlDatabase(Database):
         for fence, members in fences.items():
             await self._commit_fenced(members, fence)
 
-    async def _commit_fenced(self, members: Sequence[Member], fence: Fence | None) -> None:
+    async def _commit_fenced(self, members: Sequence[Member], fence: Fence | None, attempt: int = 1) -> None:
         """Commit all at once; if one is bad, each by itself so that only it fails."""
         writes = [write for member in members for write in member.writes]
         events = [event for member in members for event in member.events]
@@ -277,18 +278,24 @@ class PostgresqlDatabase(Database):
                 raise connection_lost(error) from error
             if is_unable_to_save(error):
                 raise not_saved(error) from error
-            if len(members) == 1:
-                fail(members, error)
-                return
-            for member in members:
-                if not refused_as_baseless(member):
-                    await self._commit_fenced([member], fence)
+            await self._commit_each(members, fence, error, attempt)
         else:
             for member in members:
                 resolve(member)
             self._notify(
                 {topic for member in members for topic in member.topics} | ({EVENTS_TOPIC} if events else set())
             )
+
+    async def _commit_each(
+        self, members: Sequence[Member], fence: Fence | None, error: Exception, attempt: int
+    ) -> None:
+        """Commit again, each by itself; one that was so fails, unless PostgreSQL asks to be asked again."""
+        if len(members) == 1 and not (may_be_retried(error) and attempt < ATTEMPTS):
+            fail(members, error)
+            return
+        for member in members:
+            if not refused_as_baseless(member):
+                await self._commit_fenced([member], fence, attempt + 1)
 
     async def _hot_connection(self) -> asyncpg.Connection:
         if self._hot is None or self._hot.is_closed():
@@ -359,7 +366,9 @@ class PostgresqlDatabase(Database):
     @asynccontextmanager
     async def leading(self, role: str) -> AsyncIterator[None]:
         """See `Database.leading`."""
-        async with self._leads.hold(zlib.crc32(f"{self._channel}:{role}".encode())):
+        # Of 64 bits, as PostgreSQL's locks: of 32, some pair of many thousand webhooks would have the same one.
+        name = hashlib.blake2b(f"{self._channel}:{role}".encode(), digest_size=8)
+        async with self._leads.hold(int.from_bytes(name.digest(), signed=True)):
             yield
 
     async def close(self) -> None:
