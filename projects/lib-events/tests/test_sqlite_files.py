@@ -3,6 +3,7 @@
 import asyncio
 import random
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from lib_events.adapters import sqlite
 from lib_events.database import CommitFailed, DatabaseError, DatabaseInUse, open_database
 from lib_events.event_log import SCHEMA
+from lib_events.testing import wait_until
 
 
 async def opened(url):
@@ -113,4 +115,65 @@ async def test_damage_that_is_met_later_is_told_of_too(sqlite_url, tmp_path):
         await database.read(cursors)
     with pytest.raises(DatabaseError, match=r"nothing was saved .* the file is damaged: stop, and restore a backup"):
         await database.transact(move_cursor)
+    await database.close()
+
+
+class Handover:
+    """Readers of whom each ends only when the next one has begun, or no other comes."""
+
+    def __init__(self):
+        self._turn = threading.Condition()
+        self._begun = 0
+
+    def read(self, connection):
+        """Read, and hand over."""
+        cursors(connection)
+        with self._turn:
+            self._begun += 1
+            mine = self._begun
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._begun > mine, timeout=0.05)
+
+
+async def test_readers_that_overlap_for_ever_do_not_make_the_log_grow_for_ever(sqlite_url, tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "LOG_BYTES", 1024 * 1024)
+    database = await opened(sqlite_url)
+    handover, written = Handover(), asyncio.Event()
+
+    async def read_on():
+        while not written.is_set():
+            await database.read(handover.read)
+
+    def write(connection, number):
+        connection.execute(text("INSERT INTO subscription_cursors VALUES (:d, 1, 0)"), {"d": f"{number}" * 100_000})
+
+    readers = [asyncio.create_task(read_on()) for _ in range(3)]
+    for number in range(100, 200):
+        await database.transact(write, number)
+    longest = (tmp_path / "test.db-wal").stat().st_size
+    written.set()
+    await asyncio.gather(*readers)
+    assert await database.read(cursors) == 100
+    assert longest < 10 * 1024 * 1024
+    await database.close()
+
+
+async def test_who_reads_for_long_holds_up_commits_for_a_moment_only(sqlite_url, monkeypatch):
+    monkeypatch.setattr(sqlite, "LOG_BYTES", 1)
+    monkeypatch.setattr(sqlite, "READERS_END_SECONDS", 0.01)
+    database = await opened(sqlite_url)
+    reads, go_on = threading.Event(), threading.Event()
+
+    def read(connection):
+        before = cursors(connection)
+        reads.set()
+        go_on.wait(30)
+        return before, cursors(connection)
+
+    reading = asyncio.create_task(database.read(read))
+    await wait_until(reads.is_set)
+    await asyncio.wait_for(database.transact(move_cursor), 10)
+    assert await database.read(cursors) == 1
+    go_on.set()
+    assert await reading == (0, 0)
     await database.close()

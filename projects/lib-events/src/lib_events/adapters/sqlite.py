@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import fcntl
+import logging
 import os
 import sqlite3
 import time
@@ -53,6 +54,8 @@ from lib_events.memory import CpuBudget
 from lib_events.prepared import Values
 from lib_events.statement import Fence, Write, by_statement
 
+logger = logging.getLogger(__name__)
+
 READERS = 4
 READER_CACHE_KIB = 200  # every commit empties a reader's cache, and the kernel has the pages
 WRITER_CACHE_KIB = 2_000
@@ -66,6 +69,8 @@ TOO_LONG = (
 FEW_MEMBERS = 4  # so few wait for a group that nothing would gather behind it …
 QUICK_SECONDS = 0.001  # … and for so long the loop may wait for the disk itself
 PROGRESS_OPCODES = 10_000  # how often SQLite asks whether the limit has passed
+LOG_BYTES = 64 * 1024 * 1024  # of the write-ahead log: where readers overlap for ever, SQLite never begins it again
+READERS_END_SECONDS = 0.25  # so long commits and new readers wait for those under way, once it is that long
 
 
 class _GroupLost(Exception):
@@ -118,6 +123,11 @@ class SqliteDatabase(Database):
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-read")
         self._committer = GroupCommitter(self._commit)
         self._closed = False
+        self._log = path.with_name(path.name + "-wal")
+        self._log_limit = LOG_BYTES
+        self._reading = 0  # how many readers are under way beside the loop …
+        self._may_read, self._nobody_reads = asyncio.Event(), asyncio.Event()  # … and whether others may begin
+        self._may_read.set()
         self._save_seconds = 1.0  # how long a COMMIT took lately; unknown yet
 
     @classmethod
@@ -175,8 +185,15 @@ class SqliteDatabase(Database):
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read_beside, function, *args)
+        await self._may_read.wait()
+        self._reading += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._readers, self._read_beside, function, *args)
+        finally:
+            self._reading -= 1
+            if self._reading == 0:
+                self._nobody_reads.set()
 
     async def look[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.look`: on the loop itself, which a writer never keeps waiting (WAL)."""
@@ -235,6 +252,31 @@ class SqliteDatabase(Database):
             else:
                 fail([member], member.error)
         self._wake(topics)
+        if self._log_bytes() > self._log_limit:
+            await self._begin_log_again()
+
+    def _truncate_log(self) -> None:
+        self._raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # it is under way until it is fetched
+
+    def _log_bytes(self) -> int:
+        with contextlib.suppress(OSError):
+            return self._log.stat().st_size
+        return 0
+
+    async def _begin_log_again(self) -> None:
+        """Give SQLite a moment without readers, which it needs for that."""
+        self._may_read.clear()
+        self._nobody_reads.clear()
+        try:
+            if self._reading:
+                async with asyncio.timeout(READERS_END_SECONDS):
+                    await self._nobody_reads.wait()
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._truncate_log)
+        except (TimeoutError, sqlite3.Error) as error:
+            logger.warning("the log of %s cannot begin again yet: %s", self.path, str(error) or "somebody reads on")
+        finally:
+            self._may_read.set()
+        self._log_limit = self._log_bytes() + LOG_BYTES  # not at once again, if it did not come about
 
     def _save(self) -> None:
         began = time.perf_counter()
