@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import insert, select, text, update
 
+from lib_events.adapters import postgresql_blockers
 from lib_events.adapters.postgresql_backends import Backend, LostBackends
 from lib_events.database import CommitFailed, open_database
 from lib_events.event_log import SCHEMA
@@ -133,3 +134,13 @@ async def test_a_backend_that_has_the_number_of_one_that_is_gone_lives_on(databa
         lost.add(backend)
         await lost.end(two.raw)
         await wait_until(one.raw.is_closed)
+
+
+async def test_it_is_told_who_holds_up_all_commits(database, other, monkeypatch, caplog):
+    monkeypatch.setattr(postgresql_blockers, "PATIENCE_SECONDS", 0.01)
+    async with held(other, "a"):
+        written = database.write(move("a", 1))
+        await wait_until(lambda: "other-svc, idle in transaction" in caplog.text)
+    await written
+    await database.write(move("a", 2))
+    assert caplog.text.count("all commits have waited") == 1

@@ -97,7 +97,8 @@ async def test_a_server_whose_machine_is_gone_is_noticed(postgresql_url, free_po
     async with await asyncio.start_server(accept, "127.0.0.1", free_port):
         url = f"postgresql://postgres:@127.0.0.1:{free_port}/postgres?schema={options['schema']}"
         async with opened(url) as database:
-            line = (await database._hot_connection())._transport.get_extra_info("socket")
+            connection, _ = await database._hot_connection()
+            line = connection._transport.get_extra_info("socket")
             assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 30
             assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 30_000

@@ -22,6 +22,7 @@ from sqlalchemy.util import await_only
 from lib_events.adapters.committer import GroupCommitter, Member, fail, refused_as_baseless, resolve
 from lib_events.adapters.migrate import migrate
 from lib_events.adapters.postgresql_backends import Backend, LostBackends
+from lib_events.adapters.postgresql_blockers import Blockers
 from lib_events.adapters.postgresql_errors import (
     DRIVER_ERRORS,
     FUNCTION_ERRORS,
@@ -140,8 +141,9 @@ class PostgresqlDatabase(Database):
         self._committer = GroupCommitter(self._commit)
         self._looks = Looks(self._pool, self._guard_look)
         self._leads = Leads(self._connect)
-        self._hot: asyncpg.Connection | None = None  # from the first group of hot rows on …
-        self._hot_backend: Backend | None = None  # … and what the server does for it
+        # From the first group of hot rows on.
+        self._hot: tuple[asyncpg.Connection, Backend] | None = None
+        self._blockers = Blockers(self)
         self._listener: asyncpg.Connection | None = None
         self._channel = f"evs_{self.schema}"
         self._topics: set[str] = set()
@@ -269,7 +271,9 @@ class PostgresqlDatabase(Database):
         writes = [write for member in members for write in member.writes]
         events = [event for member in members for event in member.events]
         try:
-            await _execute(await self._hot_connection(), [*writes, *append_writes(events)], fence)
+            hot, backend = await self._hot_connection()
+            with self._blockers.watched(backend):
+                await _execute(hot, [*writes, *append_writes(events)], fence)
         except Fenced as error:
             fail(members, error)
         except Exception as error:
@@ -297,20 +301,20 @@ class PostgresqlDatabase(Database):
             if not refused_as_baseless(member):
                 await self._commit_fenced([member], fence, attempt + 1)
 
-    async def _hot_connection(self) -> asyncpg.Connection:
-        if self._hot is None or self._hot.is_closed():
-            self._hot = hot = await self._connect()
-            self._hot_backend = await Backend.of(hot)
-            await self._lost.end(hot)
+    async def _hot_connection(self) -> tuple[asyncpg.Connection, Backend]:
+        if self._hot is None or self._hot[0].is_closed():
+            connection = await self._connect()
+            self._hot = connection, await Backend.of(connection)
+            await self._lost.end(connection)
         return self._hot
 
     def _lose_hot(self) -> None:
         """Whatever it was asked may still come true: nothing is asked of the database before that is over."""
         if self._hot is not None:
-            self._hot.terminate()
-        if self._hot_backend is not None:
-            self._lost.add(self._hot_backend)
-        self._hot = self._hot_backend = None
+            connection, backend = self._hot
+            connection.terminate()
+            self._lost.add(backend)
+            self._hot = None
 
     def _notify(self, topics: set[str]) -> None:
         """Wake listeners here now, and those elsewhere by one NOTIFY for all commits of the meantime."""
@@ -381,7 +385,8 @@ class PostgresqlDatabase(Database):
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         await self._leads.close()
-        for connection in (self._hot, self._listener):
+        self._blockers.close()
+        for connection in (self._hot and self._hot[0], self._listener):
             if connection is not None and not connection.is_closed():
                 await connection.close(timeout=5)
         await self._pool.close()
