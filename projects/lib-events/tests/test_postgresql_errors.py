@@ -87,7 +87,7 @@ def go_on(connection):
     connection.execute(text("DROP FUNCTION refuse CASCADE"))
 
 
-@pytest.mark.parametrize("code", ["53100", "58030", "25006"], ids=["full", "broken", "read-only"])
+@pytest.mark.parametrize("code", ["53100", "58030", "25006", "40P01"], ids=["full", "broken", "read-only", "busy"])
 async def test_a_server_that_cannot_save_is_nobodys_error_but_the_databases(postgresql_url, code):
     database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
     try:

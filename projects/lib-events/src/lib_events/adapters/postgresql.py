@@ -199,9 +199,9 @@ class PostgresqlDatabase(Database):
             except FUNCTION_ERRORS as error:
                 if is_lost(error):
                     raise connection_lost(error) from error
-                if is_unable_to_save(error):
+                if is_unable_to_save(error) or (may_be_retried(error) and attempt == ATTEMPTS):
                     raise not_saved(error) from error
-                if not may_be_retried(error) or attempt == ATTEMPTS:
+                if not may_be_retried(error):
                     raise
                 await asyncio.sleep(0.01 * attempt)
         raise AssertionError("unreachable")
@@ -295,7 +295,7 @@ class PostgresqlDatabase(Database):
     ) -> None:
         """Commit again, each by itself; one that was so fails, unless PostgreSQL asks to be asked again."""
         if len(members) == 1 and not (may_be_retried(error) and attempt < ATTEMPTS):
-            fail(members, error)
+            fail(members, not_saved(error) if may_be_retried(error) else error)
             return
         for member in members:
             if not refused_as_baseless(member):

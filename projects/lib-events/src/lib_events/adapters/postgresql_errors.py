@@ -53,7 +53,7 @@ def _cause(error: BaseException) -> BaseException | None:
 
 def not_saved(error: BaseException) -> CommitFailed:
     """The error for a commit that the server could not make."""
-    return CommitFailed(f"nothing was saved in PostgreSQL: {error}; let it write again, then try again")
+    return CommitFailed(f"nothing was saved in PostgreSQL: {error}; try again")
 
 
 def connection_lost(error: BaseException) -> CommitFailed:
