@@ -13,7 +13,6 @@ from auth_svc.clients.client import Client, ClientRejected, check, receiver_of
 from auth_svc.clients.keys import KeysRejected, read_key_set
 from auth_svc.people import consents
 from auth_svc.protocol import families
-from auth_svc.protocol.families import MICROS
 from auth_svc.rights import roles
 from auth_svc.rights.refused_tokens import refuse_tokens_of_clients
 from auth_svc.rights.resources import known_scopes
@@ -70,8 +69,7 @@ def register(connection: Connection, client: Client, actor: Actor) -> Client:
         raise ClientRejected("id", f"there is a client {client.id!r} already; choose another id")
     if is_person(connection, client.id):
         raise ClientRejected("id", f"{client.id!r} is the id of a person; choose another id")
-    # Of a client that had the same id and was removed no token lives on.
-    connection.execute(insert(clients).values(**_columns(client), tokens_valid_after=actor.at - MICROS))
+    _insert(connection, client, actor.at)
     record(connection, actor, "client.registered", about=client.id, scopes=sorted(client.scopes), origin=client.origin)
     _tell(connection, ClientRegistered, client, actor)
     return client
@@ -155,9 +153,17 @@ def put(connection: Connection, client: Client) -> None:
     """Bring one of our own clients to what this release and its settings say."""
     known = find(connection, client.id)
     if known is None:
-        connection.execute(insert(clients).values(**_columns(client)))
+        _insert(connection, client, client.created_at)
     else:
         _store(connection, replace(client, created_at=known.created_at))
+
+
+def stays(connection: Connection, client_id: str) -> bool:
+    """Whether there is such a client, which nobody removes while this transaction lasts.
+
+    Rows that refer to one take the same lock; but where the client has just gone they are an error.
+    """
+    return connection.row(STAYING, id=client_id) is not None
 
 
 def read_client(row: Iterable[Any]) -> Client:
@@ -170,6 +176,15 @@ def read_client(row: Iterable[Any]) -> Client:
 
 # Of the same few rows the same few clients are made, request after request.
 BY_ID = Prepared(select(clients).where(clients.c.id == bindparam("id")), make=read_client, remembered=1024)
+
+STAYING = Prepared(
+    select(clients.c.id).where(clients.c.id == bindparam("id")).with_for_update(read=True, key_share=True)
+)
+
+
+def _insert(connection: Connection, client: Client, now: int) -> None:
+    """Of a client that had the same id and was removed, even just now, no token lives on."""
+    connection.execute(insert(clients).values(**_columns(client), tokens_valid_after=now))
 
 
 def _columns(client: Client) -> dict[str, Any]:

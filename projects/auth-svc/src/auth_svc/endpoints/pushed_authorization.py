@@ -4,6 +4,7 @@ from authlib.oauth2.rfc6749 import OAuth2Error
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auth_svc.clients import clients
 from auth_svc.clients.client import Client
 from auth_svc.clients.documents import DocumentRejected
 from auth_svc.endpoints.oauth_http import REPEATABLE, ProtocolRefused, authenticate, limited, refusal, respond
@@ -68,6 +69,8 @@ async def _push(service: AuthService, wanted: ProtocolRequest, client: Client, p
 
 
 def _keep(connection: Connection, client: Client, pairs: Pairs, wanted: list[Effect], now: int) -> str | None:
+    if not clients.stays(connection, client.id):
+        raise ProtocolRefused(refusal("invalid_client", "Client authentication failed."))
     if effects.commit(connection, wanted, now) is not None:
         return None
     return pushed_requests.keep(connection, client.id, pairs, now)

@@ -12,6 +12,7 @@ from auth_svc.protocol import effects, token_rows
 from auth_svc.protocol.effects import (
     Effect,
     Raced,
+    SaveDeviceCode,
     StartDelegation,
     TellIssued,
     UseAssertion,
@@ -38,6 +39,7 @@ LOSSES: Mapping[type, Answer] = {
     # RFC 9449 section 5 and RFC 7523 section 3.2: each by its own name.
     UseProof: refusal("invalid_dpop_proof", "The DPoP proof was used before (jti): make one for each request."),
     UseAssertion: refusal("invalid_client", "Client authentication failed."),
+    SaveDeviceCode: refusal("invalid_client", "Client authentication failed."),  # it has just been removed
 }
 
 

@@ -59,7 +59,9 @@ def find_waiting(connection: Connection, user_code: str, now: int) -> WaitingDev
 def approve(connection: Connection, user_code: str, account: Account, session: Session, actor: Actor) -> bool:
     """Let the device in; False when it no longer waits or the person is signed out."""
     device = find_waiting(connection, user_code, actor.at)
-    if device is None or not sessions.touch(connection, session.id) or not _decide(connection, user_code, "approved"):
+    if device is None or not sessions.touch(connection, session.id):
+        return False
+    if not clients.stays(connection, device.client.id) or not _decide(connection, user_code, "approved"):
         return False
     family = families.opened(
         user_id=account.id,

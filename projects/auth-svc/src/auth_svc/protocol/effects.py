@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, bindparam, insert, select, update
 
 from auth_svc import listed
+from auth_svc.clients import clients as client_rows
 from auth_svc.people import consents, delegations, sessions
 from auth_svc.people.delegations import Delegation
 from auth_svc.protocol import families
@@ -81,7 +82,7 @@ class BindKey:
 
 @dataclass(frozen=True, slots=True)
 class StartFamily:
-    """Keep what a person just allowed: their session must be alive, and so must what they allowed `before`."""
+    """Keep what a person just allowed: their session and what they allowed `before` must be alive, the client there."""
 
     family: Family
     session_id: str
@@ -142,7 +143,7 @@ class SaveRefreshToken:
 
 @dataclass(frozen=True, slots=True)
 class SaveDeviceCode:
-    """Keep a fresh device code."""
+    """Keep a fresh device code: its client must be there still."""
 
     digest: bytes
     user_code: str
@@ -176,21 +177,32 @@ class TellIssued:
     data: TokenIssuedData
 
 
-type Raced = UseProof | UsePushedRequest | UseCode | UseRefreshToken | UseDeviceCode | StartFamily | StartDelegation
+type Raced = (
+    UseProof
+    | UsePushedRequest
+    | UseCode
+    | UseRefreshToken
+    | UseDeviceCode
+    | StartFamily
+    | StartDelegation
+    | SaveDeviceCode
+)
 type Effect = (
     Raced
     | BindKey
     | KillFamily
     | SaveCode
     | SaveRefreshToken
-    | SaveDeviceCode
     | DevicePolled
     | RevokeToken
     | TellIssued
     | UseDelegation
     | UseClient
 )
-RACED = (UseProof, UsePushedRequest, UseCode, UseRefreshToken, UseDeviceCode, StartFamily, StartDelegation)
+RACED = (
+    *(UseProof, UsePushedRequest, UseCode, UseRefreshToken, UseDeviceCode, StartFamily, StartDelegation),
+    SaveDeviceCode,
+)
 
 
 def _swap(table: Table, expected: ColumnElement[bool], **values: Any) -> Prepared:
@@ -235,6 +247,8 @@ def _use(connection: Connection, effect: Raced, now: int) -> bool:  # noqa: C901
             return take_proof(connection, digest, expires_at)
         case UsePushedRequest(digest):
             return bool(connection.change(USE_PUSHED_REQUEST, secret=digest, now=now))
+        case SaveDeviceCode():
+            return _save_device_code(connection, effect)
     if not families.touch(connection, effect.family_id):
         return False
     match effect:
@@ -261,7 +275,7 @@ def _was_just_used(connection: Connection, effect: UseRefreshToken, now: int) ->
 
 def _start_family(connection: Connection, effect: StartFamily) -> bool:
     family = effect.family
-    if not sessions.touch(connection, effect.session_id):
+    if not sessions.touch(connection, effect.session_id) or not client_rows.stays(connection, family.client_id):
         return False
     if effect.before:
         consent = consents.keep(connection, family.user_id, family.client_id)
@@ -277,7 +291,7 @@ def _do(connection: Connection, effect: Effect, now: int) -> None:
             families.revoke(connection, family_id, why, now)
         case BindKey(family_id, thumbprint):
             families.bind_key(connection, family_id, thumbprint)
-        case SaveCode() | SaveRefreshToken() | SaveDeviceCode():
+        case SaveCode() | SaveRefreshToken():
             _save(connection, effect, now)
         case DevicePolled(digest, interval):
             polled = update(device_codes).where(device_codes.c.digest == digest)
@@ -292,16 +306,21 @@ def _do(connection: Connection, effect: Effect, now: int) -> None:
             connection.publish(issued_event(connection.source, data))
 
 
-def _save(connection: Connection, effect: SaveCode | SaveRefreshToken | SaveDeviceCode, now: int) -> None:
+def _save(connection: Connection, effect: SaveCode | SaveRefreshToken, now: int) -> None:
     values: dict[str, Any] = {name: getattr(effect, name) for name in effect.__slots__}
     match effect:
         case SaveCode():
             connection.change(SAVE_CODE, **values)
         case SaveRefreshToken():
             connection.change(SAVE_REFRESH_TOKEN, **values, issued_at=now)
-        case SaveDeviceCode():
-            values |= {"resources": listed.to_text(effect.resources), "status": "pending"}
-            connection.change(SAVE_DEVICE_CODE, **values)
+
+
+def _save_device_code(connection: Connection, effect: SaveDeviceCode) -> bool:
+    if not client_rows.stays(connection, effect.client_id):
+        return False
+    values: dict[str, Any] = {name: getattr(effect, name) for name in effect.__slots__}
+    values |= {"resources": listed.to_text(effect.resources), "status": "pending"}
+    return bool(connection.change(SAVE_DEVICE_CODE, **values))
 
 
 def _revoke_token(connection: Connection, token_id: str, expires_at: int) -> None:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc.audit import Actor
+from auth_svc.clients import clients
 from auth_svc.clients.client import EXCHANGE, Client
 from auth_svc.grants.delegating import ALLOW_PATH
 from auth_svc.pages.delegations import allow_page, allowed_page
@@ -88,6 +89,8 @@ def _end(connection: Connection, account: Account, actor: Actor, *, delegation: 
 
 
 def _give(connection: Connection, account: Account, actor: Actor, *, client: Client, consent: Consent) -> None:
+    if not clients.stays(connection, client.id):
+        raise PageRefused(409, "That is over", f"There is no {client.name} any more. Nothing was allowed.")
     consents.remember(connection, account.id, client.id, consent, actor.at)
     consents.tell(connection, account.id, client.id, consent.scopes, actor)
 
