@@ -107,6 +107,21 @@ def delegating_on_both(provider_on_both):
     return Delegating(provider_on_both)
 
 
+async def test_what_comes_of_a_token_of_a_delegation_ends_with_it_too(delegating_on_both):
+    """Or whoever acts would exchange its tokens for longer ones, over and over, and so would each service it calls."""
+    delegating, provider = delegating_on_both, delegating_on_both.provider
+    await delegating.allow("workflows:read", APP)
+    asked = {"resources": (APP,), "scope": "workflows:read", "delegation_seconds": "60"}
+    given = await delegating.ask((await provider.tokens())["access_token"], **asked)
+    token = (await delegating.use(given.json()["access_token"], resource=APP)).json()["access_token"]
+    for _ in range(3):
+        form = {"grant_type": EXCHANGE, "subject_token": token, "subject_token_type": ACCESS_TOKEN}
+        answer = await provider.post("/oauth2/token", form, delegating.app())
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["expires_in"] <= 60
+        token = answer.json()["access_token"]
+
+
 async def test_a_person_allows_it_once_and_the_client_gets_tokens_for_days(delegating_on_both):
     delegating, provider = delegating_on_both, delegating_on_both.provider
     await delegating.make_resource()

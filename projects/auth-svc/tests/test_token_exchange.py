@@ -49,6 +49,12 @@ async def test_it_never_grows(provider, exchange):
     assert (await exchange(tokens["access_token"])).json()["scope"] == "workflows:read"
 
 
+async def test_it_lives_no_longer_than_what_it_comes_from(provider, exchange):
+    """The AppService's own tokens live for 15 minutes, the person's for five."""
+    tokens = await provider.tokens()
+    assert (await exchange(tokens["access_token"])).json()["expires_in"] <= tokens["expires_in"]
+
+
 async def test_only_the_token_that_is_exchanged_says_whose_it_is(provider, exchange, subtests):
     """Or somebody else's code or refresh token, sent along, would be exchanged without its client and its proof."""
     mine = (await provider.tokens("ada"))["access_token"]

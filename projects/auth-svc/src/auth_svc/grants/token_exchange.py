@@ -1,6 +1,7 @@
 """Token exchange (RFC 8693): a service that was called for a person acts for them, in less, and says so (`act`)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from authlib.oauth2.rfc6749 import InvalidRequestError, InvalidScopeError, UnauthorizedClientError
@@ -9,8 +10,10 @@ from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin
 from auth_svc.clients.client import CONFIDENTIAL, EXCHANGE, Client
 from auth_svc.grants import delegating
 from auth_svc.protocol.decision import Decision, TargetInvalidError
+from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.token_rows import DELEGATION
 from lib_auth.principal import Principal
+from lib_events.clock import to_micros
 
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
@@ -46,6 +49,7 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
         self.server.family = self.server.rows.subject_family
         self.server.actor = acting((client.id, *subject.actors))
         self._scope = self._narrowed(client, subject)
+        self.request.client = self._shortened(client, subject)
 
     def create_token_response(self) -> tuple[int, dict[str, Any], Any]:
         """Section 2.2.1: the token, and what kind it is."""
@@ -88,6 +92,11 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
         if not requested <= allowed or not allowed:
             raise InvalidScopeError
         return " ".join(sorted(requested or allowed))
+
+    def _shortened(self, client: Client, subject: Principal) -> Client:
+        """Return the client for no longer than the person's token: nobody renews by exchanges what ends by itself."""
+        left = (to_micros(subject.expires_at) - self.server.now) // MICROS
+        return replace(client, access_token_seconds=max(1, min(client.access_token_seconds, left)))
 
 
 def acting(actors: Sequence[str]) -> dict[str, Any] | None:
