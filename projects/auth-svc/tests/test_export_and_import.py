@@ -69,7 +69,7 @@ async def test_another_installation_takes_everything_over_and_people_sign_in_as_
         assert taken == expected
 
 
-@pytest.mark.parametrize("end", ["disabled", "demoted", "deleted"])
+@pytest.mark.parametrize("end", ["disabled", "demoted", "deleted", "signed out"])
 async def test_an_import_ends_where_whoever_began_it_is_put_out(api_on_both, end):
     api, provider = api_on_both, api_on_both.provider
     grace = await provider.add_user("grace", "admin")
@@ -88,7 +88,9 @@ async def test_an_import_ends_where_whoever_began_it_is_put_out(api_on_both, end
             await api.call("PUT", f"/users/{grace.id}/roles", {"roles": ["member"]})
         case "deleted":
             await api.call("DELETE", f"/users/{grace.id}", status=204)
-    assert (await begun).status_code == 409
+        case "signed out":
+            await api.call("DELETE", f"/users/{grace.id}/sessions", status=204)
+    assert (await begun).status_code in (403, 409)
     assert await database.read(accounts.find_by_username, "person299") is None
 
 

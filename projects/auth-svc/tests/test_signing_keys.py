@@ -8,6 +8,8 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 from sqlalchemy import delete, insert, select, update
 
+from auth_svc.people import account_changes, accounts
+from auth_svc.protocol import key_rotation
 from auth_svc.protocol.signing_keys import LEAD_SECONDS, REST_SECONDS
 from auth_svc.tables import signing_keys
 from lib_auth.access_token import TokenRejected, TokenVerifier
@@ -53,6 +55,22 @@ def header(token):
 
 def kid(token):
     return header(token)["kid"]
+
+
+@pytest.mark.parametrize("path", ["keys:rotate", "keys/{}/revoke"])
+async def test_who_is_put_out_while_a_key_is_made_changes_none(provider_on_both, admin, monkeypatch, path):
+    provider, (before,) = provider_on_both, await published(provider_on_both)
+    who = await provider.service.database.read(accounts.find_by_username, "admin")
+    make = key_rotation.new_key
+
+    async def make_slowly(algorithm):
+        await provider.service.database.transact(account_changes.end_sessions, who.id, provider.actor())
+        return make(algorithm)
+
+    monkeypatch.setattr(key_rotation, "_made", make_slowly)
+    refused = await admin("POST", path.format(before), json={})
+    assert (refused.status_code, refused.json()["type"]) == (403, "urn:evs:problem:administers-no-more")
+    assert await published(provider) == [before]
 
 
 async def test_a_new_key_is_published_before_it_is_used_and_the_old_one_stays(provider_on_both, admin):

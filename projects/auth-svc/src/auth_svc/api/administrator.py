@@ -51,7 +51,7 @@ class Administration:
         try:
             return await database.transact(_confirmed, self.principal, act, args, self.actor)
         except AdministersNoMore as error:
-            text = "you were put out, or administer no more, since you asked; nothing was changed"
+            text = "you were put out, or administer no more, since you asked; what was not done by then is left undone"
             raise Problem(403, "administers-no-more", detail=text) from error
 
 

@@ -53,7 +53,7 @@ async def list_keys(request: Request) -> Page[KeyView]:
 async def rotate_keys(request: Request, body: RotationBody, by: Administrator) -> Page[KeyView]:
     """Publish the next key; it takes over in an hour, when everybody has seen it."""
     service = service_of(request)
-    await service.key_rotation.rotate(body.algorithm, by.actor)
+    await service.key_rotation.rotate(body.algorithm, by.commit)
     return await _page(request)
 
 
@@ -62,7 +62,7 @@ async def revoke_key(request: Request, key: Named, by: Administrator) -> Page[Ke
     """Refuse at once whatever a key has signed, because somebody else has it; a new one signs from now on."""
     service = service_of(request)
     try:
-        await service.key_rotation.revoke(key, by.actor)
+        await service.key_rotation.revoke(key, by.commit)
     except KeyUnknown as error:
         raise Problem(404, "key-unknown", detail=str(error)) from error
     return await _page(request)

@@ -63,11 +63,9 @@ async def import_everything(request: Request, by: Administrator, *, dry_run: boo
     reading = await asyncio.to_thread(_read, content, scopes)
     for algorithm in set() if dry_run else {client.id_token_algorithm for client in reading.document.clients}:
         await service.key_rotation.ensure(algorithm)
-    actor = by.actor
     report = await importing.run(
-        service.database,
+        by.commit,
         reading,
-        actor,
         issuer=service.issuer.url,
         sealing_key=service.sealing_key,
         dry_run=dry_run,

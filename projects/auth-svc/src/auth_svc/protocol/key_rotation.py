@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,8 @@ from lib_events.sealed import SealingKey
 
 logger = logging.getLogger(__name__)
 
+# Lets a function happen in a transaction, with who wants it as its last argument, if they may.
+type Commit = Callable[..., Awaitable[None]]
 type KeyState = Literal["published", "active", "resting", "retired", "revoked"]
 
 LOOK_SECONDS = 60.0
@@ -66,7 +69,7 @@ class KeyRotation(Loop):
         for algorithm in {key.algorithm for key in self._published()}:
             newest = self._keys.newest(algorithm)
             if newest is not None and now - newest.created_at > self._age_micros:
-                await self.rotate(algorithm, Actor(now), unless_younger_than=newest.created_at)
+                await self._publish(await _made(algorithm), Actor(now), now + LEAD_SECONDS * MICROS, newest.created_at)
         if await self._database.transact(signing_keys.retire, now):
             await self.reload()
 
@@ -80,10 +83,10 @@ class KeyRotation(Loop):
             now = self._clock.micros()
             await self._publish(await _made(algorithm), Actor(now), now, NOBODYS)
 
-    async def rotate(self, algorithm: str, actor: Actor, *, unless_younger_than: int | None = None) -> None:
+    async def rotate(self, algorithm: str, commit: Commit) -> None:
         """Publish the next key, which takes over after `LEAD_SECONDS`."""
-        newer_than = actor.at if unless_younger_than is None else unless_younger_than
-        await self._publish(await _made(algorithm), actor, actor.at + LEAD_SECONDS * MICROS, newer_than)
+        await commit(_publish_next, await _made(algorithm), self._sealing)
+        await self.reload()
 
     async def all(self) -> list[SigningKey]:
         """Return every key there ever was, oldest first."""
@@ -99,11 +102,11 @@ class KeyRotation(Loop):
             return "published"
         return "active" if self._keys.active(key.algorithm).id == key.id else "resting"
 
-    async def revoke(self, key_id: str, actor: Actor) -> None:
+    async def revoke(self, key_id: str, commit: Commit) -> None:
         """Refuse what a key has signed, from now on; raises `KeyUnknown`."""
         revoked = self._keys.known(key_id)
         successor = await _made(revoked.algorithm if revoked else ALGORITHM)
-        await self._database.transact(signing_keys.revoke, key_id, successor, self._sealing, actor)
+        await commit(signing_keys.revoke, key_id, successor, self._sealing)
         await self.reload()
 
     async def _publish(self, new: NewKey, actor: Actor, active_from: int, newer_than: int) -> None:
@@ -125,6 +128,10 @@ class KeyRotation(Loop):
 
 async def _made(algorithm: str) -> NewKey:
     return await asyncio.to_thread(new_key, algorithm)
+
+
+def _publish_next(connection: Connection, new: NewKey, sealing: SealingKey, actor: Actor) -> None:
+    _publish_unless(connection, new, sealing, actor, actor.at + LEAD_SECONDS * MICROS, actor.at)
 
 
 def _publish_unless(  # noqa: PLR0917 - transaction functions take no keywords

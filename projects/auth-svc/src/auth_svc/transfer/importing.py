@@ -5,7 +5,7 @@ stop everybody else. A rehearsal is the same work, undone: what it reports is wh
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, get_args
@@ -41,11 +41,15 @@ from auth_svc.transfer.intake import Decided, Intake
 from auth_svc.transfer.plan import Batch, Piece, Step, batches
 from auth_svc.transfer.reading import Reading
 from auth_svc.upstreams.providers import UpstreamRejected
-from lib_events.database import Connection, Database
+from lib_events.database import Connection
 from lib_events.sealed import SealingKey
 
 # These speak against the whole document, not against one item of it.
 FATAL = frozenset(("own-account", "makes-administrators"))
+
+
+# Lets a function happen in a transaction, with who wants it as its last argument, if they may.
+type Commit = Callable[..., Awaitable[Sequence[ReportItem]]]
 
 
 class _Rehearsed(Exception):
@@ -61,23 +65,20 @@ class _How:
     """What every transaction of an import is about."""
 
     reading: Reading
-    actor: Actor
     issuer: str
     sealing_key: SealingKey = field(repr=False)
     dry_run: bool
 
 
-async def run(
-    database: Database, reading: Reading, actor: Actor, *, issuer: str, sealing_key: SealingKey, dry_run: bool
-) -> Report:
+async def run(commit: Commit, reading: Reading, *, issuer: str, sealing_key: SealingKey, dry_run: bool) -> Report:
     """Import what was read and say what became of each item; raises `ChangeConflicts` when it takes too much.
 
     `issuer` is the one that imports.
     """
-    how, items = _How(reading, actor, issuer, sealing_key, dry_run), list(reading.refused)
+    how, items = _How(reading, issuer, sealing_key, dry_run), list(reading.refused)
     for batch in batches(reading.document):
         try:
-            items += await database.transact(_import_batch, how, batch)
+            items += await commit(_import_batch, how, batch)
         except _Rehearsed as rehearsed:
             items += rehearsed.items
     counts: Counter[Outcome] = Counter(dict.fromkeys(get_args(Outcome.__value__), 0))
@@ -85,18 +86,18 @@ async def run(
     return Report(dry_run=dry_run, counts=dict(counts), items=items, left_out=reading.left_out)
 
 
-def _import_batch(connection: Connection, how: _How, batch: Batch) -> Sequence[ReportItem]:
-    into = Intake(connection, how.actor, how.sealing_key, how.issuer, how.reading.is_foreign, {})
+def _import_batch(connection: Connection, how: _How, batch: Batch, actor: Actor) -> Sequence[ReportItem]:
+    into = Intake(connection, actor, how.sealing_key, how.issuer, how.reading.is_foreign, {})
     if how.dry_run:
         for piece in batch.needs:
             _decide(into, piece)
     items = list(_decide_all(into, batch.pieces))
-    groups.keep_own_access(connection, how.actor)
+    groups.keep_own_access(connection, actor)
     if how.dry_run:
         raise _Rehearsed([item.model_copy(update={"secret": None}) for item in items])
     changed = Counter(item.kind for item in items if item.outcome in ("created", "changed"))
     if changed:
-        record(connection, how.actor, "configuration.imported", changed=dict(changed))
+        record(connection, actor, "configuration.imported", changed=dict(changed))
         connection.notify(IMPORTED_TOPIC)
     return items
 
