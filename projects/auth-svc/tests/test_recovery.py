@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from auth_svc import tables
-from auth_svc.people import accounts, recovery
+from auth_svc.people import accounts, own_data, recovery
 from auth_svc.rate_limits import Attempts, Limit
 from lib_events.testing import wait_until
 
@@ -39,6 +39,26 @@ async def answered(provider):
     return not await provider.service.database.read(
         lambda connection: connection.execute(select(tables.recoveries)).all()
     )
+
+
+async def test_nothing_is_kept_of_who_is_deleted_while_their_request_is_answered(provider_on_both, monkeypatch):
+    provider = provider_on_both
+    grace = await provider.add_user("grace", email="grace@navy.test")
+    find = accounts.find_by_email
+
+    def find_then_delete(connection, wanted):
+        found = find(connection, wanted)
+        own_data.delete_account(connection, grace.id, provider.actor())
+        return found
+
+    monkeypatch.setattr(accounts, "find_by_email", find_then_delete)
+    await ask(provider, "grace@navy.test")
+    await wait_until(lambda: answered(provider))
+    for table in (tables.mails, tables.mail_links):
+        of_grace = select(table).where(table.c.user_id == grace.id)
+        assert not await provider.service.database.read(
+            lambda connection, of_grace=of_grace: connection.scalar(of_grace)
+        )
 
 
 async def test_a_lost_password_is_replaced_and_everything_signed_in_ends(provider_on_both):

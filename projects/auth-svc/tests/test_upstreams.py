@@ -79,6 +79,22 @@ async def test_what_is_no_name_here_keeps_nobody_out(provider_on_both, admin, ca
     assert await provider.service.database.read(accounts.find_by_username, here) is not None
 
 
+async def test_a_provider_that_is_removed_while_it_is_asked_is_told_to_be_gone(provider_on_both, admin, monkeypatch):
+    provider = provider_on_both
+    speak_to(provider, Liar())
+    await add_upstream(provider, admin)
+    begin = UpstreamClient.begin
+
+    async def begin_slowly(*asked):
+        pending = await begin(*asked)
+        assert (await provider.http.delete("/v1/admin/upstreams/example", headers=admin)).status_code == 204
+        return pending
+
+    monkeypatch.setattr(UpstreamClient, "begin", begin_slowly)
+    page = await (await provider.browser()).open("/login/upstream/example")
+    assert (page.status_code, "No such provider" in page.text) == (404, True), page.text
+
+
 async def test_nobody_is_let_in_by_e_mail_alone(provider_on_both, admin):
     provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
     await add_upstream(provider, admin)

@@ -1,6 +1,7 @@
 """An e-mail address is a person's once the link that was sent there is followed, and then nobody else's."""
 
 import asyncio
+from email import message_from_string, policy
 
 import pytest
 from sqlalchemy import select, update
@@ -162,6 +163,14 @@ async def test_an_address_that_is_somebodys_is_not_given_away_and_only_the_owner
     assert "ada" not in mail.partition("\n\n")[2]
     await provider.mailbox.receive("verify")
     assert provider.mailbox.unread("verify") == []
+
+
+async def test_who_has_an_address_hears_of_it_where_they_have_proven_it(provider):
+    """What folds to the same may be the mailbox of a stranger, who must not learn whose account it is."""
+    await provider.add_user("grace", email="grace@stra\u00dfe.test")
+    assert (await ask(provider, await signed_in(provider), "grace@strasse.test")).status_code == 200
+    mail = message_from_string(await provider.mailbox.receive("address-in-use"), policy=policy.default)
+    assert mail["To"] == "grace@stra\u00dfe.test"
 
 
 async def test_nobody_has_mails_sent_to_one_address_after_another(provider):

@@ -22,9 +22,9 @@ def email_key(email: str) -> str:
 
 
 def owner_of(connection: Connection, email: str) -> Row[Any] | None:
-    """The id and the user name of who has proven the address to be theirs."""
+    """The id and the user name of who has proven the address to be theirs, and how they write it."""
     proven = (users.c.email_key == email_key(email)) & users.c.email_verified_at.is_not(None)
-    return connection.execute(select(users.c.id, users.c.username).where(proven)).one_or_none()
+    return connection.execute(select(users.c.id, users.c.username, users.c.email).where(proven)).one_or_none()
 
 
 def ask(connection: Connection, user_id: str, username: str, email: str, now: int) -> bool:
@@ -38,7 +38,8 @@ def ask(connection: Connection, user_id: str, username: str, email: str, now: in
     secret = mail_links.issue(connection, "verify", link, now)
     owner = owner_of(connection, email)
     if owner is not None and owner.id != user_id:
-        outbox.put(connection, texts.address_in_use(owner.username), to=email, user_id=owner.id, now=now)
+        # To where it was proven: what folds to the same (ß to ss) may be a mailbox of somebody else.
+        outbox.put(connection, texts.address_in_use(owner.username), to=owner.email, user_id=owner.id, now=now)
         return True
     letter, until = texts.verify_address(username, secret), mail_links.expiry("verify", now)
     outbox.put(connection, letter, to=email, user_id=user_id, now=now, expires_at=until)

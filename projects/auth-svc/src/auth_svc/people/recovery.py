@@ -42,8 +42,10 @@ def answer(connection: Connection, now: int) -> bool:
     connection.execute(delete(recoveries).where(recoveries.c.id == row.id))
     # A user name may look like somebody else's address: both get a mail.
     found = accounts.find_by_username(connection, row.wanted), accounts.find_by_email(connection, row.wanted)
-    for account in {account.id: account for account in found if account is not None}.values():
-        _send_link(connection, account, Actor(now, address=row.address))
+    for user_id in {account.id for account in found if account is not None}:
+        account = accounts.lock(connection, user_id)  # nothing is kept of, or sent to, who is just being deleted
+        if account is not None:
+            _send_link(connection, account, Actor(now, address=row.address))
     return True
 
 

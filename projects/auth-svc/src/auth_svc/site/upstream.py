@@ -154,7 +154,10 @@ async def _begin(request: Request, upstream_id: str, user_id: str | None, target
     kept = json.dumps({"nonce": pending.nonce, "verifier": pending.verifier})
     journey = _Journey(upstream_id, user_id, service.sealing_key.seal(kept, purpose=PURPOSE), target, since, now)
     cookie = opaque.new_secret()
-    await service.database.transact(_keep, journey, pending.state, cookie)
+    try:
+        await service.database.transact(_keep, upstream, journey, pending.state, cookie)
+    except ArrivalRefused as error:  # it was removed while it was asked
+        raise PageRefused(404, "No such provider", str(error)) from error
     return pending.url, cookie
 
 
@@ -205,7 +208,8 @@ def _receive(connection: Connection, waiting: WaitingArrival, cookie: str, actor
     return account
 
 
-def _keep(connection: Connection, journey: _Journey, state: str, cookie: str) -> None:
+def _keep(connection: Connection, upstream: Upstream, journey: _Journey, state: str, cookie: str) -> None:
+    providers.lock(connection, upstream)
     connection.execute(
         insert(upstream_sign_ins).values(
             digest=opaque.digest(state),
