@@ -96,6 +96,13 @@ async def test_only_the_appservice_is_believed(asked):
     assert (await status(asked))["status"] == "pending"
 
 
+async def test_who_is_not_there_decides_nothing(asked):
+    """Whoever has left since, or never was: what they say is no reason to stop listening."""
+    await decide(asked, by="nobody-at-all")
+    assert (await status(asked))["why"] == "the decider does not hold the role admin"
+    assert await roles(asked) == ["member"]
+
+
 async def test_nobody_decides_about_themselves_or_without_the_role(asked):
     await decide(asked, by=asked.about["user"])
     assert (await status(asked))["status"] == "refused"

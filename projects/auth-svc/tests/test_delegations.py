@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from auth_svc.clients import clients
 from auth_svc.endpoints import token as token_endpoint
@@ -120,6 +120,33 @@ async def test_what_comes_of_a_token_of_a_delegation_ends_with_it_too(delegating
         assert answer.status_code == 200, answer.text
         assert answer.json()["expires_in"] <= 60
         token = answer.json()["access_token"]
+
+
+async def test_there_is_a_bound_to_what_acts_for_a_person_at_once(delegating_on_both):
+    """Or nobody could end all of it in one transaction, as whoever is put out must end."""
+    delegating, provider = delegating_on_both, delegating_on_both.provider
+    first = await delegating.given()
+    family = {"user_id": await delegating.subject(), "client_id": "evs-app", "scope": "orders:read", "resources": "[]"}
+    rows = {
+        family_table: family | {"id": "f{}", "authenticated_at": 1, "created_at": 1, "methods": "[]"},
+        delegation_table: {"id": "d{}", "family_id": "f{}", "purpose": "Run {}", "expires_at": 2**62},
+    }
+
+    def fill(connection):
+        for table, row in rows.items():
+            made = [
+                {name: value.format(number) if isinstance(value, str) else value for name, value in row.items()}
+                for number in range(delegations.MOST_ALIVE - 1)
+            ]
+            connection.execute(insert(table), made)
+
+    await provider.service.database.transact(fill)
+    token = (await provider.tokens())["access_token"]
+    refused = await delegating.ask(token)
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_request")
+    assert "live at once" in refused.json()["error_description"]
+    await provider.post("/oauth2/revoke", {"token": first}, delegating.app())
+    assert (await delegating.ask(token)).status_code == 200
 
 
 async def test_a_person_allows_it_once_and_the_client_gets_tokens_for_days(delegating_on_both):

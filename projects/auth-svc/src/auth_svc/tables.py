@@ -30,6 +30,8 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 # Not one of today's parameters; where those change, a new index is to follow.
 IMPORTED = "password_hash NOT LIKE '$argon2id$v=19$m=19456,t=2,p=1$%'"
 
+UNREVOKED, UNENDED = text("revoked_at IS NULL"), text("ended_at IS NULL")
+
 users = Table(
     "users",
     metadata,
@@ -112,6 +114,7 @@ sessions = Table(
     Column("user_agent", Text),
     Index("sessions_user", "user_id"),
     Index("sessions_expires", "expires_at"),
+    Index("sessions_alive", "user_id", "expires_at", sqlite_where=UNENDED, postgresql_where=UNENDED),
 )
 
 # One authorisation: what one person allowed one client. All tokens that come from it live and die with it.
@@ -135,6 +138,7 @@ families = Table(
     Index("families_session", "session_id"),
     Index("families_client", "client_id"),
     Index("families_started_in", "started_in"),
+    Index("families_alive", "user_id", "client_id", "created_at", sqlite_where=UNREVOKED, postgresql_where=UNREVOKED),
 )
 
 codes = Table(

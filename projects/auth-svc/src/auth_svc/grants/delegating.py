@@ -16,7 +16,7 @@ from authlib.oauth2.rfc6749 import InvalidRequestError, InvalidScopeError, OAuth
 from auth_svc import opaque
 from auth_svc.clients.client import Client
 from auth_svc.listed import scope_text
-from auth_svc.people.delegations import Delegation
+from auth_svc.people.delegations import MOST_ALIVE, Delegation
 from auth_svc.protocol.decision import Decision, TargetInvalidError
 from auth_svc.protocol.effects import StartDelegation, UseDelegation
 from auth_svc.protocol.families import MICROS, Family
@@ -69,6 +69,8 @@ def begin(decision: Decision, client: Client, subject: Principal, request: Any) 
     resources, scopes = _wanted(decision, request)
     _check_actor(client, resources, scopes)
     _check_consent(decision, client, subject, resources, scopes)
+    if decision.rows.too_many:
+        raise InvalidRequestError(f"At most {MOST_ALIVE} delegations of a person live at once: let one end first.")
     came_from = decision.rows.subject_family
     assert came_from is not None  # noqa: S101 - the grant has looked
     family = _opened(came_from, client, resources, scopes, decision.now)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, bindparam, insert, select, update
 
 from auth_svc.audit import Actor, record
 from auth_svc.people import consents
@@ -21,6 +21,20 @@ from auth_svc.tables import families as family_table
 from lib_auth.events import DelegationData, DelegationUsed, GrantDelegated
 from lib_events.database import Connection
 from lib_events.event import Event, EventType
+from lib_events.prepared import Prepared
+
+MOST_ALIVE = 1_000  # of one person with one client: whoever has more could be put out in no single transaction
+FULL = Prepared(
+    select(delegations.c.id)
+    .join(family_table, family_table.c.id == delegations.c.family_id)
+    .where(
+        (family_table.c.user_id == bindparam("user"))
+        & (family_table.c.client_id == bindparam("client"))
+        & family_table.c.revoked_at.is_(None)
+    )
+    .limit(1)
+    .offset(MOST_ALIVE - 1)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +52,11 @@ class Delegation:
     def is_alive(self, now: int) -> bool:
         """Whether tokens may still come of it."""
         return self.family.revoked_at is None and now < self.expires_at
+
+
+def are_too_many(connection: Connection, user_id: str, client_id: str) -> bool:
+    """Whether a person lets a client do so much for them that one more must wait until something of it ends."""
+    return connection.row(FULL, user=user_id, client=client_id) is not None
 
 
 def begin(connection: Connection, delegation: Delegation, now: int) -> bool:

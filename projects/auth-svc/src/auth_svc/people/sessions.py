@@ -20,6 +20,7 @@ from lib_events.prepared import Prepared
 
 LIFETIME_SECONDS = 12 * 3600
 LONGEST_USER_AGENT = 300
+MOST_ALIVE = 200  # of one person: whoever has more could be put out in no single transaction
 MICROS = 1_000_000
 BY_ID = Prepared(select(sessions).where(sessions.c.id == bindparam("id")))
 BY_COOKIE = Prepared(select(sessions).where(sessions.c.digest == bindparam("digest")))
@@ -35,6 +36,19 @@ START = Prepared(
         *("id", "digest", "user_id", "authenticated_at", "expires_at", "address", "user_agent", "last_seen_at"),
         "methods",
     ),
+)
+
+# A few, where there were more before there was a bound.
+BEYOND = Prepared(
+    select(sessions.c.id)
+    .where(
+        (sessions.c.user_id == bindparam("user"))
+        & sessions.c.ended_at.is_(None)
+        & (sessions.c.expires_at > bindparam("now"))
+    )
+    .order_by(sessions.c.expires_at.desc())
+    .limit(5)
+    .offset(MOST_ALIVE - 1)
 )
 
 
@@ -72,8 +86,14 @@ def start(
     methods: tuple[str, ...] = (PASSWORD,),
     authenticated_at: int | None = None,
 ) -> Session:
-    """Sign a browser in; `cookie` is known to nobody else. It was proven just now unless `authenticated_at` says it."""
+    """Sign a browser in; `cookie` is known to nobody else. It was proven just now unless `authenticated_at` says it.
+
+    Where a person is signed in too often already, the sign-in of longest ago ends.
+    """
     now = actor.at
+    for row in connection.rows(BEYOND, user=user_id, now=now):
+        end(connection, row.id, "newer ones took its place", now)
+        record(connection, actor, "session.ended", about=row.id, user=user_id)
     proven_at = now if authenticated_at is None else authenticated_at
     expires_at = now + LIFETIME_SECONDS * MICROS
     session = Session(

@@ -73,6 +73,7 @@ def approve(connection: Connection, user_code: str, account: Account, session: S
         methods=session.methods,
         now=actor.at,
     )
+    families.make_room(connection, family)
     families.start(connection, family)
     belongs = update(device_codes).where(device_codes.c.user_code == user_code)
     connection.execute(belongs.values(family_id=family.id))

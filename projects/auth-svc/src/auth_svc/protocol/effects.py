@@ -281,6 +281,7 @@ def _start_family(connection: Connection, effect: StartFamily) -> bool:
         consent = consents.keep(connection, family.user_id, family.client_id)
         if consent is None or not consent.covers(family.scopes, family.resources):
             return False
+    families.make_room(connection, family)
     families.start(connection, family)
     return True
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, exists, insert, select, update
 
 from auth_svc import listed
 from auth_svc.audit import Actor, record, record_all
@@ -17,6 +17,7 @@ from lib_events.prepared import Prepared
 # No client's access tokens live longer, so a revocation may be forgotten after this.
 LONGEST_ACCESS_SECONDS = 3600
 MICROS = 1_000_000
+MOST_ALIVE = 200  # of one person with one client: whoever has more could be put out in no single transaction
 BY_ID = Prepared(select(families).where(families.c.id == bindparam("id")))
 # Writing a value it already has takes the row's lock on both databases.
 TOUCH = Prepared(
@@ -30,6 +31,21 @@ START = Prepared(
         *("id", "user_id", "client_id", "session_id", "scope", "resources", "authenticated_at", "created_at"),
         *("started_in", "key_thumbprint", "methods"),
     ),
+)
+
+
+# A few, where there were more before there was a bound. Delegations have one of their own.
+BEYOND = Prepared(
+    select(families.c.id)
+    .where(
+        (families.c.user_id == bindparam("user"))
+        & (families.c.client_id == bindparam("client"))
+        & families.c.revoked_at.is_(None)
+        & ~exists().where(delegations.c.family_id == families.c.id)
+    )
+    .order_by(families.c.created_at.desc())
+    .limit(5)
+    .offset(MOST_ALIVE - 1)
 )
 
 
@@ -77,6 +93,12 @@ def start(connection: Connection, family: Family) -> None:
         key_thumbprint=family.key_thumbprint,
         methods=listed.to_text(family.methods),
     )
+
+
+def make_room(connection: Connection, family: Family) -> None:
+    """End what the person allowed the same client longest ago, where there is too much of it for one more."""
+    for row in connection.rows(BEYOND, user=family.user_id, client=family.client_id):
+        revoke(connection, row.id, "newer ones took its place", family.created_at)
 
 
 def opened(

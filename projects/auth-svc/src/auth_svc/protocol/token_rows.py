@@ -118,6 +118,7 @@ class TokenRows:
     subject_family: Family | None = None
     delegation: Delegation | None = None  # what is exchanged instead of a token
     consent: Consent | None = None  # what the person allowed the client that wants a delegation
+    too_many: bool = False  # delegations of theirs with that client
     roles_refused_at: int = 0  # when something was last taken from a role
 
 
@@ -134,6 +135,7 @@ def load(
     """
     client = usable_client(connection, client_id, issuer)
     code = refresh_token = successor = device_code = delegation = consent = None
+    too_many = False
     family: Family | None = None
     grant = form.get("grant_type")
     if grant == CODE_GRANT and (code := _find_code(connection, form.get("code", ""))):
@@ -151,6 +153,7 @@ def load(
         family = families.find(connection, subject.family_id)
         if form.get("requested_token_type") == DELEGATION and client is not None:
             consent = consents.find(connection, subject.subject, client.id)
+            too_many = delegations.are_too_many(connection, subject.subject, client.id)
     account = accounts.find(connection, family.user_id) if family else None
     return TokenRows(
         client=client,
@@ -163,6 +166,7 @@ def load(
         subject_family=family if subject else None,
         delegation=delegation,
         consent=consent,
+        too_many=too_many,
         roles_refused_at=roles.last_refused(connection),
     )
 
