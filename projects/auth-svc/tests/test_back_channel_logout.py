@@ -1,5 +1,6 @@
 """Back-Channel Logout 1.0: clients hear that a session is over, until they have."""
 
+import json
 from dataclasses import replace
 from urllib.parse import parse_qs
 
@@ -73,6 +74,21 @@ async def test_a_client_hears_of_the_logout(provider_on_both, hearer):
     assert "nonce" not in claims
     assert claims["exp"] - claims["iat"] <= 120
     await wait_until(lambda: none_left(provider))
+
+
+async def test_a_client_hears_of_nobody_who_did_not_sign_in_to_it(provider_on_both, hearer):
+    """A logout token says who somebody is, and when they leave: that is no other client's business."""
+    provider, back = provider_on_both, "https://other.example/back"
+    other = {"scopes": frozenset(("openid",)), "consent": "never", "logout_uri": hearer.url}
+    await provider.add_client(id="other", name="Other", redirect_uris=(back,), **other)
+    await provider.add_user("bob")
+    await provider.sign_in_for_code("bob", client_id="other", redirect_uri=back, scope="openid")
+    browser, _ = await signed_in(provider, hearer)
+    await sign_out(browser)
+    await wait_until(lambda: hearer.received)
+    await wait_until(lambda: none_left(provider))
+    told = [parse_qs(each.body.decode())["logout_token"][0] for each in hearer.received]
+    assert [json.loads(jws.extract_compact(token.encode()).payload)["aud"] for token in told] == ["hearing"]
 
 
 async def none_left(provider):
