@@ -16,6 +16,7 @@ from lib_events.settings import OF_ONE_SERVICE, Settings
 ROOT = Path(__file__).parents[1]
 MEMBERS = sorted(path.parent for path in ROOT.glob("projects/*/pyproject.toml"))
 MODULES = sorted(ROOT.glob("projects/*/src/**/*.py"))
+TESTS = sorted((*ROOT.glob("projects/*/tests/**/*.py"), *ROOT.glob("tests/**/*.py")))
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
 MODULE_LINES = 600
 
@@ -68,7 +69,8 @@ def test_modules_say_what_they_are_for_have_telling_names_and_stay_readable():
     assert [name for name in sources if Path(name).stem in FORBIDDEN_NAMES] == []
     silent = [name for name, source in sources.items() if not ast.get_docstring(ast.parse(source))]
     assert silent == [], "a module opens with one sentence on what it is for"
-    assert [name for name, source in sources.items() if len(source.splitlines()) > MODULE_LINES] == []
+    tests = {str(test.relative_to(ROOT)): test.read_text() for test in TESTS}
+    assert [name for name, source in (sources | tests).items() if len(source.splitlines()) > MODULE_LINES] == []
 
 
 def test_every_page_of_the_decisions_is_in_the_navigation():

@@ -220,6 +220,12 @@ class Client:
 
         return await wait_until(look, timeout=30)
 
+    async def ended_event(self, run_id: str) -> dict[str, Any] | None:
+        """The event that tells of the run's completion, once it can be read."""
+        found = await self.get("/v1/events", params={"types": "evs.run.completed", "subject": run_id})
+        items = found.json()["items"]
+        return items[0] if items else None
+
     @contextlib.asynccontextmanager
     async def stream(self, path: str, **headers: str) -> AsyncIterator[Any]:
         """Open an event stream and yield an iterator of (id, event, data)."""

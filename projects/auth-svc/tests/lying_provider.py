@@ -8,6 +8,8 @@ import httpx
 from joserfc import jws
 from joserfc.jwk import RSAKey
 
+from auth_svc.upstreams import providers
+
 ELSEWHERE = "https://id.example"
 BODY = {"id": "example", "name": "Example", "issuer": ELSEWHERE, "client_id": "us", "client_secret": "their secret"}
 
@@ -78,3 +80,15 @@ async def journey(provider, liar, browser=None, **values):
     asked = await leave(browser)
     liar.nonce = asked["nonce"]
     return await come_back(browser, asked, **values)
+
+
+async def add_upstream(provider, admin, **changes):
+    """Let people sign in with it."""
+    made = await provider.http.post("/v1/admin/upstreams", json=BODY | changes, headers=admin)
+    assert made.status_code == 201, made.text
+    return made.json()
+
+
+async def linked(provider, account):
+    """The issuers of the identities that an account has elsewhere."""
+    return await provider.service.database.read(providers.linked_to, account.id)

@@ -1,39 +1,17 @@
 """Groups, roles and permissions: what somebody may do follows from rows, and what is taken away ends at once."""
 
-import asyncio
 import time
 from dataclasses import replace
 from functools import partial
 
 import pytest
-from sqlalchemy import insert, select
+from rights_api import Api, claims, crowd
 
-from auth_svc.audit import Actor
 from auth_svc.clients import clients
-from auth_svc.people import accounts, administrators, own_data
-from auth_svc.rights import groups, role_news
-from auth_svc.rights.changes import ChangeConflicts
-from auth_svc.rights.groups import Group
-from auth_svc.rights.roles import remove as remove_role
-from auth_svc.tables import group_members, roles_to_tell, users
-from lib_events.event_log import read_after
+from auth_svc.people import accounts
 from lib_events.testing import wait_until
 
-ADMIN = "/v1/admin"
 APP = "http://127.0.0.1:8002"
-
-
-class Api:
-    """The admin API as an administrator."""
-
-    def __init__(self, provider, token):
-        self.provider = provider
-        self.headers = {"authorization": f"Bearer {token}"}
-
-    async def call(self, method, path, body=None, status=None):
-        answer = await self.provider.http.request(method, ADMIN + path, json=body, headers=self.headers)
-        assert answer.status_code == (status or {"POST": 201, "PUT": 204, "DELETE": 204}.get(method, 200)), answer.text
-        return answer.json() if answer.content else None
 
 
 @pytest.fixture
@@ -44,11 +22,6 @@ async def api(provider):
 @pytest.fixture
 async def api_on_both(provider_on_both):
     return Api(provider_on_both, await provider_on_both.admin_token())
-
-
-async def claims(provider, tokens):
-    """What an access token says to the AppService, as the introspection tells it."""
-    return await provider.introspect(tokens["access_token"])
 
 
 async def is_told(told, wanted):
@@ -282,110 +255,6 @@ async def test_a_process_that_has_not_heard_what_a_role_lost_gives_no_token_that
         assert (await held())["roles"] == ["auditor"]
 
 
-@pytest.mark.parametrize("way", ["gives less", "is deleted"])
-async def test_a_large_group_takes_at_once_and_tells_of_each_a_few_at_a_time(api_on_both, way):
-    api, provider = api_on_both, api_on_both.provider
-    many = groups.FEW + role_news.BATCH + 100
-    group = await api.call("POST", "/groups", {"name": "Support", "roles": ["operator"]})
-    await provider.service.database.transact(crowd, many, '["member"]', group["id"])
-    await api.call("PUT", "/groups/Support/members/ada")
-    await provider.add_user("eve", "operator")
-    await provider.add_user("bob")
-    ada, eve, bob = [await provider.tokens(name) for name in ("ada", "eve", "bob")]
-    if way == "gives less":
-        await api.call("PATCH", "/groups/Support", {"roles": []})
-    else:
-        await api.call("DELETE", "/groups/Support")
-    assert [(await claims(provider, tokens))["active"] for tokens in (ada, eve, bob)] == [False, False, True]
-    for tokens, roles in ((ada, ["member"]), (eve, ["member", "operator"])):  # who has it otherwise goes on with it
-        fresh = (await provider.refresh(tokens["refresh_token"])).json()
-        assert (await claims(provider, fresh))["roles"] == roles
-
-    async def told():
-        found = []
-        while page := await provider.service.database.read(roles_changed, found[-1].position if found else 0):
-            found += page
-        last = {placed.event.data["user"]: placed.event.data for placed in found}
-        return last if len(last) == many + 1 and all(data["roles"] == ["member"] for data in last.values()) else None
-
-    told_of = await wait_until(told)
-    admin = await provider.service.database.read(accounts.find_by_username, "admin")
-    assert {data["by"] for data in told_of.values()} == {admin.id}
-    left = await provider.service.database.read(lambda connection: connection.execute(select(roles_to_tell)).all())
-    assert left == []
-
-
-def roles_changed(connection, after):
-    return read_after(connection, after, types=["evs.user.roles-changed"], limit=500).events
-
-
-async def test_what_a_role_comes_to_include_or_not_is_told_of_whoever_holds_it(api_on_both):
-    """Who acts on without a token, as webhooks and schedules do, would keep what was taken from their owner."""
-    api, provider = api_on_both, api_on_both.provider
-    await api.call("POST", "/roles", {"name": "chief", "includes": ["admin"]})
-    await api.call("POST", "/roles", {"name": "head", "includes": ["chief"]})
-    await api.call("POST", "/groups", {"name": "Heads", "roles": ["head"]})
-    eve, bob = [await provider.add_user(name, *roles) for name, roles in (("eve", ["chief"]), ("bob", []))]
-    await api.call("PUT", "/groups/Heads/members/ada")
-    ada = await provider.service.database.read(accounts.find_by_username, "ada")
-    await provider.add_client(id="robot", name="Robot", grant_types=("client_credentials",), roles={"head"})
-    all_of_it = ["admin", "chief", "head", "member", "operator"]
-    assert await wait_until(lambda: last_told(provider, {ada.id: all_of_it}))
-    await api.call("PATCH", "/roles/chief", {"includes": []})
-    left = {ada.id: ["chief", "head", "member"], eve.id: ["chief", "member"], "robot": ["chief", "head"]}
-    assert await wait_until(lambda: last_told(provider, left))
-    assert bob.id not in {event.data["user"] for event in await provider.events("evs.user.roles-changed")}
-
-
-async def last_told(provider, wanted):
-    events = await provider.events("evs.user.roles-changed", "evs.client.changed")
-    told = {event.subject: event.data["roles"] for event in events}
-    return {subject: told.get(subject) for subject in wanted} == wanted
-
-
-async def test_what_a_crash_left_untold_is_told_at_the_next_start(run_provider, tmp_path, database_url):
-    async with run_provider(tmp_path, database_url) as stopped:
-        ada = await stopped.add_user("ada", "operator")
-        left = insert(roles_to_tell).values(user_id=ada.id, by="admin")
-        await stopped.service.database.transact(lambda connection: connection.execute(left))
-    async with run_provider(tmp_path, database_url) as running:
-        (told,) = await wait_until(lambda: running.events("evs.user.roles-changed"))
-    assert (told.data["user"], told.data["by"], told.data["roles"]) == (ada.id, "admin", ["member", "operator"])
-
-
-async def test_a_piece_that_fails_is_told_whole_later(provider_on_both):
-    provider = provider_on_both
-    database, now = provider.service.database, provider.actor().at
-
-    def fail(connection):
-        crowd(connection, 3)
-        connection.execute(insert(roles_to_tell), [{"user_id": f"clerk-{each}", "by": None} for each in range(3)])
-
-    def torn(connection):
-        role_news.tell(connection, now)
-        raise ZeroDivisionError
-
-    await database.transact(fail)
-    with pytest.raises(ZeroDivisionError):
-        await database.transact(torn)
-    assert await database.transact(role_news.tell, now) == 3
-    assert await database.transact(role_news.tell, now) == 0
-    assert len(await wait_until(lambda: provider.events("evs.user.roles-changed"))) == 3
-
-
-def crowd(connection, number, roles='["clerk","member"]', group=None):
-    """Many people who hold a role, or are in a group."""
-    columns = ("id", "username", "username_key")
-    common = {"roles": roles, "created_at": 1, "password_changed_at": 1, "tokens_valid_after": 0}
-    rows = [dict.fromkeys(columns, f"clerk-{each}") | common for each in range(number)]
-    for first in range(0, number, 1_000):
-        connection.execute(insert(users), rows[first : first + 1_000])
-    if group is not None:
-        connection.execute(
-            insert(group_members), [{"group_id": group, "user_id": row["id"], "added_at": 1} for row in rows]
-        )
-
-
 async def test_discovery_follows_the_resources_in_every_process(provider_on_both, api_on_both, tmp_path, run_provider):
     provider, api = provider_on_both, api_on_both
 
@@ -444,59 +313,6 @@ async def test_what_is_built_in_or_in_use_stays(api, subtests):
     await api.call("DELETE", "/roles/clerk")
 
 
-async def test_an_administrator_by_a_group_cannot_take_it_from_themselves(api, subtests):
-    provider = api.provider
-    await api.call("POST", "/groups", {"name": "admins", "roles": ["admin"]})
-    await api.call("PUT", "/groups/admins/members/ada")
-    values = {"scope": "openid admin", "resource": "http://127.0.0.1:8001/v1/admin"}
-    ada = Api(provider, (await provider.tokens("ada", **values))["access_token"])
-    for method, path, body in (
-        ("PATCH", "/groups/admins", {"roles": []}),
-        ("DELETE", "/groups/admins", None),
-        ("DELETE", "/groups/admins/members/ada", None),
-    ):
-        with subtests.test(path=path):
-            await ada.call(method, path, body, status=409)
-    await ada.call("GET", "/groups/admins")
-
-
-@pytest.mark.parametrize("end", ["disable", "delete"])
-async def test_whoever_was_put_out_while_they_changed_rights_changes_none(api_on_both, monkeypatch, end):
-    """Or of two administrators, of whom one is put out and the other loses the role, none would be left."""
-    api, provider = api_on_both, api_on_both.provider
-    await api.call("POST", "/groups", {"name": "admins", "roles": ["admin"]})
-    await api.call("PUT", "/groups/admins/members/ada")
-    admin, ada = [await provider.service.database.read(accounts.find_by_username, name) for name in ("admin", "ada")]
-    by_ada = Actor(provider.actor().at, ada.id)
-    transact = provider.service.database.transact
-    waiting = [{"disable": accounts.disable, "delete": own_data.delete_account}[end]]
-
-    async def transact_once_put_out(function, *args):
-        if waiting and groups.remove in args:
-            await transact(waiting.pop(), admin.id, by_ada)
-        return await transact(function, *args)
-
-    monkeypatch.setattr(provider.service.database, "transact", transact_once_put_out)
-    refused = await provider.http.delete(f"{ADMIN}/groups/admins", headers=api.headers)
-    assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (403, "administers-no-more")
-    ada = await provider.service.database.read(accounts.find_by_username, "ada")
-    assert "admin" in ada.effective_roles
-
-
-async def test_of_two_who_put_out_each_other_by_account_and_by_group_one_stays(api_on_both):
-    api, provider = api_on_both, api_on_both.provider
-    values = {"scope": "openid admin", "resource": "http://127.0.0.1:8001/v1/admin"}
-    await api.call("POST", "/groups", {"name": "admins", "roles": ["admin"]})
-    await api.call("PUT", "/groups/admins/members/ada")
-    ada = Api(provider, (await provider.tokens("ada", **values))["access_token"])
-    answers = await asyncio.gather(
-        provider.http.delete(f"{ADMIN}/groups/admins", headers=api.headers),
-        provider.http.post(f"{ADMIN}/users/admin/disable", headers=ada.headers),
-    )
-    assert sorted(answer.is_success for answer in answers) == [False, True], [answer.text for answer in answers]
-    assert len(await provider.service.database.transact(administrators.lock)) == 1
-
-
 async def test_wrong_definitions_are_refused_by_field(api, subtests):
     await api.call("POST", "/roles", {"name": "a"})
     await api.call("POST", "/roles", {"name": "b", "includes": ["a"]})
@@ -532,30 +348,6 @@ async def test_wrong_definitions_are_refused_by_field(api, subtests):
         await api.call("GET", path, status=404)
 
 
-async def test_of_two_changes_at_once_that_cannot_both_be_one_is_refused(api_on_both, subtests):
-    api = api_on_both
-    await api.call("POST", "/roles", {"name": "a"})
-    await api.call("POST", "/roles", {"name": "b"})
-    resource = {"id": "maps", "identifier": "urn:maps", "name": "Maps"}
-    for what, requests in (
-        ("two groups of one name", [("POST", "/groups", {"name": "g"})] * 2),
-        ("two roles of one name", [("POST", "/roles", {"name": "c"})] * 2),
-        ("two users of one name", [("POST", "/users", {"username": "eve"})] * 2),
-        ("two resources of one id", [("POST", "/resources", resource)] * 2),
-        ("a circle", [("PATCH", "/roles/a", {"includes": ["b"]}), ("PATCH", "/roles/b", {"includes": ["a"]})]),
-    ):
-        with subtests.test(what):
-            answers = await asyncio.gather(
-                *(
-                    api.provider.http.request(method, ADMIN + path, json=body, headers=api.headers)
-                    for method, path, body in requests
-                )
-            )
-            statuses = sorted(answer.status_code for answer in answers)
-            assert statuses[0] in (200, 201)
-            assert statuses[1] in (409, 422)
-
-
 async def test_every_change_is_told_and_written_down(api_on_both):
     api, provider = api_on_both, api_on_both.provider
     group = await api.call("POST", "/groups", {"name": "g", "roles": ["operator"]})
@@ -587,40 +379,3 @@ async def test_every_change_is_told_and_written_down(api_on_both):
     assert [line["what"] for line in reversed(lines)] == [
         name.removeprefix("evs.") for name in expected if ".group." in name
     ]
-
-
-async def test_a_role_that_is_being_given_is_not_removed_meanwhile(provider_on_postgresql, as_stranger, wait_for_locks):
-    """Whoever holds a role that is not there has whatever one of that name is made to mean later."""
-    api = Api(provider_on_postgresql, await provider_on_postgresql.admin_token())
-    await api.call("POST", "/roles", {"name": "tester"})
-    database, actor = api.provider.service.database, api.provider.actor()
-
-    def give(connection, actor):
-        groups.create(connection, Group(name="crew", roles=frozenset(("tester",))), actor)
-        connection.execute(select(users.c.id).with_for_update())  # there is a moment before its commit
-
-    async with as_stranger() as stranger:
-        async with stranger.transaction():
-            await stranger.execute("SELECT * FROM users FOR UPDATE")
-            given = asyncio.create_task(database.transact(give, actor))
-            await wait_for_locks(1)
-            removed = asyncio.create_task(database.transact(remove_role, "tester", actor))
-            await wait_for_locks(2)
-        await given
-        with pytest.raises(ChangeConflicts, match="somebody holds the role tester"):
-            await removed
-
-
-async def test_whoever_is_being_deleted_comes_into_no_group(provider_on_postgresql, as_stranger, wait_for_locks):
-    api = Api(provider_on_postgresql, await provider_on_postgresql.admin_token())
-    database, actor = api.provider.service.database, api.provider.actor()
-    ada = await database.read(accounts.find_by_username, "ada")
-    crew = await api.call("POST", "/groups", {"name": "crew"})
-    async with as_stranger() as stranger:
-        async with stranger.transaction():
-            await stranger.execute("SELECT * FROM groups FOR UPDATE")
-            added = asyncio.create_task(api.call("PUT", f"/groups/crew/members/{ada.id}", status=404))
-            await wait_for_locks(1)
-            await database.transact(own_data.delete_account, ada.id, actor)
-        await added
-    assert await database.read(groups.count_members, [crew["id"]]) == {}

@@ -5,30 +5,14 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from pydantic import BaseModel
-from sqlalchemy import event as sqlalchemy_event
+from queued_flows import Mail, fails, go_on, statuses, until, waits
 from sqlalchemy import func, select
 
 from lib_events.clock import SystemClock
 from lib_events.lifecycle import running
 from lib_events.tables import events
 from lib_events.testing import wait_until
-from lib_workflows import (
-    At,
-    Context,
-    DefinitionError,
-    Engine,
-    EventType,
-    Every,
-    Principal,
-    Queue,
-    QueueLimits,
-    Rate,
-    Registry,
-    Signal,
-    step,
-    workflow,
-)
+from lib_workflows import Context, DefinitionError, Engine, Every, Queue, QueueLimits, Rate, Registry, step, workflow
 from lib_workflows.errors import QueueDeclared, QueueInvalid, ScheduleInvalid
 from lib_workflows.queueing import queues as module
 from lib_workflows.queueing import slots as queue_slots
@@ -40,7 +24,6 @@ from lib_workflows.workers.claims import claim
 from lib_workflows.workers.limits import Limits
 from lib_workflows.workers.unclaimed import LATE_SECONDS, UnclaimedAlarm
 
-go_on = Signal("go-on", str)
 under_way: set[str] = set()
 sizes: list[int] = []  # how many were under way, whenever one more was
 begun: list[datetime] = []
@@ -50,11 +33,6 @@ begun: list[datetime] = []
 def nothing_under_way():
     for record in (under_way, sizes, begun):
         record.clear()
-
-
-@workflow(name="waits", queue="narrow")
-async def waits(ctx: Context) -> str:
-    return await ctx.wait_signal(go_on)
 
 
 @workflow(name="counted", queue="narrow")
@@ -88,11 +66,6 @@ async def again(ctx: Context, left: int) -> str:
     return await ctx.continue_as_new(left - 1) if left else "done"
 
 
-@step(retries=0)
-async def fails(which: str) -> None:
-    raise ValueError(which)
-
-
 @workflow(name="failing", queue="narrow")
 async def failing(ctx: Context) -> None:
     await ctx.step(fails, "always")
@@ -100,27 +73,6 @@ async def failing(ctx: Context) -> None:
 
 WORKFLOWS = [waits, counted, told, told_number, parent, again, failing]
 ONE = QueueLimits(concurrency=1)
-
-
-async def statuses(engine, handles):
-    def look(connection):
-        return dict(connection.execute(select(runs.c.id, runs.c.status)).all())
-
-    found = await engine.database.read(look)
-    return [found[handle.id] for handle in handles]
-
-
-async def until(engine, handles, *wanted):
-    found = []
-
-    async def are():
-        found[:] = await statuses(engine, handles)
-        return found == list(wanted)
-
-    try:
-        await wait_until(are)
-    except TimeoutError:
-        assert found == list(wanted)
 
 
 async def test_of_a_paused_queue_nothing_begins_and_what_is_under_way_goes_on(database_url):
@@ -299,264 +251,6 @@ async def test_a_slot_that_came_free_is_told_to_the_worker_that_holds_what_is_ne
         await wait_until(lambda: other.residence.arrivals.is_pausing)
         await first.signal(go_on, "")
         assert await next_one.result(10) == 1
-
-
-class Mail(BaseModel):
-    to: str
-    number: int
-
-
-order_of_begin: list[str] = []
-
-
-def keyed(**limits):
-    @workflow(name="send", queue=Queue("post", key="to", **limits))
-    async def send(ctx: Context, mail: Mail) -> str:
-        order_of_begin.append(f"{mail.to}{mail.number}")
-        return await ctx.wait_signal(go_on)
-
-    order_of_begin.clear()
-    return send
-
-
-async def start_paused(engine, send, mails):
-    """All of them wait before the first begins."""
-    await engine.queues.pause("post")
-    handles = {}
-    for to, number in mails:
-        handles[f"{to}{number}"] = await engine.start(send, Mail(to=to, number=number))
-    await engine.queues.resume("post")
-    return handles
-
-
-async def test_of_each_key_only_so_many_are_under_way(database_url):
-    send = keyed(per_key=1)
-    async with Engine.open(database_url, [send]) as engine:
-        handles = await start_paused(engine, send, [("ada", 1), ("ada", 2), ("bob", 1), ("ada", 3), ("eve", 1)])
-        await wait_until(lambda: len(order_of_begin) == 3)
-        assert sorted(order_of_begin) == ["ada1", "bob1", "eve1"]
-        await handles["bob1"].signal(go_on, "")
-        await handles["ada1"].signal(go_on, "")
-        await wait_until(lambda: "ada2" in order_of_begin)
-        await handles["ada2"].cancel()
-        await wait_until(lambda: "ada3" in order_of_begin)
-        assert len(order_of_begin) == 5
-
-
-async def test_keys_take_turns_however_many_runs_one_of_them_has(database_url):
-    send = keyed(concurrency=1)
-    async with Engine.open(database_url, [send]) as engine:
-        mails = [("ada", number) for number in range(20)] + [("bob", 1), ("eve", 1), ("eve", 2)]
-        handles = await start_paused(engine, send, mails)
-        for turn in range(6):
-            await wait_until(lambda: len(order_of_begin) == turn + 1)  # noqa: B023 - it is waited for at once
-            await handles[order_of_begin[-1]].signal(go_on, "")
-        await wait_until(lambda: len(order_of_begin) == 7)
-        assert order_of_begin == ["ada0", "bob1", "eve1", "ada1", "eve2", "ada2", "ada3"]
-
-
-async def test_many_slots_are_shared_out_among_the_keys(database_url):
-    send = keyed(concurrency=6, per_key=4)
-    async with Engine.open(database_url, [send]) as engine:
-        await start_paused(engine, send, [*(("ada", number) for number in range(9)), ("bob", 1), ("eve", 1)])
-        await wait_until(lambda: len(order_of_begin) == 6)
-        assert sorted(order_of_begin) == ["ada0", "ada1", "ada2", "ada3", "bob1", "eve1"]
-
-
-async def test_runs_without_the_key_take_turns_as_one_whoever_sent_them(database_url):
-    send = keyed(per_key=1)
-
-    @workflow(name="other", queue="post")
-    async def other(ctx: Context) -> None:
-        order_of_begin.append("other")
-        await ctx.wait_signal(go_on)
-
-    async with Engine.open(database_url, [send, other]) as engine:
-        first, second = await engine.start(other), await engine.start(other)
-        await engine.start(send, Mail(to="", number=1))
-        await wait_until(lambda: sorted(order_of_begin) == ["1", "other"])
-        assert await statuses(engine, [second]) == ["queued"]
-        await first.signal(go_on, "")
-        await until(engine, [first, second], "completed", "waiting")
-
-
-async def test_a_start_may_say_with_whom_its_run_takes_turns(database_url):
-    send = keyed(per_key=1)
-    async with Engine.open(database_url, [send, waits]) as engine:
-        for number in (1, 2):
-            await engine.start(send, Mail(to=str(number), number=number), queue_key="ada")
-        other = await engine.start(waits, queue="post", queue_key="ada")
-        await wait_until(lambda: order_of_begin == ["11"])
-        await engine.start(send, Mail(to="bob", number=3))
-        await wait_until(lambda: order_of_begin == ["11", "bob3"])
-        assert await statuses(engine, [other]) == ["queued"]
-        for wrong in ("", "x" * 201):
-            with pytest.raises(QueueInvalid, match="queue_key of a queue must be"):
-                await engine.start(waits, queue_key=wrong)
-
-
-async def test_a_fork_with_another_input_takes_turns_by_that(database_url):
-    send = keyed(per_key=1)
-    async with Engine.open(database_url, [send]) as engine:
-        await engine.queues.pause("post")
-        by_input = await engine.start(send, Mail(to="ada", number=1))
-        by_word = await engine.start(send, Mail(to="ada", number=1), queue_key="eve")
-        forks = [
-            await by_input.fork(input=Mail(to="bob", number=1)),
-            await by_input.fork(),
-            await by_word.fork(input=Mail(to="bob", number=1)),
-        ]
-        keys = {row.id: row.queue_key for row in await engine.database.read(lambda c: c.execute(select(runs)).all())}
-        assert [keys[fork.id] for fork in forks] == ["bob", "ada", "eve"]
-
-
-async def test_children_events_and_schedules_have_their_key_too(database_url):
-    sent = EventType("mail.written", Mail)
-
-    @workflow(name="send", queue=Queue("post", key="to"), on=sent)
-    async def send(ctx: Context, mail: Mail | None = None) -> None: ...
-
-    @workflow(name="sends")
-    async def sends(ctx: Context) -> None:
-        await ctx.publish(sent, Mail(to="by an event", number=1))
-        await ctx.child(send, Mail(to="as a child", number=1))
-        await ctx.start(send, Mail(to="x" * 500, number=1))
-
-    async with Engine.open(database_url, [send, sends]) as engine:
-        await (await engine.start(sends)).result(10)
-        timing = At((datetime.now(UTC) + timedelta(hours=1),))
-        await engine.schedules.create("later", send, Mail(to="by a schedule", number=1), timing=timing)
-        await engine.schedules.trigger("later")
-        await engine.start(send, Mail(to="elsewhere", number=1), queue="another")
-        keys = select(runs.c.queue_key).where(runs.c.workflow == "send")
-
-        async def all_there():
-            found = set(await engine.database.read(lambda connection: connection.scalars(keys).all()))
-            others = found - {"by an event", "as a child", "by a schedule", None}
-            return len(found) == 5 and [(key[:3], 200 < len(key) < 250) for key in others] == [("xxx", True)]
-
-        await wait_until(all_there)
-
-
-async def test_whose_turn_it_is_is_found_without_looking_at_everybody(sqlite_url):
-    send = keyed(per_key=1)
-    async with Engine.open(sqlite_url, [send]) as engine:
-        await engine.queues.pause("post")
-        await engine.start_many(send, [Mail(to=f"n{number % 3}", number=number) for number in range(50)])
-
-        def plans(connection):
-            asked = []
-            sqlalchemy_event.listen(connection._core, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
-            row = connection.execute(select(queues)).one()
-            due = select(runs.c.id).order_by(runs.c.priority.desc(), runs.c.wake_at)
-            queue_slots.take_turns(connection, due.where(runs.c.queue == "post", queue_slots.NEEDS_SLOT), row,
-                                   now=engine.clock.micros(), limit=5)  # fmt: skip
-            raw = connection._core.connection.driver_connection
-            return [str(raw.execute(f"EXPLAIN QUERY PLAN {sql}", given).fetchall()) for sql, given in asked[1:]]
-
-        found = await engine.database.read(plans)
-        assert len(found) >= 5
-        assert all("runs_queued" in plan or "runs_slot" in plan for plan in found), found
-        assert not any("SCAN runs" in plan or "TEMP B-TREE FOR ORDER BY" in plan for plan in found), found
-
-
-@pytest.mark.postgresql
-async def test_the_runs_of_a_key_are_found_without_looking_at_the_others(postgresql_url):
-    send = keyed(per_key=1)
-    async with Engine.open(postgresql_url, [send]) as engine:
-        await engine.queues.pause("post")
-        await engine.start_many(send, [Mail(to="ada", number=number) for number in range(300)])
-        await engine.start(send, Mail(to="zoe", number=1), priority=-5)
-
-        def passed_over(connection):
-            """How many rows were read for nothing when the next run of each key was looked for."""
-            asked = []
-            core = connection._core
-            row = connection.execute(select(queues)).one()
-            sqlalchemy_event.listen(core, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
-            due = select(runs.c.id).order_by(runs.c.priority.desc(), runs.c.wake_at)
-            found, _ = queue_slots.take_turns(connection, due.where(runs.c.queue == "post", queue_slots.NEEDS_SLOT),
-                                              row, now=engine.clock.micros(), limit=2)  # fmt: skip
-            assert len(found) == 2
-            plans = [core.exec_driver_sql(f"EXPLAIN (ANALYZE) {sql}", tuple(given)) for sql, given in asked[-2:]]
-            return [line for plan in plans for (line,) in plan if "Rows Removed by Filter" in line]
-
-        assert await engine.database.read(passed_over) == []
-
-
-reports: list[int] = []
-
-
-@workflow(name="report")
-async def report(ctx: Context, number: int) -> int:
-    reports.append(number)
-    return number
-
-
-async def test_starts_in_a_burst_are_one_run_with_the_last_input(database_url):
-    reports.clear()
-    wait, limit = timedelta(seconds=30), timedelta(seconds=100)
-    async with environment(database_url, [report]) as env:
-
-        async def start(number, key="of ada", **options):
-            return await env.engine.start(report, number, delay=wait, debounce=key, **options)
-
-        first = await start(1)
-        await env.skip(timedelta(seconds=20))
-        second = await start(2, tags={"last": "yes"})
-        other = await start(9, "of bob")
-        strangers = await start(7, principal=Principal("eve"))
-        await env.skip(timedelta(seconds=20))
-        assert (first.id, reports) == (second.id, [])
-        assert await env.result(first) == 2
-        assert len({first.id, other.id, strangers.id}) == 3
-        assert sorted([await env.result(other), await env.result(strangers)]) == [7, 9]
-        assert (await start(3)).id != first.id, "that one has ended"
-        bounded = []
-        for number in range(5):
-            bounded.append(await start(number, "bounded", debounce_limit=limit))
-            await env.skip(timedelta(seconds=20 if number < 4 else 0))
-        began = env.now
-        assert await env.result(bounded[0]) == 4, "the last that came within the limit"
-        assert env.now - began < wait, "it would be the wait without a limit"
-        assert {handle.id for handle in bounded} == {bounded[0].id}
-        assert (await start(5, "bounded", debounce_limit=limit)).id != bounded[0].id
-
-
-async def test_of_a_burst_from_everywhere_there_is_one_run(database_url):
-    async with Engine.open(database_url, [report]) as engine:
-        starts = (engine.start(report, n, delay=timedelta(hours=1), debounce="one") for n in range(50))
-        handles = await asyncio.gather(*starts)
-        assert len({handle.id for handle in handles}) == 1
-        await engine.queues.pause("default")
-        late = await engine.start(report, 1, delay=timedelta(milliseconds=1), debounce="two")
-        again = await engine.start(report, 2, delay=timedelta(milliseconds=1), debounce="two")
-        assert late.id == again.id, "due, and not begun"
-        await engine.queues.resume("default")
-        assert await late.result(10) == 2
-
-
-async def test_what_was_debounced_can_fail_and_be_retried_beside_the_next(database_url):
-    @workflow(name="fails")
-    async def fails_at_first(ctx: Context, number: int) -> None:
-        await ctx.step(fails, "always")
-
-    moment = timedelta(milliseconds=1)
-    async with Engine.open(database_url, [fails_at_first]) as engine:
-        failed = await engine.start(fails_at_first, 1, delay=moment, debounce="one")
-        await until(engine, [failed], "failed")
-        await engine.queues.pause("default")
-        waiting = await engine.start(fails_at_first, 2, delay=moment, debounce="one")
-        await failed.retry()
-        assert await statuses(engine, [failed, waiting]) == ["queued", "queued"]
-
-
-async def test_a_debounce_that_makes_no_sense_is_refused(sqlite_url, subtests):
-    async with Engine.open(sqlite_url, [report]) as engine:
-        wait = timedelta(seconds=1)
-        for options in ({}, {"delay": wait, "id": "x"}, {"delay": wait, "idempotency_key": "x"}):
-            with subtests.test(str(options)), pytest.raises(DefinitionError, match="must be given with a delay"):
-                await engine.start(report, 1, debounce="key", **options)
 
 
 async def test_limits_are_declared_in_code_and_are_the_codes_from_then_on(database_url):

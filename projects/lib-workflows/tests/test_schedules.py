@@ -1,24 +1,34 @@
-"""Schedules start each of their times once: overlaps, catching up, clocks that jump, crashes, several workers."""
+"""Schedules start each of their times once: overlaps, catching up, clocks that jump."""
 
-import asyncio
 import itertools
 import logging
-import subprocess
-import sys
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, update
-from worker_process import counted, ticked
+from scheduled_flows import (
+    HOUR,
+    HOURLY,
+    START,
+    WORKFLOWS,
+    declared,
+    engine_at,
+    go_on,
+    has_fired,
+    has_runs,
+    id_of,
+    long,
+    move,
+    run_ids,
+    skips,
+    tick,
+    told,
+)
+from sqlalchemy import update
 
 from lib_events.clock import to_micros
-from lib_events.event import Event
 from lib_events.lifecycle import running
-from lib_events.tables import events
-from lib_events.testing import FakeClock, wait_until
-from lib_workflows import At, Context, Cron, Engine, Every, Principal, Registry, Signal, workflow
+from lib_events.testing import wait_until
+from lib_workflows import At, Context, Every, Principal, workflow
 from lib_workflows.errors import (
     DefinitionError,
     ScheduleDeclared,
@@ -28,90 +38,12 @@ from lib_workflows.errors import (
     UnknownWorkflow,
 )
 from lib_workflows.reading import queries
-from lib_workflows.reading.queries import RunFilter
 from lib_workflows.scheduling import scheduler
-from lib_workflows.scheduling.firing import fire, what_is_due
+from lib_workflows.scheduling.firing import what_is_due
 from lib_workflows.scheduling.schedule import Plan, Schedule
 from lib_workflows.tables import schedules
-from lib_workflows.testing import environment, survive
+from lib_workflows.testing import environment
 from lib_workflows.workers.unclaimed import UnclaimedAlarm
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-HOURLY = Every(HOUR)
-go_on = Signal("go-on", str)
-
-
-@workflow(name="tick")
-async def tick(ctx: Context, word: str = "tick") -> str:
-    return word
-
-
-@workflow(name="long")
-async def long(ctx: Context) -> str:
-    return await ctx.wait_signal(go_on)
-
-
-@workflow(name="declared", schedule=Cron("0 6 * * *", "Europe/Berlin"))
-async def declared(ctx: Context) -> str:
-    return ctx.run.tags["scheduled_for"]
-
-
-WORKFLOWS = [tick, long]
-
-
-class Clock(FakeClock):
-    """Goes forward, and back, as it is told."""
-
-    def set(self, moment):
-        self.advance(moment - datetime.fromtimestamp(self.micros() / 1e6, UTC))
-
-
-@asynccontextmanager
-async def engine_at(url, moment=START, workflows=WORKFLOWS):
-    clock = Clock(to_micros(moment))
-    async with Engine.open(url, workflows, clock=clock) as engine:
-        yield engine, clock
-
-
-def move(engine, clock, moment):
-    """It is `moment`: what is due by now is looked for."""
-    clock.set(moment)
-    engine.residence.timers.fire_due()
-    engine.residence.beside[0].wake()
-
-
-async def run_ids(engine):
-    found = await engine.database.read(queries.list_runs, RunFilter(), None, 200)
-    return sorted(run.id for run in found.items)
-
-
-async def has_runs(engine, *ids):
-    async def look():
-        return await run_ids(engine) == sorted(ids)
-
-    await wait_until(look)
-
-
-async def told(engine, noun="evs.schedule."):
-    """The events about schedules, in order."""
-
-    def read(connection):
-        query = select(events.c.body).where(events.c.type.like(f"{noun}%")).order_by(events.c.sequence)
-        return [Event.from_json(body) for body in connection.scalars(query)]
-
-    return await engine.database.read(read)
-
-
-async def skips(engine):
-    return [
-        (event.data["reason"], event.data["due_at"][11:16], (event.data["until"] or "")[11:16])
-        for event in await told(engine, "evs.schedule.skipped")
-    ]
-
-
-def id_of(hour, name="s", day=1):
-    return f"schedule~{name}~202601{day:02}T{hour:02}0000Z"
 
 
 async def test_each_time_starts_one_run_that_knows_its_time_and_whose_it_is(database_url):
@@ -154,10 +86,6 @@ async def test_what_comes_while_a_run_is_under_way_is_skipped(database_url):
         await engine.handle(id_of(1)).result(10)
         move(engine, clock, START + 4 * HOUR)
         await has_runs(engine, id_of(1), id_of(4))
-
-
-async def has_passed(engine, name, moment):
-    return (await engine.schedules.get(name)).next_at > to_micros(moment)
 
 
 async def has_next(engine, moment, name="s"):
@@ -233,10 +161,6 @@ async def test_more_times_than_a_transaction_takes_are_caught_up_with(database_u
         await engine.schedules.create("s", tick, timing=Every(timedelta(minutes=1)), catch_up="all", overlap="allow")
     async with engine_at(database_url, START + timedelta(hours=2)) as (engine, _):
         await wait_until(lambda: has_fired(engine, 120))
-
-
-async def has_fired(engine, count):
-    return (await engine.schedules.get("s")).fired == count
 
 
 async def test_a_clock_that_goes_back_fires_nothing_twice(database_url):
@@ -485,135 +409,3 @@ async def test_schedules_that_cannot_fire_do_not_hold_up_the_others(database_url
         assert "schedule a cannot fire now" in caplog.text
         assert [shown.name for shown in (await engine.schedules.list()).items] == ["s"]
         assert "schedule a cannot be read" in caplog.text
-
-
-@pytest.mark.postgresql
-async def test_workers_that_start_at_once_declare_a_schedule_once(postgresql_url):
-    async with AsyncExitStack() as stack:
-        database = (await stack.enter_async_context(engine_at(postgresql_url)))[0].database
-        engines = [Engine(database, Registry.of([declared])) for _ in range(4)]
-        await asyncio.gather(*(stack.enter_async_context(engine) for engine in engines))
-        assert [found.name for found in (await engines[0].schedules.list()).items] == ["declared"]
-
-
-@pytest.mark.postgresql
-async def test_of_several_workers_one_fires_each_time(postgresql_url):
-    clock = Clock(to_micros(START))
-    async with (
-        Engine.open(postgresql_url, WORKFLOWS, clock=clock) as one,
-        Engine.open(postgresql_url, WORKFLOWS, clock=clock) as two,
-    ):
-        third = Engine(one.database, Registry.of(WORKFLOWS), clock=clock)
-        async with third:
-            await one.schedules.create("s", tick, timing=Every(timedelta(minutes=1)), overlap="allow")
-            for minute in range(1, 11):
-                clock.set(START + timedelta(minutes=minute))
-                for engine in (one, two, third):
-                    engine.residence.beside[0].wake()
-                await wait_until(lambda minute=minute: has_fired(one, minute))
-        fired = await told(one, "evs.schedule.fired")
-        assert len({event.data["run"] for event in fired}) == len(fired) == 10
-
-
-@asynccontextmanager
-async def worker_process(url):
-    """A worker in a process of its own."""
-    program = str(Path(__file__).with_name("worker_process.py"))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = await asyncio.create_subprocess_exec(sys.executable, program, url, "0.5", **pipes)
-    try:
-        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"begun\n"
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-@pytest.mark.postgresql
-async def test_a_worker_killed_between_times_leaves_each_time_one_run(postgresql_url):
-    async with (
-        Engine.open(postgresql_url, [ticked], works=False) as front,
-        worker_process(postgresql_url) as victim,
-        worker_process(postgresql_url),
-    ):
-        begin = datetime.now(UTC)
-        times = tuple(begin + timedelta(milliseconds=50 * number) for number in range(4, 44))
-        options = {"overlap": "allow", "catch_up": "all"}
-        schedule = await front.schedules.create("s", ticked, timing=At(times), **options)
-        await wait_until(lambda: has_fired_some(front))
-        victim.kill()
-        wanted = sorted(schedule.run_id(to_micros(moment)) for moment in times)
-
-        async def have_all_run():
-            return await front.database.read(counted, "s") == wanted
-
-        await wait_until(have_all_run)
-        assert await has_fired(front, len(times))
-
-
-async def has_fired_some(engine):
-    return (await engine.schedules.get("s")).fired > 3
-
-
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
-@pytest.mark.parametrize("overlap", ["skip", "buffer_one"])
-async def test_a_crash_at_every_commit_fires_each_time_once(database_url, after, overlap):
-    number, crashed = 0, True
-    while crashed:
-        number += 1
-        name = f"s{number}"
-        clock = Clock(to_micros(START))
-
-        async def scenario(engine, name=name, clock=clock):
-            with suppress(ScheduleExists):
-                await engine.schedules.create(name, tick, timing=HOURLY, overlap=overlap)
-            for hour in (1, 2):
-                if clock.micros() < to_micros(START + hour * HOUR):
-                    clock.set(START + hour * HOUR)
-                engine.residence.beside[0].wake()
-                await wait_until(lambda hour=hour: has_passed(engine, name, START + hour * HOUR))
-                await engine.handle(id_of(hour, name), tick).result(10)
-            fired = await told(engine, "evs.schedule.fired")
-            return [event.data["run"] for event in fired if event.subject == name]
-
-        fired, crashed = await survive(
-            database_url, WORKFLOWS, scenario, crash_at=number, after=after, lease_seconds=0.2, clock=clock
-        )
-        assert fired == [id_of(1, name), id_of(2, name)], f"crash at {number}"
-    assert number > 4
-
-
-async def test_schedules_that_rest_ask_the_database_nothing_in_between(sqlite_url, monkeypatch):
-    asked = []
-    async with engine_at(sqlite_url) as (engine, _):
-        await engine.schedules.create("s", tick, timing=HOURLY)
-        scheduler = engine.residence.beside[0]
-        await wait_until(lambda: scheduler.is_pausing)
-        fire_all = scheduler._fire_all
-
-        async def counted():
-            asked.append(1)
-            await fire_all()
-
-        monkeypatch.setattr(scheduler, "_fire_all", counted)
-        for _ in range(20):
-            await engine.start(tick)
-        assert asked == []
-
-
-async def test_a_schedule_that_is_made_anew_while_it_is_due_starts_nothing_for_the_one_before(database_url):
-    clock = FakeClock(to_micros(START))
-    async with Engine.open(database_url, WORKFLOWS, clock=clock, works=False) as engine:
-        await engine.schedules.create("nightly", tick, timing=HOURLY)
-        seen = await engine.schedules.get("nightly")
-        clock.advance(HOUR)
-        now = clock.micros()
-        due = what_is_due(seen, now)
-        assert len(due.times) == 1
-        await engine.schedules.delete("nightly")
-        anew = await engine.schedules.create("nightly", tick, timing=HOURLY)
-        assert anew.revision == seen.revision
-        assert not await engine.database.transact(fire, seen, due, tick, now)
-        assert await engine.schedules.get("nightly") == anew
