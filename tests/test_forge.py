@@ -112,6 +112,8 @@ def test_the_forge_runs_the_commands_that_people_run():
     assert "run: uv run pytest\n" in ci
     assert "\nuv run pytest " in (ROOT / "README.md").read_text()
     assert "run: uv run pipeline all --builder docker\n" in ci
+    assert "run: uv run pipeline self-test\n" in ci
+    assert "\nuv run --no-sync pipeline self-test\n" in (ROOT / ".ci" / "run").read_text()
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ async def answers(url, is_running):
             except httpx.TransportError:
                 return False
 
-        await wait_until(is_well, timeout=60)
+        await wait_until(is_well, timeout=RUN_SECONDS)
         refused = await http.get("/greeting")
         assert refused.status_code == 401
         assert f"{url}/.well-known/oauth-protected-resource" in refused.headers["www-authenticate"]

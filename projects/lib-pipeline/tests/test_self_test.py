@@ -1,4 +1,4 @@
-"""The pipeline's test of itself finds what it is there to find; it is run in the root's `tests/test_pipeline.py`."""
+"""The pipeline's test of itself finds what it is there to find; `.ci/run` runs it on the workspace around."""
 
 import subprocess
 import sys
@@ -11,6 +11,8 @@ from lib_pipeline.results import CacheState, Result, Status
 from lib_pipeline.running import Ended, survey
 from lib_pipeline.self_test import _set_probes, expect
 from lib_pipeline.targets import Target
+
+RUN_SECONDS = 110
 
 
 def ended(**statuses):
@@ -42,6 +44,14 @@ def test_without_a_cache_there_is_nothing_to_test():
     without = Ended(results=(), cache=CacheState(local="off", shared="off", note="no npm"), seconds=0)
     with pytest.raises(SelfTestFailed, match="must have a cache to test, got none: no npm"):
         expect(without, red=frozenset(), known=frozenset())
+
+
+def test_a_broken_library_turns_exactly_its_dependents_red_and_mended_it_is_known(workspace):
+    with workspace.start("self-test") as process:
+        _, said = process.communicate(timeout=RUN_SECONDS)
+    assert process.returncode == 0, said
+    assert "lib-core is broken, so app-svc, lib-bus, lib-core must fail, and nobody else" in said
+    assert "self-test: passed" in said
 
 
 def test_probes_are_run_without_the_workspaces_own_plugins_and_workers(workspace, outside):
