@@ -31,6 +31,7 @@ from app_svc.settings import AppSettings
 from lib_events.database import EVENTS_TOPIC, Connection
 from lib_events.event import Event
 from lib_events.event_log import imported_row
+from lib_events.http.server import new_event_loop
 from lib_events.secret_file import write_secret
 from lib_events.tables import events
 from lib_events.testing import wait_until
@@ -142,6 +143,11 @@ class _Quiet(uvicorn.Server):
         yield
 
 
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the service is served on."""
+    return {"served": new_event_loop}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def packages_read_once() -> Iterator[None]:
     """Let services that tests start share what installed packages declare: each would read all of them anew."""
@@ -161,8 +167,12 @@ async def issuer() -> AsyncIterator[LocalIssuer]:
     await wait_until(lambda: server.started)
     local.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     yield local
-    server.should_exit = True
-    await task
+    task.cancel()  # who asked it is gone: nothing is to be finished, and nobody looks whether to stop
+    await asyncio.wait([task])
+    for listening in server.servers:
+        listening.close()
+    for connection in tuple(server.server_state.connections):
+        connection.transport.abort()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A whole AuthService per test, spoken to over HTTP, and a browser that reads its pages."""
 
+import asyncio
 import base64
 import hashlib
 import importlib.util
@@ -47,6 +48,7 @@ from lib_auth.client import OAuthClient, code_challenge
 from lib_events.clock import SystemClock
 from lib_events.event import Event
 from lib_events.event_log import read_after
+from lib_events.http.server import new_event_loop
 from lib_events.testing import POLL_SECONDS, free_ports, wait_until
 from lib_events.testing_forks import Fork, Forks
 
@@ -321,6 +323,11 @@ def assertion(client_id: str, key: ECKey, audience: str, *, header: Any = None, 
 
 def key_set(*keys: ECKey) -> str:
     return json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the service is served on."""
+    return {"served": new_event_loop}
 
 
 @pytest.fixture

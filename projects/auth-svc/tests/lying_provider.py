@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import cache
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
@@ -14,12 +15,18 @@ ELSEWHERE = "https://id.example"
 BODY = {"id": "example", "name": "Example", "issuer": ELSEWHERE, "client_id": "us", "client_secret": "their secret"}
 
 
+@cache
+def signing_key():
+    """The provider's key: a new one takes longer than most tests."""
+    return RSAKey.generate_key(2048, {"kid": "1"}, private=True)
+
+
 class Liar:
     """A provider of which a test can say in what it lies."""
 
     def __init__(self, **lies):
         self.lies = lies
-        self.key = RSAKey.generate_key(2048, {"kid": "1"}, private=True)
+        self.key = signing_key()
         self.nonce = ""
         self.claims = {}
 
