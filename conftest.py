@@ -17,6 +17,7 @@ from sqlalchemy.util import LRUCache
 from lib_events import memory
 from lib_events.adapters.sqlite import SqliteDatabase
 from lib_events.database import Schema
+from lib_events.testing_copies import Copies
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -123,6 +124,43 @@ def authorities_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transports, "create_ssl_context", create_or_share)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgresql_copies(postgresql_server: str) -> Iterator[Copies | None]:
+    """Copies of databases whose tables are made once; None on a server that is not ours."""
+    if "EVS_TEST_POSTGRES_URL" in os.environ:
+        yield None
+        return
+    from lib_events.adapters.postgresql import PostgresqlDatabase  # noqa: PLC0415 - only where a test asks for it
+
+    open_as_it_is = PostgresqlDatabase.open
+
+    async def migrate(url: str, schemas: Sequence[Schema]) -> None:
+        await (await open_as_it_is(url, service="app-svc", schemas=schemas)).close()
+
+    copies = Copies(postgresql_server, migrate)
+
+    async def open_copy(url: str, *, service: str, schemas: Sequence[Schema]) -> PostgresqlDatabase:
+        await copies.make(url, schemas)
+        return await open_as_it_is(url, service=service, schemas=schemas)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgresqlDatabase, "open", open_copy)
+        yield copies
+
+
+@pytest.fixture
+def postgresql_url(
+    postgresql_url: str, postgresql_copies: Copies | None, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The URL of an empty PostgreSQL schema: where the server is ours, in a database that is made when it is opened."""
+    if postgresql_copies is None or request.node.get_closest_marker("opened_elsewhere"):
+        yield postgresql_url
+        return
+    url = postgresql_copies.new_url()
+    yield url
+    postgresql_copies.leave(url)
 
 
 @pytest.fixture(scope="session", autouse=True)

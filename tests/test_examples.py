@@ -176,10 +176,12 @@ def run(name, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.opened_elsewhere
 def test_a_program_has_the_engine_within_it(database_url):
     assert [run("embedded_engine", database_url) for _ in range(2)] == ["160.0\n", "160.0\n"]
 
 
+@pytest.mark.opened_elsewhere
 def test_an_order_is_placed_with_its_event(database_url):
     assert run("place_order", database_url) == "shop.order.placed 42\n"
 

@@ -340,6 +340,7 @@ async def test_runs_started_by_hand_act_for_the_schedules_owner_where_it_is_they
     assert (await fill(ulla, 1)).startswith("none: ")
 
 
+@pytest.mark.opened_elsewhere
 async def test_a_run_says_for_whom_it_acts_and_that_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
@@ -432,6 +433,7 @@ async def test_while_the_authservice_is_away_steps_try_again_and_ends_are_told_l
     await acting.until_nothing_acts()
 
 
+@pytest.mark.opened_elsewhere
 @pytest.mark.postgresql
 async def test_a_worker_beside_the_service_acts_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql_url: str

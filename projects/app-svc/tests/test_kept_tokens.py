@@ -158,6 +158,7 @@ async def test_while_nobody_can_say_what_was_revoked_nothing_is_handed_out_again
     assert await tokens(wanted(acting, run, "orders")) != first
 
 
+@pytest.mark.opened_elsewhere
 @pytest.mark.postgresql
 async def test_a_worker_beside_the_service_hears_what_is_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql_url: str

@@ -25,6 +25,8 @@ from lib_events.testing_forks import Fork, Forks
 from lib_events.testing_receiver import Received, receiving, status
 from lib_workflows.tables import runs
 
+pytestmark = pytest.mark.opened_elsewhere
+
 ROWS = 20_000
 BATCH_ROWS = 100
 BATCHES = ROWS // BATCH_ROWS

@@ -88,11 +88,14 @@ async def two_services(urls, server):
             service.kill()
 
 
-@pytest.fixture
-def two_urls(database_url, tmp_path):
-    if database_url.startswith("sqlite"):
-        return [f"sqlite:///{tmp_path}/{name}.db" for name in ("app", "auth")]
-    return [f"{database_url}_{name}" for name in ("app", "auth")]
+@pytest_asyncio.fixture
+async def two_urls(database_url, tmp_path):
+    """Databases with their tables: the services begin side by side."""
+    places = (f"sqlite:///{tmp_path}/", ".db") if database_url.startswith("sqlite") else (f"{database_url}_", "")
+    urls = {name: name.join(places) for name in ("app", "auth")}
+    for name, url in urls.items():
+        await (await open_database(url, service=f"{name}-svc", schemas=[SCHEMA])).close()
+    return list(urls.values())
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -301,6 +301,7 @@ async def test_places_in_memory_are_given_back(database_url):
 # Zombies
 
 
+@pytest.mark.opened_elsewhere
 @pytest.mark.postgresql
 async def test_a_stopped_worker_that_goes_on_as_a_zombie_ends_nothing_twice(postgresql_url, tmp_path):
     finish = tmp_path / "finish"
@@ -332,6 +333,7 @@ async def number_of_workers(engine, number):
     return await engine.database.read(lambda c: c.scalar(select(func.count()).select_from(workers))) == number
 
 
+@pytest.mark.opened_elsewhere
 @pytest.mark.postgresql
 async def test_a_worker_with_a_blocked_loop_is_not_taken_for_dead_and_others_work(postgresql_url, tmp_path):
     tries = tmp_path / "tries"

@@ -44,6 +44,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.opened_elsewhere
 async def test_a_killed_process_loses_nothing(database_url):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, database_url, str(Path(__file__).parent), stdout=subprocess.PIPE
