@@ -52,7 +52,7 @@ async def until_heard(acting: Acting, token: str) -> None:
             return rejected.reason == "revoked"
         return False
 
-    await wait_until(is_refused, timeout=5)
+    await wait_until(is_refused)
 
 
 def wanted(acting: Acting, run: dict[str, Any], *scope: str) -> TokenRequest:
@@ -126,7 +126,7 @@ async def test_a_token_is_handed_out_again_for_the_first_half_of_its_life(
     acting: Acting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exchanges = count_exchanges(monkeypatch)
-    await acting.administer("PATCH", "resources/orders", {"access_token_seconds": 4})
+    await acting.administer("PATCH", "resources/orders", {"access_token_seconds": 10})
     ulla = await acting.allowed("patient")
     run = await acting.start(ulla, "patient")
     tokens = acting.service.engine.residence.tokens
@@ -138,7 +138,7 @@ async def test_a_token_is_handed_out_again_for_the_first_half_of_its_life(
         assert claims_of(token)["exp"] - time.time() > 0.9, "a step can still do something with it"
         return token if token != first else None
 
-    second = await wait_until(another, timeout=5)
+    second = await wait_until(another)
     assert time.time() < claims_of(first)["exp"], "before it was over"
     assert claims_of(second)["exp"] > claims_of(first)["exp"]
     assert len(exchanges) == 2
@@ -184,6 +184,6 @@ async def test_a_worker_beside_the_service_hears_what_is_taken_back(
                     return True
                 return False
 
-            await wait_until(is_refused, timeout=5)
+            await wait_until(is_refused)
             ended = await acting.let_go_on(ulla, run)
             assert ended.output[-1].startswith("withdrawn: ")

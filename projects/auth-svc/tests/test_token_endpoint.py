@@ -270,10 +270,10 @@ async def test_revocations_are_told_after_a_cursor(provider_on_both):
     assert start["head"]
     tokens = await provider.tokens()
     waiting = asyncio.ensure_future(
-        provider.http.get("/v1/revocations", params={"after": start["next_cursor"], "wait": "10"}, auth=app)
+        provider.http.get("/v1/revocations", params={"after": start["next_cursor"], "wait": "20"}, auth=app)
     )
     await provider.post("/oauth2/revoke", {"token": tokens["refresh_token"]}, provider.gui())
-    page = (await asyncio.wait_for(waiting, 5)).json()
+    page = (await asyncio.wait_for(waiting, 15)).json()
     assert [item["kind"] for item in page["items"]] == ["family"]
     rest = (await provider.http.get("/v1/revocations", params={"after": page["next_cursor"]}, auth=app)).json()
     assert rest["items"] == []

@@ -15,7 +15,13 @@ from lib_workflows.execution.driver import Driver
 from lib_workflows.execution.executor import Executor
 from lib_workflows.steps.attempt import Attempt
 from lib_workflows.timers import Timers
+from lib_workflows.workers import arrivals
 from lib_workflows.workers.limits import Limits
+
+
+@pytest.fixture
+def no_slow_poll(monkeypatch):
+    monkeypatch.setattr(arrivals, "POLL_SECONDS", 600.0)
 
 
 @workflow(name="for-years")
@@ -111,11 +117,11 @@ async def test_who_sleeps_for_long_leaves_at_once_and_without_the_garbage_collec
         assert await short.result(10) == "awake"
 
 
-async def test_who_left_to_sleep_wakes_in_time(sqlite_url):
+async def test_who_left_to_sleep_wakes_in_time(sqlite_url, no_slow_poll):
     async with Engine.open(sqlite_url, [sleeps], limits=Limits(idle_seconds=0.1)) as engine:
         handle = await engine.start(sleeps, 0.4)
         await wait_until(lambda: not engine.residence.executors)
-        assert await handle.result(4) == "awake"  # before the slow poll
+        assert await handle.result(30) == "awake"
 
 
 @workflow(name="starts-another-and-rests")
@@ -136,12 +142,12 @@ async def test_who_has_told_others_of_something_leaves_like_anybody(database_url
         await wait_until(has_left)
 
 
-async def test_a_memory_full_of_resting_runs_makes_room_for_a_new_one(sqlite_url):
+async def test_a_memory_full_of_resting_runs_makes_room_for_a_new_one(sqlite_url, no_slow_poll):
     limits = Limits(idle_seconds=1_000, in_memory=5)
     async with Engine.open(sqlite_url, [for_years, doubling], limits=limits) as engine:
         resting = [await engine.start(for_years) for _ in range(8)]
         for number in range(8):
-            assert await (await engine.start(doubling, number)).result(4) == 2 * number  # before the slow poll
+            assert await (await engine.start(doubling, number)).result(30) == 2 * number
         for handle in resting:
             await handle.signal(address_changed, "soon")
             assert await handle.result(10) == "soon"
