@@ -72,6 +72,7 @@ async def test_the_place_in_a_batch_is_named_and_nothing_of_it_is_started(app: A
 async def test_a_start_that_is_not_valid_names_the_field(app: Any, subtests: pytest.Subtests) -> None:
     for body, pointer in (
         ({"workflow": "order", "input": {}, "id": "no spaces"}, "/id"),
+        ({"workflow": "order", "input": {}, "id": ".."}, "/id"),
         ({"workflow": "order", "input": {}, "tags": {"a b": "x"}}, "/tags/a b/[key]"),
         ({"workflow": "order", "input": {}, "deadline": "tomorrow"}, "/deadline"),
         ({"workflow": "order", "input": {}, "delay_seconds": -1}, "/delay_seconds"),

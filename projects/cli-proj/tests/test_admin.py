@@ -47,6 +47,16 @@ def test_a_user_is_shown_changed_disabled_enabled_and_deleted(admin, user):
     assert evs("show", renamed).code == 3
 
 
+@pytest.mark.parametrize("dots", [".", ".."])
+def test_what_a_path_would_lose_takes_nothing_else_away(admin, user, dots):
+    group = new_name("group")
+    assert admin.evs("admin", "group", "create", group).code == 0
+    assert admin.evs("admin", "group", "remove", group, dots).code == 2
+    assert admin.evs("admin", "user", "sessions", user, "--end", dots).code == 2
+    assert group in admin.evs("admin", "group", "list").out
+    assert admin.evs("admin", "user", "show", user).code == 0
+
+
 def test_a_group_gives_its_members_a_role(admin, user):
     group = new_name("group")
 

@@ -214,12 +214,19 @@ async def test_a_run_can_be_cancelled_and_what_it_did_is_undone(person):
     assert 'class="notice bad"' in person.get(path).text
 
 
-@pytest.mark.parametrize("path", ["/runs/unknown", "/workflows/unknown"])
+@pytest.mark.parametrize("path", ["/runs/unknown", "/workflows/unknown", f"/runs/unknown/history/{'9' * 5000}"])
 def test_what_does_not_exist_is_said_with_a_way_out(person, path):
     page = person.get(path)
     assert page.status_code == 404
     assert 'class="button primary"' in page.text
     assert 'action="/sign-out"' in page.text
+
+
+@pytest.mark.parametrize("field", ["_add", "_remove"])
+def test_an_item_that_no_list_has_changes_nothing(person, field):
+    form = {field: f"/lines/{'9' * 5000}/x", "_from": "json", "_json": '{"lines": [1]}'}
+    page = person.submit("/workflows/order", form)
+    assert page.status_code == 200
 
 
 @pytest.mark.parametrize("text", ["NaN", "[1e999]", '"\\ud800"', "[" * 100_000])

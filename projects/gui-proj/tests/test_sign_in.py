@@ -160,6 +160,10 @@ async def test_a_session_ended_at_the_authservice_ends_kindly_here(short_lived):
         ended = await wait_until(lambda: (found := person.get("/runs")).status_code == 401 and found, timeout=10)
         assert "Your session has ended" in ended.text
         assert 'href="/sign-in?next=%2Fruns"' in ended.text
+        where = {"Referer": f"{short_lived.gui_url}/workflows/order?tab=json"}
+        assert 'next=%2Fworkflows%2Forder%3Ftab%3Djson"' in person.post("/workflows/order", headers=where).text
+        foreign = person.post("/workflows/order", headers={"Referer": "https://elsewhere.example/workflows/order"})
+        assert 'href="/sign-in?next=%2F"' in foreign.text
         assert person.get("/live").status_code == 401
 
 

@@ -168,6 +168,10 @@ def check_run_id(run_id: str | None, *, place: Place = ()) -> None:
             "events; choose another"
         )
         raise invalid_input([{"loc": ("body", *place, "id"), "msg": detail}])
+    if run_id in {".", ".."}:
+        # RFC 3986 section 5.2.4: clients take these out of a path, and nobody would find the run.
+        detail = f"must be neither . nor .., got {run_id!r}: a run is found by it; choose another"
+        raise invalid_input([{"loc": ("body", *place, "id"), "msg": detail}])
 
 
 def check_input(workflow: Workflow[*tuple[Any, ...], Any], value: Any, *, place: Place = ()) -> str | None:

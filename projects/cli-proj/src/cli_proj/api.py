@@ -197,6 +197,9 @@ def path_of(*names: str) -> str:
     """Return the path of something; whatever a name contains, it stays one segment."""
     if "" in names:
         raise usage("a name or id must not be empty")
+    for name in {".", ".."}.intersection(names):
+        # RFC 3986 section 5.2.4: on its way it would be taken out, and the path be that of something else.
+        raise usage(f"a name or id must not be {name}")
     return "/v1/" + "/".join(quote(name, safe="", errors="surrogateescape") for name in names)
 
 

@@ -97,7 +97,7 @@ async def session_over(request: Request, _error: Exception | None) -> Response:
     gui: Gui = request.app.state.gui
     if FRAGMENT_HEADER in request.headers or request.url.path == "/live":
         return PlainTextResponse("signed out", status_code=401)
-    here = _here(request) if request.method == "GET" else "/"
+    here = _here(request) if request.method == "GET" else _page_of_form(request, gui)
     answer = errors.alone(
         request,
         "Session ended",
@@ -123,6 +123,11 @@ async def live(visit: Visit) -> Response:
 def _here(request: Request) -> str:
     query = request.url.query
     return local_path(request.url.path + (f"?{query}" if query else ""))
+
+
+def _page_of_form(request: Request, gui: Gui) -> str:
+    """Where the form stands that was sent: our pages name themselves to us alone (`Referrer-Policy`)."""
+    return local_path(request.headers.get("referer", "").removeprefix(gui.settings.gui_url))
 
 
 def _pending_cookie(gui: Gui, state: str) -> str:

@@ -67,7 +67,7 @@ class _FormReader:
 
     def _alternatives(self, asked: Field) -> Json | Missing:
         chosen = self._text(asked.name + "?") or "0"
-        number = int(chosen) if chosen.isdecimal() else 0
+        number = int(chosen) if chosen.isdecimal() and len(chosen) < 6 else 0
         branch = asked.fields[min(number, len(asked.fields) - 1)]
         if branch.kind is Kind.NOTHING:
             return None if asked.required or asked.default not in (None, MISSING) else MISSING

@@ -146,7 +146,7 @@ def _segments(pointer: str) -> list[str]:
 
 def _at(value: Any, segments: list[str]) -> Any:
     for segment in segments:
-        if isinstance(value, list) and segment.isdecimal() and int(segment) < len(value):
+        if isinstance(value, list) and segment.isdecimal() and len(segment) < 6 and int(segment) < len(value):
             value = value[int(segment)]
         elif isinstance(value, dict):
             value = value.get(segment)

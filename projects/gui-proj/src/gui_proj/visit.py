@@ -25,6 +25,7 @@ KEY: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 FRAGMENT_HEADER: Final = "Evs-Fragment"
 MOST_FIELDS: Final = 5_000
 BIGGEST_FIELD: Final = 12 * 1024 * 1024
+LONGEST_NUMBER: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,13 @@ class Visit:
 
     def path(self, name: str) -> str:
         return str(self.request.path_params[name])
+
+    def number(self, name: str) -> int:
+        """A number of the address; there is nothing where there is none, nor at one that no database holds."""
+        text = self.path(name)
+        if not text.isdecimal() or len(text) > LONGEST_NUMBER:
+            raise HTTPException(404)
+        return int(text)
 
     def field(self, name: str) -> str:
         value = self.form.get(name)

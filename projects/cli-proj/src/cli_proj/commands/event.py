@@ -124,7 +124,7 @@ async def show(position: str, /, *, options: Options = Options()) -> None:  # no
         Its position, such as 1.42; evs event tail -o jsonl prints them.
     """
     epoch, _, number = position.partition(".")
-    if not (epoch.isdigit() and number.isdigit()):
+    if not (epoch.isdecimal() and number.isdecimal()):
         raise usage(f"a position must look like 1.42, got {position!r}", hint="evs event tail -o jsonl prints them")
     async with connected(options) as session:
         page = await session.app.get("/v1/events", after=f"{epoch}.{max(int(number) - 1, 0)}", limit=1)

@@ -1,10 +1,9 @@
 """`evs webhook`: have events sent to a URL, and see how that goes."""
 
-from urllib.parse import quote
-
 from cyclopts import App
 
 from cli_proj import moments
+from cli_proj.api import path_of
 from cli_proj.column import Column, Item
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import usage
@@ -88,7 +87,7 @@ async def show(id: str, /, *, deliveries: int = 10, options: Options = Options()
     """
     async with connected(options) as session:
         webhook = await session.app.get(_path(id))
-        page = await session.app.get(_path(id, "/deliveries"), limit=deliveries)
+        page = await session.app.get(_path(id, "deliveries"), limit=deliveries)
         session.output.item(webhook | {"deliveries": page["items"]}, _show)
 
 
@@ -102,7 +101,7 @@ async def send_test(id: str, /, *, options: Options = Options()) -> int:  # noqa
         The webhook's id; see: evs webhook list.
     """
     async with connected(options) as session:
-        tested = await session.app.post(_path(id, "/test"))
+        tested = await session.app.post(_path(id, "test"))
         session.output.item(tested, _show_test)
         return ExitCode.OK if tested["delivered"] else ExitCode.FAILED
 
@@ -117,7 +116,7 @@ async def rotate(id: str, /, *, options: Options = Options()) -> None:  # noqa: 
         The webhook's id; see: evs webhook list.
     """
     async with connected(options) as session:
-        session.output.item(await session.app.post(_path(id, "/rotate")), _show_secret)
+        session.output.item(await session.app.post(_path(id, "rotate")), _show_secret)
 
 
 @app.command
@@ -130,7 +129,7 @@ async def pause(id: str, /, *, options: Options = Options()) -> None:  # noqa: A
         The webhook's id; see: evs webhook list.
     """
     async with connected(options) as session:
-        session.output.item(await session.app.post(_path(id, "/pause")), _show_state)
+        session.output.item(await session.app.post(_path(id, "pause")), _show_state)
 
 
 @app.command
@@ -143,7 +142,7 @@ async def resume(id: str, /, *, options: Options = Options()) -> None:  # noqa: 
         The webhook's id; see: evs webhook list.
     """
     async with connected(options) as session:
-        session.output.item(await session.app.post(_path(id, "/resume")), _show_state)
+        session.output.item(await session.app.post(_path(id, "resume")), _show_state)
 
 
 @app.command
@@ -160,8 +159,8 @@ async def delete(id: str, /, *, options: Options = Options()) -> None:  # noqa: 
         message(f"{id} is deleted")
 
 
-def _path(webhook: str, rest: str = "") -> str:
-    return f"/v1/webhooks/{quote(webhook, safe='')}{rest}"
+def _path(webhook: str, *rest: str) -> str:
+    return path_of("webhooks", webhook, *rest)
 
 
 def _show(webhook: Item) -> None:

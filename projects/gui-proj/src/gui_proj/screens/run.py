@@ -312,7 +312,7 @@ async def download(visit: Visit) -> Response:
 
 async def operation(visit: Visit) -> Response:
     """One entry of the history, whole."""
-    run_id, position = visit.path("id"), int(visit.path("position"))
+    run_id, position = visit.path("id"), visit.number("position")
     cursor: str | None = ""
     while cursor is not None:
         listing = await visit.get(f"/v1/runs/{quote(run_id, safe='')}/history", limit=200, cursor=cursor)

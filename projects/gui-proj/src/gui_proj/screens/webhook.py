@@ -223,7 +223,7 @@ async def settle_letter(visit: Visit) -> Response:
     address = link_to_webhook(visit.path("id"))
     verb = "discard" if visit.field("verb") == "discard" else "redrive"
     try:
-        await visit.post(f"/v1/dead-letters/{int(visit.path('letter'))}/{verb}")
+        await visit.post(f"/v1/dead-letters/{visit.number('letter')}/{verb}")
     except AppServiceRefused as error:
         if error.status not in ANSWERED:
             raise
