@@ -160,7 +160,7 @@ class PostgresqlDatabase(Database):
             database._listening = asyncio.create_task(database._keep_listening(closed), name="postgresql-listener")
         except (DatabaseUnavailable, *DRIVER_ERRORS, DBAPIError) as error:
             await database.close()
-            host, reason = urlsplit(url).hostname, error.__cause__ or error
+            host, reason = urlsplit(url).hostname or "the given socket", error.__cause__ or error
             raise DatabaseUnavailable(
                 f"PostgreSQL at {host} cannot be used: {reason}; check EVS_DATABASE_URL"
             ) from error

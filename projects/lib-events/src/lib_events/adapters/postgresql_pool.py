@@ -18,6 +18,7 @@ from lib_events.adapters.postgresql_errors import LOST
 from lib_events.database import DatabaseUnavailable
 
 WAIT_SECONDS = 30.0
+UNUSED_SECONDS = 10.0  # of those that nobody has wanted for so long, one is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,18 @@ class Borrowed:
 
 
 class Pool:
-    """Lends up to `limit` connections, the one that was given back last first."""
+    """Lends up to `limit` connections, the one that was given back last first.
+
+    What a burst has made is closed again, one by one: the server has room for so many, and others may want it.
+    """
 
     def __init__(self, engine: AsyncEngine, lost: LostBackends, *, limit: int) -> None:
         self._engine = engine
         self._lost = lost
         self._turns = asyncio.Semaphore(limit)
         self._idle: list[Borrowed] = []
+        self._spare = 0  # so many have been idle at any moment since …
+        self._spare_since = 0.0
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Borrowed]:
@@ -46,7 +52,9 @@ class Pool:
         """
         await self._wait_for_turn()
         try:
+            await self._close_unused()
             borrowed = await self._take()
+            self._spare = min(self._spare, len(self._idle))
             try:
                 yield borrowed
             except BaseException as error:
@@ -76,6 +84,15 @@ class Pool:
         except TimeoutError as error:
             text = f"all connections to PostgreSQL were in use for {WAIT_SECONDS:g} s; try again"
             raise DatabaseUnavailable(text) from error
+
+    async def _close_unused(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._spare_since + UNUSED_SECONDS:
+            return
+        unused = self._idle.pop(0) if self._spare and self._idle else None  # the one that was given back first
+        self._spare, self._spare_since = len(self._idle), now
+        if unused is not None:
+            await _drop(unused.core)
 
     async def _take(self) -> Borrowed:
         """Raises `DatabaseUnavailable`, also while the backend of a lost connection is still at work."""
