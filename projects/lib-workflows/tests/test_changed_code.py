@@ -1,18 +1,22 @@
 """Code that has changed while a run waits: what came for the old code is not taken for an answer to the new."""
 
+from datetime import timedelta
+
 import pytest
 import sqlalchemy as sa
 from flows import doubling
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, EventType, Principal, Signal, workflow
+from lib_workflows import Context, Engine, EventType, Principal, Signal, current_step, step, workflow
+from lib_workflows.authoring.retry import Backoff
 from lib_workflows.errors import Nondeterministic
 from lib_workflows.runs import commands
-from lib_workflows.tables import approvals, messages, runs
+from lib_workflows.tables import approvals, attempts, messages, runs
 
 Paid = EventType("changed.paid", dict)
 Shipped = EventType("changed.shipped", dict)
 count = Signal("count", int)
+HOUR = timedelta(hours=1)
 
 
 @workflow(name="counting")
@@ -123,3 +127,45 @@ async def test_an_event_that_came_for_the_old_code_is_not_taken_for_what_the_new
         await wait_until(lambda: engine.database.read(lambda c: c.scalar(came)))
     async with Engine.open(postgresql_url, [waits_for_goods]) as engine:
         assert await engine.handle("waits", waits_for_goods).result(10) == {"what": "goods"}
+
+
+heard: list[tuple[int, object]] = []  # what the step that came instead knew of attempts before it
+
+
+@step(retries=5, backoff=Backoff(initial=HOUR, maximum=HOUR))
+async def tries_in_vain() -> None:
+    current_step().heartbeat("half of it")
+    raise ConnectionError("again in an hour")
+
+
+@step(retries=5)
+async def tries_instead() -> str:
+    heard.append((current_step().attempt, current_step().last_progress))
+    return "well"
+
+
+@workflow(name="trying")
+async def trying(ctx: Context) -> None:
+    await ctx.step(tries_in_vain)
+
+
+@workflow(name="trying")
+async def trying_instead(ctx: Context) -> str:
+    return await ctx.step(tries_instead)
+
+
+async def test_attempts_and_progress_of_one_step_are_not_those_of_another_at_its_place(database_url):
+    heard.clear()
+    async with Engine.open(database_url, [trying]) as engine:
+        await engine.start(trying, id="trying")
+        await wait_until(lambda: has_tried(engine))
+    async with Engine.open(database_url, [trying_instead]) as engine:
+        await engine.handle("trying").signal(count, 1)  # else it comes back in an hour
+        assert await engine.handle("trying", trying_instead).result(10) == "well"
+        assert heard == [(1, None)]
+        assert not await has_tried(engine)
+
+
+async def has_tried(engine):
+    tried = sa.select(attempts.c.run).where(attempts.c.run == "trying")
+    return await engine.database.read(lambda c: c.scalar(tried)) is not None

@@ -185,3 +185,45 @@ async def test_a_replay_sees_the_same_times_as_the_first_life(database_url):
     with pytest.raises(Cancelled):
         replay_history(look_at_the_clock, exported)
     assert seen_at == live
+
+
+@workflow(name="takes-an-hour")
+async def take_an_hour(ctx: Context) -> None:
+    await ctx.sleep(3_600)
+
+
+@workflow(name="has-no-time")
+async def have_no_time(ctx: Context, how: str) -> str:
+    """Wait for a child no longer than for a moment."""
+    if how == "races":
+        await ctx.race(ctx.sleep(0.02), ctx.child(take_an_hour))
+        return "in time"
+    with contextlib.suppress(WaitTimeout):
+        async with ctx.timeout(0.02):
+            await ctx.child(take_an_hour)
+    return "in time"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
+@pytest.mark.parametrize("how", ["races", "bounds it"])
+async def test_a_crash_before_a_child_hears_that_nobody_waits_for_it_lets_nobody_wait(database_url, how, after):
+    number, crashed = 0, True
+    while crashed:
+        number += 1
+        run_id = f"crash-{number}"
+
+        async def scenario(engine, run_id=run_id):
+            handle = await engine.start(have_no_time, how, id=run_id)
+            return await handle.result(15)
+
+        result, crashed = await survive(
+            database_url,
+            [have_no_time, take_an_hour],
+            scenario,
+            crash_at=number,
+            after=after,
+            lease_seconds=LEASE_SECONDS,
+        )
+        assert result == "in time", f"crash at {number}"
+    assert number > 5

@@ -1,11 +1,12 @@
 """A fork goes on where another run was: what it has of that run's past is as that run saw it, the rest is its own."""
 
 import pytest
-from flows import Order, OrderShipped, calls, double, make_stock, release, reserve, stock_of
+from flows import Order, OrderShipped, address_changed, calls, double, make_stock, release, reserve, stock_of
 from sqlalchemy import select
 
 from lib_events.tables import events
-from lib_workflows import Context, StepFailed, step, workflow
+from lib_events.testing import wait_until
+from lib_workflows import Context, RunCancelled, StepFailed, step, workflow
 from lib_workflows.reading import queries
 from lib_workflows.testing import environment, export_history, replay_history
 
@@ -157,3 +158,95 @@ async def test_a_fork_does_anew_what_was_undone_wherever_it_begins(database_url)
         assert await env.result(forked) == "shipped"
         assert await env.engine.database.read(stock_of, "paid") == [-10, 10, -10]
         assert calls == [("double", 0), ("double", 1)]
+
+
+@workflow(name="holds-and-needs-luck")
+async def hold_and_need_luck(ctx: Context) -> str:
+    await ctx.transaction(reserve, "shared", 1, undo=release)
+    await ctx.step(double, 0)
+    await ctx.transaction(reserve, "own", 2, undo=release)
+    await ctx.step(needs_luck)
+    return "done"
+
+
+async def stock(env, name):
+    return await env.engine.database.read(stock_of, name)
+
+
+@pytest.mark.parametrize("how", ["fails", "is retried and fails", "is cancelled", "is forked again"])
+async def test_a_fork_undoes_what_it_has_done_and_leaves_what_the_other_run_has_done_to_that(database_url, how):
+    """That one has completed: nobody may give back what it has paid for."""
+    async with environment(database_url, [hold_and_need_luck]) as env:
+        await env.engine.database.transact(make_stock)
+        first = await env.engine.start(hold_and_need_luck)
+        assert await env.result(first) == "done"
+        Luck.lasts = False
+        forked = await first.fork("2")
+        if how == "is cancelled":
+            await forked.cancel()
+        with pytest.raises((StepFailed, RunCancelled)):
+            await env.result(forked)
+        if how == "is forked again":
+            forked = await forked.fork("4")
+        elif how == "is retried and fails":
+            await forked.retry()
+        if how.startswith("is "):
+            with pytest.raises((StepFailed, RunCancelled)):
+                await env.result(forked)
+        assert await stock(env, "shared") == [-1]
+        assert sum(await stock(env, "own")) == -2
+        history = await env.engine.database.read(queries.get_history, forked.id)
+        assert [row.undo.status for row in history if row.operation == "1"] == ["declared"]
+
+
+def holds(name):
+    return lambda ctx: ctx.transaction(reserve, name, 1, undo=release)
+
+
+def shows(ctx):
+    return ctx.set_view("shown", 1)
+
+
+def doubles(ctx):
+    return ctx.step(double, 1)
+
+
+def changing(*operations):
+    @workflow(name="changing")
+    async def change(ctx: Context) -> None:
+        for operation in operations:
+            await operation(ctx)
+        await ctx.wait_signal(address_changed)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("changed", "own"),
+    [((holds("shared"), holds("own"), doubles), [-1, 1]), ((doubles,), [-1])],
+    ids=["differs behind", "differs in what is shared"],
+)
+async def test_a_parked_fork_that_is_cancelled_leaves_what_is_not_its_own(database_url, changed, own):
+    async with environment(database_url, [changing(holds("shared"), holds("own"), shows)]) as env:
+        await env.engine.database.transact(make_stock)
+        first = await env.engine.start(changing())
+        await env.until_resting()
+        forked = await first.fork("2")
+        await env.until_resting()
+        assert await stock(env, "shared") == [-1]
+        assert await env.engine.database.read(stock_of, "own") == [-1, -1]
+        start = env.now
+    async with environment(database_url, [changing(*changed)], start=start) as env:
+        await env.engine.handle(forked.id).signal(address_changed, "look at it")
+        await wait_until(lambda: is_parked(env, forked.id))
+        await env.engine.handle(forked.id).cancel()
+        with pytest.raises(RunCancelled):
+            await env.engine.handle(forked.id).result(10)
+        assert await stock(env, "shared") == [-1]
+        assert await stock(env, "own") == [-1, *own]
+        rows = await env.engine.database.read(queries.get_history, forked.id)
+        assert [row.operation for row in rows if row.kind == "undo"] == ["2/undo"]
+
+
+async def is_parked(env, run_id):
+    return await env.engine.handle(run_id).status() == "nondeterministic"

@@ -97,6 +97,17 @@ async def test_children_and_chance_of_another_life_are_others(database_url):
         assert sorted(child.parent for child in children) == ["spawning", "spawning~1"]
 
 
+async def test_another_run_that_is_called_like_a_life_has_other_keys_and_another_chance(database_url):
+    async with Engine.open(database_url, [counting_down]) as engine:
+        (named, _) = await (await engine.start(counting_down, 0, id="count~1")).result(10)
+        (own, _) = await (await engine.start(counting_down, 2, id="count")).result(10)
+        assert len(keys) == len(set(keys)) == 4
+        assert named != own
+        assert (await run_of(engine, "count~1")).status == "completed"
+        past = queries.RunFilter(statuses=["continued"])
+        assert await engine.database.read(queries.list_run_ids, past) == ["count~2", "count~3"]
+
+
 async def test_a_parent_waits_through_the_lives_of_its_child(database_url):
     @workflow(name="parent")
     async def parent(ctx: Context) -> list[str]:

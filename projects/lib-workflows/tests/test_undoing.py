@@ -359,7 +359,7 @@ def fork_and_cancel(connection, run_id):
     commands.cancel(connection, rewind.fork(connection, run_id, from_operation="2", new_id="fork"))
 
 
-async def test_a_fork_that_is_cancelled_before_it_begins_undoes_like_one_that_has_begun(database_url):
+async def test_a_fork_that_is_cancelled_before_it_begins_undoes_nothing_of_the_run_it_was_made_of(database_url):
     async with Engine.open(database_url, [shopping, baking]) as engine:
         gate.open.set()
         handle = await engine.start(shopping, "keep")
@@ -367,7 +367,7 @@ async def test_a_fork_that_is_cancelled_before_it_begins_undoes_like_one_that_ha
         await engine.database.transact(fork_and_cancel, handle.id)
         with pytest.raises(RunCancelled):
             await engine.handle("fork", shopping).result(10)
-        assert (await undos_of(engine, "fork"))["1"] == ("give_back", "undone")
+        assert (await undos_of(engine, "fork"))["1"] == ("give_back", "declared")
 
 
 def enter(connection: Connection, what: str) -> str:

@@ -11,6 +11,7 @@ from lib_events.lifecycle import running
 from lib_events.testing import wait_until
 from lib_workflows import Context, DefinitionError, Engine, Registry, workflow
 from lib_workflows.reading import queries
+from lib_workflows.workers import arrivals
 from lib_workflows.workers.unclaimed import LATE_SECONDS, UnclaimedAlarm
 
 
@@ -76,3 +77,26 @@ def test_tags_are_names(subtests):
     for wrong in ("gpu", {"a b"}, {""}, {7}):
         with subtests.test(repr(wrong)), pytest.raises(DefinitionError, match="must be a set of names"):
             workflow(name="w", requires=wrong)(train.function)
+
+
+@workflow(name="is-elsewhere", queue="elsewhere")
+async def is_elsewhere(ctx: Context) -> str:
+    return "there"
+
+
+@workflow(name="asks-elsewhere", queue="here")
+async def asks_elsewhere(ctx: Context) -> str:
+    return await ctx.child(is_elsewhere)
+
+
+@pytest.mark.postgresql
+async def test_a_child_that_only_another_worker_can_take_begins_there_at_once(postgresql_url, monkeypatch):
+    """And not with that worker's next poll."""
+    monkeypatch.setattr(arrivals, "POLL_SECONDS", 600.0)
+    flows = [asks_elsewhere, is_elsewhere]
+    async with (
+        Engine.open(postgresql_url, flows, queues=["here"]) as here,
+        Engine.open(postgresql_url, flows, queues=["elsewhere"]) as there,
+    ):
+        await wait_until(lambda: there.residence.arrivals.is_pausing)
+        assert await (await here.start(asks_elsewhere)).result(20) == "there"

@@ -256,3 +256,39 @@ async def test_a_dead_lifes_runs_are_set_free_in_pieces(database_url, monkeypatc
         assert await held() == 0
         due = select(func.count()).where(runs.c.id.in_(ids), runs.c.wakes == 1)
         assert await database.read(lambda connection: connection.scalar(due)) == 25
+
+
+@pytest.mark.postgresql
+async def test_a_worker_that_died_before_the_databases_clock_was_set_back_strands_nobody(postgresql_url):
+    """Its lease ends in three hours, by the clock as it is now."""
+    async with Engine.open(postgresql_url, [forever], lease_seconds=0.4) as engine:
+        await engine.database.transact(flows.make_stock)
+        handle = await engine.start(forever)
+        await wait_until(lambda: rests(handle))
+        await engine.abandon()
+        later = workers.c.lease_until_at + 3 * 3_600 * 1_000_000
+        await engine.database.transact(lambda c: c.execute(update(workers).values(lease_until_at=later)))
+    async with Engine.open(postgresql_url, [forever], lease_seconds=0.4) as engine:
+        handle = engine.handle(handle.id, forever)
+        await handle.signal(address_changed, "found")
+        assert await handle.result(10) == "found"
+
+
+@pytest.mark.postgresql
+async def test_a_worker_that_lives_keeps_its_lease_when_the_databases_clock_is_set_back(postgresql_url):
+    async with Engine.open(postgresql_url, [forever], lease_seconds=0.4) as engine:
+        life = engine.residence.worker_id
+        later = workers.c.lease_until_at + 3 * 3_600 * 1_000_000
+        async with Engine.open(postgresql_url, [forever], lease_seconds=0.4) as other:
+            await other.database.transact(lambda c: c.execute(update(workers).values(lease_until_at=later)))
+            await wait_until(lambda: is_renewed(other))
+            assert engine.residence.worker_id == life
+
+
+async def is_renewed(engine):
+    """Whether every lease ends when it can."""
+    return not await engine.database.read(worker.doubtful_leases)
+
+
+async def rests(handle):
+    return await handle.status() == "waiting"

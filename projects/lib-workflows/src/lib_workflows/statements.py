@@ -64,12 +64,14 @@ APPEND_HISTORY = _load(
     error="text",
     meta="text",
 )
-PUT_HEARTBEAT = _load("put_heartbeat", run="text", operation="text", progress="text", sent_at="bigint")
+PUT_HEARTBEAT = _load("put_heartbeat", run="text", operation="text", progress="text", sent_at="bigint", name="text")
 WAKE_RUN = _load("wake_run", id="text")
 DELETE_MESSAGE = _load("delete_message", run="text", number="bigint")
 DELETE_EVENT_WAIT = _load("delete_event_wait", run="text", operation="text")
 SET_VIEW = _load("set_view", run="text", name="text", value="text", position="bigint", updated_at="bigint")
-PUT_ATTEMPT = _load("put_attempt", run="text", operation="text", attempt="integer", next_at="bigint", error="text")
+PUT_ATTEMPT = _load(
+    "put_attempt", run="text", operation="text", attempt="integer", next_at="bigint", error="text", name="text"
+)
 DELETE_ATTEMPT = _load("delete_attempt", run="text", operation="text")
 INSERT_APPROVAL = _load(
     "insert_approval",

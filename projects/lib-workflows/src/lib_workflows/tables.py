@@ -210,6 +210,7 @@ attempts = Table(
     Column("attempt", Integer, nullable=False),  # the last one that failed
     Column("next_at", BigInteger, nullable=False),
     Column("error", Text, nullable=False),
+    Column("name", Text),  # of what was tried: changed code may ask for something else there
 )
 
 heartbeats = Table(
@@ -219,6 +220,7 @@ heartbeats = Table(
     Column("operation", Text, primary_key=True),
     Column("progress", Text, nullable=False),  # JSON, of the last heartbeat that was kept
     Column("sent_at", BigInteger, nullable=False),
+    Column("name", Text),  # of the step that told it
 )
 
 run_logs = Table(
@@ -305,5 +307,6 @@ workers = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("lease_until_at", BigInteger, nullable=False),
     Column("started_at", BigInteger, nullable=False),
+    Column("lease_micros", BigInteger),  # how long its lease is: one that ends later was given by another clock
     UniqueConstraint("id", "epoch", name="workers_epoch"),
 )

@@ -70,7 +70,7 @@ class Pending:
     path: str
     operation: Operation[Any]
     branch: "Branch"
-    begun_at: int  # the workflow's time when it began: timers count from here, also on replay
+    begun_at: int  # by the clock of then: timers count from here, also on replay
     cancelling: Cancelled | None = None
     answered: bool = False  # a message has been taken for it
     look_again: bool = False  # an event may have passed it by
@@ -128,7 +128,8 @@ class Driver:
     run_id: str  # what chance is made of
     start: Callable[[], Awaitable[Any]]
     encode: Callable[[Any], Any] = lambda value: value  # makes the result's payload; may refuse it
-    now: int = 0  # micros: the time of the last delivery
+    now: int = 0  # micros: the workflow's time, which never goes back
+    heard_at: int = 0  # micros: the clock as of the last delivery; it may have been set back
     pending: dict[str, Pending] = field(default_factory=dict)
     begun: list[Pending] = field(default_factory=list)
     withdrawn: list[Pending] = field(default_factory=list)
@@ -154,7 +155,7 @@ class Driver:
 
     def begin(self, now: int) -> None:
         """Run the function to its first rest."""
-        self.now = now
+        self._hear(now)
         try:
             awaitable = self.start()
         except Exception as error:  # noqa: BLE001 - an input that no longer decodes fails the run
@@ -166,7 +167,7 @@ class Driver:
 
     def deliver(self, path: str, outcome: Outcome, at: int) -> None:
         """Tell that the operation at `path` ended at `at`, and run on to the next rest."""
-        self.now = max(self.now, at)
+        self._hear(at)
         pending = self.pending.pop(path)
         self.delivered += 1
         operation = pending.operation
@@ -186,20 +187,26 @@ class Driver:
 
     def begin_again(self, at: int) -> None:
         """Tell that the run was retried at `at`: what it waits for has its whole time again; a sleep goes on."""
-        self.now = max(self.now, at)
+        self._hear(at)
         for pending in self.pending.values():
             if type(pending.operation) is not Sleep:
-                pending.begun_at = self.now
+                pending.begun_at = at
 
-    def go_on_as(self, run_id: str, at: int) -> None:
-        """Tell that what came so far was another run, and that this one, a fork of it, began at `at`."""
-        self.run_id, self.now = run_id, max(self.now, at)
+    def go_on_as(self, run_id: str, at: int, *, undoes_all: bool) -> None:
+        """Tell that what came so far was another run, and that this one, a fork of it, began at `at`.
+
+        What that one has done is its to undo; `undoes_all`: a fork of a release before, which undoes that, too.
+        """
+        self.run_id = run_id
+        self._hear(at)
+        if not undoes_all:
+            self._undo_log = {path: entry for path, entry in self._undo_log.items() if path in self.pending}
         for pending in self.pending.values():
-            pending.begun_at = self.now
+            pending.begun_at = at
 
     def cancel(self, reason: str, at: int) -> None:
         """Throw `Cancelled` into the workflow; while it is being undone that changes nothing."""
-        self.now = max(self.now, at)
+        self._hear(at)
         if self.undoing or self.outcome is not None or self._root is None:
             return
         self._cancellation = Cancelled(reason)
@@ -214,7 +221,7 @@ class Driver:
 
     def give_up(self, error: Cancelled, undone: Collection[str], at: int) -> None:
         """Drop the coroutine, await what is under way and may have effects, then undo all but what is `undone`."""
-        self.now = max(self.now, at)
+        self._hear(at)
         for branch in self._alive():
             self._close_branch(branch)
             branch.waiting = None
@@ -269,6 +276,9 @@ class Driver:
             self._last_failure, self._has_gone_on = error, False
         elif operation.kind in ONCE_KINDS:
             self._has_gone_on = True
+
+    def _hear(self, at: int) -> None:
+        self.now, self.heard_at = max(self.now, at), at
 
     def random_bytes(self) -> bytes:
         """Sixteen bytes made of the run, the branch and a count: the same on every replay."""
@@ -365,7 +375,7 @@ class Driver:
             self._cancel(branch, reason)
 
     def _begin(self, branch: Branch, path: str, operation: Operation[Any]) -> Pending:
-        pending = Pending(path, operation, branch, self.now)
+        pending = Pending(path, operation, branch, self.heard_at)
         self.pending[path] = pending
         self.begun.append(pending)
         branch.waiting = pending

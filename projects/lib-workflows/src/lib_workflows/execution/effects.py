@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lib_events.database import DatabaseError
+from lib_events.event import EncodedEvent
 from lib_events.statement import Write
 from lib_workflows.authoring.operation import (
     AskApproval,
@@ -41,6 +42,7 @@ from lib_workflows.execution.wait_effects import (
     take_letter,
     withdraw_approval,
 )
+from lib_workflows.runs.commands import RUNS_TOPIC
 from lib_workflows.runs.record import Child, Message, event_id, is_child_of
 from lib_workflows.statements import ANSWER_UPDATE, SET_VIEW
 from lib_workflows.steps.attempt import Attempt
@@ -181,9 +183,13 @@ def begin_start(executor: "Executor", pending: Pending) -> None:
     completion = completed(pending, start.run_id, encode_json(start.run_id))
     completion.input = payload
     completion.writes = (start.write,)
-    completion.on_delivery = partial(executor.ledger.tell, start.event)
+    completion.on_delivery = partial(_tell_of_start, executor, start.event)
     executor.complete(completion)
-    executor.home.queued(executor)
+
+
+def _tell_of_start(executor: "Executor", event: EncodedEvent) -> None:
+    executor.ledger.tell(event)
+    executor.ledger.notify(RUNS_TOPIC)  # it is queued, for whoever can take it
 
 
 def begin_tags(executor: "Executor", pending: Pending) -> None:

@@ -8,6 +8,7 @@ first and is delivered to the workflow then, in one go: the order of rows is the
 import asyncio
 import contextvars
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from lib_workflows.execution.forgotten import check_begun, close_forgotten
 from lib_workflows.execution.history import CANCEL_OPERATION, PATCH_PREFIX, comes_back, replay, tags_at_start
 from lib_workflows.execution.home import Home
 from lib_workflows.execution.ledger import Ledger
+from lib_workflows.execution.mailbox import Mailbox
 from lib_workflows.execution.salvage import reason_to_salvage, salvage
 from lib_workflows.execution.surroundings import surroundings_of
 from lib_workflows.execution.undoing import meta_of
@@ -40,7 +42,16 @@ from lib_workflows.runs.lifecycle_events import (
     STEP_FAILED,
     Teller,
 )
-from lib_workflows.runs.record import RECEIVED_KIND, UNDOING_KIND, Attempted, Child, Message, RunRecord, Stored
+from lib_workflows.runs.record import (
+    RECEIVED_KIND,
+    UNDOING_KIND,
+    Attempted,
+    Child,
+    Message,
+    Progress,
+    RunRecord,
+    Stored,
+)
 from lib_workflows.statements import APPEND_HISTORY, DELETE_MESSAGE, HistoryRow
 from lib_workflows.steps.attempt import Attempt
 from lib_workflows.timers import Timer
@@ -51,6 +62,7 @@ from lib_workflows.values.tags import changed
 logger = logging.getLogger(__name__)
 
 NO_WAKES = 1 << 62  # a run that has ended is not woken
+TURN_LIMIT = 2_000  # things that are done in one turn: others have theirs, and what was done is saved
 FEW = 10  # waits of a run that are worth a look each time it rests
 SLEEPS = frozenset(("sleep", "timeout"))
 TOLD_KINDS = frozenset(("step", "transaction", "child", "undo"))
@@ -68,7 +80,7 @@ class Executor:
     running: dict[str, Any] = field(default_factory=dict)  # operations under way: attempts, registrations
     deadlines: dict[str, Timer] = field(default_factory=dict)  # by operation; the run's own under `RUN_DEADLINE`
     lingering: dict[str, Attempt] = field(default_factory=dict)  # threads that do not stop
-    mailbox: list[Message] = field(default_factory=list)
+    mailbox: Mailbox = field(default_factory=Mailbox)
     received: dict[tuple[str, str], int] = field(default_factory=dict)  # (type, match) -> up to where all have come
     waited: set[tuple[str, str]] = field(default_factory=set)  # those of them that this life has waited for
     replayed: frozenset[str] = frozenset()  # operations that may have begun in an earlier life
@@ -88,13 +100,13 @@ class Executor:
     seen: int = 0
     last_active_at: int = 0
     _gated: list[Callable[[], None]] = field(default_factory=list)
-    _inbox: list[Completion | CancelRequest] = field(default_factory=list)
+    _inbox: deque[Completion | CancelRequest] = field(default_factory=deque)
     _in_turn: bool = False
     _row_is_stale: bool = False
     _waits: frozenset[tuple[str, str]] | None = None  # those that were told of last
     _on_left: Callable[[], None] | None = None
     attempts: dict[str, Attempted] = field(init=False)  # operation -> its last attempt that failed
-    progress: dict[str, str] = field(init=False)  # operation -> its last heartbeat that was kept
+    progress: dict[str, Progress] = field(init=False)  # operation -> its last heartbeat that was kept
     children: dict[str, Child] = field(init=False)
     driver: Driver = field(init=False)
     ledger: Ledger = field(init=False)
@@ -242,7 +254,17 @@ class Executor:
     def is_resting(self) -> bool:
         """Whether it only waits, and the database knows for what."""
         at_rest = self.is_at_rest and not self.is_leaving
-        return at_rest and not self.running and not self._gated and self.ledger.is_durable
+        return at_rest and not self.running and not self._gated and not self.lingers and self.ledger.is_durable
+
+    @property
+    def lingers(self) -> bool:
+        """Whether a thread of a step goes on whose end was told: only who has it in memory knows when to undo that."""
+        return any(attempt.lingers for attempt in self.lingering.values())
+
+    def thread_ended(self) -> None:
+        """A thread that lingered has ended: nothing keeps the run in memory any more."""
+        if self.is_resting and not self.ended:
+            self.home.run_rests(self)
 
     def wake_at(self) -> int | None:
         """When its next timer ends."""
@@ -266,7 +288,7 @@ class Executor:
     @property
     def is_idle(self) -> bool:
         """Whether nothing of it is under way nor on its way (steps that have not begun do not count)."""
-        return not self.running and self.ledger.is_durable
+        return not self.running and not self.lingers and self.ledger.is_durable
 
     def leave(self, then: Callable[[], None]) -> None:
         """Give the resting run back to the database, then call `then`.
@@ -346,20 +368,23 @@ class Executor:
     # Turns
 
     def turn(self) -> None:
-        """Do everything there is to do now; safe to call from within."""
+        """Do everything there is to do now, a part of it at a time where that is much; safe to call from within."""
         if self._in_turn or self.ended or self.is_leaving or not self.is_live:
             return
         self._in_turn = True
         try:
-            was_busy = False
-            while self._do_next():
-                was_busy = True
-            if self.driver.outcome is not None:
+            done = 0
+            while done < TURN_LIMIT and self._do_next():
+                done += 1
+            if done == TURN_LIMIT:
+                self._work_on()
+                asyncio.get_running_loop().call_soon(self.when_durable, self.turn)
+            elif self.driver.outcome is not None:
                 # A row that is written before the end must not say that it waits: after a crash nothing would wake it.
                 self.is_at_rest, self.status = False, self._status_at_work()
                 ending.finish(self, self.driver.outcome)
             else:
-                self._settle(was_busy=was_busy)
+                self._settle(was_busy=done > 0)
         except Exception as error:
             logger.exception("run %s is put aside", self.run.id)
             self.home.run_lost(self, error)
@@ -372,7 +397,12 @@ class Executor:
 
     def _sleeps_long(self) -> bool:
         pending = self.driver.pending
-        if self.ended or len(pending) > FEW or any(each.operation.kind not in SLEEPS for each in pending.values()):
+        if (
+            self.ended
+            or self.lingers
+            or len(pending) > FEW
+            or any(each.operation.kind not in SLEEPS for each in pending.values())
+        ):
             return False
         wake_at = self.wake_at()
         return wake_at is not None and wake_at - self.clock_micros() > self.home.long_micros
@@ -391,7 +421,7 @@ class Executor:
         elif driver.withdrawn:
             effects.forget(self, driver.withdrawn.pop())
         elif self._inbox and self.transaction is None and driver.outcome is None:
-            item = self._inbox.pop(0)
+            item = self._inbox.popleft()
             if isinstance(item, CancelRequest):
                 self.cancel(item)
             else:
@@ -513,15 +543,10 @@ class Executor:
 
     def _settle(self, *, was_busy: bool) -> None:
         """At the end of a turn: say in the row, where it does not yet, whether it works or rests, and for what."""
-        before = self.status
         if self.running or self._gated or self.transactions or self._inbox:
-            self.status = self._status_at_work()
-            if self.is_at_rest or self._row_is_stale:
-                self.is_at_rest = False
-                resumed = self.teller.tell(RUN_RESUMED, self.clock_micros()) if before == "waiting" else None
-                self._row_is_due(resumed)
+            self._work_on()
         elif was_busy or self._row_is_stale or not self.is_at_rest:
-            self.is_at_rest = True
+            before, self.is_at_rest = self.status, True
             self.status = "cancelling" if self.is_cancelled else "waiting"
             waits_before, self._waits = self._waits, self._few_waits()
             if self.is_cancelled or (before == self.status and self._waits in (waits_before, None)):
@@ -529,6 +554,14 @@ class Executor:
             else:
                 waiting_for = wait_effects.waiting_for(self)
                 self._row_is_due(self.teller.tell(RUN_WAITING, self.clock_micros(), waiting_for=waiting_for))
+
+    def _work_on(self) -> None:
+        """It has something to do, now or soon."""
+        before, self.status = self.status, self._status_at_work()
+        if self.is_at_rest or self._row_is_stale:
+            self.is_at_rest = False
+            resumed = self.teller.tell(RUN_RESUMED, self.clock_micros()) if before == "waiting" else None
+            self._row_is_due(resumed)
 
     def _few_waits(self) -> frozenset[tuple[str, str]] | None:
         """What it waits for; of many waits None: nobody follows each of them."""
@@ -555,7 +588,7 @@ class Executor:
             return
         self.transaction = None
         self.running.pop(completion.pending.path, None)
-        self._inbox.insert(0, completion)
+        self._inbox.appendleft(completion)
         self.turn()
 
 

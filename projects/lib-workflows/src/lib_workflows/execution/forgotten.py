@@ -43,8 +43,11 @@ def close_forgotten(executor: "Executor") -> None:
     for path in executor.stored.event_waits:
         if not _asks(executor.driver, path, WaitEvent):
             executor.ledger.add(Write(DELETE_EVENT_WAIT, (executor.run.id, path)))
-    for path in executor.attempts:
-        if path not in executor.driver.pending:
+    for path, attempted in list(executor.attempts.items()):
+        pending = executor.driver.pending.get(path)
+        if pending is None or attempted.name not in (None, pending.operation.name):
+            del executor.attempts[path]
+            executor.stored.pauses.pop(path, None)
             executor.ledger.add(Write(DELETE_ATTEMPT, (executor.run.id, path)))
 
 

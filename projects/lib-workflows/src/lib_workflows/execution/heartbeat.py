@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib_events.statement import Write
 from lib_workflows.authoring.step import StepRun
+from lib_workflows.runs.record import Progress
 from lib_workflows.statements import PUT_HEARTBEAT
 from lib_workflows.values.codec import encode_given
 
@@ -19,10 +20,11 @@ KEEP_SECONDS = 1.0  # at most so often progress is written
 class Heart:
     """What `current_step().heartbeat()` calls, from any thread."""
 
-    __slots__ = ("_executor", "_keep_at", "_loop", "_unkept", "attempt")
+    __slots__ = ("_executor", "_keep_at", "_loop", "_name", "_unkept", "attempt")
 
-    def __init__(self, executor: "Executor") -> None:
+    def __init__(self, executor: "Executor", name: str) -> None:
         self._executor = executor
+        self._name = name  # of the step
         self._loop = asyncio.get_running_loop()
         self._keep_at = 0.0
         self._unkept: str | None = None
@@ -50,8 +52,9 @@ class Heart:
         if text is None or executor.ended:
             return
         self._unkept = None
-        executor.progress[operation] = text
-        executor.ledger.add(Write(PUT_HEARTBEAT, (executor.run.id, operation, text, executor.clock_micros())))
+        executor.progress[operation] = Progress(text, self._name)
+        row = (executor.run.id, operation, text, executor.clock_micros(), self._name)
+        executor.ledger.add(Write(PUT_HEARTBEAT, row))
 
     def _keep_now(self, operation: str) -> None:
         if self.attempt is not None and self._executor.running.get(operation) is self.attempt:

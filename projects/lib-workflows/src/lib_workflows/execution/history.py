@@ -181,7 +181,7 @@ def replay(
             driver.begin_again(row.ended_at)
             continue
         if row.kind == FORK_KIND:
-            driver.go_on_as(*runs.pop(0))
+            driver.go_on_as(*runs.pop(0), undoes_all=not leaves_the_past(row))
             continue
         if row.kind in MARKS:
             continue
@@ -198,6 +198,11 @@ def replay(
             raise Nondeterministic(run_id, row.position, describe_row(row), found) from error
         driver.deliver(row.operation, outcome, row.ended_at)
     driver.is_replaying = False
+
+
+def leaves_the_past(row: HistoryRow) -> bool:
+    """Whether a fork, which the row tells of, leaves it to the run it was made of to undo what that has done."""
+    return row.kind == FORK_KIND and row.meta is not None
 
 
 def tags_at_start(run: RunRecord, rows: Sequence[HistoryRow]) -> str | None:

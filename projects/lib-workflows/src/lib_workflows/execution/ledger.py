@@ -12,7 +12,7 @@ newest state (one group commit must not hold two versions of a row).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from lib_events.database import CommitFailed, CommitQueueFull, Database
@@ -48,7 +48,7 @@ class Ledger:
 
     __slots__ = (
         "_after", "_database", "_events", "_fence", "_holder", "_last", "_on_their_way", "_row_ends", "_row_events",
-        "_row_is_due", "_row_on_its_way", "_writes",
+        "_row_is_due", "_row_on_its_way", "_topics", "_writes",
     )  # fmt: skip
 
     def __init__(self, database: Database, fence: Fence | None, holder: Holder) -> None:
@@ -57,6 +57,7 @@ class Ledger:
         self._holder: Holder | None = holder
         self._writes: list[Write] = []
         self._events: list[Recordable] = []
+        self._topics: set[str] = set()
         self._on_their_way: list[OnItsWay] = []  # who wants to know the commit of what they added
         self._last: asyncio.Future[None] | None = None
         self._after: list[asyncio.Future[None]] = []  # what of others it has heard that may not be saved yet
@@ -93,6 +94,10 @@ class Ledger:
         """Append an event with the next flush; nothing waits for it."""
         self._events.append(event)
 
+    def notify(self, topic: str) -> None:
+        """Wake whoever follows `topic`, everywhere, once what was added is on disk."""
+        self._topics.add(topic)
+
     def row_is_due(self, event: EncodedEvent | None = None, *, ends: bool = False) -> None:
         """Save the run's own row, and with it the event that tells of it; `ends` when that is its last state."""
         self._row_is_due = True
@@ -117,10 +122,10 @@ class Ledger:
             self._row_events = []
         if not self._writes and not self._events:
             return
-        writes, events = self._writes, self._events
-        self._writes, self._events = [], []
+        writes, events, topics = self._writes, self._events, self._topics
+        self._writes, self._events, self._topics = [], [], set()
         try:
-            saving = self._hand_over(writes, events)
+            saving = self._hand_over(writes, events, topics)
         except CommitFailed as error:
             self._holder.on_lost(error)
             return
@@ -136,10 +141,12 @@ class Ledger:
             for is_on_its_way in on_their_way:
                 is_on_its_way(saving)
 
-    def _hand_over(self, writes: list[Write], events: list[Recordable]) -> asyncio.Future[None]:
+    def _hand_over(
+        self, writes: list[Write], events: list[Recordable], topics: Collection[str]
+    ) -> asyncio.Future[None]:
         after = self._after if self._last is None else [*self._after, self._last]
         try:
-            return self._database.write(*writes, events=events, fence=self._fence, after=after)
+            return self._database.write(*writes, events=events, fence=self._fence, topics=tuple(topics), after=after)
         except CommitQueueFull as error:
             raise CommitFailed(str(error)) from error
 

@@ -10,13 +10,13 @@ mended, and then all of it is undone.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lib_events.statement import Write
 from lib_workflows.errors import Cancelled, UndoUnknown
 from lib_workflows.execution.driver import Outcome, Pending
-from lib_workflows.execution.history import CANCEL_OPERATION, fits, outcome_of
+from lib_workflows.execution.history import CANCEL_OPERATION, fits, leaves_the_past, outcome_of
 from lib_workflows.execution.undoing import announce
 from lib_workflows.execution.wait_effects import reason_of
 from lib_workflows.reading.undo_views import undo_of
@@ -44,7 +44,7 @@ def salvage(executor: "Executor", reason: str) -> None:
     """Give up the function where its history does not fit, and begin to undo."""
     rows, driver = executor.stored.history, executor.driver
     _settle_what_has_ended(executor, {row.operation: row for row in rows})
-    undone = {row.operation.removesuffix(UNDO_SUFFIX) for row in rows if row.kind == "undo"}
+    undone = {row.operation.removesuffix(UNDO_SUFFIX) for row in rows if row.kind == "undo"} | _of_others(rows)
     known = {*driver.undo_plan, *undone}
     lost = [row for row in rows if undo_of(row) is not None and row.operation not in known]
     if not executor.is_cancelled:
@@ -58,6 +58,12 @@ def salvage(executor: "Executor", reason: str) -> None:
         _tell_of_lost(executor, row)
     _cancel_children(executor)
     driver.give_up(error, undone, executor.clock_micros())
+
+
+def _of_others(rows: Sequence[HistoryRow]) -> set[str]:
+    """What the run that this one is a fork of has done, and undoes itself."""
+    until = max((row.position for row in rows if leaves_the_past(row)), default=0)
+    return {row.operation for row in rows if row.position < until}
 
 
 def _settle_what_has_ended(executor: "Executor", rows: Mapping[str, HistoryRow]) -> None:
@@ -89,13 +95,6 @@ def _tell_of_lost(executor: "Executor", row: HistoryRow) -> None:
 
 def _cancel_children(executor: "Executor") -> None:
     """Children that the code of today does not ask for are cancelled, too; the run does not end before they know."""
-    for operation, child in executor.children.items():
-        if not child.has_ended and operation not in executor.driver.pending:
-            name = f"{operation}/cancellation"
-            executor.running[name] = executor.home.spawn(_cancel_child(executor, name, child.id))
-
-
-async def _cancel_child(executor: "Executor", name: str, child_id: str) -> None:
-    await executor.home.kinship.cancel_run_of(executor, child_id)
-    executor.running.pop(name, None)
-    executor.turn()
+    for operation in executor.children:
+        if operation not in executor.driver.pending:
+            executor.home.kinship.cancel_child(executor, operation)

@@ -120,9 +120,10 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
         _end_too_late(executor, pending, step)
         return
 
-    heart = Heart(executor)
+    heart = Heart(executor, step.name)
     progress = executor.progress.get(path)
-    last_progress = None if progress is None else decode_json(progress)
+    is_its_own = progress is not None and progress.name in (None, step.name)
+    last_progress = decode_json(progress.text) if progress is not None and is_its_own else None
     run = StepRun(
         executor.run.id, path, step.name, number, heart.beat, last_progress, executor.run.scope, log=executor.log
     )
@@ -187,6 +188,8 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
     executor.running.pop(pending.path, None)
     if attempt.lingers:
         executor.lingering[pending.path] = attempt
+        assert attempt.future is not None  # noqa: S101 - it lingers
+        attempt.future.add_done_callback(lambda _: executor.thread_ended())
     if error is not None and attempt.run.tokens is not None:
         error = attempt.run.tokens.without_tokens(error)
     if error is None:
@@ -253,8 +256,9 @@ def _retry(  # noqa: PLR0917 - which attempt failed, and what comes after it
     again: Callable[[], None],
 ) -> None:
     path, record = pending.path, record_of(error)
-    last = executor.attempts[path] = Attempted(number, encode_record(record))
-    executor.ledger.add(Write(PUT_ATTEMPT, (executor.run.id, path, number, next_at, last.error)))
+    name = pending.operation.name
+    last = executor.attempts[path] = Attempted(number, encode_record(record), name)
+    executor.ledger.add(Write(PUT_ATTEMPT, (executor.run.id, path, number, next_at, last.error, name)))
     about, now = {"type": record.type, "message": record.message}, executor.clock_micros()
     executor.ledger.tell(executor.teller.tell_step(STEP_RETRIED, now, pending.operation, path, number, error=about))
     _pause(executor, pending, next_at, again)

@@ -1,6 +1,5 @@
 """Timers, signals, updates and approvals: the operations that wait, and the messages that answer them."""
 
-import bisect
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -62,8 +61,7 @@ def begin_wait_signal(executor: "Executor", pending: Pending) -> None:
     operation = pending.operation
     assert isinstance(operation, WaitSignal | WaitUpdate)  # noqa: S101 - the table says so
     kind = "signal" if isinstance(operation, WaitSignal) else "update"
-    for message in [kept for kept in executor.mailbox if kept.kind == kind and kept.name == operation.name]:
-        executor.mailbox.remove(message)
+    while (message := executor.mailbox.take(kind, operation.name)) is not None:
         if _take(executor, pending, message):
             return
     arm(executor, pending, operation.timeout_seconds, lambda: executor.complete(timed_out(pending)))
@@ -156,7 +154,7 @@ def take_letter(executor: "Executor", message: Message) -> None:
             _take(executor, pending, message)
             return
     if message.kind in ("signal", "update"):
-        bisect.insort(executor.mailbox, message, key=lambda kept: kept.number)
+        executor.mailbox.keep(message)
     else:
         # For an operation that waits no more.
         executor.ledger.add(Write(DELETE_MESSAGE, (executor.run.id, message.number)))

@@ -15,7 +15,7 @@ from lib_events.event_log import head
 from lib_workflows.errors import LifeOver
 from lib_workflows.runs.commands import RUNS_TOPIC, lock_run, reject_updates
 from lib_workflows.runs.lifecycle_events import RUN_CONTINUED, Teller
-from lib_workflows.runs.record import RECEIVED_KIND, RECEIVED_OPERATION, RunRecord
+from lib_workflows.runs.record import RECEIVED_KIND, RECEIVED_OPERATION, RunRecord, scope_of
 from lib_workflows.tables import attempts, event_waits, heartbeats, history, run_logs, runs
 from lib_workflows.values.codec import decode_json, encode_json
 
@@ -44,7 +44,7 @@ def continue_as_new(
     row = lock_run(connection, run_id)
     if (row.owner, row.earlier_lives) != (run.owner, run.earlier_lives):
         raise LifeOver(run_id)
-    past = _set_apart(connection, run_id, life + 1, now)
+    number = _set_apart(connection, run_id, life + 1, now)
     reject_updates(connection, run_id, "the run has continued as new", now, unread=False)
     for table in (attempts, heartbeats, event_waits):
         connection.execute(delete(table).where(table.c.run == run_id))
@@ -62,25 +62,32 @@ def continue_as_new(
         "waiting_for": None,
         "debounce_key": None,
         "started_at": None,
-        "earlier_lives": life + 1,
+        "earlier_lives": number,
         "look_back_position": look_back,
         "life_position": head(connection).position,
     }
     connection.execute(update(runs).where(runs.c.id == run_id).values(**values))
+    past = past_id(run_id, number)
     connection.publish(Teller(row, connection.source).tell(RUN_CONTINUED, now, past=past))
     connection.notify(RUNS_TOPIC)
     return past
 
 
-def _set_apart(connection: Connection, run_id: str, number: int, now: int) -> str:
-    past = f"{run_id}~{number}"
+def past_id(run_id: str, number: int) -> str:
+    """The id under which a run's past is kept as its life of that number begins."""
+    return f"{run_id}{scope_of(number)}"
+
+
+def _set_apart(connection: Connection, run_id: str, number: int, now: int) -> int:
+    """Make the past a run of its own; returns the number of the life that comes, which its id and names have."""
     changed = dict.fromkeys(NOT_KEPT, null()) | {"status": literal("continued"), "ended_at": literal(now)}
-    while not _copy_row(connection, run_id, past, changed):
-        past += "~"  # somebody has chosen that very id for another run
+    while not _copy_row(connection, run_id, past_id(run_id, number), changed):
+        number += 1  # somebody has chosen that very id for another run, whose keys are made of it
+    past = past_id(run_id, number)
     for table in (history, run_logs):
         connection.execute(update(table).where(table.c.run == run_id).values(run=past))
     connection.execute(update(runs).where(runs.c.parent == run_id).values(parent=past))
-    return past
+    return number
 
 
 def _copy_row(connection: Connection, run_id: str, copy: str, changed: Mapping[str, Any]) -> bool:

@@ -63,6 +63,14 @@ class Attempted(NamedTuple):
 
     number: int
     error: str  # its record, as JSON
+    name: str | None = None  # of what was tried
+
+
+class Progress(NamedTuple):
+    """The last heartbeat of an operation that was kept."""
+
+    text: str
+    name: str | None = None  # of the step that told it
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,7 +167,7 @@ class Stored:
     wakes: int = 0
     attempts: dict[str, Attempted] = field(default_factory=dict)
     pauses: dict[str, int] = field(default_factory=dict)  # operation -> when its next attempt may begin
-    progress: dict[str, str] = field(default_factory=dict)  # operation -> its last heartbeat that was kept
+    progress: dict[str, Progress] = field(default_factory=dict)  # operation -> its last heartbeat that was kept
     children: dict[str, Child] = field(default_factory=dict)
     approvals: dict[str, str] = field(default_factory=dict)  # what operations have asked already, by its name
     open_approvals: frozenset[str] = frozenset()  # those of them that nobody has decided
@@ -180,10 +188,10 @@ def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord
     for run_id, children in read_children(connection, run_ids).items():
         stored[run_id].children = children_of_life(run_id, children, stored[run_id].life)
     for row in connection.execute(select(attempts).where(attempts.c.run.in_(run_ids))):
-        stored[row.run].attempts[row.operation] = Attempted(row.attempt, row.error)
+        stored[row.run].attempts[row.operation] = Attempted(row.attempt, row.error, row.name)
         stored[row.run].pauses[row.operation] = row.next_at
     for row in connection.execute(select(heartbeats).where(heartbeats.c.run.in_(run_ids))):
-        stored[row.run].progress[row.operation] = row.progress
+        stored[row.run].progress[row.operation] = Progress(row.progress, row.name)
     lines = select(run_logs.c.run, func.max(run_logs.c.number).label("last")).where(run_logs.c.run.in_(run_ids))
     for row in connection.execute(lines.group_by(run_logs.c.run)):
         stored[row.run].log_lines = row.last

@@ -22,9 +22,10 @@ from lib_workflows.runs.record import (
 )
 from lib_workflows.runs.state import after
 from lib_workflows.tables import attempts, heartbeats, history, messages, queues, runs, views
-from lib_workflows.values.codec import decode_json
+from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.values.failure import was_stopped
 
+LEAVES_THE_PAST = encode_json({"undo": "its own"})  # in the row of a fork: what is shared, the other run undoes
 PASSED = ("cancel", "update", "event")  # messages that mean nothing any more to a run that has ended and begins again
 
 
@@ -203,6 +204,7 @@ def _copy_history(connection: Connection, run: Any, forked: str, cut: int, now: 
         origin = _origin_at(connection, run_id, cut) or Origin(
             name_of_life(run_id, run.status, run.earlier_lives), run.started_at or run.created_at
         )
+        origin = origin._replace(meta=LEAVES_THE_PAST)
         _say_of_fork(connection, forked, cut, origin, now)
     seen = select(history).where(before, history.c.kind == "view").order_by(history.c.position)
     for row in {row.name: row for row in connection.execute(seen)}.values():
@@ -215,18 +217,19 @@ class Origin(NamedTuple):
 
     name: str  # also of its life
     began_at: int
+    meta: str | None = None  # of the row that says so
 
 
 def _origin_at(connection: Connection, run_id: str, position: int) -> Origin | None:
     """Whose the history of a run is before `position`, if that is not its own."""
     behind = and_(history.c.run == run_id, history.c.voided == 0, history.c.position >= position)
-    query = select(history.c.name, history.c.started_at).where(behind, history.c.kind == FORK_KIND)
+    query = select(history.c.name, history.c.started_at, history.c.meta).where(behind, history.c.kind == FORK_KIND)
     row = connection.execute(query.order_by(history.c.position).limit(1)).one_or_none()
-    return None if row is None else Origin(row.name, row.started_at)
+    return None if row is None else Origin(*tuple(row))
 
 
 def _say_of_fork(connection: Connection, run_id: str, position: int, origin: Origin, now: int) -> None:
     """Write the row that says that what comes before it was done by `origin`."""
     row = {"run": run_id, "position": position, "operation": f"{FORK_KIND}:{position}", "kind": FORK_KIND}
     row |= {"name": origin.name, "status": "completed", "attempt": 1, "started_at": origin.began_at, "ended_at": now}
-    connection.execute(insert(history).values(**row, voided=0))
+    connection.execute(insert(history).values(**row, meta=origin.meta, voided=0))

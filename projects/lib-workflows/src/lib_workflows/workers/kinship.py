@@ -69,14 +69,13 @@ class Kinship:
         owner = home.worker_id if home.can_run(request) else None
         birth = Birth.of(new_run(request, home.timers.clock.micros(), owner), home.database.source)
         parent.children[operation] = Child(birth.record.id, workflow.name, birth.record.status)
-        parent.ledger.add(birth.write(), partial(self._child_is_on_its_way, birth))
+        parent.ledger.add(birth.write(), None if owner is None else partial(self._child_is_on_its_way, birth))
         parent.ledger.tell(birth.event())
+        if owner is None:
+            parent.ledger.notify(RUNS_TOPIC)  # it is queued, for whoever can take it
 
     def _child_is_on_its_way(self, birth: Birth, saving: asyncio.Future[None]) -> None:
         arrivals = self._residence.arrivals
-        if birth.record.owner is None:
-            saving.add_done_callback(lambda _: arrivals.wake())
-            return
         # Not within the parent's turn: children of children would nest without end.
         arrivals.loading[birth.record.id] = []
         asyncio.get_running_loop().call_soon(self._begin_child, birth, saving)
@@ -114,12 +113,18 @@ class Kinship:
         """Pass a cancellation on, durably, wherever the child is; the parent's operation awaits its end."""
         child = parent.children.get(operation)
         if child is not None and not child.has_ended:
-            parent.when_durable(lambda: self._spawn_cancel(parent, child.id))
+            parent.when_durable(partial(self._spawn_cancel, parent, f"{operation}/cancellation", child.id))
 
-    def _spawn_cancel(self, parent: Executor, child_id: str) -> None:
-        self._residence.spawn(self.cancel_run_of(parent, child_id))
+    def _spawn_cancel(self, parent: Executor, name: str, child_id: str) -> None:
+        # Under way until then: a parent that only waits is not taken up after a crash, and nobody would tell the child.
+        parent.running[name] = self._residence.spawn(self._pass_on(parent, name, child_id))
 
-    async def cancel_run_of(self, parent: Executor, child_id: str) -> None:
+    async def _pass_on(self, parent: Executor, name: str, child_id: str) -> None:
+        await self._cancel(parent, child_id)
+        parent.running.pop(name, None)
+        parent.turn()
+
+    async def _cancel(self, parent: Executor, child_id: str) -> None:
         """Cancel a child, durably, while its parent is in memory."""
         while not parent.ended:  # else its next life does this
             try:

@@ -16,7 +16,7 @@ from lib_workflows.authoring.workflow import Registry, Workflow
 from lib_workflows.events.looks import EventLooks
 from lib_workflows.execution.executor import Executor
 from lib_workflows.run_logs import RunLogs
-from lib_workflows.runs import commands, continuation
+from lib_workflows.runs import continuation
 from lib_workflows.runs.commands import StartRequest
 from lib_workflows.runs.lifecycle_events import Teller
 from lib_workflows.runs.record import RunRecord, Stored
@@ -284,13 +284,6 @@ class Residence:
         self._resting[run_id] = None
         if self._wants_room is not None:
             self.make_room(self._wants_room)
-
-    def queued(self, starter: Executor) -> None:
-        """A run was queued with a row of `starter`: look for it, here and elsewhere, as soon as it is durable."""
-        asyncio.get_running_loop().call_soon(starter.when_durable, self._tell_of_due_runs)
-
-    def _tell_of_due_runs(self) -> None:
-        self.spawn(self.database.transact(lambda connection: connection.notify(commands.RUNS_TOPIC)))
 
     def answered(self, executor: Executor, update_id: str) -> None:  # noqa: ARG002
         """An update was answered: tell who waits for it as soon as the answer is durable."""

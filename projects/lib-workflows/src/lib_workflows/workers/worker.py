@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import batched
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, literal, or_, select, text, true, update
 
@@ -96,35 +96,59 @@ class Undertaker(Loop):
         self._database = database
         self._pause_seconds = lease_seconds / 4
         self._on_found = on_found
+        self._ahead: dict[Lease, float] = {}  # leases that end too late, and since when they are seen
 
     async def run(self) -> None:
         """Look, again and again."""
         while True:
-            for worker_id, epoch in await self._database.read(expired_workers):
-                if await self._database.transact(take_over, worker_id, epoch):
-                    logger.warning("worker %s is gone: its runs go on elsewhere", worker_id)
+            for lease in self._over(await self._database.read(doubtful_leases)):
+                if await self._database.transact(take_over, *lease[:2], lease.until_at if lease.is_ahead else None):
+                    logger.warning("worker %s is gone: its runs go on elsewhere", lease.worker)
                     self._on_found()
             await self.pause(self._pause_seconds)
+
+    def _over(self, found: Sequence["Lease"]) -> list["Lease"]:
+        """Those that are over. One that ends too late was given before the clock was set back: it is over where it is
+        not renewed for as long as it is."""
+        now = asyncio.get_running_loop().time()
+        self._ahead = {lease: self._ahead.get(lease, now) for lease in found if lease.is_ahead}
+        unrenewed = [lease for lease, since in self._ahead.items() if now - since > (lease.micros or 0) / 1e6]
+        return [lease for lease in found if not lease.is_ahead] + unrenewed
 
 
 def _register(connection: Connection, worker_id: str, epoch: int, lease_seconds: float) -> None:
     now = int(connection.scalar(DATABASE_MICROS))
     connection.execute(delete(workers).where(workers.c.id == worker_id))
-    row = {"epoch": epoch, "lease_until_at": now + int(lease_seconds * 1e6), "started_at": now}
+    micros = int(lease_seconds * 1e6)
+    row = {"epoch": epoch, "lease_until_at": now + micros, "started_at": now, "lease_micros": micros}
     connection.execute(workers.insert().values(id=worker_id, **row))
 
 
-def expired_workers(connection: Connection) -> list[tuple[str, int]]:
-    """The lives whose lease has run out."""
-    now = int(connection.scalar(DATABASE_MICROS))
-    rows = connection.execute(select(workers.c.id, workers.c.epoch).where(workers.c.lease_until_at < now))
-    return [(row.id, row.epoch) for row in rows]
+class Lease(NamedTuple):
+    """The lease of a life that may be over."""
+
+    worker: str
+    epoch: int
+    until_at: int
+    micros: int | None
+    is_ahead: bool  # it ends later than one that begins now
 
 
-def take_over(connection: Connection, worker_id: str, epoch: int) -> bool:
-    """End a life from outside; False when it lives after all, or somebody was faster."""
-    now = int(connection.scalar(DATABASE_MICROS))
-    return _end_life(connection, worker_id, epoch, workers.c.lease_until_at < now)
+def doubtful_leases(connection: Connection) -> list[Lease]:
+    """The leases that have run out, and those that end later than can be."""
+    now, until_at = int(connection.scalar(DATABASE_MICROS)), workers.c.lease_until_at
+    columns = (workers.c.id, workers.c.epoch, until_at, workers.c.lease_micros, (until_at >= now).label("is_ahead"))
+    doubtful = or_(until_at < now, until_at > now + workers.c.lease_micros)
+    return [Lease(*tuple(row)) for row in connection.execute(select(*columns).where(doubtful))]
+
+
+def take_over(connection: Connection, worker_id: str, epoch: int, unrenewed: int | None = None) -> bool:
+    """End a life from outside; False when it lives after all, or somebody was faster.
+
+    `unrenewed`: until when its lease is that ends too late and has not been renewed.
+    """
+    now, until_at = int(connection.scalar(DATABASE_MICROS)), workers.c.lease_until_at
+    return _end_life(connection, worker_id, epoch, or_(until_at < now, until_at == unrenewed))
 
 
 def lay_down(connection: Connection, worker_id: str, epoch: int) -> bool:
