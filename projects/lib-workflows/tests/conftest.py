@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 # The workflows under test, importable by name also in the processes that tests start.
-for _name in ("flows", "queued_flows", "scheduled_flows", "scenarios", "process_steps", "worker_process", "storm"):
+FLOWS = (
+    "flows",
+    "queued_flows",
+    "scheduled_flows",
+    "scenarios",
+    "process_steps",
+    "worker_process",
+    "storm",
+    "interpreter",
+)
+for _name in FLOWS:
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     sys.modules[_name] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules[_name])

@@ -1,6 +1,8 @@
 """What of a run can be undone, is being undone and has been is visible at any moment."""
 
 import asyncio
+import contextlib
+import threading
 from datetime import timedelta
 
 import pytest
@@ -12,7 +14,7 @@ from lib_events.database import Connection
 from lib_events.event_log import read_after
 from lib_events.statement import Write
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, NonRetryable, step, workflow
+from lib_workflows import Context, Engine, NonRetryable, StepFailed, step, workflow
 from lib_workflows.authoring.retry import Backoff
 from lib_workflows.errors import PayloadInvalid, RunCancelled
 from lib_workflows.reading import queries
@@ -22,6 +24,7 @@ from lib_workflows.runs.lifecycle_events import RUN_UNDOING
 from lib_workflows.statements import SET_VIEW
 from lib_workflows.tables import attempts as attempts_table
 from lib_workflows.testing import environment, export_history, replay_history
+from lib_workflows.workers.limits import Limits
 
 
 class Gate:
@@ -457,3 +460,59 @@ async def test_the_pause_between_two_attempts_to_undo_in_a_transaction_outlives_
         with pytest.raises(SoldOut):
             await env.result(env.engine.handle(handle.id))
         assert len(struck) == 2
+
+
+class Thread:
+    """A step in a thread that does not hear when it is stopped, until a test lets it go on."""
+
+    def __init__(self):
+        self.go_on, self.did = threading.Event(), []
+
+
+thread = Thread()
+
+
+@step(timeout=timedelta(seconds=0.05))
+def does_not_hear() -> None:
+    thread.go_on.wait(20)
+    thread.did.append("done")
+
+
+async def undo_what_was_not_heard(result: None) -> None:
+    thread.did.append("undone")
+
+
+@workflow(name="goes-on-without-it")
+async def go_on_without_it(ctx: Context, wait: str) -> None:
+    with contextlib.suppress(StepFailed):
+        await ctx.step(does_not_hear, undo=undo_what_was_not_heard)
+    await (ctx.sleep(3_600) if wait == "sleeps" else ctx.wait_signal(address_changed))
+
+
+@pytest.mark.parametrize("wait", ["sleeps", "waits"])
+async def test_what_a_thread_does_that_goes_on_is_undone_when_it_has_ended_however_long_the_run_waits(
+    database_url, wait
+):
+    """The run leaves memory meanwhile, if it may: whoever takes it next knows nothing of the thread."""
+    thread.__init__()
+    async with Engine.open(
+        database_url, [go_on_without_it, baking], limits=Limits(idle_seconds=0.0), lease_seconds=0.3
+    ) as engine:
+        handle = await engine.start(go_on_without_it, wait)
+        await wait_until(lambda: is_at_rest(handle))
+        engine.residence.evict_idle()
+        await handle.cancel()
+        await wait_until(lambda: is_being_undone(engine, handle))
+        thread.go_on.set()
+        with pytest.raises(RunCancelled):
+            await handle.result(10)
+        assert thread.did == ["done", "undone"]
+
+
+async def is_at_rest(handle):
+    return await handle.status() == "waiting"
+
+
+async def is_being_undone(engine, handle):
+    run = await engine.database.read(queries.get_run, handle.id)
+    return run.undoing_since is not None or run.ended_at is not None
