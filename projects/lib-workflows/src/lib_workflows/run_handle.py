@@ -95,7 +95,7 @@ class RunHandle[R]:
         id: str | None = None,  # noqa: A002 - the word of the API
     ) -> "RunHandle[R]":
         """Start a new run with this one's history before `from_operation` (default: none of it); of what was undone it
-        has nothing, but does it anew.
+        has nothing, but does it anew. Should it fail, it undoes what it has done itself, and nothing of this run.
 
         `input` (a value of the workflow's input type) replaces the run's own. Raises `OperationNotFound`.
         """
