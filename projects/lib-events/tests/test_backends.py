@@ -125,6 +125,22 @@ async def test_a_function_that_was_lost_with_its_connection_is_over_when_others_
         assert not await other.read(waiting)
 
 
+async def test_connections_that_are_cut_again_and_again_do_not_use_up_the_servers(line, database, other):
+    def connected(connection):
+        return connection.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cut-svc'"))
+
+    async def few_are_left():
+        return await other.read(connected) < 15
+
+    for _ in range(3):
+        await asyncio.gather(*(database.transact(places) for _ in range(10)))
+        await database.write(move("a", 1))
+        line.cut()
+        await wait_until(lambda: all(idle.raw.is_closed() for idle in database._pool._idle))
+    await database.transact(places)
+    await wait_until(few_are_left)
+
+
 async def test_a_backend_that_has_the_number_of_one_that_is_gone_lives_on(database):
     async with database._pool.lend() as one, database._pool.lend() as two:
         backend, lost = await Backend.of(one.raw), LostBackends()

@@ -302,7 +302,9 @@ class PostgresqlDatabase(Database):
                 await self._commit_fenced([member], fence, attempt + 1)
 
     async def _hot_connection(self) -> tuple[asyncpg.Connection, Backend]:
-        if self._hot is None or self._hot[0].is_closed():
+        if self._hot is not None and self._hot[0].is_closed():
+            self._lose_hot()
+        if self._hot is None:
             connection = await self._connect()
             self._hot = connection, await Backend.of(connection)
             await self._lost.end(connection)

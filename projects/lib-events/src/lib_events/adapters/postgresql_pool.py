@@ -118,6 +118,7 @@ class Pool:
             borrowed = self._idle.pop()
             if not borrowed.raw.is_closed():
                 return borrowed
+            self._lost.add(borrowed.backend)  # it does nothing, and takes up one of the server's connections
             await _drop(borrowed.core)
         return None
 
