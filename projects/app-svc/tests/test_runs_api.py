@@ -159,6 +159,43 @@ async def test_a_bulk_command_passes_over_runs_it_cannot_change(app: Any, monkey
     assert len((await operator.post("/v1/runs:cancel", asked)).json()["refused"]) == 2
 
 
+async def test_many_runs_are_retried_and_no_child_beside_the_parent_that_starts_it_anew(
+    make_settings: Any, issuer: Any, run_app: Any, tmp_path: Any
+) -> None:
+    """Both would do what the child does."""
+    flow, trouble, did = tmp_path / f"trouble_{uuid.uuid4().hex[:8]}.py", tmp_path / "trouble", tmp_path / "did"
+    flow.write_text(
+        "from pathlib import Path\n"
+        "from lib_workflows import Context, step, workflow\n"
+        "@step\n"
+        "def ship() -> None:\n"
+        f"    if Path({str(trouble)!r}).exists(): raise ConnectionError('trouble')\n"
+        f"    with open({str(did)!r}, 'a') as file: file.write('shipped\\n')\n"
+        "@workflow(name='shipment')\n"
+        "async def shipment(ctx: Context) -> None:\n"
+        "    await ctx.step(ship)\n"
+        "@workflow(name='whole-order')\n"
+        "async def whole_order(ctx: Context) -> None:\n"
+        "    await ctx.child(shipment)\n"
+    )
+    trouble.touch()
+    async with run_app(make_settings(workflows=[str(flow)]), issuer) as app:
+        alice, operator = app.client(), app.operator()
+        run = await alice.run("whole-order")
+        (child,) = (await alice.get("/v1/runs", params={"parent": run["id"]})).json()["items"]
+        trouble.unlink()
+        asked = {"filter": {"status": ["failed"]}}
+        dry = (await operator.post("/v1/runs:retry", asked | {"dry_run": True})).json()
+        answer = (await operator.post("/v1/runs:retry", asked)).json()
+        assert answer == dry
+        assert (answer["matched"], answer["changed"], list(answer["refused"])) == (2, [run["id"]], [child["id"]])
+        await alice.until(run["id"], "completed")
+        assert (await alice.get(f"/v1/runs/{child['id']}")).json()["status"] == "failed"
+        assert did.read_text() == "shipped\n"
+        alone = {"filter": {"workflow": "shipment", "status": ["failed"]}}
+        assert (await operator.post("/v1/runs:retry", alone)).json()["changed"] == [child["id"]]
+
+
 async def test_a_bulk_command_leaves_a_run_alone_that_matches_no_more_when_its_turn_comes(
     any_app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

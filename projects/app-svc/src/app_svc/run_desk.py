@@ -203,12 +203,19 @@ class RunDesk:
     async def bulk(
         self, body: BulkBody, caller: Caller, move: Move, function: Callable[[Connection, str], Any]
     ) -> BulkAnswer:
-        """Run a command on each run that matches, and still does when its turn comes, in a transaction of its own."""
+        """Run a command on each run that matches, and still does when its turn comes, in a transaction of its own.
+
+        A child is not retried beside its parent, which starts another one: both would do the same.
+        """
         # Where no status is asked for: those the command can change, else runs of long ago would fill every answer.
         possible = [status for status, found in TRANSITIONS if found == move]
         wanted = replace(body.filter.as_filter(), statuses=body.filter.status or possible)
         ids = await self._database.read(queries.list_run_ids, wanted, BULK_LIMIT + 1)
-        answer = BulkAnswer(matched=min(len(ids), BULK_LIMIT), changed=[], refused={}, more=len(ids) > BULK_LIMIT)
+        more, ids = len(ids) > BULK_LIMIT, ids[:BULK_LIMIT]
+        left = await self._database.read(queries.begun_again_by_parents, ids) if move == "retry" else {}
+        refused = {run_id: f"its parent {parent} is retried, and starts it anew" for run_id, parent in left.items()}
+        answer = BulkAnswer(matched=len(ids), changed=[], refused=refused, more=more)
+        ids = [run_id for run_id in ids if run_id not in refused]
 
         def change(connection: Connection, run_id: str) -> None:
             commands.lock_run(connection, run_id)
@@ -217,7 +224,7 @@ class RunDesk:
                 raise Problem(409, "run-changed", "The run has changed", detail)
             function(connection, run_id)
 
-        for run_id in () if body.dry_run else ids[:BULK_LIMIT]:
+        for run_id in () if body.dry_run else ids:
             try:
                 await self.command(run_id, caller, change)
             except Problem as problem:
@@ -225,7 +232,7 @@ class RunDesk:
             else:
                 answer.changed.append(run_id)
         if body.dry_run:
-            answer.changed = ids[:BULK_LIMIT]
+            answer.changed = ids
         return answer
 
 

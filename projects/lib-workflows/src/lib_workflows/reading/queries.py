@@ -145,6 +145,17 @@ def matches(connection: Connection, run_id: str, narrow: RunFilter) -> bool:
     return connection.scalar(query) is not None
 
 
+def begun_again_by_parents(connection: Connection, run_ids: Sequence[str]) -> dict[str, str]:
+    """Those of the runs, each with its parent, whose parent is one of them, too, and starts another when it is retried.
+
+    One that is parked does not: it goes on with the child that it has.
+    """
+    parent = runs.alias()
+    both = select(runs.c.id, runs.c.parent).join(parent, parent.c.id == runs.c.parent)
+    both = both.where(runs.c.id.in_(run_ids), runs.c.parent.in_(run_ids), parent.c.status != "nondeterministic")
+    return {row.id: row.parent for row in connection.execute(both)}
+
+
 def get_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunView]:
     """The runs of these ids, as in a list; an id without a run is left out."""
     return {row.id: _run(row) for row in connection.execute(select(*LISTED).where(runs.c.id.in_(run_ids)))}
