@@ -65,4 +65,6 @@ def test_what_is_given_back_is_taken_before_what_came_later():
     mailbox.keep(Message(2, "update", "letter", None, None))
     taken = [mailbox.take("signal", "letter") for _ in range(5)]
     assert [message and message.number for message in taken] == [1, 3, 4, 5, None]
+    assert len(mailbox) == 1
     assert mailbox.take("update", "letter").number == 2
+    assert not mailbox

@@ -17,6 +17,9 @@ class Mailbox:
     def __init__(self) -> None:
         self._kept: defaultdict[tuple[str, str], deque[Message]] = defaultdict(deque)
 
+    def __len__(self) -> int:
+        return sum(map(len, self._kept.values()))
+
     def keep(self, message: Message) -> None:
         """Keep a message; one that was taken and is given back goes before those sent later."""
         kept = self._kept[message.kind, message.name]
