@@ -35,6 +35,20 @@ async def test_a_process_that_ends_is_started_again_and_this_is_said(start):
     assert child.state == "stopped"
 
 
+async def test_a_process_that_gives_up_later_is_quoted(start, tmp_path):
+    known = tmp_path / "known"
+    code = f"import pathlib, sys\nseen = pathlib.Path({str(known)!r})\n"
+    code += "if seen.exists(): sys.exit('clock: line 3 is no Python')\nseen.touch()\ninput()"
+    child, said = start(code)
+    await child.wait_ready(5)
+    await wait_until(known.exists)
+    child._signal(9)
+    quoted = await wait_until(lambda: [text for text in said if "exit code 1" in text])
+    assert said[0].endswith("clock.log)")  # who was killed had no time to say anything
+    assert quoted[0].endswith("clock.log)\n    clock: line 3 is no Python")
+    await child.stop()
+
+
 async def test_a_process_that_ends_before_it_is_ready_fails_the_start_with_its_last_words(start, tmp_path):
     probe = FileProbe(tmp_path / "never")
     child, _ = start("import sys; print('the port is taken', file=sys.stderr); sys.exit(3)", probe)

@@ -21,6 +21,7 @@ STEADY_SECONDS = 20.0  # whoever ran this long has earned a quick restart
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.03
 LOG_BYTES = 10_000_000
+REASON_LINES = 2
 
 type State = Literal["starting", "ready", "restarting", "stopped"]
 type Announce = Callable[[str], None]
@@ -88,7 +89,8 @@ class Child(Loop):
                 if self._restart_asked:
                     self._restart_asked = False
                     continue
-                self._announce(f"{self.name} {reason}; starting it again in {delay:g} s (its log: {self.log})")
+                again = f"starting it again in {delay:g} s (its log: {self.log})"
+                self._announce(f"{self.name} {reason}; {again}{self._reason_given()}")
                 await self.pause(delay)
                 delay = min(delay * 2, LAST_RESTART_SECONDS)
         finally:
@@ -192,6 +194,12 @@ class Child(Loop):
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+    def _reason_given(self) -> str:
+        """What a process said that gave up; whoever was killed had no time to."""
+        if self._process is None or (self._process.returncode or 0) <= 0:
+            return ""
+        return "".join(f"\n    {word}" for word in last_words(self.log, since=self._log_start, lines=REASON_LINES))
 
     def _failed(self, reason: str) -> ChildFailed:
         return ChildFailed(self.name, reason, self.log, last_words(self.log, since=self._log_start))
