@@ -216,7 +216,7 @@ async def test_every_page_of_the_account_fits_and_can_be_read(server, browser, t
     await page.goto(f"{server.auth_url}/login")
     await sign_in(page)
     await page.wait_for_selector("text=Your account")
-    for path in ("", "/sessions", "/apps", "/data"):
+    for path in ("", "/security", "/sessions", "/apps", "/data"):
         with subtests.test(path):
             await page.goto(f"{server.auth_url}/account{path}")
             await page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true })")
@@ -224,6 +224,8 @@ async def test_every_page_of_the_account_fits_and_can_be_read(server, browser, t
             assert await page.evaluate(UNLABELLED) == []
             assert await page.evaluate(LOW_CONTRAST) == []
             assert await page.locator("h1").count() == 1
+            await page.evaluate("document.documentElement.style.fontSize = '200%'")  # WCAG 2.2, 1.4.4
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 390
     for path in ("/recover", "/register"):
         with subtests.test(path):
             await page.goto(server.auth_url + path)
