@@ -111,6 +111,23 @@ async def test_starts_that_cannot_be_are_refused(sqlite_url, subtests):
                 await engine.start(doubling, 1, **options)
 
 
+@workflow(name="starts-what-is-none", version=1)
+async def starts_what_is_none(ctx: Context, child: bool) -> None:
+    await (ctx.child(len) if child else ctx.start("doubling"))
+
+
+async def test_what_is_no_workflow_cannot_be_started(sqlite_url, subtests):
+    told = "what is started must be a function decorated with @workflow, got "
+    async with Engine.open(sqlite_url, [starts_what_is_none]) as engine:
+        for none in ("doubling", len):
+            with subtests.test(none=none), pytest.raises(DefinitionError, match=told):
+                await engine.start(none, 1)
+        for child in (True, False):
+            run = await engine.start(starts_what_is_none, child)
+            with subtests.test(child=child), pytest.raises(DefinitionError, match=told):
+                await run.result()
+
+
 async def test_engines_that_cannot_be_are_refused(sqlite_url, subtests):
     for lease in (0, -1, nan, inf, 0.001, "20"):
         with subtests.test(lease=lease), pytest.raises(DefinitionError, match="lease_seconds must be"):

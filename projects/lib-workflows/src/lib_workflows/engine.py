@@ -18,6 +18,7 @@ from lib_events.event import Cause, current_cause
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import Loop, running
 from lib_events.nats.relay import Relay
+from lib_workflows.authoring.context import encoded_input
 from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.queue import check_queue_key, check_queue_name
@@ -206,7 +207,7 @@ class Engine:
         """
         request = self.request(
             workflow,
-            workflow.encode_input(args),
+            encoded_input(workflow, args),
             id=id,
             queue=queue,
             queue_key=queue_key,
@@ -227,7 +228,7 @@ class Engine:
         self, workflow: Workflow[In, R], inputs: Iterable[In], *, principal: Principal | None = None
     ) -> list[RunHandle[R]]:
         """Start a run for each input, all in one commit."""
-        requests = [self.request(workflow, workflow.encode_input((value,)), principal=principal) for value in inputs]
+        requests = [self.request(workflow, encoded_input(workflow, (value,)), principal=principal) for value in inputs]
         ids = await self.submit_many(requests)
         return [RunHandle(self, run_id, workflow) for run_id in ids]
 

@@ -153,7 +153,7 @@ class Context:
 
         Raises what the child's workflow or steps declare, else `RunFailed` or `RunCancelled`.
         """
-        workflow.encode_input(args)
+        encoded_input(workflow, args)
         return RunChild(workflow, args, undo)
 
     def start[*In](self, workflow: "Workflow[*In, Any]", *args: *In) -> Operation[str]:
@@ -161,7 +161,7 @@ class Context:
 
         It is neither awaited nor cancelled with this run; what it does is caused by this run all the same.
         """
-        workflow.encode_input(args)
+        encoded_input(workflow, args)
         return StartRun(workflow, args)
 
     def sleep(self, duration: timedelta | float) -> Operation[None]:
@@ -343,3 +343,11 @@ class Timeout:
             await ExitTimeout(scope)
         if error is not None and error is scope.expiry:
             raise scope.overruled_by or WaitTimeout(f"the end of a block of {self._seconds} s") from error
+
+
+def encoded_input(workflow: Any, args: tuple[Any, ...]) -> str | None:
+    """Encode the input of a workflow; raises `DefinitionError` for what is none, else as `Workflow.encode_input`."""
+    if not hasattr(workflow, "encode_input"):
+        raise DefinitionError(f"what is started must be a function decorated with @workflow, got {workflow!r:.80}")
+    text: str | None = workflow.encode_input(args)
+    return text
