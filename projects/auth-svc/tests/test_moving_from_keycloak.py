@@ -499,6 +499,7 @@ async def test_one_bad_item_holds_up_none_of_the_others_and_a_rehearsal_changes_
     assert (await api.load(given))["counts"] == {"created": 0, "changed": 0, "unchanged": 1, "refused": 2}
 
 
+@pytest.mark.timeout(300)
 async def test_a_large_realm_holds_up_nobody_and_a_rehearsal_says_what_happens(api_on_both):
     many = range(60)  # more in all than one transaction is let do
     given = realm(
