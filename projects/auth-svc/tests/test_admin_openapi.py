@@ -60,6 +60,7 @@ async def test_every_example_is_one(document, subtests):
                 Draft202012Validator({**schema, "components": document["components"]}).validate(example)
 
 
+@pytest.mark.timeout(300)
 async def test_whatever_is_sent_to_any_operation_is_answered_as_described(provider_on_both):
     provider = provider_on_both
     headers = {"authorization": f"Bearer {await provider.admin_token()}"}
