@@ -561,7 +561,13 @@ async def test_closing_the_engine_lets_a_running_step_end_and_begins_nothing_new
     async with Engine.open(database_url, [drained]) as engine:
         await engine.start(drained, id="drained")
         await wait_until(lambda: ran)
-        asyncio.get_running_loop().call_later(0.05, proceed.set)
+
+        async def proceed_once_it_closes(residence=engine.residence):
+            await wait_until(lambda: residence.is_draining)
+            proceed.set()
+
+        proceeding = asyncio.create_task(proceed_once_it_closes())
+    await proceeding
     assert ran == ["first"]
     with pytest.raises(EngineStopped):
         await engine.start(drained)
