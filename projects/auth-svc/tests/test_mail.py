@@ -50,17 +50,20 @@ class MailboxServer:
 
 @asynccontextmanager
 async def mail_server(port, mailbox, *, tls=None, implicit=False, **options):
-    loop = asyncio.get_running_loop()
+    loop, lines = asyncio.get_running_loop(), []
 
     def make():
-        return SMTP(mailbox, loop=loop, hostname="mail.test", tls_context=None if implicit else tls, **options)
+        lines.append(SMTP(mailbox, loop=loop, hostname="mail.test", tls_context=None if implicit else tls, **options))
+        return lines[-1]
 
     server = await loop.create_server(make, "127.0.0.1", port, ssl=tls if implicit else None)
     try:
         yield
     finally:
         server.close()
-        server.close_clients()
+        for line in lines:
+            if line.transport is not None:
+                line.transport.close()
         await server.wait_closed()
 
 
