@@ -6,9 +6,9 @@ Token grants: client_credentials with HTTP Basic over 16 kept connections, ES256
 of all the server's processes (server on one core, load on the other). Ours writes one durable event for each grant
 (SQLite synchronous=FULL; PostgreSQL synchronous_commit=on); node-oidc-provider keeps everything in memory;
 django-oauth-toolkit issues opaque tokens and writes a row. Servers take turns, each warm; medians are shown.
-Logins: whole ones (form, password, code, tokens) per CPU-second, beside bare Argon2id at the same parameters measured
-in the same rounds. A flood: a thousand logins at once; how many are let in, how many told to come back (503), and how
-much memory it took. The token check of a resource server: cold and cached, in process.
+Logins: whole ones (form, password, code, tokens) of two dozen people, per CPU-second, beside bare Argon2id at the same
+parameters measured in the same rounds. A flood: a thousand logins at once; how many are let in, how many told to come
+back (503), and how much memory it took. The token check of a resource server: cold and cached, in process.
 No TLS anywhere. Peers are installed into environments of their own, node-oidc-provider by the dev group's Node.js.
 """
 
@@ -46,6 +46,7 @@ from lib_auth.jwks import read_keys
 
 HERE = Path(__file__).parent
 PASSWORD = "correct horse battery staple"
+PEOPLE = [f"person-{number}" for number in range(24)]  # nobody is signed in hundreds of times
 CONNECTIONS = 16
 FLOOD = 1_000
 DJANGO = ("django-oauth-toolkit==3.4.1", "django==5.2.*", "gunicorn==23.*")
@@ -91,6 +92,7 @@ def ours(folder: Path, database_url: str) -> Iterator[Server]:
         "EVS_ADMIN_PASSWORD": PASSWORD,
         "EVS_AUTH_DATABASE_URL": database_url,
         "EVS_HASH_THREADS": "1",  # it has one core
+        "EVS_REGISTRATION": "open",
     }
     command = [sys.executable, "-m", "auth_svc", "--data", str(folder / "evs"), "--port", str(port)]
     with started(command, environment) as process:
@@ -221,8 +223,17 @@ class Form(HTMLParser):
             self.fields[given["name"] or ""] = given["value"] or ""
 
 
+async def register(server: Server) -> None:
+    """Make the people who sign in."""
+    for name in PEOPLE:
+        async with httpx.AsyncClient(base_url=server.url, headers={"origin": server.url}) as browser:
+            fields = Form((await browser.get("/register")).text).fields | {"username": name, "password": PASSWORD}
+            answer = await browser.post("/register", data=fields)
+            assert answer.status_code == 303, answer.text
+
+
 async def login(server: Server) -> int:
-    """Sign a person in as the GUI does, with a new browser; returns the status of the password's answer."""
+    """Sign somebody in as the GUI does, with a new browser; returns the status of the password's answer."""
     verifier = secrets.token_urlsafe(48)
     secret = (server.folder / "evs" / "secrets" / "evs-gui.secret").read_text()
     wanted = {
@@ -236,7 +247,7 @@ async def login(server: Server) -> int:
     }
     async with httpx.AsyncClient(base_url=server.url, headers={"origin": server.url}, timeout=120) as browser:
         page = await browser.get(f"/oauth2/authorize?{urlencode(wanted)}", follow_redirects=True)
-        fields = Form(page.text).fields | {"username": "admin", "password": PASSWORD}
+        fields = Form(page.text).fields | {"username": secrets.choice(PEOPLE), "password": PASSWORD}
         answer = await browser.post("/login", data=fields)
         if answer.status_code != 303:
             return answer.status_code
@@ -341,6 +352,7 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
         result["grants per CPU-second"] = rates
         if own := servers.get("ours-sqlite"):
             full, bare = [], []
+            await register(own)
             await logins(own, 1)
             for _ in range(options.rounds):
                 full.append(await logins(own, options.seconds))
