@@ -53,7 +53,7 @@ from lib_events.testing import POLL_SECONDS, free_ports, wait_until
 from lib_events.testing_forks import Fork, Forks
 
 # What several tests use, importable by name.
-for _name in ("keycloak_realm", "lying_provider", "rights_api", "software_passkey", "transfer_api"):
+for _name in ("delegating_app", "keycloak_realm", "lying_provider", "rights_api", "software_passkey", "transfer_api"):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     assert _spec is not None
     assert _spec.loader is not None
@@ -396,6 +396,18 @@ async def running_provider(tmp_path: Any, database_url: str, **settings: Any) ->
             return await stack.enter_async_context(client)
 
         yield Provider(app, chosen, await open_client(), service, open_client)
+
+
+@pytest.fixture
+def delegating(provider: Provider) -> Any:
+    """The AppService and ada, who lets it act for her, on SQLite."""
+    return sys.modules["delegating_app"].Delegating(provider)
+
+
+@pytest.fixture
+def delegating_on_both(provider_on_both: Provider) -> Any:
+    """The same on both databases."""
+    return sys.modules["delegating_app"].Delegating(provider_on_both)
 
 
 @pytest.fixture

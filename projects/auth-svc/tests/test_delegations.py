@@ -1,110 +1,24 @@
 """Delegations: a client acts for a person while they are away, in what they allowed, until it ends."""
 
 import asyncio
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import httpx
 import pytest
+from delegating_app import ACCESS_TOKEN, DELEGATION, EXCHANGE, ORDERS, STOCK, Delegating
 from sqlalchemy import insert, select
 
 from auth_svc.clients import clients
 from auth_svc.endpoints import token as token_endpoint
 from auth_svc.people import account_changes, accounts, connected_apps, consents, delegations
 from auth_svc.pruner import prune
-from auth_svc.rights import resource_servers
-from auth_svc.rights.resources import Resource
 from auth_svc.site.person import in_session
 from auth_svc.tables import delegations as delegation_table
 from auth_svc.tables import families as family_table
-from lib_events.testing import wait_until
 
-EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
-DELEGATION = "urn:event-based-svcs:params:oauth:token-type:delegation"
-ORDERS, STOCK = "https://orders.example", "https://stock.example"
 APP = "http://127.0.0.1:8002"
 DELEGATION_EVENTS = tuple(f"evs.grant.{what}" for what in ("delegated", "delegation-used", "delegation-withdrawn"))
 HOUR = 3600 * 1_000_000
-
-
-@dataclass
-class Delegating:
-    """The AppService's side of a delegation, and ada's."""
-
-    provider: Any
-
-    async def make_resource(
-        self, name: str = "orders", identifier: str = ORDERS, actors: tuple[str, ...] = ("evs-app",)
-    ):
-        service = self.provider.service
-        scopes = {f"{name}:read": f"See your {name}", f"{name}:write": f"Change your {name}"}
-        made = Resource(id=name, identifier=identifier, name=name.title(), scopes=scopes, actors=frozenset(actors))
-        await service.database.transact(resource_servers.create, made, "secret", self.provider.actor())
-        await service.definitions.refresh()
-
-    async def change_resource(self, name: str = "orders", **changes: Any):
-        service = self.provider.service
-        await service.database.transact(resource_servers.change, name, changes, self.provider.actor())
-        await service.definitions.refresh()
-
-    def app(self) -> tuple[str, str]:
-        return "evs-app", self.provider.secret_of("evs-app")
-
-    async def ask(self, token: str, auth: Any = None, *, resources: tuple[str, ...] = (ORDERS,), **form: Any):
-        wanted = {
-            "grant_type": EXCHANGE,
-            "subject_token": token,
-            "subject_token_type": ACCESS_TOKEN,
-            "requested_token_type": DELEGATION,
-            "scope": "orders:read",
-            "purpose": "Run 42 of the workflow report",
-        } | form
-        pairs = [(name, value) for name, value in wanted.items() if value is not ...]
-        pairs += [("resource", resource) for resource in resources]
-        return await self.provider.post("/oauth2/token", pairs, auth or self.app())
-
-    async def use(self, delegation: str, auth: Any = None, **form: Any) -> httpx.Response:
-        wanted = {"grant_type": EXCHANGE, "subject_token": delegation, "subject_token_type": DELEGATION} | form
-        return await self.provider.post("/oauth2/token", wanted, auth or self.app())
-
-    async def allow(self, scope: str = "orders:read", resource: str = ORDERS, username: str = "ada"):
-        browser = await self.provider.browser()
-        asked = urlencode({"client": "evs-app", "scope": scope, "resource": resource})
-        await browser.sign_in(username, at=f"/account/apps/allow?{asked}")
-        return await browser.submit(decision="allow")
-
-    async def given(self, **form: Any) -> str:
-        """A delegation that ada gave."""
-        await self.make_resource()
-        await self.allow()
-        answer = await self.ask((await self.provider.tokens())["access_token"], **form)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["access_token"]
-
-    async def events(self, count: int, *types: str):
-        """At least `count` events of these types: on PostgreSQL they get their places a moment later."""
-
-        async def look():
-            found = await self.provider.events(*types)
-            return found if len(found) >= count else None
-
-        return await wait_until(look)
-
-    async def subject(self) -> str:
-        found = await self.provider.service.database.read(accounts.find_by_username, "ada")
-        return found.id
-
-
-@pytest.fixture
-def delegating(provider):
-    return Delegating(provider)
-
-
-@pytest.fixture
-def delegating_on_both(provider_on_both):
-    return Delegating(provider_on_both)
 
 
 async def test_what_comes_of_a_token_of_a_delegation_ends_with_it_too(delegating_on_both):
@@ -507,72 +421,6 @@ async def test_a_service_has_nobody_to_act_for(delegating):
     provider = delegating.provider
     machine = await provider.token(("evs-local", provider.secret_of("evs-local")), grant_type="client_credentials")
     assert (await delegating.ask(machine.json()["access_token"])).json()["error"] == "invalid_request"
-
-
-async def test_people_see_what_acts_for_them_and_stop_it(delegating):
-    delegation = await delegating.given()
-    browser = await delegating.provider.browser()
-    page = await browser.sign_in("ada", at="/account/apps")
-    assert "Run 42 of the workflow report" in page.text
-    assert "AppService at https://orders.example" in page.text
-    assert "See your orders" in page.text
-    page = await browser.submit(action="/account/apps/end-delegation")
-    assert "Run 42" not in page.text
-    assert (await delegating.use(delegation)).json()["delegation_state"] == "withdrawn"
-
-
-async def test_nobody_stops_what_acts_for_somebody_else(delegating):
-    delegation = await delegating.given()
-    await delegating.provider.add_user("eve")
-    token = (await delegating.provider.tokens("eve"))["access_token"]
-    await delegating.allow(username="eve")
-    assert (await delegating.ask(token)).status_code == 200
-    browser = await delegating.provider.browser()
-    await browser.sign_in("eve", at="/account/apps")
-    await browser.submit(action="/account/apps/end-delegation", delegation=delegation)
-    assert (await delegating.use(delegation)).status_code == 200
-
-
-async def test_administrators_see_and_end_what_acts_for_a_person(delegating):
-    delegation = await delegating.given()
-    provider = delegating.provider
-    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
-    path = "/v1/admin/users/ada/delegations"
-    (item,) = (await provider.http.get(path, headers=headers)).json()["items"]
-    assert (item["id"], item["client"], item["scopes"]) == (delegation, "evs-app", ["orders:read"])
-    assert (await provider.http.delete(f"{path}/{delegation}", headers=headers)).status_code == 204
-    assert (await provider.http.delete(f"{path}/{delegation}", headers=headers)).status_code == 404
-    assert (await provider.http.get(path, headers=headers)).json()["items"] == []
-    assert (await delegating.use(delegation)).json()["delegation_state"] == "withdrawn"
-
-
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [
-        ({"client": "evs-gui"}, "client"),
-        ({"client": "nobody"}, "client"),
-        ({"scope": "unknown"}, "resource"),
-        ({"scope": "orders:read admin"}, "scope"),
-        ({"resource": "https://elsewhere.example"}, "resource"),
-        ({"resource": ""}, "scope"),
-    ],
-    ids=str,
-)
-async def test_a_question_that_makes_no_sense_is_not_asked(delegating, query, code):
-    await delegating.make_resource()
-    browser = await delegating.provider.browser()
-    asked = {"client": "evs-app", "scope": "orders:read", "resource": ORDERS} | query
-    page = await browser.sign_in("ada", at=f"/account/apps/allow?{urlencode(asked)}")
-    assert (page.status_code, code in page.text) == (400, True)
-
-
-async def test_what_was_cancelled_was_not_allowed(delegating):
-    await delegating.make_resource()
-    browser = await delegating.provider.browser()
-    await browser.sign_in("ada", at=f"/account/apps/allow?client=evs-app&scope=orders:read&resource={ORDERS}")
-    await browser.submit(decision="deny")
-    token = (await delegating.provider.tokens())["access_token"]
-    assert (await delegating.ask(token)).json()["error"] == "consent_required"
 
 
 async def test_actors_of_a_resource_travel_with_an_export_also_those_that_come_with_it(

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import time
-import uuid
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from lib_events.adapters import postgresql_pool, sqlite
+from lib_events.adapters import sqlite
 from lib_events.database import (
     CommitFailed,
     DatabaseInUse,
@@ -31,7 +30,6 @@ from lib_events.event_log import SCHEMA, append_writes, place, read_after
 from lib_events.handling.place import Place
 from lib_events.statement import Fence, compose_postgresql
 from lib_events.tables import SEGMENT_TYPE, events, subscription_cursors
-from lib_events.testing import wait_until
 
 
 class Note(BaseModel):
@@ -174,65 +172,6 @@ async def test_rows_queued_behind_a_lost_group_are_lost_with_it(database):
             await (refused or behind[0])
     await behind[1]
     assert await database.read(count, events) == 1
-
-
-@pytest.mark.postgresql
-async def test_a_connection_that_dies_under_a_function_is_not_the_functions_error(postgresql_url):
-    def die(connection):
-        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
-
-    database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
-    try:
-        with pytest.raises(CommitFailed, match="was lost"):
-            await database.transact(die)
-        assert await database.transact(note, 1) == 1
-    finally:
-        await database.close()
-
-
-@pytest.mark.postgresql
-async def test_a_server_that_is_away_is_nobodys_error_but_the_databases(postgresql_url, monkeypatch):
-    database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
-    await database._pool.close()
-    monkeypatch.setattr(database, "_dsn", "postgresql://127.0.0.1:1/nowhere")
-    for ask in (database.transact, database.read):
-        with pytest.raises(DatabaseUnavailable, match="cannot be reached") as raised:
-            await ask(count)
-        assert is_database_failure(raised.value)
-    monkeypatch.undo()
-    assert await database.transact(note, 1) == 1
-    await database.close()
-
-
-@pytest.mark.postgresql
-async def test_a_socket_at_which_nobody_listens_is_said_to_be_one(tmp_path):
-    with pytest.raises(DatabaseUnavailable, match="at the given socket cannot be used"):
-        await open_database(f"postgresql:///evs?host={tmp_path}", service="test-svc", schemas=[SCHEMA])
-
-
-@pytest.mark.postgresql
-async def test_connections_that_a_burst_has_made_are_given_back(postgresql_url, monkeypatch):
-    service = f"burst-{uuid.uuid4().hex[:8]}"
-    count_ours = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :service")
-
-    async def connections():
-        return await database.read(lambda c: c.execute(count_ours, {"service": service}).scalar_one())
-
-    def pause(connection):
-        connection.execute(text("SELECT pg_sleep(0.2)"))
-
-    database = await open_database(postgresql_url, service=service, schemas=[SCHEMA])
-    few = await connections()
-    await asyncio.gather(*(database.transact(pause) for _ in range(12)))
-    assert await connections() >= few + 8
-    monkeypatch.setattr(postgresql_pool, "UNUSED_SECONDS", 0.0)
-
-    async def are_few_again():
-        return await connections() <= few
-
-    await wait_until(are_few_again)
-    assert await asyncio.gather(*(database.transact(note, number) for number in range(12)))
-    await database.close()
 
 
 async def test_packed_events_of_a_transaction_share_one_row(database):

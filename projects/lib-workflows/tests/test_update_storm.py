@@ -9,7 +9,7 @@ from lib_events.database import Connection
 from lib_workflows import Context, Signal, Update, WaitTimeout, workflow
 from lib_workflows.errors import CommandRefused
 from lib_workflows.runs import commands
-from lib_workflows.runs.results import _answer
+from lib_workflows.runs.results import read_update
 from lib_workflows.runs.state import TERMINAL
 from lib_workflows.values.codec import decode_json
 
@@ -103,7 +103,7 @@ class Sender:
 
     async def look(self):
         for update_id in self.sent:
-            found = await self.made.read(_answer, update_id)
+            found = (await self.made.read(read_update, update_id)).answer
             if found is not None:
                 assert self.told.setdefault(update_id, found) == found
 
