@@ -16,6 +16,8 @@ def test_refusals_have_the_exit_codes_of_other_commands(product):
     assert product.evs("api", "POST", "/v1/runs", "-i", "{}").code == 2
     elsewhere = product.evs("api", "GET", "https://example.org/v1/runs")
     assert (elsewhere.code, "must begin with /v1/" in elsewhere.err) == (2, True)
+    upwards = product.evs("api", "GET", "/v1/runs/../admin/users")
+    assert (upwards.code, "must not have a segment" in upwards.err) == (2, True)
     assert product.evs("api", "GET", "/v1/admin/users").code == 4  # this machine's own client is no administrator
 
 

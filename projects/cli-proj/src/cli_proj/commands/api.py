@@ -46,11 +46,14 @@ async def api(
     input
         The body: JSON, @file, or @- for standard input.
     header
-        A header, name=value, such as prefer=wait=60. May be repeated.
+        A header, name=value, such as prefer=wait=20 (answers are awaited for 30 s). May be repeated.
     """
     if not path.startswith("/v1/"):
         raise usage(f"PATH must begin with /v1/, got {path!r}")
     place, _, query = path.partition("?")
+    if {".", ".."}.intersection(place.split("/")):
+        # RFC 3986 section 5.2.4: on its way it would be taken out, and the path be that of something else.
+        raise usage(f"PATH must not have a segment . or .., got {path!r}")
     body = None if input is None else read_value(input, option="--input")
     headers = dict(read_pair(text, option="--header") for text in header)
     async with _service_of(place, options) as (service, output):

@@ -14,7 +14,11 @@ from cli_proj.printing import plain, write
 from cli_proj.run_input import read_value
 from cli_proj.session import connected
 
+LONGEST_WAIT_SECONDS = 25
+"""How long the service may hold an update's answer back: less than the HTTP client waits for it."""
+
 InputOption = Annotated[str | None, Parameter(name=("--input", "-i"))]
+WaitOption = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=LONGEST_WAIT_SECONDS))]
 
 
 async def cancel(id: str, /, *, reason: str | None = None, options: Options = Options()) -> None:  # noqa: A002, B008
@@ -101,7 +105,7 @@ async def update(
     /,
     *,
     input: InputOption = None,  # noqa: A002
-    timeout: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=25))] = 10,  # noqa: ASYNC109 - the person's option
+    timeout: WaitOption = 10,  # noqa: ASYNC109 - the person's option
     idempotency_key: str | None = None,
     options: Options = Options(),  # noqa: B008
 ) -> int:
