@@ -18,6 +18,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from lib_events.durable_files import make_folder, write_whole
+
 logger = logging.getLogger(__name__)
 
 type ServiceName = Literal["auth-svc", "app-svc"]
@@ -154,11 +156,11 @@ class Settings(BaseSettings):
                     f"data folder must be empty or made by evs, got {self.data} with {min(strangers)!r} in it; "
                     "choose another with --data or EVS_DATA"
                 )
-        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.data)
         self.data.chmod(0o700)
         if not is_data_folder(self.data):
-            (self.data / IGNORE).write_text("*\n")
-        self.secrets.mkdir(mode=0o700, exist_ok=True)
+            write_whole(self.data / IGNORE, "*\n")
+        make_folder(self.secrets)
 
 
 def is_data_folder(folder: Path) -> bool:

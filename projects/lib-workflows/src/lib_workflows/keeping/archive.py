@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib_events.clock import Clock, SystemClock, to_datetime
+from lib_events.durable_files import make_folder, sync_names
 
-PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+PRIVATE_FILE = 0o600
 
 
 class Archive(Protocol):
@@ -39,16 +40,14 @@ class FolderArchive:
         now = to_datetime(self._clock.micros())
         path = self._folder / f"runs-{now:%Y-%m-%d}.jsonl"
         lines = [json.dumps({"archived_at": now.isoformat(), **run}, ensure_ascii=False) + "\n" for run in exported]
-        self._folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        is_new = not path.exists()
+        make_folder(self._folder)
         with open(path, "a+b", opener=_open_private) as file:
             if _ends_within_a_line(file):
                 file.write(b"\n")
             file.write("".join(lines).encode())
             file.flush()
             os.fsync(file.fileno())
-        if is_new:
-            _sync_folder(self._folder)
+        sync_names(self._folder)
 
 
 def _open_private(path: str, flags: int) -> int:
@@ -60,12 +59,3 @@ def _ends_within_a_line(file: Any) -> bool:
         return False
     file.seek(-1, os.SEEK_END)
     return bool(file.read(1) != b"\n")
-
-
-def _sync_folder(folder: Path) -> None:
-    """See to it that the file's name is on disk, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
