@@ -19,6 +19,7 @@ from lib_workflows.runs.commands import RUNS_TOPIC
 from lib_workflows.runs.record import Child, News, RunRecord, Stored, is_child_of, load, load_new, refresh
 from lib_workflows.workers.claims import Capability, Claimed, Taken, claim, look
 from lib_workflows.workers.doubt import Doubt
+from lib_workflows.workers.reloads import Reloads
 from lib_workflows.workers.worker import held_runs
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Arrivals(Loop):
         self.limited: frozenset[str] = frozenset()  # queues whose runs do not begin as they come
         self.doubt = Doubt(self.wake)
         self._residence = residence
+        self._reloads = Reloads()
         self._refreshing: dict[str, bool] = {}  # by run: whether something came after it was asked for
         self._next_look_at: int | None = None
         self._look_by = 0.0  # by the event loop's time: woken or not, it looks then
@@ -257,7 +259,9 @@ class Arrivals(Loop):
     def load_again(self, run_id: str, error: BaseException) -> None:
         """Forgotten after a failure, a run is loaded anew, after a while."""
         logger.warning("run %s is loaded again: %s", run_id, error)
-        self._residence.after_a_while(lambda: self._load_one(run_id))
+        timers = self._residence.timers
+        at = timers.clock.micros() + int(self._reloads.pause_seconds(run_id) * 1e6)
+        timers.add(at, lambda: self._load_one(run_id))
 
     def _load_one(self, run_id: str) -> None:
         home = self._residence

@@ -32,7 +32,7 @@ from lib_workflows.workers.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-RELOAD_SECONDS = 0.5  # after a commit that failed
+BEGIN_SECONDS = 0.5  # between two tries to begin a new life
 DRAIN_SECONDS = 10.0
 
 type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
@@ -136,7 +136,7 @@ class Residence:
                 self.is_lost = False
             except Exception as error:  # noqa: BLE001 - whatever it is, a worker that does not try is no worker
                 logger.warning("a new life cannot begin yet: %s", error)
-                await asyncio.sleep(RELOAD_SECONDS)
+                await asyncio.sleep(BEGIN_SECONDS)
         self.arrivals.wake()
 
     # Runs that begin here
@@ -269,10 +269,6 @@ class Residence:
             self.fenced(executor.owner)
             return
         self.arrivals.load_again(run_id, error)
-
-    def after_a_while(self, work: Callable[[], None]) -> None:
-        """Try something again, not at once."""
-        self.timers.add(self.timers.clock.micros() + int(RELOAD_SECONDS * 1e6), work)
 
     def run_rests(self, executor: Executor) -> None:
         """A run only waits, durably: it may leave memory after a while."""
