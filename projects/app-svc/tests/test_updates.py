@@ -1,10 +1,13 @@
-"""Updates over REST: asked once, answered when the run comes to it, and read whenever."""
+"""Updates and signals over REST: sent once, answered when the run comes to it, and read whenever."""
 
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
+
+from lib_workflows.tables import messages
 
 FLOW = """
 from lib_workflows import Context, Signal, Update, workflow
@@ -61,6 +64,22 @@ async def test_an_update_that_is_sent_again_with_its_key_is_asked_once(asked: An
     assert (await alice.until(run.removeprefix("/v1/runs/"), "completed"))["output"] == [3, 4]
     after_its_end = await alice.post(f"{run}/updates/ask", 3, headers=key)
     assert (after_its_end.status_code, after_its_end.json()["reply"]) == (200, 3)
+
+
+async def test_a_signal_that_is_sent_again_with_its_key_comes_once_for_each_who_sends_it(asked: Any) -> None:
+    app, alice, run = asked
+    key = {"idempotency-key": "once"}
+    for person in (alice, alice, app.operator()):
+        assert (await person.post(f"{run}/signals/other", "", headers=key)).status_code == 202
+    sent = await app.service.database.read(lambda connection: connection.scalars(select(messages.c.name)).all())
+    assert sent == ["other", "other"]
+    await alice.post(f"{run}/signals/go-on", "", headers=key)
+    for number in (1, 2):
+        await alice.post(f"{run}/updates/ask", number)
+    await alice.until(run.removeprefix("/v1/runs/"), "completed")
+    after_its_end = await alice.post(f"{run}/signals/go-on", "", headers=key)
+    new_one = await alice.post(f"{run}/signals/go-on", "", headers={"idempotency-key": "another"})
+    assert (after_its_end.status_code, new_one.status_code) == (202, 409)
 
 
 async def test_a_rejection_and_an_end_without_an_answer_are_read_as_rejected(asked: Any) -> None:

@@ -1,5 +1,6 @@
 """The REST of runs: start, list, show, follow, and the commands on them."""
 
+import hashlib
 from functools import partial
 from typing import Annotated, Any
 
@@ -209,10 +210,20 @@ class RunRoutes:
         return await self.desk.show(forked, caller)
 
     async def signal(
-        self, run_id: RunId, name: MessageName, caller: CallerOf, *, payload: Annotated[Any, Body()] = None
+        self,
+        run_id: RunId,
+        name: MessageName,
+        caller: CallerOf,
+        *,
+        payload: Annotated[Any, Body()] = None,
+        idempotency_key: IdempotencyKey = None,
     ) -> RunDocument:
-        """Send a signal; it is kept until the run waits for it."""
-        await self.desk.command(run_id, caller, commands.send_signal, name, payload_text(payload))
+        """Send a signal; it is kept until the run waits for it.
+
+        The same `Idempotency-Key` means the signal that was sent with it before, whatever it said.
+        """
+        key = None if idempotency_key is None else message_id(caller.subject, run_id, name, idempotency_key)
+        await self.desk.command(run_id, caller, commands.send_signal, name, payload_text(payload), key)
         return await self.desk.show(run_id, caller)
 
     async def cancel_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
@@ -222,6 +233,11 @@ class RunRoutes:
     async def retry_matching(self, body: BulkBody, caller: CallerOf) -> BulkAnswer:
         """Retry every run that matches."""
         return await self.desk.bulk(body, caller, "retry", rewind.retry)
+
+
+def message_id(subject: str, run_id: str, name: str, key: str) -> str:
+    """What a message to a run is known by that somebody sends with an `Idempotency-Key`: it is one for each sender."""
+    return hashlib.blake2b("\0".join((subject, run_id, name, key)).encode(), digest_size=16).hexdigest()
 
 
 def payload_text(payload: Any) -> str:

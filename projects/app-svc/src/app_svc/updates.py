@@ -1,6 +1,5 @@
 """The REST of updates: a question to a run that goes on, and its answer, also where that comes later."""
 
-import hashlib
 import uuid
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from app_svc.authorization import CallerOf
 from app_svc.page import STORABLE
 from app_svc.run_desk import RunDesk
 from app_svc.run_start import read_wait
-from app_svc.runs import IdempotencyKey, MessageName, Prefer, RunId, payload_text
+from app_svc.runs import IdempotencyKey, MessageName, Prefer, RunId, message_id, payload_text
 from lib_events.problem import Problem
 
 WAIT_SECONDS = 10.0
@@ -49,7 +48,9 @@ def update_routes(desk: RunDesk, *, route_class: type[APIRoute]) -> list[BaseRou
 
         The same `Idempotency-Key` means the update that was sent with it before, whatever it said.
         """
-        update_id = _id_of(caller.subject, run_id, name, idempotency_key)
+        update_id = uuid.uuid4().hex
+        if idempotency_key is not None:
+            update_id = message_id(caller.subject, run_id, name, idempotency_key)
         await desk.update(run_id, caller, name, payload_text(payload), update_id)
         seconds = read_wait(prefer)
         status, reply = await desk.wait_answered(run_id, update_id, WAIT_SECONDS if seconds is None else seconds)
@@ -68,9 +69,3 @@ def update_routes(desk: RunDesk, *, route_class: type[APIRoute]) -> list[BaseRou
         return UpdateAnswer(id=update_id, status=status, reply=reply)
 
     return router.routes
-
-
-def _id_of(subject: str, run_id: str, name: str, key: str | None) -> str:
-    if key is None:
-        return uuid.uuid4().hex
-    return hashlib.blake2b("\0".join((subject, run_id, name, key)).encode(), digest_size=16).hexdigest()

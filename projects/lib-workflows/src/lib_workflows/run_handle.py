@@ -53,9 +53,10 @@ class RunHandle[R]:
             raise RunNotFound(self.id)
         return run.status
 
-    async def signal[T](self, signal: Signal[T], value: T) -> None:
-        """Send a signal; durable when it returns."""
-        await self._engine.database.transact(commands.send_signal, self.id, signal.name, signal.codec.encode(value))
+    async def signal[T](self, signal: Signal[T], value: T, *, idempotency_key: str | None = None) -> None:
+        """Send a signal; durable when it returns. Sent to the run again with the same key, it is the one of before."""
+        payload = signal.codec.encode(value)
+        await self._engine.database.transact(commands.send_signal, self.id, signal.name, payload, idempotency_key)
 
     async def update[In, Out](
         self,

@@ -130,6 +130,12 @@ messages = Table(
     Column("sent_at", BigInteger, nullable=False),
 )
 
+sent_signals = Table(
+    "sent_signals",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("key", Text, primary_key=True),  # a signal that is sent with it again is that one
+)
 updates = Table(
     "updates",
     metadata,

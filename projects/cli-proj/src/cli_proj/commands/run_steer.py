@@ -80,6 +80,7 @@ async def signal(
     /,
     *,
     input: InputOption = None,  # noqa: A002
+    idempotency_key: str | None = None,
     options: Options = Options(),  # noqa: B008
 ) -> None:
     """Send a run a signal; it is kept until the run waits for it.
@@ -92,10 +93,13 @@ async def signal(
         The signal's name.
     input
         What it says: JSON, @file, or @- for standard input.
+    idempotency_key
+        Sent twice with the same key, it is one signal.
     """
     payload = None if input is None else read_value(input, option="--input")
     async with connected(options) as session:
-        run = await session.app.post(path_of("runs", id, "signals", name), payload)
+        headers = _once(idempotency_key)
+        run = await session.app.post(path_of("runs", id, "signals", name), payload, headers=headers)
         _show_change(session.output, run, f"was sent {name}")
 
 
@@ -128,7 +132,7 @@ async def update(
     """
     payload = None if input is None else read_value(input, option="--input")
     async with connected(options) as session:
-        headers = {"prefer": f"wait={timeout}"} | ({"idempotency-key": idempotency_key} if idempotency_key else {})
+        headers = {"prefer": f"wait={timeout}"} | _once(idempotency_key)
         answer = await session.app.post(path_of("runs", id, "updates", name), payload, headers=headers)
         session.output.item(answer, _show_reply)
     return ExitCode.TIMEOUT if answer["status"] == "pending" else ExitCode.OK
@@ -150,6 +154,10 @@ async def view(id: str, name: str, /, *, options: Options = Options()) -> None: 
 
 
 COMMANDS = (cancel, retry, fork, signal, update, view)
+
+
+def _once(idempotency_key: str | None) -> dict[str, str]:
+    return {"idempotency-key": idempotency_key} if idempotency_key else {}
 
 
 def _show_change(output: Output, run: Item, what: str) -> None:

@@ -1,6 +1,7 @@
 """One run: how far it is, what it did and when, what it waits for, and what one can do about it."""
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
@@ -203,6 +204,7 @@ def _signal_form(visit: Visit, run: Run, name: str) -> h.Element:
     field = f"signal-{name}"
     return h.form(".pad", method="post", action=f"{link_to_run(run['id'])}/signal")[
         csrf_field(visit.csrf),
+        h.input(type="hidden", name="_key", value=uuid.uuid4().hex),
         h.input(type="hidden", name="name", value=name),
         h.div(".field")[
             h.label(for_=field)["Signal ", h.code[name], ", as JSON"],

@@ -26,14 +26,17 @@ async def signal(visit: Visit) -> Response:
         visit.say(f"The signal must be JSON: {error}.", tone="bad")
         return visit.redirect(link_to_run(visit.path("id")))
     name = quote(visit.field("name"), safe="")
-    return await _command(visit, f"signals/{name}", "The signal has been sent.", payload)
+    headers = {"Idempotency-Key": visit.key}
+    return await _command(visit, f"signals/{name}", "The signal has been sent.", payload, headers)
 
 
-async def _command(visit: Visit, verb: str, done: str, body: Any = None) -> Response:
+async def _command(
+    visit: Visit, verb: str, done: str, body: Any = None, headers: dict[str, str] | None = None
+) -> Response:
     """Sends a command; a refusal that the person can understand is said on the run's own page."""
     run_id = visit.path("id")
     try:
-        await visit.post(f"/v1/runs/{quote(run_id, safe='')}/{verb}", body)
+        await visit.post(f"/v1/runs/{quote(run_id, safe='')}/{verb}", body, headers=headers)
     except AppServiceRefused as error:
         if error.status not in {400, 403, 409, 422}:
             raise

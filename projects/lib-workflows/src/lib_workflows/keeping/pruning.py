@@ -41,6 +41,7 @@ from lib_workflows.tables import (
     run_logs,
     runs,
     schedule_runs,
+    sent_signals,
     updates,
     views,
 )
@@ -55,6 +56,7 @@ YOUNGEST = timedelta(hours=1)  # what ended since then is kept however many ther
 PARTS: tuple[tuple[Table, Column[Any], Sequence[Column[Any]]], ...] = (
     (history, history.c.position, (history.c.input, history.c.output, history.c.error)),
     (messages, messages.c.number, (messages.c.payload,)),
+    (sent_signals, sent_signals.c.key, ()),
     (updates, updates.c.id, (updates.c.reply,)),
     (event_waits, event_waits.c.operation, ()),
     (approvals, approvals.c.id, (approvals.c.about, approvals.c.form)),

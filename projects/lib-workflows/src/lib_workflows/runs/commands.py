@@ -47,6 +47,7 @@ from lib_workflows.tables import (
     messages,
     pruned_runs,
     runs,
+    sent_signals,
     updates,
 )
 from lib_workflows.values.codec import decode_json, encode_json
@@ -223,8 +224,14 @@ def _same_json(one: str | None, other: str | None) -> bool:
     return one == other or (one is not None and other is not None and decode_json(one) == decode_json(other))
 
 
-def send_signal(connection: Connection, run_id: str, name: str, payload: str, now: int | None = None) -> None:
-    """Leave a signal for a run; it is kept until the run waits for it."""
+def send_signal(
+    connection: Connection, run_id: str, name: str, payload: str, key: str | None = None, *, now: int | None = None
+) -> None:
+    """Leave a signal for a run; it is kept until the run waits for it. With the same `key` again it changes nothing."""
+    if key is not None:
+        said = insert_into(connection, sent_signals).values(run=run_id, key=key).on_conflict_do_nothing()
+        if connection.execute(said).rowcount == 0:
+            return
     _send(connection, run_id, "signal", name, payload, now=now)
 
 
