@@ -5,7 +5,9 @@ import json
 import logging
 import time
 from datetime import timedelta
+from threading import Thread
 
+import asyncpg
 import flows
 import pytest
 from flows import address_changed, doubling, everything, forever
@@ -278,6 +280,34 @@ async def test_a_run_that_was_given_a_new_life_meanwhile_is_not_marked(engine, c
     assert found.is_free
     await engine.database.transact(rewind.retry, run_id)
     assert await engine.database.transact(pruning.mark, [run_id], until) == 0
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("named", [{"id": "again"}, {"idempotency_key": "again"}], ids=["by its id", "by its key"])
+async def test_a_start_that_meets_a_run_in_the_moment_it_goes_is_a_new_run(postgresql_url, clock, monkeypatch, named):
+    server, _, schema = postgresql_url.rpartition("schema=")
+    find, pruned = commands._existing, []
+
+    async def take_away():
+        connection = await asyncpg.connect(server.rstrip("?&"))
+        pruned.append(await connection.execute(f'DELETE FROM "{schema}".runs'))
+        await connection.close()
+
+    def find_once_it_has_gone(*args):
+        if not pruned:  # whoever starts stands still meanwhile: the other connection has a thread of its own
+            thread = Thread(target=asyncio.run, args=[take_away()])
+            thread.start()
+            thread.join()
+        return find(*args)
+
+    async with Engine.open(postgresql_url, WORKFLOWS, clock=clock) as engine:
+        first = await engine.start(doubling, 1, **named)
+        assert await first.result(10) == 2
+        monkeypatch.setattr(commands, "_existing", find_once_it_has_gone)
+        again = await engine.start(doubling, 2, **named)
+        run = await engine.database.read(queries.get_run, again.id)
+        assert run.input == 2
+    assert pruned == ["DELETE 1"]
 
 
 @pytest.mark.postgresql

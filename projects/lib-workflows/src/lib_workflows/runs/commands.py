@@ -117,8 +117,10 @@ def start(
     row = _row_of(run, request, position)
     if request.debounce_key is not None:
         return _start_debounced(connection, request, run, row)
-    if connection.execute(_insert_new(connection).values(**row)).rowcount == 0:
-        return _existing(connection, request, row), False
+    while connection.execute(_insert_new(connection).values(**row)).rowcount == 0:
+        existing = _existing(connection, request, row)
+        if existing is not None:  # else it was pruned in this very moment
+            return existing, False
     connection.publish(Teller(run, connection.source).tell(RUN_STARTED if owner else RUN_QUEUED, now))
     if owner is None:
         connection.notify(RUNS_TOPIC)
@@ -199,7 +201,7 @@ def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRec
     )
 
 
-def _existing(connection: Connection, request: StartRequest, row: Mapping[str, Any]) -> str:
+def _existing(connection: Connection, request: StartRequest, row: Mapping[str, Any]) -> str | None:
     began_with = case((runs.c.earlier_lives > 0, runs.c.first_input), else_=runs.c.input).label("began_with")
     columns = (runs.c.id, runs.c.workflow, began_with)
     found = connection.execute(select(*columns).where(runs.c.id == row["id"])).one_or_none()
@@ -210,7 +212,9 @@ def _existing(connection: Connection, request: StartRequest, row: Mapping[str, A
             func.coalesce(runs.c.principal, "") == (row["principal"] or ""),
             runs.c.idempotency_key == row["idempotency_key"],
         )
-        found = connection.execute(select(*columns).where(same_key)).one()
+        found = connection.execute(select(*columns).where(same_key)).one_or_none()
+    if found is None:
+        return None
     same = found.workflow == request.workflow and (
         request.on_conflict == "existing" or _same_json(found.began_with, request.input)
     )
