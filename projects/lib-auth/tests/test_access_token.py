@@ -198,6 +198,21 @@ async def test_a_verified_token_is_remembered_until_it_expires(issuer):
     assert refused.value.reason == "expired"
 
 
+async def test_a_remembered_token_goes_with_its_key(issuer):
+    """What a thief signed with a stolen key may say that it lives for ever; what refuses the key does not."""
+    verifier, stolen = issuer.verifier(), issuer.key
+    forged = issuer.token(exp=int(time.time()) + 10 * 365 * 24 * 3600)
+    await verifier.verify(forged)
+    issuer.key = type(issuer)().key
+    with pytest.raises(TokenRejected) as refused:
+        await verifier.verify(forged)
+    assert refused.value.reason == "key"
+    issuer.key = ECKey.import_key(issuer.key.as_dict(private=True) | {"kid": stolen.kid})  # another by that name
+    with pytest.raises(TokenRejected) as refused:
+        await verifier.verify(forged)
+    assert refused.value.reason == "signature"
+
+
 async def test_revocation_is_asked_every_time(issuer):
     verifier, token = issuer.verifier(), issuer.token()
     await verifier.verify(token)

@@ -5,7 +5,9 @@ import asyncio
 import httpx
 import pytest
 
+from lib_auth import jwks
 from lib_auth.jwks import KeysUnavailable, RemoteKeys, read_keys
+from lib_events.testing import wait_until
 
 URL = "http://127.0.0.1:8001/oauth2/jwks"
 
@@ -18,14 +20,17 @@ class Server:
         self.requests = 0
         self.now = 0.0
         self.hangs_seconds = 0.0  # longer than between two tries
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def keys(self):
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
         return RemoteKeys(http, URL, clock=lambda: self.now)
 
-    def _answer(self, request):
+    async def _answer(self, request):
         self.requests += 1
         self.now += self.hangs_seconds
+        await self.answers.wait()
         return httpx.Response(503) if self.document is None else httpx.Response(200, json=self.document)
 
 
@@ -60,12 +65,43 @@ async def test_a_new_key_is_found_and_an_old_one_goes(issuer):
     assert await keys.find(issuer.key.kid) is None
 
 
-async def test_without_the_issuer_known_keys_stay_and_unknown_ones_are_nobodys(issuer):
+async def test_without_the_issuer_known_keys_stay_for_an_hour_and_of_others_nobody_can_tell(issuer):
     server = Server(issuer.document())
     keys = server.keys()
     await keys.find(issuer.key.kid)
     server.document, server.now = None, 400
     assert await keys.find(issuer.key.kid) is not None
+    with pytest.raises(KeysUnavailable):  # it may be one that signs since a moment ago
+        await keys.find("another")
+    server.now = 3_601  # for as long it was refused by name, if it was revoked
+    with pytest.raises(KeysUnavailable):
+        await keys.find(issuer.key.kid)
+    server.document, server.now = issuer.document(), 3_607
+    assert await keys.find(issuer.key.kid) is not None
+    assert await keys.find("another") is None
+
+
+async def test_while_the_issuer_hangs_whoever_has_a_known_key_waits_for_nobody(issuer):
+    server = Server(issuer.document())
+    keys = server.keys()
+    await keys.find(issuer.key.kid)
+    server.now = 400
+    server.answers.clear()
+    first = asyncio.create_task(keys.find(issuer.key.kid))
+    await wait_until(lambda: server.requests == 2)
+    async with asyncio.timeout(5):
+        assert await keys.find(issuer.key.kid) is not None
+    assert not first.done()
+    server.answers.set()
+    assert await first is not None
+
+
+async def test_an_answer_that_does_not_come_to_an_end_is_not_waited_for(issuer, monkeypatch):
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.05)
+    server = Server(issuer.document())
+    server.answers.clear()  # a byte now and then is an answer to every timeout of its own
+    with pytest.raises(KeysUnavailable):
+        await server.keys().find(issuer.key.kid)
 
 
 async def test_of_many_who_wait_for_an_issuer_that_hangs_one_tries(issuer):
