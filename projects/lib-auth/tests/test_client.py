@@ -146,6 +146,15 @@ async def test_a_refusal_carries_its_code():
     assert refused.value.status == 400
 
 
+async def test_a_refresh_says_the_word_by_which_it_may_be_asked_for_again():
+    server = Server()
+    await server.client().refresh("r", idempotency_key="the word")
+    assert server.requests[-1].headers["idempotency-key"] == "the word"
+    assert server.form() == {"grant_type": "refresh_token", "refresh_token": "r", "client_id": "evs-cli"}
+    await server.client().refresh("r")
+    assert "idempotency-key" not in server.requests[-1].headers
+
+
 @pytest.mark.parametrize("answer", [(200, {}), (200, TOKEN | {"token_type": "mac"}), (502, {"detail": "x"}), (200, [])])
 async def test_what_is_no_token_answer_is_an_unavailable_server(answer):
     with pytest.raises(ServerUnavailable):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lib_auth.client import OAuthClient
-from lib_auth.oauth_error import OAuthError
+from lib_auth.oauth_error import OAuthError, ServerUnavailable
 from lib_auth.proof_key import ProofKey
 from lib_auth.sign_in import NotSignedIn, ServiceSignIn, SignIn
 from lib_auth.token_store import FileStore, StoredTokens, StoreUnavailable, locked
@@ -31,8 +31,13 @@ class Client:
         self.issuer, self.client_id = ISSUER, "evs-cli"
         self.refreshed = 0
         self.revoked = []
+        self.idempotency_keys = []
+        self.error = None
 
-    async def refresh(self, refresh_token, *, resource=None):
+    async def refresh(self, refresh_token, *, resource=None, idempotency_key=None):
+        self.idempotency_keys.append(idempotency_key)
+        if self.error is not None:
+            raise self.error
         if refresh_token != f"refresh-{self.refreshed}":
             raise OAuthError("invalid_grant")
         await asyncio.sleep(0.01)
@@ -135,6 +140,39 @@ async def test_an_ended_sign_in_is_forgotten(store, tmp_path):
         with pytest.raises(NotSignedIn, match="evs auth login"):
             await kept.access_token()
     assert store.load("local") is None
+
+
+@pytest.mark.parametrize("error", [ServerUnavailable("cut off"), asyncio.CancelledError(), OAuthError("server_error")])
+async def test_a_refresh_whose_answer_was_lost_is_asked_for_again_as_the_same_by_whoever_comes_next(
+    store, tmp_path, error
+):
+    client = Client()
+    await sign_in(store, tmp_path, client).keep(tokens("a", seconds=0))
+    client.error = error
+    with pytest.raises(type(error)):
+        await sign_in(store, tmp_path, client).access_token()
+    client.error = None
+    assert await sign_in(store, tmp_path, client).access_token("http://admin") == "access-http://admin-1"
+    assert await sign_in(store, tmp_path, client).access_token() == "access-None-2"
+    lost, repeated, following = client.idempotency_keys
+    assert lost == repeated != following
+    assert lost not in repr(StoredTokens(ISSUER, "evs-cli", "refresh-0", idempotency_key=lost))
+
+
+async def test_what_cannot_be_kept_is_not_asked_for(store, tmp_path, monkeypatch):
+    client = Client()
+    kept = sign_in(store, tmp_path, client)
+    await kept.keep(tokens("a", seconds=0))
+
+    def fail(*_):
+        raise StoreUnavailable("the disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(store, "save", fail)
+        with pytest.raises(StoreUnavailable):
+            await kept.access_token()
+    assert client.refreshed == 0, "or its answer would be lost, and with it the sign-in"
+    assert await kept.access_token() == "access-None-1"
 
 
 async def test_tokens_of_another_issuer_are_not_sent(store, tmp_path):

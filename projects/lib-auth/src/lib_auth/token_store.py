@@ -35,9 +35,11 @@ class StoredTokens:
     id_token: str | None = field(default=None, repr=False)
     access: dict[str, TokenSet] = field(default_factory=dict, repr=False)
     proof_key: Mapping[str, Any] | None = field(default=None, repr=False)  # a private JWK: the tokens are bound to it
+    # What a refresh was asked for with, until its answer is kept: whoever was killed meanwhile asks again as the same.
+    idempotency_key: str | None = field(default=None, repr=False)
 
     def with_tokens(self, tokens: TokenSet, *, resource: str = DEFAULT_RESOURCE) -> "StoredTokens":
-        """Return a copy that holds what the token endpoint just answered."""
+        """Return a copy that holds what the token endpoint just answered; the next refresh is another question."""
         return StoredTokens(
             issuer=self.issuer,
             client_id=self.client_id,
@@ -58,6 +60,7 @@ class StoredTokens:
                 "id_token": self.id_token,
                 "access": kept,
                 "proof_key": self.proof_key,
+                "idempotency_key": self.idempotency_key,
             }
         )
 
@@ -73,6 +76,7 @@ class StoredTokens:
                 id_token=kept["id_token"],
                 access={name: TokenSet.from_dict(tokens) for name, tokens in kept["access"].items()},
                 proof_key=kept.get("proof_key"),
+                idempotency_key=kept.get("idempotency_key"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreUnavailable("the kept tokens cannot be read; sign in again") from error
