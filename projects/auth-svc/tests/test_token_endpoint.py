@@ -9,6 +9,7 @@ from auth_svc.clients.client import ClientRejected
 from auth_svc.composition import events_to_keep
 from auth_svc.people import accounts
 from auth_svc.protocol import effects
+from auth_svc.pruner import prune
 from auth_svc.tables import refresh_tokens, sessions
 from lib_events.event_log import head
 from lib_events.log.retention import Retention
@@ -244,6 +245,19 @@ async def test_revoking_an_access_token_ends_only_it(provider_on_both):
         assert answer.status_code == 200
     assert not (await provider.introspect(tokens["access_token"]))["active"]
     assert (await provider.refresh(tokens["refresh_token"])).status_code == 200
+
+
+async def test_a_revoked_access_token_stays_so_though_the_clock_was_ahead_for_an_hour(provider):
+    tokens = await provider.tokens()
+    await provider.post("/oauth2/revoke", {"token": tokens["access_token"]}, provider.gui())
+    hour = 3_600 * 1_000_000
+    await provider.service.database.transact(prune, provider.service.clock.micros() + hour)
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+    app = ("evs-app", provider.secret_of("evs-app"))
+    now = provider.service.clock.micros
+    provider.service.clock.micros = lambda: now() + hour
+    told = (await provider.http.get("/v1/revocations", auth=app)).json()["items"]
+    assert [item["kind"] for item in told] == ["token"], "who asks meanwhile goes on behind it"
 
 
 async def test_nobody_revokes_or_sees_the_tokens_of_others(provider):
