@@ -81,7 +81,12 @@ def test_a_person_signs_in_with_a_code_acts_and_signs_out(person, visitor):
     assert (status["user"], status["client"], status["roles"]) == (visitor.username, "evs-cli", ["member"])
     started = person.evs("run", "start", "order", "--wait", "-o", "json").json
     assert started["principal"]["username"] == visitor.username
-    assert person.evs("auth", "logout").code == 0
+    (kept,) = Path(person.home).rglob("*.tokens.json")
+    kept.chmod(0o644)
+    assert person.evs("auth", "logout").code == 4
+    kept.chmod(0o600)
+    assert "signed out of" in person.evs("auth", "logout").err, "what could not be ended was not forgotten"
+    assert not kept.exists()
     assert person.evs("auth", "status", "-o", "json").json["client"] == "evs-local"
 
 
