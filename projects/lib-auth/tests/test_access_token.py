@@ -9,7 +9,7 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey
 
-from lib_auth.access_token import MAX_TOKEN_LENGTH, TokenRejected
+from lib_auth.access_token import MAX_TOKEN_LENGTH, TokenRejected, TokenVerifier
 
 ES256 = jws.JWSRegistry.algorithms["ES256"]
 
@@ -43,6 +43,7 @@ async def test_a_good_token_becomes_its_principal(issuer):
         ({"aud": "http://127.0.0.1:9999"}, "audience"),
         ({"aud": ["http://127.0.0.1:8002", "http://127.0.0.1:9999"]}, "audience"),
         ({"aud": ...}, "audience"),
+        ({"aud": "http://127.0.0.1:800"}, "audience"),
         ({"exp": 1}, "expired"),
         ({"exp": ...}, "claims"),
         ({"exp": "tomorrow"}, "claims"),
@@ -55,6 +56,7 @@ async def test_a_good_token_becomes_its_principal(issuer):
         ({"iat": ...}, "claims"),
         ({"sub": ...}, "claims"),
         ({"sub": ""}, "claims"),
+        ({"sub": 7}, "claims"),
         ({"client_id": ...}, "claims"),
         ({"jti": ...}, "claims"),
         ({"roles": "admin"}, "claims"),
@@ -183,7 +185,22 @@ async def test_what_is_no_token_is_refused(issuer, token):
 
 
 async def test_an_endless_token_is_refused_unread(issuer):
-    assert await reason(issuer, "a" * (MAX_TOKEN_LENGTH + 1)) == "malformed"
+    assert await reason(issuer, issuer.token(more="a" * MAX_TOKEN_LENGTH)) == "malformed"
+
+
+async def test_a_signed_text_without_claims_is_refused(issuer):
+    head = {"alg": "ES256", "typ": "at+jwt", "kid": issuer.key.kid}
+    assert await reason(issuer, jws.serialize_compact(head, "[]", issuer.key, algorithms=["ES256"])) == "claims"
+
+
+async def test_a_verifier_may_accept_several_audiences(issuer):
+    audiences = frozenset((issuer.claims()["aud"], "http://127.0.0.1:8010"))
+    verifier = TokenVerifier(issuer=issuer.claims()["iss"], audience=audiences, keys=issuer, revocations=issuer)
+    for audience in audiences:
+        assert (await verifier.verify(issuer.token(aud=audience))).audience == audience
+    for other in ("http://127.0.0.1:8001", sorted(audiences)):
+        with pytest.raises(TokenRejected, match="another service"):
+            await verifier.verify(issuer.token(aud=other))
 
 
 async def test_a_verified_token_is_remembered_until_it_expires(issuer):
@@ -192,10 +209,11 @@ async def test_a_verified_token_is_remembered_until_it_expires(issuer):
     token = issuer.token()
     first = await verifier.verify(token)
     assert await verifier.verify(token) is first
-    now += 301
-    with pytest.raises(TokenRejected) as refused:
-        await verifier.verify(token)
-    assert refused.value.reason == "expired"
+    now = first.expires_at.timestamp()  # RFC 7519 section 4.1.4: on or after it
+    for each in (verifier, issuer.verifier(clock=lambda: now)):
+        with pytest.raises(TokenRejected) as refused:
+            await each.verify(token)
+        assert refused.value.reason == "expired"
 
 
 async def test_a_remembered_token_goes_with_its_key(issuer):

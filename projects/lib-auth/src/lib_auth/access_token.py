@@ -114,9 +114,7 @@ class TokenVerifier:
         if (known := self._verified.get(digest)) and await self._keys.find(known.key_id) is known.key:
             if self._clock() < known.expires_at:
                 return known.principal
-            self._verified.pop(digest, None)
             raise TokenRejected("expired", "the access token has expired")
-        self._verified.pop(digest, None)
         key_id, key, claims = await self._read(token)
         principal = self._check(claims, key_id)
         self._remember(digest, _Verified(principal, float(claims["exp"]), key_id, key))

@@ -89,8 +89,7 @@ class RemoteKeys:
         self._retry_seconds = retry_seconds
         self._clock = clock
         self._keys: dict[str, PublicKey] = {}
-        self._fetched_at: float | None = None
-        self._tried_at: float | None = None
+        self._fetched_at = self._tried_at = -inf
         self._is_silent = False  # the last try brought nothing
         self._fetching = asyncio.Lock()
 
@@ -98,7 +97,7 @@ class RemoteKeys:
         """Return the key, or None when the issuer has no such key; raises `KeysUnavailable`."""
         if self._needs_fetch(key_id) and not (self._fetching.locked() and self._is_known(key_id)):
             async with self._fetching:
-                if self._needs_fetch(key_id) and self._may_fetch():
+                if self._may_fetch():  # else somebody has just tried
                     await self._fetch()
         if self._is_silent and not self._is_known(key_id):  # it may be one that signs since a moment ago
             raise KeysUnavailable(f"the issuer's keys cannot be read from {self._url}; is it running?")
@@ -111,10 +110,10 @@ class RemoteKeys:
         return key_id in self._keys and self._age() <= self._last_seconds
 
     def _age(self) -> float:
-        return inf if self._fetched_at is None else self._clock() - self._fetched_at
+        return self._clock() - self._fetched_at
 
     def _may_fetch(self) -> bool:
-        return self._tried_at is None or self._clock() - self._tried_at >= self._retry_seconds
+        return self._clock() - self._tried_at >= self._retry_seconds
 
     async def _fetch(self) -> None:
         """Replace the keys, which are those of the moment of the question; without an answer they stay."""
