@@ -25,6 +25,16 @@ async def reason(issuer, token):
     return refused.value.reason
 
 
+def acting(*services):
+    """Who acts, the first for the second and so on (RFC 8693 section 4.1)."""
+    return {"sub": services[0]} | ({"act": acting(*services[1:])} if services[1:] else {})
+
+
+async def test_those_who_act_are_told_the_one_that_acts_now_first(issuer):
+    principal = await issuer.verifier().verify(issuer.token(act=acting(*"12345678")))
+    assert principal.actors == tuple("12345678")
+
+
 async def test_a_good_token_becomes_its_principal(issuer):
     principal = await issuer.verifier().verify(issuer.token())
     assert str(principal) == "ada"
@@ -61,11 +71,15 @@ async def test_a_good_token_becomes_its_principal(issuer):
         ({"jti": ...}, "claims"),
         ({"roles": "admin"}, "claims"),
         ({"roles": [1]}, "claims"),
+        ({"permissions": "all"}, "claims"),
+        ({"permissions": [1]}, "claims"),
         ({"scope": ["workflows:read"]}, "claims"),
         ({"cnf": {"x5t#S256": "x"}}, "claims"),
         ({"cnf": {"jkt": "x", "jku": "y"}}, "claims"),
         ({"cnf": "x"}, "claims"),
+        ({"cnf": ["jkt"]}, "claims"),
         ({"act": "x"}, "claims"),
+        ({"act": acting(*"123456789")}, "claims"),
     ],
 )
 async def test_wrong_claims_are_refused(issuer, changes, expected):

@@ -1,11 +1,13 @@
 """Tokens on a person's machine: private, whole, shared between processes, refreshed by one of them."""
 
 import asyncio
+import errno
 import json
 import stat
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -157,6 +159,34 @@ async def test_a_refresh_whose_answer_was_lost_is_asked_for_again_as_the_same_by
     lost, repeated, following = client.idempotency_keys
     assert lost == repeated != following
     assert lost not in repr(StoredTokens(ISSUER, "evs-cli", "refresh-0", idempotency_key=lost))
+
+
+def test_half_of_what_could_not_be_written_stays_nowhere(store, tmp_path, monkeypatch):
+    store.save("local", StoredTokens(ISSUER, "evs-cli", "refresh-0"))
+
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", fail)
+        with pytest.raises(StoreUnavailable, match="No space left"):
+            store.save("local", StoredTokens(ISSUER, "evs-cli", "refresh-1"))
+    assert [path.name for path in (tmp_path / "tokens").iterdir()] == ["local.tokens.json"]
+    assert store.load("local").refresh_token == "refresh-0"
+
+
+async def test_a_folder_that_is_none_says_so(tmp_path):
+    (tmp_path / "file").touch()
+    store = FileStore(tmp_path / "file")
+    for use in (partial(store.load, "local"), partial(store.delete, "local")):
+        with pytest.raises(StoreUnavailable, match="Not a directory"):
+            use()
+    for use in (
+        sign_in(store, tmp_path).keep(tokens("a")),
+        SignIn(Client(), store, context="a", locks=tmp_path / "file").keep(tokens("a")),
+    ):
+        with pytest.raises(StoreUnavailable, match="cannot be written"):
+            await use
 
 
 async def test_what_cannot_be_kept_is_not_asked_for(store, tmp_path, monkeypatch):
