@@ -93,10 +93,11 @@ async def test_whoever_asks_again_as_the_same_is_told_the_lost_answer_however_la
 
 
 @pytest.mark.parametrize("asker", ["", "asker-2"])
-async def test_whoever_asks_again_as_another_is_a_thief_after_the_grace(provider, asker):
+@pytest.mark.parametrize("seconds", [11, -3_600], ids=["later", "a clock set back"])
+async def test_whoever_asks_again_as_another_is_a_thief_after_the_grace(provider, asker, seconds):
     first = await provider.tokens()
     second = (await provider.refresh(first["refresh_token"], as_asker="asker-1")).json()
-    await age(provider, 11)
+    await age(provider, seconds)
     refused = await provider.refresh(first["refresh_token"], as_asker=asker)
     assert refused.json()["error"] == "invalid_grant"
     assert not (await provider.introspect(second["access_token"]))["active"]

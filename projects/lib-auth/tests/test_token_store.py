@@ -47,6 +47,7 @@ class Client:
         return tokens(f"{resource}-{self.refreshed}", refresh_token=f"refresh-{self.refreshed}")
 
     async def client_credentials(self, *, scope, resource):
+        assert resource is None, "a parameter without a value is no parameter"
         self.refreshed += 1
         return tokens(self.refreshed, seconds=20 if self.refreshed == 1 else 300)
 
@@ -126,6 +127,24 @@ async def test_a_rejected_token_is_renewed_once(store, tmp_path):
     assert await kept.renew("access-a") == "access-None-1"
     assert await kept.renew("access-a") == "access-None-1"  # somebody else has renewed it meanwhile
     assert client.refreshed == 1
+
+
+async def test_what_is_kept_beside_a_rejected_token_is_no_other_where_it_is_over_or_for_elsewhere(store, tmp_path):
+    kept = sign_in(store, tmp_path)
+    await kept.keep(tokens("b", seconds=-1))
+    assert await kept.renew("access-a") == "access-None-1"
+    assert await kept.renew("access-a", "http://admin") == "access-http://admin-2"
+
+
+async def test_a_token_is_sent_as_what_it_is(store, tmp_path):
+    client = OAuthClient(ISSUER, "evs-cli")
+    kept = sign_in(store, tmp_path, client)
+    for key, scheme in ((ProofKey.generate(), "DPoP"), (None, "Bearer")):
+        await kept.keep(tokens("a"), proof_key=key)
+        sent = kept.headers(await kept.access_token(), "GET", "http://127.0.0.1:8002/v1/runs")
+        assert sent["authorization"] == f"{scheme} access-a"
+        assert ("dpop" in sent) is (key is not None)
+    await client.close()
 
 
 async def test_each_resource_has_its_own_token(store, tmp_path):
@@ -220,6 +239,10 @@ async def test_signing_out_revokes_and_forgets(store, tmp_path):
     await kept.sign_out()
     assert client.revoked == ["refresh-0"]
     assert store.load("local") is None
+    await kept.sign_out()
+    await kept.keep(tokens("a", refresh_token=None))
+    await kept.sign_out()
+    assert client.revoked == ["refresh-0"], "there was nothing more to revoke"
 
 
 async def test_a_programs_token_is_renewed_before_it_expires():
@@ -231,6 +254,7 @@ async def test_a_programs_token_is_renewed_before_it_expires():
     assert await program.access_token() == "access-2"
     assert await program.renew("access-2") == "access-3", "a service refused it"
     assert await program.renew("access-2") == "access-3", "whoever hears of that later gets what there is"
+    assert await ServiceSignIn(client).renew("access-3") == "access-4", "and whoever had none a first one"
 
 
 HOLDER = """

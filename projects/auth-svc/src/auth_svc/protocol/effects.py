@@ -275,7 +275,7 @@ def _was_just_used(connection: Connection, effect: UseRefreshToken, now: int) ->
     if row is None or row.used_at is None or not effect.grace_micros:
         return False
     asker = opaque.asker_of(effect.salt)
-    return now - row.used_at < effect.grace_micros or (asker != b"" and asker == opaque.asker_of(row.salt))
+    return abs(now - row.used_at) < effect.grace_micros or (asker != b"" and asker == opaque.asker_of(row.salt))
 
 
 def _start_family(connection: Connection, effect: StartFamily) -> bool:
