@@ -93,7 +93,7 @@ async def test_whoever_asks_again_as_the_same_is_told_the_lost_answer_however_la
 
 
 @pytest.mark.parametrize("asker", ["", "asker-2"])
-@pytest.mark.parametrize("seconds", [11, -3_600], ids=["later", "a clock set back"])
+@pytest.mark.parametrize("seconds", [11, -3_600], ids=["later", "set-back"])
 async def test_whoever_asks_again_as_another_is_a_thief_after_the_grace(provider, asker, seconds):
     first = await provider.tokens()
     second = (await provider.refresh(first["refresh_token"], as_asker="asker-1")).json()

@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -80,6 +81,18 @@ async def test_kept_tokens_come_back_whole(store, tmp_path):
     assert kept.refresh_token == "refresh-0"
     assert kept.access[""].access_token == "access-a"
     assert await sign_in(store, tmp_path).access_token() == "access-a"
+
+
+def test_what_an_answer_leaves_out_stays_and_a_refresh_token_is_kept_once(store, tmp_path):
+    first = replace(tokens("a"), id_token="id-0")
+    kept = StoredTokens(ISSUER, "evs-cli", "older").with_tokens(first)
+    assert (kept.refresh_token, kept.id_token) == ("refresh-0", "id-0")
+    kept = kept.with_tokens(tokens("b", refresh_token=None))
+    assert (kept.refresh_token, kept.id_token, kept.access[""].access_token) == ("refresh-0", "id-0", "access-b")
+    newer = kept.with_tokens(replace(tokens("c", refresh_token="refresh-1"), id_token="id-1"))
+    assert (newer.refresh_token, newer.id_token) == ("refresh-1", "id-1")
+    store.save("local", newer)
+    assert (tmp_path / "tokens" / "local.tokens.json").read_text().count("refresh-1") == 1
 
 
 def test_files_are_for_their_owner_only(store, tmp_path):
