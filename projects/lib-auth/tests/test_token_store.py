@@ -10,13 +10,24 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import keyring
 import pytest
+from keyring.backend import KeyringBackend
+from keyring.backends import fail, null
+from keyring.errors import KeyringLocked, PasswordDeleteError
 
 from lib_auth.client import OAuthClient
 from lib_auth.oauth_error import OAuthError, ServerUnavailable
 from lib_auth.proof_key import ProofKey
 from lib_auth.sign_in import NotSignedIn, ServiceSignIn, SignIn
-from lib_auth.token_store import FileStore, StoredTokens, StoreUnavailable, locked
+from lib_auth.token_store import (
+    FileStore,
+    KeyringStore,
+    StoredTokens,
+    StoreUnavailable,
+    keyring_is_usable,
+    locked,
+)
 from lib_auth.tokens import TokenSet
 
 ISSUER = "http://127.0.0.1:8001"
@@ -122,6 +133,66 @@ def test_tokens_do_not_show_in_their_text_form():
     assert "access-a" not in text
     assert "refresh-0" not in text
     assert "id-0" not in text
+
+
+class Keyring(KeyringBackend):
+    """A keyring of the system, as one of its backends has it."""
+
+    priority = 1
+
+    def __init__(self, *, locked=False):
+        super().__init__()
+        self.kept = {}
+        self.locked = locked
+
+    def get_password(self, service, username):
+        self._check()
+        return self.kept.get((service, username))
+
+    def set_password(self, service, username, password):
+        self._check()
+        self.kept[service, username] = password
+
+    def delete_password(self, service, username):
+        self._check()
+        if self.kept.pop((service, username), None) is None:
+            raise PasswordDeleteError("there is none")
+
+    def _check(self):
+        if self.locked:
+            raise KeyringLocked("it is locked")
+
+
+@pytest.fixture
+def use_keyring():
+    """Makes a backend the system's keyring."""
+    before = keyring.get_keyring()
+    yield keyring.set_keyring
+    keyring.set_keyring(before)
+
+
+def test_the_keyring_keeps_a_sign_in_and_forgets_it(use_keyring):
+    backend, store = Keyring(), KeyringStore()
+    use_keyring(backend)
+    assert store.load("local") is None
+    kept = StoredTokens(ISSUER, "evs-cli", "refresh-0", access={"": tokens("a")})
+    store.save("local", kept)
+    assert store.load("local").access[""].access_token == "access-a"
+    store.delete("local")
+    store.delete("local")  # it was not there: that is what was wanted
+    assert backend.kept == {}
+    with pytest.raises(StoreUnavailable, match="context name"):
+        store.load("../evil")
+    backend.locked = True
+    for use in (store.load, store.delete, lambda context: store.save(context, kept)):
+        with pytest.raises(StoreUnavailable, match="locked"):
+            use("local")
+
+
+def test_a_keyring_that_keeps_nothing_is_none(use_keyring):
+    for backend, usable in ((Keyring(), True), (fail.Keyring(), False), (null.Keyring(), False)):
+        use_keyring(backend)
+        assert keyring_is_usable() is usable
 
 
 async def test_a_token_about_to_expire_is_refreshed_by_one_of_many(store, tmp_path):
