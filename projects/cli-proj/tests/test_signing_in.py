@@ -91,10 +91,13 @@ def test_a_person_signs_in_with_a_code_acts_and_signs_out(person, visitor):
 
 
 def sign_in_at_desk(person, visitor: Visitor, tmp_path: Path, *options: str) -> None:
-    # What a desktop would open is written down by a browser of this test.
-    opened = tmp_path / "opened"
+    # What a desktop would open is written down by a browser of this test, which stays open until it is closed.
+    opened, closed = tmp_path / "opened", tmp_path / "closed"
     script = tmp_path / "open-browser"
-    script.write_text(f'#!/bin/sh\nprintf "%s" "$1" > {opened}.part && mv {opened}.part {opened}\n')
+    os.mkfifo(closed)
+    script.write_text(
+        f'#!/bin/sh\nprintf "%s" "$1" > {opened}.part && mv {opened}.part {opened} && read line < {closed}\n'
+    )
     script.chmod(0o700)
     at_desk = person.with_variables(BROWSER=f"{script} %s")
     process = at_desk.start("auth", "login", "--web", "--insecure-storage", *options)
@@ -109,6 +112,8 @@ def sign_in_at_desk(person, visitor: Visitor, tmp_path: Path, *options: str) -> 
             assert "You are signed in" in page.text
 
     asyncio.run(go())
+    process.wait(30)
+    closed.write_text("\n")
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
 
