@@ -156,10 +156,36 @@ async def test_a_refresh_says_the_word_by_which_it_may_be_asked_for_again():
     assert "idempotency-key" not in server.requests[-1].headers
 
 
-@pytest.mark.parametrize("answer", [(200, {}), (200, TOKEN | {"token_type": "mac"}), (502, {"detail": "x"}), (200, [])])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}),
+        (200, {"token_type": "Bearer"}),
+        (200, TOKEN | {"token_type": "mac"}),
+        (502, {"detail": "x"}),
+        (200, []),
+    ],
+)
 async def test_what_is_no_token_answer_is_an_unavailable_server(answer):
     with pytest.raises(ServerUnavailable):
         await Server(answer).client().refresh("r")
+
+
+async def test_what_is_not_said_is_not_sent_and_what_is_not_answered_is_as_asked():
+    server = Server((200, {name: TOKEN[name] for name in TOKEN if name != "scope"}))
+    assert (await server.client("p", "s").client_credentials(scope="a b")).scope == {"a", "b"}
+    await server.client("p", "s").client_credentials()
+    assert [server.form(number).get("scope") for number in (0, 1)] == ["a b", None]
+    with pytest.raises(ServerUnavailable, match="does not offer introspection_endpoint"):
+        await server.client().introspect("a")
+
+
+async def test_a_client_closes_its_own_connections_and_nobody_elses():
+    async with httpx.AsyncClient() as handed_in:
+        for http in (None, handed_in):
+            async with OAuthClient(ISSUER, "evs-cli", http=http) as client:
+                assert not client._http.is_closed
+            assert client._http.is_closed is (http is None)
 
 
 async def test_a_server_that_is_away_is_told_plainly():
@@ -193,6 +219,13 @@ async def test_a_device_waits_for_the_decision_and_slows_down_when_told(monkeypa
 
 async def test_a_device_waits_five_seconds_unless_told_otherwise():
     assert (await Server((200, DEVICE)).client().device_authorization(scope="openid")).interval == 5
+
+
+async def test_a_device_asks_no_longer_than_its_code_lives():
+    server = Server()
+    with pytest.raises(OAuthError, match="nobody confirmed the code in time"):
+        await server.client().poll_device(DeviceAuthorization("d", "u", "v", "v", 0, 0))
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("error", ["access_denied", "expired_token", "invalid_grant"])
