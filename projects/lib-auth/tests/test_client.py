@@ -18,6 +18,7 @@ from lib_auth.id_token import IdTokenRejected, verify_id_token
 from lib_auth.jwks import KeysUnavailable, RemoteKeys
 from lib_auth.loopback import LoopbackListener, SignInTimeout, sign_in
 from lib_auth.oauth_error import OAuthError, ResponseForged, ServerUnavailable
+from lib_auth.proof_key import ProofKey
 from lib_auth.protected_resource import fetch_resource_metadata, read_challenge
 from lib_events.testing_certificate import untrusted_certificate
 
@@ -154,6 +155,18 @@ async def test_a_refresh_says_the_word_by_which_it_may_be_asked_for_again():
     assert server.form() == {"grant_type": "refresh_token", "refresh_token": "r", "client_id": "evs-cli"}
     await server.client().refresh("r")
     assert "idempotency-key" not in server.requests[-1].headers
+
+
+async def test_a_bound_refresh_says_the_word_with_each_of_its_proofs():
+    server = Server((400, {"error": "use_dpop_nonce"}), (200, TOKEN | {"token_type": "DPoP"}))
+    client = OAuthClient(ISSUER, "evs-cli", http=server.client()._http, proof_key=ProofKey.generate())
+    await client.refresh("r", idempotency_key="the word")
+    assert [request.headers["idempotency-key"] for request in server.requests] == ["the word"] * 2
+    assert len({request.headers["dpop"] for request in server.requests}) == 2
+    server.answers.append((400, {"error": "invalid_dpop_proof"}))
+    with pytest.raises(OAuthError, match="invalid_dpop_proof"):
+        await client.refresh("r")
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
