@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
+from joserfc import jws
 
 from lib_auth import device
 from lib_auth.client import DeviceAuthorization, OAuthClient, check_answer
@@ -366,6 +367,12 @@ async def test_an_id_token_is_checked_whole(issuer):
     ):
         with pytest.raises(IdTokenRejected):
             await verify(id_token(**(good | changes)))
+    assert (await verify(id_token(**good), nonce=None))["nonce"] == "n"
+    head = {"alg": "ES256", "kid": issuer.key.kid}
+    with pytest.raises(IdTokenRejected, match="does not say who"):
+        await verify(jws.serialize_compact(head, "[]", issuer.key, algorithms=["ES256"]))
+    with pytest.raises(IdTokenRejected, match="names a key"):
+        await verify(issuer.token(header={"typ": "JWT", "kid": "another"}, **good))
     with pytest.raises(IdTokenRejected):
         await verify("garbled")
     unsigned = base64.urlsafe_b64encode(b'{"alg": "none", "kid": "%s"}' % issuer.key.kid.encode()).decode().rstrip("=")
