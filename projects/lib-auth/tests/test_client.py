@@ -286,6 +286,13 @@ async def test_a_browser_brings_the_answer_to_the_loopback_listener():
     assert "default-src 'none'" in pages[-1].headers["content-security-policy"]
 
 
+async def test_an_answer_that_comes_before_anybody_was_sent_away_is_nobodys():
+    async with LoopbackListener() as listener, httpx.AsyncClient() as browser:
+        assert (await browser.get(listener.redirect_uri, params={"code": "c"})).status_code == 400
+        with pytest.raises(SignInTimeout):
+            await listener.answer(within_seconds=0)
+
+
 async def test_a_second_answer_with_the_same_state_changes_nothing():
     server = Server()
     client = server.client()
