@@ -14,10 +14,19 @@ from lib_auth.events import (
     TokenRevokedData,
     UserChangedData,
     UserDisabled,
+    UserEnabled,
 )
-from lib_auth.revocations import Revocation, RevocationList, Revocations, hear_revocations, revocations_of
+from lib_auth.revocations import (
+    KEEP_SECONDS,
+    Revocation,
+    RevocationList,
+    Revocations,
+    hear_revocations,
+    revocations_of,
+)
 from lib_auth.tables import SCHEMA
 from lib_events import event_log
+from lib_events.clock import to_micros
 from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.lifecycle import running
@@ -272,6 +281,8 @@ async def test_what_is_issued_later_is_good_again(issuer):
     assert known.refuses(await issuer.verifier().verify(issuer.token(iat=now - 10)))
     known.add([revoke("user", "ada", until=now - 20)])  # older news do not weaken newer ones
     assert known.refuses(await issuer.verifier().verify(issuer.token(iat=now - 10)))
+    known.add([revoke("user", "ada", until=now - 5)])
+    assert known.refuses(await issuer.verifier().verify(issuer.token(iat=now - 6)))
 
 
 async def test_what_was_taken_from_a_role_reaches_every_token_that_says_it_until_then(issuer):
@@ -305,5 +316,11 @@ def test_three_kinds_of_events_revoke():
     assert [(each.kind, each.value) for each in revocations_of(disabled)] == [("user", "u")]
     found = [(each.kind, each.value, each.issued_until) for each in revocations_of(revoked)]
     assert found == [("token", "t", 0), ("family", "f", 0), ("user", "u", 5)]
+    told = Event.of(TokenRevoked, TokenRevokedData(client="c"), source="/auth-svc")
+    happened_at = to_micros(told.time) // 1_000_000
+    assert revocations_of(told) == (Revocation("client", "c", happened_at, happened_at + KEEP_SECONDS),)
+    until = Event.of(TokenRevoked, TokenRevokedData(token="t", expires_at=7), source="/auth-svc")
+    assert revocations_of(until) == (Revocation("token", "t", 0, 7),)
+    assert revocations_of(Event.of(UserEnabled, UserChangedData(user="u", username="n"), source="/auth-svc")) == ()
     taken = Event.of(TokenRevoked, TokenRevokedData(role="clerk", issued_until=7), source="/auth-svc")
     assert [(each.kind, each.value, each.issued_until) for each in revocations_of(taken)] == [("role", "clerk", 7)]
