@@ -5,16 +5,19 @@ import json
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import pytest
 from acting_installation import FLOWS, Acting, acting_installation
 
+from app_svc.kept_tokens import KeptTokens, Wanted
 from app_svc.service import open_engine_only
 from lib_auth.access_token import TokenRejected, TokenVerifier
 from lib_auth.delegations import Delegations
 from lib_auth.jwks import RemoteKeys
+from lib_auth.tokens import TokenSet
 from lib_events.testing import wait_until
 from lib_workflows.authoring.delegation import TokenRequest
 from lib_workflows.errors import DelegationRefused, TokensUnavailable
@@ -142,6 +145,35 @@ async def test_a_token_is_handed_out_again_for_the_first_half_of_its_life(
     assert time.time() < claims_of(first)["exp"], "before it was over"
     assert claims_of(second)["exp"] > claims_of(first)["exp"]
     assert len(exchanges) == 2
+
+
+async def test_a_clock_that_is_set_back_keeps_no_token_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the token goes the clock is right, and each attempt of the step would bring the dead one again."""
+
+    class AlwaysGood:
+        async def verify(self, token: str) -> None:
+            """By the same clock it is."""
+
+    class AnHourAgo(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) - timedelta(hours=1)
+
+    passed, given = [0.0], iter(("first", "second", "third"))
+    kept = KeptTokens(cast("Any", AlwaysGood()), clock=lambda: passed[0])
+
+    async def ask() -> TokenSet:
+        return TokenSet(next(given), datetime.now(UTC) + timedelta(seconds=300))
+
+    async def get() -> str:
+        return await kept.get(Wanted("d", "r", frozenset()), ask)
+
+    assert [await get(), await get()] == ["first", "first"]
+    monkeypatch.setattr("lib_auth.tokens.datetime", AnHourAgo)
+    passed[0] = 149.0
+    assert await get() == "first"
+    passed[0] = 151.0
+    assert await get() == "second"
 
 
 async def test_while_nobody_can_say_what_was_revoked_nothing_is_handed_out_again(acting_alone: Acting) -> None:

@@ -262,8 +262,10 @@ class Provider:
         form = {"code": code, "redirect_uri": GUI_CALLBACK, "code_verifier": VERIFIER} | changes
         return await self.token(self.gui(), grant_type="authorization_code", **form)
 
-    async def refresh(self, refresh_token: str, **changes: str) -> httpx.Response:
-        return await self.token(self.gui(), grant_type="refresh_token", refresh_token=refresh_token, **changes)
+    async def refresh(self, refresh_token: str, *, as_asker: str = "", **changes: str) -> httpx.Response:
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token} | changes
+        named = {"idempotency-key": as_asker} if as_asker else {}
+        return await self.http.post("/oauth2/token", data=form, headers=named, auth=self.gui())
 
     async def introspect(self, token: str) -> dict[str, Any]:
         auth = ("evs-app", self.secret_of("evs-app"))

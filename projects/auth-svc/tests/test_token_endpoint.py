@@ -8,6 +8,8 @@ from sqlalchemy import update
 from auth_svc.clients.client import ClientRejected
 from auth_svc.composition import events_to_keep
 from auth_svc.people import accounts
+from auth_svc.protocol import effects
+from auth_svc.pruner import prune
 from auth_svc.tables import refresh_tokens, sessions
 from lib_events.event_log import head
 from lib_events.log.retention import Retention
@@ -68,6 +70,55 @@ async def test_a_refresh_token_whose_successor_was_used_ends_the_family(provider
     third = (await provider.refresh(second["refresh_token"])).json()
     assert (await provider.refresh(first["refresh_token"])).json()["error"] == "invalid_grant"
     assert (await provider.refresh(third["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def age(provider, seconds):
+    """Let the refresh tokens that were used have been used earlier."""
+    earlier = update(refresh_tokens).values(used_at=refresh_tokens.c.used_at - seconds * 1_000_000)
+    await provider.service.database.transact(lambda connection: connection.execute(earlier) and None)
+
+
+async def test_whoever_asks_again_as_the_same_is_told_the_lost_answer_however_late(provider_on_both):
+    provider = provider_on_both
+    first = await provider.tokens()
+    lost = (await provider.refresh(first["refresh_token"], as_asker="asker-1")).json()
+    await age(provider, 24 * 3600)
+    again = (await provider.refresh(first["refresh_token"], as_asker="asker-1")).json()
+    assert again["refresh_token"] == lost["refresh_token"]
+    assert (await provider.introspect(again["access_token"]))["active"]
+    assert (await provider.refresh(again["refresh_token"], as_asker="asker-2")).status_code == 200
+    refused = await provider.refresh(first["refresh_token"], as_asker="asker-1")
+    assert refused.json()["error"] == "invalid_grant", "what followed was used, so the answer was not lost"
+    assert not (await provider.introspect(again["access_token"]))["active"]
+
+
+@pytest.mark.parametrize("asker", ["", "asker-2"])
+@pytest.mark.parametrize("seconds", [11, -3_600], ids=["later", "set-back"])
+async def test_whoever_asks_again_as_another_is_a_thief_after_the_grace(provider, asker, seconds):
+    first = await provider.tokens()
+    second = (await provider.refresh(first["refresh_token"], as_asker="asker-1")).json()
+    await age(provider, seconds)
+    refused = await provider.refresh(first["refresh_token"], as_asker=asker)
+    assert refused.json()["error"] == "invalid_grant"
+    assert not (await provider.introspect(second["access_token"]))["active"]
+
+
+async def test_a_question_that_waited_for_its_own_first_is_no_thief(provider):
+    first = await provider.tokens()
+    commit, moments = effects.commit, iter((0, 60_000_000))
+    with pytest.MonkeyPatch.context() as patch:  # the second was read before the first was written, a minute ago
+        patch.setattr(
+            effects, "commit", lambda connection, wanted, now: commit(connection, wanted, now + next(moments, 0))
+        )
+        answers = await asyncio.gather(*(provider.refresh(first["refresh_token"], as_asker="a") for _ in range(2)))
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+async def test_without_a_grace_nobody_is_told_anything_again(strict):
+    first = await strict.tokens()
+    assert (await strict.refresh(first["refresh_token"], as_asker="asker-1")).status_code == 200
+    again = await strict.refresh(first["refresh_token"], as_asker="asker-1")
+    assert again.json()["error"] == "invalid_grant"
 
 
 async def test_a_full_disk_is_told_and_the_refresh_token_is_still_good(provider):
@@ -195,6 +246,19 @@ async def test_revoking_an_access_token_ends_only_it(provider_on_both):
         assert answer.status_code == 200
     assert not (await provider.introspect(tokens["access_token"]))["active"]
     assert (await provider.refresh(tokens["refresh_token"])).status_code == 200
+
+
+async def test_a_revoked_access_token_stays_so_though_the_clock_was_ahead_for_an_hour(provider):
+    tokens = await provider.tokens()
+    await provider.post("/oauth2/revoke", {"token": tokens["access_token"]}, provider.gui())
+    hour = 3_600 * 1_000_000
+    await provider.service.database.transact(prune, provider.service.clock.micros() + hour)
+    assert not (await provider.introspect(tokens["access_token"]))["active"]
+    app = ("evs-app", provider.secret_of("evs-app"))
+    now = provider.service.clock.micros
+    provider.service.clock.micros = lambda: now() + hour
+    told = (await provider.http.get("/v1/revocations", auth=app)).json()["items"]
+    assert [item["kind"] for item in told] == ["token"], "who asks meanwhile goes on behind it"
 
 
 async def test_nobody_revokes_or_sees_the_tokens_of_others(provider):

@@ -81,15 +81,23 @@ def test_a_person_signs_in_with_a_code_acts_and_signs_out(person, visitor):
     assert (status["user"], status["client"], status["roles"]) == (visitor.username, "evs-cli", ["member"])
     started = person.evs("run", "start", "order", "--wait", "-o", "json").json
     assert started["principal"]["username"] == visitor.username
-    assert person.evs("auth", "logout").code == 0
+    (kept,) = Path(person.home).rglob("*.tokens.json")
+    kept.chmod(0o644)
+    assert person.evs("auth", "logout").code == 4
+    kept.chmod(0o600)
+    assert "signed out of" in person.evs("auth", "logout").err, "what could not be ended was not forgotten"
+    assert not kept.exists()
     assert person.evs("auth", "status", "-o", "json").json["client"] == "evs-local"
 
 
 def sign_in_at_desk(person, visitor: Visitor, tmp_path: Path, *options: str) -> None:
-    # What a desktop would open is written down by a browser of this test.
-    opened = tmp_path / "opened"
+    # What a desktop would open is written down by a browser of this test, which stays open until it is closed.
+    opened, closed = tmp_path / "opened", tmp_path / "closed"
     script = tmp_path / "open-browser"
-    script.write_text(f'#!/bin/sh\nprintf "%s" "$1" > {opened}.part && mv {opened}.part {opened}\n')
+    os.mkfifo(closed)
+    script.write_text(
+        f'#!/bin/sh\nprintf "%s" "$1" > {opened}.part && mv {opened}.part {opened} && read line < {closed}\n'
+    )
     script.chmod(0o700)
     at_desk = person.with_variables(BROWSER=f"{script} %s")
     process = at_desk.start("auth", "login", "--web", "--insecure-storage", *options)
@@ -104,6 +112,8 @@ def sign_in_at_desk(person, visitor: Visitor, tmp_path: Path, *options: str) -> 
             assert "You are signed in" in page.text
 
     asyncio.run(go())
+    process.wait(30)
+    closed.write_text("\n")
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
 

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from gui_proj.app_service import AppService, AppServiceDown
 from gui_proj.live import EVERYTHING, Listener, UnderWay, event_data, topics_of
 from gui_proj.sealed import derived_key, from_text, seal, to_text, unseal
-from gui_proj.session import Person, Sessions, SignedOut
+from gui_proj.session import AuthServiceDown, Person, Sessions, SignedOut
 from gui_proj.settings import GuiSettings
 from gui_proj.sign_in import local_path
 from lib_auth.client import OAuthClient
+from lib_auth.oauth_error import OAuthError, ServerUnavailable
 from lib_auth.tokens import TokenSet
 from lib_events.settings import SettingsRejected
 from lib_events.testing import wait_until
@@ -72,10 +74,15 @@ class Issuer:
     def __init__(self):
         self.may_answer = asyncio.Event()
         self.refreshes = []
+        self.idempotency_keys = []
+        self.error = None
 
-    async def refresh(self, refresh_token, *, resource):
+    async def refresh(self, refresh_token, *, resource, idempotency_key):
         self.refreshes.append(refresh_token)
+        self.idempotency_keys.append(idempotency_key)
         await self.may_answer.wait()
+        if self.error is not None:
+            raise self.error
         number = len(self.refreshes)
         return replace(tokens(), access_token=f"access-{number}", refresh_token=f"refresh-{number}")
 
@@ -115,6 +122,56 @@ async def test_a_refresh_that_comes_back_after_signing_out_brings_no_session_bac
         await late
     assert sessions.find(session.cookie) is None
     assert open_sessions().find(session.cookie) is None
+
+
+async def test_a_refresh_whose_answer_was_lost_is_asked_for_again_as_the_same_after_a_restart_too(issued, tmp_path):
+    issuer, sessions, session = issued
+    issuer.may_answer.set()
+    issuer.error = ServerUnavailable("cut off")
+    with pytest.raises(AuthServiceDown):
+        await sessions.renew(session, "secret-access")
+    issuer.error = None
+    again = Sessions(tmp_path / "gui.db", issuer, resource="")
+    found = again.find(session.cookie)
+    await again.renew(found, "secret-access")
+    await again.renew(found, found.tokens.access_token)
+    again.close()
+    lost, repeated, following = issuer.idempotency_keys
+    assert lost == repeated != following
+    assert issuer.refreshes == ["secret-refresh", "secret-refresh", "refresh-2"]
+
+
+async def test_a_gui_that_is_refused_itself_signs_nobody_out(issued):
+    issuer, sessions, session = issued
+    issuer.may_answer.set()
+    issuer.error = OAuthError("invalid_client", status=401)
+    with pytest.raises(AuthServiceDown):
+        await sessions.renew(session, "secret-access")
+    assert sessions.find(session.cookie) is session
+    issuer.error = OAuthError("invalid_grant", status=400)
+    with pytest.raises(SignedOut):
+        await sessions.renew(session, "secret-access")
+    assert sessions.find(session.cookie) is None
+
+
+async def test_an_appservice_that_refuses_what_was_just_given_signs_nobody_out(issued):
+    issuer, sessions, session = issued
+    issuer.may_answer.set()
+    asked = []
+
+    def refuse(request):
+        asked.append(request.headers["authorization"])
+        return httpx.Response(401)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as http:
+        service = AppService(http, "http://127.0.0.1:1", sessions)
+        with pytest.raises(AppServiceDown, match="just given"):
+            await service.get(session, "/v1/runs")
+        with pytest.raises(AppServiceDown, match="just given"):
+            async with service.stream(session, "/v1/events"):
+                pass
+    assert sessions.find(session.cookie) is session
+    assert asked == [f"Bearer {token}" for token in ("secret-access", "access-1", "access-1", "access-2")]
 
 
 def test_every_session_has_a_name_of_its_own(open_sessions):

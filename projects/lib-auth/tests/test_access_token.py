@@ -9,7 +9,7 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey
 
-from lib_auth.access_token import MAX_TOKEN_LENGTH, TokenRejected
+from lib_auth.access_token import MAX_TOKEN_LENGTH, TokenRejected, TokenVerifier
 
 ES256 = jws.JWSRegistry.algorithms["ES256"]
 
@@ -23,6 +23,16 @@ async def reason(issuer, token):
     with pytest.raises(TokenRejected) as refused:
         await issuer.verifier().verify(token)
     return refused.value.reason
+
+
+def acting(*services):
+    """Who acts, the first for the second and so on (RFC 8693 section 4.1)."""
+    return {"sub": services[0]} | ({"act": acting(*services[1:])} if services[1:] else {})
+
+
+async def test_those_who_act_are_told_the_one_that_acts_now_first(issuer):
+    principal = await issuer.verifier().verify(issuer.token(act=acting(*"12345678")))
+    assert principal.actors == tuple("12345678")
 
 
 async def test_a_good_token_becomes_its_principal(issuer):
@@ -43,6 +53,7 @@ async def test_a_good_token_becomes_its_principal(issuer):
         ({"aud": "http://127.0.0.1:9999"}, "audience"),
         ({"aud": ["http://127.0.0.1:8002", "http://127.0.0.1:9999"]}, "audience"),
         ({"aud": ...}, "audience"),
+        ({"aud": "http://127.0.0.1:800"}, "audience"),
         ({"exp": 1}, "expired"),
         ({"exp": ...}, "claims"),
         ({"exp": "tomorrow"}, "claims"),
@@ -55,15 +66,20 @@ async def test_a_good_token_becomes_its_principal(issuer):
         ({"iat": ...}, "claims"),
         ({"sub": ...}, "claims"),
         ({"sub": ""}, "claims"),
+        ({"sub": 7}, "claims"),
         ({"client_id": ...}, "claims"),
         ({"jti": ...}, "claims"),
         ({"roles": "admin"}, "claims"),
         ({"roles": [1]}, "claims"),
+        ({"permissions": "all"}, "claims"),
+        ({"permissions": [1]}, "claims"),
         ({"scope": ["workflows:read"]}, "claims"),
         ({"cnf": {"x5t#S256": "x"}}, "claims"),
         ({"cnf": {"jkt": "x", "jku": "y"}}, "claims"),
         ({"cnf": "x"}, "claims"),
+        ({"cnf": ["jkt"]}, "claims"),
         ({"act": "x"}, "claims"),
+        ({"act": acting(*"123456789")}, "claims"),
     ],
 )
 async def test_wrong_claims_are_refused(issuer, changes, expected):
@@ -183,7 +199,22 @@ async def test_what_is_no_token_is_refused(issuer, token):
 
 
 async def test_an_endless_token_is_refused_unread(issuer):
-    assert await reason(issuer, "a" * (MAX_TOKEN_LENGTH + 1)) == "malformed"
+    assert await reason(issuer, issuer.token(more="a" * MAX_TOKEN_LENGTH)) == "malformed"
+
+
+async def test_a_signed_text_without_claims_is_refused(issuer):
+    head = {"alg": "ES256", "typ": "at+jwt", "kid": issuer.key.kid}
+    assert await reason(issuer, jws.serialize_compact(head, "[]", issuer.key, algorithms=["ES256"])) == "claims"
+
+
+async def test_a_verifier_may_accept_several_audiences(issuer):
+    audiences = frozenset((issuer.claims()["aud"], "http://127.0.0.1:8010"))
+    verifier = TokenVerifier(issuer=issuer.claims()["iss"], audience=audiences, keys=issuer, revocations=issuer)
+    for audience in audiences:
+        assert (await verifier.verify(issuer.token(aud=audience))).audience == audience
+    for other in ("http://127.0.0.1:8001", sorted(audiences)):
+        with pytest.raises(TokenRejected, match="another service"):
+            await verifier.verify(issuer.token(aud=other))
 
 
 async def test_a_verified_token_is_remembered_until_it_expires(issuer):
@@ -192,10 +223,26 @@ async def test_a_verified_token_is_remembered_until_it_expires(issuer):
     token = issuer.token()
     first = await verifier.verify(token)
     assert await verifier.verify(token) is first
-    now += 301
+    now = first.expires_at.timestamp()  # RFC 7519 section 4.1.4: on or after it
+    for each in (verifier, issuer.verifier(clock=lambda: now)):
+        with pytest.raises(TokenRejected) as refused:
+            await each.verify(token)
+        assert refused.value.reason == "expired"
+
+
+async def test_a_remembered_token_goes_with_its_key(issuer):
+    """What a thief signed with a stolen key may say that it lives for ever; what refuses the key does not."""
+    verifier, stolen = issuer.verifier(), issuer.key
+    forged = issuer.token(exp=int(time.time()) + 10 * 365 * 24 * 3600)
+    await verifier.verify(forged)
+    issuer.key = type(issuer)().key
     with pytest.raises(TokenRejected) as refused:
-        await verifier.verify(token)
-    assert refused.value.reason == "expired"
+        await verifier.verify(forged)
+    assert refused.value.reason == "key"
+    issuer.key = ECKey.import_key(issuer.key.as_dict(private=True) | {"kid": stolen.kid})  # another by that name
+    with pytest.raises(TokenRejected) as refused:
+        await verifier.verify(forged)
+    assert refused.value.reason == "signature"
 
 
 async def test_revocation_is_asked_every_time(issuer):

@@ -5,11 +5,13 @@ import base64
 import hashlib
 import json
 import ssl
+import time
 from contextlib import nullcontext
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
+from joserfc import jws
 
 from lib_auth import device
 from lib_auth.client import DeviceAuthorization, OAuthClient, check_answer
@@ -17,6 +19,7 @@ from lib_auth.id_token import IdTokenRejected, verify_id_token
 from lib_auth.jwks import KeysUnavailable, RemoteKeys
 from lib_auth.loopback import LoopbackListener, SignInTimeout, sign_in
 from lib_auth.oauth_error import OAuthError, ResponseForged, ServerUnavailable
+from lib_auth.proof_key import ProofKey
 from lib_auth.protected_resource import fetch_resource_metadata, read_challenge
 from lib_events.testing_certificate import untrusted_certificate
 
@@ -146,10 +149,57 @@ async def test_a_refusal_carries_its_code():
     assert refused.value.status == 400
 
 
-@pytest.mark.parametrize("answer", [(200, {}), (200, TOKEN | {"token_type": "mac"}), (502, {"detail": "x"}), (200, [])])
+async def test_a_refresh_says_the_word_by_which_it_may_be_asked_for_again():
+    server = Server()
+    await server.client().refresh("r", idempotency_key="the word")
+    assert server.requests[-1].headers["idempotency-key"] == "the word"
+    assert server.form() == {"grant_type": "refresh_token", "refresh_token": "r", "client_id": "evs-cli"}
+    await server.client().refresh("r")
+    assert "idempotency-key" not in server.requests[-1].headers
+
+
+async def test_a_bound_refresh_says_the_word_with_each_of_its_proofs():
+    server = Server((400, {"error": "use_dpop_nonce"}), (200, TOKEN | {"token_type": "DPoP"}))
+    client = OAuthClient(ISSUER, "evs-cli", http=server.client()._http, proof_key=ProofKey.generate())
+    await client.refresh("r", idempotency_key="the word")
+    assert [request.headers["idempotency-key"] for request in server.requests] == ["the word"] * 2
+    assert len({request.headers["dpop"] for request in server.requests}) == 2
+    server.answers.append((400, {"error": "invalid_dpop_proof"}))
+    with pytest.raises(OAuthError, match="invalid_dpop_proof"):
+        await client.refresh("r")
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}),
+        (200, {"token_type": "Bearer"}),
+        (200, TOKEN | {"token_type": "mac"}),
+        (502, {"detail": "x"}),
+        (200, []),
+    ],
+)
 async def test_what_is_no_token_answer_is_an_unavailable_server(answer):
     with pytest.raises(ServerUnavailable):
         await Server(answer).client().refresh("r")
+
+
+async def test_what_is_not_said_is_not_sent_and_what_is_not_answered_is_as_asked():
+    server = Server((200, {name: TOKEN[name] for name in TOKEN if name != "scope"}))
+    assert (await server.client("p", "s").client_credentials(scope="a b")).scope == {"a", "b"}
+    await server.client("p", "s").client_credentials()
+    assert [server.form(number).get("scope") for number in (0, 1)] == ["a b", None]
+    with pytest.raises(ServerUnavailable, match="does not offer introspection_endpoint"):
+        await server.client().introspect("a")
+
+
+async def test_a_client_closes_its_own_connections_and_nobody_elses():
+    async with httpx.AsyncClient() as handed_in:
+        for http in (None, handed_in):
+            async with OAuthClient(ISSUER, "evs-cli", http=http) as client:
+                assert not client._http.is_closed
+            assert client._http.is_closed is (http is None)
 
 
 async def test_a_server_that_is_away_is_told_plainly():
@@ -183,6 +233,13 @@ async def test_a_device_waits_for_the_decision_and_slows_down_when_told(monkeypa
 
 async def test_a_device_waits_five_seconds_unless_told_otherwise():
     assert (await Server((200, DEVICE)).client().device_authorization(scope="openid")).interval == 5
+
+
+async def test_a_device_asks_no_longer_than_its_code_lives():
+    server = Server()
+    with pytest.raises(OAuthError, match="nobody confirmed the code in time"):
+        await server.client().poll_device(DeviceAuthorization("d", "u", "v", "v", 0, 0))
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("error", ["access_denied", "expired_token", "invalid_grant"])
@@ -227,6 +284,13 @@ async def test_a_browser_brings_the_answer_to_the_loopback_listener():
     assert [page.status_code for page in pages] == [400, 404, 200]
     assert "You are signed in" in pages[-1].text
     assert "default-src 'none'" in pages[-1].headers["content-security-policy"]
+
+
+async def test_an_answer_that_comes_before_anybody_was_sent_away_is_nobodys():
+    async with LoopbackListener() as listener, httpx.AsyncClient() as browser:
+        assert (await browser.get(listener.redirect_uri, params={"code": "c"})).status_code == 400
+        with pytest.raises(SignInTimeout):
+            await listener.answer(within_seconds=0)
 
 
 async def test_a_second_answer_with_the_same_state_changes_nothing():
@@ -287,18 +351,35 @@ async def test_an_id_token_is_checked_whole(issuer):
     async def verify(token, nonce="n"):
         return await verify_id_token(token, issuer=ISSUER, client_id="evs-gui", nonce=nonce, keys=issuer)
 
+    now = int(time.time())
     assert (await verify(id_token(**good)))["sub"] == "ada"
+    for near in ({"iat": now + 20}, {"exp": now - 20}):  # the clocks of two machines differ
+        assert (await verify(id_token(**(good | near))))["sub"] == "ada"
     for another in ("at+jwt", "application/at+jwt", "logout+jwt", "secevent+jwt", ""):
         with pytest.raises(IdTokenRejected):
             await verify(issuer.token(header={"typ": another}, **good))
     for changes in (
         *({"aud": "other"}, {"aud": ["evs-gui", "other"]}, {"aud": ...}, {"azp": "other"}),
         *({"iss": "http://evil.test"}, {"iss": f"{ISSUER}/"}, {"iss": ...}, {"sub": ...}),
-        *({"exp": 1}, {"exp": ...}, {"exp": "soon"}, {"iat": 4_102_444_800}, {"iat": ...}),
+        *(
+            {"exp": now - 31},
+            {"iat": now + 60},
+            {"exp": 1},
+            {"exp": ...},
+            {"exp": "soon"},
+            {"iat": 4_102_444_800},
+            {"iat": ...},
+        ),
         *({"nonce": "replayed"}, {"nonce": ...}),
     ):
         with pytest.raises(IdTokenRejected):
             await verify(id_token(**(good | changes)))
+    assert (await verify(id_token(**good), nonce=None))["nonce"] == "n"
+    head = {"alg": "ES256", "kid": issuer.key.kid}
+    with pytest.raises(IdTokenRejected, match="does not say who"):
+        await verify(jws.serialize_compact(head, "[]", issuer.key, algorithms=["ES256"]))
+    with pytest.raises(IdTokenRejected, match="names a key"):
+        await verify(issuer.token(header={"typ": "JWT", "kid": "another"}, **good))
     with pytest.raises(IdTokenRejected):
         await verify("garbled")
     unsigned = base64.urlsafe_b64encode(b'{"alg": "none", "kid": "%s"}' % issuer.key.kid.encode()).decode().rstrip("=")

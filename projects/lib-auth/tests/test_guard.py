@@ -9,9 +9,9 @@ from fastapi import Depends, FastAPI
 from joserfc import jws
 from joserfc.jwk import ECKey
 
-from lib_auth.access_token import RevocationsUnknown
+from lib_auth.access_token import RevocationsUnknown, TokenRejected
 from lib_auth.dpop import KEPT_SECONDS, SeenProofs, hash_of
-from lib_auth.guard import Guard
+from lib_auth.guard import Guard, challenge
 from lib_auth.protected_resource import read_challenge
 from lib_events.event import current_cause
 from lib_events.problem import install_problem_handlers
@@ -200,3 +200,11 @@ async def test_a_memory_forgets_the_oldest_proofs_first_and_those_whose_time_is_
     assert [await memory.take(digest, 0.0) for digest in (b"1", b"1", b"2", b"3")] == [True, False, True, True]
     assert [await memory.take(digest, 0.0) for digest in (b"3", b"1")] == [False, True]
     assert await memory.take(b"1", KEPT_SECONDS + 1)
+
+
+def test_what_a_token_brings_breaks_out_of_no_challenge():
+    said = challenge(TokenRejected("claims", 'a "b" \\ c\r\nset-cookie: d \u00e9'), resource_metadata="http://x")
+    assert said == (
+        'Bearer resource_metadata="http://x", error="invalid_token", error_description="a b  cset-cookie: d "'
+    )
+    assert challenge(TokenRejected("proof", "used"), scheme="dpop").startswith('DPoP error="invalid_dpop_proof"')

@@ -14,10 +14,19 @@ from lib_auth.events import (
     TokenRevokedData,
     UserChangedData,
     UserDisabled,
+    UserEnabled,
 )
-from lib_auth.revocations import Revocation, RevocationList, Revocations, hear_revocations, revocations_of
+from lib_auth.revocations import (
+    KEEP_SECONDS,
+    Revocation,
+    RevocationList,
+    Revocations,
+    hear_revocations,
+    revocations_of,
+)
 from lib_auth.tables import SCHEMA
 from lib_events import event_log
+from lib_events.clock import to_micros
 from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.lifecycle import running
@@ -35,8 +44,11 @@ class AuthService:
         self.active = True
         self.now = 0.0
         self.gone = False
-        self.on_gone = self.on_answer = lambda: None
+        self.on_gone = self.on_answer = self.on_introspect = lambda: None
         self.begun_again = False
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.asked = 0
 
     def http(self):
         return httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
@@ -47,12 +59,15 @@ class AuthService:
         if request.url.path == "/v1/revocations":
             return await self._feed(request.url.params)
         if request.url.path == "/oauth2/introspect":
+            self.on_introspect()
             return httpx.Response(200, json={"active": self.active})
         names = ("token", "jwks", "introspection")
         endpoints = {f"{name}_endpoint": f"{ISSUER}/oauth2/introspect" for name in names}
         return httpx.Response(200, json={"issuer": ISSUER} | endpoints)
 
     async def _feed(self, params):
+        self.asked += 1
+        await self.answers.wait()
         epoch, _, position = params.get("after", "1.0").partition(".")
         gone = self.gone  # an answer that was held is of the log that was asked for
         if gone and epoch == "1" and "after" in params:
@@ -101,6 +116,7 @@ async def test_a_revocation_is_heard_from_the_feed_and_kept(issuer, database):
         assert not await revocations.is_revoked(principal, "")
         issuing.items.append(revoke("family", "family-1"))
         await wait_until(lambda: revocations.is_revoked(principal, ""))
+        await wait_until(lambda: revocations._cursor == "1.1")  # what counts at once is kept a moment later
     issuing.away = True
     again = follow(database, issuing)
     async with running(again):
@@ -117,6 +133,58 @@ async def test_an_event_wakes_before_the_feed_is_read(issuer, database):
         event = Event.of(SessionEnded, data, source="/auth-svc")
         await database.transact(hear_revocations, event)
         await wait_until(lambda: revocations.is_revoked(principal, ""))
+
+
+async def test_an_event_is_heard_while_the_issuer_holds_the_question(issuer, database):
+    issuing = AuthService()
+    revocations = follow(database, issuing)
+    principal = await issuer.verifier().verify(issuer.token())
+    async with running(revocations):
+        await wait_until(lambda: revocations.is_up_to_date)
+        issuing.answers.clear()  # it hangs, or one of several does
+        asked = issuing.asked
+        await wait_until(lambda: issuing.asked > asked)
+        event = Event.of(TokenRevoked, TokenRevokedData(family="family-1"), source="/auth-svc")
+        await database.transact(hear_revocations, event)
+        await wait_until(lambda: revocations.is_revoked(principal, ""), timeout=3)
+        assert issuing.asked == asked + 1
+
+
+async def test_what_was_read_counts_while_it_cannot_be_kept(issuer, database, monkeypatch):
+    issuing = AuthService()
+    revocations = follow(database, issuing)
+    principal = await issuer.verifier().verify(issuer.token())
+    async with running(revocations):
+        await wait_until(lambda: revocations.is_up_to_date)
+        monkeypatch.setattr(database, "transact", lambda *_: asyncio.Event().wait())
+        issuing.items.append(revoke("family", "family-1"))
+        await wait_until(lambda: revocations.is_revoked(principal, ""), timeout=3)
+
+
+async def test_what_is_heard_while_the_issuer_is_asked_counts(issuer, database):
+    issuing = AuthService()
+    revocations = follow(database, issuing)
+    principal = await issuer.verifier().verify(issuer.token())
+    issuing.on_introspect = lambda: revocations._list.add([revoke("family", "family-1")])
+    assert await revocations.is_revoked(principal, "token")
+
+
+async def test_a_clock_that_was_ahead_for_an_hour_has_nothing_forgotten(issuer, database, monkeypatch):
+    issuing, true_time = AuthService(), time.time
+    issuing.items.append(revoke("family", "family-1"))
+    principal = await issuer.verifier().verify(issuer.token())
+    revocations = follow(database, issuing)
+    async with running(revocations):
+        await wait_until(lambda: revocations.is_up_to_date)
+        with monkeypatch.context() as ahead:
+            ahead.setattr("lib_auth.revocations.time.time", lambda: true_time() + 3_600)
+            issuing.items.append(revoke("family", "family-2"))
+            await wait_until(lambda: ("family", "family-2") in revocations._list._known)
+        assert await revocations.is_revoked(principal, "")
+    again = follow(database, issuing)
+    async with running(again):
+        await wait_until(lambda: again.is_up_to_date)
+        assert await again.is_revoked(principal, "")
 
 
 async def test_until_the_feed_was_read_and_after_silence_tokens_are_introspected(issuer, database):
@@ -213,6 +281,8 @@ async def test_what_is_issued_later_is_good_again(issuer):
     assert known.refuses(await issuer.verifier().verify(issuer.token(iat=now - 10)))
     known.add([revoke("user", "ada", until=now - 20)])  # older news do not weaken newer ones
     assert known.refuses(await issuer.verifier().verify(issuer.token(iat=now - 10)))
+    known.add([revoke("user", "ada", until=now - 5)])
+    assert known.refuses(await issuer.verifier().verify(issuer.token(iat=now - 6)))
 
 
 async def test_what_was_taken_from_a_role_reaches_every_token_that_says_it_until_then(issuer):
@@ -246,5 +316,11 @@ def test_three_kinds_of_events_revoke():
     assert [(each.kind, each.value) for each in revocations_of(disabled)] == [("user", "u")]
     found = [(each.kind, each.value, each.issued_until) for each in revocations_of(revoked)]
     assert found == [("token", "t", 0), ("family", "f", 0), ("user", "u", 5)]
+    told = Event.of(TokenRevoked, TokenRevokedData(client="c"), source="/auth-svc")
+    happened_at = to_micros(told.time) // 1_000_000
+    assert revocations_of(told) == (Revocation("client", "c", happened_at, happened_at + KEEP_SECONDS),)
+    until = Event.of(TokenRevoked, TokenRevokedData(token="t", expires_at=7), source="/auth-svc")
+    assert revocations_of(until) == (Revocation("token", "t", 0, 7),)
+    assert revocations_of(Event.of(UserEnabled, UserChangedData(user="u", username="n"), source="/auth-svc")) == ()
     taken = Event.of(TokenRevoked, TokenRevokedData(role="clerk", issued_until=7), source="/auth-svc")
     assert [(each.kind, each.value, each.issued_until) for each in revocations_of(taken)] == [("role", "clerk", 7)]

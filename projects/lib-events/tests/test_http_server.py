@@ -31,6 +31,14 @@ def test_answers_do_not_wait_for_delayed_acknowledgements():
         assert url_at("https://evs.example", listener) == "https://evs.example"
 
 
+async def test_an_idle_connection_is_ended_by_the_client_first():
+    async def on_stop():
+        pass
+
+    server = HttpServer(Starlette(), drain_seconds=1, on_stop=on_stop)
+    assert server.config.timeout_keep_alive > 60 > httpx.Limits().keepalive_expiry  # of load balancers, and of clients
+
+
 async def test_stopping_ends_what_would_last_for_ever_and_finishes_the_rest():
     asked, ending = asyncio.Event(), asyncio.Event()
 

@@ -6,6 +6,7 @@ that refuses it: where nobody can say, a new one is asked for.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ class _Kept:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     tokens: TokenSet | None = field(default=None, repr=False)
-    half_life_seconds: float = 0.0
+    good_until: float = 0.0  # by a clock that nobody sets
 
 
 class Anywhere:
@@ -44,9 +45,12 @@ class Anywhere:
 class KeptTokens:
     """The tokens that one process keeps; the oldest goes when there are too many."""
 
-    def __init__(self, verifier: TokenVerifier, *, limit: int = LIMIT) -> None:
+    def __init__(
+        self, verifier: TokenVerifier, *, limit: int = LIMIT, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._verifier = verifier
         self._limit = limit
+        self._clock = clock
         self._kept: dict[Wanted, _Kept] = {}
 
     async def get(self, wanted: Wanted, ask: Callable[[], Awaitable[TokenSet]]) -> str:
@@ -55,8 +59,9 @@ class KeptTokens:
         async with kept.lock:
             if kept.tokens is None or not await self._is_good(kept):
                 kept.tokens = None  # what is no good is gone, whatever becomes of the question
+                asked_at = self._clock()
                 kept.tokens = await ask()
-                kept.half_life_seconds = kept.tokens.seconds_left / 2
+                kept.good_until = asked_at + kept.tokens.seconds_left / 2
                 self._kept.pop(wanted, None)  # it is the youngest now
                 self._keep(wanted, kept)
             return kept.tokens.access_token
@@ -73,7 +78,7 @@ class KeptTokens:
 
     async def _is_good(self, kept: _Kept) -> bool:
         """Whether a step can still do something with it, and nothing was heard that refuses it."""
-        if kept.tokens is None or kept.tokens.expires_within(kept.half_life_seconds):
+        if kept.tokens is None or self._clock() >= kept.good_until:
             return False
         try:
             await self._verifier.verify(kept.tokens.access_token)

@@ -40,6 +40,7 @@ from lib_auth import events as account_events
 from lib_auth.access_token import TokenVerifier
 from lib_auth.credentials import SenderCheck
 from lib_auth.guard import Guard
+from lib_auth.revocations import SLACK_SECONDS
 from lib_auth.used_proofs import UsedProofs
 from lib_events import event_log
 from lib_events.clock import SystemClock
@@ -206,7 +207,7 @@ def events_to_keep(settings: AuthSettings) -> Keep:
     return Keep(
         age=timedelta(days=settings.event_retention_days),
         events=settings.event_retention_count,
-        at_least=timedelta(seconds=2 * LONGEST_ACCESS_SECONDS),  # the clocks of those who publish may differ
+        at_least=timedelta(seconds=LONGEST_ACCESS_SECONDS + SLACK_SECONDS),
     )
 
 

@@ -31,6 +31,16 @@ def derive(secret: str, salt: bytes) -> str:
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
 
+def new_salt(asker: str) -> bytes:
+    """Return a salt for `derive`, with what whoever asks for the successor is known by when they ask again."""
+    return os.urandom(SECRET_BYTES) + (digest(asker) if asker else b"")
+
+
+def asker_of(salt: bytes | None) -> bytes:
+    """Return the digest of who asked; empty where they did not say."""
+    return (salt or b"")[SECRET_BYTES:]
+
+
 def new_token_id() -> str:
     """Return an id for what is made often, in order of time: an index of them grows in one place.
 

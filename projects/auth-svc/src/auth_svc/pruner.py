@@ -25,6 +25,7 @@ from auth_svc.tables import (
     upstream_sign_ins,
     used_challenges,
 )
+from lib_auth.revocations import SLACK_SECONDS
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
 from lib_events.lifecycle import Loop
@@ -90,7 +91,7 @@ def prune(connection: Connection, now: int) -> bool:
         _delete(connection, delegations, delegations.c.expires_at < now),
         _delete(connection, pushed_requests, pushed_requests.c.expires_at < now),
         _delete(connection, proofs, proofs.c.expires_at < now),
-        _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS),
+        _delete(connection, revoked_tokens, revoked_tokens.c.expires_at < now // MICROS - SLACK_SECONDS),
         _delete(connection, mail_links, mail_links.c.expires_at < later),
         _delete(connection, invitations, invitations.c.expires_at < now - KEEP_INVITATION_SECONDS * MICROS),
         # A decision about one that is gone is taken for a forgery, and comes within eight days or never.

@@ -1,6 +1,7 @@
 """Signs a person in from a terminal: where the tokens go, which way, and what the person reads."""
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Literal
 
 from cli_proj import browser
@@ -86,7 +87,8 @@ async def _name_of(client: OAuthClient, access_token: str) -> str:
 def _open_browser(url: str) -> None:
     message("Sign in with your browser. If it does not open, go to:")
     message(f"  {styled(url, CYAN)}")
-    browser.show(url)
+    # Some browsers stay where they were started until they are closed: they could not bring us the answer meanwhile.
+    threading.Thread(target=browser.show, args=(url,), daemon=True).start()
 
 
 def _show_code(authorization: DeviceAuthorization) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import httpx
 
-from gui_proj.session import AuthServiceDown, Session, Sessions, SignedOut
+from gui_proj.session import AuthServiceDown, Session, Sessions
 
 TIMEOUT: Final = httpx.Timeout(20.0, connect=3.0)
 STREAM_TIMEOUT: Final = httpx.Timeout(60.0, connect=3.0)  # the feed's heartbeats come more often
@@ -89,8 +89,7 @@ class AppService:
             await self.sessions.renew(session, _token_of(answer.request))
             answer = await self._once(session, method, url, **options)
         if answer.status_code == 401:
-            self.sessions.end(session)
-            raise SignedOut
+            raise _refused_anew(url)
         return answer
 
     async def _once(
@@ -129,8 +128,12 @@ class AppService:
                 raise _refusal(answer)
             if attempt == 1:
                 await self.sessions.renew(session, token)
-        self.sessions.end(session)
-        raise SignedOut
+        raise _refused_anew(self.url + path)
+
+
+def _refused_anew(url: str) -> AppServiceDown:
+    """Whether a session is over is the AuthService's to say, and it has just said that it is not."""
+    return AppServiceDown(f"{url} refuses a token that the AuthService has just given")
 
 
 def _bearer(session: Session) -> dict[str, str]:

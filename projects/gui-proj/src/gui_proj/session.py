@@ -25,7 +25,6 @@ from lib_auth.tokens import TokenSet
 LIFETIME_SECONDS: Final = 7 * 86400
 PURPOSE: Final = "evs-gui session"
 MANAGE: Final = "workflows:manage"
-PASSING_ERRORS: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 
 SCHEMA: Final = """
 create table if not exists sessions (
@@ -68,6 +67,7 @@ class Session:
     began_at: float
     ended: bool = False
     notice: tuple[str, str] | None = None  # tone and text, shown once on the next page
+    idempotency_key: str | None = field(default=None, repr=False)  # of a refresh whose answer is not there yet
     renewing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     @property
@@ -162,17 +162,23 @@ class Sessions:
         if old.refresh_token is None:
             self.end(session)
             raise SignedOut
+        if session.idempotency_key is None:  # kept before it is sent: an answer that is lost can be asked for again
+            session.idempotency_key = secrets.token_urlsafe(32)
+            self._save(session)
         try:
-            new = await self._client.refresh(old.refresh_token, resource=self._resource)
+            new = await self._client.refresh(
+                old.refresh_token, resource=self._resource, idempotency_key=session.idempotency_key
+            )
         except OAuthError as error:
-            if error.error in PASSING_ERRORS or (error.status or 0) in {429, 503}:
-                raise AuthServiceDown from error
+            if error.error != "invalid_grant":  # RFC 6749 section 5.2: the others say nothing of the person's sign-in
+                raise AuthServiceDown(f"it refuses this GUI: {error}") from error
             self.end(session)
             raise SignedOut from error
         except ServerUnavailable as error:
             raise AuthServiceDown from error
         if session.ended:  # signed out meanwhile: what came too late is not kept
             raise SignedOut
+        session.idempotency_key = None
         session.tokens = replace(
             new, refresh_token=new.refresh_token or old.refresh_token, id_token=new.id_token or old.id_token
         )
@@ -194,6 +200,7 @@ class Sessions:
             "person": asdict(session.person),
             "tokens": session.tokens.to_dict(),
             "began_at": session.began_at,
+            "idempotency_key": session.idempotency_key,
         }
         key = sealed.derived_key(session.cookie, PURPOSE)
         content = sealed.seal(key, json.dumps(kept).encode(), purpose=PURPOSE)
@@ -209,7 +216,8 @@ class Sessions:
             return None
         kept = json.loads(plain)
         person = Person(**{**kept["person"], "roles": tuple(kept["person"]["roles"])})
-        return Session(cookie, person, TokenSet.from_dict(kept["tokens"]), kept["began_at"])
+        tokens, key = TokenSet.from_dict(kept["tokens"]), kept.get("idempotency_key")
+        return Session(cookie, person, tokens, kept["began_at"], idempotency_key=key)
 
     def _forget_expired(self) -> None:
         now = time.time()

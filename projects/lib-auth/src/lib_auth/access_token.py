@@ -4,14 +4,14 @@ import hashlib
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from joserfc import jws
 from joserfc.errors import BadSignatureError, JoseError
 from pydantic_core import from_json
 
 from lib_auth.compact import take_apart
-from lib_auth.jwks import ALGORITHMS, KeySource, algorithm_of
+from lib_auth.jwks import ALGORITHMS, KeySource, PublicKey, algorithm_of
 from lib_auth.numeric_date import read_numeric_date
 from lib_auth.principal import Principal
 
@@ -61,6 +61,15 @@ class RevocationCheck(Protocol):
         ...
 
 
+class _Verified(NamedTuple):
+    """What is remembered of a token that was checked whole."""
+
+    principal: Principal
+    expires_at: float
+    key_id: str
+    key: PublicKey
+
+
 class TokenVerifier:
     """Verifies access tokens of one issuer for one audience.
 
@@ -88,7 +97,7 @@ class TokenVerifier:
         self._leeway = leeway_seconds
         self._cache_size = cache_size
         self._clock = clock
-        self._verified: dict[bytes, tuple[Principal, float]] = {}
+        self._verified: dict[bytes, _Verified] = {}
 
     async def verify(self, token: str) -> Principal:
         """Return who holds `token`; raises `TokenRejected`, `KeysUnavailable` or `RevocationsUnknown`."""
@@ -101,19 +110,18 @@ class TokenVerifier:
         if len(token) > MAX_TOKEN_LENGTH:
             raise TokenRejected("malformed", f"the access token is longer than {MAX_TOKEN_LENGTH} characters")
         digest = hashlib.sha256(token.encode()).digest()
-        if cached := self._verified.get(digest):
-            principal, expires_at = cached
-            if self._clock() < expires_at:
-                return principal
-            self._verified.pop(digest, None)
+        # What was signed with a stolen key may say that it lives for ever: it is good while that key is the issuer's.
+        if (known := self._verified.get(digest)) and await self._keys.find(known.key_id) is known.key:
+            if self._clock() < known.expires_at:
+                return known.principal
             raise TokenRejected("expired", "the access token has expired")
-        key_id, claims = await self._read(token)
+        key_id, key, claims = await self._read(token)
         principal = self._check(claims, key_id)
-        self._remember(digest, principal, float(claims["exp"]))
+        self._remember(digest, _Verified(principal, float(claims["exp"]), key_id, key))
         return principal
 
-    async def _read(self, token: str) -> tuple[str, dict[str, Any]]:
-        """Check the signature with the key the token names; returns the key's id and the claims."""
+    async def _read(self, token: str) -> tuple[str, PublicKey, dict[str, Any]]:
+        """Check the signature with the key the token names; returns the key's id, the key and the claims."""
         try:
             signed = take_apart(token)
             header = signed.headers()
@@ -134,7 +142,7 @@ class TokenVerifier:
             raise TokenRejected("signature", "the access token's signature does not fit") from error
         if not isinstance(claims, dict):
             raise TokenRejected("claims", "the access token carries no claims")
-        return key_id, claims
+        return key_id, key, claims
 
     def _check(self, claims: Mapping[str, Any], key_id: str) -> Principal:
         """Check the claims of RFC 9068 section 2.2 and make the principal of them."""
@@ -151,10 +159,10 @@ class TokenVerifier:
             raise TokenRejected("early", "the access token is not valid yet; are the clocks in step?")
         return _to_principal(claims, key_id)
 
-    def _remember(self, digest: bytes, principal: Principal, expires_at: float) -> None:
+    def _remember(self, digest: bytes, verified: _Verified) -> None:
         if len(self._verified) >= self._cache_size:
             self._verified.pop(next(iter(self._verified)))  # dictionaries keep order: the oldest goes
-        self._verified[digest] = (principal, expires_at)
+        self._verified[digest] = verified
 
 
 def check_algorithms(algorithms: Sequence[str]) -> tuple[str, ...]:

@@ -140,10 +140,25 @@ class OAuthClient:
             resource=resource,
         )
 
-    async def refresh(self, refresh_token: str, *, scope: str | None = None, resource: str | None = None) -> TokenSet:
-        """Get new tokens; the old refresh token is used up whatever happens."""
+    async def refresh(
+        self,
+        refresh_token: str,
+        *,
+        scope: str | None = None,
+        resource: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> TokenSet:
+        """Get new tokens; the old refresh token is used up whatever happens.
+
+        Where the answer is lost, whoever kept the `idempotency_key` (by chance, for this refresh token alone) asks with
+        it again, however late; without it that is a theft after ten seconds.
+        """
         return await self.request_token(
-            grant_type="refresh_token", refresh_token=refresh_token, scope=scope, resource=resource
+            idempotency_key=idempotency_key,
+            grant_type="refresh_token",
+            refresh_token=refresh_token,
+            scope=scope,
+            resource=resource,
         )
 
     async def client_credentials(self, *, scope: str = "", resource: str | None = None) -> TokenSet:
@@ -210,10 +225,11 @@ class OAuthClient:
         given = {name: value for name, value in query.items() if value}
         return _with_query(await self._endpoint("end_session_endpoint"), list(given.items()))
 
-    async def request_token(self, **parameters: str | None) -> TokenSet:
+    async def request_token(self, *, idempotency_key: str | None = None, **parameters: str | None) -> TokenSet:
         """Ask the token endpoint; parameters that are None are left out."""
         given = [(name, value) for name, value in parameters.items() if value is not None]
-        answer = await self._ask_for_token(await self._endpoint("token_endpoint"), given)
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        answer = await self._ask_for_token(await self._endpoint("token_endpoint"), given, headers)
         wanted = "Bearer" if self.proof_key is None else "DPoP"
         if str(answer.get("token_type", "")).lower() != wanted.lower() or "access_token" not in answer:
             raise ServerUnavailable(f"the token endpoint's answer must be a {wanted} token")
@@ -229,17 +245,17 @@ class OAuthClient:
             raise ServerUnavailable(f"{self.issuer} does not offer {name}")
         return url
 
-    async def _ask_for_token(self, url: str, form: list[tuple[str, str]]) -> dict[str, Any]:
+    async def _ask_for_token(self, url: str, form: list[tuple[str, str]], headers: dict[str, str]) -> dict[str, Any]:
         """Ask, with a proof where there is a key; a second time where the issuer wants its nonce in it (section 8)."""
         key = self.proof_key
         if key is None:
-            return await self._post(url, form)
+            return await self._post(url, form, headers)
         try:
-            return await self._post(url, form, {"DPoP": key.proof("POST", url, nonce=self._nonce)})
+            return await self._post(url, form, headers | {"DPoP": key.proof("POST", url, nonce=self._nonce)})
         except OAuthError as error:
             if error.error != "use_dpop_nonce":
                 raise
-            return await self._post(url, form, {"DPoP": key.proof("POST", url, nonce=self._nonce)})
+            return await self._post(url, form, headers | {"DPoP": key.proof("POST", url, nonce=self._nonce)})
 
     async def _post(
         self, url: str, form: list[tuple[str, str]], more_headers: Mapping[str, str] | None = None

@@ -12,7 +12,7 @@ from lib_auth.compact import read_header
 from lib_auth.jwks import ALGORITHM, KeySource
 from lib_auth.numeric_date import read_numeric_date
 
-LEEWAY_SECONDS = 2.0
+LEEWAY_SECONDS = 30.0  # the clocks of two machines, as for access tokens
 
 
 class IdTokenRejected(Exception):

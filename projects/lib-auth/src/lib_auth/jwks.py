@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Final, Protocol
 
 import httpx
@@ -65,7 +66,11 @@ def read_keys(document: Any) -> dict[str, PublicKey]:
 
 
 class RemoteKeys:
-    """A `KeySource` over HTTP; an unknown key id refetches, but not more often than `retry_seconds`."""
+    """A `KeySource` over HTTP; an unknown key id refetches, but not more often than `retry_seconds`.
+
+    Without an answer the keys that are known stay in use, but no longer than `last_seconds`: for as long a key that was
+    revoked is refused by its name, and then only what the issuer publishes says that it has it no more.
+    """
 
     def __init__(
         self,
@@ -73,47 +78,57 @@ class RemoteKeys:
         jwks_url: str,
         *,
         fresh_seconds: float = 300.0,
+        last_seconds: float = 3_600.0,
         retry_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = http
         self._url = jwks_url
         self._fresh_seconds = fresh_seconds
+        self._last_seconds = last_seconds
         self._retry_seconds = retry_seconds
         self._clock = clock
         self._keys: dict[str, PublicKey] = {}
-        self._fetched_at: float | None = None
-        self._tried_at: float | None = None
+        self._fetched_at = self._tried_at = -inf
+        self._is_silent = False  # the last try brought nothing
         self._fetching = asyncio.Lock()
 
     async def find(self, key_id: str) -> PublicKey | None:
         """Return the key, or None when the issuer has no such key; raises `KeysUnavailable`."""
-        if key_id in self._keys and not self._is_stale():
-            return self._keys[key_id]
-        async with self._fetching:
-            if (key_id not in self._keys or self._is_stale()) and self._may_fetch():
-                await self._fetch()
-        if self._fetched_at is None:
+        if self._needs_fetch(key_id) and not (self._fetching.locked() and self._is_known(key_id)):
+            async with self._fetching:
+                if self._may_fetch():  # else somebody has just tried
+                    await self._fetch()
+        if self._is_silent and not self._is_known(key_id):  # it may be one that signs since a moment ago
             raise KeysUnavailable(f"the issuer's keys cannot be read from {self._url}; is it running?")
         return self._keys.get(key_id)
 
-    def _is_stale(self) -> bool:
-        return self._fetched_at is None or self._clock() - self._fetched_at > self._fresh_seconds
+    def _needs_fetch(self, key_id: str) -> bool:
+        return key_id not in self._keys or self._age() > self._fresh_seconds
+
+    def _is_known(self, key_id: str) -> bool:
+        return key_id in self._keys and self._age() <= self._last_seconds
+
+    def _age(self) -> float:
+        return self._clock() - self._fetched_at
 
     def _may_fetch(self) -> bool:
-        return self._tried_at is None or self._clock() - self._tried_at >= self._retry_seconds
+        return self._clock() - self._tried_at >= self._retry_seconds
 
     async def _fetch(self) -> None:
-        """Replace the keys; when the issuer does not answer the known ones stay in use."""
+        """Replace the keys, which are those of the moment of the question; without an answer they stay."""
+        asked_at = self._clock()
+        self._is_silent = True
         try:
-            answer = await self._http.get(self._url, timeout=FETCH_TIMEOUT_SECONDS)
+            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):  # of all of it: a byte now and then is no answer
+                answer = await self._http.get(self._url)
             answer.raise_for_status()
             self._keys = read_keys(answer.json())
-        except (httpx.HTTPError, ValueError, KeysUnavailable):
+        except (httpx.HTTPError, TimeoutError, ValueError, KeysUnavailable):
             return
         finally:
             self._tried_at = self._clock()  # not before: those who waited meanwhile must not try one after the other
-        self._fetched_at = self._clock()
+        self._fetched_at, self._is_silent = asked_at, False
 
 
 def _read_key(member: Mapping[str, Any]) -> PublicKey | None:

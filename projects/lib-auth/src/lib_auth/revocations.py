@@ -5,6 +5,7 @@ has not been heard for `unheard_seconds` nothing is taken for granted: each toke
 that fails too the answer is `RevocationsUnknown`. It never fails open.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,8 +35,11 @@ EVENT_TYPES = (TokenRevoked, SessionEnded, UserDisabled, KeyRevoked)
 UNHEARD_SECONDS = 10.0
 WAIT_SECONDS = 3  # how long the issuer may hold the question when it has nothing to tell: two fit into the silence
 PAUSE_SECONDS = 0.5
+REST_SECONDS = 3600.0  # until the next look without an event: the feed tells the same
 FEED_TIMEOUT_SECONDS = WAIT_SECONDS + 3.0
 KEEP_SECONDS = 3601  # no access token lives longer than an hour
+# Clocks differ and are set back, by an hour where somebody forgot summer time: what refuses a token stays for longer.
+SLACK_SECONDS = 2 * 3600
 MICROS = 1_000_000
 
 type Kind = Literal["token", "family", "session", "user", "client", "role", "key"]
@@ -179,7 +183,8 @@ class Revocations(Loop):
             return True
         if self.is_up_to_date:
             return False
-        return not await self._introspect(token)
+        is_active = await self._introspect(token)
+        return not is_active or self._list.refuses(principal)  # of which was heard meanwhile
 
     @property
     def is_up_to_date(self) -> bool:
@@ -191,38 +196,48 @@ class Revocations(Loop):
         return None if self.is_up_to_date else "revocations have not been heard of"
 
     async def run(self) -> None:
-        """Follow the feed; between two questions at most `PAUSE_SECONDS` pass."""
-        kept = await self._reload()
-        self._cursor = self._cursor or kept
-        unsubscribe = self._database.on_notify(TOPIC, self.wake) if self._database else None
-        silent = False
+        """Follow the feed, and the events beside it: the issuer may hold a question, or hang."""
+        self._cursor = self._cursor or await self._reload()
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._follow_feed())
+            if self._database is not None:
+                both.create_task(self._follow_events(self._database))
+
+    async def _follow_events(self, database: Database) -> None:
+        unsubscribe = database.on_notify(TOPIC, self.wake)
         try:
             while True:
-                try:
-                    await self._read_feed()
-                    silent = False
-                except (httpx.HTTPError, ValueError, KeyError, OSError) as error:
-                    if not silent:
-                        logger.warning("revocations cannot be read from %s: %s", self._issuer, error)
-                    silent = True
-                if await self.pause(PAUSE_SECONDS if silent or self._heard_at is None else 0.01):
+                if await self.pause(REST_SECONDS):
                     await self._reload()
         finally:
-            if unsubscribe is not None:
-                unsubscribe()
+            unsubscribe()
+
+    async def _follow_feed(self) -> None:
+        """Read on and on; between two questions at most `PAUSE_SECONDS` pass."""
+        silent = False
+        while True:
+            try:
+                await self._read_feed()
+                silent = False
+            except (httpx.HTTPError, ValueError, KeyError, OSError) as error:
+                if not silent:
+                    logger.warning("revocations cannot be read from %s: %s", self._issuer, error)
+                silent = True
+            await asyncio.sleep(PAUSE_SECONDS if silent or self._heard_at is None else 0.01)
 
     async def _read_feed(self) -> None:
         """Read on from the cursor; at the head we know everything that was revoked until we asked.
 
-        Not until the answer is read: it may have waited for us, where this process was stopped meanwhile.
+        Not until the answer is read: it may have waited for us, where this process was stopped meanwhile. What was read
+        counts before it is kept, which may take long.
         """
-        asked_at = self._clock()
+        asked_at, now = self._clock(), time.time() - SLACK_SECONDS
         page = await self._ask_feed()
         found = [Revocation.from_dict(item) for item in page["items"]]
-        if found and self._database is not None:
-            await self._database.transact(keep, found, self._issuer, page["next_cursor"], int(time.time()))
         self._list.add(found)
-        self._list.forget_expired(time.time())
+        self._list.forget_expired(now)
+        if found and self._database is not None:
+            await self._database.transact(keep, found, self._issuer, page["next_cursor"], int(now))
         self._cursor = page["next_cursor"]
         if page["head"]:
             self._heard_at = asked_at

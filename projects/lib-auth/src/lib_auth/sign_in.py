@@ -1,5 +1,7 @@
 """A sign-in that lasts: hands out access tokens and refreshes them when they are about to expire."""
 
+import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -83,10 +85,15 @@ class SignIn:
         return kept
 
     async def _refresh(self, kept: StoredTokens, resource: str) -> str:
-        if kept.refresh_token is None:
+        if (refresh_token := kept.refresh_token) is None:
             raise NotSignedIn("the sign-in has ended; run: evs auth login")
+        if kept.idempotency_key is None:  # kept before it is sent, or nobody could say it again who was killed
+            kept = replace(kept, idempotency_key=secrets.token_urlsafe(32))
+            self._store.save(self._context, kept)
         try:
-            tokens = await self._client.refresh(kept.refresh_token, resource=resource or None)
+            tokens = await self._client.refresh(
+                refresh_token, resource=resource or None, idempotency_key=kept.idempotency_key
+            )
         except OAuthError as error:
             if error.error == "invalid_grant":
                 self._store.delete(self._context)

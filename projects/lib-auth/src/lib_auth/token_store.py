@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib_auth.tokens import TokenSet
+from lib_events.secret_file import write_secret
 
 KEYRING_SERVICE = "event-based-svcs"
 CONTEXT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -35,9 +36,11 @@ class StoredTokens:
     id_token: str | None = field(default=None, repr=False)
     access: dict[str, TokenSet] = field(default_factory=dict, repr=False)
     proof_key: Mapping[str, Any] | None = field(default=None, repr=False)  # a private JWK: the tokens are bound to it
+    # What a refresh was asked for with, until its answer is kept: whoever was killed meanwhile asks again as the same.
+    idempotency_key: str | None = field(default=None, repr=False)
 
     def with_tokens(self, tokens: TokenSet, *, resource: str = DEFAULT_RESOURCE) -> "StoredTokens":
-        """Return a copy that holds what the token endpoint just answered."""
+        """Return a copy that holds what the token endpoint just answered; the next refresh is another question."""
         return StoredTokens(
             issuer=self.issuer,
             client_id=self.client_id,
@@ -58,6 +61,7 @@ class StoredTokens:
                 "id_token": self.id_token,
                 "access": kept,
                 "proof_key": self.proof_key,
+                "idempotency_key": self.idempotency_key,
             }
         )
 
@@ -73,6 +77,7 @@ class StoredTokens:
                 id_token=kept["id_token"],
                 access={name: TokenSet.from_dict(tokens) for name, tokens in kept["access"].items()},
                 proof_key=kept.get("proof_key"),
+                idempotency_key=kept.get("idempotency_key"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreUnavailable("the kept tokens cannot be read; sign in again") from error
@@ -117,21 +122,18 @@ class FileStore:
     def save(self, context: str, tokens: StoredTokens) -> None:
         """Replace the file in one step, so that a reader never sees half of it."""
         path = self._path(context)
-        fresh = path.with_suffix(f".{os.getpid()}.new")
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(tokens.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            write_secret(path, tokens.to_json())
         except OSError as error:
             raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
 
     def delete(self, context: str) -> None:
         """Forget `context`."""
-        self._path(context).unlink(missing_ok=True)
+        path = self._path(context)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(f"{path} cannot be deleted: {error.strerror}") from error
 
     def _path(self, context: str) -> Path:
         return self._folder / f"{_check_name(context)}.tokens.json"
@@ -185,8 +187,12 @@ def keyring_is_usable() -> bool:
 @contextlib.asynccontextmanager
 async def locked(folder: Path, context: str, *, within_seconds: float = 30.0) -> AsyncIterator[None]:
     """Hold the context's lock across processes: a refresh token may be used by one of them only."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder / f"{_check_name(context)}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    path = folder / f"{_check_name(context)}.lock"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
     deadline = time.monotonic() + within_seconds
     try:
         while not _try_lock(descriptor):

@@ -11,7 +11,7 @@ from auth_svc.parameters import SECONDS, authorization_of
 from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.request import ProtocolRequest
 from auth_svc.service import AuthService, service_of
-from lib_auth.revocations import EVENT_TYPES, Revocation, revocations_of
+from lib_auth.revocations import EVENT_TYPES, SLACK_SECONDS, Revocation, revocations_of
 from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.event_log import PLACED_TOPIC, Cursor, CursorRejected, check_cursor, read_after, read_unplaced
@@ -56,7 +56,7 @@ async def _follow(service: AuthService, after: Cursor | None, wait: float) -> di
     try:
         while True:
             placed.clear()
-            now = service.clock.micros() // MICROS
+            now = service.clock.micros() // MICROS - SLACK_SECONDS
             found, unplaced, after, at_head = await service.database.read(_read, after, now)
             if found or not at_head or loop.time() >= deadline or service.stopping.is_set():
                 items = [item.to_dict() for item in (*found, *unplaced)]
@@ -73,7 +73,7 @@ def _read(
     """Return a page, what has no place in the log yet, where the page ends and whether that is the head.
 
     Whoever gives places may hang, and what was revoked counts all the same: it is told at the head, and again once it
-    has its place. Expired revocations are left out.
+    has its place. Those of which nothing is left by whoever's clock are left out.
     """
     position = check_cursor(connection, after) if after else 0
     page = read_after(connection, position, types=TYPES, own_only=True, limit=PAGE)

@@ -53,6 +53,7 @@ async def token(request: Request) -> Response:
         authorization_of(request),
         url=f"{service.issuer.url}/oauth2/token",
         proofs=request.headers.getlist("dpop"),
+        idempotency_key=request.headers.get("idempotency-key", ""),
     )
     answer = await _answer(service, wanted)
     if answer is None:  # another tab used the same refresh token at the same moment: then its rows say what follows

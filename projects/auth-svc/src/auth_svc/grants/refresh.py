@@ -1,7 +1,5 @@
 """The refresh grant (RFC 6749 section 6), with rotation and reuse detection (RFC 9700 section 4.14.2)."""
 
-import secrets
-
 from authlib.oauth2.rfc6749 import grants
 
 from auth_svc import opaque
@@ -35,7 +33,7 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
         if self.server.person(row.family) is None:
             return None  # `authenticate_user` would make it an `invalid_request`
         self.server.family = row.family
-        self._salt = row.salt or secrets.token_bytes(opaque.SECRET_BYTES)
+        self._salt = row.salt or opaque.new_salt(self.request.idempotency_key)
         self.server.refresh_token = opaque.derive(refresh_token, self._salt)
         self.server.is_repeat = row.used_at is not None
         return row
@@ -52,12 +50,16 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
             self.server.effects.append(use)
 
     def _was_just_used(self, row: RefreshToken) -> bool:
-        """Whether this is another tab of the same browser, or an answer that was lost.
+        """Whether this is another tab of the same browser, or whoever asked before and lost the answer.
 
-        Both tabs are told the same successor, so the family has one line of tokens, and a thief's use of an older
-        one still shows. Once the successor was used, or after the grace, it is no second tab any more.
+        All of them are told the same successor, so the family has one line of tokens, and a thief's use of an older
+        one still shows. Once the successor was used nobody lost it; and after the grace only whoever says the very word
+        again that they asked with is no thief: it was made for that question and went to nobody else.
         """
-        successor, used_at = self.server.rows.successor, row.used_at
+        successor, used_at, grace = self.server.rows.successor, row.used_at, self.server.issuer.refresh_grace_seconds
         if successor is None or successor.used_at is not None or used_at is None:
             return False
-        return self.server.now - used_at < self.server.issuer.refresh_grace_seconds * MICROS
+        word = self.request.idempotency_key
+        if grace and word and opaque.matches(word, opaque.asker_of(row.salt)):
+            return True
+        return abs(self.server.now - used_at) < grace * MICROS  # a clock that was set back gives no more

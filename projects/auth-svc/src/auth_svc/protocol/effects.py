@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, bindparam, insert, select, update
 
-from auth_svc import listed
+from auth_svc import listed, opaque
 from auth_svc.clients import clients as client_rows
 from auth_svc.people import consents, delegations, sessions
 from auth_svc.people.delegations import Delegation
@@ -35,7 +35,7 @@ class UseCode:
 class UseRefreshToken:
     """Rotate a refresh token: it must be unused and its family alive.
 
-    `salt` tells its successor to whoever shows it again within `grace_micros`.
+    `salt` tells its successor to whoever shows it again within `grace_micros`, or as the same asker.
     """
 
     digest: bytes
@@ -269,8 +269,13 @@ def _use(connection: Connection, effect: Raced, now: int) -> bool:  # noqa: C901
 
 
 def _was_just_used(connection: Connection, effect: UseRefreshToken, now: int) -> bool:
-    used_at = connection.scalar(select(refresh_tokens.c.used_at).where(refresh_tokens.c.digest == effect.digest))
-    return used_at is not None and now - used_at < effect.grace_micros
+    """Whether it was used within the grace, or by the same asker, whose first question waited as this one did."""
+    columns = (refresh_tokens.c.used_at, refresh_tokens.c.salt)
+    row = connection.execute(select(*columns).where(refresh_tokens.c.digest == effect.digest)).one_or_none()
+    if row is None or row.used_at is None or not effect.grace_micros:
+        return False
+    asker = opaque.asker_of(effect.salt)
+    return abs(now - row.used_at) < effect.grace_micros or (asker != b"" and asker == opaque.asker_of(row.salt))
 
 
 def _start_family(connection: Connection, effect: StartFamily) -> bool:

@@ -51,8 +51,12 @@ class ProtocolRequest(OAuth2Request):  # type: ignore[misc]
         *,
         url: str = "",
         proofs: Sequence[str] = (),
+        idempotency_key: str = "",
     ) -> None:
-        """`authorization` is the header, `url` the endpoint's own, `proofs` the DPoP headers (RFC 9449)."""
+        """`authorization` is the header, `url` the endpoint's own, `proofs` the DPoP headers (RFC 9449).
+
+        By `idempotency_key` whoever asks again is known.
+        """
         # Not Authlib's own, which asks each time whether a URL is https: what is acceptable was decided at start-up.
         self.method = method
         self.authorization = authorization
@@ -60,6 +64,7 @@ class ProtocolRequest(OAuth2Request):  # type: ignore[misc]
         self.payload = Payload(pairs)
         self.url = url
         self.proofs = tuple(proofs)
+        self.idempotency_key = idempotency_key
         self.client: Any = None  # what the grants find out
         self.user: Any = None
         self.auth_method: str | None = None

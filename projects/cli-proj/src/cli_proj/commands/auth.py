@@ -130,12 +130,12 @@ async def request_role(role: str, /, *, reason: str | None = None, options: Opti
 
 async def _sign_out(context: Context, *, admin: bool) -> None:
     async with new_http(context) as http:
-        kept = person(context, http, admin=admin)
-        save_config(load_config().with_sign_in(sign_in_name(context, admin=admin), None))
         try:
-            await kept.sign_out()
+            await person(context, http, admin=admin).sign_out()
         except (OAuthError, ServerUnavailable) as error:
             message(f"forgotten here, but the AuthService could not be told: {error}")
+        # Not before: what could not be deleted would be there still, and no second logout would look for it.
+        save_config(load_config().with_sign_in(sign_in_name(context, admin=admin), None))
 
 
 def claims_of(token: str) -> dict[str, Any]:

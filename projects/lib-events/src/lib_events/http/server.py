@@ -17,6 +17,9 @@ from lib_events.http.bounded import BoundedHttp
 from lib_events.settings import SettingsRejected
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Longer than clients and proxies keep an idle connection (httpx 5 s, load balancers 60 s): were we the first
+# to end it, the request that is on its way just then would be lost, and look as if nobody were here.
+IDLE_SECONDS = 75
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
 
@@ -46,6 +49,7 @@ class HttpServer(uvicorn.Server):
             proxy_headers=bool(trusted_proxies),
             forwarded_allow_ips=list(trusted_proxies),
             lifespan=lifespan,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
         )
         super().__init__(config)
