@@ -18,6 +18,7 @@ from lib_events.testing import wait_until
 
 APP = "http://127.0.0.1:8002"
 ADMIN = "http://127.0.0.1:8001/v1/admin"
+ASKER, OTHER = "asker-" + "1" * 16, "asker-" + "2" * 16
 
 
 async def test_a_refresh_token_brings_new_tokens_and_is_used_up(provider_on_both):
@@ -81,26 +82,33 @@ async def age(provider, seconds):
 async def test_whoever_asks_again_as_the_same_is_told_the_lost_answer_however_late(provider_on_both):
     provider = provider_on_both
     first = await provider.tokens()
-    lost = (await provider.refresh(first["refresh_token"], as_asker="asker-1")).json()
+    lost = (await provider.refresh(first["refresh_token"], as_asker=ASKER)).json()
     await age(provider, 24 * 3600)
-    again = (await provider.refresh(first["refresh_token"], as_asker="asker-1")).json()
+    again = (await provider.refresh(first["refresh_token"], as_asker=ASKER)).json()
     assert again["refresh_token"] == lost["refresh_token"]
     assert (await provider.introspect(again["access_token"]))["active"]
-    assert (await provider.refresh(again["refresh_token"], as_asker="asker-2")).status_code == 200
-    refused = await provider.refresh(first["refresh_token"], as_asker="asker-1")
+    assert (await provider.refresh(again["refresh_token"], as_asker=OTHER)).status_code == 200
+    refused = await provider.refresh(first["refresh_token"], as_asker=ASKER)
     assert refused.json()["error"] == "invalid_grant", "what followed was used, so the answer was not lost"
     assert not (await provider.introspect(again["access_token"]))["active"]
 
 
-@pytest.mark.parametrize("asker", ["", "asker-2"])
+@pytest.mark.parametrize("asker", ["", OTHER])
 @pytest.mark.parametrize("seconds", [11, -3_600], ids=["later", "set-back"])
 async def test_whoever_asks_again_as_another_is_a_thief_after_the_grace(provider, asker, seconds):
     first = await provider.tokens()
-    second = (await provider.refresh(first["refresh_token"], as_asker="asker-1")).json()
+    second = (await provider.refresh(first["refresh_token"], as_asker=ASKER)).json()
     await age(provider, seconds)
     refused = await provider.refresh(first["refresh_token"], as_asker=asker)
     assert refused.json()["error"] == "invalid_grant"
     assert not (await provider.introspect(second["access_token"]))["active"]
+
+
+async def test_a_word_that_could_be_guessed_is_none(provider):
+    first = await provider.tokens()
+    assert (await provider.refresh(first["refresh_token"], as_asker="again")).status_code == 200
+    await age(provider, 11)
+    assert (await provider.refresh(first["refresh_token"], as_asker="again")).json()["error"] == "invalid_grant"
 
 
 async def test_a_question_that_waited_for_its_own_first_is_no_thief(provider):
@@ -110,14 +118,14 @@ async def test_a_question_that_waited_for_its_own_first_is_no_thief(provider):
         patch.setattr(
             effects, "commit", lambda connection, wanted, now: commit(connection, wanted, now + next(moments, 0))
         )
-        answers = await asyncio.gather(*(provider.refresh(first["refresh_token"], as_asker="a") for _ in range(2)))
+        answers = await asyncio.gather(*(provider.refresh(first["refresh_token"], as_asker=ASKER) for _ in range(2)))
     assert [answer.status_code for answer in answers] == [200, 200]
 
 
 async def test_without_a_grace_nobody_is_told_anything_again(strict):
     first = await strict.tokens()
-    assert (await strict.refresh(first["refresh_token"], as_asker="asker-1")).status_code == 200
-    again = await strict.refresh(first["refresh_token"], as_asker="asker-1")
+    assert (await strict.refresh(first["refresh_token"], as_asker=ASKER)).status_code == 200
+    again = await strict.refresh(first["refresh_token"], as_asker=ASKER)
     assert again.json()["error"] == "invalid_grant"
 
 
