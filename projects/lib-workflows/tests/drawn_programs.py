@@ -7,6 +7,7 @@ from interpreter import interpret, interpretations
 
 APART_SECONDS = 0.08  # at least, between two things that happen: the clock moves a little each time it is read
 WAYS = 8  # that a program may go, at most
+LONG_SECONDS = 1_000_000
 KINDS = ["shop", "bank"]
 SIDES = ["left", "right"]
 
@@ -107,6 +108,16 @@ class Drawing:
                 return ["clean up", self.program(inner), self.later(0)]
         return ["in time", self.moment(), self.program(inner)] if word == "in time" else [word, self.program(inner)]
 
+    def readings(self):
+        """What a plain one does at first hand: beside everything else it receives events that are there already."""
+        parts = [[self.program(2), ["event", self.kind(), self.match(), LONG_SECONDS]] for _ in range(self.some(3))]
+        return ["then", self.sleep(), *itertools.chain(*parts), self.program(2)]
+
+    def tellings(self):
+        """What the readings receive."""
+        moments = sorted(self.chance.sample(range(1, 100), 12))
+        return [[moment / 10, "publish", self.kind(), self.facts(f"e{n}")] for n, moment in enumerate(moments)]
+
     def acts(self):
         """What people do meanwhile: moments, each with what somebody does."""
         acts = [["signal", f"s{n}"] for n in range(self.some(3))]
@@ -121,16 +132,27 @@ class Drawing:
         return self.chance.randint(0, most)
 
 
-def draw(chance, *, plain=False):
+def draw(chance):
     """The lives of a program, and what people do meanwhile; some news reach many of them."""
-    least = 0 if plain else chance.choice([0, 1, 3, 5])
+    least = chance.choice([0, 1, 3, 5])
     while True:
-        drawing = Drawing(chance, plain=plain)
+        drawing = Drawing(chance)
         lives = [drawing.later(chance.randint(1, 4))]
-        if not plain and chance.random() < 0.2:
+        if chance.random() < 0.2:
             lives += [drawing.later(2) for _ in range(chance.randint(1, 3))]
-        acts = [] if plain else drawing.acts()
+        acts = drawing.acts()
         if is_clear(drawing, lives, acts, least):
+            return lives, acts
+
+
+def draw_one_that_fails(chance):
+    """A plain program that fails while there is trouble."""
+    while True:
+        drawing = Drawing(chance, plain=True)
+        lives, acts = [drawing.readings() for _ in range(chance.randint(1, 3))], drawing.tellings()
+        failed, *ways = interpret(lives, acts), *interpretations(lives, acts, most=2, trouble=False)
+        ends = [way.runs["run"].status for way in (failed, *ways)]
+        if ends == ["failed", "completed"] and happens_apart(failed, acts):
             return lives, acts
 
 
@@ -154,10 +176,3 @@ def news_in(world):
 def happens_apart(way, acts):
     moments = sorted({*way.clock.moments, *(act[0] for act in acts)})
     return len(moments) > 2 and all(two - one > APART_SECONDS for one, two in itertools.pairwise(moments))
-
-
-def draw_one_that_fails(chance):
-    while True:
-        lives, _ = draw(chance, plain=True)
-        if interpret(lives).runs["run"].status == "failed":
-            return lives

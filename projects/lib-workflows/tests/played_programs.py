@@ -322,7 +322,8 @@ class Traces:
         # Lives of a run differ in what is still to come, and what a run starts has another id each time.
         output = case((history.c.kind != "start", history.c.output))
         columns = (history.c.operation, history.c.kind, history.c.name, history.c.status, output)
-        self.history = [row[1:] for row in self._of(history, *columns, order=(runs.c.input, history.c.position))]
+        rows = [row[1:] for row in self._of(history, *columns, order=(runs.c.input, history.c.position))]
+        self.history = sorted(rows, key=stopped_child)
         counts = [select(func.count()).select_from(table) for table in (attempts, event_waits)]
         counts.append(select(func.count()).where(runs.c.owner.is_not(None) | runs.c.ended_at.is_(None)))
         self.left = [connection.scalar(count) for count in counts]
@@ -346,6 +347,12 @@ class Traces:
             "answers": self.answers,
             "left": self.left,
         }
+
+
+def stopped_child(row):
+    """Children that are stopped together end in any order."""
+    operation, kind, _, status, _ = row
+    return operation if (kind, status) == ("child", "failed") else ""
 
 
 def answer_of(connection, sent_as):
