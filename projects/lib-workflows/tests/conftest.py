@@ -15,7 +15,12 @@ FLOWS = (
     "process_steps",
     "worker_process",
     "storm",
+    "interpreted_tasks",
+    "interpreted_news",
     "interpreter",
+    "crew",
+    "drawn_programs",
+    "played_programs",
 )
 for _name in FLOWS:
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))

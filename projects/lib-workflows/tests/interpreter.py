@@ -1,128 +1,17 @@
 """What a program must come to, said without the engine: a clock that jumps, tasks that are cancelled, and undos.
 
 A program is data. Every branch of it waits for a time of its own before it does anything, so that no two things happen
-at once and there is one right answer: what the run gives, what it does and undoes, in which order.
+at once: what the run gives, what it does and undoes, in which order. Where nothing says who comes first, of several
+branches that wait for the same event, every way is right: `interpretations` are all of them.
 """
 
-import heapq
-import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
+from interpreted_news import Box, Letter, Log, Question, Reader, Receipts
+from interpreted_tasks import Clock, Failure, Over, Pause, Task, Wait
+
 PAUSE_SECONDS = 7.0  # between two attempts of a step
-
-
-class Over(BaseException):
-    """A cancellation; `depth` says how far outside it comes from: 0 is the run."""
-
-    def __init__(self, depth, scope=None):
-        super().__init__(depth)
-        self.depth, self.scope = depth, scope
-
-
-class Failure(Exception):
-    """An error of the program's own; its one argument says which."""
-
-
-class Clock:
-    """Time in which nothing happens but what was planned."""
-
-    def __init__(self):
-        self.now, self._plans, self._numbers = 0.0, [], itertools.count()
-        self.moments = []
-
-    def at(self, when, act):
-        plan = [when, next(self._numbers), act]
-        heapq.heappush(self._plans, plan)
-        return plan
-
-    def forget(self, plan):
-        plan[2] = None
-
-    def run(self):
-        while self._plans:
-            when, _, act = heapq.heappop(self._plans)
-            if act is not None:
-                self.now = when
-                self.moments.append(when)
-                act()
-
-
-class Task:
-    """One line of control: a coroutine that yields what it waits for."""
-
-    def __init__(self, coroutine, on_end):
-        self.coroutine, self.on_end = coroutine, on_end
-        self.waits, self.scopes, self.ended = None, [], False
-
-    def go(self, value=None, error=None):
-        self.waits = None
-        try:
-            asked = self.coroutine.send(value) if error is None else self.coroutine.throw(error)
-        except StopIteration as stop:
-            self.end(stop.value, None)
-        except BaseException as failure:  # noqa: BLE001 - however it ends
-            self.end(None, failure)
-        else:
-            self.waits = asked
-            asked.begin(self)
-
-    def end(self, value, error):
-        self.ended = True
-        self.on_end(self, value, error)
-
-    def cancel(self, over):
-        for scope in self.scopes:
-            if scope.depth > over.depth and (scope.overruled is None or over.depth < scope.overruled.depth):
-                scope.overruled = over
-        self.waits.cancel(over)
-
-
-class Wait:
-    """Something to wait for."""
-
-    def __await__(self):
-        return (yield self)
-
-
-class Pause(Wait):
-    def __init__(self, clock, seconds):
-        self.clock, self.seconds = clock, seconds
-
-    def begin(self, task):
-        self.task, self.plan = task, self.clock.at(self.clock.now + self.seconds, task.go)
-
-    def cancel(self, over):
-        self.clock.forget(self.plan)
-        self.task.go(error=over)
-
-
-class Letter(Wait):
-    """The next signal, or what comes when it does not."""
-
-    def __init__(self, run, seconds):
-        self.run, self.seconds = run, seconds
-
-    def begin(self, task):
-        self.task = task
-        self.plan = self.run.clock.at(self.run.clock.now + self.seconds, self.late)
-        if self.run.letters:
-            self.take(self.run.letters.pop(0))
-        else:
-            self.run.readers.append(self)
-
-    def take(self, letter):
-        self.run.clock.forget(self.plan)
-        self.task.go(letter)
-
-    def late(self):
-        self.run.readers.remove(self)
-        self.task.go(error=Failure("late"))
-
-    def cancel(self, over):
-        self.run.clock.forget(self.plan)
-        self.run.readers.remove(self)
-        self.task.go(error=over)
 
 
 class Child(Wait):
@@ -210,14 +99,41 @@ class Scope:
     overruled: Over | None = None
 
 
-@dataclass
-class World:
-    """What all runs of a program share: the clock, and what they did."""
+class Choices:
+    """What is picked where nothing says what comes first."""
 
-    clock: Clock = field(default_factory=Clock)
-    did: dict = field(default_factory=dict)  # by run: in order
-    runs: dict = field(default_factory=dict)
-    trouble: bool = True
+    def __init__(self, picks=()):
+        self.picks, self.options = list(picks), []
+
+    def __call__(self, options):
+        if len(options) == 1:
+            return options[0]
+        if len(self.options) == len(self.picks):
+            self.picks.append(0)
+        self.options.append(len(options))
+        return options[self.picks[len(self.options) - 1]]
+
+    def others(self):
+        """The next choices after these; None when these are the last."""
+        picks = self.picks
+        while picks and picks[-1] + 1 == self.options[len(picks) - 1]:
+            picks = picks[:-1]
+        return Choices([*picks[:-1], picks[-1] + 1]) if picks else None
+
+
+class World:
+    """What all runs of a program share: the clock, the log, people, and what they did."""
+
+    def __init__(self, choices, *, trouble):
+        self.clock, self.choices, self.trouble = Clock(), choices, trouble
+        self.log = Log(self.clock, choices)
+        self.did, self.runs = {}, {}  # by run; what it did in order
+        self.questions = {}  # by run and name
+        self.answers = {}  # by update: how it was answered, and what with
+
+    def decide(self, name, decision):
+        for question in [question for (_, asked), question in self.questions.items() if asked == name]:
+            question.decide(decision)
 
 
 @dataclass
@@ -230,23 +146,27 @@ class Undo:
 class Run:
     def __init__(self, world, name, lives, on_end=lambda run: None):
         self.world, self.clock, self.name, self.lives, self.on_end = world, world.clock, name, list(lives), on_end
-        self.letters, self.readers, self.undos, self.cancelled, self.undoing = [], [], [], False, False
+        self.signals, self.updates, self.receipts = Box(), Box(), Receipts(world.log)
+        self.unanswered, self.undos, self.cancelled = [], [], False
         self.status, self.value = "running", None
         world.runs[name] = self
         self.did = world.did.setdefault(name, [])
 
     def begin(self):
         holder = []
+        self.receipts.begin_life()
         self.task = Task(self.play(self.lives.pop(0), 1, holder), self.root_ended)
         holder.append(self.task)
         self.task.go()
 
-    def send(self, letter):
+    def signal(self, letter):
         if self.status == "running":
-            if self.readers:
-                self.readers.pop(0).take(letter)
-            else:
-                self.letters.append(letter)
+            self.signals.put(letter)
+
+    def update(self, letter):
+        if self.status == "running":
+            self.world.answers[letter] = None
+            self.updates.put(letter)
 
     def cancel(self):
         if self.status == "running" and not self.cancelled:
@@ -256,6 +176,7 @@ class Run:
     def root_ended(self, task, value, error):
         if error is None and self.lives:
             self.undos = []
+            self.reject("the run has continued as new")
             self.begin()
             return
         if error is not None:
@@ -267,7 +188,14 @@ class Run:
             self.status, self.value = "cancelled", "cancelled"
         else:
             self.status, self.value = "failed", error.args[0]
+        self.unanswered += self.updates.letters
+        self.reject(f"the run has {self.status}")
         self.on_end(self)
+
+    def reject(self, reason):
+        """What it has not answered it never will."""
+        while self.unanswered:
+            self.world.answers[self.unanswered.pop()] = ("rejected", reason)
 
     async def play(self, program, depth, me):  # noqa: C901, PLR0911, PLR0912 - a line for each word
         """Do what a program says, so deep in whatever is around it; `me` holds the task that does."""
@@ -283,7 +211,18 @@ class Run:
             case ["sleep", seconds]:
                 await Pause(self.clock, seconds)
             case ["signal", seconds]:
-                return await Letter(self, seconds)
+                return await Letter(self.clock, seconds, self.signals)
+            case ["update", seconds, answer, pause]:
+                return await self.answer(seconds, answer, pause)
+            case ["ask", name, seconds]:
+                question = self.world.questions[self.name, name] = Question(self.clock, seconds)
+                return await question
+            case ["publish", kind, facts]:
+                self.world.log.tell(kind, facts)
+            case ["event", kind, match, seconds]:
+                return await Reader(self.clock, seconds, self.receipts, kind, match)
+            case ["start", name, lives]:
+                Run(self.world, f"{self.name}>{name}", lives).begin()
             case ["then", *parts]:
                 return [await self.play(part, depth, me) for part in parts]
             case ["all", limit, *parts]:
@@ -303,18 +242,7 @@ class Run:
             case ["in time", seconds, part]:
                 return await self.in_time(seconds, part, depth, me)
             case ["child", name, _]:
-                undo = Undo(name, "child")
-                self.undos.append(undo)
-                waiting = Child(self, program)
-                try:
-                    undo.result = await waiting
-                except BaseException:
-                    if waiting.run.status == "completed":
-                        undo.result = waiting.run.value
-                    else:
-                        self.undos.remove(undo)
-                    raise
-                return undo.result
+                return await self.child(name, program)
         return None
 
     async def step(self, name, how):
@@ -330,6 +258,29 @@ class Run:
             raise Failure(name)
         undo.result = name
         return name
+
+    async def child(self, name, part):
+        undo = Undo(name, "child")
+        self.undos.append(undo)
+        waiting = Child(self, part)
+        try:
+            undo.result = await waiting
+        except BaseException:
+            if waiting.run.status == "completed":
+                undo.result = waiting.run.value
+            else:
+                self.undos.remove(undo)
+            raise
+        return undo.result
+
+    async def answer(self, seconds, answer, pause):
+        letter = await Letter(self.clock, seconds, self.updates)
+        self.unanswered.append(letter)
+        await Pause(self.clock, pause)
+        if answer is not None:
+            self.unanswered.remove(letter)
+            self.world.answers[letter] = (answer, f"{answer} {letter}")
+        return letter
 
     async def in_time(self, seconds, part, depth, me):
         scope = Scope(depth)
@@ -347,12 +298,24 @@ class Run:
             task.scopes.remove(scope)
 
 
-def interpret(lives, acts=(), *, name="run", trouble=True):
+def interpret(lives, acts=(), *, name="run", trouble=True, choices=None):
     """Do what the lives of a program say, with `acts`, each a moment and what somebody does then; returns the world."""
-    world = World(trouble=trouble)
+    world = World(choices or Choices(), trouble=trouble)
     run = Run(world, name, lives)
-    world.clock.at(0.0, run.begin)
+    clock, does = world.clock, {"signal": run.signal, "update": run.update, "cancel": run.cancel}
+    does |= {"publish": world.log.tell, "decide": world.decide}
+    clock.at(0.0, run.begin)
     for when, act, *rest in acts:
-        world.clock.at(when, partial(run.send, *rest) if act == "signal" else run.cancel)
-    world.clock.run()
+        clock.at(when, partial(does[act], *rest))
+    clock.run()
     return world
+
+
+def interpretations(lives, acts=(), *, most, **given):
+    """The worlds that the lives of a program may come to, `most` of them at most."""
+    choices = Choices()
+    for _ in range(most):
+        yield interpret(lives, acts, choices=choices, **given)
+        choices = choices.others()
+        if choices is None:
+            return

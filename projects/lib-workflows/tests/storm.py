@@ -85,7 +85,7 @@ class Fleet:
         index, how = self.chance.randrange(len(self._engines)), self.chance.choice(["vanishes", "ends", "is buried"])
         self.lost[how] += 1
         if how == "is buried" and self._count > 1:
-            await self.transact(_bury, self._engines[index]._worker)
+            await self.transact(bury, self._engines[index]._worker)
             return
         async with self._steady:
             await self._steady.wait_for(lambda: not self._users)
@@ -125,7 +125,7 @@ class Fleet:
             raise AssertionError(f"stuck: {[dict(row) for row in stuck]}") from None
 
 
-def _bury(connection, worker):
+def bury(connection, worker):
     """Take over from a worker that lives, as if its lease had run out."""
     connection.execute(update(workers).where(workers.c.id == worker.id).values(lease_until_at=0))
     take_over(connection, worker.id, worker.epoch)

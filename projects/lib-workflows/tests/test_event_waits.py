@@ -1,21 +1,23 @@
 """Waiting for events: none is missed, none comes twice, however many branches wait for the same."""
 
 import asyncio
+from dataclasses import dataclass
 
 import pytest
 from flows import Order, PaymentCaptured, address_changed
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from lib_events.event import Event
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, StepFailed, WaitTimeout, tables, workflow
+from lib_workflows import Context, Engine, EventType, StepFailed, WaitTimeout, tables, workflow
 from lib_workflows.events import looks as event_looks
 from lib_workflows.events import matching as event_matching
 from lib_workflows.events import waits as event_waits
 from lib_workflows.execution import event_effects
 from lib_workflows.execution.completion import completed
 from lib_workflows.reading import queries
-from lib_workflows.values.codec import decode_json
+from lib_workflows.values.codec import decode_json, encode_json
+from lib_workflows.workers.limits import Limits
 
 A = {"id": "a"}
 
@@ -32,6 +34,48 @@ async def waits(engine, handle, kind, count=1):
         return run.status == "waiting" and sum(counts) == count
 
     await wait_until(is_waiting)
+
+
+@dataclass
+class Parcel:
+    to: dict[str, str]
+    kilos: float
+
+
+ParcelSent = EventType("parcel.sent", Parcel)
+SAME = {"kilos": 5, "to": {"town": "Ulm", "street": "Elm Street"}}
+
+
+@workflow(name="waits-for-a-parcel")
+async def wait_for_a_parcel(ctx: Context) -> float:
+    return (await ctx.wait_event(ParcelSent, SAME)).kilos
+
+
+@pytest.mark.parametrize("comes", ["before", "later"])
+async def test_an_event_is_the_one_waited_for_in_whatever_order_its_fields_are_written_and_its_numbers(
+    database_url, comes
+):
+    async with Engine.open(database_url, [wait_for_a_parcel]) as engine:
+        handle = await engine.start(wait_for_a_parcel)
+        if comes == "later":
+            await waits(engine, handle, "wait_event")
+        parcel = Parcel({"street": "Elm Street", "town": "Ulm"}, 5.0)
+        event = Event.of(ParcelSent, parcel, source="/shop")
+        await engine.database.transact(lambda connection: connection.publish(event))
+        assert await handle.result(10) == 5.0
+
+
+async def test_a_wait_that_a_release_before_has_registered_otherwise_receives_its_event(database_url):
+    limits = Limits(idle_seconds=0.0)
+    async with Engine.open(database_url, [wait_for_a_parcel], limits=limits) as engine:
+        handle = await engine.start(wait_for_a_parcel)
+        await waits(engine, handle, "wait_event")
+        await wait_until(lambda: not engine.residence.executors)
+        event = Event.of(ParcelSent, Parcel({"town": "Ulm", "street": "Elm Street"}, 5.0), source="/shop")
+        as_then = encode_json({"kilos": 5.0, "to": event.data["to"]})
+        await engine.database.transact(lambda c: c.execute(update(tables.event_waits).values(match=as_then)))
+        await engine.database.transact(lambda connection: connection.publish(event))
+        assert await handle.result(10) == 5.0
 
 
 @workflow(name="three-side-by-side")

@@ -1,9 +1,21 @@
 """A fork goes on where another run was: what it has of that run's past is as that run saw it, the rest is its own."""
 
 import pytest
-from flows import Order, OrderShipped, address_changed, calls, double, make_stock, release, reserve, stock_of
+from flows import (
+    Order,
+    OrderShipped,
+    PaymentCaptured,
+    address_changed,
+    calls,
+    double,
+    make_stock,
+    release,
+    reserve,
+    stock_of,
+)
 from sqlalchemy import select
 
+from lib_events.event import Event
 from lib_events.tables import events
 from lib_events.testing import wait_until
 from lib_workflows import Context, RunCancelled, StepFailed, step, workflow
@@ -134,6 +146,26 @@ async def test_a_life_that_has_continued_as_new_can_be_replayed_and_forked(datab
             assert replay_history(flip_on, await export_history(env.engine, past)) is None
             forked = await env.engine.handle(past, flip_on).fork(str(FLIPS // 2))
             assert (await env.result(forked))[0] == forked.id
+
+
+@workflow(name="adds-up")
+async def add_up(ctx: Context, amounts: list[int]) -> list[int]:
+    """Receive two payments in each life."""
+    both = [(await ctx.wait_event(PaymentCaptured, {"id": "o"})).amount for _ in range(2)]
+    if not amounts:
+        await ctx.continue_as_new(both)
+    return [*amounts, *both]
+
+
+@pytest.mark.parametrize("begins_at", [None, "1", "2"])
+async def test_a_fork_of_a_later_life_receives_nothing_that_the_lives_before_have_received(database_url, begins_at):
+    async with environment(database_url, [add_up]) as env:
+        run = await env.engine.start(add_up, [])
+        for amount in (1, 2, 3, 4):
+            event = Event.of(PaymentCaptured, Order(id="o", amount=amount), source="/shop")
+            await env.engine.database.transact(lambda connection, event=event: connection.publish(event))
+        assert await env.result(run) == [1, 2, 3, 4]
+        assert await env.result(await run.fork(begins_at)) == [1, 2, 3, 4]
 
 
 @workflow(name="pays-and-needs-luck")

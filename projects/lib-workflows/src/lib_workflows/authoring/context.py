@@ -33,7 +33,7 @@ from lib_workflows.authoring.operation import (
 )
 from lib_workflows.authoring.step import Step
 from lib_workflows.errors import DefinitionError, WaitTimeout
-from lib_workflows.values.codec import encode_given, within_limit
+from lib_workflows.values.codec import canonical_json, decode_json, encode_given, within_limit
 from lib_workflows.values.durations import check_optional_seconds, check_seconds
 from lib_workflows.values.tags import check_tags
 from lib_workflows.values.texts import check_name, check_text
@@ -181,8 +181,9 @@ class Context:
         """
         if event_type.packed:
             raise DefinitionError(f"ctx.wait_event must get an event with a row of its own, got {event_type!r}")
-        within_limit(encode_given(match, "match of ctx.wait_event"), "match of ctx.wait_event", MATCH_BYTES)
-        return WaitEvent(event_type, dict(match or {}), check_optional_seconds(timeout, "timeout of ctx.wait_event"))
+        what = "match of ctx.wait_event"
+        fields = canonical_json(decode_json(within_limit(encode_given(match or {}, what), what, MATCH_BYTES)))
+        return WaitEvent(event_type, fields, check_optional_seconds(timeout, "timeout of ctx.wait_event"))
 
     def wait_signal[T](self, signal: Signal[T], timeout: timedelta | float | None = None) -> Operation[T]:
         """Wait for a signal; one that came before is taken at once. Raises `WaitTimeout`."""

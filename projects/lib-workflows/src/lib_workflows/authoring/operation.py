@@ -139,7 +139,7 @@ class WaitEvent[T](Operation[T]):
     """Wait for an event of a type whose payload has the fields of `match`."""
 
     event_type: "EventType[T]"
-    match: Mapping[str, Any]
+    match: str  # canonical
     timeout_seconds: float | None
     kind: ClassVar[str] = "wait_event"
 

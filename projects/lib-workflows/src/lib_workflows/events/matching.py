@@ -13,7 +13,7 @@ from lib_events.event import Event
 from lib_events.statement import Write
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.queue import key_of
-from lib_workflows.events.waits import match_text, waited_shapes
+from lib_workflows.events.waits import match_texts, waited_shapes
 from lib_workflows.runs.commands import StartRequest, start_new, wake_all
 from lib_workflows.statements import DELETE_EVENT_WAIT
 from lib_workflows.tables import event_waits, messages, triggers
@@ -133,8 +133,7 @@ def _by_key(placed: Sequence[Placed], shapes: Mapping[str, Sequence[str]]) -> di
     by_key: dict[Key, list[Placed]] = {}
     for position, event in placed:
         for fields in shapes.get(event.type, ()):
-            match = match_text(event, fields)
-            if match is not None:
+            for match in match_texts(event, fields):
                 by_key.setdefault((event.type, fields, match), []).append((position, event))
     return by_key
 

@@ -5,7 +5,7 @@ to its head, in one transaction that holds the matcher's cursor; the matcher tak
 event is either seen by the look-back, or finds the wait.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, func, insert, select, text, tuple_
@@ -15,7 +15,7 @@ from lib_events.event import Event
 from lib_events.event_log import head
 from lib_events.tables import events, subscription_cursors
 from lib_workflows.tables import event_waits, runs
-from lib_workflows.values.codec import decode_json, encode_json
+from lib_workflows.values.codec import canonical_json, decode_json, encode_json
 
 MATCHER = "workflow-matcher"
 WAITS_TOPIC = "event-waits"  # somebody waits for an event who did not before
@@ -55,13 +55,8 @@ class Wait(NamedTuple):
     run: str
     operation: str
     event_type: str
-    match: str  # see `canonical_match`
+    match: str  # canonical
     after: int | None
-
-
-def canonical_match(match: Mapping[str, Any]) -> str:
-    """One text for equal matches."""
-    return encode_json({name: match[name] for name in sorted(match)})
 
 
 def register_event_waits(connection: Connection, waits: Sequence[Wait]) -> list[Looked]:
@@ -192,8 +187,17 @@ def fields_of(match: str) -> str:
 
 def match_text(event: Event, fields: str) -> str | None:
     """What a match on `fields` must be for this event, or None when it lacks one."""
+    matched = _matched(event, fields)
+    return None if matched is None else canonical_json(matched)
+
+
+def match_texts(event: Event, fields: str) -> set[str]:
+    """The same, of those who have been waiting since before matches were canonical, too."""
+    matched = _matched(event, fields)
+    return set() if matched is None else {canonical_json(matched), encode_json(matched)}
+
+
+def _matched(event: Event, fields: str) -> dict[str, Any] | None:
     names = fields.split(",") if fields else []
     data = event.data if isinstance(event.data, dict) else {}
-    if any(name not in data for name in names):
-        return None
-    return encode_json({name: data[name] for name in names})
+    return {name: data[name] for name in names} if all(name in data for name in names) else None

@@ -17,7 +17,7 @@ from lib_workflows.execution.driver import Pending
 from lib_workflows.execution.wait_effects import answer, arm, event_key, had_until, timed_out
 from lib_workflows.runs.record import Message
 from lib_workflows.statements import DELETE_EVENT_WAIT, DELETE_MESSAGE
-from lib_workflows.values.codec import decode_json
+from lib_workflows.values.codec import canonical_json, decode_json
 
 if TYPE_CHECKING:
     from lib_workflows.execution.executor import Executor
@@ -179,7 +179,7 @@ def remember(executor: "Executor", name: str, meta: str | None) -> None:
     """Keep up to where the run has had every event of a (type, match)."""
     if meta is not None:
         told = decode_json(meta)
-        key = (name, told["match"])
+        key = (name, canonical_json(decode_json(told["match"])))  # rows of before: in the order of then
         executor.received[key] = max(told["position"], executor.received.get(key, 0))
         executor.waited.add(key)
 

@@ -9,7 +9,6 @@ from lib_events.statement import Write
 from lib_events.texts import message_of
 from lib_workflows.authoring.operation import AskApproval, Deadline, Sleep, WaitEvent, WaitSignal, WaitUpdate
 from lib_workflows.errors import PayloadVersionUnknown, WaitTimeout
-from lib_workflows.events.waits import canonical_match
 from lib_workflows.execution.completion import Completion, bare_row, completed, failed
 from lib_workflows.execution.driver import Pending
 from lib_workflows.execution.history import outcome_of
@@ -233,7 +232,7 @@ def event_key(pending: Pending) -> tuple[str, str]:
     """The (type, match) of a wait for an event."""
     operation = pending.operation
     assert isinstance(operation, WaitEvent)  # noqa: S101 - whoever asks knows
-    return operation.name, canonical_match(operation.match)
+    return operation.name, operation.match
 
 
 def reason_of(payload: str) -> str:

@@ -17,7 +17,7 @@ from lib_workflows.runs.commands import RUNS_TOPIC, lock_run, reject_updates
 from lib_workflows.runs.lifecycle_events import RUN_CONTINUED, Teller
 from lib_workflows.runs.record import RECEIVED_KIND, RECEIVED_OPERATION, RunRecord, scope_of
 from lib_workflows.tables import attempts, event_waits, heartbeats, history, run_logs, runs
-from lib_workflows.values.codec import decode_json, encode_json
+from lib_workflows.values.codec import canonical_json, decode_json, encode_json
 
 type Received = Mapping[tuple[str, str], int]  # (type, match) -> up to where the run has had every event
 
@@ -110,4 +110,5 @@ def _carry(connection: Connection, run_id: str, received: Received, now: int) ->
 
 def carried(meta: str | None) -> dict[tuple[str, str], int]:
     """What `_carry` has written."""
-    return {(name, match): position for name, match, position in decode_json(meta or "[]")}
+    told = decode_json(meta or "[]")
+    return {(name, canonical_json(decode_json(match))): position for name, match, position in told}

@@ -14,6 +14,7 @@ from lib_workflows.runs.lifecycle_events import RUN_QUEUED, Teller
 from lib_workflows.runs.record import (
     FORK_KIND,
     GOT_OVER_KIND,
+    RECEIVED_KIND,
     RETRY_KIND,
     RETRY_OPERATION,
     UNDO_SUFFIX,
@@ -194,22 +195,30 @@ def _position_of(connection: Connection, run_id: str, operation: str) -> int:
 
 
 def _copy_history(connection: Connection, run: Any, forked: str, cut: int, now: int) -> None:
-    """Copy the history before `cut`, say whose it was, and copy the views as they were there."""
+    """Copy the history before `cut`, say whose it was, and copy the views as they were there.
+
+    What lives before this one have received is received, wherever in this one the fork begins.
+    """
     run_id = run.id
-    before = and_(history.c.run == run_id, history.c.voided == 0, history.c.position < cut)
-    names = [column.name for column in history.columns]
-    columns = [literal(forked) if name == "run" else history.c[name] for name in names]
-    copied = connection.execute(insert(history).from_select(names, select(*columns).where(before))).rowcount
-    if copied:
+    before = and_(_kept(run_id), history.c.position < cut)
+    if _copy(connection, forked, before):
         origin = _origin_at(connection, run_id, cut) or Origin(
             name_of_life(run_id, run.status, run.earlier_lives), run.started_at or run.created_at
         )
         origin = origin._replace(meta=LEAVES_THE_PAST)
         _say_of_fork(connection, forked, cut, origin, now)
+    else:
+        _copy(connection, forked, and_(_kept(run_id), history.c.kind == RECEIVED_KIND))
     seen = select(history).where(before, history.c.kind == "view").order_by(history.c.position)
     for row in {row.name: row for row in connection.execute(seen)}.values():
         view = {"name": row.name, "value": row.input, "position": row.position, "updated_at": row.ended_at}
         connection.execute(insert(views).values(run=forked, **view))
+
+
+def _copy(connection: Connection, forked: str, where: ColumnElement[bool]) -> int:
+    names = [column.name for column in history.columns]
+    columns = [literal(forked) if name == "run" else history.c[name] for name in names]
+    return connection.execute(insert(history).from_select(names, select(*columns).where(where))).rowcount
 
 
 class Origin(NamedTuple):

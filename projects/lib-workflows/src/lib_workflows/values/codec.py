@@ -137,6 +137,19 @@ def encode_given(value: Any, what: str) -> str:
         raise PayloadInvalid(what, str(error)) from error
 
 
+def canonical_json(value: Any) -> str:
+    """One text for JSON values that are equal: the fields of objects in order, and 1 for 1.0."""
+    return encode_json(_in_order(value))
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _in_order(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [_in_order(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def decode_json(text: str) -> Any:
     """JSON text as plain values."""
     return from_json(text)
