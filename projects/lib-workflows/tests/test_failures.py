@@ -239,6 +239,31 @@ async def test_a_full_commit_queue_loses_nothing(sqlite_url):
         assert [row.operation for row in rows] == ["1", "2"]
 
 
+async def test_a_step_of_a_run_whose_memory_was_lost_is_stopped(sqlite_url):
+    begun, stopped = [], []
+
+    @step
+    async def stops() -> str:
+        begun.append(1)
+        if len(begun) == 2:
+            return "again"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(1)
+
+    @workflow(name="stops-once")
+    async def stops_once(ctx: Context) -> str:
+        return await ctx.step(stops)
+
+    async with Engine.open(sqlite_url, [stops_once]) as engine:
+        handle = await engine.start(stops_once)
+        await wait_until(lambda: begun)
+        engine.residence.run_lost(engine.residence.executors[handle.id], CommitFailed("the disk is full"))
+        assert await handle.result(10) == "again"
+        assert stopped
+
+
 async def test_a_child_that_could_not_be_inserted_is_started_again(database_url):
     @workflow(name="parent")
     async def parent(ctx: Context) -> int:
