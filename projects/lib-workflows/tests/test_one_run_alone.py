@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
-from flows import change_quantity
+from flows import PaymentCaptured, change_quantity
 from sqlalchemy import select
 
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, Principal, RunCancelled, UpdateRejected, workflow
 from lib_workflows.runs import commands
-from lib_workflows.tables import approvals, messages, updates
+from lib_workflows.tables import approvals, event_waits, messages, updates
 
 ANNA = Principal("u1", "anna")
 
@@ -88,3 +88,21 @@ async def test_a_run_that_has_not_begun_ends_at_once_whatever_others_have_done(s
         await (new := await engine.start(answers_one)).cancel()
         assert await new.status() == "cancelled"
         assert [row.status for row in await questions(engine)] == ["pending"]
+
+
+@workflow(name="waits-for-money")
+async def waits_for_money(ctx: Context) -> None:
+    await ctx.wait_event(PaymentCaptured)
+
+
+@workflow(name="goes-on-once")
+async def goes_on_once(ctx: Context, left: int) -> int:
+    return await ctx.continue_as_new(left - 1) if left else left
+
+
+async def test_a_run_that_goes_on_as_new_takes_back_the_waits_of_nobody_else(sqlite_url):
+    async with Engine.open(sqlite_url, [waits_for_money, goes_on_once]) as engine:
+        await engine.start(waits_for_money)
+        waits = await wait_until(lambda: engine.database.read(lambda c: c.execute(select(event_waits)).all()))
+        assert await (await engine.start(goes_on_once, 1)).result(10) == 0
+        assert await engine.database.read(lambda c: c.execute(select(event_waits)).all()) == waits

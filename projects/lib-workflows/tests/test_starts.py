@@ -4,11 +4,14 @@ from datetime import timedelta
 
 import pytest
 from flows import Order, OrderPlaced, PaymentCaptured, doubling, on_order
+from sqlalchemy import select
 
-from lib_events.event import Event
+from lib_events.event import Cause, Event
 from lib_events.event_log import read_after
+from lib_events.testing import wait_until
 from lib_workflows import Engine, Principal, RunConflict
 from lib_workflows.reading import queries
+from lib_workflows.tables import event_waits
 from lib_workflows.testing import environment
 
 ANNA = Principal("u1", "anna")
@@ -44,11 +47,19 @@ async def test_a_burst_tells_of_its_run_once_and_begins_it_when_it_rests_within_
         assert [placed.event.subject for placed in page.events] == [handles[1].id]
 
 
-async def test_a_run_that_an_event_starts_tells_of_itself(sqlite_url):
-    placed, paid = (Event.of(kind, Order(id="a", amount=1), source="/shop") for kind in (OrderPlaced, PaymentCaptured))
-    async with environment(sqlite_url, [on_order]) as env:
-        await env.engine.database.transact(lambda c: c.publish(placed, paid))
-        await env.until_resting()
-        (run,) = (await env.engine.database.read(queries.list_runs, queries.RunFilter(workflow=on_order.name))).items
-        assert await env.result(env.engine.handle(run.id)) == "a paid 1"
-        assert (await told_of(env.engine, run.id))[0] == "evs.run.queued"
+async def test_an_event_starts_one_run_in_its_own_name_which_tells_of_itself(sqlite_url):
+    placed = Event.of(OrderPlaced, Order(id="a", amount=1), source="/shop", cause=Cause(principal=ANNA.subject))
+    paid = Event.of(PaymentCaptured, Order(id="a", amount=1), source="/shop")
+
+    async def runs_of_orders():
+        return (await engine.database.read(queries.list_runs, queries.RunFilter(workflow=on_order.name))).items
+
+    async with Engine.open(sqlite_url, [on_order]) as engine:
+        await engine.database.transact(lambda c: c.publish(placed))
+        await wait_until(lambda: engine.database.read(lambda c: c.execute(select(event_waits)).all()))
+        (run,) = await runs_of_orders()
+        await engine.database.transact(lambda c: c.publish(paid))
+        assert await engine.handle(run.id).result(10) == "a paid 1"
+        assert [found.id for found in await runs_of_orders()] == [run.id], "what it waits for starts none"
+        assert run.principal == Principal(ANNA.subject)
+        assert (await told_of(engine, run.id))[0] == "evs.run.queued"
