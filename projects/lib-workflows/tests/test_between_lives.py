@@ -130,6 +130,25 @@ async def test_a_decision_of_one_life_does_not_answer_what_the_next_life_asks(da
         assert await approvals_of(engine, handle.id) == ["approved", "rejected"]
 
 
+@workflow(name="asks-for-an-hour")
+async def asks_for_an_hour(ctx: Context) -> bool:
+    return (await ctx.approval("pay", text="Pay?", to="user:u1", timeout=timedelta(hours=1))).approved
+
+
+async def test_a_decision_that_comes_in_time_counts_although_the_run_hears_of_it_later(database_url):
+    async with Engine.open(database_url, [asks_for_an_hour]) as engine:
+        handle = await engine.start(asks_for_an_hour)
+        approval = await open_approval(engine, handle.id)
+        await wait_until(lambda: engine.residence.is_quiet)
+        executor = engine.residence.executors[handle.id]
+        async with nothing_arrives(engine):
+            await decide(engine, approval, approved=True)
+            executor.deadlines["1"].callback()  # the hour is over
+            await wait_until(lambda: executor.running)
+            await wait_until(lambda: not executor.running)
+        assert await handle.result(10) is True
+
+
 @workflow(name="asks-and-fails")
 async def asks_and_fails(ctx: Context) -> bool:
     answer, _ = await ctx.gather(ctx.approval("pay", text="Pay?", to="user:u1"), ctx.step(something_else))
@@ -211,6 +230,22 @@ async def test_a_cancellation_that_came_too_late_does_not_cancel_the_retry(datab
             held.fails = False
             await handle.retry()
         assert await handle.result(10) == "something else"
+
+
+async def test_a_retry_takes_nothing_from_the_inbox_of_another_run_and_keeps_a_deadline_that_is_to_come(sqlite_url):
+    async with Engine.open(sqlite_url, [fails_at_first]) as engine:
+        held.fails = True
+        held.go_on.set()
+        handle = await engine.start(fails_at_first, deadline=datetime.now(UTC) + timedelta(hours=1))
+        with pytest.raises(StepFailed):
+            await handle.result(10)
+    async with Engine.open(sqlite_url, [fails_at_first], works=False) as engine:
+        other = await engine.start(fails_at_first)
+        await engine.database.transact(lambda c: commands.send_update(c, other.id, "quantity", "1", update_id="u"))
+        await engine.handle(handle.id).retry()
+        await until_sent(engine, other.id)
+        deadline = select(runs.c.deadline_at).where(runs.c.id == handle.id)
+        assert await engine.database.read(lambda c: c.scalar(deadline)) is not None
 
 
 async def test_a_retry_goes_on_without_the_deadline_that_it_has_missed(database_url):

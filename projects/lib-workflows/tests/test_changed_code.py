@@ -9,7 +9,7 @@ from flows import doubling
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, EventType, Principal, Signal, current_step, step, workflow
 from lib_workflows.authoring.retry import Backoff
-from lib_workflows.errors import Nondeterministic
+from lib_workflows.errors import Nondeterministic, RunCancelled
 from lib_workflows.runs import commands
 from lib_workflows.tables import approvals, attempts, messages, runs
 
@@ -56,6 +56,25 @@ async def test_a_child_does_not_answer_for_another_one(database_url, changed):
         parent = engine.handle("parent", asks_a_child)
         await parent.retry()
         assert await parent.result(10) == 7  # nothing is lost
+
+
+async def test_a_parked_run_that_is_retried_and_then_cancelled_before_anybody_takes_it_cancels_its_child(database_url):
+    """It has no row of its own yet: all that it has done is to start a child."""
+    async with Engine.open(database_url, [asks_a_child, counting]) as engine:
+        await engine.start(asks_a_child, id="parent")
+        child = await wait_until(lambda: child_of(engine, "parent"))
+    async with Engine.open(database_url, [asks_no_child]) as engine:
+        await engine.database.transact(commands.wake, "parent")
+        with pytest.raises(Nondeterministic):
+            await engine.handle("parent", asks_no_child).result(10)
+    async with Engine.open(database_url, [], works=False) as engine:
+        await engine.handle("parent").retry()
+        await engine.handle("parent").cancel()
+    async with Engine.open(database_url, [asks_a_child, counting]) as engine:
+        with pytest.raises(RunCancelled):
+            await engine.handle("parent", asks_a_child).result(10)
+        with pytest.raises(RunCancelled):
+            await engine.handle(child, counting).result(10)
 
 
 async def child_of(engine, parent):

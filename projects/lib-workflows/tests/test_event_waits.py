@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 from flows import Order, PaymentCaptured, address_changed
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 
 from lib_events.event import Event
 from lib_events.testing import wait_until
@@ -16,6 +16,7 @@ from lib_workflows.events import waits as event_waits
 from lib_workflows.execution import event_effects
 from lib_workflows.execution.completion import completed
 from lib_workflows.reading import queries
+from lib_workflows.runs import commands
 from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.workers.limits import Limits
 
@@ -253,6 +254,69 @@ async def test_an_event_for_a_branch_that_has_given_up_is_for_the_one_that_still
         executor._inbox.insert(0, completed(executor.driver.pending["1/1/1"], None))
         executor.transaction = None
         executor.turn()
+        assert await handle.result(10) == 7
+
+
+async def test_an_event_that_was_sent_to_a_branch_which_has_given_up_since_is_for_the_one_that_still_waits(
+    database_url,
+):
+    async with Engine.open(database_url, [one_gives_up]) as engine:
+        handle = await engine.start(one_gives_up)
+        await waits(engine, handle, "wait_event", 2)
+        executor, refresh, go_on = engine.residence.executors[handle.id], engine.residence.arrivals._refresh, []
+
+        async def refresh_late(executors):
+            await wait_until(lambda: go_on)
+            await refresh(executors)
+
+        engine.residence.arrivals._refresh = refresh_late
+        await publish(engine, 7)
+        await wait_until(lambda: engine.residence.arrivals._refreshing)
+        executor.complete(completed(executor.driver.pending["1/1/1"], None))
+        go_on.append(True)
+        assert await handle.result(10) == 7
+        assert not await engine.database.read(lambda c: c.execute(select(tables.messages)).all())
+
+
+@workflow(name="has-it-otherwise")
+async def has_it_otherwise(ctx: Context) -> int:
+    return (await ctx.race(ctx.wait_event(PaymentCaptured, A), ctx.wait_signal(address_changed)))[0]
+
+
+async def test_a_look_that_ends_when_its_branch_waits_no_more_leaves_nobody_waiting(database_url):
+    async with Engine.open(database_url, [has_it_otherwise]) as engine:
+        look, looking, go_on = engine.residence.event_looks.look, asyncio.Event(), asyncio.Event()
+
+        async def look_late(*args):
+            looking.set()
+            await go_on.wait()
+            return await look(*args)
+
+        engine.residence.event_looks.look = look_late
+        handle = await engine.start(has_it_otherwise)
+        await asyncio.wait_for(looking.wait(), 10)
+        await handle.signal(address_changed, "here")
+        await wait_until(lambda: engine.residence.executors[handle.id].driver.outcome)
+        go_on.set()
+        assert await handle.result(10) == 1
+        assert not await engine.database.read(lambda c: c.execute(select(tables.event_waits)).all())
+
+
+async def test_an_event_that_was_found_for_the_life_before_is_for_nobody_however_late_that_is_committed(database_url):
+    """The matcher has read who waits, who goes on as new meanwhile: what it sends is for what waited there before."""
+    async with Engine.open(database_url, [one_gives_up]) as engine:
+        await publish(engine, 1, order="other")
+        handle = await engine.start(one_gives_up)
+        await waits(engine, handle, "wait_event", 2)
+        sent = event_matching.SentEvent(handle.id, "1/1/2", '{"id":"other","amount":1}', 1)
+
+        def send(connection):
+            number = commands.wake(connection, handle.id)
+            connection.execute(insert(tables.messages).values(event_matching._event_row(sent, number, 0)))
+
+        await engine.database.transact(send)
+        await wait_until(lambda: engine.residence.executors[handle.id].seen)
+        await publish(engine, 3, 4)
         assert await handle.result(10) == 7
 
 

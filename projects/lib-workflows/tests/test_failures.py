@@ -25,7 +25,7 @@ from lib_workflows.errors import Nondeterministic
 from lib_workflows.reading import queries
 from lib_workflows.runs import commands
 from lib_workflows.runs.record import Message
-from lib_workflows.statements import APPEND_HISTORY, WAKE_RUN
+from lib_workflows.statements import APPEND_HISTORY, UPDATE_RUN, WAKE_RUN
 from lib_workflows.tables import messages
 from lib_workflows.testing import environment
 from lib_workflows.workers.limits import Limits
@@ -239,6 +239,31 @@ async def test_a_full_commit_queue_loses_nothing(sqlite_url):
         assert [row.operation for row in rows] == ["1", "2"]
 
 
+async def test_a_step_of_a_run_whose_memory_was_lost_is_stopped(sqlite_url):
+    begun, stopped = [], []
+
+    @step
+    async def stops() -> str:
+        begun.append(1)
+        if len(begun) == 2:
+            return "again"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(1)
+
+    @workflow(name="stops-once")
+    async def stops_once(ctx: Context) -> str:
+        return await ctx.step(stops)
+
+    async with Engine.open(sqlite_url, [stops_once]) as engine:
+        handle = await engine.start(stops_once)
+        await wait_until(lambda: begun)
+        engine.residence.run_lost(engine.residence.executors[handle.id], CommitFailed("the disk is full"))
+        assert await handle.result(10) == "again"
+        assert stopped
+
+
 async def test_a_child_that_could_not_be_inserted_is_started_again(database_url):
     @workflow(name="parent")
     async def parent(ctx: Context) -> int:
@@ -297,6 +322,30 @@ async def test_a_childs_end_reaches_a_parent_that_just_leaves(database_url):
         engine.residence.run_ended = evict_parent
         await engine.handle(child).signal(address_changed, "grown up")
         assert await handle.result(10) == "grown up"
+
+
+async def test_a_parent_that_is_loaded_again_before_its_childs_end_is_saved_hears_of_that_end(database_url):
+    async with Engine.open(database_url, [parent_of_slow, slow_child]) as engine:
+        handle = await engine.start(parent_of_slow)
+        child = await child_of(engine, handle.id)
+        await wait_until(lambda: engine.residence.is_quiet)
+        lost, write, commit = [], engine.database.write, engine.database._committer._commit
+
+        async def slow_commit(group):
+            if any(w.statement is UPDATE_RUN and w.row[-1] == child for member in group for w in member.writes):
+                await wait_until(lambda: lost and engine.residence.executors.get(handle.id) not in (None, *lost))
+            await commit(group)
+
+        def full_once(*writes, **rest):
+            if not lost and any(w.statement is APPEND_HISTORY and w.row.kind == "child" for w in writes):
+                lost.append(engine.residence.executors[handle.id])
+                raise CommitQueueFull("the queue is full")
+            return write(*writes, **rest)
+
+        engine.database.write, engine.database._committer._commit = full_once, slow_commit
+        await engine.handle(child).signal(address_changed, "grown up")
+        assert await handle.result(10) == "grown up"
+        assert lost
 
 
 async def test_a_crash_before_the_parent_was_woken_leaves_no_parent_behind(database_url):

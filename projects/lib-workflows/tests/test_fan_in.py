@@ -9,12 +9,13 @@ from flows import address_changed
 from pydantic import BaseModel, Field
 from sqlalchemy import update
 
+from lib_events.adapters import sqlite
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, RunCancelled, RunFailed, StepFailed, Workflow, step, workflow
 from lib_workflows.errors import DefinitionError, PayloadInvalid
 from lib_workflows.reading import queries
 from lib_workflows.runs import commands
-from lib_workflows.runs.record import child_run_id
+from lib_workflows.runs.record import Message, child_run_id
 from lib_workflows.tables import history, runs
 from lib_workflows.testing import export_history, replay_history
 from lib_workflows.workers import kinship
@@ -219,3 +220,35 @@ async def test_a_child_that_was_started_before_ids_had_a_prefix_is_still_that_of
 def call_as_before(connection, child):
     for table, column in ((runs, runs.c.id), (history, history.c.run)):
         connection.execute(update(table).where(column == child).values({column.name: child.removeprefix("started~")}))
+
+
+@workflow(name="whole-of-one-that-waits")
+async def whole_of_one_that_waits(ctx: Context) -> str:
+    return await ctx.child(part, "waits")
+
+
+async def test_a_childs_end_is_heard_however_quickly_it_is_saved(sqlite_url, monkeypatch):
+    monkeypatch.setattr(sqlite, "QUICK_SECONDS", 60.0)  # by the loop itself, before anybody is told
+    async with Engine.open(sqlite_url, WORKFLOWS) as engine:
+        assert await (await engine.start(whole, ["does"])).result(10) == ["does"]
+
+
+async def test_a_childs_end_reaches_a_parent_that_is_just_being_loaded(sqlite_url):
+    async with Engine.open(sqlite_url, [whole_of_one_that_waits, part]) as engine:
+        handle = await engine.start(whole_of_one_that_waits)
+        (child,) = await wait_until(lambda: children_of(engine, handle.id))
+        await wait_until(lambda: engine.residence.is_quiet)
+        engine.residence._evict(engine.residence.executors[handle.id])
+        await wait_until(lambda: handle.id not in engine.residence.executors)
+        arrivals = engine.residence.arrivals
+        read = arrivals._read
+
+        async def read_before_the_child_ends(run_ids, claimed):
+            found = await read(run_ids, claimed)
+            engine.residence.executors[child].hear([Message(1, "signal", "address-changed", '"here"', None)], 1)
+            await wait_until(lambda: arrivals.loading[handle.id])
+            return found
+
+        arrivals._read = read_before_the_child_ends
+        await engine.database.transact(commands.wake, handle.id)
+        assert await handle.result(10) == "here"

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from lib_events.event import Event
 from lib_events.tables import events
 from lib_events.testing import wait_until
-from lib_workflows import Context, RunCancelled, StepFailed, step, workflow
+from lib_workflows import Context, Principal, RunCancelled, StepFailed, step, workflow
 from lib_workflows.reading import queries
 from lib_workflows.testing import environment, export_history, replay_history
 
@@ -85,6 +85,28 @@ async def test_a_fork_of_a_fork_repeats_each_of_both_where_it_was(database_url):
             found = await env.result(third)
             assert found[: len(expected)] == expected
             assert not {*found[len(expected) :]} & {*seen[0], *seen[1]}
+
+
+@workflow(name="reserves")
+async def reserves(ctx: Context) -> None:
+    await ctx.transaction(reserve, ctx.run_id, 1, undo=release)
+    await ctx.step(needs_luck)
+
+
+async def test_a_fork_has_tags_and_principal_of_its_run_and_what_another_run_has_undone_at_the_same_place(sqlite_url):
+    async with environment(sqlite_url, [reserves]) as env:
+        await env.engine.database.transact(make_stock)
+        first = await env.engine.start(reserves, tags={"team": "red"}, principal=Principal("u1", "anna"))
+        await env.result(first)
+        Luck.lasts = False
+        with pytest.raises(StepFailed):
+            await env.result(await env.engine.start(reserves))
+        Luck.lasts = True
+        forked = await first.fork("2")
+        await env.result(forked)
+        assert await env.engine.database.read(stock_of, forked.id) == []
+        run = await env.engine.database.read(queries.get_run, forked.id)
+        assert (run.tags, run.principal) == ({"team": "red"}, Principal("u1", "anna"))
 
 
 async def test_a_fork_that_is_retried_still_has_the_past_that_it_was_made_of(database_url):

@@ -479,6 +479,29 @@ async def test_a_workflow_changes_the_tags_it_is_found_by(database_url):
         assert (await tagged("state:shipped"), await tagged("state:packed")) == (["t"], [])
 
 
+async def test_a_run_is_found_by_new_tags_while_its_next_step_is_under_way(sqlite_url):
+    go_on = asyncio.Event()
+
+    @step
+    async def packs() -> None:
+        await go_on.wait()
+
+    @workflow(name="packing")
+    async def packing(ctx: Context) -> None:
+        await ctx.set_tags({"state": "packed"})
+        await ctx.step(packs)
+
+    async def tags_of(handle):
+        return (await engine.database.read(queries.get_run, handle.id)).tags
+
+    async with Engine.open(sqlite_url, [packing]) as engine:
+        handle = await engine.start(packing)
+        await wait_until(lambda: tags_of(handle))
+        assert await handle.status() == "running"
+        go_on.set()
+        await handle.result(10)
+
+
 async def test_tags_that_cannot_be_are_refused(sqlite_url, subtests):
     @workflow(name="overtagging")
     async def overtagging(ctx: Context) -> None:

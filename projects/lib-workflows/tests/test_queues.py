@@ -177,6 +177,17 @@ async def test_runs_begin_no_faster_than_the_rate_lets_them(database_url):
         assert since(begun[8], begun[8:]) == [0, 0, 0, 20], "a rest fills the bucket, and no more than that"
 
 
+async def test_what_begins_in_one_queue_uses_up_no_rate_and_no_turn_of_another(sqlite_url):
+    async with Engine.open(sqlite_url, WORKFLOWS) as engine:
+        for name in ("narrow", "other"):
+            await engine.queues.limit(name, QueueLimits(rate=Rate(1, timedelta(hours=1)), key="to", per_key=1))
+        began = await engine.start(waits, queue_key="ada")
+        await until(engine, [began], "waiting")
+        state = select(queues.c.full_at, queues.c.last_key).where(queues.c.name == "other")
+        assert (await engine.database.read(lambda c: c.execute(state).one())) == (0, None)
+        await until(engine, [await engine.start(waits, queue="other", queue_key="ada")], "waiting")
+
+
 async def test_a_clock_that_is_set_back_does_not_stop_a_queue_with_a_rate(database_url):
     async with environment(database_url, [told_number]) as env:
         await env.engine.queues.limit("steady", QueueLimits(rate=Rate(2, timedelta(minutes=1))))
@@ -411,6 +422,14 @@ async def test_a_run_is_not_started_in_a_queue_that_has_no_page(database_url):
         # One that an earlier release made is still looked at, and resumed.
         await engine.queues.pause("team/mail")
         assert not (await engine.queues.resume("team/mail")).paused
+
+
+async def test_a_limit_counts_no_run_of_another_queue(sqlite_url):
+    async with Engine.open(sqlite_url, WORKFLOWS) as engine:
+        await engine.start(waits, id="other")
+        await engine.queues.limit("elsewhere", ONE)
+        slot = select(runs.c.slot).where(runs.c.id == "other")
+        assert await engine.database.read(lambda c: c.scalar(slot)) is None
 
 
 async def test_a_run_that_begins_while_a_limit_comes_counts_too(database_url):

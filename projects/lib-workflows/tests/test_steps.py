@@ -110,6 +110,26 @@ async def test_the_total_timeout_counts_while_nobody_is_there(sqlite_url):
     assert len(tries) == before
 
 
+async def test_a_step_whose_time_is_over_before_its_first_attempt_has_ended_fails_for_that(sqlite_url):
+    tries = []
+
+    @step(retries=3, total_timeout=timedelta(hours=1))
+    async def interrupted() -> None:
+        tries.append(1)
+        await asyncio.Event().wait()
+
+    alone = running_alone(interrupted)
+    async with environment(sqlite_url, [alone]) as env:
+        await env.engine.start(alone, id="late")
+        await wait_until(lambda: asyncio.sleep(0, bool(tries)))
+        start = env.now + timedelta(hours=2)
+        await env.engine.abandon()
+    async with environment(sqlite_url, [alone], start=start) as env:
+        with pytest.raises(StepFailed, match=r"StepTimeout: .* 3600\.0 s"):
+            await env.result(env.engine.handle("late", alone))
+    assert len(tries) == 1
+
+
 async def test_a_step_that_finds_no_thread_in_time_never_begins(sqlite_url):
     held, tries = threading.Event(), []
 

@@ -409,6 +409,49 @@ async def test_a_transaction_that_was_cancelled_before_it_began_is_not_undone(da
     assert struck == [("one", "one")]
 
 
+@workflow(name="enters-two-and-stays")
+async def enter_two_and_stay(ctx: Context) -> list[str]:
+    return await ctx.gather(*(ctx.transaction(enter, what) for what in ("one", "two")))
+
+
+async def test_transactions_of_branches_side_by_side_are_done_one_after_the_other(database_url):
+    async with Engine.open(database_url, [enter_two_and_stay]) as engine:
+        assert await (await engine.start(enter_two_and_stay)).result(10) == ["one", "two"]
+
+
+async def bakes_for_ever(cake: str) -> None:
+    baking_now.append(cake)
+    await asyncio.Event().wait()
+
+
+async def throws_away(result: None, cake: str) -> None:
+    baking_now.remove(cake)
+
+
+baking_now = []
+
+
+@workflow(name="bakes-one")
+async def bakes_one(ctx: Context) -> None:
+    await ctx.step(step(bakes_for_ever), "cake", undo=throws_away)
+
+
+async def test_a_step_that_a_dead_worker_had_begun_is_undone_though_it_is_cancelled_before_it_is_tried_again(
+    sqlite_url,
+):
+    baking_now.clear()
+    async with Engine.open(sqlite_url, [bakes_one]) as engine:
+        handle = await engine.start(bakes_one)
+        await wait_until(lambda: baking_now)
+        await engine.abandon()
+    async with Engine.open(sqlite_url, [bakes_one], works=False) as engine:
+        await engine.handle(handle.id).cancel()
+    async with Engine.open(sqlite_url, [bakes_one]) as engine:
+        with pytest.raises(RunCancelled):
+            await engine.handle(handle.id, bakes_one).result(10)
+    assert baking_now == []
+
+
 def hold_up_transactions(engine):
     """Transactions of runs begin once the second event is set; the first says that one is to begin."""
     transact, begun, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()
@@ -507,6 +550,19 @@ async def test_what_a_thread_does_that_goes_on_is_undone_when_it_has_ended_howev
         with pytest.raises(RunCancelled):
             await handle.result(10)
         assert thread.did == ["done", "undone"]
+
+
+async def test_a_run_leaves_memory_once_a_thread_that_went_on_has_ended(sqlite_url):
+    thread.__init__()
+    async with Engine.open(sqlite_url, [go_on_without_it], limits=Limits(idle_seconds=0.0)) as engine:
+        handle = await engine.start(go_on_without_it, "waits")
+        await wait_until(lambda: is_at_rest(handle))
+        engine.residence.evict_idle()
+        assert handle.id in engine.residence.executors
+        thread.go_on.set()
+        await wait_until(lambda: engine.residence._resting)
+        engine.residence.evict_idle()
+        await wait_until(lambda: not engine.residence.executors)
 
 
 async def is_at_rest(handle):

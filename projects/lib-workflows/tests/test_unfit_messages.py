@@ -1,10 +1,15 @@
 """Signals and updates that do not fit what they are declared as: whoever may write to a run cannot fail it."""
 
-import pytest
-from flows import address_changed, change_quantity
+import asyncio
+import contextlib
+from dataclasses import replace
 
+import pytest
+from flows import Order, PaymentCaptured, address_changed, change_quantity
+
+from lib_events.event import Event
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Signal, Update, UpdateRejected, workflow
+from lib_workflows import Context, Engine, Signal, StepFailed, Update, UpdateRejected, workflow
 from lib_workflows.reading import queries
 from lib_workflows.testing import export_history, replay_history
 
@@ -70,3 +75,48 @@ async def test_what_was_dropped_does_not_come_back_with_the_next_process(databas
         await handle.signal(address_changed, "Elm Street")
         assert await handle.result(10) == "Elm Street"
         assert len(await logged(engine, handle)) == 1
+
+
+@workflow(name="is-paid")
+async def is_paid(ctx: Context) -> int:
+    for _ in range(3):
+        with contextlib.suppress(StepFailed):
+            return (await ctx.wait_event(PaymentCaptured, {"id": "a"})).amount
+    return 0
+
+
+@pytest.mark.parametrize("before_the_wait", [True, False])
+async def test_an_event_that_does_not_fit_is_an_error_once_and_the_next_wait_is_for_the_next_one(
+    database_url, before_the_wait
+):
+    fits = Event.of(PaymentCaptured, Order(id="a", amount=3), source="/shop")
+    async with Engine.open(database_url, [is_paid]) as engine:
+        handle = await engine.start(is_paid)
+        if not before_the_wait:
+            await waits(engine, handle)
+        await engine.database.transact(lambda c: c.publish(replace(fits, id="unfit", data={"id": "a"}), fits))
+        assert await handle.result(10) == 3
+
+
+stop_counting = Update("stop-counting", int, int)
+
+
+@workflow(name="is-told-two-things")
+async def is_told_two_things(ctx: Context) -> list[int]:
+    told = []
+    for update in (stop_counting, change_quantity):
+        call = await ctx.wait_update(update)
+        await call.reply(call.value)
+        told.append(call.value)
+    return told
+
+
+async def test_an_update_is_not_taken_by_a_wait_for_one_of_another_name(sqlite_url):
+    async with Engine.open(sqlite_url, [is_told_two_things]) as engine:
+        handle = await engine.start(is_told_two_things)
+        await waits(engine, handle)
+        quantity = asyncio.ensure_future(handle.update(change_quantity, 1, timeout=10))
+        await wait_until(lambda: engine.residence.executors[handle.id].mailbox)
+        assert await handle.update(stop_counting, 2, timeout=10) == 2
+        assert await quantity == 1
+        assert await handle.result(10) == [2, 1]

@@ -237,6 +237,30 @@ async def test_a_life_that_was_lost_does_not_go_on_as_new_a_second_time(database
         assert await engine.database.read(flows.stock_of, "stock") == [-1, 0]
 
 
+async def test_a_run_that_is_claimed_before_its_last_life_hears_that_it_goes_on_as_new_goes_on(database_url):
+    async with Engine.open(database_url, [goes_on_as_new]) as engine:
+        await engine.database.transact(flows.make_stock)
+        transact, arrivals, taken = engine.database.transact, engine.residence.arrivals, []
+        take_in = arrivals._take_in
+
+        def take_in_and_tell(record, *rest):
+            take_in(record, *rest)
+            taken.append(record)
+
+        async def heard_late(function, *args, fence=None):
+            value = await transact(function, *args, fence=fence)
+            if "continue_as_new" in function.__qualname__:
+                arrivals.wake()
+                await wait_until(lambda: taken)
+            return value
+
+        arrivals._take_in, engine.database.transact = take_in_and_tell, heard_late
+        handle = await engine.start(goes_on_as_new, 1)
+        await handle.signal(flows.address_changed, "on")
+        assert await handle.result(10) == "over"
+        assert await engine.database.read(flows.stock_of, "stock") == [-1, 0]
+
+
 async def test_a_transaction_that_was_committed_unheard_is_found_and_not_a_failure(database_url):
     async with Engine.open(database_url, [goes_on_as_new]) as engine:
         await engine.database.transact(flows.make_stock)

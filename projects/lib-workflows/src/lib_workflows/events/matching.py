@@ -11,7 +11,6 @@ from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.statement import Write
-from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.queue import key_of
 from lib_workflows.events.waits import match_texts, waited_shapes
 from lib_workflows.runs.commands import StartRequest, start_new, wake_all
@@ -77,7 +76,6 @@ def _triggered(placed: Sequence[Placed], known: Sequence[Any]) -> list[StartRequ
 
 def trigger_request(trigger: Any, event: Event, position: int) -> StartRequest:
     """The one run of a workflow for an event: its id is derived from both."""
-    principal = event.extensions.get("principal")
     payload = encode_json(event.data) if trigger.takes_input else None
     return StartRequest(
         workflow=trigger.workflow,
@@ -86,7 +84,6 @@ def trigger_request(trigger: Any, event: Event, position: int) -> StartRequest:
         queue_key=key_of(trigger.queue_key, payload),
         input=payload,
         id=trigger_run_id(trigger.workflow, event),
-        principal=Principal(principal) if principal else None,
         cause=event.cause,
         look_back_position=position,
     )

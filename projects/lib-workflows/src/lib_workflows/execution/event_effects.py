@@ -133,10 +133,7 @@ def _is_for_an_earlier_life(pending: Pending, message: Message) -> bool:
 
 
 def _somebody_looks(executor: "Executor", key: tuple[str, str]) -> bool:
-    rivals = list(_waiting(executor, key))
-    if any(rival.answered for rival in rivals):
-        return False  # all stand back until that answer is delivered
-    return any(_looks(executor, rival) for rival in rivals)
+    return any(_looks(executor, rival) for rival in _waiting(executor, key))
 
 
 def _looks(executor: "Executor", pending: Pending) -> bool:
@@ -166,9 +163,7 @@ def delivered(executor: "Executor", completion: Completion) -> None:
 
 
 def undelivered(executor: "Executor", completion: Completion) -> None:
-    """The event came for an operation that waits no more: the others look for it."""
-    if not completion.pending.answered:
-        return  # no event, only its timeout
+    """What came is for an operation that waits no more: the others look for it."""
     if completion.message is not None:
         _let_go(executor, completion.message)
     for waiting in list(_waiting(executor, event_key(completion.pending))):

@@ -185,7 +185,6 @@ class Executor:
         run, rows = self.run, self.stored.history
         self.last_active_at = self.clock_micros()
         self.position = max(self.stored.last_position, rows[-1].position if rows else 0)
-        self._in_turn = True
         # Lines are saved after the rows that led to them: where there is a line, those before it are there, too.
         resumed = self.stored.resumed and not self.stored.queued
         self.log.is_replaying = comes_back(rows) or (resumed and self.stored.log_lines > 0)
@@ -199,8 +198,6 @@ class Executor:
             if cancelled_for is None:
                 ending.park(self, error)
                 return
-        finally:
-            self._in_turn = False
         for row in rows:
             self._recall(row)
         if cancelled_for is not None:
@@ -489,7 +486,6 @@ class Executor:
             self.ledger.add(Write(DELETE_MESSAGE, (self.run.id, request.message)))
         if self.is_cancelled or self.driver.undoing:
             return
-        self.disarm(ending.RUN_DEADLINE)
         self.is_cancelled = True
         about = {"reason": request.reason, "failing": True} if self.driver.is_failing else {"reason": request.reason}
         self.cancel_reason = encode_json(about)
@@ -543,7 +539,7 @@ class Executor:
 
     def _settle(self, *, was_busy: bool) -> None:
         """At the end of a turn: say in the row, where it does not yet, whether it works or rests, and for what."""
-        if self.running or self._gated or self.transactions or self._inbox:
+        if self.running or self._gated:  # also where a transaction keeps others waiting
             self._work_on()
         elif was_busy or self._row_is_stale or not self.is_at_rest:
             before, self.is_at_rest = self.status, True
@@ -584,8 +580,6 @@ class Executor:
 
     def transacted(self, completion: Completion) -> None:
         """A transaction has ended, its row with it: it is delivered before anything else."""
-        if self.ended:
-            return
         self.transaction = None
         self.running.pop(completion.pending.path, None)
         self._inbox.appendleft(completion)

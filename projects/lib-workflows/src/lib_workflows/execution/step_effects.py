@@ -75,7 +75,6 @@ def _undo_again(executor: "Executor", pending: Pending, error: Exception) -> boo
         return False
     executor.transaction = None
     executor.running.pop(pending.path, None)
-    executor.disarm(pending.path)
     next_at = _after_backoff(executor, pending, options, number)
     _retry(executor, pending, number, error, next_at, partial(begin_undo, executor, pending))
     return True
@@ -89,7 +88,7 @@ def _begin_attempts(executor: "Executor", pending: Pending, step: Step[Any, Any]
 def _after_its_pause(executor: "Executor", pending: Pending, then: Callable[[], None]) -> None:
     """Begin an attempt, in a life that has found the operation between two of them after what is left of the pause."""
     next_at = executor.stored.pauses.pop(pending.path, 0)
-    if next_at and next_at > executor.clock_micros():
+    if next_at > executor.clock_micros():
         _pause(executor, pending, next_at, then)
     else:
         then()
@@ -99,7 +98,7 @@ def _pause(executor: "Executor", pending: Pending, until: int, then: Callable[[]
     """Let the pause between two attempts pass, also when the run has come into memory early."""
 
     def again() -> None:
-        if executor.driver.pending.get(pending.path) is pending and not executor.ended:
+        if executor.driver.pending.get(pending.path) is pending:
             then()
             executor.turn()
 
@@ -112,7 +111,6 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
         return
     if pending.cancelling is not None:
         return  # that it was stopped is about to become its row, once the transaction of another branch has its own
-    executor.disarm(path)
     number = executor.attempts[path].number + 1 if path in executor.attempts else 1
     started_at = executor.clock_micros()
     ends_at = _ends_at(pending, step)
@@ -183,8 +181,6 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
     error: BaseException | None,
 ) -> None:
     heart.attempt = None  # which holds it
-    if executor.ended:
-        return
     executor.running.pop(pending.path, None)
     if attempt.lingers:
         executor.lingering[pending.path] = attempt

@@ -90,7 +90,6 @@ async def _transact(
     if executor.ledger.closed:
         return
     started_at = executor.clock_micros()
-    executor.transaction = pending.path
     executor.position += 1
     position = executor.position
 

@@ -41,7 +41,7 @@ def arm(executor: "Executor", pending: Pending, seconds: float | None, fire: Cal
         return
 
     def fired() -> None:
-        if executor.driver.pending.get(pending.path) is pending and not executor.ended:
+        if executor.driver.pending.get(pending.path) is pending:
             fire()
 
     executor.arm(pending.path, pending.begun_at + round(seconds * 1e6), fired)
@@ -178,7 +178,7 @@ def _take(executor: "Executor", pending: Pending, message: Message) -> bool:
 
 def _refuse(executor: "Executor", message: Message, error: Exception) -> None:
     """Forget a message that does not fit: the run's log says so, and of an update its sender hears it, too."""
-    if message.kind == "update" and message.reference is not None:
+    if message.reference is not None:  # of an update
         rejected = ("rejected", message_of(error), executor.clock_micros(), message.reference, executor.run.id)
         executor.ledger.add(Write(ANSWER_UPDATE, rejected))
         executor.home.answered(executor, message.reference)

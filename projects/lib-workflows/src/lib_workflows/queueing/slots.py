@@ -151,8 +151,8 @@ def take_turns(
         wanted = min(share, limit - len(rows), most - under_way.get(key, 0))
         if wanted <= 0:
             break
-        # Not IS NOT DISTINCT FROM: PostgreSQL asks no index for it.
-        of_key = runs.c.queue_key.is_(None) if key is None else runs.c.queue_key == key
+        # IS NULL where there is no key. Not IS NOT DISTINCT FROM: PostgreSQL asks no index for it.
+        of_key = runs.c.queue_key == key
         rows += connection.execute(due.where(of_key).limit(wanted)).all()
         last = key
     return rows, last

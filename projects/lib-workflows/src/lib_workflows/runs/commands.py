@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import and_, case, delete, func, insert, or_, select, text, update
+from sqlalchemy import and_, case, func, insert, or_, select, text, update
 
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, insert_into
@@ -42,7 +42,6 @@ from lib_workflows.tables import (
     DEBOUNCED,
     PRINCIPAL,
     approvals,
-    event_waits,
     history,
     messages,
     pruned_runs,
@@ -134,7 +133,7 @@ def _start_debounced(
     new = insert_into(connection, runs)
     row |= {"debounce_key": request.debounce_key, "debounce_until": request.debounce_until}
     latest = new.excluded
-    too_late = and_(runs.c.debounce_until.is_not(None), latest.wake_at > runs.c.debounce_until)
+    too_late = latest.wake_at > runs.c.debounce_until
     names = ("version", "queue", "queue_key", "priority", "input", "tags", "deadline_at")
     replaced: dict[str, Any] = {name: latest[name] for name in names}
     replaced["wake_at"] = case((too_late, runs.c.debounce_until), else_=latest.wake_at)
@@ -266,7 +265,7 @@ def cancel(connection: Connection, run_id: str, reason: str = "cancelled", now: 
     row = lock_run(connection, run_id)
     if row.status == "cancelling":
         return "cancelling"
-    has_past = row.status == "queued" and _has_past(connection, run_id)
+    has_past = row.status == "queued" and _has_past(connection, row)
     status = after(row.status, "recall" if has_past else "cancel", run_id=run_id)
     if status == "cancelled":
         _cancel_at_rest(connection, row, reason, now)
@@ -277,10 +276,13 @@ def cancel(connection: Connection, run_id: str, reason: str = "cancelled", now: 
     return status
 
 
-def _has_past(connection: Connection, run_id: str) -> bool:
-    """Whether a run that is queued has done something that may have to be undone: it is a fork, or retried."""
-    done = and_(history.c.run == run_id, history.c.voided == 0, history.c.kind != RECEIVED_KIND)
-    return connection.scalar(select(history.c.position).where(done).limit(1)) is not None
+def _has_past(connection: Connection, run: Any) -> bool:
+    """Whether a run that is queued has done something that may have to be undone: it was retried, or is a fork.
+
+    What it has begun has no row before it ends: a child, a step that a worker was at.
+    """
+    done = and_(history.c.run == run.id, history.c.kind != RECEIVED_KIND)
+    return run.started_at is not None or connection.scalar(select(history.c.position).where(done).limit(1)) is not None
 
 
 def _cancel_at_rest(connection: Connection, row: Any, reason: str, now: int) -> None:
@@ -291,10 +293,6 @@ def _cancel_at_rest(connection: Connection, row: Any, reason: str, now: int) -> 
         .where(runs.c.id == row.id)
         .values(status="cancelled", error=record, ended_at=now, wake_at=None, waiting_for=None)
     )
-    connection.execute(delete(event_waits).where(event_waits.c.run == row.id))
-    asked = select(approvals.c.id).where(approvals.c.run == row.id, approvals.c.status == "pending")
-    for approval in connection.scalars(asked).all():
-        expire(connection, approval, now)
     connection.publish(Teller(row, connection.source).tell(RUN_CANCELLED, now))
     connection.notify(ENDED_TOPIC)
     if row.parent is not None:

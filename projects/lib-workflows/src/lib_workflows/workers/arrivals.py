@@ -243,9 +243,9 @@ class Arrivals(Loop):
             self.wake()  # it had just left when it was seen here: what came for it is still to be heard
         if record.owner != home.worker_id or not home.is_open or home.is_lost:
             return  # it was another life that took it
-        current = home.executors.get(record.id)
-        if current is not None and not current.is_leaving and not current.ended:
-            return  # one that has ended here may have been retried before its end was heard of
+        # What was claimed was nobody's: one here has left, ended or gone on as new, and has not heard of it yet.
+        if was is NOT_CLAIMED and record.id in home.executors:
+            return
         home.forget(record.id)
         stored.claimed, stored.queued = was.begins, was.queued
         stored.resumed = not was.begins or bool(stored.history)

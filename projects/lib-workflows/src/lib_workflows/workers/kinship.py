@@ -162,6 +162,9 @@ class Kinship:
         parent = home.executors.get(parent_id)
         if not news:
             return
+        if parent is not None:
+            for each in news:
+                each.saving.add_done_callback(partial(self._tell_again, parent, each))
         if parent is not None and not parent.is_leaving:
             parent.children_ended([(each.operation, each.child) for each in news], [each.saving for each in news])
         elif parent_id in home.arrivals.loading:
@@ -172,6 +175,11 @@ class Kinship:
             parent.when_left(lambda: self._wake_parent(parent_id))
         else:
             self._wake_parent(parent_id)
+
+    def _tell_again(self, told: Executor, ended: _Ended, _: asyncio.Future[None]) -> None:
+        """One that was lost meanwhile may have been loaded before the child's end was saved."""
+        if self._residence.executors.get(told.run.id) is not told:
+            self._tell_soon(told.run.id, ended)
 
     def _tell_loading(self, parent_id: str, ended: _Ended) -> None:
         """What it reads of itself may be from before the child's end: it hears of that once it is saved."""
