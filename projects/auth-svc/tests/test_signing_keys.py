@@ -10,6 +10,7 @@ from sqlalchemy import delete, insert, select, update
 
 from auth_svc.people import account_changes, accounts
 from auth_svc.protocol import key_rotation
+from auth_svc.protocol import signing_keys as signing_key_rows
 from auth_svc.protocol.signing_keys import LEAD_SECONDS, REST_SECONDS
 from auth_svc.tables import signing_keys
 from lib_auth.access_token import TokenRejected, TokenVerifier
@@ -126,6 +127,43 @@ async def test_a_revoked_key_is_worth_nothing_at_once(provider_on_both, admin):
     assert kid((await provider.tokens())["access_token"]) in await published(provider)
     told = (await provider.http.get("/v1/revocations", auth=("evs-app", provider.secret_of("evs-app")))).json()
     assert ("key", stolen) in {(item["kind"], item["value"]) for item in told["items"]}
+
+
+async def test_a_reading_from_before_brings_no_revoked_key_back(provider_on_both, admin, monkeypatch):
+    """The process would have signed with it, and believed it, until it looked again a minute later."""
+    provider, (stolen,) = provider_on_both, await published(provider_on_both)
+    database, has_read, may_go_on = provider.service.database, asyncio.Event(), asyncio.Event()
+    read = database.read
+
+    async def read_slowly(function, *args):
+        found = await read(function, *args)
+        if function is signing_key_rows.load and not has_read.is_set():
+            has_read.set()
+            await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(database, "read", read_slowly)
+    look = asyncio.create_task(provider.service.key_rotation.look())
+    await has_read.wait()
+    revoke = asyncio.create_task(admin("POST", f"keys/{stolen}/revoke"))
+    await asyncio.wait([revoke], timeout=0.5)  # it may have to wait for the reading
+    may_go_on.set()
+    await look
+    assert (await revoke).status_code == 200
+    assert stolen not in await published(provider)
+
+
+async def test_a_key_that_another_process_has_just_made_is_followed_by_one_of_its_kind(provider_on_both, admin):
+    """Nothing could be signed for whoever asks for RS256, until the next such client came."""
+    provider, made = provider_on_both, key_rotation.new_key("RS256")
+    await provider.service.key_rotation.stop()  # it has not heard of it yet
+
+    def publish(connection):
+        signing_key_rows.publish(connection, made, provider.service.sealing_key, provider.actor(), active_from=0)
+
+    await provider.service.database.transact(publish)
+    assert (await admin("POST", f"keys/{made.id}/revoke")).status_code == 200
+    assert provider.service.issuer.keys.active("RS256").id != made.id
 
 
 async def resource_of(admin, **changes):
