@@ -62,6 +62,14 @@ async def test_what_is_no_name_here_keeps_nobody_out(provider_on_both, admin, ca
     assert await provider.service.database.read(accounts.find_by_username, here) is not None
 
 
+async def test_an_address_that_is_none_here_is_named_to_who_comes_with_it(provider_on_both, admin):
+    provider = provider_on_both
+    liar = speak_to(provider, Liar(claims={"email": "grace at navy.test"}))
+    await add_upstream(provider, admin, makes_accounts=True)
+    refused = await journey(provider, liar)
+    assert (refused.status_code, "not an e-mail address" in refused.text) == (403, True)
+
+
 async def test_a_provider_that_is_removed_while_it_is_asked_is_told_to_be_gone(provider_on_both, admin, monkeypatch):
     provider = provider_on_both
     speak_to(provider, Liar())
