@@ -53,7 +53,10 @@ from lib_events.testing import POLL_SECONDS, free_ports, wait_until
 from lib_events.testing_forks import Fork, Forks
 
 # What several tests use, importable by name.
-for _name in ("delegating_app", "keycloak_realm", "lying_provider", "rights_api", "software_passkey", "transfer_api"):
+for _name in (
+    *("about_one_person", "delegating_app", "keycloak_realm", "lying_provider", "rights_api", "rows_and_events"),
+    *("software_passkey", "transfer_api"),
+):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     assert _spec is not None
     assert _spec.loader is not None

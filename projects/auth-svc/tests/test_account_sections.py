@@ -9,7 +9,7 @@ from sqlalchemy import insert, select, update
 
 from auth_svc import tables
 from auth_svc.audit import Actor
-from auth_svc.people import access_requests, accounts, addresses, own_data, profile, sessions
+from auth_svc.people import access_requests, accounts, addresses, connected_apps, own_data, profile, sessions
 from auth_svc.people.administrators import LastAdministrator
 from auth_svc.people.devices import describe
 from auth_svc.protocol import families
@@ -146,6 +146,25 @@ async def test_an_app_is_shown_in_words_and_withdrawing_ends_all_it_holds(provid
     assert (revoked.data["client"], revoked.data["scopes"]) == ("report", ["openid"])
     await provider.authorize(browser, client_id="report", redirect_uri="https://report.test/callback", scope="openid")
     assert "Allow access?" in browser.page.text
+
+
+async def test_what_depends_on_a_sign_in_is_shown_as_long_as_that_lasts(provider):
+    here, there = await provider.browser(), await provider.browser()
+    for browser in (here, there):
+        await provider.tokens(browser=browser)
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    begun, later = provider.actor().at, sessions.LIFETIME_SECONDS * sessions.MICROS + 1
+
+    async def shown(now):
+        apps = await provider.service.database.read(connected_apps.apps_of, ada.id, now)
+        return [(app.client_id, app.last_used_at is not None and app.since <= app.last_used_at) for app in apps]
+
+    assert await shown(begun) == [("evs-gui", True)]
+    assert await shown(begun + later) == []
+    for browser, left in ((here, [("evs-gui", True)]), (there, [])):
+        await browser.open("/account")
+        await browser.submit(action="/account/sign-out")
+        assert await shown(begun) == left
 
 
 async def test_what_is_asked_for_every_time_is_told_and_not_remembered(provider):

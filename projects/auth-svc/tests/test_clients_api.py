@@ -259,3 +259,18 @@ async def test_how_a_client_proves_itself_may_change_and_its_first_secret_is_tol
     again = (await admin("PATCH", "/shop", json={"auth_method": "client_secret_basic"})).json()
     assert again["secret"] is None
     assert (await token(provider, by_secret["secret"])).status_code == 200
+
+
+async def test_a_client_that_somebody_has_just_removed_is_told_to_be_gone(admin, monkeypatch, subtests):
+    await admin("POST", json=BODY)
+    for name, path in (("disable", "/disable"), ("enable", "/enable"), ("rotate_secret", "/rotate-secret")):
+        act = getattr(clients, name)
+
+        def come_too_late(connection, client_id, *given, act=act):
+            clients.remove(connection, client_id, given[-1])
+            return act(connection, client_id, *given)
+
+        monkeypatch.setattr(clients, name, come_too_late)
+        with subtests.test(name):
+            gone = await admin("POST", f"/shop{path}")
+            assert (gone.status_code, gone.json()["type"]) == (404, "urn:evs:problem:client-unknown")

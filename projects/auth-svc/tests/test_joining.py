@@ -118,11 +118,12 @@ async def test_of_twenty_who_use_an_invitation_at_the_same_time_one_registers(in
 async def test_a_withdrawn_and_an_old_invitation_let_nobody_in(inviting):
     provider = inviting
     headers = {"authorization": f"Bearer {await provider.admin_token()}"}
-    made = await invite(provider)
+    made, other = await invite(provider), await invite(provider)
     revoked = await provider.http.post(f"/v1/admin/invitations/{made['id']}/revoke", headers=headers)
     assert revoked.json()["status"] == "revoked"
     link = made["link"].removeprefix("http://127.0.0.1:8001")
     assert (await provider.http.get(link)).status_code == 410
+    assert await status_of(provider, headers, other) == "waiting"
     now = provider.service.clock.micros()
     old, secret = await provider.service.database.transact(invitations.invite, None, frozenset(), 60, provider.actor())
     assert old.status(now + 61 * 1_000_000) == "expired"

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from auth_svc import tables
 from auth_svc.people import account_changes, accounts, administrators, delegations, own_data, sessions
@@ -165,12 +165,18 @@ async def test_of_two_administrators_who_put_each_other_out_at_once_one_stays(pr
     assert len(left) == 1
 
 
+def revoke_every_key(connection, _who, actor):
+    """Theirs may be a token that somebody else has signed."""
+    connection.execute(update(tables.signing_keys).values(revoked_at=actor.at))
+
+
 PUT_OUT = {
     "disabled": accounts.disable,
     "deleted": own_data.delete_account,
     "signed out": account_changes.end_sessions,
     "administers no more": lambda connection, who, actor: accounts.set_roles(connection, who, frozenset(), actor),
     "has a new password": lambda connection, who, actor: accounts.set_password(connection, who, "hash", actor),
+    "has a token of a stolen key": revoke_every_key,
 }
 
 

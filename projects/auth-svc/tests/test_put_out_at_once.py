@@ -1,5 +1,6 @@
 """Whoever lets in more and more of theirs can be put out in a moment: there is a bound to what is alive of them."""
 
+import json
 import secrets
 from urllib.parse import urlencode
 
@@ -7,6 +8,7 @@ from sqlalchemy import func, select
 
 from auth_svc.people import accounts, sessions
 from auth_svc.protocol import families
+from auth_svc.tables import audit
 from auth_svc.tables import families as family_table
 from auth_svc.tables import sessions as session_table
 
@@ -45,3 +47,6 @@ async def test_of_the_sign_ins_of_a_person_the_oldest_ends(provider_on_both):
     await provider.service.database.transact(sign_in_often, 1)
     assert await alive(provider, session_table, session_table.c.ended_at) == sessions.MOST_ALIVE
     assert (await browser.open("/account")).url.path == "/login"
+    lines = select(audit.c.who, audit.c.detail).where(audit.c.what == "session.ended")
+    (line,) = await provider.service.database.read(lambda connection: connection.execute(lines).all())
+    assert (line.who, json.loads(line.detail)) == ("test", {"user": ada.id})

@@ -10,6 +10,7 @@ from sqlalchemy import delete, insert, select, update
 
 from auth_svc.people import account_changes, accounts
 from auth_svc.protocol import key_rotation
+from auth_svc.protocol import signing_keys as signing_key_rows
 from auth_svc.protocol.signing_keys import LEAD_SECONDS, REST_SECONDS
 from auth_svc.tables import signing_keys
 from lib_auth.access_token import TokenRejected, TokenVerifier
@@ -49,6 +50,11 @@ async def age(provider, micros):
     await provider.service.key_rotation.reload()
 
 
+async def states(admin):
+    """What each key does, newest first."""
+    return [key["state"] for key in (await admin("GET", "keys")).json()["items"]]
+
+
 def header(token):
     return jws.extract_compact(token.encode()).headers()
 
@@ -78,20 +84,20 @@ async def test_a_new_key_is_published_before_it_is_used_and_the_old_one_stays(pr
     (first,) = await published(provider)
     before = await provider.tokens()
     assert (await admin("POST", "keys:rotate", json={})).status_code == 200
-    assert len(await published(provider)) == 2
+    assert await states(admin) == ["published", "active"]
     assert kid((await provider.tokens())["access_token"]) == first
     await age(provider, LEAD_SECONDS * 1_000_000 + 1)
     after = await provider.tokens()
     second = kid(after["access_token"])
-    assert second != first
+    assert (second != first, await states(admin)) == (True, ["active", "resting"])
     assert kid(after["id_token"]) == second
     assert (await provider.introspect(before["access_token"]))["active"]
     await age(provider, REST_SECONDS * 1_000_000)
     await provider.service.key_rotation.look()
     assert await published(provider) == [second]
     rotation = provider.service.key_rotation
-    states = {key.id: rotation.state_of(key) for key in await rotation.all()}  # the key of the admin's token is gone
-    assert states == {first: "retired", second: "active"}
+    found = {key.id: rotation.state_of(key) for key in await rotation.all()}  # the key of the admin's token is gone
+    assert found == {first: "retired", second: "active"}
     types = [event.type for event in await provider.events() if event.type.startswith("evs.key.")]
     assert types == ["evs.key.published", "evs.key.published", "evs.key.retired"]
 
@@ -121,12 +127,49 @@ async def test_a_revoked_key_is_worth_nothing_at_once(provider_on_both, admin):
     tokens = await provider.tokens()
     assert (await provider.introspect(tokens["access_token"]))["active"]
     answer = await admin("POST", f"keys/{stolen}/revoke")
-    assert answer.status_code == 200, answer.text
+    assert [key["state"] for key in answer.json()["items"]] == ["active", "revoked"]
     assert stolen not in await published(provider)
     assert await provider.introspect(tokens["access_token"]) == {"active": False}
     assert kid((await provider.tokens())["access_token"]) in await published(provider)
     told = (await provider.http.get("/v1/revocations", auth=("evs-app", provider.secret_of("evs-app")))).json()
     assert ("key", stolen) in {(item["kind"], item["value"]) for item in told["items"]}
+
+
+async def test_a_reading_from_before_brings_no_revoked_key_back(provider_on_both, admin, monkeypatch):
+    """The process would have signed with it, and believed it, until it looked again a minute later."""
+    provider, (stolen,) = provider_on_both, await published(provider_on_both)
+    database, has_read, may_go_on = provider.service.database, asyncio.Event(), asyncio.Event()
+    read = database.read
+
+    async def read_slowly(function, *args):
+        found = await read(function, *args)
+        if function is signing_key_rows.load and not has_read.is_set():
+            has_read.set()
+            await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(database, "read", read_slowly)
+    look = asyncio.create_task(provider.service.key_rotation.look())
+    await has_read.wait()
+    revoke = asyncio.create_task(admin("POST", f"keys/{stolen}/revoke"))
+    await asyncio.wait([revoke], timeout=0.5)  # it may have to wait for the reading
+    may_go_on.set()
+    await look
+    assert (await revoke).status_code == 200
+    assert stolen not in await published(provider)
+
+
+async def test_a_key_that_another_process_has_just_made_is_followed_by_one_of_its_kind(provider_on_both, admin):
+    """Nothing could be signed for whoever asks for RS256, until the next such client came."""
+    provider, made = provider_on_both, key_rotation.new_key("RS256")
+    await provider.service.key_rotation.stop()  # it has not heard of it yet
+
+    def publish(connection):
+        signing_key_rows.publish(connection, made, provider.service.sealing_key, provider.actor(), active_from=0)
+
+    await provider.service.database.transact(publish)
+    assert (await admin("POST", f"keys/{made.id}/revoke")).status_code == 200
+    assert provider.service.issuer.keys.active("RS256").id != made.id
 
 
 async def resource_of(admin, **changes):

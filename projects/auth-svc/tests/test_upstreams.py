@@ -1,6 +1,8 @@
 """Sign-in with another provider: whom it lets in, and what it is connected to."""
 
 import asyncio
+from dataclasses import replace
+from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -10,6 +12,7 @@ from sqlalchemy import select
 
 from auth_svc.people import accounts
 from auth_svc.tables import upstream_sign_ins, upstreams
+from auth_svc.upstreams import providers
 from auth_svc.upstreams.client import UpstreamClient
 from lib_events.testing import wait_until
 
@@ -59,6 +62,14 @@ async def test_what_is_no_name_here_keeps_nobody_out(provider_on_both, admin, ca
     assert await provider.service.database.read(accounts.find_by_username, here) is not None
 
 
+async def test_an_address_that_is_none_here_is_named_to_who_comes_with_it(provider_on_both, admin):
+    provider = provider_on_both
+    liar = speak_to(provider, Liar(claims={"email": "grace at navy.test"}))
+    await add_upstream(provider, admin, makes_accounts=True)
+    refused = await journey(provider, liar)
+    assert (refused.status_code, "not an e-mail address" in refused.text) == (403, True)
+
+
 async def test_a_provider_that_is_removed_while_it_is_asked_is_told_to_be_gone(provider_on_both, admin, monkeypatch):
     provider = provider_on_both
     speak_to(provider, Liar())
@@ -73,6 +84,40 @@ async def test_a_provider_that_is_removed_while_it_is_asked_is_told_to_be_gone(p
     monkeypatch.setattr(UpstreamClient, "begin", begin_slowly)
     page = await (await provider.browser()).open("/login/upstream/example")
     assert (page.status_code, "No such provider" in page.text) == (404, True), page.text
+
+
+async def test_what_becomes_of_a_provider_while_it_is_asked_counts_for_who_comes(
+    provider_on_both, admin, monkeypatch, subtests
+):
+    provider, finish = provider_on_both, UpstreamClient.finish
+    liar = speak_to(provider, Liar())
+    await add_upstream(provider, admin, makes_accounts=True)
+    known = await provider.service.database.read(providers.find, "example")
+
+    async def close(**changes):
+        await provider.service.database.transact(providers.change, replace(known, **changes), provider.actor())
+
+    async def make_anew():
+        assert (await provider.http.delete("/v1/admin/upstreams/example", headers=admin)).status_code == 204
+        await add_upstream(provider, admin, makes_accounts=True, issuer="https://other.example")
+
+    meanwhile = {
+        "it lets in another domain": partial(close, domains=("army.test",)),
+        "it makes no accounts": partial(close, makes_accounts=False),
+        "it is another's": make_anew,
+    }
+    for name, happens in meanwhile.items():
+        await close()
+
+        async def finish_slowly(*asked, happens=happens):
+            arrival = await finish(*asked)
+            await happens()
+            return arrival
+
+        monkeypatch.setattr(UpstreamClient, "finish", finish_slowly)
+        with subtests.test(name):
+            assert (await journey(provider, liar)).status_code == 403
+            assert await provider.service.database.read(accounts.find_by_username, "grace") is None
 
 
 async def test_an_account_is_connected_from_its_own_page_and_disconnected(provider_on_both, admin):

@@ -131,7 +131,7 @@ def _wire(
     contracts: Mapping[str, int],
 ) -> AuthService:
     app, admin = issuer.resources.app, issuer.resources.admin
-    revocations = OwnRevocations(database, issuer.keys)
+    revocations = OwnRevocations(database)
     used = UsedProofs(database, take_proof)
 
     def verifier(audience: str | Container[str]) -> TokenVerifier:

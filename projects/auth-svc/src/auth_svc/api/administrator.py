@@ -11,6 +11,7 @@ from starlette.responses import Response
 from auth_svc.api.views import WITHOUT_NUL
 from auth_svc.audit import Actor
 from auth_svc.clients.client import ClientRejected
+from auth_svc.clients.clients import ClientUnknown
 from auth_svc.endpoints.oauth_http import NO_STORE
 from auth_svc.people import administrators
 from auth_svc.people.accounts import AccountRejected, AccountUnknown
@@ -100,7 +101,8 @@ async def change_refused(request: Request, error: Exception) -> Response:
 def install_change_handlers(app: FastAPI) -> None:
     """Make a problem document of each error of `auth_svc.rights.changes` and of accounts and clients."""
     about_people = (AccountRejected, AccountUnknown, LastAdministrator)
-    for kind in (*about_people, ChangeRejected, ClientRejected, NotThere, ChangeConflicts, IntegrityError):
+    about_clients = (ClientRejected, ClientUnknown)
+    for kind in (*about_people, *about_clients, ChangeRejected, NotThere, ChangeConflicts, IntegrityError):
         app.add_exception_handler(kind, change_refused)
 
 
@@ -110,8 +112,9 @@ def _problem_of(error: Exception) -> Problem:
             return invalid(error.field, error.detail)
         case NotThere():
             return Problem(404, f"{error.kind}-unknown", detail=str(error))
-        case AccountUnknown():
-            return Problem(404, "user-unknown", detail=str(error))
+        case AccountUnknown() | ClientUnknown():
+            kind = "user" if isinstance(error, AccountUnknown) else "client"
+            return Problem(404, f"{kind}-unknown", detail=str(error))
         case LastAdministrator():
             return Problem(409, "last-administrator", detail="somebody else must administer first")
         case ChangeConflicts():

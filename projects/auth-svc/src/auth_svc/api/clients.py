@@ -43,10 +43,7 @@ async def create_client(request: Request, body: ClientBody, by: Administrator) -
     digest = opaque.digest(secret) if secret else None
     client = Client(secret_digest=digest, created_at=actor.at, **as_columns(body.model_dump(exclude={"public"})))
     await _check_keys(service, client)
-    try:
-        return ClientView.of(await by.commit(clients.register, client), secret)
-    except ClientRejected as error:
-        raise invalid(error.field, error.detail) from error
+    return ClientView.of(await by.commit(clients.register, client), secret)
 
 
 @router.get("/clients/{client:path}")
@@ -66,12 +63,7 @@ async def change_client(request: Request, client: ClientId, body: ClientPatch, b
     _check_decided_here(known, body)
     alter = partial(_altered, body, secret)
     await _check_keys(service, alter(known))
-    try:
-        changed = await by.commit(clients.change, client, alter)
-    except ClientRejected as error:
-        raise invalid(error.field, error.detail) from error
-    except ClientUnknown as error:
-        raise _unknown(error) from error
+    changed = await by.commit(clients.change, client, alter)
     return ClientView.of(changed, secret if changed.secret_digest == opaque.digest(secret) else None)
 
 
@@ -80,10 +72,7 @@ async def remove_client(request: Request, client: ClientId, by: Administrator) -
     """Remove a client; whatever people allowed it ends."""
     service = service_of(request)
     _changeable(await _find(service, client))
-    try:
-        await by.commit(clients.remove, client)
-    except ClientUnknown as error:
-        raise _unknown(error) from error
+    await by.commit(clients.remove, client)
 
 
 @router.post("/clients/{client:path}/rotate-secret")
@@ -117,7 +106,7 @@ async def enable_client(request: Request, client: ClientId, by: Administrator) -
 async def _find(service: AuthService, client_id: str) -> Client:
     client = await service.database.read(clients.find, client_id)
     if client is None:
-        raise _unknown(ClientUnknown(client_id))
+        raise ClientUnknown(client_id)
     return client
 
 
@@ -155,7 +144,3 @@ async def _check_keys(service: AuthService, client: Client) -> None:
         except KeysRejected as error:
             raise invalid("jwks", str(error)) from error
     await service.key_rotation.ensure(client.id_token_algorithm)
-
-
-def _unknown(error: ClientUnknown) -> Problem:
-    return Problem(404, "client-unknown", detail=str(error))

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, exists, insert, select, update
 
 from auth_svc import listed
-from auth_svc.audit import Actor, record, record_all
+from auth_svc.audit import Actor, record_all
 from auth_svc.opaque import new_id
 from auth_svc.tables import codes, delegations, families, refresh_tokens, sessions
 from lib_auth.events import DelegationWithdrawn, DelegationWithdrawnData, TokenRevoked, TokenRevokedData
@@ -139,30 +139,15 @@ def touch(connection: Connection, family_id: str) -> bool:
     return bool(connection.change(TOUCH, family=family_id))
 
 
-def revoke(connection: Connection, family_id: str, why: str, now: int) -> bool:
-    """End one family and tell everybody who accepts its tokens; returns whether it was alive."""
-    if not _mark(connection, families.c.id == family_id, why, now):
-        return False
-    record(connection, Actor(now), "tokens.revoked", about=family_id, why=why)
-    _tell_delegation(connection, family_id, why)
-    payload = TokenRevokedData(family=family_id, expires_at=last_expiry(now))
-    connection.publish(Event.of(TokenRevoked, payload, source=connection.source, subject=family_id))
-    return True
-
-
-def _tell_delegation(connection: Connection, family_id: str, why: str) -> None:
-    """Where the family is a delegation: tell the person, and the client, which need not ask any more."""
-    query = select(delegations.c.id, families.c.user_id, families.c.client_id).join(families)
-    row = connection.execute(query.where(delegations.c.family_id == family_id)).one_or_none()
-    if row is not None:
-        payload = DelegationWithdrawnData(delegation=row.id, user=row.user_id, client=row.client_id, why=why)
-        event = Event.of(DelegationWithdrawn, payload, source=connection.source, subject=row.user_id)
-        connection.publish(event)
+def revoke(connection: Connection, family_id: str, why: str, now: int) -> None:
+    """End one family, unless it has ended, and tell everybody who accepts its tokens."""
+    revoke_all(connection, families.c.id == family_id, why, now)
 
 
 def revoke_all_of_sessions(connection: Connection, ended: ColumnElement[bool], why: str, now: int) -> None:
     """End the families that depend on sessions; the event of each session's end speaks for them."""
-    _mark(connection, families.c.session_id.in_(select(sessions.c.id).where(ended)), why, now)
+    theirs = families.c.session_id.in_(select(sessions.c.id).where(ended)) & families.c.revoked_at.is_(None)
+    connection.execute(update(families).where(theirs).values(revoked_at=now, revoked_why=why))
 
 
 def revoke_all_of_user(
@@ -181,7 +166,7 @@ def revoke_all_of_client(connection: Connection, client_id: str, why: str, now: 
 
 
 def revoke_all(connection: Connection, which: ColumnElement[bool], why: str, now: int) -> bool:
-    """End families and tell of each, as `revoke` does of one; returns whether any was alive.
+    """End families and tell everybody who accepts their tokens; returns whether any was alive.
 
     In a few statements, however many they are: whoever has thousands must be put out in a moment, too.
 
@@ -245,8 +230,3 @@ def read_family(row: RowMapping | dict[str, Any]) -> Family:
         key_thumbprint=row["key_thumbprint"],
         methods=listed.from_text(row["methods"]),
     )
-
-
-def _mark(connection: Connection, which: Any, why: str, now: int) -> int:
-    alive = which & families.c.revoked_at.is_(None)
-    return connection.execute(update(families).where(alive).values(revoked_at=now, revoked_why=why)).rowcount

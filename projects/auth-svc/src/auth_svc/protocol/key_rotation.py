@@ -42,6 +42,7 @@ class KeyRotation(Loop):
         self._sealing = sealing
         self._age_micros = days * DAY_SECONDS * MICROS
         self._clock = clock
+        self._reading = asyncio.Lock()  # an older reading must not come after a newer one: it would bring keys back
 
     async def begin(self, secrets: Path) -> None:
         """Have a key to sign with before anything is served."""
@@ -75,7 +76,8 @@ class KeyRotation(Loop):
 
     async def reload(self) -> None:
         """Read the rows."""
-        self._keys.know(await self._database.read(signing_keys.load, self._sealing))
+        async with self._reading:
+            self._keys.know(await self._database.read(signing_keys.load, self._sealing))
 
     async def ensure(self, algorithm: str) -> None:
         """Have a key for `algorithm`, that signs at once when it is the first."""
@@ -104,6 +106,7 @@ class KeyRotation(Loop):
 
     async def revoke(self, key_id: str, commit: Commit) -> None:
         """Refuse what a key has signed, from now on; raises `KeyUnknown`."""
+        await self.reload()  # another process may just have published it, and of its kind there must be another one
         revoked = self._keys.known(key_id)
         successor = await _made(revoked.algorithm if revoked else ALGORITHM)
         await commit(signing_keys.revoke, key_id, successor, self._sealing)

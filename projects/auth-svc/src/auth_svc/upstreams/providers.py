@@ -145,7 +145,7 @@ def receive(
 
     None for somebody unknown who is not to be taken for somebody new: an account here has their address.
     """
-    lock(connection, upstream)
+    upstream = lock(connection, upstream)
     _check_domain(upstream, arrival)
     account = _linked_account(connection, arrival)
     if account is not None:
@@ -166,7 +166,7 @@ def receive(
 
 def make_another(connection: Connection, upstream: Upstream, arrival: Arrival, actor: Actor) -> Account:
     """Make an account without the address, which is another one's; raises `ArrivalRefused`."""
-    lock(connection, upstream)
+    upstream = lock(connection, upstream)
     if not upstream.makes_accounts or _linked_account(connection, arrival) is not None:
         raise ArrivalRefused("No account can be made for that sign-in. Begin again.")
     account = _make_account(connection, replace(arrival, email=None), actor)
@@ -176,7 +176,7 @@ def make_another(connection: Connection, upstream: Upstream, arrival: Arrival, a
 
 def link(connection: Connection, account: Account, actor: Actor, *, upstream: Upstream, arrival: Arrival) -> None:
     """Let somebody sign in to their account by way of an upstream; raises `ArrivalRefused`."""
-    lock(connection, upstream)
+    upstream = lock(connection, upstream)
     _check_domain(upstream, arrival)
     before = _linked_account(connection, arrival)
     if before is not None and before.id != account.id:
@@ -214,11 +214,16 @@ def unlink(connection: Connection, account: Account, actor: Actor, *, issuer: st
     return True
 
 
-def lock(connection: Connection, upstream: Upstream) -> None:
-    """Let one arrive after the other: somebody who comes twice at once must not become two. Raises `ArrivalRefused`."""
-    same = select(upstreams.c.id).where(upstreams.c.id == upstream.id)
-    if connection.scalar(same.with_for_update()) is None:
+def lock(connection: Connection, upstream: Upstream) -> Upstream:
+    """Return the upstream as it is now, and stays until this transaction ends; raises `ArrivalRefused`.
+
+    Who is sent there is away for a while: by the time they arrive it may let others in, or be another's. And of those
+    who arrive, one comes after the other: somebody who comes twice at once must not become two.
+    """
+    row = connection.execute(select(upstreams).where(upstreams.c.id == upstream.id).with_for_update()).one_or_none()
+    if row is None or row.issuer != upstream.issuer:
         raise ArrivalRefused(f"Nobody can sign in with {upstream.name} any more.")
+    return _upstream(row)
 
 
 def _check_domain(upstream: Upstream, arrival: Arrival) -> None:
