@@ -16,6 +16,7 @@ from auth_svc.tables import signing_keys
 from lib_auth.access_token import TokenRejected, TokenVerifier
 from lib_auth.jwks import ALGORITHMS, RemoteKeys
 from lib_events.sealed import SealingKey
+from lib_events.testing import wait_until
 
 HOUR = 3600 * 1_000_000
 ORDERS = "https://orders.example.org"
@@ -98,8 +99,13 @@ async def test_a_new_key_is_published_before_it_is_used_and_the_old_one_stays(pr
     rotation = provider.service.key_rotation
     found = {key.id: rotation.state_of(key) for key in await rotation.all()}  # the key of the admin's token is gone
     assert found == {first: "retired", second: "active"}
-    types = [event.type for event in await provider.events() if event.type.startswith("evs.key.")]
-    assert types == ["evs.key.published", "evs.key.published", "evs.key.retired"]
+    told = ["evs.key.published", "evs.key.published", "evs.key.retired"]
+    assert await wait_until(lambda: types_told(provider, told))
+
+
+async def types_told(provider, types):
+    """Whether the log tells of these changes of keys, in this order: on PostgreSQL it does a moment later."""
+    return types == [event.type for event in await provider.events() if event.type.startswith("evs.key.")]
 
 
 async def test_an_id_token_of_a_retired_key_is_still_a_hint(provider_on_both, admin):
