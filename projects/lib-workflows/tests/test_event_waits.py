@@ -43,6 +43,7 @@ class Parcel:
     kilos: float
 
 
+Counted = EventType("shop.things.counted", dict[str, int])
 ParcelSent = EventType("parcel.sent", Parcel)
 SAME = {"kilos": 5, "to": {"town": "Ulm", "street": "Elm Street"}}
 
@@ -64,6 +65,23 @@ async def test_an_event_is_the_one_waited_for_in_whatever_order_its_fields_are_w
         event = Event.of(ParcelSent, parcel, source="/shop")
         await engine.database.transact(lambda connection: connection.publish(event))
         assert await handle.result(10) == 5.0
+
+
+@workflow(name="wait-for-a-count")
+async def wait_for_a_count(ctx: Context, names: list[str]) -> int:
+    return sum((await ctx.wait_event(Counted, dict.fromkeys(names, 3))).values())
+
+
+async def test_fields_may_have_any_names(database_url, subtests):
+    async with Engine.open(database_url, [wait_for_a_count]) as engine:
+        for names in ([], [""], ["a,b"], ["a", "b"], [",", "a"], ["["], ['["a"]'], ["]", "["]):
+            with subtests.test(names=names):
+                handle = await engine.start(wait_for_a_count, names)
+                await waits(engine, handle, "wait_event")
+                for number in (4, 3):  # another number is nobody's, where there is a name
+                    event = Event.of(Counted, dict.fromkeys(names, number), source="/shop")
+                    await engine.database.transact(lambda connection, event=event: connection.publish(event))
+                assert await handle.result(10) == 3 * len(names)
 
 
 async def test_a_wait_that_a_release_before_has_registered_otherwise_receives_its_event(database_url):

@@ -182,7 +182,7 @@ class Context:
         if event_type.packed:
             raise DefinitionError(f"ctx.wait_event must get an event with a row of its own, got {event_type!r}")
         what = "match of ctx.wait_event"
-        fields = canonical_json(decode_json(within_limit(encode_given(match or {}, what), what, MATCH_BYTES)))
+        fields = canonical_json(decode_json(within_limit(encode_given(dict(match or {}), what), what, MATCH_BYTES)))
         return WaitEvent(event_type, fields, check_optional_seconds(timeout, "timeout of ctx.wait_event"))
 
     def wait_signal[T](self, signal: Signal[T], timeout: timedelta | float | None = None) -> Operation[T]:

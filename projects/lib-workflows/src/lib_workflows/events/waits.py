@@ -181,8 +181,19 @@ def events_of_types(
 
 
 def fields_of(match: str) -> str:
-    """The names of the fields of a canonical match."""
-    return ",".join(decode_json(match))
+    """The names of the fields of a canonical match, as one text; see `_names_in`."""
+    names = list(decode_json(match))
+    plain = ",".join(names)
+    is_plain = not plain.startswith("[") and _names_in(plain) == names
+    return plain if is_plain else encode_json(names)
+
+
+def _names_in(fields: str) -> list[str]:
+    """The names that `fields_of` has put together."""
+    if fields.startswith("["):
+        names: list[str] = decode_json(fields)
+        return names
+    return fields.split(",") if fields else []
 
 
 def match_text(event: Event, fields: str) -> str | None:
@@ -198,6 +209,6 @@ def match_texts(event: Event, fields: str) -> set[str]:
 
 
 def _matched(event: Event, fields: str) -> dict[str, Any] | None:
-    names = fields.split(",") if fields else []
+    names = _names_in(fields)
     data = event.data if isinstance(event.data, dict) else {}
     return {name: data[name] for name in names} if all(name in data for name in names) else None
