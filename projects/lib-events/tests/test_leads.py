@@ -171,7 +171,7 @@ async def test_a_leader_whose_loop_is_blocked_is_replaced(postgresql_url, proces
 async def test_a_leader_whose_machine_is_gone_without_a_word_is_noticed(processes):
     """Its connection is never closed: TCP by itself would let it lead for two hours."""
     first, _ = processes
-    connection = await first._connect()
+    connection = await first.connect()
     try:
         told = "SELECT name FROM pg_settings WHERE name LIKE 'tcp_keepalives_%' AND source = 'client' ORDER BY name"
         found = [row["name"] for row in await connection.fetch(told)]
@@ -183,7 +183,7 @@ async def test_a_leader_whose_machine_is_gone_without_a_word_is_noticed(processe
 async def test_a_statement_that_waits_is_given_up_with_its_client(processes):
     """It would come true long after its sender has heard that its connection was lost, and has begun anew."""
     first, second = processes
-    holder, gone, looker = await first._connect(), await second._connect(), await first._connect()
+    holder, gone, looker = await first.connect(), await second.connect(), await first.connect()
     try:
         async with holder.transaction():
             await holder.execute("LOCK TABLE events IN EXCLUSIVE MODE")

@@ -30,7 +30,7 @@ def tell(connection):
 
 
 async def test_nothing_that_comes_once_a_database_is_open_goes_unheard(postgresql_url, monkeypatch):
-    connect = PostgresqlDatabase._connect
+    connect = PostgresqlDatabase.connect
 
     async def connect_slowly(database):
         await asyncio.sleep(0.1)
@@ -38,7 +38,7 @@ async def test_nothing_that_comes_once_a_database_is_open_goes_unheard(postgresq
 
     async with opened(postgresql_url) as other:
         await other.transact(tell)  # its own lines are there
-        monkeypatch.setattr(PostgresqlDatabase, "_connect", connect_slowly)
+        monkeypatch.setattr(PostgresqlDatabase, "connect", connect_slowly)
         async with opened(postgresql_url) as database:
             heard = asyncio.Event()
             database.on_notify("runs", heard.set)

@@ -17,7 +17,7 @@ async def connect(postgresql_url):
     opened = []
 
     async def connect():
-        opened.append(await database._connect())
+        opened.append(await database.connect())
         return opened[-1]
 
     yield connect

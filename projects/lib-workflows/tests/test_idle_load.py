@@ -21,7 +21,7 @@ WAITING = 200
 def statements(monkeypatch):
     """Every statement on connections that are made from now on."""
     found = []
-    connect_to_sqlite, connect_to_postgresql = sqlite._connect, PostgresqlDatabase._connect
+    connect_to_sqlite, connect_to_postgresql = sqlite._connect, PostgresqlDatabase.connect
 
     def counting_sqlite(*args, **options):
         raw = connect_to_sqlite(*args, **options)
@@ -34,7 +34,7 @@ def statements(monkeypatch):
         return raw
 
     monkeypatch.setattr(sqlite, "_connect", counting_sqlite)
-    monkeypatch.setattr(PostgresqlDatabase, "_connect", counting_postgresql)
+    monkeypatch.setattr(PostgresqlDatabase, "connect", counting_postgresql)
     return found
 
 

@@ -31,13 +31,13 @@ def derive(secret: str, salt: bytes) -> str:
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
 
-def new_salt(asker: str) -> bytes:
-    """Return a salt for `derive`, with what whoever asks for the successor is known by when they ask again."""
-    return os.urandom(SECRET_BYTES) + (digest(asker) if asker else b"")
+def new_salt(idempotency_key: str) -> bytes:
+    """Return a salt for `derive`, with the digest of the key by which whoever asks for the successor may ask again."""
+    return os.urandom(SECRET_BYTES) + (digest(idempotency_key) if idempotency_key else b"")
 
 
-def asker_of(salt: bytes | None) -> bytes:
-    """Return the digest of who asked; empty where they did not say."""
+def idempotency_digest(salt: bytes | None) -> bytes:
+    """Return the digest of the key that a salt was made with; empty where there was none."""
     return (salt or b"")[SECRET_BYTES:]
 
 

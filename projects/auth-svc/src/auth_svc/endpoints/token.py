@@ -29,7 +29,7 @@ from auth_svc.service import AuthService, act_as, service_of
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal
 
-SHORTEST_WORD = 22  # 128 bits by chance, as Base64
+SHORTEST_KEY = 22  # 128 bits by chance, as Base64
 LOST_RACE = refusal("invalid_grant", "Another request used this first.")
 LOSSES: Mapping[type, Answer] = {
     StartDelegation: refusal(
@@ -54,7 +54,7 @@ async def token(request: Request) -> Response:
         authorization_of(request),
         url=f"{service.issuer.url}/oauth2/token",
         proofs=request.headers.getlist("dpop"),
-        idempotency_key=_word_of(request),
+        idempotency_key=_idempotency_key(request),
     )
     answer = await _answer(service, wanted)
     if answer is None:  # another tab used the same refresh token at the same moment: then its rows say what follows
@@ -65,10 +65,10 @@ async def token(request: Request) -> Response:
     return response
 
 
-def _word_of(request: Request) -> str:
+def _idempotency_key(request: Request) -> str:
     """What whoever asks is known by when they ask again; nothing where that could be guessed."""
-    word = request.headers.get("idempotency-key", "")
-    return word if len(word) >= SHORTEST_WORD else ""
+    key = request.headers.get("idempotency-key", "")
+    return key if len(key) >= SHORTEST_KEY else ""
 
 
 async def _answer(service: AuthService, wanted: ProtocolRequest, *, is_proven: bool = False) -> Answer | None:

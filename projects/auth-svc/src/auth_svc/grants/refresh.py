@@ -53,13 +53,13 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
         """Whether this is another tab of the same browser, or whoever asked before and lost the answer.
 
         All of them are told the same successor, so the family has one line of tokens, and a thief's use of an older
-        one still shows. Once the successor was used nobody lost it; and after the grace only whoever says the very word
-        again that they asked with is no thief: it was made for that question and went to nobody else.
+        one still shows. Once the successor was used nobody lost it; and after the grace only whoever has the very key
+        that they asked with is no thief: it was made for that question and went to nobody else.
         """
         successor, used_at, grace = self.server.rows.successor, row.used_at, self.server.issuer.refresh_grace_seconds
         if successor is None or successor.used_at is not None or used_at is None:
             return False
-        word = self.request.idempotency_key
-        if grace and word and opaque.matches(word, opaque.asker_of(row.salt)):
+        key = self.request.idempotency_key
+        if grace and key and opaque.matches(key, opaque.idempotency_digest(row.salt)):
             return True
         return abs(self.server.now - used_at) < grace * MICROS  # a clock that was set back gives no more

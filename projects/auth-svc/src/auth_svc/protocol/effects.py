@@ -35,7 +35,7 @@ class UseCode:
 class UseRefreshToken:
     """Rotate a refresh token: it must be unused and its family alive.
 
-    `salt` tells its successor to whoever shows it again within `grace_micros`, or as the same asker.
+    `salt` tells its successor to whoever shows it again within `grace_micros`, or with the same idempotency key.
     """
 
     digest: bytes
@@ -269,13 +269,13 @@ def _use(connection: Connection, effect: Raced, now: int) -> bool:  # noqa: C901
 
 
 def _was_just_used(connection: Connection, effect: UseRefreshToken, now: int) -> bool:
-    """Whether it was used within the grace, or by the same asker, whose first question waited as this one did."""
+    """Whether it was used within the grace, or with the same idempotency key: that one waited as this one did."""
     columns = (refresh_tokens.c.used_at, refresh_tokens.c.salt)
     row = connection.execute(select(*columns).where(refresh_tokens.c.digest == effect.digest)).one_or_none()
     if row is None or row.used_at is None or not effect.grace_micros:
         return False
-    asker = opaque.asker_of(effect.salt)
-    return abs(now - row.used_at) < effect.grace_micros or (asker != b"" and asker == opaque.asker_of(row.salt))
+    key = opaque.idempotency_digest(effect.salt)
+    return abs(now - row.used_at) < effect.grace_micros or (key != b"" and key == opaque.idempotency_digest(row.salt))
 
 
 def _start_family(connection: Connection, effect: StartFamily) -> bool:

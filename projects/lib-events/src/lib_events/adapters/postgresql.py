@@ -132,7 +132,7 @@ class PostgresqlDatabase(Database):
         )
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
-            async_creator=self._connect,
+            async_creator=self.connect,
             poolclass=NullPool,  # `Pool` lends them
             isolation_level="AUTOCOMMIT",  # transactions are ours: hot statements share them
         )
@@ -140,7 +140,7 @@ class PostgresqlDatabase(Database):
         self._pool = Pool(self._engine, self._lost, limit=POOL_SIZE)
         self._committer = GroupCommitter(self._commit)
         self._looks = Looks(self._pool, self._guard_look)
-        self._leads = Leads(self._connect)
+        self._leads = Leads(self.connect)
         # From the first group of hot rows on.
         self._hot: tuple[asyncpg.Connection, Backend] | None = None
         self._blockers = Blockers(self)
@@ -169,7 +169,11 @@ class PostgresqlDatabase(Database):
             raise
         return database
 
-    async def _connect(self) -> asyncpg.Connection:
+    async def connect(self) -> asyncpg.Connection:
+        """Open a connection beside the pool, for whoever must not wait for one; closing it is theirs.
+
+        Raises what is in `DRIVER_ERRORS`.
+        """
         settings = SESSION | {"search_path": f'"{self.schema}"', "application_name": self.service}
         try:
             connection = await asyncpg.connect(
@@ -305,7 +309,7 @@ class PostgresqlDatabase(Database):
         if self._hot is not None and self._hot[0].is_closed():
             self._lose_hot()
         if self._hot is None:
-            connection = await self._connect()
+            connection = await self.connect()
             self._hot = connection, await Backend.of(connection)
             await self._lost.end(connection)
         return self._hot
@@ -339,7 +343,7 @@ class PostgresqlDatabase(Database):
 
     async def _begin_listening(self) -> asyncio.Event:
         """Listen with a connection of its own; returns what is set when that is closed."""
-        listener, closed = await self._connect(), asyncio.Event()
+        listener, closed = await self.connect(), asyncio.Event()
         try:
             listener.add_termination_listener(lambda _: closed.set())
             await listener.add_listener(self._channel, self._heard)

@@ -5,10 +5,11 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import asyncpg
 
+from lib_events.adapters.postgresql import PostgresqlDatabase
 from lib_events.adapters.postgresql_errors import DRIVER_ERRORS
 from lib_events.database import Database
 
@@ -34,7 +35,7 @@ class Renewal:
         lease_seconds: float,
         on_lost: Callable[[], None],
     ) -> None:
-        self._database: Any = database
+        self._database = cast("PostgresqlDatabase", database)  # a lease is of workers that share a server
         self._life = (worker_id, epoch, lease_seconds)
         self._on_lost = on_lost
         self._home = asyncio.get_running_loop()
@@ -65,7 +66,7 @@ class Renewal:
         while not await self._is_stopped_within(pause):
             try:
                 if connection is None or connection.is_closed():
-                    connection = await self._database._connect()
+                    connection = await self._database.connect()
                 if await connection.execute(RENEW, *self._life) == "UPDATE 0":
                     self._home.call_soon_threadsafe(self._on_lost)
                     break
