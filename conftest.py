@@ -17,13 +17,13 @@ from sqlalchemy.util import LRUCache
 from lib_events import memory
 from lib_events.adapters.sqlite import SqliteDatabase
 from lib_events.database import Schema
-from lib_events.testing_copies import Copies
+from lib_events.testing.copies import Copies
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["lib_events.testing"]
+pytest_plugins = ["lib_events.testing.fixtures"]
 
 # A process starts one, for every test in it that asks.
 COSTLY = frozenset(("product", "short_lived", "browser", "chromium", "authorities", "make_workspace"))

@@ -29,7 +29,7 @@ from marathon_worker import CLIENTS, LEASE_SECONDS
 from lib_events.database import Database, DatabaseUnavailable, open_database
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.parent_watch import supervised
-from lib_events.testing_postgresql import KillablePostgresql
+from lib_events.testing.postgresql import KillablePostgresql
 from lib_workflows.tables import SCHEMA
 
 WORKER = Path(__file__).with_name("marathon_worker.py")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_events.testing_npm import NODE, node_modules
+from lib_events.testing.npm import NODE, node_modules
 
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(sys.executable).parent

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from lib_events.testing import free_ports
+from lib_events.testing.ports import free_ports
 
 ADMIN_PASSWORD = "an-administrator-for-tests"
 READY_SECONDS = 60

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_events.testing_npm import node_modules
+from lib_events.testing.npm import node_modules
 
 from .conftest import ADMIN_PASSWORD, fill_in_sign_in
 from .test_gui import SCREENS, make_schedule, pause_queue, resume_queue, start_order

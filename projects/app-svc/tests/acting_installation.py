@@ -16,7 +16,8 @@ from sqlalchemy import select
 
 from app_svc import starter_tokens
 from app_svc.tables import delegations
-from lib_events.testing import free_ports, wait_until
+from lib_events.testing import wait_until
+from lib_events.testing.ports import free_ports
 from lib_workflows.reading import queries
 
 HERE = Path(__file__).parent

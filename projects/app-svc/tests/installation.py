@@ -20,8 +20,9 @@ from app_svc.settings import AppSettings
 from lib_auth.client import code_challenge
 from lib_events.nats_server import NatsServer
 from lib_events.secret_file import read_secret
-from lib_events.testing import POLL_SECONDS, free_ports, needs_members, wait_until
-from lib_events.testing_forks import Forks
+from lib_events.testing import POLL_SECONDS, needs_members, wait_until
+from lib_events.testing.forks import Forks
+from lib_events.testing.ports import free_ports
 
 PASSWORD = "correct horse battery staple"
 SCOPE = "openid profile workflows:read workflows:run events:read events:publish approvals:decide"

@@ -20,9 +20,10 @@ from app_svc.workflows.import_table import RowsAccepted
 from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.tables import events
-from lib_events.testing import free_ports, wait_until
-from lib_events.testing_forks import Fork, Forks
-from lib_events.testing_receiver import Received, receiving, status
+from lib_events.testing import wait_until
+from lib_events.testing.forks import Fork, Forks
+from lib_events.testing.ports import free_ports
+from lib_events.testing.receiver import Received, receiving, status
 from lib_workflows.tables import runs
 
 pytestmark = pytest.mark.opened_elsewhere

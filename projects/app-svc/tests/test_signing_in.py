@@ -14,7 +14,8 @@ from app_svc.app import rest_app
 from app_svc.permissions import PUBLIC, RULES, SIGNED
 from app_svc.runs import RunRoutes
 from lib_auth.proof_key import ProofKey
-from lib_events.testing import free_ports, wait_until
+from lib_events.testing import wait_until
+from lib_events.testing.ports import free_ports
 
 
 async def test_without_a_token_the_answer_says_where_to_sign_in(app: Any) -> None:

@@ -22,7 +22,7 @@ from lib_auth.events import (
     UserRolesChangedData,
 )
 from lib_events.testing import wait_until
-from lib_events.testing_receiver import receiving, status
+from lib_events.testing.receiver import receiving, status
 
 ALICE_AS_A_CLIENT = ClientChangedData(client="alice", name="alice", origin="administrator")
 

@@ -49,8 +49,9 @@ from lib_events.clock import SystemClock
 from lib_events.event import Event
 from lib_events.event_log import read_after
 from lib_events.http.server import new_event_loop
-from lib_events.testing import POLL_SECONDS, free_ports, wait_until
-from lib_events.testing_forks import Fork, Forks
+from lib_events.testing import POLL_SECONDS, wait_until
+from lib_events.testing.forks import Fork, Forks
+from lib_events.testing.ports import free_ports
 
 # What several tests use, importable by name.
 for _name in (

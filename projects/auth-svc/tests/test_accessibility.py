@@ -19,7 +19,7 @@ from auth_svc.pages.upstream import connect_page, other_account_page
 from auth_svc.upstreams.arrivals import WaitingArrival
 from auth_svc.upstreams.providers import Arrival, Upstream
 from lib_auth.client import code_challenge
-from lib_events.testing_npm import node_modules
+from lib_events.testing.npm import node_modules
 
 pytestmark = pytest.mark.browser
 FOREIGN = Path(__file__).parent / "foreign"

@@ -14,7 +14,7 @@ from auth_svc.clients.client import CODE, REFRESH
 from auth_svc.pruner import prune
 from auth_svc.tables import logout_deliveries
 from lib_events.testing import wait_until
-from lib_events.testing_receiver import Receiver, receiving, status
+from lib_events.testing.receiver import Receiver, receiving, status
 
 PASSWORD = "correct horse battery staple"
 TIMES = ("next_at", "created_at")

@@ -15,7 +15,7 @@ from auth_svc.clients import clients
 from auth_svc.clients.assertion import LEEWAY_SECONDS
 from auth_svc.clients.client import ClientRejected
 from lib_events.testing import wait_until
-from lib_events.testing_receiver import receiving, status
+from lib_events.testing.receiver import receiving, status
 
 ISSUER = "http://127.0.0.1:8001"
 FAR = 4_102_444_800  # the year 2100

@@ -11,7 +11,7 @@ from auth_svc.audit import Actor
 from auth_svc.clients import documents, unused
 from auth_svc.clients.documents import names_document
 from auth_svc.tables import clients
-from lib_events.testing_receiver import receiving, status
+from lib_events.testing.receiver import receiving, status
 
 ISSUER = "http://127.0.0.1:8001"
 PASSWORD = "correct horse battery staple"

@@ -18,7 +18,7 @@ from auth_svc.mail.transport import MailDelayed, MailRefused, MailServer, messag
 from auth_svc.settings import AuthSettings
 from lib_events.settings import SettingsRejected
 from lib_events.testing import wait_until
-from lib_events.testing_certificate import untrusted_certificate
+from lib_events.testing.certificate import untrusted_certificate
 
 LETTER = texts.verify_address("ada", "the-secret")
 PASSWORD = "correct horse battery staple"

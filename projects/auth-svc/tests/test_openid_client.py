@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lib_events.testing_npm import NODE, node_modules
+from lib_events.testing.npm import NODE, node_modules
 
 FOREIGN = Path(__file__).parent / "foreign"
 SCRIPT = "openid_client.mjs"

@@ -9,7 +9,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from lib_events.testing import wait_until
-from lib_events.testing_receiver import receiving
+from lib_events.testing.receiver import receiving
 
 ISSUER = "http://127.0.0.1:8001"
 SIGNED_OUT = "http://127.0.0.1:8000/signed-out"

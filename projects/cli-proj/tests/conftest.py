@@ -17,7 +17,7 @@ import pytest
 
 from cli_proj.command_table import COMMANDS
 from cli_proj.demo.browser import Browser
-from lib_events.testing_forks import Forks
+from lib_events.testing.forks import Forks
 
 FORKS = Forks("cli_proj.__main__:main", [entry.target.partition(":")[0] for entry in COMMANDS])
 

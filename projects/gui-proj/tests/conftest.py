@@ -20,8 +20,9 @@ from gui_proj.settings import GuiSettings
 from gui_proj.web_guard import WebGuard
 from lib_auth.tokens import TokenSet
 from lib_events.parent_watch import supervised
-from lib_events.testing import free_ports, needs_members
-from lib_events.testing_forks import Fork, Forks
+from lib_events.testing import needs_members
+from lib_events.testing.forks import Fork, Forks
+from lib_events.testing.ports import free_ports
 
 PASSWORD = "a-password-for-tests"
 READY_SECONDS = 60

@@ -9,7 +9,7 @@ import pytest
 
 from gui_proj.live import topics_of
 from lib_events.testing import wait_until
-from lib_events.testing_receiver import receiving, status
+from lib_events.testing.receiver import receiving, status
 
 NEW = "/webhooks/+new"
 

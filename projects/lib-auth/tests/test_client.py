@@ -21,7 +21,7 @@ from lib_auth.loopback import LoopbackListener, SignInTimeout, sign_in
 from lib_auth.oauth_error import OAuthError, ResponseForged, ServerUnavailable
 from lib_auth.proof_key import ProofKey
 from lib_auth.protected_resource import fetch_resource_metadata, read_challenge
-from lib_events.testing_certificate import untrusted_certificate
+from lib_events.testing.certificate import untrusted_certificate
 
 ISSUER = "http://127.0.0.1:8001"
 

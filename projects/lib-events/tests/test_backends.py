@@ -15,7 +15,7 @@ from lib_events.event_log import SCHEMA
 from lib_events.statement import Statement, Write
 from lib_events.tables import subscription_cursors
 from lib_events.testing import wait_until
-from lib_events.testing_line import Line
+from lib_events.testing.line import Line
 
 pytestmark = pytest.mark.postgresql
 

@@ -8,7 +8,7 @@ import pytest
 from lib_events.clock import SystemClock, to_datetime
 from lib_events.event import Event
 from lib_events.http.destinations import CheckedNetwork, DestinationRefused, Destinations, SystemResolver, is_public
-from lib_events.testing_receiver import receiving
+from lib_events.testing.receiver import receiving
 from lib_events.webhooks.sender import Sender
 from lib_events.webhooks.webhook import new_secret
 

@@ -20,7 +20,8 @@ from lib_events.log import event_stream
 from lib_events.log.event_stream import EventStream
 from lib_events.log.feed import Feed, Filter
 from lib_events.nats.relay import Relay
-from lib_events.testing import free_ports, wait_until
+from lib_events.testing import wait_until
+from lib_events.testing.ports import free_ports
 
 # Gathering and compressing are what a proxy does to ordinary answers; it gives up on one that is silent for a second.
 NGINX = """

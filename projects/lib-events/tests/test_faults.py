@@ -26,7 +26,7 @@ from lib_events.nats.relay import Relay
 from lib_events.nats_server import NatsServer
 from lib_events.tables import events
 from lib_events.testing import FakeClock, wait_until
-from lib_events.testing_forks import Forks
+from lib_events.testing.forks import Forks
 
 FORKS = Forks(f"{Path(__file__).with_name('service_process.py')}:serve")
 

@@ -13,7 +13,7 @@ from lib_events.nats.broker import Broker
 from lib_events.nats_operator import main
 from lib_events.nats_server import server_binary
 from lib_events.testing import wait_until
-from lib_events.testing_cluster import _write_certificates
+from lib_events.testing.cluster import _write_certificates
 
 # nats-py leaves an attempt to connect that failed to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -14,7 +14,7 @@ from lib_events.nats.access import NatsAccess
 from lib_events.nats.permissions import accounts
 from lib_events.nats_server import NatsServer
 from lib_events.testing import wait_until
-from lib_events.testing_cluster import NatsCluster
+from lib_events.testing.cluster import NatsCluster
 
 SERVICES = ("auth-svc", "app-svc", "gui-proj")
 VICTIM = "events.auth-svc.evs.user.disabled"

@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from lib_events.testing import wait_until
-from lib_events.testing_forks import Forks
+from lib_events.testing.forks import Forks
 
 FORKS = Forks("timeit:main")  # runs the statement that it is given
 ONCE = ("-n1", "-r1")

@@ -23,7 +23,7 @@ from lib_events.nats.relay import Relay
 from lib_events.sealed import SealingKey
 from lib_events.tables import dead_letters, handled_events, subscription_cursors, webhook_deliveries
 from lib_events.testing import wait_until
-from lib_events.testing_receiver import receiving, status
+from lib_events.testing.receiver import receiving, status
 from lib_events.webhooks.delivery import SENDING_AT_ONCE, Webhooks
 from lib_events.webhooks.health import DELIVERIES_KEPT, Patience
 from lib_events.webhooks.sender import Sender

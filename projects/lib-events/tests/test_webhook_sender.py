@@ -16,7 +16,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from lib_events.clock import SystemClock, to_datetime
 from lib_events.event import Event
 from lib_events.http.destinations import Destinations
-from lib_events.testing_receiver import Receiver, receiving, status
+from lib_events.testing.receiver import Receiver, receiving, status
 from lib_events.webhooks.sender import LONGEST_WAIT_SECONDS, Sender, message_id_of
 from lib_events.webhooks.webhook import new_secret
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from lib_events.testing import free_ports
-from lib_events.testing_npm import NODE, node_modules
+from lib_events.testing.npm import NODE, node_modules
+from lib_events.testing.ports import free_ports
 from lib_pipeline.shared_cache import SharedCache, trouble_with
 
 FOREIGN = Path(__file__).parent / "foreign"

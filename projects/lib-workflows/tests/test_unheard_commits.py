@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 
 from lib_events.database import CommitFailed, open_database
 from lib_events.testing import wait_until
-from lib_events.testing_line import Line
+from lib_events.testing.line import Line
 from lib_workflows import Context, Engine, RunCancelled, step, workflow
 from lib_workflows.errors import Nondeterministic
 from lib_workflows.reading import queries

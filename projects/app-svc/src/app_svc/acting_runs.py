@@ -4,8 +4,6 @@ The AuthService is asked before anything is stored; the delegation is kept in th
 ended again where no run comes of it. Workflows that declare nothing cost nothing here.
 """
 
-from typing import Any
-
 from sqlalchemy import select
 from starlette.requests import Request
 
@@ -18,7 +16,8 @@ from app_svc.run_desk import RunDesk
 from lib_auth.delegations import GivenDelegation
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database
-from lib_workflows import Registry, Workflow
+from lib_workflows import Registry
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.runs import rewind
 from lib_workflows.runs.commands import StartRequest
 from lib_workflows.tables import runs
@@ -89,7 +88,7 @@ class ActingRuns:
             before = await self._desk.command(run_id, caller, _retry, given, caller.subject)
         await self._delegator.end(before)
 
-    def _find(self, workflow: str, version: int) -> Workflow[*tuple[Any, ...], Any]:
+    def _find(self, workflow: str, version: int) -> AnyWorkflow:
         return self._registry.find(workflow, version)
 
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from starlette.requests import Request
 
@@ -14,14 +13,12 @@ from lib_auth.delegations import ConsentNeeded, DelegationRejected, Delegations,
 from lib_auth.oauth_error import ServerUnavailable
 from lib_events.clock import to_datetime
 from lib_events.problem import Problem
-from lib_workflows import Workflow
 from lib_workflows.authoring.delegation import LONGEST
+from lib_workflows.authoring.workflow import AnyWorkflow
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = "2"
-
-type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 
 
 class Delegator:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from lib_workflows import Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.reading.undo_views import UndoStatus
 
 
@@ -201,7 +201,7 @@ class ApprovalDocument(Document):
     about: dict[str, Any] | None
 
 
-def describe_workflow(workflow: Workflow[*tuple[Any, ...], Any]) -> WorkflowDocument:
+def describe_workflow(workflow: AnyWorkflow) -> WorkflowDocument:
     """The document of a registered workflow."""
     return WorkflowDocument(
         name=workflow.name,

@@ -12,8 +12,9 @@ from app_svc.permissions import MANAGE
 from lib_events.clock import to_micros
 from lib_events.event import current_cause, is_reserved
 from lib_events.problem import Problem, invalid_input
-from lib_workflows import Registry, Workflow
+from lib_workflows import Registry
 from lib_workflows.authoring.queue import KEY_CHARACTERS
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import PayloadInvalid, UnknownWorkflow
 from lib_workflows.runs.commands import OnConflict, StartRequest
 from lib_workflows.scheduling.schedule import RUN_PREFIX
@@ -73,7 +74,7 @@ class StartBody(BaseModel):
 
 def find_workflow(
     registry: Registry, name: str, version: int | None = None, *, status: int, place: Place = ()
-) -> Workflow[*tuple[Any, ...], Any]:
+) -> AnyWorkflow:
     """Return a workflow, by default its newest version; raises the `Problem` `status`, naming it at `place`."""
     try:
         return registry.find(name, version)
@@ -120,7 +121,7 @@ def make_request(
     )
 
 
-def _queue_of(body: StartBody, workflow: Workflow[*tuple[Any, ...], Any], caller: Caller) -> str:
+def _queue_of(body: StartBody, workflow: AnyWorkflow, caller: Caller) -> str:
     """The run's queue; limits that the code declares are not to be gone around by whoever may start a run."""
     queue = body.queue or workflow.queue
     if queue != workflow.queue and workflow.limits is not None and not MANAGE.held_by(caller.principal):
@@ -174,7 +175,7 @@ def check_run_id(run_id: str | None, *, place: Place = ()) -> None:
         raise invalid_input([{"loc": ("body", *place, "id"), "msg": detail}])
 
 
-def check_input(workflow: Workflow[*tuple[Any, ...], Any], value: Any, *, place: Place = ()) -> str | None:
+def check_input(workflow: AnyWorkflow, value: Any, *, place: Place = ()) -> str | None:
     """Return the canonical text of a workflow's input; raises `PayloadTooLarge`, or the `Problem` 422 that names each
     field at fault.
     """
@@ -196,7 +197,7 @@ def check_input(workflow: Workflow[*tuple[Any, ...], Any], value: Any, *, place:
         raise invalid_input([{"loc": where, "msg": str(error)}]) from error
 
 
-def _check_given_by_people(workflow: Workflow[*tuple[Any, ...], Any], place: Place) -> None:
+def _check_given_by_people(workflow: AnyWorkflow, place: Place) -> None:
     """Refuse the input of a workflow that starts on an event of ours: it takes for true what nobody else may publish.
 
     Else whoever may start runs could have an administrator asked in somebody else's name.

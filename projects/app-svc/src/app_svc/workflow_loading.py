@@ -15,10 +15,9 @@ from app_svc.workflows import BUILT_IN
 from lib_events.event import EventType
 from lib_events.subscription import Subscription
 from lib_workflows import DefinitionError, Registry, Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow
 
 ENTRY_POINT_GROUP = "evs.workflows"
-
-type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 
 
 class WorkflowsNotLoaded(Exception):

@@ -22,7 +22,7 @@ from lib_workflows.authoring.context import encoded_input
 from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.queue import check_queue_key, check_queue_name
-from lib_workflows.authoring.workflow import Registry, Workflow, check_worker_tags
+from lib_workflows.authoring.workflow import AnyWorkflow, Registry, Workflow, check_worker_tags
 from lib_workflows.errors import DefinitionError, EngineStopped
 from lib_workflows.events.matcher import Matcher, declare_triggers
 from lib_workflows.keeping.retention import RetentionPolicy, RunRetention
@@ -42,7 +42,7 @@ from lib_workflows.values.tags import check_tags
 from lib_workflows.values.texts import check_name
 from lib_workflows.workers.limits import Limits
 from lib_workflows.workers.loop_watch import LoopWatch
-from lib_workflows.workers.residence import AnyWorkflow, OnProgress, Residence
+from lib_workflows.workers.residence import OnProgress, Residence
 from lib_workflows.workers.unclaimed import UnclaimedAlarm
 from lib_workflows.workers.worker import LEASE_SECONDS, Undertaker, Worker
 
@@ -234,7 +234,7 @@ class Engine:
 
     def request(
         self,
-        workflow: Workflow[*tuple[Any, ...], Any],
+        workflow: AnyWorkflow,
         payload: str | None,
         *,
         id: str | None = None,  # noqa: A002

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from lib_workflows.authoring.messages import Signal, Update
-from lib_workflows.authoring.workflow import Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow, Workflow
 from lib_workflows.errors import RunNotFound, UpdateRejected
 from lib_workflows.execution.history import run_error
 from lib_workflows.reading import queries
@@ -114,7 +114,7 @@ class RunHandle[R]:
         )
         return RunHandle(self._engine, forked, self._workflow)
 
-    async def _find_workflow(self) -> Workflow[*tuple[Any, ...], Any]:
+    async def _find_workflow(self) -> AnyWorkflow:
         run = await self._engine.database.read(queries.get_run, self.id)
         if run is None:
             raise RunNotFound(self.id)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lib_events.event import Event, EventType
     from lib_workflows.authoring.messages import Signal, Update
     from lib_workflows.authoring.step import Step
-    from lib_workflows.authoring.workflow import Workflow
+    from lib_workflows.authoring.workflow import AnyWorkflow
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class RunTransaction[R](Operation[R]):
 class RunChild[R](Operation[R]):
     """Start another workflow and wait for its result."""
 
-    workflow: "Workflow[*tuple[Any, ...], Any]"
+    workflow: "AnyWorkflow"
     args: tuple[Any, ...]
     undo: Undo | None = None
     kind: ClassVar[str] = "child"
@@ -101,7 +101,7 @@ class RunChild[R](Operation[R]):
 class StartRun(Operation[str]):
     """Start another workflow that goes on by itself; gives the id of its run."""
 
-    workflow: "Workflow[*tuple[Any, ...], Any]"
+    workflow: "AnyWorkflow"
     args: tuple[Any, ...]
     kind: ClassVar[str] = "start"
 

@@ -18,6 +18,8 @@ from lib_workflows.values.codec import Codec, Signature
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 DEFAULT_QUEUE = "default"
 
+type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
+
 
 class Workflow[*In, R]:
     """A durable function of a context and at most one input; made by `@workflow`."""
@@ -179,7 +181,7 @@ def check_worker_tags(tags: Collection[str], what: str) -> frozenset[str]:
     return frozenset(tags)
 
 
-def _check_schedule(workflow: Workflow[*tuple[Any, ...], Any]) -> None:
+def _check_schedule(workflow: AnyWorkflow) -> None:
     if workflow.schedule is None:
         return
     if not isinstance(workflow.schedule, TIMINGS):
@@ -194,8 +196,8 @@ def _check_schedule(workflow: Workflow[*tuple[Any, ...], Any]) -> None:
         )
 
 
-def _check_queues(workflows: Sequence[Workflow[*tuple[Any, ...], Any]]) -> None:
-    declared: dict[str, tuple[Workflow[*tuple[Any, ...], Any], QueueLimits]] = {}
+def _check_queues(workflows: Sequence[AnyWorkflow]) -> None:
+    declared: dict[str, tuple[AnyWorkflow, QueueLimits]] = {}
     for entry in workflows:
         if entry.limits is None:
             continue
@@ -211,13 +213,13 @@ def _check_queues(workflows: Sequence[Workflow[*tuple[Any, ...], Any]]) -> None:
 class Registry:
     """The workflows a process holds, by name and version."""
 
-    workflows: tuple[Workflow[*tuple[Any, ...], Any], ...]
-    _held: Mapping[tuple[str, int | None], Workflow[*tuple[Any, ...], Any]]
+    workflows: tuple[AnyWorkflow, ...]
+    _held: Mapping[tuple[str, int | None], AnyWorkflow]
 
     @classmethod
-    def of(cls, workflows: Sequence[Workflow[*tuple[Any, ...], Any]]) -> "Registry":
+    def of(cls, workflows: Sequence[AnyWorkflow]) -> "Registry":
         """Gather `workflows`; raises `DefinitionError` when two differ under one name and version."""
-        held: dict[tuple[str, int | None], Workflow[*tuple[Any, ...], Any]] = {}
+        held: dict[tuple[str, int | None], AnyWorkflow] = {}
         for entry in workflows:
             if held.setdefault((entry.name, entry.version), entry) is not entry:
                 raise DefinitionError(f"workflow {entry.name} version {entry.version} must be registered once")
@@ -225,7 +227,7 @@ class Registry:
         _check_queues(registry.newest())
         return registry
 
-    def find(self, name: str, version: int | None = None) -> Workflow[*tuple[Any, ...], Any]:
+    def find(self, name: str, version: int | None = None) -> AnyWorkflow:
         """The workflow of that name, by default its newest version; raises `UnknownWorkflow`."""
         if version is None:
             version = max((w.version for w in self.workflows if w.name == name), default=None)
@@ -234,7 +236,7 @@ class Registry:
             raise UnknownWorkflow(name, version, sorted({w.name for w in self.workflows}))
         return found
 
-    def newest(self) -> list[Workflow[*tuple[Any, ...], Any]]:
+    def newest(self) -> list[AnyWorkflow]:
         """The newest version of each name, by name."""
         return [self.find(name) for name in sorted({w.name for w in self.workflows})]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any
 
 from sqlalchemy import delete, insert, select, text, update
 
@@ -11,7 +10,7 @@ from lib_events.database import Connection, Database, insert_into
 from lib_events.event_log import PLACED_TOPIC, head
 from lib_events.lifecycle import Loop
 from lib_events.tables import subscription_cursors
-from lib_workflows.authoring.workflow import Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.events.matching import match_events, wanted
 from lib_workflows.events.waits import BATCH, MATCHER, WAITED_TYPES, WAITS_TOPIC, events_of_types, lock_matcher
 from lib_workflows.tables import triggers
@@ -70,7 +69,7 @@ class Work(Enum):
     MATCHES = 2
 
 
-def declare_triggers(connection: Connection, workflows: Iterable[Workflow[*tuple[Any, ...], Any]]) -> None:
+def declare_triggers(connection: Connection, workflows: Iterable[AnyWorkflow]) -> None:
     """Make the triggers in the database those of `workflows`; a new one begins with the next event."""
     _make_cursor(connection)
     connection.notify(WAITS_TOPIC)

@@ -19,7 +19,7 @@ from lib_events.statement import Fence, Write
 from lib_events.texts import message_of
 from lib_workflows.authoring.context import Context, RunInfo
 from lib_workflows.authoring.operation import WaitEvent
-from lib_workflows.authoring.workflow import Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import Nondeterministic
 from lib_workflows.execution import effects, ending, event_effects, wait_effects
 from lib_workflows.execution.completion import CancelRequest, Completion
@@ -73,7 +73,7 @@ class Executor:
     """One run in memory."""
 
     home: Home
-    workflow: Workflow[*tuple[Any, ...], Any]
+    workflow: AnyWorkflow
     run: RunRecord
     stored: Stored
     teller: Teller

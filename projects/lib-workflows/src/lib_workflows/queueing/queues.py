@@ -12,7 +12,7 @@ from sqlalchemy import and_, case, func, select
 from lib_events.clock import Clock, to_datetime
 from lib_events.database import Connection, Database
 from lib_workflows.authoring.queue import QueueLimits, known_queue_name
-from lib_workflows.authoring.workflow import Registry, Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow, Registry
 from lib_workflows.paging import Page, cut, decode_cursor, encode_cursor
 from lib_workflows.queueing import commands as queue_commands
 from lib_workflows.queueing.slots import count_in
@@ -80,7 +80,7 @@ class Queues:
         await self._do(queue_commands.resume, name, self._clock.micros())
         return await self.get(name)
 
-    async def declare(self, workflows: Iterable[Workflow[*tuple[Any, ...], Any]]) -> None:
+    async def declare(self, workflows: Iterable[AnyWorkflow]) -> None:
         """Make the limits that are declared beside `workflows` those of the code; a pause stays."""
         mine = list(workflows)
         declared = {workflow.queue: workflow.limits for workflow in mine if workflow.limits is not None}

@@ -12,7 +12,7 @@ from lib_events.database import Connection, insert_into
 from lib_events.event import Event, EventType
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.queue import check_queue_name
-from lib_workflows.authoring.workflow import Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import QueueInvalid, ScheduleDeclared, ScheduleExists, ScheduleInvalid, ScheduleNotFound
 from lib_workflows.scheduling.events import (
     SCHEDULE_CHANGED,
@@ -119,7 +119,7 @@ def remove(connection: Connection, name: str, now: int) -> None:
     _remove(connection, schedule, now)
 
 
-def declare_schedules(connection: Connection, workflows: Iterable[Workflow[*tuple[Any, ...], Any]], now: int) -> None:
+def declare_schedules(connection: Connection, workflows: Iterable[AnyWorkflow], now: int) -> None:
     """Make the schedules that are declared beside `workflows` those of the code; a pause of one stays."""
     for workflow in workflows:
         known = _find(connection, workflow.name)
@@ -137,9 +137,7 @@ def declare_schedules(connection: Connection, workflows: Iterable[Workflow[*tupl
             _declare_anew(connection, lock(connection, workflow.name), workflow, now)
 
 
-def _declare_anew(
-    connection: Connection, schedule: Schedule, workflow: Workflow[*tuple[Any, ...], Any], now: int
-) -> None:
+def _declare_anew(connection: Connection, schedule: Schedule, workflow: AnyWorkflow, now: int) -> None:
     assert workflow.schedule is not None  # noqa: S101 - whoever calls has looked
     plan = Plan(workflow=workflow.name, timing=workflow.schedule)
     changed = _put(connection, schedule, plan.row(), now)

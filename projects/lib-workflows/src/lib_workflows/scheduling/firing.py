@@ -18,7 +18,7 @@ from lib_events.database import Connection
 from lib_events.event import Cause, Event, EventType
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.timing import latest, times_after
-from lib_workflows.authoring.workflow import Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import CommandRefused, RunConflict, RunNotFound
 from lib_workflows.runs import commands
 from lib_workflows.runs.commands import StartRequest
@@ -40,8 +40,6 @@ RUNS_KEPT = 100  # of each schedule, beside those that have not ended
 
 # Runs of a schedule: one that is parked is not under way, for it may stay so for ever.
 UNDER_WAY = and_(schedule_runs.c.run == runs.c.id, runs.c.ended_at.is_(None), runs.c.status != "nondeterministic")
-
-type AnyWorkflow = Workflow[*tuple[object, ...], object]
 
 
 @dataclass(frozen=True, slots=True)

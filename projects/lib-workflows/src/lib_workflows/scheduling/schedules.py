@@ -30,8 +30,6 @@ BACKFILL_LIMIT = 1_000
 RUNS_SHOWN = 10
 TIMES_SHOWN = 5
 
-type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
-
 
 @dataclass(frozen=True, slots=True)
 class ScheduledRun:

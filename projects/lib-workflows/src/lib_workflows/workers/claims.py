@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, true, tuple_, update
 
 from lib_events.database import Connection
-from lib_workflows.authoring.workflow import Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.queueing import slots as queue_slots
 from lib_workflows.runs.commands import RUNS_TOPIC
 from lib_workflows.tables import runs
@@ -31,9 +31,7 @@ class Capability(NamedTuple):
     queues: Collection[str] | None = None
 
     @classmethod
-    def of(
-        cls, workflows: Iterable[Workflow[*tuple[Any, ...], Any]], queues: Collection[str] | None, tags: frozenset[str]
-    ) -> "Capability":
+    def of(cls, workflows: Iterable[AnyWorkflow], queues: Collection[str] | None, tags: frozenset[str]) -> "Capability":
         """Of a process that holds `workflows` and has `tags`."""
         return cls([(entry.name, entry.version) for entry in workflows if entry.requires <= tags], queues)
 

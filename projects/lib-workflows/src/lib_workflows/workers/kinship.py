@@ -7,13 +7,13 @@ nothing. Its end is a row of its own; a parent in memory hears of it at once, an
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lib_events.database import DatabaseError
 from lib_events.event import Cause
 from lib_events.statement import Write
 from lib_workflows.authoring.messages import Principal
-from lib_workflows.authoring.workflow import Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import CommandRefused, RunNotFound
 from lib_workflows.execution.executor import Executor
 from lib_workflows.execution.home import Start
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 CANCEL_RETRY_SECONDS = 0.05
 CANCELLED_AT_ONCE = 8  # each is a transaction, and there must be connections and time for others
 WAKE_RETRY_SECONDS = 0.5  # after a commit that failed
-
-type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 
 
 class _Ended(NamedTuple):

