@@ -137,6 +137,8 @@ async def test_a_revoked_key_is_worth_nothing_at_once(provider_on_both, admin):
     assert stolen not in await published(provider)
     assert await provider.introspect(tokens["access_token"]) == {"active": False}
     assert kid((await provider.tokens())["access_token"]) in await published(provider)
+    hinted = await provider.authorize(await provider.browser(), prompt="none", id_token_hint=tokens["id_token"])
+    assert provider.answer(hinted)["error"] == "invalid_request", "what it has signed says nothing of anybody"
     told = (await provider.http.get("/v1/revocations", auth=("evs-app", provider.secret_of("evs-app")))).json()
     assert ("key", stolen) in {(item["kind"], item["value"]) for item in told["items"]}
 
@@ -325,6 +327,15 @@ async def test_the_key_file_of_an_older_release_is_taken_in(run_provider, tmp_pa
             answer = await running.token(local, grant_type="client_credentials")
             assert kid(answer.json()["access_token"]) == key.kid
         assert not file.exists()
+    async with run_provider(tmp_path, sqlite_url) as running:
+        headers = {"authorization": f"Bearer {await running.admin_token()}"}
+        assert (await running.http.post(f"/v1/admin/keys/{key.kid}/revoke", headers=headers)).status_code == 200
+    file.write_bytes(key.as_pem(private=True))  # it comes back with an old copy of the folder
+    async with run_provider(tmp_path, sqlite_url) as running:
+        assert key.kid not in await published(running)
+        sealed = select(signing_keys.c.sealed_key).where(signing_keys.c.id == key.kid)
+        assert await running.service.database.read(lambda connection: connection.scalar(sealed)) is None
+    assert not file.exists()
 
 
 async def test_two_services_with_one_sealing_key_sign_alike(run_provider, tmp_path, postgresql_url):
