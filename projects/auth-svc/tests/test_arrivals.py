@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from auth_svc.people import accounts
 from auth_svc.pruner import prune
-from auth_svc.tables import upstream_arrivals
+from auth_svc.tables import sessions, upstream_arrivals
 from auth_svc.upstreams import providers
 from lib_events.clock import SystemClock
 from lib_events.testing import wait_until
@@ -54,7 +54,11 @@ async def test_an_account_with_the_address_is_connected_once_it_was_signed_in_to
     assert (page.status_code, "You have an account here already" in page.text) == (401, True)
     page = await browser.submit(username="hopper", password=PASSWORD)
     assert "Connect Example?" in page.text
+    long_ago = update(sessions).values(authenticated_at=1)
+    await provider.service.database.transact(lambda connection: connection.execute(long_ago) and None)
+    assert "Prove once that it is yours" in (await browser.submit()).text, "it takes a sign-in of just now"
     assert await linked(provider, hopper) == frozenset()
+    await browser.submit(username="hopper", password=PASSWORD)
     assert (await browser.submit()).url.path == "/account/apps"
     assert await linked(provider, hopper) == {ELSEWHERE}
     assert (await browser.open("/login/connect")).status_code == 400, "it is used up"
