@@ -130,8 +130,8 @@ async def test_a_wrong_code_leads_nowhere_and_five_end_the_sign_in(protected, su
 
 
 async def guessed_before(provider, wrong):
-    """As many wrong codes for ada came from elsewhere; her address is proven."""
-    proven = {"email": "ada@home.test", "email_key": "ada@home.test", "email_verified_at": 1}
+    """As many wrong codes for ada came from elsewhere, and a wrong password; her address is proven."""
+    proven = {"email": "ada@home.test", "email_key": "ada@home.test", "email_verified_at": 1, "wrong_passwords": 1}
 
     def write(connection):
         connection.execute(update(users).where(users.c.username == "ada").values(wrong_codes=wrong, **proven))
