@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 
 import httpx
 import pytest
@@ -31,6 +32,7 @@ from lib_events.clock import to_micros
 from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.lifecycle import running
+from lib_events.secret_file import read_secret
 from lib_events.testing import wait_until
 
 ISSUER = "http://127.0.0.1:8001"
@@ -213,6 +215,23 @@ async def test_until_the_feed_was_read_and_after_silence_tokens_are_introspected
     assert await revocations.check_ready() is not None
     with pytest.raises(RevocationsUnknown):
         await revocations.is_revoked(principal, "token")
+
+
+@pytest.mark.parametrize("mode", [None, 0o644], ids=["gone", "exposed"])
+async def test_without_its_secret_a_service_can_ask_nobody_and_says_so(issuer, database, tmp_path, mode):
+    path = tmp_path / "evs-app.secret"
+    if mode is not None:
+        path.touch(mode=mode)
+    revocations = Revocations(
+        database,
+        issuer=ISSUER,
+        client_id="evs-app",
+        client_secret=partial(read_secret, path),
+        http=AuthService().http(),
+    )
+    with pytest.raises(RevocationsUnknown, match="has no secret to ask with") as unknown:
+        await revocations.is_revoked(await issuer.verifier().verify(issuer.token()), "token")
+    assert str(path) not in str(unknown.value), "whoever sent the token reads it"
 
 
 async def test_what_is_known_to_be_revoked_needs_nobody_else(issuer, database):
