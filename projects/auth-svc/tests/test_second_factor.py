@@ -417,6 +417,9 @@ async def test_removing_the_last_factor_takes_the_recovery_codes_along(protected
     page = await browser.submit(action=f"{SECURITY}/app/remove")
     assert "Set up" in page.text
     assert "Recovery codes" not in page.text
+    form = {"csrf": page.text.split('name="csrf" value="')[1].split('"')[0]}
+    made = await browser.http.post(f"{SECURITY}/recovery-codes", data=form, headers={"origin": browser.origin})
+    assert made.headers["location"] == SECURITY, "there is nothing that they could stand in for"
     assert "Your account" in (await other.sign_in("ada")).text
     assert (await wait_until(lambda: provider.events("evs.user.factor-removed")))[0].data[
         "factor"
