@@ -1,6 +1,7 @@
 """Who comes from another provider, and has an account here with their address: it is connected once they show that."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from lying_provider import ELSEWHERE, Liar, add_upstream, come_back, journey, leave, linked, speak_to
@@ -8,7 +9,8 @@ from sqlalchemy import select, update
 
 from auth_svc.people import accounts
 from auth_svc.pruner import prune
-from auth_svc.tables import upstream_arrivals
+from auth_svc.tables import sessions, upstream_arrivals
+from auth_svc.upstreams import providers
 from lib_events.clock import SystemClock
 from lib_events.testing import wait_until
 
@@ -52,7 +54,11 @@ async def test_an_account_with_the_address_is_connected_once_it_was_signed_in_to
     assert (page.status_code, "You have an account here already" in page.text) == (401, True)
     page = await browser.submit(username="hopper", password=PASSWORD)
     assert "Connect Example?" in page.text
+    long_ago = update(sessions).values(authenticated_at=1)
+    await provider.service.database.transact(lambda connection: connection.execute(long_ago) and None)
+    assert "Prove once that it is yours" in (await browser.submit()).text, "it takes a sign-in of just now"
     assert await linked(provider, hopper) == frozenset()
+    await browser.submit(username="hopper", password=PASSWORD)
     assert (await browser.submit()).url.path == "/account/apps"
     assert await linked(provider, hopper) == {ELSEWHERE}
     assert (await browser.open("/login/connect")).status_code == 400, "it is used up"
@@ -114,9 +120,11 @@ async def test_whoever_has_no_account_with_the_address_makes_one_without_it(prov
     provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
     await add_upstream(provider, admin, makes_accounts=True)
     hopper = await provider.add_user("hopper", email="grace@navy.test")
-    browser = await provider.browser()
+    browser, other = await provider.browser(), await provider.browser()
     await journey(provider, liar, browser)
+    await journey(provider, liar, other)
     assert "Your account" in (await browser.submit(action="/login/connect/new")).text
+    assert (await other.submit(action="/login/connect/new")).status_code == 403, "whoever came has an account by now"
     grace = await provider.service.database.read(accounts.find_by_username, "grace")
     assert (grace.email, await linked(provider, grace)) == (None, {ELSEWHERE})
     assert await linked(provider, hopper) == frozenset()
@@ -133,6 +141,22 @@ async def test_no_account_is_made_by_that_way_where_the_provider_makes_none(prov
     csrf = page.text.split('name="csrf" value="')[1].split('"')[0]
     forced = await browser.http.post("/login/connect/new", data={"csrf": csrf}, headers={"origin": ISSUER})
     assert forced.status_code == 403
+
+
+async def test_an_arrival_that_waits_is_as_welcome_as_the_provider_is_by_then(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin, makes_accounts=True)
+    await provider.add_user("hopper", email="grace@navy.test")
+    new, owner = await provider.browser(), await provider.browser()
+    await journey(provider, liar, new)
+    await journey(provider, liar, owner)
+    await owner.submit(username="hopper", password=PASSWORD)
+    known = await provider.service.database.read(providers.find, "example")
+    await provider.service.database.transact(providers.change, replace(known, domains=("army.test",)), provider.actor())
+    for browser, button in ((new, "/login/connect/new"), (owner, "/login/connect")):
+        page = await browser.submit(action=button)
+        assert (page.status_code, "did not vouch for an e-mail address" in page.text) == (403, True), button
+    assert await provider.service.database.read(accounts.find_by_username, "grace") is None
 
 
 async def test_an_arrival_waits_in_its_browser_alone_and_for_some_minutes(provider_on_both, admin):

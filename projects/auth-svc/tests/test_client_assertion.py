@@ -126,6 +126,15 @@ async def test_a_client_with_a_secret_cannot_use_an_assertion(provider, client_k
     assert answer.json()["error"] == "invalid_client"
 
 
+async def test_what_one_client_has_used_another_may_use(provider, robot, client_key, jwk_set, sign_assertion):
+    await provider.add_client(**values(client_key, jwk_set) | {"id": "other"})
+    statuses = [
+        (await provider.token(**GRANT, **sign_assertion(client, client_key, ISSUER, jti="the same"))).status_code
+        for client in (robot, "other", robot)
+    ]
+    assert statuses == [200, 200, 400]
+
+
 async def test_there_is_one_way_to_prove_oneself_in_a_request(provider, robot, client_key, sign_assertion):
     proof = sign_assertion(robot, client_key, ISSUER)
     both = await provider.token(("evs-local", provider.secret_of("evs-local")), **GRANT, **proof)

@@ -128,8 +128,8 @@ async def test_consent_is_remembered_until_more_is_asked_for(provider_on_both):
     await browser.submit(decision="allow")
     assert "code=" in (await provider.authorize(browser, **OTHER)).headers["location"]
     assert "Allow access?" in (await provider.authorize(browser, **OTHER, prompt="consent")).text
-    more = OTHER | {"scope": "openid workflows:read workflows:run"}
-    assert "Allow access?" in (await provider.authorize(browser, **more)).text
+    for more in ({"scope": "openid workflows:read workflows:run"}, {"resource": "http://127.0.0.1:8001/v1/admin"}):
+        assert "Allow access?" in (await provider.authorize(browser, **OTHER | more)).text, more
 
 
 async def test_consent_is_asked_for_although_the_sign_in_came_first_that_was_asked_for_with_it(provider, subtests):

@@ -52,6 +52,12 @@ async def test_a_device_signs_in_once_the_person_has_confirmed(provider_on_both)
     assert device["interval"] == 5
     assert (await poll(provider, device)).json()["error"] == "authorization_pending"
     assert "Connected" in (await enter(provider, device, "allow")).text
+    await provider.add_user("mallory")
+    stranger = await provider.browser()
+    await stranger.sign_in("mallory", at=device["verification_uri_complete"])
+    for decision in ("allow", "deny"):
+        assert (await stranger.submit(decision=decision)).status_code == 409, "it was decided"
+        await stranger.open(device["verification_uri_complete"])
     answer = await poll(provider, device)
     assert answer.status_code == 200, answer.text
     told = await provider.introspect(answer.json()["access_token"])

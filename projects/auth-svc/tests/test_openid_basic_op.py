@@ -8,6 +8,7 @@ import json
 import time
 from urllib.parse import urlsplit
 
+import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from sqlalchemy import update
@@ -174,9 +175,10 @@ async def test_oidcc_prompt_none_logged_in(provider):
     assert (again["sub"], again["auth_time"]) == (first["sub"], first["auth_time"])
 
 
-async def test_oidcc_max_age_1(provider):
+@pytest.mark.parametrize("seconds", [2, -60], ids=["long ago", "by a clock that was ahead"])
+async def test_oidcc_max_age_1(provider, seconds):
     browser, _ = await signed_in(provider)
-    await sign_in_long_ago(provider, 2)
+    await sign_in_long_ago(provider, seconds)
     assert "Password" in (await provider.authorize(browser, max_age="1")).text
     code = provider.answer(await browser.submit(username="ada", password=PASSWORD))["code"]
     assert time.time() - read((await provider.redeem(code)).json()["id_token"])["auth_time"] < 30

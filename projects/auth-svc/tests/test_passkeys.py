@@ -322,6 +322,21 @@ async def test_adding_a_passkey_takes_a_sign_in_of_a_moment_ago(named):
     assert "Confirm that it is you." in (await browser.submit(action=ADD, credential=credential)).text
 
 
+async def test_a_step_that_takes_a_passkey_takes_nothing_else(named):
+    owner, browser = await named.browser(), await named.browser()
+    await owner.sign_in("ada")
+    secret = await owner.set_up_app()
+    codes = owner.recovery_codes()
+    await add(owner, SoftwarePasskey())
+    await browser.sign_in("ada")
+    await browser.submit(action="/login/second", code=named.code_of_app(secret))
+    page = await browser.open("/login/step-up?level=phr&next=/account/security")
+    assert ("One more step" in page.text, 'name="code"' in page.text) == (True, False)
+    form = {"csrf": page.text.split('name="csrf" value="')[1].split('"')[0], "recovery_code": codes[0]}
+    answer = await browser.http.post("/login/second", data=form, headers={"origin": browser.origin})
+    assert answer.status_code == 401
+
+
 async def test_by_an_address_no_passkeys_are_offered_and_the_page_says_why(provider):
     browser = await provider.browser()
     page = await browser.sign_in("ada")

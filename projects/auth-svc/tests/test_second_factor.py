@@ -130,8 +130,8 @@ async def test_a_wrong_code_leads_nowhere_and_five_end_the_sign_in(protected, su
 
 
 async def guessed_before(provider, wrong):
-    """As many wrong codes for ada came from elsewhere; her address is proven."""
-    proven = {"email": "ada@home.test", "email_key": "ada@home.test", "email_verified_at": 1}
+    """As many wrong codes for ada came from elsewhere, and a wrong password; her address is proven."""
+    proven = {"email": "ada@home.test", "email_key": "ada@home.test", "email_verified_at": 1, "wrong_passwords": 1}
 
     def write(connection):
         connection.execute(update(users).where(users.c.username == "ada").values(wrong_codes=wrong, **proven))
@@ -364,13 +364,12 @@ async def test_changing_factors_takes_a_sign_in_of_a_moment_ago(protected):
     browser = await provider.browser()
     await browser.sign_in("ada")
     await browser.submit(code=provider.code_of_app(secret))
-    await browser.open(SECURITY)
-    long_ago = provider.service.clock.micros() - 301 * 1_000_000
-    await provider.service.database.transact(
-        lambda connection: connection.execute(update(session_rows).values(authenticated_at=long_ago))
-    )
-    page = await browser.submit(action=f"{SECURITY}/app/remove")
-    assert "Confirm that it is you." in page.text
+    for seconds in (-301, 301):  # long ago, or by a clock that was ahead
+        await browser.open(SECURITY)
+        then = update(session_rows).values(authenticated_at=provider.service.clock.micros() + seconds * 1_000_000)
+        await provider.service.database.transact(lambda connection, then=then: connection.execute(then) and None)
+        page = await browser.submit(action=f"{SECURITY}/app/remove")
+        assert "Confirm that it is you." in page.text, seconds
     page = await browser.submit(username="ada", password=PASSWORD)
     assert "One more step" in page.text, "the fresh sign-in asks for the second factor, too"
 
@@ -418,6 +417,9 @@ async def test_removing_the_last_factor_takes_the_recovery_codes_along(protected
     page = await browser.submit(action=f"{SECURITY}/app/remove")
     assert "Set up" in page.text
     assert "Recovery codes" not in page.text
+    form = {"csrf": page.text.split('name="csrf" value="')[1].split('"')[0]}
+    made = await browser.http.post(f"{SECURITY}/recovery-codes", data=form, headers={"origin": browser.origin})
+    assert made.headers["location"] == SECURITY, "there is nothing that they could stand in for"
     assert "Your account" in (await other.sign_in("ada")).text
     assert (await wait_until(lambda: provider.events("evs.user.factor-removed")))[0].data[
         "factor"

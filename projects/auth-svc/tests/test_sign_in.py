@@ -1,12 +1,13 @@
 """The sign-in page and the account: passwords, limits, cookies, and forms that came from somewhere else."""
 
 import asyncio
+from contextlib import suppress
 
 import httpx
 import pytest
 
 from auth_svc.people import accounts, sessions
-from auth_svc.rate_limits import Limit, SignInLimits, network_of
+from auth_svc.rate_limits import MAX_KEYS, Attempts, Limit, SignInLimits, TooManyAttempts, network_of
 from lib_events.testing import wait_until
 
 PASSWORD = "correct horse battery staple"
@@ -84,6 +85,8 @@ def test_an_address_that_tries_many_users_is_slowed_down():
     now = 0.0
     limits = SignInLimits(clock=lambda: now)
     for number in range(60):
+        limits.begin("own", "192.0.2.1")
+        limits.succeeded("own", "192.0.2.1")  # who can sign in to an account of theirs may try no others the more
         limits.begin(f"user{number}", "192.0.2.1")
     with pytest.raises(Exception, match="too many attempts"):
         limits.begin("another", "192.0.2.1")
@@ -93,12 +96,26 @@ def test_an_address_that_tries_many_users_is_slowed_down():
 
 
 def test_attempts_are_kept_in_bounded_memory():
-    from auth_svc.rate_limits import Attempts
-
     attempts = Attempts(Limit(1, 300), max_keys=100)
     for number in range(1000):
         attempts.begin(str(number))
     assert len(attempts._recent) == 100
+    attempts = Attempts(Limit(2, 300), max_keys=2)
+    assert [attempts.may(key) for key in ("a", "b", "a", "c", "a")] == [True, True, True, True, False]
+    assert [attempts.may("b"), attempts.may("b")] == [True, True], "the longest unused was forgotten"
+
+
+def test_whoever_is_stopped_makes_nobody_be_forgotten():
+    limits = SignInLimits()
+    for _ in range(8):
+        limits.begin("ada", "192.0.2.2")
+    for number in range(MAX_KEYS):
+        with suppress(TooManyAttempts):
+            limits.begin(f"user{number}", "192.0.2.1")
+    for _ in range(60):
+        with pytest.raises(TooManyAttempts):
+            limits.begin("ada", "192.0.2.2")
+    limits.begin("grace", "192.0.2.2")  # of somebody else there it is no attempt
 
 
 @pytest.mark.parametrize(
@@ -132,6 +149,27 @@ async def test_a_password_that_was_replaced_while_it_was_checked_signs_nobody_in
         assert (await browser.submit(username="ada", password=PASSWORD)).status_code == 403
     assert "Sign in" in (await browser.open("/account")).text
     assert "Your account" in (await browser.sign_in("ada", "a long enough password")).text
+
+
+async def test_an_account_that_was_disabled_while_its_password_was_checked_lets_nobody_in(
+    provider_on_both, monkeypatch
+):
+    provider = provider_on_both
+    service = provider.service
+    browser, ada = await provider.browser(), await service.database.read(accounts.find_by_username, "ada")
+    verify = service.passwords.verify
+
+    async def verify_while_it_is_disabled(password, kept):
+        right = await verify(password, kept)
+        await service.database.transact(accounts.disable, ada.id, provider.actor())
+        return right
+
+    await browser.open("/login")
+    with monkeypatch.context() as patched:
+        patched.setattr(service.passwords, "verify", verify_while_it_is_disabled)
+        assert (await browser.submit(username="ada", password=PASSWORD)).status_code == 403
+    await service.database.transact(accounts.enable, ada.id, provider.actor())
+    assert "Sign in" in (await browser.open("/account")).text, "nothing waited for the day they are let in again"
 
 
 async def test_a_session_that_ended_meanwhile_sets_no_password(provider_on_both, monkeypatch):

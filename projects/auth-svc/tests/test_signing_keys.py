@@ -15,7 +15,7 @@ from auth_svc.protocol.signing_keys import LEAD_SECONDS, REST_SECONDS
 from auth_svc.tables import signing_keys
 from lib_auth.access_token import TokenRejected, TokenVerifier
 from lib_auth.jwks import ALGORITHMS, RemoteKeys
-from lib_events.sealed import SealingKey
+from lib_events.sealed import SealingKey, SecretUnreadable
 from lib_events.testing import wait_until
 
 HOUR = 3600 * 1_000_000
@@ -89,6 +89,7 @@ async def test_a_new_key_is_published_before_it_is_used_and_the_old_one_stays(pr
     assert kid((await provider.tokens())["access_token"]) == first
     await age(provider, LEAD_SECONDS * 1_000_000 + 1)
     after = await provider.tokens()
+    await provider.service.key_rotation.look()  # the first one stays until the last of its tokens has expired
     second = kid(after["access_token"])
     assert (second != first, await states(admin)) == (True, ["active", "resting"])
     assert kid(after["id_token"]) == second
@@ -99,13 +100,28 @@ async def test_a_new_key_is_published_before_it_is_used_and_the_old_one_stays(pr
     rotation = provider.service.key_rotation
     found = {key.id: rotation.state_of(key) for key in await rotation.all()}  # the key of the admin's token is gone
     assert found == {first: "retired", second: "active"}
+    assert await private_half(provider, first) is None
     told = ["evs.key.published", "evs.key.published", "evs.key.retired"]
     assert await wait_until(lambda: types_told(provider, told))
+
+
+async def private_half(provider, key_id):
+    """What is kept of the private half of a key, sealed."""
+    query = select(signing_keys.c.sealed_key).where(signing_keys.c.id == key_id)
+    return await provider.service.database.read(lambda connection: connection.scalar(query))
 
 
 async def types_told(provider, types):
     """Whether the log tells of these changes of keys, in this order: on PostgreSQL it does a moment later."""
     return types == [event.type for event in await provider.events() if event.type.startswith("evs.key.")]
+
+
+async def test_a_key_of_another_algorithm_takes_nothing_over(provider_on_both):
+    (first,) = await published(provider_on_both)
+    await provider_on_both.service.key_rotation.ensure("RS256")
+    await age(provider_on_both, REST_SECONDS * 1_000_000 + 1_000_000)
+    await provider_on_both.service.key_rotation.look()
+    assert first in await published(provider_on_both)
 
 
 async def test_an_id_token_of_a_retired_key_is_still_a_hint(provider_on_both, admin):
@@ -122,7 +138,8 @@ async def test_a_key_that_is_old_enough_is_followed_by_a_new_one_once(provider_o
     provider = provider_on_both
     await age(provider, 91 * 24 * HOUR)
     await asyncio.gather(*(provider.service.key_rotation.look() for _ in range(5)))
-    assert len(await published(provider)) == 2
+    rotation = provider.service.key_rotation
+    assert [rotation.state_of(key) for key in await rotation.all()] == ["active", "published"]
     await provider.service.key_rotation.look()
     assert len(await published(provider)) == 2
 
@@ -135,8 +152,11 @@ async def test_a_revoked_key_is_worth_nothing_at_once(provider_on_both, admin):
     answer = await admin("POST", f"keys/{stolen}/revoke")
     assert [key["state"] for key in answer.json()["items"]] == ["active", "revoked"]
     assert stolen not in await published(provider)
+    assert await private_half(provider, stolen) is None
     assert await provider.introspect(tokens["access_token"]) == {"active": False}
     assert kid((await provider.tokens())["access_token"]) in await published(provider)
+    hinted = await provider.authorize(await provider.browser(), prompt="none", id_token_hint=tokens["id_token"])
+    assert provider.answer(hinted)["error"] == "invalid_request", "what it has signed says nothing of anybody"
     told = (await provider.http.get("/v1/revocations", auth=("evs-app", provider.secret_of("evs-app")))).json()
     assert ("key", stolen) in {(item["kind"], item["value"]) for item in told["items"]}
 
@@ -305,6 +325,18 @@ async def test_keys_sealed_elsewhere_are_an_error_that_says_so(run_provider, tmp
             pass
 
 
+async def test_the_private_half_of_a_key_fits_its_own_row_alone(provider_on_both, admin):
+    provider = provider_on_both
+    await admin("POST", "keys:rotate", json={})
+    first, second = await published(provider)
+    moved = (
+        update(signing_keys).where(signing_keys.c.id == second).values(sealed_key=await private_half(provider, first))
+    )
+    await provider.service.database.transact(lambda connection: connection.execute(moved) and None)
+    with pytest.raises(SecretUnreadable):
+        await provider.service.key_rotation.reload()
+
+
 async def test_the_key_file_of_an_older_release_is_taken_in(run_provider, tmp_path, sqlite_url):
     key = ECKey.generate_key("P-256", private=True)
     key.ensure_kid()
@@ -325,6 +357,14 @@ async def test_the_key_file_of_an_older_release_is_taken_in(run_provider, tmp_pa
             answer = await running.token(local, grant_type="client_credentials")
             assert kid(answer.json()["access_token"]) == key.kid
         assert not file.exists()
+    async with run_provider(tmp_path, sqlite_url) as running:
+        headers = {"authorization": f"Bearer {await running.admin_token()}"}
+        assert (await running.http.post(f"/v1/admin/keys/{key.kid}/revoke", headers=headers)).status_code == 200
+    file.write_bytes(key.as_pem(private=True))  # it comes back with an old copy of the folder
+    async with run_provider(tmp_path, sqlite_url) as running:
+        assert key.kid not in await published(running)
+        assert await private_half(running, key.kid) is None
+    assert not file.exists()
 
 
 async def test_two_services_with_one_sealing_key_sign_alike(run_provider, tmp_path, postgresql_url):

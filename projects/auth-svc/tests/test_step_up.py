@@ -156,6 +156,8 @@ async def test_a_role_that_takes_two_factors_leads_to_the_set_up_before_anything
         assert "Your role takes more than a password." in page.text
         assert "Your role takes more than a password." in (await provider.authorize(browser)).text
         assert "Your role takes more than a password." in (await browser.open("/device")).text
+        anywhere = await (await provider.browser()).sign_in("admin")
+        assert "Your role takes more than a password." in anywhere.text
         answer = provider.answer(await provider.authorize(browser, prompt="none"))
         assert answer["error"] == "login_required"
         page = await provider.authorize(browser)

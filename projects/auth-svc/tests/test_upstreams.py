@@ -7,11 +7,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
-from lying_provider import BODY, Liar, add_upstream, come_back, journey, leave, speak_to
-from sqlalchemy import select
+from lying_provider import BODY, ELSEWHERE, Liar, add_upstream, come_back, journey, leave, linked, speak_to
+from sqlalchemy import insert, select, update
 
 from auth_svc.people import accounts
-from auth_svc.tables import upstream_sign_ins, upstreams
+from auth_svc.tables import passkeys, sessions, upstream_links, upstream_sign_ins, upstreams
 from auth_svc.upstreams import providers
 from auth_svc.upstreams.client import UpstreamClient
 from lib_events.testing import wait_until
@@ -19,6 +19,16 @@ from lib_events.testing import wait_until
 ISSUER = "http://127.0.0.1:8001"
 PASSWORD = "correct horse battery staple"
 SECURITY = "/account/security"
+
+
+async def connecting(browser, liar):
+    """Press the button that connects the account; returns what the other provider is asked."""
+    await browser.open(SECURITY)
+    page = await browser.submit(action=f"{SECURITY}/upstreams/example")
+    location = page.text.split('class="button primary" href="')[1].split('"')[0].replace("&amp;", "&")
+    asked = dict(parse_qsl(urlsplit(location).query))
+    liar.nonce = asked["nonce"]
+    return asked
 
 
 @pytest.fixture
@@ -125,20 +135,35 @@ async def test_an_account_is_connected_from_its_own_page_and_disconnected(provid
     await add_upstream(provider, admin)
     browser = await provider.browser()
     await browser.sign_in("ada")
-    await browser.open(SECURITY)
-    page = await browser.submit(action=f"{SECURITY}/upstreams/example")
-    location = page.text.split('class="button primary" href="')[1].split('"')[0].replace("&amp;", "&")
-    asked = dict(parse_qsl(urlsplit(location).query))
-    liar.nonce = asked["nonce"]
-    assert "Example is connected." in (await come_back(browser, asked)).text
+    assert "Example is connected." in (await come_back(browser, await connecting(browser, liar))).text
     other = await provider.browser()
     assert "ada" in (await journey(provider, liar, other)).text
     added = await wait_until(lambda: provider.events("evs.user.factor-added"))
     assert added[0].data["factor"] == "upstream"
+    hopper = await provider.add_user("hopper")
+    link = {"issuer": ELSEWHERE, "subject": "hopper", "user_id": hopper.id, "linked_at": 1}
+    await provider.service.database.transact(lambda connection: connection.execute(insert(upstream_links).values(link)))
     await browser.open(SECURITY)
     page = await browser.submit(action=f"{SECURITY}/upstreams/disconnect")
     assert "is connected" not in page.text
+    assert await linked(provider, hopper) == {ELSEWHERE}, "what others have connected stays"
     assert (await journey(provider, liar)).status_code == 403
+
+
+async def test_what_one_person_began_connects_nothing_with_another_nor_an_old_sign_in(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin)
+    ada = await provider.service.database.read(accounts.find_by_username, "ada")
+    hopper, browser = await provider.add_user("hopper"), await provider.browser()
+    await browser.sign_in("ada")
+    asked = await connecting(browser, liar)
+    await browser.sign_in("hopper")
+    assert "Confirm that it is you." in (await come_back(browser, asked)).text
+    asked = await connecting(browser, liar)
+    long_ago = update(sessions).values(authenticated_at=1)
+    await provider.service.database.transact(lambda connection: connection.execute(long_ago) and None)
+    assert "Confirm that it is you." in (await come_back(browser, asked)).text
+    assert await linked(provider, ada) == await linked(provider, hopper) == frozenset()
 
 
 async def test_who_is_signed_in_here_has_to_sign_in_there_again(provider_on_both, admin):
@@ -173,6 +198,14 @@ async def test_the_only_way_in_is_not_taken_away(provider_on_both, admin):
     await browser.open(SECURITY)
     page = await browser.submit(action=f"{SECURITY}/upstreams/disconnect")
     assert "That is the only way in that you have." in page.text
+    grace = await provider.service.database.read(accounts.find_by_username, "grace")
+    passkey = {"id": "p", "user_id": grace.id, "name": "Phone", "sign_count": 0, "synced": False, "created_at": 1}
+
+    def add_passkey_and_disconnect(connection):
+        connection.execute(insert(passkeys).values(passkey | {"credential_id": b"1", "public_key": b"1"}))
+        return providers.unlink(connection, grace, provider.actor(), issuer=ELSEWHERE)
+
+    assert await provider.service.database.transact(add_passkey_and_disconnect), "a passkey is another one"
 
 
 async def test_a_second_factor_here_is_asked_for_all_the_same(provider_on_both, admin):
@@ -224,9 +257,12 @@ async def test_an_answer_is_taken_once_in_its_browser_and_for_its_provider(provi
             assert "Begin again." in page.text
     twice = await browser.http.get(f"/login/upstream/example/callback?state={asked['state']}&state=x")
     assert twice.status_code == 400
-    assert (await browser.http.get("/login/upstream/example/callback?x=" + "y" * 9_000)).status_code == 400
     assert "Your account" in (await come_back(browser, asked)).text
     assert (await come_back(browser, asked)).status_code == 400
+    asked = await leave(browser)
+    over = update(upstream_sign_ins).values(expires_at=1)
+    await provider.service.database.transact(lambda connection: connection.execute(over) and None)
+    assert (await come_back(browser, asked)).status_code == 400, "it took too long"
 
 
 async def test_of_twenty_who_bring_one_answer_one_gets_in(provider_on_both, admin):

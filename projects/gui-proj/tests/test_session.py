@@ -1,7 +1,9 @@
 """Sessions at rest, and the doors that keep strangers out."""
 
 import asyncio
+import sqlite3
 import stat
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +13,7 @@ import pytest
 from gui_proj.app_service import AppService, AppServiceDown
 from gui_proj.live import EVERYTHING, Listener, UnderWay, event_data, topics_of
 from gui_proj.sealed import derived_key, from_text, seal, to_text, unseal
-from gui_proj.session import AuthServiceDown, Person, Sessions, SignedOut
+from gui_proj.session import LIFETIME_SECONDS, AuthServiceDown, Person, Sessions, SignedOut
 from gui_proj.settings import GuiSettings
 from gui_proj.sign_in import local_path
 from lib_auth.client import OAuthClient
@@ -66,6 +68,19 @@ def test_a_guessed_or_ended_session_is_none(open_sessions):
     sessions.end(session)
     assert sessions.find(session.cookie) is None
     assert open_sessions().find(session.cookie) is None
+
+
+def test_a_session_ends_after_a_week_and_nothing_is_left_of_it(open_sessions, tmp_path, monkeypatch):
+    sessions = open_sessions()
+    session = sessions.begin(PERSON, tokens())
+    later = session.began_at + LIFETIME_SECONDS
+    monkeypatch.setattr("gui_proj.session.time.time", lambda: later)
+    assert sessions.find(session.cookie) is None
+    again = open_sessions()
+    assert again.find(session.cookie) is None
+    assert again.find(again.begin(PERSON, tokens()).cookie) is not None
+    with closing(sqlite3.connect(tmp_path / "gui.db")) as database:
+        assert database.execute("select count(*) from sessions").fetchone() == (1,)
 
 
 class Issuer:

@@ -128,6 +128,9 @@ async def test_an_issuer_may_end_with_a_slash_and_its_answers_name_it_so():
         answer = {"code": "c", "state": pending.state, "iss": issuer}
         with pytest.raises(error) if error else nullcontext():
             assert (await client.finish_authorization(pending, answer)).access_token == "a"
+    another = OAuthClient(f"{ISSUER}/", "evs-cli", http=client._http)  # of a process that did not begin
+    answer = {"code": "c", "state": pending.state, "iss": f"{ISSUER}/"}
+    assert (await another.finish_authorization(pending, answer)).access_token == "a"
     without = OAuthClient(f"{ISSUER}/", "evs-cli", http=Server().client()._http)
     assert (await without.metadata())["issuer"] == without.issuer == ISSUER
 

@@ -14,7 +14,7 @@ from lib_auth.dpop import KEPT_SECONDS, SeenProofs, hash_of
 from lib_auth.guard import Guard, challenge
 from lib_auth.protected_resource import read_challenge
 from lib_events.event import current_cause
-from lib_events.problem import install_problem_handlers
+from lib_events.problem import Problem, install_problem_handlers
 
 METADATA = "http://127.0.0.1:8002/.well-known/oauth-protected-resource"
 
@@ -145,6 +145,18 @@ async def test_a_sign_in_that_is_too_weak_or_too_old_is_told_what_is_wanted(issu
     for acr in ("urn:evs:acr:2", "phr"):
         answer = await get(strict, issuer.token(acr=acr, auth_time=now - 100))
         assert answer.json() == {"acr": acr}
+
+
+async def test_of_a_sign_in_no_more_is_told_than_is_wanted(issuer):
+    guard, principal = (
+        Guard(issuer.verifier(), resource_metadata=METADATA),
+        await issuer.verifier().verify(issuer.token()),
+    )
+    for wanted, told in (({"acr": ["phr"]}, {"acr_values": "phr"}), ({"max_age_seconds": 9}, {"max_age": "9"})):
+        with pytest.raises(Problem) as missing:
+            guard.require_sign_in(principal, **wanted)
+        challenge = read_challenge(missing.value.headers["www-authenticate"])
+        assert {name: challenge[name] for name in ("acr_values", "max_age") if name in challenge} == told
 
 
 def proof_of(key, url, token, **changes):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from lib_auth.events import (
 )
 from lib_auth.revocations import (
     KEEP_SECONDS,
+    WAIT_SECONDS,
     Revocation,
     RevocationList,
     Revocations,
@@ -30,6 +32,7 @@ from lib_events.clock import to_micros
 from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.lifecycle import running
+from lib_events.secret_file import read_secret
 from lib_events.testing import wait_until
 
 ISSUER = "http://127.0.0.1:8001"
@@ -49,6 +52,7 @@ class AuthService:
         self.answers = asyncio.Event()
         self.answers.set()
         self.asked = 0
+        self.waits = []
 
     def http(self):
         return httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
@@ -67,6 +71,7 @@ class AuthService:
 
     async def _feed(self, params):
         self.asked += 1
+        self.waits.append(int(params["wait"]))
         await self.answers.wait()
         epoch, _, position = params.get("after", "1.0").partition(".")
         gone = self.gone  # an answer that was held is of the log that was asked for
@@ -75,7 +80,7 @@ class AuthService:
             return httpx.Response(410)
         self.begun_again |= "after" not in params and gone
         start = int(position)
-        for _ in range(100 if int(params["wait"]) else 0):
+        for _ in range(100 if self.waits[-1] else 0):
             if len(self.items) > start or self.away:
                 break
             await asyncio.sleep(0.01)
@@ -171,11 +176,12 @@ async def test_what_is_heard_while_the_issuer_is_asked_counts(issuer, database):
 
 async def test_a_clock_that_was_ahead_for_an_hour_has_nothing_forgotten(issuer, database, monkeypatch):
     issuing, true_time = AuthService(), time.time
-    issuing.items.append(revoke("family", "family-1"))
+    issuing.items += [revoke("family", "family-1"), Revocation("family", "long over", 0, 1)]
     principal = await issuer.verifier().verify(issuer.token())
     revocations = follow(database, issuing)
     async with running(revocations):
         await wait_until(lambda: revocations.is_up_to_date)
+        assert len(revocations._list) == 1, "what is long over takes no room"
         with monkeypatch.context() as ahead:
             ahead.setattr("lib_auth.revocations.time.time", lambda: true_time() + 3_600)
             issuing.items.append(revoke("family", "family-2"))
@@ -202,10 +208,30 @@ async def test_until_the_feed_was_read_and_after_silence_tokens_are_introspected
     async with running(revocations):
         await wait_until(lambda: revocations.is_up_to_date)
         assert await revocations.check_ready() is None
+        assert not await revocations.is_revoked(principal, "token"), "of what was heard nobody is asked again"
+        await wait_until(lambda: issuing.asked > 1)
+        assert issuing.waits[:2] == [0, WAIT_SECONDS], "who is not ready yet does not wait; who is asks seldom"
     issuing.now, issuing.away = 11, True
     assert await revocations.check_ready() is not None
     with pytest.raises(RevocationsUnknown):
         await revocations.is_revoked(principal, "token")
+
+
+@pytest.mark.parametrize("mode", [None, 0o644], ids=["gone", "exposed"])
+async def test_without_its_secret_a_service_can_ask_nobody_and_says_so(issuer, database, tmp_path, mode):
+    path = tmp_path / "evs-app.secret"
+    if mode is not None:
+        path.touch(mode=mode)
+    revocations = Revocations(
+        database,
+        issuer=ISSUER,
+        client_id="evs-app",
+        client_secret=partial(read_secret, path),
+        http=AuthService().http(),
+    )
+    with pytest.raises(RevocationsUnknown, match="has no secret to ask with") as unknown:
+        await revocations.is_revoked(await issuer.verifier().verify(issuer.token()), "token")
+    assert str(path) not in str(unknown.value), "whoever sent the token reads it"
 
 
 async def test_what_is_known_to_be_revoked_needs_nobody_else(issuer, database):

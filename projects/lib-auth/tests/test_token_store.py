@@ -316,6 +316,22 @@ async def test_tokens_of_another_issuer_are_not_sent(store, tmp_path):
         await sign_in(store, tmp_path, elsewhere).access_token()
 
 
+async def test_nobody_else_is_told_a_refresh_token_to_revoke(store, tmp_path):
+    for changed in ("issuer", "client_id"):
+        await sign_in(store, tmp_path).keep(tokens("a"))
+        another = Client()
+        setattr(another, changed, "https://auth.example.org")
+        await sign_in(store, tmp_path, another).sign_out()
+        assert (another.revoked, store.load("local")) == ([], None), changed
+
+
+async def test_a_sign_in_is_found_again_where_the_issuers_name_ends_with_a_slash(store, tmp_path):
+    client = Client()
+    client.issuer = f"{ISSUER}/"  # as the issuer says, once it was asked
+    await sign_in(store, tmp_path, client).keep(tokens("a"))
+    assert await sign_in(store, tmp_path).access_token() == "access-a"
+
+
 async def test_signing_out_revokes_and_forgets(store, tmp_path):
     client = Client()
     kept = sign_in(store, tmp_path, client)

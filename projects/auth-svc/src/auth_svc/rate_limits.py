@@ -87,8 +87,14 @@ class SignInLimits:
     def begin(self, username: str, address: str) -> None:
         """Count an attempt; raises `TooManyAttempts`."""
         network = network_of(address)
-        self._pair.begin(f"{network} {username}")
-        self._address.begin(network)
+        self._address.begin(
+            network
+        )  # first: who is stopped must not fill the memory with names, and empty it of others
+        try:
+            self._pair.begin(f"{network} {username}")
+        except TooManyAttempts:
+            self._address.forgive(network)
+            raise
 
     def succeeded(self, username: str, address: str) -> None:
         """The password was right: nothing of this counts."""

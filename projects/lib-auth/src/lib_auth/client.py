@@ -123,6 +123,7 @@ class OAuthClient:
 
         Raises `ResponseForged` for an answer to somebody else's request, `OAuthError` for a refusal.
         """
+        await self.metadata()  # which says how the issuer writes its name
         check_answer(answer, state=pending.state, issuer=self.issuer)
         return await self.exchange_code(
             answer["code"], redirect_uri=pending.redirect_uri, verifier=pending.verifier, resource=resource

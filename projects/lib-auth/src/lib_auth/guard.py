@@ -131,7 +131,7 @@ class Guard:
             "resource_metadata": self._resource_metadata,
             "error": "insufficient_user_authentication",
             "error_description": detail,
-            "acr_values": " ".join(acr) or None,
+            "acr_values": " ".join(acr),
             "max_age": None if max_age_seconds is None else str(max_age_seconds),
         }
         headers = {"www-authenticate": _scheme("Bearer", told)}

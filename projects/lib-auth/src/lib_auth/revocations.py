@@ -25,6 +25,7 @@ from lib_events.clock import to_micros
 from lib_events.database import Connection, Database, insert_into
 from lib_events.event import Event
 from lib_events.lifecycle import Loop
+from lib_events.secret_file import SecretFileExposed
 from lib_events.subscription import subscribe
 
 logger = logging.getLogger(__name__)
@@ -219,7 +220,7 @@ class Revocations(Loop):
             try:
                 await self._read_feed()
                 silent = False
-            except (httpx.HTTPError, ValueError, KeyError, OSError) as error:
+            except (httpx.HTTPError, ValueError, KeyError, OSError, SecretFileExposed) as error:
                 if not silent:
                     logger.warning("revocations cannot be read from %s: %s", self._issuer, error)
                 silent = True
@@ -269,7 +270,12 @@ class Revocations(Loop):
 
     async def _introspect(self, token: str) -> bool:
         """Whether the issuer calls the token active right now."""
-        client = OAuthClient(self._issuer, self._client_id, client_secret=self._client_secret(), http=self._http)
+        try:
+            secret = self._client_secret()
+        except (OSError, SecretFileExposed) as error:
+            detail = "nobody can say whether the token was revoked: this service has no secret to ask with"
+            raise RevocationsUnknown(detail) from error
+        client = OAuthClient(self._issuer, self._client_id, client_secret=secret, http=self._http)
         try:
             answer = await client.introspect(token)
         except (OAuthError, ServerUnavailable) as error:

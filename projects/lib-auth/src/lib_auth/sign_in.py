@@ -74,15 +74,20 @@ class SignIn:
         async with locked(self._locks, self._context):
             kept = self._store.load(self._context)
             self._store.delete(self._context)
-        if kept is not None and kept.refresh_token is not None:
+        if kept is not None and kept.refresh_token is not None and self._is_of_client(kept):  # nobody else is told it
             await self._client.revoke(kept.refresh_token)
 
     def _load(self) -> StoredTokens:
         kept = self._store.load(self._context)
-        if kept is None or (kept.issuer, kept.client_id) != (self._client.issuer, self._client.client_id):
+        if kept is None or not self._is_of_client(kept):
             raise NotSignedIn(f"nobody is signed in to {self._client.issuer}; run: evs auth login")
         self._client.proof_key = _proof_key_of(kept)
         return kept
+
+    def _is_of_client(self, kept: StoredTokens) -> bool:
+        """Whether it was this client of this issuer that got it; a last slash of its name is told by itself alone."""
+        same_issuer = kept.issuer.rstrip("/") == self._client.issuer.rstrip("/")
+        return same_issuer and kept.client_id == self._client.client_id
 
     async def _refresh(self, kept: StoredTokens, resource: str) -> str:
         if (refresh_token := kept.refresh_token) is None:

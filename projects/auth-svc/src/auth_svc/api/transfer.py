@@ -93,7 +93,7 @@ def _read(content: bytes, scopes: frozenset[str]) -> Reading:
 
 def _is_fresh(connection: Connection, principal: Principal, now: int) -> bool:
     family = families.find(connection, principal.family_id) if principal.family_id else None
-    return family is not None and now - family.authenticated_at <= FRESH_SECONDS * MICROS
+    return family is not None and abs(now - family.authenticated_at) <= FRESH_SECONDS * MICROS
 
 
 def _sign_in_again() -> Problem:

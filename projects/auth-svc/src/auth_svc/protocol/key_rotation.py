@@ -154,4 +154,5 @@ def _seal_old(connection: Connection, old: NewKey, sealing: SealingKey, actor: A
         signing_keys.publish(connection, old, sealing, actor, active_from=0)
         return
     sealed = sealing.seal(old.private.as_pem(private=True).decode(), purpose=signing_keys.purpose_of(old.id))
-    connection.execute(update(table).where(table.c.id == old.id).values(sealed_key=sealed))
+    in_use = (table.c.id == old.id) & table.c.retired_at.is_(None) & table.c.revoked_at.is_(None)
+    connection.execute(update(table).where(in_use).values(sealed_key=sealed))

@@ -71,8 +71,8 @@ def in_session[R](
 
 
 def is_fresh(session: Session | None, now: int) -> bool:
-    """Whether somebody proved who they are a moment ago."""
-    return session is not None and now - session.authenticated_at <= FRESH_SECONDS * MICROS
+    """Whether somebody proved who they are a moment ago; a clock that was set back makes nothing fresh."""
+    return session is not None and abs(now - session.authenticated_at) <= FRESH_SECONDS * MICROS
 
 
 def missing_sign_in(request: Request, person: Person, path: str) -> Response | None:

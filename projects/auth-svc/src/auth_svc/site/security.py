@@ -16,7 +16,7 @@ from auth_svc.people import sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import Session
 from auth_svc.proving.assurance import ONE_TIME, with_factor
-from auth_svc.service import AuthService, address_of, service_of
+from auth_svc.service import AuthService, service_of
 from auth_svc.site.browser import (
     Visitor,
     confirm_url,
@@ -135,15 +135,13 @@ async def app_form(request: Request) -> Response:
 
 @change
 async def confirm_app(wanted: Change) -> Response:
-    """Let the app count once it has shown a right code."""
+    """Let the app count once it has shown a right code: no guess, its secret is on the page."""
     request, service, account = wanted.request, wanted.service, wanted.account
-    service.limits.second_factors.begin(account.id, address_of(request))
     code = wanted.form.get("code", "")[:20]
     confirm = partial(_confirm_app, session=wanted.session.id, code=code, key=service.sealing_key)
     wanted, codes = await wanted.add_factor(confirm, ONE_TIME)
     if codes is None:
         return await _show_app(request, wanted.visitor, account, target=wanted.target, error=WRONG)
-    service.limits.second_factors.succeeded(account.id, address_of(request))
     return await show_added(wanted, codes, done="The authenticator app is set up.")
 
 

@@ -49,7 +49,6 @@ logger = logging.getLogger(__name__)
 
 LIFETIME_MICROS = 600 * MICROS
 PURPOSE = "sign-in with another provider"
-MAX_QUERY = 8_192
 ACCOUNT = "/account"
 TOO_OLD = (
     "{0} did not say that you have signed in there just now, and this takes that. "
@@ -101,8 +100,6 @@ async def disconnect(wanted: Change) -> Response:
 async def arrive(request: Request) -> Response:
     """Take the answer of another provider: once, in the browser that left, and for the provider it went to."""
     service, upstream_id = service_of(request), request.path_params["upstream"]
-    if len(request.url.query) > MAX_QUERY:
-        raise _begin_again()
     answer = read_once(request.url.query)
     browser, state, now = upstream_cookie_of(request), answer.get("state", ""), service.clock.micros()
     journey = await service.database.transact(_take, state, browser, upstream_id, now)

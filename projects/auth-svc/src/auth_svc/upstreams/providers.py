@@ -167,6 +167,7 @@ def receive(
 def make_another(connection: Connection, upstream: Upstream, arrival: Arrival, actor: Actor) -> Account:
     """Make an account without the address, which is another one's; raises `ArrivalRefused`."""
     upstream = lock(connection, upstream)
+    _check_domain(upstream, arrival)
     if not upstream.makes_accounts or _linked_account(connection, arrival) is not None:
         raise ArrivalRefused("No account can be made for that sign-in. Begin again.")
     account = _make_account(connection, replace(arrival, email=None), actor)
