@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -349,6 +350,30 @@ async def test_a_body_that_is_no_form_or_too_large_is_refused(provider, subtests
                 answer = await send(provider, target.request(body, content_type=content_type))
                 signed_out = answer.status_code == 303 and answer.headers["location"].startswith("/login")
                 check(answer, target, refused=not signed_out and target.path != "/oauth2/logout")
+
+
+async def test_who_hangs_up_in_the_middle_of_a_request_is_no_failure_of_ours(provider, subtests, caplog):
+    """Anybody can, as often as they like: the log of failures would be full of it."""
+    for target in targets(provider):
+        if target.method in ("POST", "PUT"):
+            with subtests.test(f"{target.method} {target.path}"):
+                caplog.clear()
+                await hang_up(provider.app, target)
+                assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
+
+
+async def hang_up(app: Any, target: Target) -> None:
+    headers = [(b"host", b"127.0.0.1:8001"), (b"content-type", FORM.encode()), (b"origin", ISSUER.encode())]
+    sent = [{"type": "http.request", "body": b"a=", "more_body": True}, {"type": "http.disconnect"}]
+    scope = {"type": "http", "method": target.method, "path": target.path, "query_string": b"", "headers": headers}
+
+    async def receive() -> dict[str, Any]:
+        return sent.pop(0) if len(sent) > 1 else sent[0]
+
+    async def send(_message: Any) -> None:
+        """Nobody is there."""
+
+    await app(scope | {"http_version": "1.1", "client": ("127.0.0.1", 1), "scheme": "http"}, receive, send)
 
 
 async def test_headers_that_are_nonsense_are_refused(provider, subtests):

@@ -130,6 +130,21 @@ async def test_what_is_taken_from_a_client_is_in_no_token_that_comes_later(provi
         assert set(again.json()["scope"].split()) == {"openid", "workflows:read"}
 
 
+async def test_what_outlives_a_sign_in_is_over_where_the_client_may_not_have_that_any_more(provider, admin):
+    wanted, back = "openid offline_access", "https://shop.example/back"
+    granted = {"grant_types": ["authorization_code", "refresh_token"], "consent": "never"}
+    made = await admin("POST", json=BODY | granted | {"scopes": wanted.split(), "redirect_uris": [back]})
+    auth, browser = ("shop", made.json()["secret"]), await provider.browser()
+    await provider.authorize(browser, client_id="shop", redirect_uri=back, scope=wanted)
+    code = provider.answer(await browser.submit(username="ada", password="correct horse battery staple"))["code"]
+    form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+    held = (await provider.token(auth, grant_type="authorization_code", **form)).json()["refresh_token"]
+    await admin("PATCH", "/shop", json={"scopes": ["openid"]})
+    told = await provider.post("/oauth2/introspect", {"token": held}, auth)
+    refused = await provider.token(auth, grant_type="refresh_token", refresh_token=held)
+    assert (told.json(), refused.json()["error"]) == ({"active": False}, "invalid_grant")
+
+
 async def test_our_own_clients_are_not_changed(admin, subtests):
     for method, path, sent in (
         ("PATCH", "/evs-gui", {"json": {"name": "Mine"}}),

@@ -132,6 +132,25 @@ async def test_consent_is_remembered_until_more_is_asked_for(provider_on_both):
         assert "Allow access?" in (await provider.authorize(browser, **OTHER | more)).text, more
 
 
+@pytest.mark.parametrize(("scope", "named"), [("openid", True), ("openid orders", False)])
+async def test_a_service_of_which_no_scope_speaks_is_named(provider, scope, named):
+    """It may ask for nothing but a role or a permission, and the token says those."""
+    orders = {"id": "orders", "identifier": "https://orders.test", "name": "Orders", "scopes": {"orders": "See them"}}
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    await provider.http.post("/v1/admin/resources", json=orders, headers=headers)
+    asked = {"scope": scope, "resource": orders["identifier"]}
+    await provider.add_client(
+        id="other", name="Other", redirect_uris=(OTHER["redirect_uri"],), scopes=frozenset(("openid", "orders"))
+    )
+    browser = await provider.browser()
+    await provider.authorize(browser, **OTHER | asked)
+    page = await browser.submit(username="ada", password=PASSWORD)
+    assert ("Do at Orders whatever you may do there" in page.text) == named
+    device = (await provider.post("/oauth2/device_authorization", {"client_id": "evs-cli"} | asked)).json()
+    await browser.open(device["verification_uri_complete"])
+    assert "Do at Orders whatever you may do there" in (await browser.submit()).text, "the client may not have 'orders'"
+
+
 async def test_consent_is_asked_for_although_the_sign_in_came_first_that_was_asked_for_with_it(provider, subtests):
     await add_other(provider)
     for number, prompt in enumerate(("consent", "consent", "login consent")):

@@ -505,6 +505,19 @@ async def test_an_update_leaves_what_an_administrator_has_set(opened):
     assert (known.consent, known.access_token_seconds) == ("always", 60)
 
 
+async def test_an_update_takes_back_nothing_that_an_administrator_demands_or_has_taken(opened):
+    device = "urn:ietf:params:oauth:grant-type:device_code"
+    client = (await register(opened, grant_types=["authorization_code", device])).json()
+    less = partial(replace, grant_types=("authorization_code",), dpop_bound=True, pushed_only=True)
+    await opened.service.database.transact(clients_module.change, client["client_id"], less, opened.actor())
+    refused = await update_itself(opened, client, grant_types=["authorization_code", device])
+    assert refused.json()["error"] == "invalid_client_metadata"
+    told = (await update_itself(opened, client, dpop_bound_access_tokens=False)).json()
+    demanded = ("dpop_bound_access_tokens", "require_pushed_authorization_requests")
+    assert [told[name] for name in demanded] == [True, True]
+    assert told["grant_types"] == ["authorization_code"]
+
+
 async def test_an_update_says_only_what_is_the_clients_to_say(run_provider, tmp_path, sqlite_url, subtests):
     async with run_provider(tmp_path, sqlite_url, client_registration="open") as opened:
         client = (await register(opened)).json()

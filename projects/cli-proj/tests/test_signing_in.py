@@ -7,8 +7,12 @@ import pty
 import re
 import signal
 import subprocess
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -121,6 +125,53 @@ def sign_in_at_desk(person, visitor: Visitor, tmp_path: Path, *options: str) -> 
 def test_a_person_signs_in_with_the_browser_of_the_machine(person, visitor, tmp_path):
     sign_in_at_desk(person, visitor, tmp_path)
     assert person.evs("auth", "status", "-o", "json").json["user"] == visitor.username
+
+
+@contextmanager
+def lying_server(**lies: str) -> Iterator[str]:
+    """An AuthService that answers whoever signs in with what it likes."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            endpoints = {f"{name}_endpoint": f"{url}/{name}" for name in ("authorization", "device_authorization")}
+            self.answer(200, {"issuer": url, "token_endpoint": f"{url}/token"} | endpoints | lies)
+
+        def do_POST(self) -> None:
+            device = {"device_code": "d", "user_code": "A", "verification_uri": url, "expires_in": 60, "interval": 0}
+            denied = {"error": "access_denied", "error_description": "\x1b[2Jno"}
+            self.answer(*((400, denied) if self.path == "/token" else (200, device | lies)))
+
+        def answer(self, code: int, told: dict[str, object]) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(json.dumps(told).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield url
+        server.shutdown()
+
+
+def test_a_server_steers_no_terminal(shell):
+    with lying_server(verification_uri_complete="https://x/\x1b]0;gone\x07", user_code="B\x1b[8m") as url:
+        told = shell.evs("auth", "login", "--device", "--insecure-storage", EVS_AUTH_URL=url, EVS_APP_URL=url)
+    assert told.code == 4
+    assert ("https://x/\\x1b]0;gone\\x07" in told.err, "\x1b" in told.err) == (True, False)
+
+
+def test_a_server_has_no_program_of_this_machine_started(shell, tmp_path):
+    opened, script = tmp_path / "opened", tmp_path / "open-browser"
+    script.write_text(f'#!/bin/sh\nprintf "%s" "$1" > {opened}\n')
+    script.chmod(0o700)
+    with lying_server(authorization_endpoint="search-ms:query=x") as url:
+        login = ("auth", "login", "--web", "--insecure-storage")
+        told = shell.evs(*login, EVS_AUTH_URL=url, EVS_APP_URL=url, BROWSER=f"{script} %s")
+    assert "must be reached as the issuer is" in told.err
+    assert not opened.exists()
 
 
 def test_kept_tokens_are_private_and_no_token_is_in_the_configuration(person, visitor):

@@ -115,6 +115,15 @@ def test_two_tabs_may_sign_in_side_by_side(product):
         assert landed.url.path == "/runs"
 
 
+def test_sign_ins_that_nobody_ends_do_not_fill_the_cookie_header(product):
+    with product.person() as person:
+        for _ in range(20):
+            last = person.get("/runs")
+        assert len(last.request.headers["cookie"]) < 8_000, "what a proxy takes as one header"
+        landed = person.fill_in(person.get(last.headers["Location"], follow_redirects=True))
+        assert landed.url.path == "/runs"
+
+
 @pytest.mark.parametrize("address", ["https://evil.example/", "//evil.example/", "/\\evil.example", "/a\r\nb"])
 def test_a_sign_in_never_ends_at_somebody_elses_site(product, address):
     with product.person() as person:

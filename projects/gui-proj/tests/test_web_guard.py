@@ -32,6 +32,8 @@ async def test_an_unsafe_request_needs_the_exact_origin(resident):
     form = {"_csrf": resident.csrf_token(), "theme": "dark"}
     for origin in ("null", "https://evil.example", "http://localhost:8123", "http://127.0.0.1:8124", ""):
         assert (await resident.post("/theme", data=form, headers={"Origin": origin})).status_code == 403
+    two = [("Origin", "http://127.0.0.1:8123"), ("Origin", "https://evil.example")]
+    assert (await resident.post("/theme", data=form, headers=two)).status_code == 403
     del resident.headers["Origin"]
     assert (await resident.post("/theme", data=form)).status_code == 403
 
@@ -45,6 +47,8 @@ async def test_an_unsafe_request_needs_the_sessions_token(resident, token):
 
 async def test_a_strange_host_is_refused_and_localhost_sent_to_the_one_address(stranger):
     assert (await stranger.get("/runs", headers={"Host": "evil.example"})).status_code == 421
+    two = [("Host", "127.0.0.1:8123"), ("Host", "evil.example")]
+    assert (await stranger.get("/runs", headers=two)).status_code == 421
     moved = await stranger.get("/runs?q=a%20b", headers={"Host": "localhost:8123"})
     assert moved.status_code == 308
     assert moved.headers["Location"] == "http://127.0.0.1:8123/runs?q=a%20b"

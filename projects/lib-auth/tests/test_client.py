@@ -121,6 +121,20 @@ async def test_metadata_that_names_another_issuer_is_refused():
             await Server(issuer=issuer).client().metadata()
 
 
+async def test_endpoints_are_reached_as_the_issuer_is_or_by_https():
+    client = Server().client()
+    document = await client.metadata()
+    for endpoint in ("file:///bin/sh", "javascript:alert(1)", "search-ms:query=x", "//evil.test/", "-o", "HTTP://x/"):
+        document["authorization_endpoint"] = document["token_endpoint"] = endpoint
+        with pytest.raises(ServerUnavailable, match="as the issuer is"):
+            await client.begin_authorization(redirect_uri="http://x/cb", scope="openid")
+        with pytest.raises(ServerUnavailable, match="as the issuer is"):
+            await client.client_credentials()
+    document["authorization_endpoint"] = "https://pages.test/authorize"
+    pending = await client.begin_authorization(redirect_uri="http://x/cb", scope="openid")
+    assert pending.url.startswith("https://pages.test/authorize?")
+
+
 async def test_an_issuer_may_end_with_a_slash_and_its_answers_name_it_so():
     client = OAuthClient(f"{ISSUER}/", "evs-cli", http=Server(issuer=f"{ISSUER}/").client()._http)
     pending = await client.begin_authorization(redirect_uri="http://x/cb", scope="openid")

@@ -10,7 +10,7 @@ from cli_proj.context import Context
 from cli_proj.failure import not_allowed
 from cli_proj.http_client import new_http
 from cli_proj.identity import CLI_CLIENT, PERSON_SCOPES, person, sign_in_name
-from cli_proj.messages import BOLD, CYAN, ask, is_interactive, message, styled
+from cli_proj.messages import BOLD, CYAN, ask, is_interactive, message, printable, styled
 from lib_auth import device, loopback
 from lib_auth.client import DeviceAuthorization, OAuthClient
 from lib_auth.token_store import keyring_is_usable
@@ -86,13 +86,13 @@ async def _name_of(client: OAuthClient, access_token: str) -> str:
 
 def _open_browser(url: str) -> None:
     message("Sign in with your browser. If it does not open, go to:")
-    message(f"  {styled(url, CYAN)}")
+    message(f"  {styled(printable(url), CYAN)}")
     # Some browsers stay where they were started until they are closed: they could not bring us the answer meanwhile.
     threading.Thread(target=browser.show, args=(url,), daemon=True).start()
 
 
 def _show_code(authorization: DeviceAuthorization) -> None:
     message("On any device, go to")
-    message(f"  {styled(authorization.verification_uri_complete, CYAN)}")
-    message(f"and confirm that it shows this code:  {styled(authorization.user_code, BOLD)}")
+    message(f"  {styled(printable(authorization.verification_uri_complete), CYAN)}")
+    message(f"and confirm that it shows this code:  {styled(printable(authorization.user_code), BOLD)}")
     message(f"Waiting; the code is good for {authorization.expires_in // 60} minutes.")

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import suppress
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -14,6 +15,8 @@ from lib_auth.oauth_error import OAuthError, ServerUnavailable
 
 logger = logging.getLogger(__name__)
 
+MOST_BEGUN: Final = 8  # sign-ins of one browser: with the cookies of more, servers and proxies refuse whatever it sends
+
 
 async def send_to_sign_in(request: Request, gui: Gui) -> Response:
     """Nobody is signed in: a page begins the sign-in, anything else says so."""
@@ -21,20 +24,21 @@ async def send_to_sign_in(request: Request, gui: Gui) -> Response:
         return await session_over(request, None)
     if gui.settings.cookie in request.cookies:
         return await session_over(request, None)
-    return await _begin(gui, _here(request))
+    return await _begin(request, gui, _here(request))
 
 
 async def sign_in(request: Request) -> Response:
     """The "Sign in" button."""
     gui: Gui = request.app.state.gui
-    return await _begin(gui, local_path(request.query_params.get("next", "/")))
+    return await _begin(request, gui, local_path(request.query_params.get("next", "/")))
 
 
-async def _begin(gui: Gui, return_to: str) -> Response:
+async def _begin(request: Request, gui: Gui, return_to: str) -> Response:
     begun = await gui.sign_in.begin(return_to)
     answer = RedirectResponse(begun.url, status_code=303, headers={"Cache-Control": "no-store"})
     name = _pending_cookie(gui, begun.state)
     _set_cookie(answer, gui, name, begun.cookie, seconds=PENDING_SECONDS)
+    _forget_oldest(request, answer, gui)
     return answer
 
 
@@ -133,7 +137,21 @@ def _page_of_form(request: Request, gui: Gui) -> str:
 def _pending_cookie(gui: Gui, state: str) -> str:
     """One per sign-in, so that two tabs may sign in side by side."""
     safe = "".join(letter for letter in state[:8] if letter.isalnum() or letter in "-_")
-    return f"{gui.settings.cookie}-sign-in-{safe}"
+    return f"{_pending_prefix(gui)}{safe}"
+
+
+def _pending_prefix(gui: Gui) -> str:
+    return f"{gui.settings.cookie}-sign-in-"
+
+
+def _forget_oldest(request: Request, answer: Response, gui: Gui) -> None:
+    """Whoever opens many pages at once, and signs in on one of them, ends the others nowhere.
+
+    Browsers send the oldest cookies first (RFC 6265 section 5.4).
+    """
+    begun = [name for name in request.cookies if name.startswith(_pending_prefix(gui))]
+    for name in begun[: max(0, len(begun) + 1 - MOST_BEGUN)]:
+        _delete_cookie(answer, gui, name)
 
 
 def _set_cookie(answer: Response, gui: Gui, name: str, value: str, *, seconds: int) -> None:

@@ -68,10 +68,10 @@ class WebGuard:
     def _answer(self, scope: Scope) -> ASGIApp | None:
         """The answer to a request that must not reach the screens."""
         headers = Headers(scope=scope)
-        host = headers.get("host", "").lower()
+        host = ", ".join(headers.getlist("host")).lower()  # of two, a proxy may have read the other one
         if host != self.host and scope["path"] not in PROBE_PATHS:
             return self._other_host(scope, host)
-        if scope["method"] not in SAFE_METHODS and headers.get("origin") != self.gui_url:
+        if scope["method"] not in SAFE_METHODS and headers.getlist("origin") != [self.gui_url]:
             # Exact: null, missing and same-site origins are refused as well.
             return _refusal(403, "This request did not come from a page of ours.", self.gui_url)
         return None

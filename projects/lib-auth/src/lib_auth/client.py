@@ -244,6 +244,9 @@ class OAuthClient:
         url = (await self.metadata()).get(name)
         if not isinstance(url, str):
             raise ServerUnavailable(f"{self.issuer} does not offer {name}")
+        if not url.startswith(("https://", self.issuer.partition("//")[0] + "//")):
+            # Secrets go there, and a browser would hand another scheme on to whatever program it is for.
+            raise ServerUnavailable(f"the {name} of {self.issuer} must be reached as the issuer is, or by https")
         return url
 
     async def _ask_for_token(self, url: str, form: list[tuple[str, str]], headers: dict[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ def install_problem_handlers(app: Starlette, *, unavailable: Iterable[type[Excep
     for kind in unavailable:
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(HTTPException, answer_error)
+    app.add_exception_handler(ClientDisconnect, answer_error)
     app.add_exception_handler(Exception, answer_error)
     # FastAPI is not ours to import: an application that uses it has already done so.
     fastapi = sys.modules.get("fastapi.exceptions")
@@ -114,6 +115,8 @@ def _problem_of(error: Exception) -> Problem:
     if isinstance(error, HTTPException):
         detail = error.detail if isinstance(error.detail, str) else HTTPStatus(error.status_code).phrase
         return Problem(error.status_code, detail=detail, headers=error.headers)
+    if isinstance(error, ClientDisconnect):  # nobody reads this; that somebody hung up is no failure of ours to log
+        return Problem(400, detail="The request ended before it was whole.")
     if callable(errors := getattr(error, "errors", None)) and type(error).__name__ == "RequestValidationError":
         return invalid_input(errors())
     return Problem(500, detail="The server failed; its log has the reason under this request id.")

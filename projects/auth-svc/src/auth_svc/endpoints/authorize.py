@@ -163,7 +163,8 @@ async def _act(
             return redirect(step_up_url(f"{PATH}?{wanted}", level))
         case FactorNeeded(wanted):
             return redirect(set_up_url(f"{PATH}?{wanted}"))
-        case ConsentNeeded(client, account, scopes, _, redirect_uri):
+        case ConsentNeeded(client, account, scopes, resources, redirect_uri):
+            known = service_of(request).issuer.resources
             page = consent_page(
                 csrf=visitor.csrf,
                 query=query,
@@ -171,7 +172,8 @@ async def _act(
                 username=account.username,
                 scopes=scopes,
                 origin=_vouching_host(client, redirect_uri),
-                descriptions=service_of(request).issuer.resources.descriptions,
+                descriptions=known.descriptions,
+                services=known.unspoken(resources, scopes),
             )
             return render(request, page, visitor=visitor, form_targets=(redirect_uri,))
         case SendBack(location, wanted_effects):

@@ -35,6 +35,7 @@ ISSUED = ("registration_access_token", "registration_client_uri", "client_secret
 
 # Whatever the client says: the last ones an administrator may have set.
 KEPT = ("registration_digest", "origin", "created_at", "fetched_at", "roles", "consent", "access_token_seconds")
+MUSTS = ("dpop_bound", "pushed_only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +145,12 @@ def _changed(update: _Update, client: Client) -> Client:
         digest = None
     elif digest is None:
         digest = opaque.digest(update.secret)
-    # Scopes never grow: what it was let have when it was registered is all there is.
-    policy = Policy(client.scopes, frozenset(client.grant_types) | OPEN_GRANTS)
+    # Neither scopes nor grants grow: what an administrator has taken from it would be there again.
+    policy = Policy(client.scopes, frozenset(client.grant_types))
     changed = to_client(client.id, metadata, policy, secret_digest=digest)
     kept = {name: getattr(client, name) for name in KEPT}
-    return replace(changed, **kept)
+    musts = {name: getattr(client, name) or getattr(changed, name) for name in MUSTS}  # once it must, it must
+    return replace(changed, **kept, **musts)
 
 
 async def _authenticated(request: Request) -> tuple[Client, str]:

@@ -115,6 +115,7 @@ async def _introspect_refresh_token(asked: ClientRequest, token: str) -> Answer:
         and row.used_at is None
         and now < row.expires_at
         and row.family.revoked_at is None
+        and not row.is_kept_from(asked.client)
         and account is not None
         and account.enabled
     )

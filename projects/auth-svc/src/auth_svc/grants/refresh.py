@@ -26,7 +26,7 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
         if row.used_at is not None and not self._was_just_used(row):
             self.server.effects.append(KillFamily(row.family.id, "a refresh token was used twice"))
             return None
-        if self.server.now >= row.expires_at or row.family.revoked_at is not None:
+        if self.server.now >= row.expires_at or row.family.revoked_at is not None or row.is_kept_from(client):
             return None
         if row.family.key_thumbprint is not None and not self.server.holds(row.family.key_thumbprint):
             return None  # RFC 9449 section 5: a public client's refresh tokens are for the holder of its key

@@ -17,14 +17,18 @@ def consent_page(
     username: str,
     scopes: Collection[str],
     descriptions: Mapping[str, str] = DESCRIPTIONS,
+    services: Iterable[str] = (),
     origin: str | None = None,
 ) -> h.Element:
-    """Ask whether a client may have what it wants; `origin` is the host that vouches for one we have not made."""
+    """Ask whether a client may have what it wants; `origin` is the host that vouches for one we have not made.
+
+    `services` are those it is let in to with all that the person may do there.
+    """
     return page(
         "Allow access?",
         h.p(".lead")[h.strong[client], " wants to act for you, ", h.strong[username], "."],
         origin and _note("Run by ", h.strong[origin], ", not by us."),
-        scope_list(scopes, descriptions),
+        scope_list(scopes, descriptions, services),
         form(
             "/consent",
             csrf,
@@ -75,6 +79,7 @@ def device_confirmation_page(
     username: str,
     scopes: Iterable[str],
     descriptions: Mapping[str, str] = DESCRIPTIONS,
+    services: Iterable[str] = (),
     origin: str | None = None,
     is_registered: bool = False,
 ) -> h.Element:
@@ -89,7 +94,7 @@ def device_confirmation_page(
         is_registered and _note("It has registered itself: nobody here has checked who it is, or its name."),
         h.p(".device-code", aria_label=f"Code {user_code}")[icon("device"), user_code],
         h.p["Go on only if your device shows exactly this code now."],
-        scope_list(scopes, descriptions),
+        scope_list(scopes, descriptions, services),
         form(
             "/device",
             csrf,
@@ -106,7 +111,11 @@ def _note(*words: h.Node) -> h.Element:
     return h.p(".notice", role="note")[icon("alert"), h.span[words]]
 
 
-def scope_list(scopes: Iterable[str], descriptions: Mapping[str, str] = DESCRIPTIONS) -> h.Element:
+def scope_list(
+    scopes: Iterable[str], descriptions: Mapping[str, str] = DESCRIPTIONS, services: Iterable[str] = ()
+) -> h.Element:
     """What is asked for, in words."""
     wanted = frozenset(scopes)
-    return h.ul(".scopes")[(h.li[icon("check"), text] for scope, text in descriptions.items() if scope in wanted)]
+    asked = [text for scope, text in descriptions.items() if scope in wanted]
+    asked += [f"Do at {name} whatever you may do there" for name in services]
+    return h.ul(".scopes")[(h.li[icon("check"), text] for text in asked)]

@@ -70,6 +70,10 @@ class RefreshToken:
         """RFC 6749 section 10.4: bound to the client it was issued to."""
         return self.family.client_id == client.id
 
+    def is_kept_from(self, client: Client) -> bool:
+        """Whether it outlives the sign-in it came from, and its client may not have such a one any more."""
+        return self.family.session_id is None and consents.AWAY not in client.scopes
+
     def get_scope(self) -> str:
         """What the person allowed; a refresh may ask for less, never for more."""
         return self.family.scope

@@ -112,6 +112,14 @@ class Resources:
         """Return those of `scopes` that exist in `resource`."""
         return scopes & self._scopes.get(resource, frozenset())
 
+    def unspoken(self, requested: Iterable[str], scopes: frozenset[str]) -> Sequence[str]:
+        """Return the names of the resources of which no scope speaks: a role may be all that one asks of a token.
+
+        Our own take a scope for whatever they do.
+        """
+        found = (self._known[identifier] for identifier in requested if identifier in self._known)
+        return [each.name for each in found if not each.built_in and scopes.isdisjoint(each.scopes)]
+
     def signing_alg(self, resource: str) -> str:
         """Return what access tokens for `resource` are signed with."""
         known = self._known.get(resource)

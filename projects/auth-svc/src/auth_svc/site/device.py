@@ -54,14 +54,15 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
     if waiting is None:
         page = device_code_page(csrf=visitor.csrf, user_code=user_code, error=UNKNOWN)
         return render(request, page, visitor=visitor, status=404)
-    client = waiting.client
+    client, known = waiting.client, service.issuer.resources
     page = device_confirmation_page(
         csrf=visitor.csrf,
         user_code=user_code,
         client=client.name,
         username=account.username,
         scopes=waiting.scopes,
-        descriptions=service.issuer.resources.descriptions,
+        descriptions=known.descriptions,
+        services=known.unspoken(waiting.resources, waiting.scopes),
         origin=urlsplit(client.id).hostname if client.origin == "document" else None,
         is_registered=client.origin == "registered",
     )

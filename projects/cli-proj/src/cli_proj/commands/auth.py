@@ -60,7 +60,7 @@ async def login(
         storage = await choose_storage(insecure=insecure_storage)
         way: Way | None = "web" if web else "device" if device else None
         who = await sign_in_person(context, storage=storage, way=way, admin=admin, dpop=dpop)
-    message(f"signed in to {context.auth_url} as {who}")
+    message(f"signed in to {context.auth_url} as {printable(who)}")
 
 
 @app.command
@@ -133,7 +133,7 @@ async def _sign_out(context: Context, *, admin: bool) -> None:
         try:
             await person(context, http, admin=admin).sign_out()
         except (OAuthError, ServerUnavailable) as error:
-            message(f"forgotten here, but the AuthService could not be told: {error}")
+            message(f"forgotten here, but the AuthService could not be told: {printable(error)}")
         # Not before: what could not be deleted would be there still, and no second logout would look for it.
         save_config(load_config().with_sign_in(sign_in_name(context, admin=admin), None))
 
