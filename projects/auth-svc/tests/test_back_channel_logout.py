@@ -1,5 +1,6 @@
 """Back-Channel Logout 1.0: clients hear that a session is over, until they have."""
 
+import asyncio
 import json
 from dataclasses import replace
 from urllib.parse import parse_qs
@@ -9,10 +10,12 @@ from joserfc import jws, jwt
 from joserfc.jwk import KeySet
 from sqlalchemy import insert, select, update
 
-from auth_svc.clients import clients
+from auth_svc.clients import clients, logout_notices
 from auth_svc.clients.client import CODE, REFRESH
+from auth_svc.clients.logout_notices import Delivery
 from auth_svc.pruner import prune
 from auth_svc.tables import logout_deliveries
+from lib_events.database import DatabaseUnavailable
 from lib_events.testing import wait_until
 from lib_events.testing.receiver import Receiver, receiving, status
 
@@ -180,6 +183,68 @@ async def test_nobodys_logout_is_told_to_a_private_network(provider, subtests):
     for number, host in enumerate(hosts):
         with subtests.test(host):
             assert "must have a public address" in why[f"inside-{number}"]
+
+
+def plan(connection, clients_to_tell, **values):
+    """Deliveries that are due, one for each name."""
+    for number, client_id in enumerate(clients_to_tell):
+        row = {"id": f"{number}-{client_id}", "client_id": client_id, "session_id": f"{number}", "user_id": "u"}
+        connection.execute(insert(logout_deliveries).values(row | dict.fromkeys(("attempts", *TIMES), 0) | values))
+    connection.notify("logout-deliveries")
+
+
+async def test_a_client_that_does_not_answer_holds_up_no_other(provider_on_both, hearer):
+    provider, never = provider_on_both, asyncio.Event()
+
+    async def hang(_received, _writer):
+        await never.wait()
+
+    async with receiving() as silent:
+        silent.answer = hang
+        for name, url in (("silent", silent.url), ("hearing", hearer.url)):
+            await provider.add_client(id=name, name=name, logout_uri=url)
+        now = provider.actor().at
+        await provider.service.database.transact(
+            lambda connection: plan(connection, [*["silent"] * 150, "hearing"], next_at=now, created_at=now)
+        )
+        await wait_until(lambda: hearer.received, timeout=9)  # before anybody is left who does not answer
+        assert len(silent.received) <= logout_notices.OF_ONE_CLIENT
+        never.set()
+
+
+async def test_a_notice_that_was_heard_while_the_database_was_away_is_not_sent_again(provider, hearer, monkeypatch):
+    monkeypatch.setattr(logout_notices, "DATABASE_AWAY_SECONDS", 0.01)
+    transact, away = provider.service.database.transact, [DatabaseUnavailable("away")] * 2
+
+    async def transact_once_back(function, *args):
+        if function is logout_notices._conclude and away:
+            raise away.pop()
+        return await transact(function, *args)
+
+    monkeypatch.setattr(provider.service.database, "transact", transact_once_back)
+    browser, _ = await signed_in(provider, hearer)
+    await sign_out(browser)
+    await wait_until(lambda: hearer.received)
+    await wait_until(lambda: none_left(provider))
+    assert (len(hearer.received), away) == (1, [])
+
+
+async def test_a_notice_that_a_clock_ahead_put_off_is_sent_at_once(provider, hearer):
+    await provider.add_client(id="hearing", name="Hearing", logout_uri=hearer.url)
+    ahead = provider.actor().at + 24 * 3600 * 1_000_000
+    await provider.service.database.transact(
+        lambda connection: plan(connection, ["hearing"], next_at=ahead, created_at=ahead)
+    )
+    await wait_until(lambda: none_left(provider))
+    assert len(hearer.received) == 1
+
+
+async def test_what_another_leader_has_delivered_meanwhile_is_not_called_undelivered(provider):
+    delivery = Delivery("1", "hearing", "https://hearing.example/hear", "ES256", "s", "u", 9, 0)
+    await provider.service.database.transact(logout_notices._conclude, delivery, "no answer", provider.actor().at)
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    lines = (await provider.http.get("/v1/admin/audit", headers=headers)).json()["items"]
+    assert "logout.undelivered" not in {line["what"] for line in lines}
 
 
 async def test_a_delivery_survives_a_restart(run_provider, tmp_path, sqlite_url, hearer):

@@ -14,8 +14,17 @@ from auth_svc.audit import Wanted
 from auth_svc.composition import open_service
 from auth_svc.mail import outbox, postman, texts, transport
 from auth_svc.mail.outbox import WaitingMail
-from auth_svc.mail.transport import MailDelayed, MailRefused, MailServer, message_of, sender_of, transport_of
+from auth_svc.mail.transport import (
+    MailDelayed,
+    MailFolder,
+    MailRefused,
+    MailServer,
+    message_of,
+    sender_of,
+    transport_of,
+)
 from auth_svc.settings import AuthSettings
+from lib_events.database import DatabaseUnavailable
 from lib_events.settings import SettingsRejected
 from lib_events.testing import wait_until
 from lib_events.testing.certificate import untrusted_certificate
@@ -32,6 +41,8 @@ class MailboxServer:
         self.answer = "250 OK"
         self.tls = []
         self.users = []
+        self.scanned = asyncio.Event()  # until then it keeps whoever sends waiting
+        self.scanned.set()
 
     async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802 - aiosmtpd's name
         if self.answer.startswith("250"):
@@ -41,6 +52,7 @@ class MailboxServer:
     async def handle_DATA(self, server, session, envelope):  # noqa: N802
         self.tls.append(session.ssl is not None)
         self.received.append(email.message_from_bytes(envelope.content, policy=policy.default))
+        await self.scanned.wait()
         return "250 OK"
 
     def authenticate(self, server, session, envelope, mechanism, data):
@@ -86,8 +98,8 @@ async def sending(tmp_path, sqlite_url, port, run_provider):
         yield provider
 
 
-async def write(provider, letter=LETTER, to="ada@home.test", **options):
-    now = provider.service.clock.micros()
+async def write(provider, letter=LETTER, to="ada@home.test", *, later=0, **options):
+    now = provider.service.clock.micros() + later * 1_000_000
 
     def put(connection):
         outbox.put(connection, letter, to=to, user_id=None, now=now, **options)
@@ -268,7 +280,7 @@ async def test_beyond_loopback_nothing_is_sent_without_tls(port):
 
 
 async def test_a_server_that_says_nothing_is_left_after_a_while(port, monkeypatch):
-    monkeypatch.setattr(transport, "ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "ANSWER_SECONDS", 0.2)
     mail, silent = waiting_mail(), []
     server = await asyncio.start_server(lambda reader, writer: silent.append(writer), "127.0.0.1", port)
     with pytest.raises(MailDelayed) as delayed:
@@ -279,6 +291,69 @@ async def test_a_server_that_says_nothing_is_left_after_a_while(port, monkeypatc
     for writer in silent:
         writer.close()
     server.close()
+
+
+async def test_a_server_that_takes_its_time_has_a_mail_once_and_holds_up_no_other(sending, port, monkeypatch):
+    """Who gives up while a server takes a mail sends it again (RFC 5321 section 4.5.3.2.6): some scan for a minute."""
+    monkeypatch.setattr(transport, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(postman, "PATIENCE_SECONDS", 0.4)
+    mailbox = MailboxServer()
+    async with mail_server(port, mailbox):
+        mailbox.scanned.clear()
+        await write(sending)
+        await wait_until(lambda: mailbox.received)
+        await write(sending, to="bob@home.test")
+        await wait_until(lambda: len(mailbox.received) == 2)
+        mailbox.scanned.set()
+        await wait_until(lambda: gone(sending))
+    assert [received["to"] for received in mailbox.received] == ["ada@home.test", "bob@home.test"]
+
+
+async def test_an_attempt_is_over_before_another_postman_may_begin_one(port, monkeypatch):
+    assert outbox.ATTEMPT_SECONDS < outbox.CLAIM_SECONDS
+    monkeypatch.setattr(transport, "ATTEMPT_SECONDS", 0.3)
+    monkeypatch.setattr(transport, "GOODBYE_SECONDS", 0.1)
+    mail, mailbox = waiting_mail(), MailboxServer()
+    mailbox.scanned.clear()
+    async with mail_server(port, mailbox):
+        with pytest.raises(MailDelayed):
+            await MailServer.of_url(f"smtp://127.0.0.1:{port}").send(
+                mail, message_of(mail, sender_of(AuthSettings()), "http://127.0.0.1:8001")
+            )
+        mailbox.scanned.set()
+
+
+async def test_a_mail_that_was_taken_while_the_database_was_away_is_not_sent_again(sending, port, monkeypatch):
+    monkeypatch.setattr(postman, "PAUSE_SECONDS", 0.01)
+    transact, away = sending.service.database.transact, [DatabaseUnavailable("away")] * 2
+
+    async def transact_once_back(function, *args):
+        if function is outbox.forget and away:
+            raise away.pop()
+        return await transact(function, *args)
+
+    monkeypatch.setattr(sending.service.database, "transact", transact_once_back)
+    mailbox = MailboxServer()
+    async with mail_server(port, mailbox):
+        await write(sending)
+        await wait_until(lambda: gone(sending))
+    assert (len(mailbox.received), away) == (1, [])
+
+
+async def test_a_mail_that_a_clock_ahead_put_off_leaves_at_once(sending, port):
+    mailbox = MailboxServer()
+    async with mail_server(port, mailbox):
+        await write(sending, later=24 * 3600)
+        await wait_until(lambda: gone(sending))
+    assert len(mailbox.received) == 1
+
+
+async def test_a_folder_that_cannot_be_written_to_delays_a_mail(tmp_path):
+    (tmp_path / "mail").write_text("no folder")
+    mail = waiting_mail()
+    with pytest.raises(MailDelayed, match="cannot be written to") as delayed:
+        await MailFolder(tmp_path / "mail").send(mail, message_of(mail, sender_of(AuthSettings()), "http://auth.test"))
+    assert delayed.value.unreachable
 
 
 async def test_a_certificate_nobody_vouches_for_gets_no_mail(certificate, port):

@@ -1,9 +1,13 @@
 """What groups and roles give or take is told of whoever holds them: of many a few at a time, and once."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 from rights_api import Api, claims, crowd
 from sqlalchemy import insert, select
 
+from auth_svc.clients import clients
 from auth_svc.people import accounts
 from auth_svc.rights import groups, role_news
 from auth_svc.tables import roles_to_tell
@@ -105,3 +109,69 @@ async def test_a_piece_that_fails_is_told_whole_later(provider_on_both):
     assert await database.transact(role_news.tell, now) == 3
     assert await database.transact(role_news.tell, now) == 0
     assert len(await wait_until(lambda: provider.events("evs.user.roles-changed"))) == 3
+
+
+def take_all(connection, ids, actor):
+    accounts.set_roles(connection, ids["eve"], frozenset(), actor)
+
+
+def give_to_group(connection, ids, actor):
+    groups.change(connection, ids["group"], {"roles": frozenset(("operator",))}, actor)
+
+
+def put_into_group(connection, ids, actor):
+    groups.add_member(connection, ids["heads"], ids["eve"], actor)
+
+
+def give_to_robot(connection, _ids, actor):
+    clients.change(connection, "robot", lambda client: replace(client, roles=frozenset(("head",))), actor)
+
+
+def take_from_role(connection, _ids, actor):
+    role_news.change_role(connection, "head", {"includes": frozenset()}, actor)
+
+
+def tell(connection, _ids, actor):
+    role_news.tell(connection, actor.at)
+
+
+@pytest.mark.parametrize(
+    ("table", "first", "second", "about", "so"),
+    [
+        ("roles_to_tell", tell, take_all, "eve", ["member"]),
+        ("events", give_to_group, take_all, "eve", ["member", "operator"]),
+        ("events", put_into_group, take_from_role, "eve", ["chief", "head", "member"]),
+        ("events", give_to_robot, take_from_role, "robot", ["head"]),
+    ],
+)
+async def test_what_is_told_last_is_what_is_so(  # noqa: PLR0917 - what meets, and the fixtures that let it
+    provider_on_postgresql, as_stranger, wait_for_locks, table, first, second, about, so
+):
+    """Webhooks read what their owner was last told to be: who was told by an older reading would read on for good."""
+    provider = provider_on_postgresql
+    api, database = Api(provider, await provider.admin_token()), provider.service.database
+    await api.call("POST", "/roles", {"name": "head", "includes": ["operator"]})
+    await api.call("POST", "/roles", {"name": "chief"})
+    made = [await api.call("POST", "/groups", {"name": name, "roles": roles}) for name, roles in GROUPS]
+    eve = await provider.add_user("eve", "chief")
+    await provider.add_client(id="robot", name="Robot", grant_types=("client_credentials",))
+    ids = {"eve": eve.id, "robot": "robot", "group": made[0]["id"], "heads": made[1]["id"]}
+    if first is give_to_group:
+        await api.call("PUT", "/groups/Support/members/eve")
+    if first is tell:
+        left = insert(roles_to_tell).values(user_id=eve.id, by="admin")
+        await database.transact(lambda connection: connection.execute(left))
+    async with as_stranger() as stranger:
+        async with stranger.transaction():
+            await stranger.execute(f"LOCK TABLE {table} IN SHARE MODE")
+            earlier = asyncio.create_task(database.transact(first, ids, provider.actor()))
+            await wait_for_locks(1)
+            later = asyncio.create_task(database.transact(second, ids, provider.actor()))
+            waiting = asyncio.create_task(wait_for_locks(2))
+            await asyncio.wait((later, waiting), return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        await asyncio.gather(earlier, later)
+    assert await wait_until(lambda: last_told(provider, {ids[about]: so}))
+
+
+GROUPS = (("Support", []), ("Heads", ["head"]))

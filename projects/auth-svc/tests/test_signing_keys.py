@@ -161,6 +161,15 @@ async def test_a_revoked_key_is_worth_nothing_at_once(provider_on_both, admin):
     assert ("key", stolen) in {(item["kind"], item["value"]) for item in told["items"]}
 
 
+async def test_a_clock_that_is_behind_the_one_that_made_the_only_key_signs_with_it(provider_on_both, admin):
+    """The first start's clock was ahead, or that of a machine where the only key was just revoked."""
+    await age(provider_on_both, -2 * HOUR)
+    assert await states(admin) == ["active"]
+    assert (await provider_on_both.introspect((await provider_on_both.tokens())["access_token"]))["active"]
+    assert (await admin("POST", "keys:rotate", json={})).status_code == 200
+    assert sorted(await states(admin)) == ["active", "published"]
+
+
 async def test_a_reading_from_before_brings_no_revoked_key_back(provider_on_both, admin, monkeypatch):
     """The process would have signed with it, and believed it, until it looked again a minute later."""
     provider, (stolen,) = provider_on_both, await published(provider_on_both)

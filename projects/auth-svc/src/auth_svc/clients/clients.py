@@ -16,7 +16,6 @@ from auth_svc.protocol import families
 from auth_svc.rights import roles
 from auth_svc.rights.refused_tokens import refuse_tokens_of_clients
 from auth_svc.rights.resources import known_scopes
-from auth_svc.rights.roles import Roles
 from auth_svc.tables import clients, device_codes, logout_deliveries, pushed_requests, users
 from lib_auth.events import (
     ClientChanged,
@@ -226,11 +225,11 @@ def _existing(connection: Connection, client_id: str) -> Client:
 def tell_roles(connection: Connection, names: Sequence[str], actor: Actor) -> None:
     """Publish what the clients that hold one of these roles may do now; there are few."""
     held = or_(*(roles.says(clients.c.roles, name) for name in names))
-    for row in connection.execute(select(clients).where(held)).all():
+    for row in connection.execute(select(clients).where(held).order_by(clients.c.id).with_for_update()).all():
         _tell(connection, ClientChanged, read_client(row), actor)
 
 
 def _tell(connection: Connection, event_type: EventType[ClientChangedData], client: Client, actor: Actor) -> None:
-    held = sorted(Roles(roles.load(connection)).held(client.roles))
+    held = sorted(roles.staying(connection).held(client.roles)) if client.roles else []
     payload = ClientChangedData(client=client.id, name=client.name, origin=client.origin, by=actor.who, roles=held)
     connection.publish(Event.of(event_type, payload, source=connection.source, subject=client.id))

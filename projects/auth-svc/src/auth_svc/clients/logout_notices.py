@@ -1,18 +1,20 @@
 """Back-Channel Logout: every client that signed a person in hears that the session is over, and is told until it does.
 
 The plan is made from the event of the session's end, in one transaction with its place; sending is retried per client.
+A client that does not answer holds up no other: only some of its notices are under way at once.
 """
 
 import asyncio
 import logging
 import random
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 
 from auth_svc import audit
 from auth_svc.audit import Actor
@@ -22,7 +24,7 @@ from auth_svc.protocol.issuer import Issuer
 from auth_svc.tables import clients, families, logout_deliveries
 from lib_auth.events import SessionEnded
 from lib_events.clock import Clock, SystemClock
-from lib_events.database import Connection, Database
+from lib_events.database import Connection, Database, DatabaseError
 from lib_events.event import Event
 from lib_events.http.checked import CheckedHttp, RequestFailed
 from lib_events.http.destinations import DestinationRefused
@@ -35,7 +37,9 @@ TOPIC: Final = "logout-deliveries"
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 TOKEN_SECONDS = 120  # Back-Channel Logout section 4: preferably at most two minutes in the future
 LOOK_SECONDS = 30.0
-AT_ONCE = 20
+AT_ONCE = 100
+OF_ONE_CLIENT = 5
+DATABASE_AWAY_SECONDS = 1.0
 FIRST_RETRY_SECONDS = 2.0
 LAST_RETRY_SECONDS = 3_600.0
 GIVE_UP_SECONDS = 24 * 3_600
@@ -88,23 +92,62 @@ class LogoutNotices(Loop):
         self._issuer = issuer
         self._http = http
         self._clock = clock
+        self._under_way: dict[str, str] = {}  # clients, by the delivery that is being made to each
 
     async def run(self) -> None:
         """Wait to lead, then send until the lead is lost."""
         unsubscribe = self._database.on_notify(TOPIC, self.wake)
         try:
             async with self._database.leading(self.name):
-                while True:
-                    due = await self._database.read(_due, self._clock.micros())
-                    await asyncio.gather(*map(self._send, due))
-                    if len(due) < AT_ONCE:
-                        await self.pause(await self._database.read(_rest_seconds, self._clock.micros()))
+                self._under_way.clear()
+                async with asyncio.TaskGroup() as group:
+                    while True:
+                        await self.pause(await self._send_due(group))
         finally:
             unsubscribe()
 
+    async def _send_due(self, group: asyncio.TaskGroup) -> float:
+        """Begin what is due; returns for how many seconds nothing else is, unless something that is under way ends."""
+        try:
+            while len(self._under_way) < AT_ONCE:
+                others, now = self._others(), self._clock.micros()
+                due = await self._database.read(_due, others, now)
+                if not due:
+                    return await self._database.read(_rest_seconds, others, now)
+                for delivery in due:
+                    if delivery.client_id not in self._busy():
+                        self._under_way[delivery.id] = delivery.client_id
+                        group.create_task(self._send(delivery))
+        except DatabaseError as error:
+            logger.warning("what clients are to hear of logouts cannot be read: %s", error)
+            return DATABASE_AWAY_SECONDS
+        return LOOK_SECONDS
+
+    def _busy(self) -> list[str]:
+        """The clients that are being told as much as one may be at once."""
+        return [client for client, count in Counter(self._under_way.values()).items() if count >= OF_ONE_CLIENT]
+
+    def _others(self) -> ColumnElement[bool]:
+        """What is not under way, of clients that may be told more."""
+        table = logout_deliveries.c
+        return table.id.not_in(list(self._under_way)) & table.client_id.not_in(self._busy())
+
     async def _send(self, delivery: Delivery) -> None:
-        failure = None if delivery.url is None else await self._post(delivery.url, delivery)
-        await self._database.transact(_conclude, delivery, failure, self._clock.micros())
+        try:
+            failure = None if delivery.url is None else await self._post(delivery.url, delivery)
+            await self._keep(delivery, failure)
+        finally:
+            self._under_way.pop(delivery.id, None)
+            self.wake()
+
+    async def _keep(self, delivery: Delivery, failure: str | None) -> None:
+        """Keep what became of a delivery, however long the database is away: it would be made again."""
+        while True:
+            try:
+                return await self._database.transact(_conclude, delivery, failure, self._clock.micros())
+            except DatabaseError as error:
+                logger.warning("what became of a logout's notice cannot be kept yet: %s", error)
+            await asyncio.sleep(DATABASE_AWAY_SECONDS)  # between two attempts; whoever stops us cancels it
 
     async def _post(self, url: str, delivery: Delivery) -> str | None:
         """Tell the client; returns why it did not hear."""
@@ -131,12 +174,15 @@ class LogoutNotices(Loop):
         return self._issuer.keys.sign(claims, token_type="logout+jwt", algorithm=delivery.algorithm)  # noqa: S106
 
 
-def _due(connection: Connection, now: int) -> Sequence[Delivery]:
+def _due(connection: Connection, others: ColumnElement[bool], now: int) -> Sequence[Delivery]:
+    column = logout_deliveries.c.next_at
+    # What has to wait for longer than anything has was put off by a clock that was ahead.
+    has_come = (column <= now) | (column > now + int(LAST_RETRY_SECONDS * MICROS))
     query = (
         select(logout_deliveries, clients.c.logout_uri, clients.c.id_token_algorithm)
         .join(clients, clients.c.id == logout_deliveries.c.client_id)
-        .where(logout_deliveries.c.next_at <= now)
-        .order_by(logout_deliveries.c.next_at)
+        .where(has_come & others)
+        .order_by(column)
         .limit(AT_ONCE)
     )
     return [
@@ -154,9 +200,9 @@ def _due(connection: Connection, now: int) -> Sequence[Delivery]:
     ]
 
 
-def _rest_seconds(connection: Connection, now: int) -> float:
+def _rest_seconds(connection: Connection, others: ColumnElement[bool], now: int) -> float:
     """How long nothing is due, at most `LOOK_SECONDS`."""
-    query = select(logout_deliveries.c.next_at).order_by(logout_deliveries.c.next_at).limit(1)
+    query = select(logout_deliveries.c.next_at).where(others).order_by(logout_deliveries.c.next_at).limit(1)
     earliest = connection.scalar(query)
     return LOOK_SECONDS if earliest is None else min(max(earliest - now, 0) / MICROS, LOOK_SECONDS)
 
@@ -170,7 +216,7 @@ def _conclude(connection: Connection, delivery: Delivery, failure: str | None, n
         values = {"attempts": delivery.attempts + 1, "next_at": now + int(wait * MICROS)}
         connection.execute(update(logout_deliveries).where(mine).values(values))
         return
-    connection.execute(delete(logout_deliveries).where(mine))
-    if failure is not None:
+    was_left = connection.execute(delete(logout_deliveries).where(mine)).rowcount  # or another leader has made it
+    if failure is not None and was_left:
         why = {"session": delivery.session_id, "why": failure}
         audit.record(connection, Actor(now), "logout.undelivered", about=delivery.client_id, **why)

@@ -1,5 +1,6 @@
 """Sends the mails that wait, one after another, again and again until each is taken or given up."""
 
+import asyncio
 import logging
 from email.headerregistry import Address
 
@@ -7,12 +8,14 @@ from auth_svc.mail import outbox
 from auth_svc.mail.outbox import WaitingMail
 from auth_svc.mail.transport import MailDelayed, MailRefused, Transport, message_of
 from lib_events.clock import Clock
-from lib_events.database import Database
+from lib_events.database import Database, DatabaseError
 from lib_events.lifecycle import Loop
 
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 5.0  # until a mail that nobody took is tried again
+PATIENCE_SECONDS = 20.0  # the next does not wait any longer for a server that takes its time …
+MOST_UNDER_WAY = 10  # … while they are fewer than that
 
 
 class Postman(Loop):
@@ -25,23 +28,37 @@ class Postman(Loop):
         self._sender = sender
         self._issuer = issuer
         self._clock = clock
+        self._under_way: set[asyncio.Task[bool]] = set()
 
     async def run(self) -> None:
         """Send what is due, then pause until somebody has written a mail."""
         unsubscribe = self.database.on_notify(outbox.MAIL_TOPIC, self.wake)
         try:
             while True:
-                while await self.database.read(outbox.is_due, self._clock.micros()) and await self._send_one():
+                while await self.database.read(outbox.is_due, self._clock.micros()) and await self._send_next():
                     pass
                 await self.pause(PAUSE_SECONDS)
         finally:
             unsubscribe()
+            for task in self._under_way:
+                task.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def _send_one(self) -> bool:
+    async def _send_next(self) -> bool:
         """Returns whether it is worth trying the next."""
+        if len(self._under_way) == MOST_UNDER_WAY:
+            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
         mail = await self.database.transact(outbox.claim, self._clock.micros())
         if mail is None:
             return False
+        task = asyncio.create_task(self._send(mail), name=f"mail {mail.id}")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        return not task.done() or task.result()
+
+    async def _send(self, mail: WaitingMail) -> bool:
+        """Send a mail and keep what became of it; returns whether the others may fare better."""
         if mail.expires_at <= self._clock.micros():
             await self._give_up(mail, "nobody took it in time")
             return True
@@ -51,10 +68,20 @@ class Postman(Loop):
             await self._give_up(mail, str(error))
         except MailDelayed as error:
             logger.warning("mail %s was not sent, attempt %d: %s", mail.id, mail.attempts, error)
+            await self.database.transact(outbox.postpone, mail, self._clock.micros())
             return not error.unreachable
         else:
-            await self.database.transact(outbox.forget, mail.id)
+            await self._forget(mail)
         return True
+
+    async def _forget(self, mail: WaitingMail) -> None:
+        """Forget a mail that somebody took, however long the database is away: it would be sent again."""
+        while True:
+            try:
+                return await self.database.transact(outbox.forget, mail.id)
+            except DatabaseError as error:
+                logger.warning("that mail %s was sent cannot be kept yet: %s", mail.id, error)
+            await asyncio.sleep(PAUSE_SECONDS)  # between two attempts; whoever stops us cancels it
 
     async def _give_up(self, mail: WaitingMail, why: str) -> None:
         logger.warning("mail %s (%s) for user %s is given up: %s", mail.id, mail.kind, mail.user_id, why)

@@ -1,5 +1,6 @@
 """How a mail leaves: by a mail server, or into a folder on a machine that has none."""
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from email import policy
@@ -15,7 +16,7 @@ import aiosmtplib
 
 from auth_svc.loopback import is_loopback
 from auth_svc.mail import texts
-from auth_svc.mail.outbox import WaitingMail
+from auth_svc.mail.outbox import ATTEMPT_SECONDS, WaitingMail
 from auth_svc.settings import AuthSettings
 from lib_events.clock import to_datetime
 from lib_events.secret_file import write_secret
@@ -23,7 +24,8 @@ from lib_events.settings import SettingsRejected
 
 logger = logging.getLogger(__name__)
 
-ATTEMPT_SECONDS = 20.0
+ANSWER_SECONDS = 20.0  # until a mail server asks for the mail
+GOODBYE_SECONDS = 2.0  # the mail is taken by then
 PORTS = {"smtp": 587, "smtps": 465}
 PERMANENT = range(500, 600)  # RFC 5321 section 4.2.1
 # What the standard library makes of an address that is none.
@@ -84,17 +86,19 @@ class MailServer:
 
     async def send(self, mail: WaitingMail, message: EmailMessage) -> None:  # noqa: ARG002 - a folder names its user
         """Hand the mail over."""
+        client = aiosmtplib.SMTP(
+            hostname=self.host,
+            port=self.port,
+            username=self.username,
+            password=self.password,
+            use_tls=self.implicit_tls,
+            start_tls=None if not self.must_start_tls or self.implicit_tls else True,
+            timeout=ANSWER_SECONDS,
+        )
         try:
-            await aiosmtplib.send(
-                message,
-                hostname=self.host,
-                port=self.port,
-                username=self.username,
-                password=self.password,
-                use_tls=self.implicit_tls,
-                start_tls=None if not self.must_start_tls or self.implicit_tls else True,
-                timeout=ATTEMPT_SECONDS,
-            )
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                await client.connect()
+                await client.send_message(message, timeout=ATTEMPT_SECONDS)
         except aiosmtplib.SMTPAuthenticationError as error:
             raise MailDelayed(f"the mail server refuses our password ({error.code})", unreachable=True) from error
         except aiosmtplib.SMTPRecipientsRefused as error:
@@ -107,6 +111,8 @@ class MailServer:
             raise _refusal(error.code) from error
         except (aiosmtplib.SMTPException, OSError, UnicodeError) as error:
             raise MailDelayed(f"the mail server cannot be used ({type(error).__name__})", unreachable=True) from error
+        finally:
+            await _say_goodbye(client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +124,11 @@ class MailFolder:
     async def send(self, mail: WaitingMail, message: EmailMessage) -> None:
         """Write a file that only this user may read."""
         moment = to_datetime(mail.created_at).strftime("%Y%m%dT%H%M%S")
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_secret(self.folder / f"{moment}-{mail.kind}-{mail.id}.eml", message.as_string())
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_secret(self.folder / f"{moment}-{mail.kind}-{mail.id}.eml", message.as_string())
+        except OSError as error:
+            raise MailDelayed(f"{self.folder} cannot be written to ({error.strerror})", unreachable=True) from error
         logger.info("a mail for user %s is in %s", mail.user_id or "(not yet one)", self.folder)
 
 
@@ -163,6 +172,17 @@ def message_of(mail: WaitingMail, sender: Address, issuer: str) -> EmailMessage:
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers from holidays
     message.set_content(mail.body.replace(texts.ISSUER, issuer))
     return message
+
+
+async def _say_goodbye(client: aiosmtplib.SMTP) -> None:
+    """Quit, as RFC 5321 section 4.1.1.10 demands; nothing depends on the answer any more."""
+    try:
+        if client.is_connected:
+            await client.quit(timeout=GOODBYE_SECONDS)
+    except (aiosmtplib.SMTPException, OSError) as error:
+        logger.debug("the mail server did not say goodbye: %s", error)
+    finally:
+        client.close()
 
 
 def _refusal(code: int) -> MailRefused | MailDelayed:

@@ -1,7 +1,7 @@
 """People: who can sign in, what they may do, and every change to that as one transaction with its events."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,6 +161,12 @@ def read_accounts(connection: Connection, query: Select[Any]) -> Sequence[Accoun
     return [_account(row, belongs.get(row.id, ())) for row in rows]
 
 
+def lock_all(connection: Connection, user_ids: Iterable[str]) -> Sequence[Account]:
+    """Return the accounts there are of these as they stay until this transaction ends."""
+    query = select(users).where(users.c.id.in_(user_ids) & users.c.deleted_at.is_(None)).order_by(users.c.id)
+    return read_accounts(connection, query.with_for_update(key_share=True))
+
+
 def register(connection: Connection, new: NewAccount, actor: Actor, user_id: str | None = None) -> Account:
     """Make an account, under an id it had elsewhere or a new one; raises `AccountRejected`."""
     username = normal(new.username)
@@ -269,7 +275,7 @@ def set_roles(connection: Connection, user_id: str, wanted: frozenset[str], acto
     wanted |= {MEMBER}
     if wanted == account.roles:
         return account
-    known = Roles(roles.load(connection))
+    known = roles.staying(connection)
     if not known.held(account.effective_roles) <= known.held(wanted | account.group_roles):
         refuse_tokens(connection, [user_id], actor.at)
     connection.execute(update(users).where(users.c.id == user_id).values(roles=listed.to_text(sorted(wanted))))
@@ -280,7 +286,10 @@ def set_roles(connection: Connection, user_id: str, wanted: frozenset[str], acto
 
 
 def tell_roles(connection: Connection, account: Account, known: Roles, actor: Actor) -> None:
-    """Publish what a person may do now, by themselves, their groups and what their roles include: others keep it."""
+    """Publish what a person may do now, by themselves, their groups and what their roles include: others keep it.
+
+    The account is locked: what is told last must be what is so.
+    """
     held = sorted(known.held(account.effective_roles))
     payload = UserRolesChangedData(user=account.id, username=account.username, by=actor.who, roles=held)
     connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=account.id))

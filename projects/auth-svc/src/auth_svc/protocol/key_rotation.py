@@ -100,9 +100,9 @@ class KeyRotation(Loop):
             return "revoked"
         if key.retired_at is not None:
             return "retired"
-        if key.active_from > self._clock.micros():
-            return "published"
-        return "active" if self._keys.active(key.algorithm).id == key.id else "resting"
+        if self._keys.active(key.algorithm).id == key.id:
+            return "active"
+        return "published" if key.active_from > self._clock.micros() else "resting"
 
     async def revoke(self, key_id: str, commit: Commit) -> None:
         """Refuse what a key has signed, from now on; raises `KeyUnknown`."""
@@ -144,7 +144,9 @@ def _publish_unless(  # noqa: PLR0917 - transaction functions take no keywords
     # Whoever comes second waits here and sees what the first made; at any key, for of this kind there may be none yet.
     connection.execute(select(table.c.id).order_by(table.c.id).with_for_update()).all()
     others = [key for key in signing_keys.load(connection, sealing) if key.algorithm == new.algorithm]
-    if not any(key.is_published and key.created_at > newer_than for key in others):
+    # What a clock made that was further ahead than clocks may be was made before all this.
+    newer = range(newer_than + 1, actor.at + LEAD_SECONDS * MICROS)
+    if not any(key.is_published and key.created_at in newer for key in others):
         signing_keys.publish(connection, new, sealing, actor, active_from=active_from)
 
 

@@ -100,12 +100,15 @@ class SigningKeys:
         self._published = {key.id: key for key in keys if key.is_published}
 
     def active(self, algorithm: str = ALGORITHM) -> SigningKey:
-        """Return the key that signs now: the newest whose time has come; raises `KeyUnknown`."""
+        """Return the key that signs now: the newest whose time has come; raises `KeyUnknown`.
+
+        Of none has it come where the clock is behind the one that the first was made by: that one signs all the same.
+        """
+        mine = [key for key in self._keys if key.algorithm == algorithm and key.is_published and key.private]
+        if not mine:
+            raise KeyUnknown(f"there is no key for {algorithm} yet")
         now = self._clock() * MICROS
-        for key in reversed(self._keys):
-            if key.algorithm == algorithm and key.is_published and key.private is not None and key.active_from <= now:
-                return key
-        raise KeyUnknown(f"there is no key for {algorithm} yet")
+        return next((key for key in reversed(mine) if key.active_from <= now), mine[0])
 
     def sign(self, claims: Mapping[str, Any], *, token_type: str, algorithm: str = ALGORITHM) -> str:
         """Return a compact JWS that names its key."""

@@ -15,7 +15,7 @@ from auth_svc.rights import role_news, roles
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
 from auth_svc.rights.refused_tokens import refuse_tokens, refuse_tokens_of_roles
 from auth_svc.rights.roles import DEFINITIONS_TOPIC, Roles
-from auth_svc.tables import group_members, groups, users
+from auth_svc.tables import group_members, groups
 from lib_auth.events import (
     GroupChanged,
     GroupCreated,
@@ -205,8 +205,8 @@ def _tell_member(
 
 def _tell_roles(connection: Connection, user_ids: Sequence[str], actor: Actor) -> None:
     """Tell what each of these few may do now that a group of theirs changed."""
-    known = Roles(roles.load(connection))
-    for account in accounts.read_accounts(connection, select(users).where(users.c.id.in_(user_ids))):
+    known = roles.staying(connection)
+    for account in accounts.lock_all(connection, user_ids):
         accounts.tell_roles(connection, account, known, actor)
 
 

@@ -82,9 +82,8 @@ def tell(connection: Connection, now: int) -> int:
     """Transaction function: tell of up to `BATCH` people; returns how many waited."""
     query = select(roles_to_tell).order_by(roles_to_tell.c.user_id).limit(BATCH)
     waiting = {row.user_id: row.by for row in connection.execute(query.with_for_update(skip_locked=True))}
-    found = select(users).where(users.c.id.in_(waiting) & users.c.deleted_at.is_(None))
-    known = Roles(roles.load(connection))
-    for account in accounts.read_accounts(connection, found):
+    known = Roles(roles.load(connection))  # who changes one now waits for the rows above, and leaves them again
+    for account in accounts.lock_all(connection, waiting):
         accounts.tell_roles(connection, account, known, Actor(now, waiting[account.id]))
     connection.execute(delete(roles_to_tell).where(roles_to_tell.c.user_id.in_(waiting)))
     return len(waiting)

@@ -99,6 +99,12 @@ def load(connection: Connection) -> list[Role]:
     return [_role(row) for row in connection.execute(query)]
 
 
+def staying(connection: Connection) -> Roles:
+    """Return the roles as they stay until this transaction ends: whoever changes one locks all of them."""
+    connection.execute(select(tables.roles.c.name).where(tables.roles.c.name == MEMBER).with_for_update(read=True))
+    return Roles(load(connection))
+
+
 def last_refused(connection: Connection) -> int:
     """Return when something was last taken from a role: who knows of no such moment knows an older definition."""
     moment: int | None = connection.row(LAST_REFUSED).moment
