@@ -22,7 +22,6 @@ from lib_workflows import (
     step,
     workflow,
 )
-from lib_workflows.errors import TagsInvalid
 from lib_workflows.reading import queries
 from lib_workflows.tables import history, messages
 from lib_workflows.testing import export_history, replay_history, survive
@@ -450,73 +449,6 @@ async def test_map_runs_a_branch_for_each_item(sqlite_url):
     async with Engine.open(sqlite_url, [mapping]) as engine:
         assert await (await engine.start(mapping, [3, 1, 2])).result(10) == [6, 2, 4]
     assert calls == [("double", 3), ("double", 1), ("double", 2)]
-
-
-# Tags
-
-
-@workflow(name="tagging")
-async def tagging(ctx: Context) -> dict[str, str]:
-    await ctx.set_tags({"state": "packed", "draft": None})
-    await ctx.wait_signal(address_changed)
-    await ctx.set_tags({"state": "shipped"})
-    return dict(ctx.run.tags or {})
-
-
-async def test_a_workflow_changes_the_tags_it_is_found_by(database_url):
-    async def tagged(tag):
-        found = await engine.database.read(queries.list_runs, queries.RunFilter(tag=tag))
-        return [run.id for run in found.items]
-
-    async with Engine.open(database_url, [tagging]) as engine:
-        handle = await engine.start(tagging, id="t", tags={"customer": "42", "draft": "yes"})
-        await waits(engine, "t")
-        assert (await tagged("state:packed"), await tagged("customer:42"), await tagged("draft")) == (["t"], ["t"], [])
-    async with Engine.open(database_url, [tagging]) as engine:  # replayed, it sees what it began with
-        handle = engine.handle("t", tagging)
-        await handle.signal(address_changed, "on")
-        assert await handle.result(10) == {"customer": "42", "draft": "yes"}
-        assert (await tagged("state:shipped"), await tagged("state:packed")) == (["t"], [])
-
-
-async def test_a_run_is_found_by_new_tags_while_its_next_step_is_under_way(sqlite_url):
-    go_on = asyncio.Event()
-
-    @step
-    async def packs() -> None:
-        await go_on.wait()
-
-    @workflow(name="packing")
-    async def packing(ctx: Context) -> None:
-        await ctx.set_tags({"state": "packed"})
-        await ctx.step(packs)
-
-    async def tags_of(handle):
-        return (await engine.database.read(queries.get_run, handle.id)).tags
-
-    async with Engine.open(sqlite_url, [packing]) as engine:
-        handle = await engine.start(packing)
-        await wait_until(lambda: tags_of(handle))
-        assert await handle.status() == "running"
-        go_on.set()
-        await handle.result(10)
-
-
-async def test_tags_that_cannot_be_are_refused(sqlite_url, subtests):
-    @workflow(name="overtagging")
-    async def overtagging(ctx: Context) -> None:
-        await ctx.set_tags({f"tag{number}": "x" for number in range(65)})
-
-    async with Engine.open(sqlite_url, [overtagging]) as engine:
-        for tags, told in (
-            ({"a:b": "c"}, "without a colon"),
-            ({"": "c"}, "1 to 128"),
-            ({"a": "x" * 1025}, "at most 1024"),
-        ):
-            with subtests.test(told=told), pytest.raises(TagsInvalid, match=told):
-                await engine.start(overtagging, tags=tags)
-        with pytest.raises(TagsInvalid, match="at most 64 tags, got 65"):
-            await (await engine.start(overtagging)).result(10)
 
 
 # The same id again

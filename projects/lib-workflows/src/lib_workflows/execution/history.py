@@ -208,7 +208,7 @@ def leaves_the_past(row: HistoryRow) -> bool:
 def tags_at_start(run: RunRecord, rows: Sequence[HistoryRow]) -> str | None:
     """The tags that a run began with, whatever it has made of them since: what its workflow sees on every replay."""
     for row in rows:
-        if row.kind == "tags":
+        if row.kind == "tags" and row.status == "completed":
             before: str | None = decode_json(row.meta or "{}").get("before")
             return before
     return run.tags
