@@ -56,7 +56,7 @@ class Claimed(NamedTuple):
     """How a run was when it was claimed."""
 
     begins: bool  # it has never run
-    queued: bool  # nothing of it was under way
+    queued: bool  # nobody was at it
 
 
 class Taken(NamedTuple):
