@@ -10,6 +10,7 @@ from flows import Order, PaymentCaptured, address_changed, calls, double, doubli
 from sqlalchemy import func, select
 
 from lib_events.event import Event
+from lib_events.event_log import read_after
 from lib_events.testing import wait_until
 from lib_workflows import (
     ChildrenTooDeep,
@@ -23,6 +24,8 @@ from lib_workflows import (
     workflow,
 )
 from lib_workflows.reading import queries
+from lib_workflows.runs.lifecycle_events import RUN_QUEUED
+from lib_workflows.runs.record import RECEIVED_KIND, load
 from lib_workflows.tables import history, messages
 from lib_workflows.testing import export_history, replay_history, survive
 
@@ -380,6 +383,23 @@ async def test_a_run_that_has_a_past_takes_the_patch_where_it_goes_on_too(databa
     assert replay_history(mended(patched=True), exported) == "new way"
 
 
+@workflow(name="patched-in-its-next-life")
+async def patched_in_its_next_life(ctx: Context, life: int) -> bool:
+    if life:
+        return ctx.patched("new way")
+    await ctx.wait_event(PaymentCaptured)
+    return await ctx.continue_as_new(1)
+
+
+async def test_a_life_that_only_knows_what_it_has_received_takes_the_patch(sqlite_url):
+    async with Engine.open(sqlite_url, [patched_in_its_next_life]) as engine:
+        handle = await engine.start(patched_in_its_next_life, 0)
+        paid = Event.of(PaymentCaptured, Order(id="o-1", amount=7), source="/shop")
+        await engine.database.transact(lambda connection: connection.publish(paid))
+        assert await handle.result(10) is True
+        assert (await engine.database.read(load, [handle.id]))[0][1].history[0].kind == RECEIVED_KIND
+
+
 # Runs started apart
 
 
@@ -397,6 +417,12 @@ async def test_a_run_started_apart_goes_on_by_itself(database_url):
         (started,) = (await engine.database.read(queries.list_runs, queries.RunFilter(workflow="doubling"))).items
         assert await engine.handle(started.id, doubling).result(10) == 42
         assert (started.parent, started.correlation_id, started.causation_id) == (None, "starter", "starter")
+
+        async def told():
+            page = await engine.database.read(lambda connection: read_after(connection, 0, subject=started.id))
+            return [placed.event.type for placed in page.events]
+
+        assert (await wait_until(told))[0] == RUN_QUEUED.name
         await handle.cancel()
         with pytest.raises(RunCancelled):
             await handle.result(10)

@@ -150,7 +150,7 @@ def _value_of(operation: Operation[Any], row: HistoryRow) -> Any:  # noqa: PLR09
 
 def comes_back(rows: Sequence[HistoryRow]) -> bool:
     """Whether these rows tell of something the run has done, not only of what it has carried from an earlier life."""
-    return bool(rows) and any(row.kind != RECEIVED_KIND for row in rows)
+    return any(row.kind != RECEIVED_KIND for row in rows)
 
 
 def replay(
