@@ -153,6 +153,26 @@ async def test_a_memory_full_of_resting_runs_makes_room_for_a_new_one(sqlite_url
             assert await handle.result(10) == "soon"
 
 
+async def test_a_place_in_memory_is_taken_as_soon_as_a_run_has_ended(sqlite_url, no_slow_poll):
+    go_on = asyncio.Event()
+
+    @step
+    async def works() -> None:
+        await go_on.wait()
+
+    @workflow(name="busy")
+    async def busy(ctx: Context) -> None:
+        await ctx.step(works)
+
+    async with Engine.open(sqlite_url, [busy, doubling], limits=Limits(in_memory=1)) as engine:
+        first = await engine.start(busy)
+        second = await engine.start(doubling, 2)
+        await wait_until(lambda: engine.residence._wants_room)
+        go_on.set()
+        await first.result(10)
+        assert await second.result(10) == 4
+
+
 async def test_who_waits_in_vain_for_a_result_is_forgotten(sqlite_url):
     async with Engine.open(sqlite_url, [for_years]) as engine:
         handle = await engine.start(for_years)
