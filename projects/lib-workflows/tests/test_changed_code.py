@@ -188,3 +188,45 @@ async def test_attempts_and_progress_of_one_step_are_not_those_of_another_at_its
 async def has_tried(engine):
     tried = sa.select(attempts.c.run).where(attempts.c.run == "trying")
     return await engine.database.read(lambda c: c.scalar(tried)) is not None
+
+
+@step
+async def sets_out() -> None: ...
+
+
+@step
+async def sets_out_otherwise() -> None: ...
+
+
+@workflow(name="patched-while-parked")
+async def before_the_patch(ctx: Context) -> str:
+    await ctx.step(sets_out)
+    return f"old way: {await ctx.child(counting)}"
+
+
+@workflow(name="patched-while-parked")
+async def that_does_not_fit(ctx: Context) -> str:
+    await ctx.step(sets_out_otherwise)
+    return "neither"
+
+
+@workflow(name="patched-while-parked")
+async def with_the_patch(ctx: Context) -> str:
+    await ctx.step(sets_out)
+    return "new way" if ctx.patched("new way") else f"old way: {await ctx.child(counting)}"
+
+
+async def test_a_parked_run_that_is_retried_takes_no_patch_where_the_old_code_has_been(database_url):
+    """Behind its last row the old code has started a child."""
+    async with Engine.open(database_url, [before_the_patch, counting]) as engine:
+        await engine.start(before_the_patch, id="parent")
+        child = await wait_until(lambda: child_of(engine, "parent"))
+    async with Engine.open(database_url, [that_does_not_fit]) as engine:
+        await engine.database.transact(commands.wake, "parent")
+        with pytest.raises(Nondeterministic):
+            await engine.handle("parent", that_does_not_fit).result(10)
+    async with Engine.open(database_url, [with_the_patch, counting]) as engine:
+        parent = engine.handle("parent", with_the_patch)
+        await parent.retry()
+        await engine.handle(child, counting).signal(count, 7)
+        assert await parent.result(10) == "old way: 7"

@@ -276,6 +276,35 @@ async def test_an_event_for_a_branch_that_has_given_up_is_for_the_one_that_still
         assert await handle.result(10) == 7
 
 
+@workflow(name="one-gives-up-what-it-found")
+async def one_gives_up_what_it_found(ctx: Context) -> int:
+    await ctx.wait_event(PaymentCaptured, {"amount": 7})
+    return await one_gives_up.function(ctx)
+
+
+async def test_an_event_that_a_branch_has_found_that_gave_up_is_for_the_one_that_still_waits(database_url):
+    async with Engine.open(database_url, [one_gives_up_what_it_found]) as engine:
+        handle = await engine.start(one_gives_up_what_it_found)
+        await waits(engine, handle, "wait_event")
+        look, go_on = engine.residence.event_looks.look, asyncio.Event()
+
+        async def look_late(*args):
+            await go_on.wait()
+            return await look(*args)
+
+        engine.residence.event_looks.look = look_late
+        await publish(engine, 7)
+        executor = engine.residence.executors[handle.id]
+        await wait_until(lambda: len(executor.running) == 2)
+        executor.transaction = "held"
+        go_on.set()
+        await wait_until(lambda: executor._inbox and not executor.running)
+        executor._inbox.insert(0, completed(executor.driver.pending["2/1/1"], None))
+        executor.transaction = None
+        executor.turn()
+        assert await handle.result(10) == 7
+
+
 async def test_an_event_that_was_sent_to_a_branch_which_has_given_up_since_is_for_the_one_that_still_waits(
     database_url,
 ):
@@ -317,6 +346,15 @@ async def test_a_look_that_ends_when_its_branch_waits_no_more_leaves_nobody_wait
         await handle.signal(address_changed, "here")
         await wait_until(lambda: engine.residence.executors[handle.id].driver.outcome)
         go_on.set()
+        assert await handle.result(10) == 1
+        assert not await engine.database.read(lambda c: c.execute(select(tables.event_waits)).all())
+
+
+async def test_a_wait_that_is_needed_no_more_is_taken_back(database_url):
+    async with Engine.open(database_url, [has_it_otherwise]) as engine:
+        handle = await engine.start(has_it_otherwise)
+        await waits(engine, handle, "wait_event")
+        await handle.signal(address_changed, "here")
         assert await handle.result(10) == 1
         assert not await engine.database.read(lambda c: c.execute(select(tables.event_waits)).all())
 

@@ -348,6 +348,35 @@ async def test_a_parent_that_is_loaded_again_before_its_childs_end_is_saved_hear
         assert lost
 
 
+@pytest.mark.parametrize("refused", ["in the commit", "before it"])
+async def test_a_parent_that_cannot_be_woken_now_is_woken_later(sqlite_url, refused):
+    async with Engine.open(sqlite_url, [parent_of_slow, slow_child], limits=Limits(idle_seconds=0)) as engine:
+        handle = await engine.start(parent_of_slow)
+        child = await child_of(engine, handle.id)
+
+        async def everybody_left():
+            engine.residence.evict_idle()
+            return not engine.residence.executors
+
+        await wait_until(everybody_left)
+        write, wakings = engine.database.write, []
+
+        def refuse_once(*writes, **rest):
+            if writes and writes[0].statement is WAKE_RUN and not wakings:
+                wakings.append(writes)
+                if refused == "before it":
+                    raise CommitQueueFull("the queue is full")
+                saving = asyncio.get_running_loop().create_future()
+                saving.set_exception(CommitFailed("the disk is full"))
+                return saving
+            return write(*writes, **rest)
+
+        engine.database.write = refuse_once
+        await engine.handle(child).signal(address_changed, "grown up")
+        assert await handle.result(10) == "grown up"
+        assert wakings
+
+
 async def test_a_crash_before_the_parent_was_woken_leaves_no_parent_behind(database_url):
     async with Engine.open(database_url, [parent_of_slow, slow_child], limits=Limits(idle_seconds=0)) as engine:
         handle = await engine.start(parent_of_slow, id="left-behind")

@@ -10,6 +10,7 @@ from flows import Order, PaymentCaptured, address_changed, calls, double, doubli
 from sqlalchemy import func, select
 
 from lib_events.event import Event
+from lib_events.event_log import read_after
 from lib_events.testing import wait_until
 from lib_workflows import (
     ChildrenTooDeep,
@@ -22,8 +23,9 @@ from lib_workflows import (
     step,
     workflow,
 )
-from lib_workflows.errors import TagsInvalid
 from lib_workflows.reading import queries
+from lib_workflows.runs.lifecycle_events import RUN_QUEUED
+from lib_workflows.runs.record import RECEIVED_KIND, load
 from lib_workflows.tables import history, messages
 from lib_workflows.testing import export_history, replay_history, survive
 
@@ -381,6 +383,23 @@ async def test_a_run_that_has_a_past_takes_the_patch_where_it_goes_on_too(databa
     assert replay_history(mended(patched=True), exported) == "new way"
 
 
+@workflow(name="patched-in-its-next-life")
+async def patched_in_its_next_life(ctx: Context, life: int) -> bool:
+    if life:
+        return ctx.patched("new way")
+    await ctx.wait_event(PaymentCaptured)
+    return await ctx.continue_as_new(1)
+
+
+async def test_a_life_that_only_knows_what_it_has_received_takes_the_patch(sqlite_url):
+    async with Engine.open(sqlite_url, [patched_in_its_next_life]) as engine:
+        handle = await engine.start(patched_in_its_next_life, 0)
+        paid = Event.of(PaymentCaptured, Order(id="o-1", amount=7), source="/shop")
+        await engine.database.transact(lambda connection: connection.publish(paid))
+        assert await handle.result(10) is True
+        assert (await engine.database.read(load, [handle.id]))[0][1].history[0].kind == RECEIVED_KIND
+
+
 # Runs started apart
 
 
@@ -398,6 +417,12 @@ async def test_a_run_started_apart_goes_on_by_itself(database_url):
         (started,) = (await engine.database.read(queries.list_runs, queries.RunFilter(workflow="doubling"))).items
         assert await engine.handle(started.id, doubling).result(10) == 42
         assert (started.parent, started.correlation_id, started.causation_id) == (None, "starter", "starter")
+
+        async def told():
+            page = await engine.database.read(lambda connection: read_after(connection, 0, subject=started.id))
+            return [placed.event.type for placed in page.events]
+
+        assert (await wait_until(told))[0] == RUN_QUEUED.name
         await handle.cancel()
         with pytest.raises(RunCancelled):
             await handle.result(10)
@@ -450,73 +475,6 @@ async def test_map_runs_a_branch_for_each_item(sqlite_url):
     async with Engine.open(sqlite_url, [mapping]) as engine:
         assert await (await engine.start(mapping, [3, 1, 2])).result(10) == [6, 2, 4]
     assert calls == [("double", 3), ("double", 1), ("double", 2)]
-
-
-# Tags
-
-
-@workflow(name="tagging")
-async def tagging(ctx: Context) -> dict[str, str]:
-    await ctx.set_tags({"state": "packed", "draft": None})
-    await ctx.wait_signal(address_changed)
-    await ctx.set_tags({"state": "shipped"})
-    return dict(ctx.run.tags or {})
-
-
-async def test_a_workflow_changes_the_tags_it_is_found_by(database_url):
-    async def tagged(tag):
-        found = await engine.database.read(queries.list_runs, queries.RunFilter(tag=tag))
-        return [run.id for run in found.items]
-
-    async with Engine.open(database_url, [tagging]) as engine:
-        handle = await engine.start(tagging, id="t", tags={"customer": "42", "draft": "yes"})
-        await waits(engine, "t")
-        assert (await tagged("state:packed"), await tagged("customer:42"), await tagged("draft")) == (["t"], ["t"], [])
-    async with Engine.open(database_url, [tagging]) as engine:  # replayed, it sees what it began with
-        handle = engine.handle("t", tagging)
-        await handle.signal(address_changed, "on")
-        assert await handle.result(10) == {"customer": "42", "draft": "yes"}
-        assert (await tagged("state:shipped"), await tagged("state:packed")) == (["t"], [])
-
-
-async def test_a_run_is_found_by_new_tags_while_its_next_step_is_under_way(sqlite_url):
-    go_on = asyncio.Event()
-
-    @step
-    async def packs() -> None:
-        await go_on.wait()
-
-    @workflow(name="packing")
-    async def packing(ctx: Context) -> None:
-        await ctx.set_tags({"state": "packed"})
-        await ctx.step(packs)
-
-    async def tags_of(handle):
-        return (await engine.database.read(queries.get_run, handle.id)).tags
-
-    async with Engine.open(sqlite_url, [packing]) as engine:
-        handle = await engine.start(packing)
-        await wait_until(lambda: tags_of(handle))
-        assert await handle.status() == "running"
-        go_on.set()
-        await handle.result(10)
-
-
-async def test_tags_that_cannot_be_are_refused(sqlite_url, subtests):
-    @workflow(name="overtagging")
-    async def overtagging(ctx: Context) -> None:
-        await ctx.set_tags({f"tag{number}": "x" for number in range(65)})
-
-    async with Engine.open(sqlite_url, [overtagging]) as engine:
-        for tags, told in (
-            ({"a:b": "c"}, "without a colon"),
-            ({"": "c"}, "1 to 128"),
-            ({"a": "x" * 1025}, "at most 1024"),
-        ):
-            with subtests.test(told=told), pytest.raises(TagsInvalid, match=told):
-                await engine.start(overtagging, tags=tags)
-        with pytest.raises(TagsInvalid, match="at most 64 tags, got 65"):
-            await (await engine.start(overtagging)).result(10)
 
 
 # The same id again

@@ -7,13 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from flows import FAST, address_changed, doubling
+from sqlalchemy import select
 
 from lib_events.clock import SystemClock
 from lib_events.testing import FakeClock, wait_until
 from lib_workflows import Context, Engine, current_step, step, workflow
+from lib_workflows.authoring.retry import Backoff
 from lib_workflows.execution.driver import Driver
 from lib_workflows.execution.executor import Executor
 from lib_workflows.steps.attempt import Attempt
+from lib_workflows.tables import runs
+from lib_workflows.testing import environment
 from lib_workflows.timers import Timers
 from lib_workflows.workers import arrivals
 from lib_workflows.workers.limits import Limits
@@ -142,6 +146,35 @@ async def test_who_has_told_others_of_something_leaves_like_anybody(database_url
         await wait_until(has_left)
 
 
+@step(retries=5, backoff=Backoff(initial=timedelta(hours=1), maximum=timedelta(hours=1)))
+async def cannot_be_undone_now(result: None) -> None:
+    raise ConnectionError("not now")
+
+
+@step
+async def can_be_undone() -> None: ...
+
+
+@workflow(name="undoes-patiently")
+async def undoes_patiently(ctx: Context) -> None:
+    await ctx.step(can_be_undone, undo=cannot_be_undone_now)
+    raise LookupError("broken")
+
+
+async def test_a_run_whose_deadline_passes_while_it_undoes_is_left_alone_until_it_tries_again(sqlite_url):
+    async with environment(sqlite_url, [undoes_patiently], limits=Limits(idle_seconds=0)) as env:
+        handle = await env.engine.start(undoes_patiently, deadline=env.now + timedelta(minutes=10))
+        await env.until_resting()
+        await env.skip(timedelta(minutes=30))
+
+        def has_left():
+            env.engine.residence.evict_idle()
+            return handle.id not in env.engine.residence.executors
+
+        await wait_until(has_left)
+        assert await env.engine.database.read(lambda c: c.scalar(select(runs.c.wake_at))) > env.clock.micros()
+
+
 async def test_a_memory_full_of_resting_runs_makes_room_for_a_new_one(sqlite_url, no_slow_poll):
     limits = Limits(idle_seconds=1_000, in_memory=5)
     async with Engine.open(sqlite_url, [for_years, doubling], limits=limits) as engine:
@@ -151,6 +184,26 @@ async def test_a_memory_full_of_resting_runs_makes_room_for_a_new_one(sqlite_url
         for handle in resting:
             await handle.signal(address_changed, "soon")
             assert await handle.result(10) == "soon"
+
+
+async def test_a_place_in_memory_is_taken_as_soon_as_a_run_has_ended(sqlite_url, no_slow_poll):
+    go_on = asyncio.Event()
+
+    @step
+    async def works() -> None:
+        await go_on.wait()
+
+    @workflow(name="busy")
+    async def busy(ctx: Context) -> None:
+        await ctx.step(works)
+
+    async with Engine.open(sqlite_url, [busy, doubling], limits=Limits(in_memory=1)) as engine:
+        first = await engine.start(busy)
+        second = await engine.start(doubling, 2)
+        await wait_until(lambda: engine.residence._wants_room)
+        go_on.set()
+        await first.result(10)
+        assert await second.result(10) == 4
 
 
 async def test_who_waits_in_vain_for_a_result_is_forgotten(sqlite_url):

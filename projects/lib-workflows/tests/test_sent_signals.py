@@ -1,10 +1,11 @@
-"""A signal that is sent with a key comes once, however often and from wherever it is sent."""
+"""Signals come in the order in which they were sent, and one with a key once, however often and from wherever."""
 
 import asyncio
 
 import pytest
 from flows import address_changed
 
+from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, workflow
 from lib_workflows.errors import CommandRefused, RunNotFound
 
@@ -16,12 +17,28 @@ async def two_addresses(ctx: Context) -> list[str]:
     return [await ctx.wait_signal(address_changed), await ctx.wait_signal(address_changed)]
 
 
+@workflow(name="three-addresses")
+async def three_addresses(ctx: Context) -> list[str]:
+    return [await ctx.wait_signal(address_changed) for _ in range(3)]
+
+
 @workflow(name="moving-on")
 async def moving_on(ctx: Context, lives: int) -> str:
     address = await ctx.wait_signal(address_changed)
     if lives:
         await ctx.continue_as_new(lives - 1)
     return address
+
+
+async def test_signals_that_came_while_nobody_had_the_run_in_memory_are_taken_in_their_order(sqlite_url):
+    async with Engine.open(sqlite_url, [three_addresses]) as engine:
+        handle = await engine.start(three_addresses)
+        await wait_until(lambda: engine.residence.is_quiet)
+    async with Engine.open(sqlite_url, [three_addresses], works=False) as engine:
+        for address in "123":
+            await engine.handle(handle.id).signal(address_changed, address)
+    async with Engine.open(sqlite_url, [three_addresses]) as engine:
+        assert await engine.handle(handle.id, three_addresses).result(10) == ["1", "2", "3"]
 
 
 async def test_of_twenty_who_send_a_signal_by_one_key_one_does(database_url):

@@ -28,7 +28,17 @@ from process_steps import (
 from sqlalchemy import select
 
 from lib_events.testing import wait_until
-from lib_workflows import Context, DefinitionError, Engine, NonRetryable, StepFailed, current_step, step, workflow
+from lib_workflows import (
+    Context,
+    DefinitionError,
+    Engine,
+    NonRetryable,
+    RunCancelled,
+    StepFailed,
+    current_step,
+    step,
+    workflow,
+)
 from lib_workflows.authoring.step import Step, StepOptions
 from lib_workflows.reading import queries
 from lib_workflows.steps import attempt
@@ -155,6 +165,38 @@ async def test_a_step_that_finds_no_thread_in_time_never_begins(sqlite_url):
         with pytest.raises(StepFailed, match=r"find a free thread or process within 0\.03 s") as caught:
             await (await engine.start(crowd)).result(10)
     assert caught.value.attempts == 1
+    assert not tries
+
+
+@pytest.mark.parametrize("ends", [RunCancelled, StepFailed])
+async def test_a_step_that_ends_while_it_waits_for_a_thread_never_begins(sqlite_url, ends):
+    held, taken, tries = threading.Event(), threading.Event(), []
+
+    @step
+    def holding() -> None:
+        taken.set()
+        held.wait(FOR_EVER_SECONDS)
+
+    @step(total_timeout=None if ends is RunCancelled else MOMENT)
+    def crowded() -> None:
+        tries.append(1)
+
+    @workflow(name="crowd")
+    async def crowd(ctx: Context, waits: bool) -> None:
+        await ctx.step(crowded if waits else holding)
+
+    async with Engine.open(sqlite_url, [crowd], limits=Limits(step_threads=1)) as engine:
+        holder = await engine.start(crowd, False)
+        await wait_until(taken.is_set)
+        handle = await engine.start(crowd, True)
+        if ends is RunCancelled:
+            await wait_until(lambda: engine.residence.executors[handle.id].running)
+            await handle.cancel()
+        with pytest.raises(ends):
+            await handle.result(10)
+        held.set()
+        await holder.result(10)
+        await (await engine.start(crowd, False)).result(10)  # its thread has passed what waited before
     assert not tries
 
 

@@ -452,6 +452,27 @@ async def test_a_step_that_a_dead_worker_had_begun_is_undone_though_it_is_cancel
     assert baking_now == []
 
 
+async def put_back(taken: str | None, what: str) -> None:
+    struck.append((taken, what))
+
+
+@workflow(name="takes-beside")
+async def takes_beside(ctx: Context) -> None:
+    async def takes_two():
+        for what in ("one", "two"):
+            await ctx.step(take, what, undo=put_back)
+
+    await ctx.gather(takes_two(), ctx.step(sell_out, "it"))
+
+
+async def test_a_step_that_was_cancelled_before_it_began_is_not_undone(sqlite_url):
+    struck.clear()
+    async with Engine.open(sqlite_url, [takes_beside]) as engine:
+        with pytest.raises(SoldOut):
+            await (await engine.start(takes_beside)).result(10)
+    assert struck == [("one", "one")]
+
+
 def hold_up_transactions(engine):
     """Transactions of runs begin once the second event is set; the first says that one is to begin."""
     transact, begun, go_on = engine.database.transact, asyncio.Event(), asyncio.Event()

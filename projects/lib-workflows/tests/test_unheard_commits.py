@@ -237,6 +237,25 @@ async def test_a_life_that_was_lost_does_not_go_on_as_new_a_second_time(database
         assert await engine.database.read(flows.stock_of, "stock") == [-1, 0]
 
 
+async def test_a_run_that_cannot_go_on_as_new_now_does_so_later(sqlite_url):
+    async with Engine.open(sqlite_url, [goes_on_as_new]) as engine:
+        await engine.database.transact(flows.make_stock)
+        transact, refused = engine.database.transact, []
+
+        async def refuse_once(function, *args, fence=None):
+            if "continue_as_new" in function.__qualname__ and not refused:
+                refused.append(function)
+                raise CommitFailed("the disk is full")
+            return await transact(function, *args, fence=fence)
+
+        engine.database.transact = refuse_once
+        handle = await engine.start(goes_on_as_new, 1)
+        await handle.signal(flows.address_changed, "on")
+        assert await handle.result(10) == "over"
+        assert await engine.database.read(flows.stock_of, "stock") == [-1, 0]
+    assert refused
+
+
 async def test_a_run_that_is_claimed_before_its_last_life_hears_that_it_goes_on_as_new_goes_on(database_url):
     async with Engine.open(database_url, [goes_on_as_new]) as engine:
         await engine.database.transact(flows.make_stock)

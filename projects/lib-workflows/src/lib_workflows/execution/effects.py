@@ -57,11 +57,8 @@ DEEPEST = 100  # children of children: past it, it must be a recursion without a
 
 
 def begin(executor: "Executor", pending: Pending) -> None:
-    """Begin an operation; if its cancellation came first, end it instead."""
+    """Begin an operation. One whose cancellation came first begins nothing, and is stopped then."""
     if pending.answered:
-        return
-    if pending.cancelling is not None and pending.operation.kind != "child":
-        complete_cancelled(executor, pending, ran=_may_have_run(executor, pending))
         return
     try:
         BEGIN[type(pending.operation)](executor, pending)

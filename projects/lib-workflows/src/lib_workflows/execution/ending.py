@@ -1,5 +1,6 @@
 """How a run ends: completed, failed, cancelled, parked, or going on as new."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lib_workflows.errors import Cancelled, Continued, ErrorRecord, Nondeterministic
@@ -28,8 +29,14 @@ def hear_cancellations(executor: "Executor") -> None:
             executor.cancel(CancelRequest(reason_of(message.payload or ""), message.number))
         if deadline_at is not None and deadline_at <= executor.clock_micros():
             executor.cancel(CancelRequest(DEADLINE_REASON))
-    if deadline_at is not None and not executor.is_cancelled:
-        executor.arm(RUN_DEADLINE, deadline_at, lambda: executor.request_cancel(DEADLINE_REASON))
+    if deadline_at is not None and not executor.is_cancelled and not executor.driver.undoing:
+        executor.arm(RUN_DEADLINE, deadline_at, partial(_end_late, executor))
+
+
+def _end_late(executor: "Executor") -> None:
+    """One that undoes what it did goes on with that, and its deadline must not wake it again."""
+    executor.disarm(RUN_DEADLINE)
+    executor.request_cancel(DEADLINE_REASON)
 
 
 def finish(executor: "Executor", outcome: Outcome) -> None:

@@ -198,6 +198,7 @@ class Executor:
             if cancelled_for is None:
                 ending.park(self, error)
                 return
+        run.tags = self._tags_at_start  # its rows say what has become of them: what the database has may come later
         for row in rows:
             self._recall(row)
         if cancelled_for is not None:

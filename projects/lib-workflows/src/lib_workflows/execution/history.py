@@ -150,7 +150,7 @@ def _value_of(operation: Operation[Any], row: HistoryRow) -> Any:  # noqa: PLR09
 
 def comes_back(rows: Sequence[HistoryRow]) -> bool:
     """Whether these rows tell of something the run has done, not only of what it has carried from an earlier life."""
-    return bool(rows) and any(row.kind != RECEIVED_KIND for row in rows)
+    return any(row.kind != RECEIVED_KIND for row in rows)
 
 
 def replay(
@@ -208,7 +208,7 @@ def leaves_the_past(row: HistoryRow) -> bool:
 def tags_at_start(run: RunRecord, rows: Sequence[HistoryRow]) -> str | None:
     """The tags that a run began with, whatever it has made of them since: what its workflow sees on every replay."""
     for row in rows:
-        if row.kind == "tags":
+        if row.kind == "tags" and row.status == "completed":
             before: str | None = decode_json(row.meta or "{}").get("before")
             return before
     return run.tags

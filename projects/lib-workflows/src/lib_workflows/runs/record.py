@@ -175,10 +175,17 @@ class Stored:
     last_position: int = 0  # also of rows set aside by a retry
     resumed: bool = False  # it has been in memory before
     claimed: bool = False  # it was queued and begins now
-    queued: bool = False  # it was queued: nothing of it was under way
+    queued: bool = False  # it was queued, and nothing of it was under way
     life: int = 0  # how often a retry, or continuing as new, has set a part of the history aside
     undone: dict[str, int] = field(default_factory=dict)  # operation -> how often retries have set its undo aside
     log_lines: int = 0  # that it has kept
+
+    @property
+    def goes_on_anew(self) -> bool:
+        """Whether nobody has been behind its last row: it had ended and was retried. One that was parked had not, and
+        what it had begun may still be under way."""
+        was_set_aside = bool(self.retries) and self.retries[-1].position == self.last_position
+        return was_set_aside and not (self.children or self.approvals or self.attempts)
 
 
 def load(connection: Connection, run_ids: Sequence[str]) -> list[tuple[RunRecord, Stored]]:

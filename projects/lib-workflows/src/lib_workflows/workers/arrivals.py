@@ -247,7 +247,7 @@ class Arrivals(Loop):
         if was is NOT_CLAIMED and record.id in home.executors:
             return
         home.forget(record.id)
-        stored.claimed, stored.queued = was.begins, was.queued
+        stored.claimed, stored.queued = was.begins, was.queued and (was.begins or stored.goes_on_anew)
         stored.resumed = not was.begins or bool(stored.history)
         try:
             home.take_in(record, stored)

@@ -9,7 +9,7 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from lib_events.database import DatabaseError
+from lib_events.database import CommitQueueFull, DatabaseError
 from lib_events.event import Cause
 from lib_events.statement import Write
 from lib_workflows.authoring.messages import Principal
@@ -187,7 +187,12 @@ class Kinship:
             ended.saving.add_done_callback(lambda _: self._tell_soon(parent_id, ended))
 
     def _wake_parent(self, parent_id: str) -> None:
-        waking = self._residence.database.write(Write(WAKE_RUN, (parent_id,)), fence=self._residence.fence)
+        home = self._residence
+        try:
+            waking = home.database.write(Write(WAKE_RUN, (parent_id,)), fence=home.fence)
+        except CommitQueueFull:
+            home.spawn(self._wake_later(parent_id))
+            return
         self.waking[parent_id] = waking
         waking.add_done_callback(lambda done: self._woke(parent_id, done))
 
