@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, select, text, update
 
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database, insert_into
-from lib_events.event_log import PLACED_TOPIC, head
+from lib_events.event_log import PLACED_TOPIC, committed_position, head
 from lib_events.lifecycle import Loop
 from lib_events.tables import subscription_cursors
 from lib_workflows.authoring.workflow import Workflow
@@ -75,7 +75,7 @@ def declare_triggers(connection: Connection, workflows: Iterable[Workflow[*tuple
     _make_cursor(connection)
     connection.notify(WAITS_TOPIC)
     lock_matcher(connection)
-    position = head(connection).position
+    position = committed_position(connection)
     for workflow in workflows:
         wanted = {trigger.name for trigger in workflow.on}
         mine = triggers.c.workflow == workflow.name
