@@ -19,7 +19,7 @@ from sqlalchemy import delete, insert, select, update
 
 from lib_events.database import EVENTS_TOPIC, REWRITTEN_TOPIC, open_database
 from lib_events.event import Event, EventType
-from lib_events.event_log import SCHEMA, head, imported_row, read_after
+from lib_events.event_log import SCHEMA, committed_position, head, imported_row, read_after
 from lib_events.lifecycle import running
 from lib_events.nats import relay as relay_module
 from lib_events.nats.broker import Broker, PublishFailed, StreamState
@@ -105,6 +105,17 @@ async def test_a_segment_takes_a_position_for_each_of_its_events(database):
     while await database.transact(place):
         pass
     assert await placed_numbers(database) == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+
+async def test_what_is_committed_has_the_same_end_before_it_is_placed_and_after(database):
+    packed = [noted(2, event_type=Ticked), noted(3, event_type=Ticked)]
+    for after, sent, more in ((3, [noted(1)], packed), (6, [noted(4), noted(5)], [noted(6)])):
+        await database.write(events=sent)
+        await database.write(events=more)
+        assert await database.read(committed_position) == after
+        while await database.transact(place):
+            pass
+        assert await database.read(committed_position) == (await database.read(head)).position == after
 
 
 async def test_many_rows_are_placed_in_several_transactions(database, monkeypatch):

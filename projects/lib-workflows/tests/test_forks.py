@@ -131,6 +131,29 @@ async def test_a_forks_exported_history_can_be_replayed(database_url):
         assert replay_history(flip_coins, await export_history(env.engine, forked.id)) == found
 
 
+@workflow(name="shows-and-goes-on")
+async def show_and_go_on(ctx: Context, life: int) -> None:
+    await ctx.set_view(f"life {life}", life)
+    await ctx.step(double, life)
+    await ctx.set_view("last", life)
+    if life < 3:
+        await ctx.continue_as_new(life + 1)
+
+
+@pytest.mark.parametrize("place", [None, "1", "2", "3"])
+async def test_a_fork_of_a_later_life_has_the_views_of_the_lives_before(database_url, place):
+    async with environment(database_url, [show_and_go_on]) as env:
+        first = await env.engine.start(show_and_go_on, 1)
+        await env.result(first)
+        shown = {"life 1": 1, "life 2": 2, "life 3": 3, "last": 3}
+        forked = await first.fork(place)
+        await env.result(forked)
+        forked_again = await forked.fork(place)
+        await env.result(forked_again)
+        for handle in (first, forked, forked_again):
+            assert (await env.engine.database.read(queries.get_run, handle.id)).views == shown
+
+
 @workflow(name="tells-of-it")
 async def tell_of_it(ctx: Context) -> None:
     await ctx.step(double, 1)

@@ -1,11 +1,13 @@
 """An environment whose time skips: what is on its way takes real time, and arrives before it does."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from flows import Order, PaymentCaptured
+from sqlalchemy import select
 
 from lib_events.event import Event
 from lib_workflows import Context, WaitTimeout, workflow
+from lib_workflows.tables import runs
 from lib_workflows.testing import environment
 
 HOUR = timedelta(hours=1)
@@ -32,6 +34,19 @@ async def hears_of_its_sibling(ctx: Context) -> str:
     """Have both as children."""
     heard, _ = await ctx.gather(ctx.child(hears), ctx.child(tells_later))
     return heard
+
+
+@workflow(name="is-started", on=PaymentCaptured)
+async def is_started(ctx: Context, order: Order) -> str:
+    return f"{order.id} {ctx.now().year}"
+
+
+async def test_an_event_starts_a_run_in_the_time_of_the_environment(database_url):
+    async with environment(database_url, [is_started], start=datetime(2001, 1, 1, tzinfo=UTC)) as env:
+        event = Event.of(PaymentCaptured, Order(id="paid", amount=1), source="/shop")
+        await env.engine.database.transact(lambda c: c.publish(event))
+        await env.until_resting()
+        assert await env.engine.database.read(lambda c: c.scalars(select(runs.c.output)).all()) == ['"paid 2001"']
 
 
 async def test_an_event_of_a_run_reaches_another_before_the_time_of_that_one_is_over(database_url):

@@ -40,6 +40,15 @@ LAST_POSITION = Prepared(select(func.max(events.c.last_position).label("position
 MOVE = Prepared(update(event_log_state).values(placed_position=bindparam("end")))
 STATE = event_log_state.c
 HEAD = Prepared(select(STATE.epoch, STATE.placed_position, STATE.pruned_position))
+# Of rows without a position those behind the last one that has one are counted: older versions of what is placed may
+# still be in the index, and whoever asks need not read them all. `insert_run` of lib_workflows asks for the same.
+LAST_PLACED = select(events.c.sequence).where(events.c.last_position == STATE.placed_position).scalar_subquery()
+UNPLACED = (
+    select(func.sum(events.c.count))
+    .where(events.c.last_position.is_(None), events.c.sequence > func.coalesce(LAST_PLACED, 0))
+    .scalar_subquery()
+)
+COMMITTED = Prepared(select((STATE.placed_position + func.coalesce(UNPLACED, 0)).label("position")))
 
 APPEND_EVENTS = Statement.load(
     "lib_events",
@@ -160,6 +169,14 @@ def imported_row(event: Event) -> dict[str, Any]:
 def head(connection: Connection) -> Cursor:
     """The cursor after the last event that has a position."""
     return _head_and_pruned(connection)[0]
+
+
+def committed_position(connection: Connection) -> int:
+    """The position that the last committed event has, or will have once it is placed.
+
+    What is published from now on comes after it; what is being committed at this very moment, before or after it.
+    """
+    return int(connection.row(COMMITTED).position)
 
 
 def _head_and_pruned(connection: Connection) -> tuple[Cursor, int]:

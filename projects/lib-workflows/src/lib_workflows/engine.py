@@ -138,7 +138,7 @@ class Engine:
     def _background(self) -> list[Loop]:
         arrivals = self.residence.arrivals
         scheduler = Scheduler(self.database, self.registry, self.residence.timers)
-        matcher = Matcher(self.database)
+        matcher = Matcher(self.database, self.clock)
         self.residence.beside = [scheduler, matcher]
         alarm = UnclaimedAlarm(self.database, self.clock, registry=self.registry)
         loops: list[Loop] = [matcher, arrivals, scheduler, alarm]

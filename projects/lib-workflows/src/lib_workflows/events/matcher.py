@@ -5,9 +5,9 @@ from enum import Enum
 
 from sqlalchemy import delete, insert, select, text, update
 
-from lib_events.clock import SystemClock
+from lib_events.clock import Clock, SystemClock
 from lib_events.database import Connection, Database, insert_into
-from lib_events.event_log import PLACED_TOPIC, head
+from lib_events.event_log import PLACED_TOPIC, committed_position, head
 from lib_events.lifecycle import Loop
 from lib_events.tables import subscription_cursors
 from lib_workflows.authoring.workflow import AnyWorkflow
@@ -32,9 +32,10 @@ SKIP_LIMIT = 50_000  # positions nobody waits for, after which the cursor moves 
 class Matcher(Loop):
     """Follows the log; any number of processes may run one, the cursor's lock lets one at a time work."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         super().__init__(name="workflow matcher")
         self._database = database
+        self._clock = clock
         self._work = Work.NOTHING_CAME
 
     async def run(self) -> None:
@@ -48,7 +49,7 @@ class Matcher(Loop):
             while True:
                 self._work = await database.read(what_to_match)
                 while self._work is Work.MATCHES:
-                    await database.transact(match_batch)
+                    await database.transact(match_batch, self._clock.micros())
                     self._work = await database.read(what_to_match)
                 await self.pause(POLL_SECONDS)
         finally:
@@ -74,7 +75,7 @@ def declare_triggers(connection: Connection, workflows: Iterable[AnyWorkflow]) -
     _make_cursor(connection)
     connection.notify(WAITS_TOPIC)
     lock_matcher(connection)
-    position = head(connection).position
+    position = committed_position(connection)
     for workflow in workflows:
         wanted = {trigger.name for trigger in workflow.on}
         mine = triggers.c.workflow == workflow.name
@@ -101,13 +102,13 @@ def what_to_match(connection: Connection) -> Work:
     return Work.NOTHING_CAME if found.triggered or found.waited else Work.NOBODY_WAITS
 
 
-def match_batch(connection: Connection) -> None:
-    """Match the next events and move the cursor behind them: one transaction."""
+def match_batch(connection: Connection, now: int) -> None:
+    """Match the next events at `now` and move the cursor behind them: one transaction."""
     after = lock_matcher(connection)
     reached = head(connection).position
     what = wanted(connection)
     found = list(events_of_types(connection, what.types, after, reached, BATCH))
-    if found and not match_events(connection, found, what):
+    if found and not match_events(connection, found, what, now):
         return  # there is more to do before the cursor may move
     if len(found) == BATCH:
         reached = found[-1][0]

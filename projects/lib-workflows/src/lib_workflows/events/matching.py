@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import insert, select, tuple_
 
-from lib_events.clock import SystemClock
 from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.statement import Write
@@ -52,12 +51,11 @@ def wanted(connection: Connection) -> Wanted:
     return Wanted(connection.execute(select(triggers)).all(), waited_shapes(connection))
 
 
-def match_events(connection: Connection, placed: Sequence[Placed], wanted: Wanted) -> bool:
+def match_events(connection: Connection, placed: Sequence[Placed], wanted: Wanted, now: int) -> bool:
     """Start the runs that these events trigger and hand them to the runs that wait for them.
 
     Returns False when more wait than one transaction serves: the same events must be matched again.
     """
-    now = SystemClock().micros()
     start_new(connection, _triggered(placed, wanted.triggers), now)
     return _hand_over(connection, placed, wanted.shapes, now)
 

@@ -209,10 +209,20 @@ def _copy_history(connection: Connection, run: Any, forked: str, cut: int, now: 
         _say_of_fork(connection, forked, cut, origin, now)
     else:
         _copy(connection, forked, and_(_kept(run_id), history.c.kind == RECEIVED_KIND))
-    seen = select(history).where(before, history.c.kind == "view").order_by(history.c.position)
+    _copy_views(connection, run_id, forked, before)
+
+
+def _copy_views(connection: Connection, run_id: str, forked: str, before: ColumnElement[bool]) -> None:
+    """Copy the views that were set there, and those of lives before this one that this one has never set."""
+    is_view = history.c.kind == "view"
+    seen = select(history).where(before, is_view).order_by(history.c.position)
     for row in {row.name: row for row in connection.execute(seen)}.values():
         view = {"name": row.name, "value": row.input, "position": row.position, "updated_at": row.ended_at}
         connection.execute(insert(views).values(run=forked, **view))
+    set_here = select(history.c.name).where(history.c.run == run_id, is_view)
+    columns = [literal(forked) if column.name == "run" else column for column in views.columns]
+    earlier = select(*columns).where(views.c.run == run_id, views.c.name.not_in(set_here))
+    connection.execute(insert(views).from_select([column.name for column in views.columns], earlier))
 
 
 def _copy(connection: Connection, forked: str, where: ColumnElement[bool]) -> int:
