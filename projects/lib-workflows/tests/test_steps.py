@@ -17,6 +17,7 @@ from process_steps import (
     beats_something_odd,
     dies_at_first,
     divides,
+    gives_what_cannot_be_pickled,
     never_ends,
     overdraws,
     pid_of_step,
@@ -393,6 +394,12 @@ async def test_a_script_that_is_killed_takes_its_processes_with_it_and_goes_on_f
 async def test_a_process_that_dies_is_a_failed_attempt(sqlite_url):
     async with Engine.open(sqlite_url, [alone := running_alone(dies_at_first)]) as engine:
         assert await (await engine.start(alone)).result(20) == "lived"
+
+
+async def test_a_result_that_cannot_be_pickled_is_the_steps_failure_and_ends_no_process(sqlite_url):
+    async with Engine.open(sqlite_url, [alone := running_alone(gives_what_cannot_be_pickled)]) as engine:
+        with pytest.raises(StepFailed, match="ValueError: not to be copied"):
+            await (await engine.start(alone)).result(20)
 
 
 async def test_what_a_step_says_last_in_its_process_is_not_heard_for_the_next_one(sqlite_url):
