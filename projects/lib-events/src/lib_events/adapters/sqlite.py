@@ -187,6 +187,7 @@ class SqliteDatabase(Database):
         fence: Fence | None = None,  # noqa: ARG002 - the file lock is the fence
     ) -> R:
         """See `Database.transact`."""
+        self.check_loop()
         context = contextvars.copy_context()  # the group is committed by a task of another caller
         value: R = await self._committer.submit(function=lambda connection: context.run(function, connection, *args))
         return value
@@ -200,10 +201,12 @@ class SqliteDatabase(Database):
         after: Sequence[asyncio.Future[Any]] = (),
     ) -> asyncio.Future[None]:
         """See `Database.write`."""
+        self.check_loop()
         return self._committer.submit(writes=writes, events=events, topics=topics, after=after)
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
+        self.check_loop()
         await self._may_read.wait()
         self._reading += 1
         try:
@@ -216,6 +219,7 @@ class SqliteDatabase(Database):
 
     async def look[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.look`: on the loop itself, which a writer never keeps waiting (WAL)."""
+        self.check_loop()
         if self._looking is None:
             self._looking = self._reader.connect()
         return self._read(self._looking, function, *args)
