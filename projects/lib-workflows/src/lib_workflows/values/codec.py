@@ -5,6 +5,7 @@ names its version: version 1 is the JSON text itself, any later one begins with 
 does. So a release that is older than its database refuses what it cannot read, and says so.
 """
 
+import functools
 import inspect
 import re
 import typing
@@ -190,7 +191,7 @@ class Signature:
     @cached_property
     def _hints(self) -> dict[str, Any]:
         try:
-            return typing.get_type_hints(self.function, include_extras=True)
+            return typing.get_type_hints(written_function(self.function), include_extras=True)
         except NameError as error:
             raise DefinitionError(
                 f"annotations of {self.what} must name types its module knows, got {error}; import them"
@@ -212,10 +213,21 @@ class Signature:
         """The codec of the returned value."""
         return Codec(self._hints.get("return", Any), f"result of {self.what}")
 
+    def check(self) -> None:
+        """Raise `DefinitionError` for a result that could not be kept: before the function has had its effect."""
+        self.result.adapter  # noqa: B018 - made now
+
     def drop_first(self) -> "Signature":
         """Forget the first parameter, which the engine fills in (a context or a connection)."""
         self.parameters = self.parameters[1:]
         return self
+
+
+def written_function(function: Callable[..., Any]) -> Any:
+    """The function that somebody has written, behind a part of one or an object that can be called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) else type(function).__call__
 
 
 def positional_parameters(function: Callable[..., Any], what: str) -> list[inspect.Parameter]:
