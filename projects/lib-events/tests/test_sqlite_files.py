@@ -1,8 +1,12 @@
 """SQLite files that others lock, or that are damaged: what is wrong is said with what to do, and nothing is lost."""
 
 import asyncio
+import os
 import random
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from lib_events.adapters import sqlite
-from lib_events.database import CommitFailed, DatabaseError, DatabaseInUse, open_database
+from lib_events.database import CommitFailed, DatabaseError, DatabaseInUse, DatabaseUnavailable, open_database
 from lib_events.event_log import SCHEMA
 from lib_events.testing import wait_until
 
@@ -41,6 +45,67 @@ async def test_a_file_has_one_writer_whatever_names_lead_to_it(sqlite_url, tmp_p
     with pytest.raises(DatabaseInUse, match="is in use by process"):
         await opened(f"sqlite:///{tmp_path}/other.db")
     await database.close()
+
+
+FORKS = """
+import asyncio, os, sys, time
+from lib_events.database import open_database
+from lib_events.event_log import SCHEMA
+
+async def main():
+    database = await open_database(sys.argv[1], service="test-svc", schemas=[SCHEMA])
+    if (child := os.fork()) == 0:
+        print("forked", flush=True)
+        os.close(1)  # which the test reads to its end
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_was_forked_does_not_keep_the_file_of_one_that_was_killed(sqlite_url):
+    """As a step's `multiprocessing` does it."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", FORKS, sqlite_url, stdout=subprocess.PIPE)
+    told = {(await asyncio.wait_for(process.stdout.readline(), 30)).strip() for _ in range(2)}
+    process.kill()
+    await process.wait()
+    try:
+        await (await opened(sqlite_url)).close()
+    finally:
+        os.kill(int((told - {b"forked"}).pop()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("happens", ["moved", "removed", "replaced"])
+async def test_nothing_is_saved_in_a_file_that_nobody_finds_any_more(sqlite_url, tmp_path, happens):
+    database, file = await opened(sqlite_url), tmp_path / "test.db"
+    await database.transact(move_cursor)
+    if happens == "removed":
+        file.unlink()
+    else:
+        file.rename(tmp_path / "moved.db")
+    if happens == "replaced":
+        file.touch()
+    with pytest.raises(CommitFailed, match=r"moved, replaced or removed while it was in use; put it back"):
+        await database.transact(lambda connection: connection.execute(text("DELETE FROM subscription_cursors")))
+    if happens != "removed":
+        (tmp_path / "moved.db").rename(file)
+        assert await database.read(cursors) == 1
+        await database.transact(lambda connection: connection.execute(text("DELETE FROM subscription_cursors")))
+    await database.close()
+
+
+async def test_a_log_without_its_file_is_not_thrown_away(sqlite_url, tmp_path):
+    """Somebody has moved the file alone, after a crash say: SQLite would begin an empty one."""
+    log = tmp_path / "test.db-wal"
+    log.write_bytes(b"what was committed last")
+    with pytest.raises(DatabaseUnavailable, match=r"test.db is missing, and test.db-wal beside it holds what was"):
+        await opened(sqlite_url)
+    assert log.read_bytes() == b"what was committed last"
+    log.unlink()
+    await (await opened(sqlite_url)).close()
 
 
 async def test_a_lock_of_another_program_is_waited_for_and_the_loop_goes_on(sqlite_url, other_program):

@@ -46,6 +46,16 @@ def overdraws(missing: int) -> None:
     raise Overdrawn(missing)
 
 
+class Uncopied:
+    def __reduce__(self):
+        raise ValueError("not to be copied")
+
+
+@step(process=True)
+def gives_what_cannot_be_pickled() -> object:
+    return Uncopied()
+
+
 @step(process=True)
 def divides(number: int) -> float:
     return 1 / number

@@ -1,10 +1,12 @@
 """Code that has changed while a run waits: what came for the old code is not taken for an answer to the new."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 from flows import doubling
+from pydantic import BaseModel
 
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, EventType, Principal, Signal, current_step, step, workflow
@@ -91,6 +93,60 @@ async def asks_for_pencils(ctx: Context) -> str:
 async def asks_for_everything(ctx: Context) -> str:
     """Ask for much at the same place."""
     return f"everything: {(await ctx.approval('everything', text='May I?', to='role:admin')).approved}"
+
+
+class Parcel(BaseModel):
+    weight: int
+
+
+class HeavyParcel(BaseModel):
+    weight: int
+    lift: str
+
+
+labels: list[str] = []
+
+
+@step
+async def prints_a_label(weight: int) -> None:
+    labels.append("printing")
+    await asyncio.Event().wait()
+
+
+async def tears_it_up(label: None, weight: int) -> None:
+    labels.append("torn")
+
+
+@workflow(name="sends")
+async def sends(ctx: Context, parcel: Parcel) -> None:
+    """Do something that is to be undone."""
+    await ctx.step(prints_a_label, parcel.weight, undo=tears_it_up)
+
+
+@workflow(name="sends")
+async def sends_heavy(ctx: Context, parcel: HeavyParcel) -> None:
+    """The same, with an input that what has begun does not have."""
+    await ctx.step(prints_a_label, parcel.weight, undo=tears_it_up)
+
+
+async def test_a_run_whose_input_does_not_fit_any_more_is_parked_and_undoes_what_was_under_way(database_url):
+    """It has no row yet: that its step has begun is nowhere to be read."""
+    labels.clear()
+    async with Engine.open(database_url, [sends], lease_seconds=0.3) as engine:
+        await engine.start(sends, Parcel(weight=1), id="sends")
+        await wait_until(lambda: labels)
+        await engine.abandon()
+    async with Engine.open(database_url, [sends_heavy], lease_seconds=0.3) as engine:
+        with pytest.raises(Nondeterministic, match="the input that it began with"):
+            await engine.handle("sends", sends_heavy).result(10)
+    async with Engine.open(database_url, [sends], lease_seconds=0.3) as engine:
+        handle = engine.handle("sends", sends)
+        await handle.retry()
+        await wait_until(lambda: len(labels) > 1)
+        await handle.cancel()
+        with pytest.raises(RunCancelled):
+            await handle.result(10)
+    assert labels == ["printing", "printing", "torn"]
 
 
 @pytest.mark.parametrize("decided", ["before the change", "after it"])

@@ -9,6 +9,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from lib_events.database import UNAVAILABLE
 from lib_events.parent_watch import supervised
 from lib_events.tables import events
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, step, workflow
+from lib_workflows import Context, Engine, StepFailed, step, workflow
 from lib_workflows.reading import queries
 from lib_workflows.runs.commands import wake_all
 from lib_workflows.runs.record import load, load_new
@@ -107,6 +108,38 @@ FAULTS = (
           "test_places_in_memory_are_given_back"),
     Fault("Temporal", "701", "a payload that is too large",
           "test_payloads.py::test_payloads_that_are_too_large_are_refused_wherever_they_are_given"),
+    Fault("Temporal Java", "1965", "the next attempt goes on from the first heartbeat, not from the last",
+          "test_steps.py::test_the_next_attempt_goes_on_from_the_last_progress"),
+    Fault("Celery", "4860", "an error that cannot be kept leaves its task pending for ever",
+          "test_payloads.py::test_an_error_with_any_text_ends_its_run"),
+    Fault("Celery", "5642", "a result that cannot be kept takes the worker with it",
+          "test_payloads.py::test_objects_that_are_no_data_are_refused_wherever_they_are_given"),
+    Fault("Taskiq", "587", "a result that cannot be kept is noticed after the work is done",
+          "test_steps.py::test_a_step_whose_result_could_not_be_kept_fails_before_it_has_its_effect"),
+    Fault("APScheduler", "3.6.2", "parts of coroutine functions are not awaited",
+          "test_steps.py::test_parts_of_functions_and_objects_that_are_called_are_steps"),
+    Fault("APScheduler", "980 1059", "clocks change: a cron without end, or a date that is none",
+          "test_timing.py::test_in_every_zone_each_time_on_the_wall_is_due_once"),
+    Fault("oban-py", "0.6.2", "a clock that is set back starts a time's run again",
+          "test_schedules.py::test_a_clock_that_goes_back_fires_nothing_twice"),
+    Fault("pg-boss", "557", "times that came while nobody was there are lost",
+          "test_schedules.py::test_after_a_time_away_one_run_starts_not_a_storm"),
+    Fault("Airflow", "18051 14205", "one schedule holds up all the others",
+          "test_schedules.py::test_schedules_that_cannot_fire_do_not_hold_up_the_others"),
+    Fault("Durable Functions", "67 676 387", "events that come while a run continues as new are lost",
+          "test_long_lives.py::test_signals_that_come_meanwhile_are_kept"),
+    Fault("Inngest", "1433", "an event that comes before its wait is registered is missed",
+          "test_event_waits.py::test_an_event_that_came_a_moment_too_late_is_there_for_the_next_wait"),
+    Fault("Inngest", "2263", "runs that wait do not count against the limit",
+          "test_queues.py::test_slots_outlive_crashes_and_come_back_with_the_end"),
+    Fault("GoodJob", "1769", "a text that is too long for its index",
+          "test_payloads.py::test_what_is_waited_for_is_no_larger_than_it_can_be_found_by"),
+    Fault("DBOS", "541", "two processes on one SQLite file run the same twice",
+          "test_locked_database.py::test_a_second_engine_on_a_file_is_refused_and_the_first_goes_on"),
+    Fault("DBOS", "759", "an id that is the empty text",
+          "test_payloads.py::test_names_that_no_database_keeps_are_refused"),
+    Fault("Dramatiq", "791", "an async task that raises TimeoutError never ends",
+          "test_a_step_that_raises_a_timeout_of_its_own_fails_by_it"),
 )
 # fmt: on
 
@@ -296,6 +329,24 @@ async def test_places_in_memory_are_given_back(database_url):
         handles = await engine.start_many(doubling, range(60))
         assert [await handle.result(20) for handle in handles] == [2 * number for number in range(60)]
         assert not engine.residence.executors
+
+
+@step(timeout=timedelta(seconds=30))
+async def runs_out_of_its_own_time() -> None:
+    async with asyncio.timeout(0):
+        await asyncio.Event().wait()
+
+
+@workflow(name="runs-out")
+async def runs_out(ctx: Context) -> None:
+    await ctx.step(runs_out_of_its_own_time)
+
+
+async def test_a_step_that_raises_a_timeout_of_its_own_fails_by_it(sqlite_url):
+    async with Engine.open(sqlite_url, [runs_out]) as engine:
+        with pytest.raises(StepFailed) as caught:
+            await (await engine.start(runs_out)).result(10)
+        assert caught.value.error.type == "TimeoutError"
 
 
 # Zombies

@@ -2,10 +2,13 @@
 
 import pickle
 import threading
+from math import inf, isnan, nan
 from typing import Any
 
 import pytest
 from flows import doubling
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 from scenarios import WORKFLOWS, play_everything
 from sqlalchemy import Text, select
@@ -13,6 +16,7 @@ from sqlalchemy import Text, select
 from lib_events.event import EventRejected
 from lib_workflows import Context, Engine, EventType, Signal, StepFailed, Update, current_step, step, workflow
 from lib_workflows.errors import PayloadInvalid, PayloadTooLarge, QueueInvalid, TagsInvalid, TextInvalid, WaitTimeout
+from lib_workflows.reading import queries
 from lib_workflows.tables import metadata
 from lib_workflows.values.codec import LIMIT_BYTES
 
@@ -49,11 +53,15 @@ class Hostile:
 
 within_itself: list[Any] = []
 within_itself.append(within_itself)
+very_deep: list[Any] = []  # it can be written, and is deeper than what can be read
+for _ in range(220):
+    very_deep = [very_deep]
 NO_DATA = {
     "hostile": Hostile(),
     "lock": threading.Lock(),
     "within itself": within_itself,
     "half a character": "\ud800",
+    "very deep": very_deep,
 }
 TOO_LARGE = "x" * (LIMIT_BYTES + 1)
 given: dict[str, Any] = {}
@@ -204,6 +212,55 @@ async def test_an_error_with_any_text_ends_its_run(database_url, subtests):
                     await handle.result(10)
                 assert not isinstance(caught.value, TimeoutError)
                 assert await handle.status() == "failed"
+
+
+class Address(BaseModel):
+    """As programs elsewhere name its fields."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+    postal_code: str
+
+
+moved = Signal("moved", Address)
+
+
+@step
+async def looks_up(address: Address) -> Address:
+    return Address(postalCode=address.postal_code + "!")
+
+
+@workflow(name="moves")
+async def moves(ctx: Context, address: Address) -> Address:
+    return await ctx.step(looks_up, await ctx.wait_signal(moved))
+
+
+async def test_models_whose_fields_have_aliases_come_back_from_wherever_they_are_kept(database_url):
+    async with Engine.open(database_url, [moves]) as engine:
+        handle = await engine.start(moves, Address(postalCode="1010"))
+        await handle.signal(moved, Address(postalCode="8010"))
+        assert await handle.result(10) == Address(postalCode="8010!")
+        assert moves.validate_input({"postalCode": "1010"}) == moves.validate_input({"postal_code": "1010"})
+        kept = await engine.database.read(queries.get_run, handle.id)
+        assert list(kept.output) == list(moves.output_schema()["properties"])
+
+
+async def test_a_number_of_more_digits_than_are_read_again_is_refused(sqlite_url):
+    async with Engine.open(sqlite_url, [takes]) as engine:
+        with pytest.raises(PayloadInvalid, match="input must fit"):
+            await engine.start(takes, 10**5_000)
+        assert await (await engine.start(takes, 10**4_000)).result(10) is None
+
+
+@workflow(name="measures")
+async def measures(ctx: Context, values: list[float]) -> dict[str, float]:
+    return dict(zip("abc", values, strict=True))
+
+
+async def test_numbers_that_are_none_and_that_have_no_end_come_back(database_url):
+    async with Engine.open(database_url, [measures]) as engine:
+        result = await (await engine.start(measures, [nan, inf, -inf])).result(10)
+        assert isnan(result.pop("a"))
+        assert result == {"b": inf, "c": -inf}
 
 
 BAD_NAMES = ("", "a\0b", "\ud800", "x" * 300, 7)

@@ -23,7 +23,7 @@ from scheduled_flows import (
     tick,
     told,
 )
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from lib_events.clock import to_micros
 from lib_events.lifecycle import running
@@ -38,7 +38,7 @@ from lib_workflows.errors import (
     UnknownWorkflow,
 )
 from lib_workflows.reading import queries
-from lib_workflows.scheduling import scheduler
+from lib_workflows.scheduling import commands, scheduler
 from lib_workflows.scheduling.firing import what_is_due
 from lib_workflows.scheduling.schedule import Plan, Schedule
 from lib_workflows.tables import schedules
@@ -398,14 +398,40 @@ async def test_schedules_that_cannot_fire_do_not_hold_up_the_others(database_url
     async with engine_at(database_url) as (engine, clock):
         await engine.schedules.create("a", tick, timing=HOURLY)
         await engine.schedules.create("s", tick, timing=HOURLY)
-        nonsense = '{"cron": "0 6 * * *", "timezone": "Atlantis/Harbour"}'
-        await engine.database.transact(
-            lambda connection: connection.execute(
-                update(schedules).where(schedules.c.name == "a").values(timing=nonsense, fire_at=1)
-            )
-        )
+        await engine.database.transact(make_unreadable, "a")
         move(engine, clock, START + HOUR)
         await has_runs(engine, id_of(1))
         assert "schedule a cannot fire now" in caplog.text
         assert [shown.name for shown in (await engine.schedules.list()).items] == ["s"]
         assert "schedule a cannot be read" in caplog.text
+
+
+def make_unreadable(connection, name):
+    """As a newer release, or one that knows more time zones, may have written it."""
+    nonsense = '{"cron": "0 6 * * *", "timezone": "Atlantis/Harbour"}'
+    connection.execute(update(schedules).where(schedules.c.name == name).values(timing=nonsense, fire_at=1))
+
+
+async def test_a_schedule_that_cannot_be_read_is_paused_with_its_owners_others_and_can_be_deleted(database_url):
+    async with engine_at(database_url) as (engine, _):
+        for name in ("a", "s"):
+            await engine.schedules.create(name, tick, timing=HOURLY, principal=Principal("ada", "ada"))
+        await engine.database.transact(make_unreadable, "a")
+        await engine.database.transact(commands.pause_all_of, "ada", 1, "left")
+        paused = select(schedules.c.name).where(schedules.c.paused).order_by(schedules.c.name)
+        assert await engine.database.read(lambda connection: list(connection.scalars(paused))) == ["a", "s"]
+        await engine.schedules.delete("a")
+        with pytest.raises(ScheduleNotFound):
+            await engine.schedules.get("a")
+
+
+async def test_an_engine_begins_although_the_declared_schedule_of_another_release_cannot_be_read(database_url):
+    declared = workflow(name="tick", schedule=HOURLY)(tick.function)
+    async with engine_at(database_url, workflows=[declared]) as (engine, _):
+        await engine.database.transact(make_unreadable, "tick")
+    async with engine_at(database_url, workflows=[declared]) as (engine, _):
+        assert (await engine.schedules.get("tick")).plan.timing == HOURLY
+        await engine.database.transact(make_unreadable, "tick")
+    async with engine_at(database_url, workflows=[tick]) as (engine, _):
+        with pytest.raises(ScheduleNotFound):
+            await engine.schedules.get("tick")

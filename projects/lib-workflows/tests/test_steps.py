@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from process_steps import (
     beats_something_odd,
     dies_at_first,
     divides,
+    gives_what_cannot_be_pickled,
     never_ends,
     overdraws,
     pid_of_step,
@@ -437,6 +439,12 @@ async def test_a_process_that_dies_is_a_failed_attempt(sqlite_url):
         assert await (await engine.start(alone)).result(20) == "lived"
 
 
+async def test_a_result_that_cannot_be_pickled_is_the_steps_failure_and_ends_no_process(sqlite_url):
+    async with Engine.open(sqlite_url, [alone := running_alone(gives_what_cannot_be_pickled)]) as engine:
+        with pytest.raises(StepFailed, match="ValueError: not to be copied"):
+            await (await engine.start(alone)).result(20)
+
+
 async def test_what_a_step_says_last_in_its_process_is_not_heard_for_the_next_one(sqlite_url):
     """The parent refuses its heartbeat, and the step goes on all the same."""
 
@@ -545,3 +553,47 @@ def test_options_that_cannot_be_are_refused(subtests):
     ):
         with subtests.test(told=told), pytest.raises(DefinitionError, match=told):
             step(**options)(function)
+
+
+done: list[str] = []
+
+
+class Greets:
+    async def __call__(self, greeting: str, name: str) -> str:
+        done.append(name)
+        return f"{greeting} {name}"
+
+
+def gives_no_type(name: str) -> "Nothing":  # noqa: F821 - that nobody knows it is what is tested
+    done.append(name)
+
+
+def gives_what_nobody_can_describe(name: str) -> range:
+    done.append(name)
+    return range(3)
+
+
+async def test_parts_of_functions_and_objects_that_are_called_are_steps(sqlite_url):
+    steps = [step(name="part")(functools.partial(Greets(), "hi")), step(name="object")(Greets())]
+
+    @workflow(name="greets")
+    async def greets(ctx: Context) -> list[str]:
+        return [await ctx.step(steps[0], "ada"), await ctx.step(steps[1], "hello", "ada")]
+
+    async with Engine.open(sqlite_url, [greets]) as engine:
+        assert await (await engine.start(greets)).result(10) == ["hi ada", "hello ada"]
+
+
+@pytest.mark.parametrize("function", [gives_no_type, gives_what_nobody_can_describe])
+async def test_a_step_whose_result_could_not_be_kept_fails_before_it_has_its_effect(sqlite_url, function):
+    done.clear()
+    bad = step(function)
+
+    @workflow(name="bad")
+    async def bad_flow(ctx: Context) -> None:
+        await ctx.step(bad, "ada")
+
+    async with Engine.open(sqlite_url, [bad_flow]) as engine:
+        with pytest.raises(StepFailed, match="DefinitionError"):
+            await (await engine.start(bad_flow)).result(10)
+    assert done == []

@@ -75,6 +75,16 @@ class TransactionBroken(DatabaseError):
     """A transaction function went on after the database had given up its transaction: nothing of it was saved."""
 
 
+class OtherLoop(DatabaseError):
+    """A database, and all that is made of it, belongs to the event loop that it was first used on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a database, or an engine, must be used on the event loop it was opened on, got another one; from another "
+            "thread call asyncio.run_coroutine_threadsafe(…, loop)"
+        )
+
+
 class StatementRefused(DatabaseError):
     """A transaction function may not execute that: its transaction, and its connection, are not its own."""
 
@@ -217,6 +227,15 @@ class Database(ABC):
         self.source = f"/{service}"
         self.tail = Tail()  # filled where `places_in_commit`, else empty: everybody reads the table
         self._callbacks: dict[str, list[Callable[[], None]]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def check_loop(self) -> None:
+        """Raise `OtherLoop` where two would drive one connection: what the one has acknowledged, the other loses."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:
+                raise OtherLoop
+            self._loop = loop
 
     @abstractmethod
     async def transact[*A, R](

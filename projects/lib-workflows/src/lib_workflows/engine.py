@@ -355,3 +355,4 @@ class Engine:
     def _check_open(self) -> None:
         if not self._is_open:
             raise EngineStopped("the engine must be running to start a run; use `async with`")
+        self.database.check_loop()

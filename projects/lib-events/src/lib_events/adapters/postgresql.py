@@ -197,6 +197,7 @@ class PostgresqlDatabase(Database):
         self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None = None
     ) -> R:
         """See `Database.transact`."""
+        self.check_loop()
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._transact_once(function, *args, fence=fence)
@@ -238,6 +239,7 @@ class PostgresqlDatabase(Database):
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
+        self.check_loop()
         try:
             async with self._pool.lend() as borrowed, (raw := borrowed.raw).transaction(**SNAPSHOT):
                 _, value = await borrowed.core.run_sync(lambda sync: self._call(sync, raw, function, *args))
@@ -249,6 +251,7 @@ class PostgresqlDatabase(Database):
 
     async def look[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.look`: together with those that look at the same time."""
+        self.check_loop()
         value: R = await self._looks.submit(lambda connection: function(connection, *args))
         return value
 
@@ -261,6 +264,7 @@ class PostgresqlDatabase(Database):
         after: Sequence[asyncio.Future[Any]] = (),
     ) -> asyncio.Future[None]:
         """See `Database.write`."""
+        self.check_loop()
         return self._committer.submit(writes=writes, events=events, fence=fence, topics=topics, after=after)
 
     async def _commit(self, group: Sequence[Member]) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Literal, cast
+from weakref import WeakSet
 
 from sqlalchemy import Connection as CoreConnection
 from sqlalchemy import Engine, create_engine
@@ -73,6 +74,19 @@ LOG_BYTES = 64 * 1024 * 1024  # of the write-ahead log: where readers overlap fo
 READERS_END_SECONDS = 0.25  # so long commits and new readers wait for those under way, once it is that long
 
 
+# The locks of this process. A process that is forked from it, by a step with `multiprocessing` say, must not have them:
+# it may live on when this one is killed, and whoever begins anew would be refused.
+_locks: WeakSet[IO[str]] = WeakSet()
+
+
+def _leave_locks() -> None:
+    for lock in list(_locks):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
+
 class _GroupLost(Exception):
     """SQLite rolled the whole transaction back under us; `culprit` did it."""
 
@@ -107,6 +121,7 @@ class SqliteDatabase(Database):
     def __init__(self, path: Path, raw: sqlite3.Connection, lock: IO[str], *, service: str) -> None:
         super().__init__(service=service)
         self.path = path
+        self._inode = path.stat().st_ino
         self._lock = lock
         self._raw = raw
         self._driver = _Driver(raw)
@@ -136,7 +151,11 @@ class SqliteDatabase(Database):
         file = Path(path).resolve()  # one lock for one file, whatever names lead to it
         lock = _lock(file)
         try:
+            _check_whole(file)
             raw = _connect(file)
+        except DatabaseUnavailable:
+            lock.close()
+            raise
         except sqlite3.Error as error:
             lock.close()
             raise not_opened(error, file) from error
@@ -168,6 +187,7 @@ class SqliteDatabase(Database):
         fence: Fence | None = None,  # noqa: ARG002 - the file lock is the fence
     ) -> R:
         """See `Database.transact`."""
+        self.check_loop()
         context = contextvars.copy_context()  # the group is committed by a task of another caller
         value: R = await self._committer.submit(function=lambda connection: context.run(function, connection, *args))
         return value
@@ -181,10 +201,12 @@ class SqliteDatabase(Database):
         after: Sequence[asyncio.Future[Any]] = (),
     ) -> asyncio.Future[None]:
         """See `Database.write`."""
+        self.check_loop()
         return self._committer.submit(writes=writes, events=events, topics=topics, after=after)
 
     async def read[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.read`."""
+        self.check_loop()
         await self._may_read.wait()
         self._reading += 1
         try:
@@ -197,6 +219,7 @@ class SqliteDatabase(Database):
 
     async def look[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.look`: on the loop itself, which a writer never keeps waiting (WAL)."""
+        self.check_loop()
         if self._looking is None:
             self._looking = self._reader.connect()
         return self._read(self._looking, function, *args)
@@ -286,6 +309,7 @@ class SqliteDatabase(Database):
 
     async def _begin(self) -> None:
         """Begin the group's transaction; while another program holds the file's write lock, the loop goes on."""
+        self._check_place()
         deadline = time.monotonic() + LOCKED_SECONDS
         while True:
             try:
@@ -296,6 +320,18 @@ class SqliteDatabase(Database):
             else:
                 return
             await asyncio.sleep(LOCKED_PAUSE_SECONDS)
+
+    def _check_place(self) -> None:
+        """What is committed to a file that nobody finds any more is lost, although SQLite goes on with it."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.path.stat().st_ino == self._inode:
+                return
+        error = CommitFailed(
+            "nothing was saved in the database: its file was moved, replaced or removed while it was in use; "
+            "put it back, or start again"
+        )
+        error.add_note(f"the database is {self.path}")
+        raise error
 
     def _extend_tail(self, topics: set[str]) -> None:
         """Hand over what is on disk now, if the group knows all that was placed in it."""
@@ -434,6 +470,16 @@ class SqliteDatabase(Database):
                 self._raw.execute("ROLLBACK")
 
 
+def _check_whole(path: Path) -> None:
+    """Raise where SQLite would begin an empty file, and throw away what its log holds."""
+    log = path.with_name(path.name + "-wal")
+    if not path.exists() and log.exists() and log.stat().st_size:
+        raise DatabaseUnavailable(
+            f"{path} is missing, and {log.name} beside it holds what was committed last; put the file back, or remove "
+            "that one, too"
+        )
+
+
 def _connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
     raw = sqlite3.connect(path, check_same_thread=False, autocommit=True, cached_statements=512)
     pragmas = (
@@ -475,6 +521,7 @@ def _lock(path: Path) -> IO[str]:
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
+    _locks.add(lock)
     return lock
 
 

@@ -10,7 +10,7 @@ from lib_workflows.authoring.guard import is_guarded
 from lib_workflows.authoring.retry import DEFAULT_BACKOFF, Backoff
 from lib_workflows.errors import DefinitionError, DelegationRefused, DeterminismError, StepCancelled, WorkflowsError
 from lib_workflows.run_logs import place_in_run
-from lib_workflows.values.codec import Signature
+from lib_workflows.values.codec import Signature, written_function
 from lib_workflows.values.durations import check_seconds
 from lib_workflows.values.texts import check_name
 
@@ -34,7 +34,7 @@ class StepOptions:
 
     def check(self, name: str, function: Callable[..., Any]) -> None:
         """Raise `DefinitionError` for what the engine cannot do."""
-        is_async = inspect.iscoroutinefunction(function)
+        is_async = inspect.iscoroutinefunction(written_function(function))
         if not isinstance(self.retries, int) or self.retries < 0:
             raise DefinitionError(f"retries of step {name} must be a whole number, 0 or more, got {self.retries!r}")
         for limit in ("timeout", "total_timeout", "start_timeout", "heartbeat_timeout"):
@@ -47,9 +47,9 @@ class StepOptions:
                 )
             if check_seconds(abs(value), f"{limit} of step {name}") == 0 or value < timedelta(0):
                 raise DefinitionError(f"{limit} of step {name} must be positive, got {value}")
-        if self.process and "<locals>" in function.__qualname__:
+        if self.process and "<locals>" in getattr(function, "__qualname__", "<locals>"):
             raise DefinitionError(
-                f"step {name} must be at the top of its module to run in a process, got {function.__qualname__}"
+                f"step {name} must be at the top of its module to run in a process, got {function!r:.200}"
             )
         if self.process and is_async:
             raise DefinitionError(f"step {name} must be a def to run in a process, got an async def; drop one of both")
@@ -69,7 +69,7 @@ class Step[*Args, R]:
         self.function = function
         self.name = check_name(name, "name of a step")
         self.options = options
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = inspect.iscoroutinefunction(written_function(function))
         options.check(name, function)
         self.signature = Signature(function, f"step {name}")
         self.__doc__ = function.__doc__

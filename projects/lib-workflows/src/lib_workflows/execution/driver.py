@@ -249,6 +249,11 @@ class Driver:
         self.begun.clear()
 
     @property
+    def refuses_input(self) -> bool:
+        """Whether the function could not even begin."""
+        return self._root is None and self.outcome is not None
+
+    @property
     def undo_plan(self) -> list[str]:
         """The operations that are undone when the function fails, in that order."""
         return list(reversed(self._undo_log))

@@ -174,6 +174,9 @@ def replay(
     runs = [*((row.name, row.started_at) for row in forks), (driver.run_id, begun_at)]
     driver.run_id, begun_at = runs.pop(0)
     driver.begin(begun_at)
+    if driver.refuses_input and driver.is_replaying:  # what has begun with it may be under way, or is to be undone
+        found = f"an input that it does not fit: {driver.outcome and driver.outcome.error}"
+        raise Nondeterministic(run_id, 0, "the input that it began with", found)
     last = None if resumed else next((row for row in reversed(rows) if row.kind not in UNASKED), None)
     for row in sorted([*rows, *retries], key=attrgetter("position")) if retries else rows:
         driver.is_replaying = driver.is_replaying and row is not last

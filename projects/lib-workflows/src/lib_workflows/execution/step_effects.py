@@ -8,7 +8,7 @@ from lib_events.statement import Write
 from lib_workflows.authoring.delegation import StarterTokens
 from lib_workflows.authoring.operation import RunStep, RunUndo
 from lib_workflows.authoring.step import Step, StepOptions, StepRun
-from lib_workflows.errors import NonRetryable, StepTimeout
+from lib_workflows.errors import DefinitionError, NonRetryable, StepTimeout
 from lib_workflows.execution.completion import Completion, complete_cancelled, completed, failed
 from lib_workflows.execution.driver import Pending
 from lib_workflows.execution.heartbeat import Heart
@@ -32,6 +32,11 @@ def begin_step(executor: "Executor", pending: Pending) -> None:
     """Run a step, once everything before it is durable."""
     operation = pending.operation
     assert isinstance(operation, RunStep)  # noqa: S101 - the table says so
+    try:
+        operation.step.signature.check()
+    except DefinitionError as error:
+        executor.complete(failed(pending, error))
+        return
     _begin_attempts(executor, pending, operation.step, operation.args)
 
 

@@ -81,6 +81,7 @@ class Results:
 
     async def wait(self, run_id: str) -> Ending:
         """Wait until the run has ended; raises `RunNotFound`."""
+        self._database.check_loop()
         while True:
             if self._is_here(run_id):
                 ending = await self._end_here(run_id)

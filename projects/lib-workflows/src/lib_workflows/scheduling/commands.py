@@ -1,17 +1,18 @@
 """What is done to schedules from outside: each command is one transaction function, its events inside."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, delete, select, update
 
 from lib_events.clock import to_datetime
 from lib_events.database import Connection, insert_into
 from lib_events.event import Event, EventType
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.queue import check_queue_name
+from lib_workflows.authoring.timing import Timing
 from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import QueueInvalid, ScheduleDeclared, ScheduleExists, ScheduleInvalid, ScheduleNotFound
 from lib_workflows.scheduling.events import (
@@ -77,7 +78,7 @@ def change(connection: Connection, name: str, plan: Plan, now: int, *, principal
         raise ScheduleDeclared(name)
     if plan.queue != schedule.plan.queue:
         _check_queue(plan)
-    changed = _put(connection, schedule, plan.row() | _by(principal), now)
+    changed = Schedule.of(_put(connection, name, plan.row() | _by(principal), now))
     if plan.timing != schedule.plan.timing or plan.jitter != schedule.plan.jitter:
         changed = _await_next(connection, changed, now)
     tell(connection, SCHEDULE_CHANGED, changed, now)
@@ -86,10 +87,14 @@ def change(connection: Connection, name: str, plan: Plan, now: int, *, principal
 
 def pause(connection: Connection, name: str, now: int, note: str = "") -> Schedule:
     """Start nothing until it is resumed. One that is paused already takes the new note."""
-    schedule = lock(connection, name)
+    return Schedule.of(_pause(connection, _lock(connection, name), now, note))
+
+
+def _pause(connection: Connection, row: Row[Any], now: int, note: str) -> Row[Any]:
+    """Also one whose times this release cannot read: others can, and fire it."""
     waiting_for = {"next_at": None, "fire_at": None, "waiting_at": None}
-    paused = _put(connection, schedule, {"paused": True, "note": _check_note(note), **waiting_for}, now)
-    event = SchedulePaused(schedule=name, workflow=schedule.plan.workflow, note=note)
+    paused = _put(connection, row.name, {"paused": True, "note": _check_note(note), **waiting_for}, now)
+    event = SchedulePaused(schedule=row.name, workflow=row.workflow, note=note)
     _publish(connection, SCHEDULE_PAUSED, event, now)
     return paused
 
@@ -98,7 +103,7 @@ def pause_all_of(connection: Connection, principal: str, now: int, note: str) ->
     """Pause every schedule whose runs start in the name of `principal`."""
     mine = select(schedules.c.name).where(schedules.c.principal == principal, schedules.c.paused.is_(False))
     for name in connection.scalars(mine.order_by(schedules.c.name)).all():
-        pause(connection, name, now, note)
+        _pause(connection, _lock(connection, name), now, note)
 
 
 def resume(connection: Connection, name: str, now: int) -> Schedule:
@@ -106,17 +111,18 @@ def resume(connection: Connection, name: str, now: int) -> Schedule:
     schedule = lock(connection, name)
     if not schedule.paused:
         return schedule
-    resumed = _await_next(connection, _put(connection, schedule, {"paused": False, "note": ""}, now), now)
+    going_on = Schedule.of(_put(connection, name, {"paused": False, "note": ""}, now))
+    resumed = _await_next(connection, going_on, now)
     tell(connection, SCHEDULE_RESUMED, resumed, now)
     return resumed
 
 
 def remove(connection: Connection, name: str, now: int) -> None:
     """Forget a schedule; its runs stay. Raises `ScheduleNotFound`, `ScheduleDeclared`."""
-    schedule = lock(connection, name)
-    if schedule.declared:
+    row = _lock(connection, name)
+    if row.declared:
         raise ScheduleDeclared(name)
-    _remove(connection, schedule, now)
+    _remove(connection, row, now)
 
 
 def declare_schedules(connection: Connection, workflows: Iterable[AnyWorkflow], now: int) -> None:
@@ -128,19 +134,26 @@ def declare_schedules(connection: Connection, workflows: Iterable[AnyWorkflow], 
                 logger.warning("schedule %s is somebody's own; its workflow's is not made: rename one", known.name)
         elif workflow.schedule is None:
             if known is not None:
-                _remove(connection, lock(connection, workflow.name), now)
+                _remove(connection, _lock(connection, workflow.name), now)
         elif known is None:
             plan = Plan(workflow=workflow.name, timing=workflow.schedule)
             with suppress(ScheduleExists):  # another worker that starts now was faster
                 create(connection, workflow.name, plan, now, declared=True)
-        elif known.plan.timing != workflow.schedule:
-            _declare_anew(connection, lock(connection, workflow.name), workflow, now)
+        elif _timing_of(known) != workflow.schedule:
+            _declare_anew(connection, _lock(connection, workflow.name), workflow, now)
 
 
-def _declare_anew(connection: Connection, schedule: Schedule, workflow: AnyWorkflow, now: int) -> None:
+def _timing_of(row: Row[Any]) -> Timing | None:
+    """None: this release cannot read it, which must not keep the engine from beginning."""
+    with suppress(Exception):
+        return Schedule.of(row).plan.timing
+    return None
+
+
+def _declare_anew(connection: Connection, row: Row[Any], workflow: AnyWorkflow, now: int) -> None:
     assert workflow.schedule is not None  # noqa: S101 - whoever calls has looked
     plan = Plan(workflow=workflow.name, timing=workflow.schedule)
-    changed = _put(connection, schedule, plan.row(), now)
+    changed = Schedule.of(_put(connection, row.name, plan.row(), now))
     if not changed.paused:
         changed = _await_next(connection, changed, now)
     tell(connection, SCHEDULE_CHANGED, changed, now)
@@ -151,20 +164,23 @@ def find(connection: Connection, name: str) -> Schedule:
     found = _find(connection, name)
     if found is None:
         raise ScheduleNotFound(name)
-    return found
+    return Schedule.of(found)
 
 
-def _find(connection: Connection, name: str) -> Schedule | None:
-    row = connection.execute(select(schedules).where(schedules.c.name == name)).one_or_none()
-    return None if row is None else Schedule.of(row)
+def _find(connection: Connection, name: str) -> Row[Any] | None:
+    return connection.execute(select(schedules).where(schedules.c.name == name)).one_or_none()
 
 
 def lock(connection: Connection, name: str) -> Schedule:
     """The same, and nobody else changes it while this transaction lasts."""
+    return Schedule.of(_lock(connection, name))
+
+
+def _lock(connection: Connection, name: str) -> Row[Any]:
     row = connection.execute(select(schedules).where(schedules.c.name == name).with_for_update()).one_or_none()
     if row is None:
         raise ScheduleNotFound(name)
-    return Schedule.of(row)
+    return row
 
 
 def tell(connection: Connection, event_type: EventType[ScheduleEvent], schedule: Schedule, now: int) -> None:
@@ -184,20 +200,21 @@ def _await_next(connection: Connection, schedule: Schedule, now: int) -> Schedul
     following = schedule.plan.timing.after(now)
     if following is None:
         raise ScheduleInvalid("times", f"must have one that is to come, got none after {to_datetime(now)}")
-    return schedule if schedule.paused else _put(connection, schedule, schedule.moved(following), schedule.changed_at)
+    if schedule.paused:
+        return schedule
+    return Schedule.of(_put(connection, schedule.name, schedule.moved(following), schedule.changed_at))
 
 
-def _put(connection: Connection, schedule: Schedule, values: dict[str, Any], now: int) -> Schedule:
-    mine = schedules.c.name == schedule.name
+def _put(connection: Connection, name: str, values: Mapping[str, Any], now: int) -> Row[Any]:
     changes = {**values, "revision": schedules.c.revision + 1, "changed_at": now}
-    row = connection.execute(update(schedules).where(mine).values(**changes).returning(schedules)).one()
-    return Schedule.of(row)
+    mine = update(schedules).where(schedules.c.name == name)
+    return connection.execute(mine.values(**changes).returning(schedules)).one()
 
 
-def _remove(connection: Connection, schedule: Schedule, now: int) -> None:
-    connection.execute(delete(schedule_runs).where(schedule_runs.c.schedule == schedule.name))
-    connection.execute(delete(schedules).where(schedules.c.name == schedule.name))
-    tell(connection, SCHEDULE_DELETED, schedule, now)
+def _remove(connection: Connection, row: Row[Any], now: int) -> None:
+    connection.execute(delete(schedule_runs).where(schedule_runs.c.schedule == row.name))
+    connection.execute(delete(schedules).where(schedules.c.name == row.name))
+    _publish(connection, SCHEDULE_DELETED, ScheduleEvent(schedule=row.name, workflow=row.workflow), now)
 
 
 def _check_queue(plan: Plan) -> None:

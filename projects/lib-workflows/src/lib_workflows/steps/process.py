@@ -180,7 +180,9 @@ def serve(connection: Connection) -> None:
             kind, value = _perform(location, facts, packed, send)
             try:
                 send(kind, value)
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
+            except ConnectionError:
+                raise
+            except Exception as error:  # noqa: BLE001 - how a result is pickled is its class's code
                 send("failed", record_of(error))
 
 

@@ -5,15 +5,18 @@ names its version: version 1 is the JSON text itself, any later one begins with 
 does. So a release that is older than its database refuses what it cannot read, and says so.
 """
 
+import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from lib_events.event import LEVELS
 from lib_workflows.errors import DefinitionError, PayloadInvalid, PayloadTooLarge, PayloadVersionUnknown
 
 MARK = "@"
@@ -22,6 +25,9 @@ LIMIT_BYTES = 4 * 1024 * 1024
 PLAIN_TYPES = (str, int, bool)
 BIG = 1 << 62
 NOTHING_TYPES = (None, type(None), Any)
+LONG_NUMBER = re.compile(r"\d{4300}")  # more digits than the parser takes, or nearly
+# JSON has no words for NaN and infinity: as null they would come back as nothing, or not at all.
+FINITE_OR_TEXT = ConfigDict(ser_json_inf_nan="strings")
 
 
 class Codec[T]:
@@ -36,7 +42,7 @@ class Codec[T]:
     def adapter(self) -> TypeAdapter[T]:
         """Validates and dumps."""
         try:
-            return TypeAdapter(self.declared)
+            return _adapter(self.declared)
         except Exception as error:
             raise DefinitionError(
                 f"{self.what} must have a type pydantic can describe, got {self.declared!r}: {error}"
@@ -46,10 +52,10 @@ class Codec[T]:
         """Return `value` as JSON text; raises `PayloadInvalid` or `PayloadTooLarge`."""
         kind = type(value)
         if kind is self.declared and kind is int:
-            return str(value) if -BIG < value < BIG else self._dump(value)  # type: ignore[operator]
+            return str(value) if -BIG < value < BIG else check_readable(self._dump(value), self.what)  # type: ignore[operator]
         if value is None and self.declared in NOTHING_TYPES:
             return "null"
-        return self._dump(value)
+        return check_readable(self._dump(value), self.what)
 
     def _dump(self, value: T) -> str:
         try:
@@ -59,11 +65,11 @@ class Codec[T]:
         return within_limit(text, self.what)
 
     def decode(self, text: str) -> T:
-        """Read JSON text; raises `PayloadInvalid` naming the field."""
+        """Read JSON text, whose fields have their names or aliases; raises `PayloadInvalid` naming the field."""
         if text == "null" and self.declared in NOTHING_TYPES:
             return typing.cast("T", None)
         try:
-            return self.adapter.validate_json(text)
+            return self.adapter.validate_json(text, by_alias=True, by_name=True)
         except ValidationError as error:
             if text.startswith(MARK):
                 raise PayloadVersionUnknown(self.what, text[1:].partition(":")[0]) from error
@@ -79,15 +85,22 @@ class Codec[T]:
     def validate(self, value: Any) -> T:
         """Check a JSON-able value against the type; raises `PayloadInvalid` naming the field."""
         try:
-            return self.adapter.validate_json(to_json(value))
+            return self.adapter.validate_json(to_json(value), by_alias=True, by_name=True)
         except ValidationError as error:
             raise invalid(self.what, error) from error
 
     def schema(self, mode: typing.Literal["validation", "serialization"] = "validation") -> dict[str, Any]:
         """The JSON Schema of the type: always the same object, not to be changed."""
         if mode not in self._schemas:
-            self._schemas[mode] = self.adapter.json_schema(mode=mode)
+            self._schemas[mode] = self.adapter.json_schema(mode=mode, by_alias=mode == "validation")
         return self._schemas[mode]
+
+
+def _adapter(declared: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(declared, config=FINITE_OR_TEXT)
+    except PydanticUserError:  # a model says itself how it is written
+        return TypeAdapter(declared)
 
 
 class ArgumentsCodec:
@@ -122,6 +135,18 @@ def invalid(what: str, error: ValidationError) -> PayloadInvalid:
     return PayloadInvalid(what, first["msg"], field=".".join(str(part) for part in first["loc"]))
 
 
+def check_readable(text: str, what: str) -> str:
+    """Return JSON text; raises `PayloadInvalid` for what is written and could not be read: numbers of thousands of
+    digits, and more levels than the parser goes down."""
+    is_deep = len(text) > LEVELS and text.count("[") + text.count("{") >= LEVELS
+    if is_deep or LONG_NUMBER.search(text):
+        try:
+            from_json(text)
+        except ValueError as error:
+            raise PayloadInvalid(what, f"must have numbers and levels that can be read again: {error}") from error
+    return text
+
+
 def encode_json(value: Any) -> str:
     """Any JSON-able value as text."""
     return to_json(value).decode()
@@ -130,9 +155,9 @@ def encode_json(value: Any) -> str:
 def encode_given(value: Any, what: str) -> str:
     """A value that somebody gives without a declared type; raises `PayloadInvalid` or `PayloadTooLarge`."""
     try:
-        return within_limit(encode_json(value), what)
+        return check_readable(within_limit(encode_json(value), what), what)
     except (ValueError, TypeError, RecursionError) as error:
-        if isinstance(error, PayloadTooLarge):
+        if isinstance(error, PayloadTooLarge | PayloadInvalid):
             raise
         raise PayloadInvalid(what, str(error)) from error
 
@@ -166,7 +191,7 @@ class Signature:
     @cached_property
     def _hints(self) -> dict[str, Any]:
         try:
-            return typing.get_type_hints(self.function, include_extras=True)
+            return typing.get_type_hints(written_function(self.function), include_extras=True)
         except NameError as error:
             raise DefinitionError(
                 f"annotations of {self.what} must name types its module knows, got {error}; import them"
@@ -188,10 +213,21 @@ class Signature:
         """The codec of the returned value."""
         return Codec(self._hints.get("return", Any), f"result of {self.what}")
 
+    def check(self) -> None:
+        """Raise `DefinitionError` for a result that could not be kept: before the function has had its effect."""
+        self.result.adapter  # noqa: B018 - made now
+
     def drop_first(self) -> "Signature":
         """Forget the first parameter, which the engine fills in (a context or a connection)."""
         self.parameters = self.parameters[1:]
         return self
+
+
+def written_function(function: Callable[..., Any]) -> Any:
+    """The function that somebody has written, behind a part of one or an object that can be called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) else type(function).__call__
 
 
 def positional_parameters(function: Callable[..., Any], what: str) -> list[inspect.Parameter]:
