@@ -87,9 +87,8 @@ class SignInLimits:
     def begin(self, username: str, address: str) -> None:
         """Count an attempt; raises `TooManyAttempts`."""
         network = network_of(address)
-        self._address.begin(
-            network
-        )  # first: who is stopped must not fill the memory with names, and empty it of others
+        # First: who is stopped must not fill the memory with names, and empty it of others.
+        self._address.begin(network)
         try:
             self._pair.begin(f"{network} {username}")
         except TooManyAttempts:

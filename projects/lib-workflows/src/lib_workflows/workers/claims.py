@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, case, or_, select, true, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, true, tuple_, update
 
 from lib_events.database import Connection
 from lib_workflows.authoring.workflow import AnyWorkflow
@@ -40,13 +40,14 @@ class Capability(NamedTuple):
         return (workflow, version) in self.held and (self.queues is None or queue in self.queues)
 
     def claimable(self) -> ColumnElement[bool]:
-        """Which runs it may take, of those that nobody has in memory.
+        """Which runs it may take that nobody has in memory.
 
         As expressions that no index answers: nearly all runs are such, and who asks says which few are meant.
         """
+        is_free = func.coalesce(runs.c.owner, "") == ""  # also where a kind of them says so: two must never have one
         can_run = tuple_(runs.c.workflow.concat(""), runs.c.version).in_(self.held)
         serves = true() if self.queues is None else runs.c.queue.in_(self.queues)
-        return and_(runs.c.status != "nondeterministic", can_run, serves)
+        return and_(is_free, runs.c.status != "nondeterministic", can_run, serves)
 
 
 class Claimed(NamedTuple):
