@@ -335,6 +335,11 @@ async def test_a_step_that_takes_a_passkey_takes_nothing_else(named):
     form = {"csrf": page.text.split('name="csrf" value="')[1].split('"')[0], "recovery_code": codes[0]}
     answer = await browser.http.post("/login/second", data=form, headers={"origin": browser.origin})
     assert answer.status_code == 401
+    form = {"csrf": (await owner.open(SECURITY)).text.split('name="csrf" value="')[1].split('"')[0]}
+    made = await owner.http.post(f"{SECURITY}/app", data=form, headers={"origin": owner.origin})
+    assert made.headers["location"] == SECURITY, "an app that is in use is not set up anew"
+    page = await owner.submit(action=f"{ADD}/remove")
+    assert "9 of 10 left." in page.text, "they stand in for the app still"
 
 
 async def test_by_an_address_no_passkeys_are_offered_and_the_page_says_why(provider):

@@ -421,6 +421,10 @@ async def test_removing_the_last_factor_takes_the_recovery_codes_along(protected
     made = await browser.http.post(f"{SECURITY}/recovery-codes", data=form, headers={"origin": browser.origin})
     assert made.headers["location"] == SECURITY, "there is nothing that they could stand in for"
     assert "Your account" in (await other.sign_in("ada")).text
+    await browser.set_up_app()
+    assert len(browser.recovery_codes()) == 10, "the ones from before are not left for it"
+    last = select(authenticator_apps.c.last_step)
+    assert await provider.service.database.read(lambda connection: connection.scalar(last)), "its code is used up"
     assert (await wait_until(lambda: provider.events("evs.user.factor-removed")))[0].data[
         "factor"
     ] == "authenticator-app"

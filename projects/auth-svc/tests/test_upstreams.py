@@ -166,6 +166,19 @@ async def test_what_one_person_began_connects_nothing_with_another_nor_an_old_si
     assert await linked(provider, ada) == await linked(provider, hopper) == frozenset()
 
 
+async def test_whoever_is_half_in_by_what_is_disconnected_begins_again(provider_on_both, admin):
+    provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
+    await add_upstream(provider, admin)
+    browser, half = await provider.browser(), await provider.browser()
+    await browser.sign_in("ada")
+    await come_back(browser, await connecting(browser, liar))
+    secret = await browser.set_up_app()
+    assert "One more step" in (await journey(provider, liar, half)).text
+    await browser.open(SECURITY)
+    await browser.submit(action=f"{SECURITY}/upstreams/disconnect")
+    assert "Sign in once more" in (await half.submit(code=provider.code_of_app(secret))).text
+
+
 async def test_who_is_signed_in_here_has_to_sign_in_there_again(provider_on_both, admin):
     provider, liar = provider_on_both, speak_to(provider_on_both, Liar())
     await add_upstream(provider, admin, makes_accounts=True)
@@ -181,12 +194,7 @@ async def test_an_identity_belongs_to_one_account(provider_on_both, admin):
     await journey(provider, liar)
     browser = await provider.browser()
     await browser.sign_in("ada")
-    await browser.open(SECURITY)
-    page = await browser.submit(action=f"{SECURITY}/upstreams/example")
-    location = page.text.split('class="button primary" href="')[1].split('"')[0].replace("&amp;", "&")
-    asked = dict(parse_qsl(urlsplit(location).query))
-    liar.nonce = asked["nonce"]
-    refused = await come_back(browser, asked)
+    refused = await come_back(browser, await connecting(browser, liar))
     assert "belongs to another account" in refused.text
 
 
