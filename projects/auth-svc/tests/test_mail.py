@@ -295,8 +295,8 @@ async def test_a_server_that_says_nothing_is_left_after_a_while(port, monkeypatc
 
 async def test_a_server_that_takes_its_time_has_a_mail_once_and_holds_up_no_other(sending, port, monkeypatch):
     """Who gives up while a server takes a mail sends it again (RFC 5321 section 4.5.3.2.6): some scan for a minute."""
-    monkeypatch.setattr(transport, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(postman, "PATIENCE_SECONDS", 0.4)
+    monkeypatch.setattr(transport, "ANSWER_SECONDS", 1.5)
+    monkeypatch.setattr(postman, "PATIENCE_SECONDS", 2.0)
     mailbox = MailboxServer()
     async with mail_server(port, mailbox):
         mailbox.scanned.clear()
