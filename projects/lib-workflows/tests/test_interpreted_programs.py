@@ -24,7 +24,7 @@ from lib_workflows.tables import history, runs, updates
 from lib_workflows.testing import Environment, SkippingClock, crashing_engine, environment
 from lib_workflows.workers.limits import Limits
 
-PROGRAMS = 4 * SIZE
+PROGRAMS = 3 * SIZE
 CRASHES = 3  # of each
 FORKS = 2  # of each, beside one from its beginning
 FAILURES = 10  # of one program, one after the other, at most
@@ -125,7 +125,7 @@ def crashes(chance):
 @pytest.mark.timeout(300)
 async def test_it_comes_to_the_same_on_two_workers_of_which_one_is_lost(postgresql_url):
     chance = chance_of("interpreted programs on two workers")
-    for number in range(PROGRAMS // 2):
+    for number in range(2 * SIZE):
         lives, acts = draw(chance)
         for how in ("dies", "buried"):
             limits = Limits(idle_seconds=0.0) if chance.random() < 0.5 else None
