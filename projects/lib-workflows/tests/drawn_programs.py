@@ -7,8 +7,12 @@ from interpreter import interpret, interpretations
 
 APART_SECONDS = 0.08  # at least, between two things that happen: the clock moves a little each time it is read
 WAYS = 8  # that a program may go, at most
+MOMENTS = 50  # at which something happens, at most
 LONG_SECONDS = 1_000_000
 KINDS = ["shop", "bank"]
+CALL = "call"
+HEARERS = ["hears", "overhears"]
+CALLS = 2  # of one program, about
 SIDES = ["left", "right"]
 
 
@@ -23,8 +27,8 @@ class Drawing:
         self.chance, self.plain, self._numbers = chance, plain, itertools.count()
         self.is_crowded = chance.random() < 0.7
         self.newsiness = chance.choice([0.2, 0.7])
-        self.kinds = chance.choice([KINDS, KINDS[:1]])
-        self.questions = []
+        self.kinds = chance.choice([KINDS, KINDS[:1]] if plain else [KINDS, KINDS[:1], [*KINDS, CALL]])
+        self.questions, self.calls, self.letters = [], 0, 0
 
     def name(self):
         return f"n{next(self._numbers)}"
@@ -40,6 +44,8 @@ class Drawing:
         return ["then", self.sleep(), self.program(depth)]
 
     def leaf(self):
+        if self.plain and self.chance.random() < self.newsiness / 2:
+            return self.hearing()
         if not self.plain and self.chance.random() < self.newsiness:
             return self.news()
         how = self.chance.choice(["well", "well", "well", "flaky", "declared", "fails"])
@@ -48,11 +54,29 @@ class Drawing:
         leaves += [] if self.plain else [*named, *[["signal", self.moment()]] * 2]
         return self.chance.choice(leaves)
 
+    def hearing(self):
+        """Something that whoever sees the run waiting says, or that the run says itself."""
+        match self.chance.choice(["hear", "hear", "hear", "show", "publish"]):
+            case "hear":
+                return ["hear", self.chance.choice(["nudge", "update", "ask"]), self.name()]
+            case "show":
+                return ["show", self.name()]
+        return ["publish", CALL, self.facts(self.name()) | {"lives": {}}]
+
+    def letter(self):
+        self.letters += 1
+        return ["hear", "letter", f"l{self.letters}"]
+
     def news(self):
         """Something told, asked or awaited."""
-        match self.chance.choice(["publish", "event", "event", "event", "update", "update", "ask"]):
+        words = ["publish", "event", "event", "event", "update", "update", "ask"]
+        match self.chance.choice([*words, "call", "tell", "tell"]):
             case "publish":
-                return ["then", ["publish", self.kind(), self.facts(self.name())], self.sleep()]
+                return ["then", ["publish", *self.said()], self.sleep()]
+            case "call":
+                return ["then", ["publish", CALL, self.call()], self.sleep()]
+            case "tell":
+                return ["then", ["tell", self.name(), [self.piece() for _ in range(self.some(3))]], self.sleep()]
             case "event":
                 return self.event(self.kind(), self.match())
             case "update":
@@ -63,6 +87,20 @@ class Drawing:
 
     def kind(self):
         return self.chance.choice(self.kinds)
+
+    def piece(self):
+        return [CALL, self.call()] if self.chance.random() < 0.3 else self.said()
+
+    def said(self):
+        kind = self.kind()
+        return [kind, self.facts(self.name()) | ({"lives": {}} if kind == CALL else {})]
+
+    def call(self):
+        """What an event says that starts runs."""
+        self.calls += 1
+        depth = 0 if self.calls > CALLS else 1
+        heard = [name for name in HEARERS if self.calls <= 2 * CALLS and self.chance.random() < 0.7]
+        return self.facts(self.name()) | {"lives": {name: [self.later(depth)] for name in heard}}
 
     def facts(self, text):
         return {"order": self.chance.choice("ab"), "side": self.chance.choice(SIDES), "text": text}
@@ -110,23 +148,32 @@ class Drawing:
 
     def readings(self):
         """What a plain one does at first hand: beside everything else it receives events that are there already."""
-        parts = [[self.program(2), ["event", self.kind(), self.match(), LONG_SECONDS]] for _ in range(self.some(3))]
+        self.letters = 0
+        waits = [["event", self.kind(), self.match(), LONG_SECONDS] for _ in range(self.some(3))]
+        waits += [self.letter() for _ in range(self.some(3))]
+        parts = [[self.program(2), wait] for wait in waits]
         return ["then", self.sleep(), *itertools.chain(*parts), self.program(2)]
 
     def tellings(self):
         """What the readings receive."""
         moments = sorted(self.chance.sample(range(1, 100), 12))
-        return [[moment / 10, "publish", self.kind(), self.facts(f"e{n}")] for n, moment in enumerate(moments)]
+        return [[moment / 10, "publish", *self.said()] for moment in moments]
 
     def acts(self):
         """What people do meanwhile: moments, each with what somebody does."""
         acts = [["signal", f"s{n}"] for n in range(self.some(3))]
         acts += [["update", f"u{n}"] for n in range(self.some(4))]
-        acts += [["publish", self.kind(), self.facts(f"e{n}")] for n in range(self.some(10))]
+        acts += [["publish", *self.told_by_people(f"e{n}")] for n in range(self.some(10))]
         asked = [name for name in self.questions if self.chance.random() < 0.7]
         acts += [["decide", name, self.chance.choice(["approved", "rejected"])] for name in asked]
         acts += [["cancel"]] if self.chance.random() < 0.35 else []
         return sorted(([self.moment(), *act] for act in acts), key=itemgetter(0))
+
+    def told_by_people(self, text):
+        if self.chance.random() < 0.15:
+            return [CALL, self.call() | {"text": text}]
+        kind, facts = self.said()
+        return [kind, facts | {"text": text}]
 
     def some(self, most):
         return self.chance.randint(0, most)
@@ -175,4 +222,4 @@ def news_in(world):
 
 def happens_apart(way, acts):
     moments = sorted({*way.clock.moments, *(act[0] for act in acts)})
-    return len(moments) > 2 and all(two - one > APART_SECONDS for one, two in itertools.pairwise(moments))
+    return 2 < len(moments) <= MOMENTS and all(two - one > APART_SECONDS for one, two in itertools.pairwise(moments))

@@ -68,8 +68,8 @@ class Event:
 class Log:
     """All events in their order, and who waits for one; of several that do, `pick` says who is first."""
 
-    def __init__(self, clock, pick):
-        self.clock, self.pick = clock, pick
+    def __init__(self, clock, pick, trigger):
+        self.clock, self.pick, self.trigger = clock, pick, trigger
         self.events, self.readers, self.is_crowded = [], [], False
 
     def tell(self, kind, facts):
@@ -79,6 +79,7 @@ class Log:
 
     def hand_out(self, event):
         """Each run receives it once for each kind and match that it waits for."""
+        self.trigger(event)
         count = 0
         while readers := [reader for reader in self.readers if reader.wants(event)]:
             rivals = [reader for reader in readers if reader.is_rival_of(readers[0])]
@@ -93,8 +94,9 @@ class Receipts:
     def __init__(self, log):
         self.log, self.lives, self.had, self.waited, self.waited_before = log, [], {}, set(), set()
 
-    def begin_life(self):
-        self.lives.append(len(self.log.events))
+    def begin_life(self, after=None):
+        """The first one looks back to the event that has started the run, if one has."""
+        self.lives.append(len(self.log.events) if after is None else after)
         self.waited, self.waited_before = set(), self.waited
 
     def up_to(self, key):

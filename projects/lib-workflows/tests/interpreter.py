@@ -126,10 +126,15 @@ class World:
 
     def __init__(self, choices, *, trouble):
         self.clock, self.choices, self.trouble = Clock(), choices, trouble
-        self.log = Log(self.clock, choices)
+        self.log = Log(self.clock, choices, self.trigger)
         self.did, self.runs = {}, {}  # by run; what it did in order
         self.questions = {}  # by run and name
         self.answers = {}  # by update: how it was answered, and what with
+
+    def trigger(self, event):
+        """An event that says what is to be done starts a run of each workflow that it is for."""
+        for workflow, lives in event.facts.get("lives", {}).items():
+            Run(self, f"{event.facts['by']}>{event.facts['text']}+{workflow}", lives).begin(event.number)
 
     def decide(self, name, decision):
         for question in [question for (_, asked), question in self.questions.items() if asked == name]:
@@ -148,13 +153,13 @@ class Run:
         self.world, self.clock, self.name, self.lives, self.on_end = world, world.clock, name, list(lives), on_end
         self.signals, self.updates, self.receipts = Box(), Box(), Receipts(world.log)
         self.unanswered, self.undos, self.cancelled = [], [], False
-        self.status, self.value = "running", None
+        self.status, self.value, self.views = "running", None, {}
         world.runs[name] = self
         self.did = world.did.setdefault(name, [])
 
-    def begin(self):
+    def begin(self, after=None):
         holder = []
-        self.receipts.begin_life()
+        self.receipts.begin_life(after)
         self.task = Task(self.play(self.lives.pop(0), 1, holder), self.root_ended)
         holder.append(self.task)
         self.task.go()
@@ -218,9 +223,19 @@ class Run:
                 question = self.world.questions[self.name, name] = Question(self.clock, seconds)
                 return await question
             case ["publish", kind, facts]:
-                self.world.log.tell(kind, facts)
+                self.world.log.tell(kind, said_by(self.name, facts))
+            case ["tell", name, news]:
+                self.did.append(("do", "enter", name, name))
+                self.undos.append(Undo(name, "enter", name))
+                for kind, facts in news:
+                    self.world.log.tell(kind, said_by(self.name, facts))
+                return name
             case ["event", kind, match, seconds]:
                 return await Reader(self.clock, seconds, self.receipts, kind, match)
+            case ["hear", what, name]:
+                return heard(what, name)
+            case ["show", name]:
+                self.views[name] = name
             case ["start", name, lives]:
                 Run(self.world, f"{self.name}>{name}", lives).begin()
             case ["then", *parts]:
@@ -298,12 +313,24 @@ class Run:
             task.scopes.remove(scope)
 
 
+def heard(what, name):
+    """What people say who see that a run waits for it, at once and however often."""
+    if what == "ask":
+        return "approved" if int(name.strip("n")) % 2 else "rejected"
+    return name if what == "letter" else what
+
+
+def said_by(run, facts):
+    """What an event that starts runs says beside: of which program they are."""
+    return facts | {"by": run.partition(">")[0]} if "lives" in facts else facts
+
+
 def interpret(lives, acts=(), *, name="run", trouble=True, choices=None):
     """Do what the lives of a program say, with `acts`, each a moment and what somebody does then; returns the world."""
     world = World(choices or Choices(), trouble=trouble)
     run = Run(world, name, lives)
     clock, does = world.clock, {"signal": run.signal, "update": run.update, "cancel": run.cancel}
-    does |= {"publish": world.log.tell, "decide": world.decide}
+    does |= {"publish": lambda kind, facts: world.log.tell(kind, said_by(name, facts)), "decide": world.decide}
     clock.at(0.0, run.begin)
     for when, act, *rest in acts:
         clock.at(when, partial(does[act], *rest))

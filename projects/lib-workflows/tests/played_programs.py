@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import sqlalchemy as sa
-from interpreter import PAUSE_SECONDS
-from sqlalchemy import case, func, select
+from interpreter import PAUSE_SECONDS, heard, said_by
+from sqlalchemy import and_, case, func, select
 
 from lib_events.database import Connection
 from lib_events.event import Cause, Event
@@ -41,8 +41,15 @@ class Facts:
     text: str
 
 
+@dataclass
+class Call(Facts):
+    by: str
+    lives: dict[str, list]
+
+
 kinds = {kind: EventType(f"{kind}.heard", Facts) for kind in ("shop", "bank")}
-letter = Signal("letter", str)
+Called = kinds["call"] = EventType("call.heard", Call)
+letter, nudge = Signal("letter", str), Signal("nudge", str)
 request = Update("request", str, str)
 anna = Principal("anna")
 
@@ -98,6 +105,21 @@ def enter_and_refuse(connection: Connection, run: str, name: str) -> str:
     raise Unlucky(name)
 
 
+def enter_and_tell(connection: Connection, run: str, name: str, news: list) -> str:
+    _enter(connection, run, "do", name, name)
+    connection.publish(*(event_of(kind, facts, run, connection.source) for kind, facts in news))
+    return name
+
+
+def withdraw_told(connection: Connection, entered: str | None, run: str, name: str, news: list) -> None:
+    _enter(connection, run, "undo", name, entered)
+
+
+def event_of(kind, facts, run, source):
+    said, cause = said_by(run, facts), Cause(correlation_id=run.partition(">")[0])
+    return Event.of(kinds[kind], Call(**said) if kind == "call" else Facts(**said), source=source, cause=cause)
+
+
 @step(retries=2, errors=(Unlucky,), backoff=Backoff(initial=timedelta(seconds=PAUSE_SECONDS), jitter=0))
 async def do(run: str, name: str, how: str) -> str:
     if how == "flaky" and current_step().attempt == 1:
@@ -129,6 +151,25 @@ async def play_lives(ctx: Context, given: list) -> object:
     return value
 
 
+@workflow(name="hears", on=Called)
+async def hears(ctx: Context, call: Call) -> object:
+    return await play_call(ctx, "hears", call)
+
+
+@workflow(name="overhears", on=Called)
+async def overhears(ctx: Context, call: Call) -> object:
+    return await play_call(ctx, "overhears", call)
+
+
+WORKFLOWS = [play_lives, hears, overhears]
+
+
+async def play_call(ctx: Context, workflow: str, call: Call) -> object:
+    """Do what an event says, if it says something for that workflow."""
+    lives = call.lives.get(workflow)
+    return await play(ctx, f"{call.by}>{call.text}+{workflow}", lives[0]) if lives else None
+
+
 async def play(ctx: Context, run: str, program: list) -> object:  # noqa: C901, PLR0911, PLR0912 - a line for each word
     match program:
         case ["step", name, how]:
@@ -147,9 +188,15 @@ async def play(ctx: Context, run: str, program: list) -> object:  # noqa: C901, 
             decision = await ctx.approval(name, text=f"May {run}?", to="user:anna", timeout=seconds)
             return "approved" if decision.approved else "rejected"
         case ["publish", kind, facts]:
-            await ctx.publish(kinds[kind], Facts(**facts))
+            await ctx.publish(kinds[kind], event_of(kind, facts, run, "/").data)
+        case ["tell", name, news]:
+            return await ctx.transaction(enter_and_tell, run, name, news, undo=withdraw_told)
         case ["event", kind, match, seconds]:
             return (await ctx.wait_event(kinds[kind], match, timeout=seconds)).text
+        case ["hear", what, name]:
+            return await hear(ctx, what, name)
+        case ["show", name]:
+            await ctx.set_view(name, name)
         case ["start", name, lives]:
             await ctx.start(play_lives, [f"{run}>{name}", lives])
         case ["raise", name]:
@@ -182,6 +229,19 @@ def word_of(error):
     if isinstance(error, WaitTimeout):
         return "late"
     return error.error.message.rpartition(": ")[2] if isinstance(error, StepFailed) else error.args[0]
+
+
+async def hear(ctx: Context, what: str, name: str) -> str:
+    """Wait for what people say as soon as they see that somebody waits."""
+    match what:
+        case "update":
+            call = await ctx.wait_update(request)
+            await call.reply(f"heard {call.value}")
+            return call.value
+        case "ask":
+            decision = await ctx.approval(name, text="So?", to="user:anna")
+            return "approved" if decision.approved else "rejected"
+    return await ctx.wait_signal(letter if what == "letter" else nudge)
 
 
 async def answered(ctx: Context, seconds: float, answer: str | None, pause: float) -> str:
@@ -236,8 +296,7 @@ class Playing:
 
     async def _publish(self, database, handle, kind, facts):
         if not await self._has_come(database, is_told, self.name, facts["text"]):
-            cause = Cause(correlation_id=self.name)
-            event = Event.of(kinds[kind], Facts(**facts), source="/people", cause=cause)
+            event = event_of(kind, facts, self.name, "/people")
             await database.transact(lambda connection: connection.publish(event))
 
     async def _decide(self, database, handle, name, decision):
@@ -255,11 +314,52 @@ class Playing:
 
 
 async def until_ended(env, name):
-    """Let time pass until the run of that name, and all that it has started, have ended."""
+    """Let time pass until the run of that name, and all that it has started, have ended; people say what is waited
+    for."""
     await env.until_resting()
     while await env.engine.database.read(is_under_way, name):
-        await env.skip(timedelta(hours=2))
+        if not await env.engine.database.transact(say_what_is_waited_for, name):
+            await env.skip(timedelta(hours=2))
         await env.until_resting()
+
+
+def say_what_is_waited_for(connection, name):
+    """Returns whether anybody waits for people."""
+    rows = connection.execute(select(runs).where(runs.c.status.in_(["waiting", "cancelling"]))).all()
+    waits = [(run.id, wait) for run in rows if is_of(name_of(run.input, run.workflow), name) for wait in waits_of(run)]
+    for run_id, wait in waits:
+        for number in range(wait["count"]):
+            say(connection, run_id, wait, number)
+    return len(waits) > 0
+
+
+def waits_of(run):
+    waits = json.loads(run.waiting_for or "[]")
+    return [wait for wait in waits if wait["kind"] in ("wait_signal", "wait_update", "approval") and not wait["until"]]
+
+
+def say(connection, run_id, wait, number):
+    match wait["kind"], wait["name"]:
+        case "wait_signal", "letter":
+            text = f"l{had_letters(connection, run_id) + 1}"
+            life = connection.scalar(select(runs.c.earlier_lives).where(runs.c.id == run_id))
+            for _ in range(2):  # it comes once
+                commands.send_signal(connection, run_id, letter.name, json.dumps(text), key=f"{text} of {life}")
+        case "wait_signal", _:
+            commands.send_signal(connection, run_id, nudge.name, '"nudge"')
+        case "wait_update", _:
+            sent = connection.scalar(select(func.count()).where(updates.c.run == run_id))
+            commands.send_update(connection, run_id, request.name, '"update"', update_id=f"{run_id} {sent}")
+        case _, question:
+            asked = and_(approvals.c.run == run_id, approvals.c.name == question, approvals.c.status == "pending")
+            approval = connection.scalar(select(approvals.c.id).where(asked).limit(1))
+            commands.decide(connection, approval, approved=heard("ask", question) == "approved", by=anna)
+
+
+def had_letters(connection, run_id):
+    """How many letters this life of the run has taken, and not given back."""
+    taken = and_(history.c.run == run_id, history.c.kind == "wait_signal", history.c.name == letter.name)
+    return connection.scalar(select(func.count()).where(taken, history.c.voided == 0, history.c.status == "completed"))
 
 
 def is_under_way(connection, name):
@@ -292,9 +392,16 @@ def told(connection, name):
     return [(row.type.partition(".")[0], json.loads(row.body)["data"]) for row in rows]
 
 
-def name_of(given):
+def name_of(given, workflow=play_lives.name):
     """Of whom an input is."""
-    return json.loads(given)[0]
+    said = json.loads(given)
+    return f"{said['by']}>{said['text']}+{workflow}" if isinstance(said, dict) else said[0]
+
+
+def has_nothing_to_do(given, workflow):
+    """Whether a run was started by an event that says nothing for it."""
+    said = json.loads(given)
+    return isinstance(said, dict) and workflow not in said["lives"]
 
 
 def is_of(run, name):
@@ -322,7 +429,8 @@ class Traces:
         # Lives of a run differ in what is still to come, and what a run starts has another id each time.
         output = case((history.c.kind != "start", history.c.output))
         columns = (history.c.operation, history.c.kind, history.c.name, history.c.status, output)
-        rows = [row[1:] for row in self._of(history, *columns, order=(runs.c.input, history.c.position))]
+        order = (runs.c.input, runs.c.workflow, history.c.position)
+        rows = [without(name, row[1:]) for row in self._of(history, *columns, order=order)]
         self.history = sorted(rows, key=stopped_child)
         counts = [select(func.count()).select_from(table) for table in (attempts, event_waits)]
         counts.append(select(func.count()).where(runs.c.owner.is_not(None) | runs.c.ended_at.is_(None)))
@@ -331,9 +439,10 @@ class Traces:
     def _of(self, table, *columns, where=None, order=()):
         """Rows of the program's runs, each with the name of the run."""
         source = runs if table is runs else runs.join(table, table.c.run == runs.c.id)
-        query = select(runs.c.input, *columns).select_from(source).order_by(*order)
-        rows = self.connection.execute(query if where is None else query.where(where))
-        return [(name_of(row[0]), *row[1:]) for row in rows if is_of(name_of(row[0]), self.name)]
+        query = select(runs.c.input, runs.c.workflow, *columns).select_from(source).order_by(*order)
+        rows = self.connection.execute(query if where is None else query.where(where)).all()
+        mine = [(name_of(*row[:2]), *row[2:]) for row in rows if not has_nothing_to_do(*row[:2])]
+        return [row for row in mine if is_of(row[0], self.name)]
 
     def story(self):
         """What the engine did, so that it compares with what the interpreter says."""
@@ -347,6 +456,11 @@ class Traces:
             "answers": self.answers,
             "left": self.left,
         }
+
+
+def without(name, row):
+    """The row as any program has it: an event that starts runs says of which one they are."""
+    return tuple(text.replace(f'"{name}"', "") if isinstance(text, str) else text for text in row)
 
 
 def stopped_child(row):

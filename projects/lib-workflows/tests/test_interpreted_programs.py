@@ -13,18 +13,18 @@ import pytest
 from crew import Crew
 from drawn_programs import WAYS, draw, draw_one_that_fails
 from interpreter import interpret, interpretations
-from played_programs import Playing, Traces, done, each_under_one_key, is_of, play_lives, story_of, until_ended
+from played_programs import WORKFLOWS, Playing, Traces, done, each_under_one_key, is_of, story_of, told, until_ended
 from sqlalchemy import func, select
 from storm import LEASE_SECONDS, SIZE, bury, chance_of
 
 from lib_events.testing import wait_until
 from lib_workflows import Engine
 from lib_workflows.reading import queries
-from lib_workflows.tables import runs
+from lib_workflows.tables import history, runs, updates
 from lib_workflows.testing import Environment, SkippingClock, crashing_engine, environment
 from lib_workflows.workers.limits import Limits
 
-PROGRAMS = 4 * SIZE
+PROGRAMS = 3 * SIZE
 CRASHES = 3  # of each
 FORKS = 2  # of each, beside one from its beginning
 FAILURES = 10  # of one program, one after the other, at most
@@ -41,10 +41,10 @@ async def play_with_a_crash(url, name, lives, acts, **crash):
     clock = SkippingClock(BEGINNING)
     options = {"clock": clock, "lease_seconds": 0.3, "limits": crash.pop("limits", None)}
     playing = Playing(name, lives, acts, clock)
-    async with crashing_engine(url, [play_lives], **options, **crash) as (engine, database):
+    async with crashing_engine(url, WORKFLOWS, **options, **crash) as (engine, database):
         if await plays_to_its_end(playing(Environment(engine, clock)), database):
             return
-    async with Engine.open(url, [play_lives], **options) as engine:
+    async with Engine.open(url, WORKFLOWS, **options) as engine:
         await wait_until(lambda: nobody_else_has_runs(engine))
         await playing(Environment(engine, clock))
 
@@ -54,8 +54,8 @@ async def play_with_two(url, name, lives, acts, *, limits, at, how):
     clock = SkippingClock(BEGINNING)
     options = {"clock": clock, "lease_seconds": LEASE_SECONDS, "limits": limits}
     crash_at, playing = at if how == "dies" else None, Playing(name, lives, acts, clock)
-    async with Engine.open(url, [play_lives], **options) as stays:
-        async with crashing_engine(url, [play_lives], **options, crash_at=crash_at) as (engine, database):
+    async with Engine.open(url, WORKFLOWS, **options) as stays:
+        async with crashing_engine(url, WORKFLOWS, **options, crash_at=crash_at) as (engine, database):
             burying = asyncio.ensure_future(bury_at(at, database, engine) if how == "buried" else asyncio.sleep(0))
             if await plays_to_its_end(playing(Crew([engine, stays], clock)), database):
                 burying.cancel()
@@ -91,7 +91,7 @@ async def play_and_check(url, name, lives, acts, *, play=play_with_a_crash, **lo
     """Returns the histories of the run and of those that it has started, if there is one way only that they may go."""
     ways = list(interpretations(lives, acts, name=name, most=WAYS))
     await play(url, name, lives, acts, **loss)
-    async with Engine.open(url, [play_lives], works=False) as engine:
+    async with Engine.open(url, WORKFLOWS, works=False) as engine:
         traces = await engine.database.read(Traces, name)
     check(ways, traces, (name, lives, acts, loss))
     return None if len(ways) > 1 or ways[0].log.is_crowded else traces.history
@@ -125,7 +125,7 @@ def crashes(chance):
 @pytest.mark.timeout(300)
 async def test_it_comes_to_the_same_on_two_workers_of_which_one_is_lost(postgresql_url):
     chance = chance_of("interpreted programs on two workers")
-    for number in range(PROGRAMS // 2):
+    for number in range(2 * SIZE):
         lives, acts = draw(chance)
         for how in ("dies", "buried"):
             limits = Limits(idle_seconds=0.0) if chance.random() < 0.5 else None
@@ -136,22 +136,42 @@ async def test_it_comes_to_the_same_on_two_workers_of_which_one_is_lost(postgres
 @pytest.mark.timeout(300)
 async def test_what_failed_comes_to_the_same_once_there_is_no_trouble_any_more_and_so_do_its_forks(database_url):
     chance = chance_of("interpreted programs that are retried")
-    async with environment(database_url, [play_lives], start=BEGINNING) as env:
+    async with environment(database_url, WORKFLOWS, start=BEGINNING) as env:
         for number in range(PROGRAMS):
-            name, (lives, acts) = f"retried-{number}", draw_one_that_fails(chance)
-            done.trouble = True
-            failed = await Playing(name, lives, acts, env.clock)(env)
-            assert failed.status == "failed", lives
-            done.trouble = False
-            expected = interpret(lives, acts, name=name, trouble=False)
-            await check_once(env, expected, await retried(env, name), lives)
-            rows = await env.engine.database.read(queries.get_history, name)
-            operations = [row.operation for row in rows if row.operation[0].isdigit()]
-            for operation in [None, *chance.sample(operations, min(FORKS, len(operations)))]:
-                forked = await env.engine.handle(name).fork(operation)
-                await until_ended(env, name)
-                run = await env.engine.database.read(queries.get_run, forked.id)
-                assert (run.status, run.output) == ("completed", expected.runs[name].value), (lives, operation)
+            await play_one_that_fails(env, f"retried-{number}", *draw_one_that_fails(chance), chance)
+
+
+async def play_one_that_fails(env, name, lives, acts, chance):
+    """Play a program that fails; retry and fork it, or fork it as it has failed."""
+    done.trouble = True
+    failed = await Playing(name, lives, acts, env.clock)(env)
+    assert failed.status == "failed", lives
+    done.trouble = False
+    expected = interpret(lives, acts, name=name, trouble=False).runs[name]
+    if chance.random() < 0.7:
+        await check_once(env, expected.world, await retried(env, name), lives)
+        check_views(await env.engine.database.read(queries.get_run, name), expected, lives)
+    rows = await env.engine.database.read(queries.get_history, name)
+    operations = [row.operation for row in rows if row.operation[0].isdigit()]
+    for operation in [None, *chance.sample(operations, min(FORKS, len(operations)))]:
+        forked = await env.engine.handle(name).fork(operation)
+        await until_ended(env, name)
+        run = await env.engine.database.read(queries.get_run, forked.id)
+        assert (run.status, run.output) == ("completed", expected.value), (lives, operation)
+        check_views(run, expected, lives)
+    await env.engine.database.read(check_messages, name, lives)
+
+
+def check_views(run, expected, case):
+    assert run.views == expected.views, (run.views, expected.views, case)
+
+
+def check_messages(connection, name, case):
+    """Whether every update was answered, and each row that publishes has its event."""
+    rows = select(runs.c.correlation_id, history.c.kind).join(history, history.c.run == runs.c.id)
+    published = connection.execute(rows.where(runs.c.correlation_id == name, history.c.kind == "publish")).all()
+    assert len(published) == sum(kind == "call" for kind, _ in told(connection, name)), case
+    assert connection.scalar(select(func.count()).where(updates.c.status == "pending")) == 0, case
 
 
 async def retried(env, run_id):
