@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import func, insert, select, text
@@ -22,6 +23,18 @@ def note(connection, number):
 
 def count(connection):
     return connection.scalar(select(func.count()).select_from(subscription_cursors))
+
+
+@pytest.mark.parametrize("word", ["a+b", "a&b", "a%41b", "a#b"])
+async def test_what_an_option_of_the_url_says_reaches_the_driver_as_it_is_meant(postgresql_url, word):
+    """A password, a folder or a certificate may have any character, quoted as URLs have it."""
+    said = f"{postgresql_url}&own.word={quote(word, safe='')}"
+    database = await open_database(said, service="test-svc", schemas=[SCHEMA])
+    try:
+        heard = text("SELECT current_setting('own.word')")
+        assert await database.read(lambda connection: connection.scalar(heard)) == word
+    finally:
+        await database.close()
 
 
 async def test_a_connection_that_dies_under_a_function_is_not_the_functions_error(postgresql_url):

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from sqlalchemy import Connection as CoreConnection
@@ -127,9 +127,7 @@ class PostgresqlDatabase(Database):
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
         self.schema = options.pop("schema", "public")
-        self._dsn = urlunsplit(
-            ("postgresql", parts.netloc, parts.path, "&".join(f"{k}={v}" for k, v in options.items()), "")
-        )
+        self._dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(options), ""))
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self.connect,
