@@ -55,11 +55,11 @@ from lib_events.event_log import SCHEMA
 async def main():
     database = await open_database(sys.argv[1], service="test-svc", schemas=[SCHEMA])
     if (child := os.fork()) == 0:
-        print("forked", flush=True)
+        os.write(1, b"forked\\n")  # each of the two in one piece
         os.close(1)  # which the test reads to its end
         time.sleep(60)
         os._exit(0)
-    print(child, flush=True)
+    os.write(1, f"{child}\\n".encode())
     time.sleep(60)
 
 asyncio.run(main())
