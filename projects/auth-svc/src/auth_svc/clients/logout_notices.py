@@ -114,7 +114,7 @@ class LogoutNotices(Loop):
                 due = await self._database.read(_due, others, now)
                 if not due:
                     return await self._database.read(_rest_seconds, others, now)
-                for delivery in due:
+                for delivery in due[: AT_ONCE - len(self._under_way)]:
                     if delivery.client_id not in self._busy():
                         self._under_way[delivery.id] = delivery.client_id
                         group.create_task(self._send(delivery))
