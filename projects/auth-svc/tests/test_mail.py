@@ -340,6 +340,33 @@ async def test_a_mail_that_was_taken_while_the_database_was_away_is_not_sent_aga
     assert (len(mailbox.received), away) == (1, [])
 
 
+async def test_a_mail_is_not_sent_again_where_the_database_is_away_longer_than_anybody_is_patient(
+    sending, port, monkeypatch
+):
+    monkeypatch.setattr(postman, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(postman, "PATIENCE_SECONDS", 0.0)
+    database, away = sending.service.database, [DatabaseUnavailable("away")] * 6
+    transact, read = database.transact, database.read
+
+    async def transact_once_back(function, *args):
+        if function is outbox.forget and away:
+            raise away.pop()
+        return await transact(function, *args)
+
+    async def read_once_back(function, *args):
+        if function is outbox.is_due and mailbox.received and away:
+            raise away.pop()
+        return await read(function, *args)
+
+    monkeypatch.setattr(database, "transact", transact_once_back)
+    monkeypatch.setattr(database, "read", read_once_back)
+    mailbox = MailboxServer()
+    async with mail_server(port, mailbox):
+        await write(sending)
+        await wait_until(lambda: gone(sending))
+    assert (len(mailbox.received), away) == (1, [])
+
+
 async def test_a_mail_that_a_clock_ahead_put_off_leaves_at_once(sending, port):
     mailbox = MailboxServer()
     async with mail_server(port, mailbox):

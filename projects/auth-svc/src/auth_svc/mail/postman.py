@@ -35,8 +35,11 @@ class Postman(Loop):
         unsubscribe = self.database.on_notify(outbox.MAIL_TOPIC, self.wake)
         try:
             while True:
-                while await self.database.read(outbox.is_due, self._clock.micros()) and await self._send_next():
-                    pass
+                try:
+                    while await self.database.read(outbox.is_due, self._clock.micros()) and await self._send_next():
+                        pass
+                except DatabaseError as error:  # what is under way goes on: it would be sent again
+                    logger.warning("the mails that wait cannot be read or kept: %s", error)
                 await self.pause(PAUSE_SECONDS)
         finally:
             unsubscribe()
