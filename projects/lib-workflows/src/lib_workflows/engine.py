@@ -23,8 +23,9 @@ from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.queue import check_queue_key, check_queue_name
 from lib_workflows.authoring.workflow import AnyWorkflow, Registry, Workflow, check_worker_tags
+from lib_workflows.declarations import Declarations
 from lib_workflows.errors import DefinitionError, EngineStopped
-from lib_workflows.events.matcher import Matcher, declare_triggers
+from lib_workflows.events.matcher import Matcher
 from lib_workflows.keeping.retention import RetentionPolicy, RunRetention
 from lib_workflows.queueing.queues import Queues
 from lib_workflows.reading.queries import RunView, view_of_new
@@ -32,7 +33,6 @@ from lib_workflows.run_handle import RunHandle
 from lib_workflows.runs import commands
 from lib_workflows.runs.commands import OnConflict, StartRequest, new_run
 from lib_workflows.runs.record import RunRecord
-from lib_workflows.scheduling.commands import declare_schedules
 from lib_workflows.scheduling.scheduler import Scheduler
 from lib_workflows.scheduling.schedules import Schedules
 from lib_workflows.tables import SCHEMA
@@ -93,6 +93,7 @@ class Engine:
         self.results = self.residence.results
         self.schedules = Schedules(database, registry, clock=self.clock)
         self.queues = Queues(database, registry, clock=self.clock, on_change=self.residence.arrivals.learn_limits)
+        self._declarations = Declarations(database, registry, self.queues, clock=self.clock, look_seconds=lease_seconds)
         self._works = works
         self._retention = retention
         self._is_open = False
@@ -120,20 +121,27 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         """Begin: take over what an earlier life left, and work."""
-        await self.database.transact(declare_triggers, self.registry.newest())
-        await self.database.transact(declare_schedules, self.registry.newest(), self.clock.micros())
-        await self.queues.declare(self.registry.newest())
+        try:
+            await self._begin()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def _begin(self) -> None:
+        self._worker.declares = await self._declarations.number()
         if self._works:
-            await self.residence.arrivals.learn_limits()
             await self._worker.begin(self.residence.fenced)
             self.residence.is_open = True
+        # As a worker that lives: whoever begins after it sees what it declares.
+        await self._declarations.declare(works=self._works)
+        if self._works:
             watch = LoopWatch(blocked_seconds=self._limits.blocked_seconds)
             watch.start()
             self._loops.callback(watch.stop)
             self.residence.logs.open()
             await self._loops.enter_async_context(running(*self._background()))
         self._is_open = True
-        return self
 
     def _background(self) -> list[Loop]:
         arrivals = self.residence.arrivals
@@ -145,6 +153,7 @@ class Engine:
         if self.database.dialect_name == "postgresql":
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=arrivals.wake))
+            loops.append(self._declarations)
         if self._retention is not None:
             loops.append(RunRetention(self.database, self._retention, clock=self.clock))
         return loops

@@ -314,5 +314,16 @@ workers = Table(
     Column("lease_until_at", BigInteger, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("lease_micros", BigInteger),  # how long its lease is: one that ends later was given by another clock
+    Column("declares", Text),  # the numbers of its declarations, as JSON
     UniqueConstraint("id", "epoch", name="workers_epoch"),
+)
+
+declarations = Table(
+    "declarations",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("subject", Text, nullable=False),  # a workflow, of which it says what starts it, or a queue
+    Column("digest", Text, nullable=False),
+    UniqueConstraint("subject", "digest", name="declarations_digest"),
+    sqlite_autoincrement=True,
 )

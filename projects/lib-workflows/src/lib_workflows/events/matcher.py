@@ -70,11 +70,17 @@ class Work(Enum):
     MATCHES = 2
 
 
+def hold_matcher(connection: Connection) -> None:
+    """Let nothing be matched, and nobody else change what is, while this transaction lasts."""
+    row = {"durable": MATCHER, "position": head(connection).position, "updated_at": SystemClock().micros()}
+    connection.execute(insert_into(connection, subscription_cursors).values(**row).on_conflict_do_nothing())
+    lock_matcher(connection)
+
+
 def declare_triggers(connection: Connection, workflows: Iterable[AnyWorkflow]) -> None:
     """Make the triggers in the database those of `workflows`; a new one begins with the next event."""
-    _make_cursor(connection)
+    hold_matcher(connection)
     connection.notify(WAITS_TOPIC)
-    lock_matcher(connection)
     position = committed_position(connection)
     for workflow in workflows:
         wanted = {trigger.name for trigger in workflow.on}
@@ -87,11 +93,6 @@ def declare_triggers(connection: Connection, workflows: Iterable[AnyWorkflow]) -
         for name in wanted - known:
             row = {"event_type": name, "workflow": workflow.name, "after_position": position}
             connection.execute(insert(triggers).values(**row, **settings))
-
-
-def _make_cursor(connection: Connection) -> None:
-    row = {"durable": MATCHER, "position": head(connection).position, "updated_at": SystemClock().micros()}
-    connection.execute(insert_into(connection, subscription_cursors).values(**row).on_conflict_do_nothing())
 
 
 def what_to_match(connection: Connection) -> Work:

@@ -1,5 +1,6 @@
 """What is done to queues from outside: each command is one transaction function, its events inside."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import select, update
@@ -54,11 +55,18 @@ def limit(connection: Connection, name: str, limits: QueueLimits, now: int, *, d
     _publish(connection, QUEUE_CHANGED, changed, now)
 
 
-def release(connection: Connection, name: str, now: int) -> None:
-    """The code declares no limits of a queue any more: it has none, until somebody gives it some."""
-    if _lock(connection, name, now).declared:
-        limit(connection, name, QueueLimits(), now, declared=True)
-        _put(connection, name, {"declared": False}, now)
+def declare_limits(connection: Connection, declared: Mapping[str, QueueLimits | None], now: int) -> None:
+    """Make the limits of queues those of the code; a pause stays.
+
+    None: the code declares none. Where it did, the queue has none then, until somebody gives it some.
+    """
+    known = set(connection.scalars(select(queues.c.name).where(queues.c.declared)))
+    for name, limits in declared.items():
+        if limits is not None:
+            limit(connection, name, limits, now, declared=True)
+        elif name in known and _lock(connection, name, now).declared:
+            limit(connection, name, QueueLimits(), now, declared=True)
+            _put(connection, name, {"declared": False}, now)
 
 
 def pause(connection: Connection, name: str, now: int, note: str = "") -> None:

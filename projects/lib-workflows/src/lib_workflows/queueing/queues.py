@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy import and_, case, func, select
 from lib_events.clock import Clock, to_datetime
 from lib_events.database import Connection, Database
 from lib_workflows.authoring.queue import QueueLimits, known_queue_name
-from lib_workflows.authoring.workflow import AnyWorkflow, Registry
+from lib_workflows.authoring.workflow import Registry
 from lib_workflows.paging import Page, cut, decode_cursor, encode_cursor
 from lib_workflows.queueing import commands as queue_commands
 from lib_workflows.queueing.slots import count_in
@@ -67,7 +68,9 @@ class Queues:
     async def limit(self, name: str, limits: QueueLimits) -> QueueView:
         """Give a queue its limits, which count what is under way already; raises `QueueDeclared`, `QueueInvalid`."""
         known_queue_name(name)
-        await self._limit(name, limits)
+        now = self._clock.micros()
+        async with self.limiting([name]):
+            await self._database.transact(queue_commands.limit, name, limits, now)
         return await self.get(name)
 
     async def pause(self, name: str, *, note: str = "") -> QueueView:
@@ -80,34 +83,23 @@ class Queues:
         await self._do(queue_commands.resume, name, self._clock.micros())
         return await self.get(name)
 
-    async def declare(self, workflows: Iterable[AnyWorkflow]) -> None:
-        """Make the limits that are declared beside `workflows` those of the code; a pause stays."""
-        mine = list(workflows)
-        declared = {workflow.queue: workflow.limits for workflow in mine if workflow.limits is not None}
-        for name, limits in declared.items():
-            await self._limit(name, limits, declared=True)
-        known = await self._database.read(_declared)
-        for name in known.intersection(workflow.queue for workflow in mine).difference(declared):
-            await self._do(queue_commands.release, name, self._clock.micros())
+    @asynccontextmanager
+    async def limiting(self, names: Collection[str]) -> AsyncIterator[None]:
+        """Give these queues limits within: what is under way counts."""
+        await self._count_in(names)
+        yield
+        await self._on_change()
+        await self._count_in(names)  # what began before everybody here knew of the limit
 
-    async def _limit(self, name: str, limits: QueueLimits, *, declared: bool = False) -> None:
-        await self._count_in(name)
-        now = self._clock.micros()
-        await self._do(lambda connection: queue_commands.limit(connection, name, limits, now, declared=declared))
-        await self._count_in(name)  # what began before everybody here knew of the limit
-
-    async def _count_in(self, name: str) -> None:
+    async def _count_in(self, names: Collection[str]) -> None:
         # In pieces: on SQLite one transaction must not hold the database for long, however many they are.
-        while await self._database.transact(count_in, name, PIECE) == PIECE:
-            pass
+        for name in names:
+            while await self._database.transact(count_in, name, PIECE) == PIECE:
+                pass
 
     async def _do[*A](self, command: Callable[[Connection, *A], None], *args: *A) -> None:
         await self._database.transact(command, *args)
         await self._on_change()
-
-
-def _declared(connection: Connection) -> frozenset[str]:
-    return frozenset(connection.scalars(select(queues.c.name).where(queues.c.declared)))
 
 
 class _Count:

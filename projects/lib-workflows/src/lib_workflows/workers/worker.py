@@ -21,6 +21,7 @@ from lib_events.statement import Fence
 from lib_workflows.errors import DefinitionError
 from lib_workflows.runs.commands import RUNS_TOPIC
 from lib_workflows.tables import runs, workers
+from lib_workflows.values.codec import encode_json
 from lib_workflows.values.durations import check_seconds
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Worker:
         if check_seconds(lease_seconds, "lease_seconds") < SHORTEST_LEASE_SECONDS:
             raise DefinitionError(f"lease_seconds must be {SHORTEST_LEASE_SECONDS} or more, got {lease_seconds}")
         self.lease_seconds = lease_seconds
+        self.declares: Sequence[int] = ()  # the numbers of what its code declares
         self._database = database
         self._renewal: Renewal | None = None
 
@@ -70,7 +72,7 @@ class Worker:
         if self._database.dialect_name == "sqlite":
             await set_free(self._database, None)
             return
-        await self._database.transact(_register, self.id, self.epoch, self.lease_seconds)
+        await self._database.transact(_register, self)
         await set_free(self._database, before)
         from lib_workflows.workers.lease import Renewal  # noqa: PLC0415 - brings a driver that SQLite does not need
 
@@ -116,12 +118,12 @@ class Undertaker(Loop):
         return [lease for lease in found if not lease.is_ahead] + unrenewed
 
 
-def _register(connection: Connection, worker_id: str, epoch: int, lease_seconds: float) -> None:
-    now = int(connection.scalar(DATABASE_MICROS))
-    connection.execute(delete(workers).where(workers.c.id == worker_id))
-    micros = int(lease_seconds * 1e6)
-    row = {"epoch": epoch, "lease_until_at": now + micros, "started_at": now, "lease_micros": micros}
-    connection.execute(workers.insert().values(id=worker_id, **row))
+def _register(connection: Connection, worker: Worker) -> None:
+    now, micros = int(connection.scalar(DATABASE_MICROS)), int(worker.lease_seconds * 1e6)
+    connection.execute(delete(workers).where(workers.c.id == worker.id))
+    times = {"lease_until_at": now + micros, "started_at": now, "lease_micros": micros}
+    declares = encode_json(list(worker.declares))
+    connection.execute(workers.insert().values(id=worker.id, epoch=worker.epoch, declares=declares, **times))
 
 
 class Lease(NamedTuple):
