@@ -24,7 +24,6 @@ from lib_workflows import (
 )
 from lib_workflows.authoring.retry import Backoff
 from lib_workflows.reading import queries
-from lib_workflows.runs import rewind
 from lib_workflows.runs import commands, rewind
 from lib_workflows.tables import approvals
 from lib_workflows.testing import environment
