@@ -126,10 +126,11 @@ class Kinship:
 
     async def _cancel(self, parent: Executor, child_id: str) -> None:
         """Cancel a child, durably, while its parent is in memory."""
+        transact, reason = self._residence.database.transact, "its parent was cancelled"
         while not parent.ended:  # else its next life does this
             try:
                 async with self._cancelling:
-                    await self._residence.database.transact(commands.cancel, child_id, "its parent was cancelled")
+                    await transact(commands.cancel, child_id, reason, parent.clock_micros())
             except CommandRefused:
                 return  # it has ended
             except Exception:  # noqa: BLE001 - whatever it is; its insertion, too, may still be on its way
