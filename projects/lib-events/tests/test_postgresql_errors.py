@@ -87,7 +87,20 @@ def go_on(connection):
     connection.execute(text("DROP FUNCTION refuse CASCADE"))
 
 
-@pytest.mark.parametrize("code", ["53100", "58030", "25006", "40P01"], ids=["full", "broken", "read-only", "busy"])
+CANNOT = {
+    "53100": "full",
+    "53200": "without memory",
+    "53400": "at a limit",
+    "58030": "broken",
+    "58P01": "without a file",
+    "XX001": "damaged",
+    "57014": "cancelled",
+    "55P03": "locked",
+    "40P01": "busy",
+}
+
+
+@pytest.mark.parametrize("code", ["25006", *CANNOT], ids=["read-only", *CANNOT.values()])
 async def test_a_server_that_cannot_save_is_nobodys_error_but_the_databases(postgresql_url, code):
     database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
     try:
@@ -100,6 +113,23 @@ async def test_a_server_that_cannot_save_is_nobodys_error_but_the_databases(post
             assert is_database_failure(raised.value)
         await database.transact(go_on)
         assert await database.transact(note, 1) == 1
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize("code", CANNOT, ids=CANNOT.values())
+async def test_a_server_that_cannot_read_is_nobodys_error_but_the_databases(postgresql_url, code):
+    def ask(connection):
+        return connection.scalar(text("SELECT refuse()"))
+
+    body = f"BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{code}'; END"
+    database = await open_database(postgresql_url, service="test-svc", schemas=[SCHEMA])
+    try:
+        async with database._pool.lend() as borrowed:
+            await borrowed.raw.execute(f"CREATE FUNCTION refuse() RETURNS int LANGUAGE plpgsql AS $${body}$$")
+        for look in (database.read, database.look):
+            with pytest.raises(DatabaseUnavailable, match="cannot read: not now; try again"):
+                await look(ask)
     finally:
         await database.close()
 

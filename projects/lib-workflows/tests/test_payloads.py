@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from flows import doubling
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Json, computed_field
 from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 from scenarios import WORKFLOWS, play_everything
@@ -232,6 +232,44 @@ async def looks_up(address: Address) -> Address:
 @workflow(name="moves")
 async def moves(ctx: Context, address: Address) -> Address:
     return await ctx.step(looks_up, await ctx.wait_signal(moved))
+
+
+class Line(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    price: int
+
+    @computed_field
+    @property
+    def tax(self) -> int:
+        return self.price // 5
+
+
+class Bill(BaseModel):
+    lines: list[Line] = []
+    about: Json[list[int]]
+
+
+@step
+async def bills(line: Line) -> Bill:
+    return Bill(lines=[line, line], about="[1]")
+
+
+def bills_in_a_transaction(connection, bill: Bill) -> Bill:
+    return bill
+
+
+@workflow(name="computes")
+async def computes(ctx: Context, line: Line) -> Bill:
+    bill = await ctx.step(bills, line)
+    return await ctx.transaction(bills_in_a_transaction, bill)
+
+
+async def test_models_that_compute_what_they_refuse_to_be_given_come_back_from_wherever_they_are_kept(database_url):
+    """What they compute was written, and their results were lost: after the effect."""
+    async with Engine.open(database_url, [computes]) as engine:
+        handle = await engine.start(computes, Line(price=10))
+        assert await handle.result(10) == Bill(lines=[Line(price=10)] * 2, about="[1]")
+        assert computes.signature.result.schema("serialization")["$defs"]["Line"]["required"] == ["price"]
 
 
 async def test_models_whose_fields_have_aliases_come_back_from_wherever_they_are_kept(database_url):

@@ -4,11 +4,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
+from lib_events.event_log import START_ROWS, committed_position
 from lib_events.lifecycle import running
 from lib_events.nats.relay import Relay
 from lib_events.testing import wait_until
@@ -73,6 +74,27 @@ async def test_a_run_looks_back_to_its_start_also_where_what_came_before_gets_it
         await say(engine, "after")
         async with relaying(engine):
             assert await handle.result(10) == "after"
+
+
+def say_very_often(connection, rows):
+    given = "generate_series(1, :rows) AS given(number)"
+    columns = "count, id, source, type, time, imported, body"
+    values = "1, 'e' || number, '/people', 'people.word.said', 0, false, ''"
+    connection.execute(text(f"INSERT INTO events ({columns}) SELECT {values} FROM {given}"), {"rows": rows})
+
+
+@pytest.mark.postgresql
+async def test_a_start_does_not_count_more_events_without_a_place_than_it_has_time_for(postgresql_url):
+    """Nobody gives them places: each start counted all of them, and took longer than the one before."""
+    looks_back = select(runs.c.look_back_position)
+    async with without_relay(postgresql_url, listens) as engine:
+        before = await engine.database.read(committed_position)
+        await engine.database.transact(say_very_often, START_ROWS + 1_000)
+        for run_id in (None, "by-id"):
+            await engine.start(listens, id=run_id)
+        found = await engine.database.read(lambda connection: connection.scalars(looks_back).all())
+        assert found == [before + START_ROWS] * 2
+        assert await engine.database.read(committed_position) > before + START_ROWS + 1_000
 
 
 async def test_a_child_does_not_find_what_its_parent_has_told_before(database_url):

@@ -196,6 +196,36 @@ async def test_tags_that_are_set_aside_are_not_seen_by_a_retry(database_url):
         assert (await engine.database.read(queries.get_run, handle.id)).tags == {"state": "old"}
 
 
+@workflow(name="shows-how-far-it-is")
+async def shows_how_far_it_is(ctx: Context) -> None:
+    await ctx.set_view("state", "beginning")
+    await ctx.set_view("state", "begun")
+    await ctx.step(try_it, "taken", undo=give_back)
+    await ctx.set_view("state", "taken")
+    await ctx.set_view("receipt", "of what is given back")
+    await ctx.step(try_it, "fails")
+
+
+def retry_and_look(connection, run_id):
+    rewind.retry(connection, run_id)
+    return queries.get_views(connection, run_id)
+
+
+async def test_views_of_what_a_retry_sets_aside_are_what_they_were_before(database_url):
+    async with Engine.open(database_url, [shows_how_far_it_is]) as engine:
+        handle = await engine.start(shows_how_far_it_is)
+        with pytest.raises(StepFailed):
+            await handle.result(10)
+        assert await engine.database.read(queries.get_views, handle.id) == {
+            "state": "taken",
+            "receipt": "of what is given back",
+        }
+        trouble.lasts = False
+        assert await engine.database.transact(retry_and_look, handle.id) == {"state": "begun"}
+        await handle.result(10)
+        assert await handle.view("state") == "taken"
+
+
 async def test_a_fork_has_the_tags_and_views_of_the_place_where_it_begins(database_url):
     trouble.lasts = False
     async with Engine.open(database_url, [tags_itself]) as engine:

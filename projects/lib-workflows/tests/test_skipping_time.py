@@ -2,12 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 
-from flows import Order, PaymentCaptured
+import pytest
+from flows import Order, PaymentCaptured, address_changed
 from sqlalchemy import select
 
+from lib_events.clock import to_datetime
 from lib_events.event import Event
-from lib_workflows import Context, WaitTimeout, workflow
-from lib_workflows.tables import runs
+from lib_workflows import Context, RunCancelled, WaitTimeout, workflow
+from lib_workflows.tables import messages, runs
 from lib_workflows.testing import environment
 
 HOUR = timedelta(hours=1)
@@ -47,6 +49,42 @@ async def test_an_event_starts_a_run_in_the_time_of_the_environment(database_url
         await env.engine.database.transact(lambda c: c.publish(event))
         await env.until_resting()
         assert await env.engine.database.read(lambda c: c.scalars(select(runs.c.output)).all()) == ['"paid 2001"']
+
+
+async def test_what_people_do_is_done_in_the_time_of_the_environment(database_url):
+    def times(connection):
+        sent = connection.scalars(select(messages.c.sent_at)).all()
+        return [*sent, *connection.scalars(select(runs.c.ended_at).where(runs.c.ended_at.is_not(None)))]
+
+    async with environment(database_url, [hears], start=datetime(2001, 1, 1, tzinfo=UTC)) as env:
+        for handle in [await env.engine.start(hears, delay=HOUR) for _ in range(2)]:
+            await handle.signal(address_changed, "there")
+        await handle.cancel()
+        found = await env.engine.database.read(times)
+        assert len(found) == 3
+        assert {to_datetime(micros).year for micros in found} == {2001}
+
+
+@workflow(name="never-begins", queue="paused")
+async def never_begins(ctx: Context) -> None: ...
+
+
+@workflow(name="has-one-that-never-begins")
+async def has_one_that_never_begins(ctx: Context) -> None:
+    await ctx.child(never_begins)
+
+
+async def test_a_child_that_never_began_is_cancelled_in_the_time_of_the_environment(database_url):
+    flows = [has_one_that_never_begins, never_begins]
+    async with environment(database_url, flows, start=datetime(2001, 1, 1, tzinfo=UTC)) as env:
+        await env.engine.queues.pause("paused")
+        handle = await env.engine.start(has_one_that_never_begins)
+        await env.until_resting()
+        await handle.cancel()
+        with pytest.raises(RunCancelled):
+            await env.result(handle)
+        ended = await env.engine.database.read(lambda c: c.scalars(select(runs.c.ended_at)).all())
+        assert [to_datetime(micros).year for micros in ended] == [2001, 2001]
 
 
 async def test_an_event_of_a_run_reaches_another_before_the_time_of_that_one_is_over(database_url):

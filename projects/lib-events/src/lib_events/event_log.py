@@ -42,13 +42,20 @@ STATE = event_log_state.c
 HEAD = Prepared(select(STATE.epoch, STATE.placed_position, STATE.pruned_position))
 # Of rows without a position those behind the last one that has one are counted: older versions of what is placed may
 # still be in the index, and whoever asks need not read them all. `insert_run` of lib_workflows asks for the same.
-LAST_PLACED = select(events.c.sequence).where(events.c.last_position == STATE.placed_position).scalar_subquery()
+PLACED_POSITION = select(STATE.placed_position).scalar_subquery()
+LAST_PLACED = select(events.c.sequence).where(events.c.last_position == PLACED_POSITION).scalar_subquery()
 UNPLACED = (
-    select(func.sum(events.c.count))
+    select(events.c.count)
     .where(events.c.last_position.is_(None), events.c.sequence > func.coalesce(LAST_PLACED, 0))
-    .scalar_subquery()
+    .limit(bindparam("most"))
+    .subquery()
 )
-COMMITTED = Prepared(select((STATE.placed_position + func.coalesce(UNPLACED, 0)).label("position")))
+COUNTED = select(func.sum(UNPLACED.c.count)).scalar_subquery()
+COMMITTED = Prepared(select((STATE.placed_position + func.coalesce(COUNTED, 0)).label("position")))
+EVERY_ROW = 1 << 62
+# So many are counted for a run that starts: more is behind a relay that is gone, and starts must not become slower and
+# slower by it. Such a run may find what was published just before it.
+START_ROWS = 50_000
 
 APPEND_EVENTS = Statement.load(
     "lib_events",
@@ -171,12 +178,13 @@ def head(connection: Connection) -> Cursor:
     return _head_and_pruned(connection)[0]
 
 
-def committed_position(connection: Connection) -> int:
-    """The position that the last committed event has, or will have once it is placed.
+def committed_position(connection: Connection, most: int = EVERY_ROW) -> int:
+    """The position that the last committed event has, or will have once it is placed: no later one is given where more
+    than `most` rows have no position yet.
 
     What is published from now on comes after it; what is being committed at this very moment, before or after it.
     """
-    return int(connection.row(COMMITTED).position)
+    return int(connection.row(COMMITTED, most=most).position)
 
 
 def _head_and_pruned(connection: Connection) -> tuple[Cursor, int]:

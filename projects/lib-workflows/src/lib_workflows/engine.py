@@ -4,6 +4,7 @@ Whatever is held in memory is the residence's; the engine is its life and the wa
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any, Self
 
 from lib_events.adapters.committer import settled
 from lib_events.clock import Clock, SystemClock
-from lib_events.database import Database, Fenced, open_database
+from lib_events.database import Database, DatabaseError, Fenced, open_database
 from lib_events.event import Cause, current_cause
 from lib_events.event_log import SCHEMA as EVENTS_SCHEMA
 from lib_events.lifecycle import Loop, running
@@ -45,6 +46,8 @@ from lib_workflows.workers.loop_watch import LoopWatch
 from lib_workflows.workers.residence import OnProgress, Residence
 from lib_workflows.workers.unclaimed import UnclaimedAlarm
 from lib_workflows.workers.worker import LEASE_SECONDS, Undertaker, Worker
+
+logger = logging.getLogger(__name__)
 
 LOWEST_PRIORITY = -1_000_000
 
@@ -166,13 +169,17 @@ class Engine:
         if self._starting:
             await asyncio.wait(self._starting)
         await self._loops.aclose()
-        if self._works and self.residence.is_open:
-            await self.residence.drain()
-            await self.residence.logs.settle()
-            self.residence.drop_all()
-            if not self.residence.is_lost:
-                await self._worker.end()
-        await self.residence.close()
+        try:
+            if self._works and self.residence.is_open:
+                await self.residence.drain()
+                await self.residence.logs.settle()
+                self.residence.drop_all()
+                if not self.residence.is_lost:
+                    await self._worker.end()
+        except DatabaseError as failed:
+            logger.warning("the runs of this worker go on elsewhere, or at its next start: %s", failed)
+        finally:
+            await self.residence.close()
 
     async def abandon(self) -> None:
         """Stop like a crash: nothing more is written, nothing is released (for tests of recovery)."""

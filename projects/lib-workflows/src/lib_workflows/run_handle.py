@@ -56,7 +56,10 @@ class RunHandle[R]:
     async def signal[T](self, signal: Signal[T], value: T, *, idempotency_key: str | None = None) -> None:
         """Send a signal; durable when it returns. Sent to the run again with the same key, it is the one of before."""
         payload = signal.codec.encode(value)
-        await self._engine.database.transact(commands.send_signal, self.id, signal.name, payload, idempotency_key)
+        now = self._engine.clock.micros()
+        await self._engine.database.transact(
+            lambda connection: commands.send_signal(connection, self.id, signal.name, payload, idempotency_key, now=now)
+        )
 
     async def update[In, Out](
         self,
@@ -66,9 +69,11 @@ class RunHandle[R]:
     ) -> Out:
         """Send an update and wait for the reply; raises `UpdateRejected`, or `UpdateNotFound` once its run is gone."""
         check_optional_seconds(timeout, "timeout of update")
-        new_id, payload = update_id(), update.codec.encode(value)
+        new_id, payload, now = update_id(), update.codec.encode(value), self._engine.clock.micros()
         await self._engine.database.transact(
-            lambda connection: commands.send_update(connection, self.id, update.name, payload, update_id=new_id)
+            lambda connection: commands.send_update(
+                connection, self.id, update.name, payload, update_id=new_id, now=now
+            )
         )
         async with asyncio.timeout(timeout):
             status, reply = await self._engine.results.wait_update(new_id)
@@ -82,7 +87,8 @@ class RunHandle[R]:
         A parked run undoes what its code, as it is today, still asks for like its history; what else there is to undo
         is told in its history as an undo that failed (`UndoUnknown`). Mend the code first to have all of it undone.
         """
-        await self._engine.database.transact(commands.cancel, self.id, check_text(reason, "reason of a cancellation"))
+        check_text(reason, "reason of a cancellation")
+        await self._engine.database.transact(commands.cancel, self.id, reason, self._engine.clock.micros())
 
     async def retry(self) -> None:
         """Run a failed, cancelled or parked run again; what succeeded before its failure is kept."""

@@ -27,6 +27,7 @@ from lib_events.adapters.postgresql_errors import (
     DRIVER_ERRORS,
     FUNCTION_ERRORS,
     connection_lost,
+    is_given_up,
     is_lost,
     is_unable,
     is_unable_to_save,
@@ -202,11 +203,12 @@ class PostgresqlDatabase(Database):
             except FUNCTION_ERRORS as error:
                 if is_lost(error):
                     raise connection_lost(error) from error
-                if is_unable_to_save(error) or (may_be_retried(error) and attempt == ATTEMPTS):
+                if may_be_retried(error) and attempt < ATTEMPTS:
+                    await asyncio.sleep(0.01 * attempt)
+                elif is_unable_to_save(error):
                     raise not_saved(error) from error
-                if not may_be_retried(error):
+                else:
                     raise
-                await asyncio.sleep(0.01 * attempt)
         raise AssertionError("unreachable")
 
     async def _transact_once[*A, R](self, function: Callable[[Connection, *A], R], *args: *A, fence: Fence | None) -> R:
@@ -286,7 +288,7 @@ class PostgresqlDatabase(Database):
             if is_lost(error):
                 self._lose_hot()
                 raise connection_lost(error) from error
-            if is_unable_to_save(error):
+            if is_unable_to_save(error) and not is_given_up(error):
                 raise not_saved(error) from error
             await self._commit_each(members, fence, error, attempt)
         else:
@@ -299,9 +301,9 @@ class PostgresqlDatabase(Database):
     async def _commit_each(
         self, members: Sequence[Member], fence: Fence | None, error: Exception, attempt: int
     ) -> None:
-        """Commit again, each by itself; one that was so fails, unless PostgreSQL asks to be asked again."""
-        if len(members) == 1 and not (may_be_retried(error) and attempt < ATTEMPTS):
-            fail(members, not_saved(error) if may_be_retried(error) else error)
+        """Commit again, each by itself; one that was so fails, unless it was others who kept it from it."""
+        if len(members) == 1 and not (is_given_up(error) and attempt < ATTEMPTS):
+            fail(members, not_saved(error) if is_given_up(error) else error)
             return
         for member in members:
             if not refused_as_baseless(member):
@@ -312,8 +314,13 @@ class PostgresqlDatabase(Database):
             self._lose_hot()
         if self._hot is None:
             connection = await self.connect()
-            self._hot = connection, await Backend.of(connection)
-            await self._lost.end(connection)
+            try:
+                backend = await Backend.of(connection)
+                await self._lost.end(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+            self._hot = connection, backend
         return self._hot
 
     def _lose_hot(self) -> None:

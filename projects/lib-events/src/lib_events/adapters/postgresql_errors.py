@@ -5,7 +5,6 @@ from sqlalchemy.exc import DBAPIError
 
 from lib_events.database import CommitFailed, DatabaseUnavailable
 
-RETRYABLE = ("40001", "40P01")
 # Whatever a connection of ours may raise while nobody's function runs on it.
 DRIVER_ERRORS = (
     OSError,
@@ -15,59 +14,78 @@ DRIVER_ERRORS = (
 )
 # Where a transaction function runs, OSError is its own.
 FUNCTION_ERRORS = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-# No statement is at fault: the server went away, or sent us away.
+# What PostgreSQL says where no statement is at fault: SQLSTATEs, or how they begin (its appendix A). With some the
+# connection ends …
 LOST = (
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.IdleInTransactionSessionTimeoutError,  # we stood still
+    "08",  # the line failed
+    "57P",  # the server stops, crashed or is not there yet, our database is gone, or an operator ended us
+    "25P03",  # we stood still in a transaction for longer than the role may …
+    "25P04",  # … or were in one for longer
 )
-# Nor here: its disk is full or fails. And a server that only reads, as a standby does, can save nothing.
-UNABLE = (asyncpg.DiskFullError, asyncpg.PostgresSystemError)
-UNABLE_TO_SAVE = (*UNABLE, asyncpg.ReadOnlySQLTransactionError)
+# … with others it stays, and nothing was done of what was asked.
+UNABLE = (
+    "53",  # its disk is full, or memory, or whatever else a limit is set to
+    "58",  # its files fail …
+    "XX001",  # … or are damaged …
+    "XX002",  # … or an index is
+    "57014",  # an operator cancelled it, or it took longer than the role may …
+    "55P03",  # … or waited for a lock for longer
+    "40001",  # others were faster …
+    "40P01",  # … or each waited for the other
+)
+UNABLE_TO_SAVE = (*UNABLE, "25006")  # it only reads, as a standby does
+RETRYABLE = ("40001", "40P01")  # PostgreSQL asks to be asked again
+GIVEN_UP = (*RETRYABLE, "57014", "55P03")  # and what a hot statement was kept from, it soon does
+LOST_CLASSES = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 def is_lost(error: BaseException) -> bool:
     """Whether the connection failed, and not what was asked of it."""
-    return isinstance(_cause(error), LOST)
+    return isinstance(_cause(error), LOST_CLASSES) or _says(error, LOST)
 
 
 def is_unable(error: BaseException) -> bool:
     """Whether the server could not answer, whatever it was asked."""
-    return isinstance(_cause(error), UNABLE)
+    return _says(error, UNABLE)
 
 
 def is_unable_to_save(error: BaseException) -> bool:
     """Whether the server could not save, whatever that was."""
-    return isinstance(_cause(error), UNABLE_TO_SAVE)
+    return _says(error, UNABLE_TO_SAVE)
 
 
-def _cause(error: BaseException) -> BaseException | None:
-    """The driver's error: it is behind SQLAlchemy's two."""
-    return getattr(error.__cause__, "__cause__", None) if isinstance(error, DBAPIError) else error
+def may_be_retried(error: BaseException) -> bool:
+    """Whether PostgreSQL asks to be asked again: a deadlock, or a serialization failure."""
+    return _says(error, RETRYABLE)
+
+
+def is_given_up(error: BaseException) -> bool:
+    """Whether a hot statement, which asks for little, was kept from it by others for a moment."""
+    return _says(error, GIVEN_UP)
+
+
+def _says(error: BaseException, states: tuple[str, ...]) -> bool:
+    state: str = getattr(_cause(error), "sqlstate", None) or ""
+    return state.startswith(states)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The driver's error: it is behind SQLAlchemy's two, which tell statements and values to whoever reads them."""
+    behind = getattr(error.__cause__, "__cause__", None) if isinstance(error, DBAPIError) else None
+    return behind or error
 
 
 def not_saved(error: BaseException) -> CommitFailed:
     """The error for a commit that the server could not make."""
-    return CommitFailed(f"nothing was saved in PostgreSQL: {error}; try again")
+    return CommitFailed(f"nothing was saved in PostgreSQL: {_cause(error)}; try again")
 
 
 def connection_lost(error: BaseException) -> CommitFailed:
     """The error for a commit nobody has heard of any more."""
-    return CommitFailed(f"the connection to PostgreSQL was lost: {error}; it may or may not be saved")
+    return CommitFailed(f"the connection to PostgreSQL was lost: {_cause(error)}; it may or may not be saved")
 
 
 def not_read(error: BaseException) -> DatabaseUnavailable:
     """The error for something that could not be read."""
     what = "the connection to PostgreSQL was lost" if is_lost(error) else "PostgreSQL cannot read"
-    return DatabaseUnavailable(f"{what}: {error}; try again")
-
-
-def may_be_retried(error: BaseException) -> bool:
-    """Whether PostgreSQL asks to be asked again: a deadlock, or a serialization failure."""
-    cause = getattr(error, "orig", None) or error
-    return getattr(cause, "sqlstate", None) in RETRYABLE
+    return DatabaseUnavailable(f"{what}: {_cause(error)}; try again")

@@ -89,18 +89,26 @@ class Leads:
             if self._connection is None or self._connection.is_closed():
                 await self._begin()
             assert self._connection is not None  # noqa: S101 - for the type checker
-            for row in await self._connection.fetch(TRY, list(self._waiting)):
-                waiting = self._waiting.pop(row["key"], None)
-                if waiting is None or waiting.cancelled():
-                    await self._connection.execute(FREE, row["key"])
-                else:
-                    waiting.set_result(self._lost)
+            try:
+                for row in await self._connection.fetch(TRY, list(self._waiting)):
+                    waiting = self._waiting.pop(row["key"], None)
+                    if waiting is None or waiting.cancelled():
+                        await self._connection.execute(FREE, row["key"])
+                    else:
+                        waiting.set_result(self._lost)
+            except BaseException:
+                self._connection.terminate()  # a lock outlives its statement: nobody knows what it holds
+                raise
 
     async def _begin(self) -> None:
-        self._lost = lost = asyncio.Event()
-        self._connection = connection = await self._connect()
+        connection, lost = await self._connect(), asyncio.Event()
+        try:
+            await connection.execute(f"SET idle_session_timeout = {round(SILENT_SECONDS * 1000)}")
+        except BaseException:
+            connection.terminate()
+            raise
         connection.add_termination_listener(lambda _connection: lost.set())
-        await connection.execute(f"SET idle_session_timeout = {round(SILENT_SECONDS * 1000)}")
+        self._connection, self._lost = connection, lost
         if self._beating is not None:
             self._beating.cancel()
         self._beating = asyncio.create_task(self._beat(connection, lost), name="postgresql-leads-beat")
@@ -122,9 +130,18 @@ class Leads:
             lost.set()
 
     async def _free(self, key: int, lost: asyncio.Event) -> None:
-        async with self._asking:
-            if self._connection is not None and lost is self._lost and not self._connection.is_closed():
-                await self._connection.execute(FREE, key)
+        """Free what is held by the connection of which `lost` tells; where that fails, it goes with all it holds."""
+        connection = self._connection
+        if connection is None or lost is not self._lost:
+            return
+        try:
+            async with self._asking:
+                if not connection.is_closed():
+                    await connection.execute(FREE, key)
+        except BaseException as error:
+            connection.terminate()
+            if not isinstance(error, DRIVER_ERRORS):
+                raise
 
 
 @asynccontextmanager

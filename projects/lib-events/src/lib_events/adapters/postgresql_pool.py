@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from lib_events.adapters.postgresql_backends import Backend, LostBackends
-from lib_events.adapters.postgresql_errors import LOST
+from lib_events.adapters.postgresql_errors import DRIVER_ERRORS
 from lib_events.database import DatabaseUnavailable
 
 WAIT_SECONDS = 30.0
@@ -108,7 +108,7 @@ class Pool:
         except BaseException as error:
             if core is not None:
                 await _drop(core)
-            if not isinstance(error, (*LOST, DBAPIError)):
+            if not isinstance(error, (*DRIVER_ERRORS, DBAPIError)):
                 raise
             raise DatabaseUnavailable(f"PostgreSQL cannot be reached: {error}; try again") from error
         return borrowed

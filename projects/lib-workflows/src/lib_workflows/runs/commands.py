@@ -13,7 +13,7 @@ from sqlalchemy import and_, case, func, insert, or_, select, text, update
 from lib_events.clock import SystemClock
 from lib_events.database import Connection, insert_into
 from lib_events.event import Cause
-from lib_events.event_log import committed_position
+from lib_events.event_log import START_ROWS, committed_position
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.errors import (
     ApprovalDecided,
@@ -114,7 +114,7 @@ def start(
     run = new_run(request, now, owner)
     position = request.look_back_position
     if position is None:
-        position = committed_position(connection)
+        position = committed_position(connection, START_ROWS)
     row = _row_of(run, request, position)
     if request.debounce_key is not None:
         return _start_debounced(connection, request, run, row)

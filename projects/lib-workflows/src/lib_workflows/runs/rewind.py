@@ -27,6 +27,7 @@ from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.values.failure import was_stopped
 
 LEAVES_THE_PAST = encode_json({"undo": "its own"})  # in the row of a fork: what is shared, the other run undoes
+IS_VIEW = history.c.kind == "view"
 PASSED = ("cancel", "update", "event")  # messages that mean nothing any more to a run that has ended and begins again
 
 
@@ -104,6 +105,7 @@ def _set_aside(connection: Connection, run: Any, cut: int | None, now: int) -> s
         origin = _origin_at(connection, run.id, cut)
         mine = and_(history.c.run == run.id, history.c.voided == 0, history.c.position >= cut)
         _give_signals(connection, run.id, mine, now)
+        _take_views_back(connection, run.id, mine, cut)
         connection.execute(update(history).where(mine).values(voided=now))
     last = connection.scalar(select(func.max(history.c.position)).where(history.c.run == run.id)) or 0
     if origin is not None:  # what is kept is still of the run that was forked
@@ -214,15 +216,26 @@ def _copy_history(connection: Connection, run: Any, forked: str, cut: int, now: 
 
 def _copy_views(connection: Connection, run_id: str, forked: str, before: ColumnElement[bool]) -> None:
     """Copy the views that were set there, and those of lives before this one that this one has never set."""
-    is_view = history.c.kind == "view"
-    seen = select(history).where(before, is_view).order_by(history.c.position)
-    for row in {row.name: row for row in connection.execute(seen)}.values():
-        view = {"name": row.name, "value": row.input, "position": row.position, "updated_at": row.ended_at}
-        connection.execute(insert(views).values(run=forked, **view))
-    set_here = select(history.c.name).where(history.c.run == run_id, is_view)
+    _show(connection, forked, before)
+    set_here = select(history.c.name).where(history.c.run == run_id, IS_VIEW)
     columns = [literal(forked) if column.name == "run" else column for column in views.columns]
     earlier = select(*columns).where(views.c.run == run_id, views.c.name.not_in(set_here))
     connection.execute(insert(views).from_select([column.name for column in views.columns], earlier))
+
+
+def _take_views_back(connection: Connection, run_id: str, where: ColumnElement[bool], cut: int) -> None:
+    """Let the views that were set there be what they were before; one that was not set before is not there."""
+    names = select(history.c.name).where(where, IS_VIEW).correlate(None)
+    connection.execute(delete(views).where(views.c.run == run_id, views.c.name.in_(names)))
+    _show(connection, run_id, and_(_kept(run_id), history.c.position < cut, history.c.name.in_(names)))
+
+
+def _show(connection: Connection, run_id: str, where: ColumnElement[bool]) -> None:
+    """Let a run have the views that were set there."""
+    last = select(func.max(history.c.position)).where(where, IS_VIEW).group_by(history.c.name).correlate(None)
+    columns = literal(run_id), history.c.name, history.c.input, history.c.position, history.c.ended_at
+    shown = select(*columns).where(where, history.c.position.in_(last))
+    connection.execute(insert(views).from_select(["run", "name", "value", "position", "updated_at"], shown))
 
 
 def _copy(connection: Connection, forked: str, where: ColumnElement[bool]) -> int:

@@ -8,7 +8,7 @@ does. So a release that is older than its database refuses what it cannot read, 
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +48,11 @@ class Codec[T]:
                 f"{self.what} must have a type pydantic can describe, got {self.declared!r}: {error}"
             ) from error
 
+    @cached_property
+    def _is_bare(self) -> bool:
+        """Whether only what can be read again is written, and not what models compute that refuse to be given it."""
+        return _refuses_its_own(self.adapter.core_schema)
+
     def encode(self, value: T) -> str:
         """Return `value` as JSON text; raises `PayloadInvalid` or `PayloadTooLarge`."""
         kind = type(value)
@@ -59,7 +64,7 @@ class Codec[T]:
 
     def _dump(self, value: T) -> str:
         try:
-            text = self.adapter.dump_json(value, warnings="error").decode()
+            text = self.adapter.dump_json(value, warnings="error", round_trip=self._is_bare).decode()
         except (ValueError, TypeError, RecursionError) as error:  # also what the types' own serializers raise
             raise PayloadInvalid(self.what, str(error)) from error
         return within_limit(text, self.what)
@@ -92,7 +97,8 @@ class Codec[T]:
     def schema(self, mode: typing.Literal["validation", "serialization"] = "validation") -> dict[str, Any]:
         """The JSON Schema of the type: always the same object, not to be changed."""
         if mode not in self._schemas:
-            self._schemas[mode] = self.adapter.json_schema(mode=mode, by_alias=mode == "validation")
+            by_alias, written = mode == "validation", "validation" if self._is_bare else mode
+            self._schemas[mode] = self.adapter.json_schema(mode=written, by_alias=by_alias)
         return self._schemas[mode]
 
 
@@ -101,6 +107,20 @@ def _adapter(declared: Any) -> TypeAdapter[Any]:
         return TypeAdapter(declared, config=FINITE_OR_TEXT)
     except PydanticUserError:  # a model says itself how it is written
         return TypeAdapter(declared)
+
+
+def _refuses_its_own(schema: Any, *, forbids: bool = False) -> bool:
+    """Whether somewhere in a type of pydantic a model computes fields and forbids what is none of its own, or a text of
+    JSON is kept as what it says: as it is written it could not be read."""
+    if isinstance(schema, list | tuple):
+        return any(_refuses_its_own(part, forbids=forbids) for part in schema)
+    if not isinstance(schema, Mapping):
+        return False
+    if schema.get("type") == "json" or (forbids and schema.get("computed_fields")):
+        return True
+    if schema.get("type") in ("model", "dataclass"):
+        forbids = schema.get("config", {}).get("extra_fields_behavior") == "forbid"
+    return any(_refuses_its_own(part, forbids=forbids) for name, part in schema.items() if name != "metadata")
 
 
 class ArgumentsCodec:

@@ -5,16 +5,16 @@ nothing. Its end is a row of its own; a parent in memory hears of it at once, an
 """
 
 import asyncio
-import contextlib
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from lib_events.database import CommitQueueFull, DatabaseError
+from lib_events.database import CommitQueueFull
 from lib_events.event import Cause
 from lib_events.statement import Write
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.workflow import AnyWorkflow
-from lib_workflows.errors import CommandRefused, RunNotFound
+from lib_workflows.errors import CommandRefused
 from lib_workflows.execution.executor import Executor
 from lib_workflows.execution.home import Start
 from lib_workflows.runs import commands
@@ -25,6 +25,8 @@ from lib_workflows.workers.births import Birth
 
 if TYPE_CHECKING:
     from lib_workflows.workers.residence import Residence
+
+logger = logging.getLogger(__name__)
 
 CANCEL_RETRY_SECONDS = 0.05
 CANCELLED_AT_ONCE = 8  # each is a transaction, and there must be connections and time for others
@@ -124,14 +126,15 @@ class Kinship:
 
     async def _cancel(self, parent: Executor, child_id: str) -> None:
         """Cancel a child, durably, while its parent is in memory."""
+        transact, reason = self._residence.database.transact, "its parent was cancelled"
         while not parent.ended:  # else its next life does this
             try:
                 async with self._cancelling:
-                    await self._residence.database.transact(commands.cancel, child_id, "its parent was cancelled")
+                    await transact(commands.cancel, child_id, reason, parent.clock_micros())
             except CommandRefused:
                 return  # it has ended
-            except (RunNotFound, DatabaseError):
-                await asyncio.sleep(CANCEL_RETRY_SECONDS)  # its insertion may still be on its way
+            except Exception:  # noqa: BLE001 - whatever it is; its insertion, too, may still be on its way
+                await asyncio.sleep(CANCEL_RETRY_SECONDS)
             else:
                 return
 
@@ -211,6 +214,9 @@ class Kinship:
         """In a transaction of its own: the run may be here again, and a group must not hold two versions of its row."""
         while self._residence.is_open:
             await asyncio.sleep(WAKE_RETRY_SECONDS)
-            with contextlib.suppress(DatabaseError):
+            try:
                 await self._residence.database.transact(commands.wake, parent_id)
+            except Exception as error:  # noqa: BLE001 - whatever it is, a parent that nobody wakes waits for good
+                logger.warning("run %s, of which a child has ended, cannot be woken yet: %s", parent_id, error)
+            else:
                 return
