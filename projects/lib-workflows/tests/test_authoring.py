@@ -101,3 +101,21 @@ def test_plain_functions_are_no_steps():
         ctx.approval("a", text="?", to="everyone")
     with pytest.raises(DefinitionError, match="0 s up to 100 years"):
         ctx.sleep(-1)
+
+
+def test_what_no_branch_and_no_transaction_function_can_be_is_refused_where_it_is_given(subtests):
+    ctx = Context.__new__(Context)
+
+    async def waits(connection): ...
+
+    for use, told in (
+        (lambda: ctx.transaction(waits), "ctx.transaction must get a def, which never awaits, got <function"),
+        (lambda: ctx.transaction("text"), "ctx.transaction must get a def, which never awaits, got 'text'"),
+        (lambda: ctx.gather([ctx.sleep(1)]), r"ctx.gather must get operations or coroutines, got \[.*; write \*"),
+        (lambda: ctx.gather(1), "ctx.gather must get operations or coroutines, got 1"),
+        (lambda: ctx.race(5), "ctx.race must get operations or coroutines, got 5"),
+        (lambda: ctx.map([1], ctx.sleep), r"ctx.map must get a function, then the items, got \[1\]"),
+        (lambda: ctx.map(lambda n: n, [1]), "ctx.map must get operations or coroutines, got 1"),
+    ):
+        with subtests.test(told=told), pytest.raises(DefinitionError, match=told):
+            use()

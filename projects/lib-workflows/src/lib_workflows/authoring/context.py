@@ -1,5 +1,6 @@
 """What a workflow may do: every effect, wait and source of chance goes through its context."""
 
+import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -129,19 +130,29 @@ class Context:
         """
         if not isinstance(step, Step):
             raise DefinitionError(f"ctx.step must get a function decorated with @step, got {step!r}")
-        return RunStep(step, args, undo)
+        return RunStep(step, args, _checked(undo, f"step {step.name}"))
 
     def transaction[*A, R](
         self,
         function: Callable[["Connection", *A], R],
         *args: *A,
-        undo: Callable[["Connection", R | None, *A], Any] | None = None,
+        undo: Callable[["Connection", R | None, *A], Any] | Step[R | None, *A] | None = None,
     ) -> Operation[R]:
         """Run a transaction function exactly once: what it writes and its place in the history are one commit.
 
-        It must have no effect but through its connection. What it raises is kept and raised here.
+        It must have no effect but through its connection. What it raises is kept and raised here. `undo(connection,
+        result | None, *args)` is a transaction, too; one that is a step gets no connection.
         """
-        return RunTransaction(function, args, undo)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise DefinitionError(f"ctx.transaction must get a def, which never awaits, got {function!r:.100}")
+        operation = RunTransaction[R](function, args, undo)
+        if undo is not None and (not callable(undo) or inspect.iscoroutinefunction(undo)):
+            operation.is_asked_for = True
+            raise DefinitionError(
+                f"undo of transaction {operation.name} must be a def undo(connection, result, …) or a step, "
+                f"got {undo!r:.100}"
+            )
+        return operation
 
     def child[*In, R](
         self,
@@ -154,7 +165,7 @@ class Context:
         Raises what the child's workflow or steps declare, else `RunFailed` or `RunCancelled`.
         """
         encoded_input(workflow, args)
-        return RunChild(workflow, args, undo)
+        return RunChild(workflow, args, _checked(undo, f"child {workflow.name}"))
 
     def start[*In](self, workflow: "Workflow[*In, Any]", *args: *In) -> Operation[str]:
         """Start another workflow that goes on by itself, once; returns the id of its run.
@@ -223,9 +234,12 @@ class Context:
         A branch is an operation or a coroutine of this workflow. The first failure cancels and awaits the others,
         then is raised.
         """
+        return self._gather(branches, limit, "ctx.gather")
+
+    def _gather[R](self, branches: tuple[Awaitable[R], ...], limit: int | None, what: str) -> Operation[list[R]]:
         if limit is not None and limit < 1:
-            raise DefinitionError(f"limit of ctx.gather must be 1 or more, got {limit}")
-        return Gather(_asked_for(branches), limit)
+            raise DefinitionError(f"limit of {what} must be 1 or more, got {limit}")
+        return Gather(_asked_for(branches, what), limit)
 
     def map[T, R](
         self, branch: Callable[[T], Awaitable[R]], items: Iterable[T], *, limit: int | None = None
@@ -234,7 +248,9 @@ class Context:
 
         `await ctx.map(lambda order: ctx.step(charge, order), orders, limit=10)`; otherwise like `gather`.
         """
-        return self.gather(*map(branch, items), limit=limit)
+        if not callable(branch):
+            raise DefinitionError(f"ctx.map must get a function, then the items, got {branch!r:.100} first")
+        return self._gather(tuple(map(branch, items)), limit, "ctx.map")
 
     def race[R](self, *branches: Awaitable[R]) -> Operation[tuple[int, R]]:
         """Run branches side by side until the first ends; cancels and awaits the others.
@@ -243,7 +259,7 @@ class Context:
         """
         if not branches:
             raise DefinitionError("ctx.race must get at least one branch, got none")
-        return Race(_asked_for(branches))
+        return Race(_asked_for(branches, "ctx.race"))
 
     def timeout(self, duration: timedelta | float) -> "Timeout":
         """Bound a block: `async with ctx.timeout(…)` cancels what the block waits for and raises `WaitTimeout`."""
@@ -314,11 +330,20 @@ class Context:
         return uuid.UUID(bytes=self._conductor.random_bytes(), version=4)
 
 
-def _asked_for[A: Awaitable[Any]](branches: tuple[A, ...]) -> tuple[A, ...]:
+def _checked[U: Callable[..., Any] | None](undo: U, what: str) -> U:
+    """Return what is to undo an operation; raises `DefinitionError` for what could not."""
+    if undo is not None and not callable(undo):
+        raise DefinitionError(f"undo of {what} must be a function or a step, got {undo!r:.100}")
+    return undo
+
+
+def _asked_for[A: Awaitable[Any]](branches: tuple[A, ...], what: str) -> tuple[A, ...]:
     """Note of the operations among `branches` that they are asked for, whether or not their turn comes."""
     for branch in branches:
         if isinstance(branch, Operation):
             branch.is_asked_for = True
+        elif not hasattr(branch, "__await__"):
+            raise DefinitionError(f"{what} must get operations or coroutines, got {branch!r:.100}; write *… for a list")
     return branches
 
 

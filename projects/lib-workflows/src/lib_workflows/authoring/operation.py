@@ -4,6 +4,7 @@ Leaf operations end by a row of the history; `Gather`, `Race` and the two halves
 the branches of the workflow.
 """
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,13 @@ AWAITED_KINDS = frozenset(("step", "transaction", "child"))
 def undo_name(undo: Undo) -> str:
     """What an undo is called: a step by its name, a function by its own."""
     return str(getattr(undo, "name", None) or getattr(undo, "__name__", "undo"))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called: a part of one like itself, an object that can be called like its class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", None) or type(function).__name__)
 
 
 class Operation[R]:
@@ -80,7 +88,7 @@ class RunTransaction[R](Operation[R]):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return self.function.__name__
+        return name_of(self.function)
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,7 @@ from lib_workflows.execution.driver import Pending
 from lib_workflows.execution.heartbeat import Heart
 from lib_workflows.execution.history import failure_of
 from lib_workflows.execution.transaction_effects import queue_transaction
-from lib_workflows.execution.undoing import announce
+from lib_workflows.execution.undoing import announce, check_undone
 from lib_workflows.runs.lifecycle_events import STEP_RETRIED, STEP_STARTED
 from lib_workflows.runs.record import UNDO_SUFFIX, Attempted
 from lib_workflows.statements import DELETE_ATTEMPT, PUT_ATTEMPT
@@ -245,6 +245,9 @@ def _arguments(attempt: Attempt) -> str | None:
     try:
         return attempt.step.signature.arguments.encode(attempt.args)
     except Exception:  # noqa: BLE001
+        if isinstance(pending.operation, RunUndo):
+            check_undone(pending.operation, value)
+            return completed(pending, None)
         return None
 
 
