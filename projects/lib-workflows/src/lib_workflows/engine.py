@@ -21,7 +21,7 @@ from lib_events.nats.relay import Relay
 from lib_workflows.authoring.context import encoded_input
 from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.messages import Principal
-from lib_workflows.authoring.queue import check_queue_key, check_queue_name
+from lib_workflows.authoring.queue import check_queue_key, check_queue_name, check_served_queues
 from lib_workflows.authoring.workflow import AnyWorkflow, Registry, Workflow, check_worker_tags
 from lib_workflows.errors import DefinitionError, EngineStopped
 from lib_workflows.events.matcher import Matcher, declare_triggers
@@ -85,7 +85,7 @@ class Engine:
             self._worker,
             clock=self.clock,
             limits=self._limits,
-            queues=queues,
+            queues=check_served_queues(queues),
             tags=check_worker_tags(tags, "tags of a worker"),
             on_progress=on_progress,
             tokens=tokens,
