@@ -237,3 +237,26 @@ async def test_who_works_again_after_it_was_out_of_memory_waits_for_nothing(data
         assert (view.status, view.waiting_for) == ("running", [])
         go_on.set()
         await handle.result(10)
+
+
+async def test_progress_is_told_from_the_first_line_on_and_never_by_a_replay(sqlite_url):
+    told = []
+
+    @workflow(name="telling")
+    async def telling(ctx: Context) -> str:
+        ctx.progress(0.1, "begun")
+        address = await ctx.wait_signal(address_changed)
+        ctx.progress(0.9, "heard")
+        return address
+
+    def hear(run_id, fraction, text, detail):
+        told.append((fraction, text))
+
+    limits = Limits(idle_seconds=0)
+    async with Engine.open(sqlite_url, [telling], on_progress=hear, limits=limits) as engine:
+        handle = await engine.start(telling)
+        assert engine.progress[handle.id] == (0.1, "begun")
+        await wait_until(lambda: asyncio.sleep(0, not engine.residence.executors))  # it has left memory
+        await handle.signal(address_changed, "Elm Street")
+        assert await handle.result(10) == "Elm Street"
+    assert told == [(0.1, "begun"), (0.9, "heard")]
