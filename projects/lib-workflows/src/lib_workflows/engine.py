@@ -20,10 +20,11 @@ from lib_events.lifecycle import Loop, running
 from lib_events.nats.relay import Relay
 from lib_workflows.authoring.context import encoded_input
 from lib_workflows.authoring.delegation import TokenSource
+from lib_workflows.authoring.guard import is_guarded
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.queue import check_queue_key, check_queue_name, check_served_queues
 from lib_workflows.authoring.workflow import AnyWorkflow, Registry, Workflow, check_worker_tags
-from lib_workflows.errors import DefinitionError, EngineStopped
+from lib_workflows.errors import DefinitionError, DeterminismError, EngineStopped
 from lib_workflows.events.matcher import Matcher, declare_triggers
 from lib_workflows.keeping.retention import RetentionPolicy, RunRetention
 from lib_workflows.queueing.queues import Queues
@@ -355,4 +356,6 @@ class Engine:
     def _check_open(self) -> None:
         if not self._is_open:
             raise EngineStopped("the engine must be running to start a run; use `async with`")
+        if is_guarded():
+            raise DeterminismError("a workflow must start runs by its ctx; use await ctx.child(…) or ctx.start(…)")
         self.database.check_loop()

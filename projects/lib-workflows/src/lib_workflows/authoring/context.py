@@ -190,6 +190,7 @@ class Context:
         Looks back to the event that started the run, else to the start, and gives each event at most once per
         (type, match). Raises `WaitTimeout`; `PayloadTooLarge` for a match of more than 1,000 bytes.
         """
+        _check_is(event_type, EventType, "ctx.wait_event")
         if event_type.packed:
             raise DefinitionError(f"ctx.wait_event must get an event with a row of its own, got {event_type!r}")
         what = "match of ctx.wait_event"
@@ -198,12 +199,14 @@ class Context:
 
     def wait_signal[T](self, signal: Signal[T], timeout: timedelta | float | None = None) -> Operation[T]:
         """Wait for a signal; one that came before is taken at once. Raises `WaitTimeout`."""
+        _check_is(signal, Signal, "ctx.wait_signal")
         return WaitSignal(signal, check_optional_seconds(timeout, "timeout of ctx.wait_signal"))
 
     def wait_update[In, Out](
         self, update: Update[In, Out], timeout: timedelta | float | None = None
     ) -> Operation[UpdateCall[In, Out]]:
         """Wait for an update; answer it with `await call.reply(…)` or `await call.reject(…)`."""
+        _check_is(update, Update, "ctx.wait_update")
         return WaitUpdate(update, check_optional_seconds(timeout, "timeout of ctx.wait_update"))
 
     def approval(
@@ -267,6 +270,7 @@ class Context:
 
     def publish[T](self, event_type: EventType[T], payload: T, subject: str | None = None) -> Operation[None]:
         """Append an event to the log, with the history's row; its subject is the run's id unless given."""
+        _check_is(event_type, EventType, "ctx.publish")
         if is_reserved(event_type.name):
             raise DefinitionError(f"ctx.publish must not use evs.*, got {event_type.name!r}; choose your own namespace")
         event = Event.of(
@@ -328,6 +332,13 @@ class Context:
     def uuid(self) -> uuid.UUID:
         """A UUID, the same on every replay and different everywhere else."""
         return uuid.UUID(bytes=self._conductor.random_bytes(), version=4)
+
+
+def _check_is(given: object, kind: type, what: str) -> None:
+    """Raise `DefinitionError` for what is not of that kind: a name alone says nothing of the type of what comes."""
+    if not isinstance(given, kind):
+        article = "an" if kind.__name__[0] in "EU" else "a"
+        raise DefinitionError(f"{what} must get {article} {kind.__name__}(…), got {given!r:.100}")
 
 
 def _checked[U: Callable[..., Any] | None](undo: U, what: str) -> U:

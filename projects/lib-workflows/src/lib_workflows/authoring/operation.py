@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never
 
+from lib_workflows.authoring.guard import is_guarded
+from lib_workflows.errors import DefinitionError
+
 if TYPE_CHECKING:
     from lib_events.event import Event, EventType
     from lib_workflows.authoring.messages import Signal, Update
@@ -52,6 +55,11 @@ class Operation[R]:
 
     def __await__(self) -> Generator["Operation[Any]", Any, R]:
         self.is_asked_for = True
+        if not is_guarded():
+            raise DefinitionError(
+                f"{self.kind or 'an operation'} of a ctx must be awaited by its workflow, and not in a step or outside "
+                "of it; do it before or after the step"
+            )
         result: R = yield self
         return result
 
