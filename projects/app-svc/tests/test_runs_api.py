@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import uuid
+from dataclasses import asdict
 from typing import Any
 
 import jsonschema
@@ -12,8 +13,12 @@ from sqlalchemy import update
 
 from app_svc import run_desk
 from app_svc.permissions import SIGNED
+from app_svc.workflows.order import order
 from lib_events.testing import wait_until
+from lib_workflows import Context, workflow
+from lib_workflows.errors import Nondeterministic
 from lib_workflows.tables import runs
+from lib_workflows.testing import replay_history
 
 
 async def test_a_start_is_accepted_with_its_place_and_waits_on_request(app: Any) -> None:
@@ -480,3 +485,23 @@ async def test_a_comparison_shows_nothing_of_a_run_one_may_not_see(app: Any, sub
         assert (await alice.get(f"/v1/runs/{hers}/comparison")).status_code == 422
     with subtests.test("an operator sees both"):
         assert (await operator.get(f"/v1/runs/{hers}/comparison", params={"with": his})).status_code == 200
+
+
+async def test_an_exported_run_is_replayed_against_the_code_of_today(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = app.client(), app.client("bob")
+    run = await alice.run("order", {"quantity": 2})
+    answer = await alice.get(f"/v1/runs/{run['id']}/export")
+    assert answer.status_code == 200
+    assert asdict(replay_history(order, answer.json())) == run["output"]
+
+    @workflow(name="order")
+    async def changed(ctx: Context, wish: dict[str, Any]) -> None:
+        await ctx.sleep(1)
+
+    with pytest.raises(Nondeterministic, match=r"the history has operation 1: .*, the code has operation 1: sleep"):
+        replay_history(changed, answer.json())
+    hidden = await bob.get(f"/v1/runs/{run['id']}/export")
+    assert (hidden.status_code, hidden.json()["type"]) == (404, "urn:evs:problem:run-not-found")
+    monkeypatch.setattr("app_svc.run_desk.EXPORT_BYTES", 1_000)
+    too_large = await alice.get(f"/v1/runs/{run['id']}/export")
+    assert (too_large.status_code, too_large.json()["type"]) == (413, "urn:evs:problem:history-too-large")

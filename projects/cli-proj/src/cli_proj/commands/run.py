@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from cli_proj import moments
 from cli_proj.api import path_of
-from cli_proj.commands import run_compare, run_logs, run_steer
+from cli_proj.commands import run_compare, run_export, run_logs, run_steer
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import usage
 from cli_proj.messages import message, printable
@@ -26,6 +26,7 @@ for steer in run_steer.COMMANDS:
     app.command(steer)
 app.command(run_logs.logs)
 app.command(run_compare.compare)
+app.command(run_export.export)
 
 
 @app.command
