@@ -56,7 +56,8 @@ class Engine:
     With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work. With `queues` it
     works on the runs of these queues only, with `tags` also on those of workflows that require them.
     `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
-    Without a `retention` policy runs are kept for ever. `tokens` is asked for the access tokens with which steps act
+    `limits` says how much it keeps in memory, and how many steps run in threads and processes. Without a `retention`
+    policy runs are kept for ever. `tokens` is asked for the access tokens with which steps act
     for the person who started their run.
     """
 

@@ -312,6 +312,16 @@ def reject_updates(connection: Connection, run_id: str, reason: str, now: int, *
         connection.notify(ENDED_TOPIC)
 
 
+def asked_for(connection: Connection, run_id: str, name: str) -> str:
+    """The id of what a run asks for by that name, else of what it asked for last; raises `ApprovalNotFound`."""
+    of_run = select(approvals.c.id).where(approvals.c.run == run_id, approvals.c.name == name)
+    is_pending = case((approvals.c.status == "pending", 0), else_=1)
+    found: str | None = connection.scalar(of_run.order_by(is_pending, approvals.c.asked_at.desc()).limit(1))
+    if found is None:
+        raise ApprovalNotFound(name, run_id)
+    return found
+
+
 def decide(
     connection: Connection,
     approval_id: str,
