@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import uuid
 from dataclasses import asdict
 from typing import Any
@@ -369,6 +370,31 @@ async def test_metrics_and_health_are_there(app: Any) -> None:
     assert 'evs_http_requests_total{method="GET",route="/v1/workflows",status="200"}' in metrics
     ready = (await app.http.get("/readyz")).json()
     assert ready["checks"] == {"database": "ok", "revocations": "ok"}
+
+
+async def test_metrics_tell_what_has_ended_and_what_waits(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app_svc.engine_metrics.GOOD_SECONDS", 0.0)
+    alice, operator = app.client(), app.client("olga", roles=("member", "operator"))
+    await alice.run("order", {})
+    await operator.post("/v1/queues/later/pause")
+    held = {"workflow": "order", "input": {}, "queue": "later"}
+    for more in ({}, {"delay_seconds": 3600}):
+        assert (await operator.post("/v1/runs", held | more)).status_code == 202
+
+    async def page_with_the_end() -> str | None:
+        found: str = (await app.http.get("/metrics")).text
+        return found if "evs_runs_in_memory 0.0" in found else None
+
+    page = await wait_until(page_with_the_end)
+    for line in (
+        'evs_runs_ended_total{status="completed",workflow="order"} 1.0',
+        'evs_queue_runs{queue="later",state="due"} 1.0',
+        'evs_queue_runs{queue="later",state="later"} 1.0',
+        'evs_queue_runs{queue="later",state="under_way"} 0.0',
+        'evs_queue_paused{queue="later"} 1.0',
+    ):
+        assert line in page
+    assert float(re.findall(r'evs_queue_wait_seconds{queue="later"} (.*)', page)[0]) > 0
 
 
 async def test_the_service_stops_while_streams_are_open_and_work_is_under_way(

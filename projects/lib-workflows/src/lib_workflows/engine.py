@@ -120,6 +120,16 @@ class Engine:
         """The last progress of each run in memory."""
         return self.residence.progress
 
+    @property
+    def runs_in_memory(self) -> int:
+        """How many runs this engine has in memory."""
+        return len(self.residence.executors)
+
+    @property
+    def runs_ended(self) -> Mapping[tuple[str, str], int]:
+        """How many runs have ended here since it was opened, by workflow and status (parked ones, too)."""
+        return self.residence.ended
+
     async def __aenter__(self) -> Self:
         """Begin: take over what an earlier life left, and work."""
         await self.database.transact(declare_triggers, self.registry.newest())

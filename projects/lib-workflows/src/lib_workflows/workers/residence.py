@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextvars import copy_context
 from functools import partial
@@ -75,6 +76,7 @@ class Residence:
         self._idle_micros = int(limits.idle_seconds * 1e6)
         self._in_memory = limits.in_memory
         self.executors: dict[str, Executor] = {}
+        self.ended = Counter[tuple[str, str]]()  # how many runs have ended here, by workflow and status
         self._resting: dict[str, None] = {}  # least recently active first
         self._wants_room: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -223,6 +225,7 @@ class Residence:
         if saving.cancelled() or saving.exception() is not None:
             return  # the ledger reports it lost
         run = executor.run
+        self.ended[run.workflow, run.status] += 1
         executor.close()
         if self.executors.get(run.id) is executor:
             del self.executors[run.id]
