@@ -291,8 +291,12 @@ class Residence:
         """Progress of a run (with `detail`: the heartbeat of a step); may come from a step's thread."""
         if detail is None:
             self.progress[run_id] = (fraction, text)
-        if self._on_progress is not None:
+        if self._on_progress is None:
+            return
+        try:
             self._on_progress(run_id, fraction, text, detail)
+        except Exception:  # who watches is none of the run's code
+            logger.exception("on_progress of the engine must not fail, and did for run %s", run_id)
 
     def _is_here(self, run_id: str) -> bool:
         return run_id in self.executors
