@@ -96,6 +96,8 @@ async def test_lists_are_filtered_and_come_in_pages_newest_first(any_app: Any) -
     assert await count(workflow="import-table") == 0
     assert await count(tag="team:red") == 3
     assert await count(tag="team") == 7
+    assert await count(tag=["team:red", "we.ird"]) == 3
+    assert await count(tag=["team:red", "team:blue"]) == 0
     assert await count(tag="we.ird:1") == 7
     assert await count(tag='te"am:red') == 0
     assert await count(q="DECLINED") == 1
@@ -143,6 +145,8 @@ async def test_many_runs_are_cancelled_by_a_filter(app: Any) -> None:
     for run_id in ids:
         await alice.until(run_id, "waiting")
     body = {"filter": {"tag": "batch:b", "status": ["waiting"]}, "dry_run": True}
+    neither = {"filter": {"tag": ["batch:b", "team:a"]}}
+    assert (await operator.post("/v1/runs:cancel", neither)).json()["matched"] == 0
     dry = (await operator.post("/v1/runs:cancel", body)).json()
     assert (dry["matched"], sorted(dry["changed"])) == (3, ids)
     assert sorted((await operator.post("/v1/runs:cancel", body | {"dry_run": False})).json()["changed"]) == ids
