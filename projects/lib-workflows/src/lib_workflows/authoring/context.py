@@ -97,6 +97,11 @@ class Conductor(Protocol):
         """How many operations of the workflow have ended."""
         ...
 
+    @property
+    def signal_run(self) -> Callable[["Connection", str, str, str], None]:
+        """The transaction function that leaves a signal for a run: its id, the signal's name, the payload as JSON."""
+        ...
+
 
 class Context:
     """The first argument of every workflow. Its operations begin when they are awaited, gathered or raced."""
@@ -136,7 +141,7 @@ class Context:
         self,
         function: Callable[["Connection", *A], R],
         *args: *A,
-        undo: Callable[["Connection", R | None, *A], Any] | Step[R | None, *A] | None = None,
+        undo: Callable[["Connection", R | None, *A], Any] | Step[R | None, *A, Any] | None = None,
     ) -> Operation[R]:
         """Run a transaction function exactly once: what it writes and its place in the history are one commit.
 
@@ -284,6 +289,15 @@ class Context:
         )
         encode_given(event.data, f"data of event {event_type.name}")
         return Publish(event)
+
+    def signal[T](self, run_id: str, signal: Signal[T], value: T) -> Operation[None]:
+        """Send a signal to another run, exactly once: as a transaction, with the history's row.
+
+        Raises `RunNotFound`, or `CommandRefused` once that run has ended.
+        """
+        _check_is(signal, Signal, "ctx.signal")
+        args = (check_name(run_id, "id of a run"), signal.name, signal.codec.encode(value))
+        return RunTransaction(self._conductor.signal_run, args)
 
     def set_view(self, name: str, value: Any) -> Operation[None]:
         """Store a JSON-able value that anyone who may see the run can read, also while it is out of memory."""

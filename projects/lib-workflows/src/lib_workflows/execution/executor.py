@@ -33,6 +33,7 @@ from lib_workflows.execution.salvage import reason_to_salvage, salvage
 from lib_workflows.execution.surroundings import surroundings_of
 from lib_workflows.execution.undoing import meta_of
 from lib_workflows.run_logs import RunLog
+from lib_workflows.runs import commands
 from lib_workflows.runs.continuation import carried
 from lib_workflows.runs.lifecycle_events import (
     RUN_RESUMED,
@@ -115,6 +116,7 @@ class Executor:
     _tags_at_start: str | None = field(init=False)
     owner: str = field(init=False)  # the life it belongs to, and what guards its commits
     fence: Fence | None = field(init=False)
+    signal_run = staticmethod(commands.signal_run)  # see `Conductor`
 
     def __post_init__(self) -> None:
         self.owner, self.fence = self.home.worker_id, self.home.fence

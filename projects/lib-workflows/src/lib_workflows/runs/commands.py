@@ -240,6 +240,11 @@ def send_signal(
     _send(connection, run_id, "signal", name, payload, now=now)
 
 
+def signal_run(connection: Connection, run_id: str, name: str, payload: str) -> None:
+    """The same as a run does it: what this function is called stands in its history."""
+    send_signal(connection, run_id, name, payload)
+
+
 def send_update(
     connection: Connection,
     run_id: str,
