@@ -1,6 +1,7 @@
 """What may stand in `undo=`, and in `ctx.transaction`: what would undo nothing is refused, or told as a failure."""
 
 import functools
+from collections.abc import AsyncIterator
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,11 @@ NOTES = sa.Table("notes_of_undos", sa.MetaData(), sa.Column("what", sa.Text))
 
 async def give_back(result: int | None, number: int) -> None:
     calls.append(("given back", number))
+
+
+async def yields(result: int | None, number: int) -> AsyncIterator[None]:
+    calls.append(("given back", number))
+    yield
 
 
 @step(name="give-back")
@@ -39,12 +45,14 @@ class Note:
 async def forgets_to_await(ctx: Context, where: str) -> None:
     if where == "step":
         await ctx.step(double, 1, undo=lambda _, number: give_back(None, number))
+    elif where == "generator":
+        await ctx.step(double, 1, undo=yields)
     else:
         await ctx.transaction(note, "a", 1, undo=lambda connection, result, what, number: give_back(result, number))
     raise ValueError("no")
 
 
-@pytest.mark.parametrize("where", ["step", "transaction"])
+@pytest.mark.parametrize("where", ["step", "transaction", "generator"])
 async def test_an_undo_that_leaves_something_to_await_has_failed_and_says_so(database_url, where):
     async with Engine.open(database_url, [forgets_to_await]) as engine:
         handle = await engine.start(forgets_to_await, where)
@@ -54,7 +62,7 @@ async def test_an_undo_that_leaves_something_to_await_has_failed_and_says_so(dat
     assert ("given back", 1) not in calls
     assert operation.undo is not None
     assert operation.undo.status == "failed"
-    assert "must have undone it when it returns, got <coroutine" in operation.undo.error.message
+    assert "must have undone it when it returns, got <" in operation.undo.error.message
 
 
 @workflow(name="notes-parts")

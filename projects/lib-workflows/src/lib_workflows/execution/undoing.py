@@ -48,12 +48,12 @@ def announce(executor: "Executor", plan: Sequence[str], error: BaseException) ->
 
 
 def check_undone(operation: RunUndo, value: object) -> None:
-    """Raise `NonRetryable` where an undo has returned something that is still to be awaited: it has undone nothing."""
-    if not inspect.isawaitable(value):
+    """Raise `NonRetryable` where an undo has returned something that is still to be run: it has undone nothing."""
+    if not (inspect.isawaitable(value) or inspect.isgenerator(value) or inspect.isasyncgen(value)):
         return
     error = NonRetryable(
-        f"undo {operation.name} must have undone it when it returns, got {value!r:.100} to await; make it an async "
-        "def, or for a transaction a def that awaits nothing"
+        f"undo {operation.name} must have undone it when it returns, got {value!r:.100} that nobody runs; make it "
+        "an async def, or for a transaction a def that awaits nothing"
     )
     drop(value)
     raise error
