@@ -1,6 +1,7 @@
 """What the documentation shows runs."""
 
 import importlib.util
+import inspect
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,6 @@ from lib_events.event import Event
 from lib_events.testing import wait_until
 from lib_workflows import Engine, NonRetryable, Principal, StepFailed
 from lib_workflows.reading import queries
-from lib_workflows.runs import commands
 from lib_workflows.testing import GivenTokens, environment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -193,10 +193,6 @@ async def ask_to_send(engine, handle):
     return (await wait_until(asked))[0]
 
 
-async def decide(engine, approval, *, approved):
-    await engine.database.transact(lambda c: commands.decide(c, approval.id, approved=approved, by=Principal("grace")))
-
-
 async def booked(engine, parcels):
     return await engine.database.read(lambda c: list(c.scalars(select(parcels.bookings.c.parcel))))
 
@@ -209,7 +205,7 @@ async def test_a_parcel_is_changed_while_it_is_under_way_and_sent_once_somebody_
         assert await handle.update(parcels.weight_changed, 600, timeout=10) == 10.0
         approval = await ask_to_send(engine, handle)
         assert approval.text == "Send label for Ada to Elm Street for 10.00?"
-        await decide(engine, approval, approved=True)
+        await handle.decide(approval.name, approved=True, by=Principal("grace"))
         assert await handle.result(10) == "label for Ada, to Elm Street, for 10.00"
         assert await booked(engine, parcels) == ["parcel-1"]
 
@@ -220,7 +216,19 @@ async def test_a_parcel_that_somebody_does_not_want_sent_is_booked_no_more(datab
         handle = await engine.start(parcels.ship_parcel, parcels.Parcel(to="Ada"))
         await handle.signal(parcels.address_changed, "Elm Street")
         await handle.update(parcels.weight_changed, 600, timeout=10)
-        await decide(engine, await ask_to_send(engine, handle), approved=False)
+        approval = await ask_to_send(engine, handle)
+        await handle.decide(approval.name, approved=False, by=Principal("grace"))
         with pytest.raises(NonRetryable, match="grace does not want it sent"):
             await handle.result(10)
         assert await booked(engine, parcels) == []
+
+
+async def test_the_tests_of_an_example_pass(monkeypatch, tmp_path, subtests):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    for name, test in vars(load("test_my_flows")).items():
+        if not name.startswith("test_"):
+            continue
+        folder = tmp_path / name
+        folder.mkdir()
+        with subtests.test(name):
+            await test(folder) if inspect.iscoroutinefunction(test) else test()

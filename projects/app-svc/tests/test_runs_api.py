@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import re
 import uuid
+from dataclasses import asdict
 from typing import Any
 
 import jsonschema
@@ -12,8 +14,12 @@ from sqlalchemy import update
 
 from app_svc import run_desk
 from app_svc.permissions import SIGNED
+from app_svc.workflows.order import order
 from lib_events.testing import wait_until
+from lib_workflows import Context, workflow
+from lib_workflows.errors import Nondeterministic
 from lib_workflows.tables import runs
+from lib_workflows.testing import replay_history
 
 
 async def test_a_start_is_accepted_with_its_place_and_waits_on_request(app: Any) -> None:
@@ -90,6 +96,8 @@ async def test_lists_are_filtered_and_come_in_pages_newest_first(any_app: Any) -
     assert await count(workflow="import-table") == 0
     assert await count(tag="team:red") == 3
     assert await count(tag="team") == 7
+    assert await count(tag=["team:red", "we.ird"]) == 3
+    assert await count(tag=["team:red", "team:blue"]) == 0
     assert await count(tag="we.ird:1") == 7
     assert await count(tag='te"am:red') == 0
     assert await count(q="DECLINED") == 1
@@ -137,6 +145,8 @@ async def test_many_runs_are_cancelled_by_a_filter(app: Any) -> None:
     for run_id in ids:
         await alice.until(run_id, "waiting")
     body = {"filter": {"tag": "batch:b", "status": ["waiting"]}, "dry_run": True}
+    neither = {"filter": {"tag": ["batch:b", "team:a"]}}
+    assert (await operator.post("/v1/runs:cancel", neither)).json()["matched"] == 0
     dry = (await operator.post("/v1/runs:cancel", body)).json()
     assert (dry["matched"], sorted(dry["changed"])) == (3, ids)
     assert sorted((await operator.post("/v1/runs:cancel", body | {"dry_run": False})).json()["changed"]) == ids
@@ -366,6 +376,31 @@ async def test_metrics_and_health_are_there(app: Any) -> None:
     assert ready["checks"] == {"database": "ok", "revocations": "ok"}
 
 
+async def test_metrics_tell_what_has_ended_and_what_waits(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app_svc.engine_metrics.GOOD_SECONDS", 0.0)
+    alice, operator = app.client(), app.client("olga", roles=("member", "operator"))
+    await alice.run("order", {})
+    await operator.post("/v1/queues/later/pause")
+    held = {"workflow": "order", "input": {}, "queue": "later"}
+    for more in ({}, {"delay_seconds": 3600}):
+        assert (await operator.post("/v1/runs", held | more)).status_code == 202
+
+    async def page_with_the_end() -> str | None:
+        found: str = (await app.http.get("/metrics")).text
+        return found if "evs_runs_in_memory 0.0" in found else None
+
+    page = await wait_until(page_with_the_end)
+    for line in (
+        'evs_runs_ended_total{status="completed",workflow="order"} 1.0',
+        'evs_queue_runs{queue="later",state="due"} 1.0',
+        'evs_queue_runs{queue="later",state="later"} 1.0',
+        'evs_queue_runs{queue="later",state="under_way"} 0.0',
+        'evs_queue_paused{queue="later"} 1.0',
+    ):
+        assert line in page
+    assert float(re.findall(r'evs_queue_wait_seconds{queue="later"} (.*)', page)[0]) > 0
+
+
 async def test_the_service_stops_while_streams_are_open_and_work_is_under_way(
     make_settings: Any, issuer: Any, run_app: Any
 ) -> None:
@@ -480,3 +515,23 @@ async def test_a_comparison_shows_nothing_of_a_run_one_may_not_see(app: Any, sub
         assert (await alice.get(f"/v1/runs/{hers}/comparison")).status_code == 422
     with subtests.test("an operator sees both"):
         assert (await operator.get(f"/v1/runs/{hers}/comparison", params={"with": his})).status_code == 200
+
+
+async def test_an_exported_run_is_replayed_against_the_code_of_today(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = app.client(), app.client("bob")
+    run = await alice.run("order", {"quantity": 2})
+    answer = await alice.get(f"/v1/runs/{run['id']}/export")
+    assert answer.status_code == 200
+    assert asdict(replay_history(order, answer.json())) == run["output"]
+
+    @workflow(name="order")
+    async def changed(ctx: Context, wish: dict[str, Any]) -> None:
+        await ctx.sleep(1)
+
+    with pytest.raises(Nondeterministic, match=r"the history has operation 1: .*, the code has operation 1: sleep"):
+        replay_history(changed, answer.json())
+    hidden = await bob.get(f"/v1/runs/{run['id']}/export")
+    assert (hidden.status_code, hidden.json()["type"]) == (404, "urn:evs:problem:run-not-found")
+    monkeypatch.setattr("app_svc.run_desk.EXPORT_BYTES", 1_000)
+    too_large = await alice.get(f"/v1/runs/{run['id']}/export")
+    assert (too_large.status_code, too_large.json()["type"]) == (413, "urn:evs:problem:history-too-large")

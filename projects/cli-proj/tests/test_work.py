@@ -232,6 +232,25 @@ def test_a_view_of_a_run_is_printed_and_a_run_is_forked(product):
     assert product.evs("run", "compare", forked, "nope").code == 3
 
 
+def test_runs_are_listed_that_have_all_of_some_tags(product):
+    run = product.evs("run", "start", "order", "--tag", "shop=7", "--tag", "till=left", "--wait", "-o", "json").json
+
+    def listed(*tags):
+        options = [option for tag in tags for option in ("--tag", tag)]
+        return [each["id"] for each in product.evs("run", "list", *options, "-o", "json").json]
+
+    assert listed("shop=7", "till") == listed("till=left", "shop=7") == [run["id"]]
+    assert listed("shop=7", "till=right") == []
+
+
+def test_a_run_is_exported_as_a_test_replays_it(product):
+    run = product.evs("run", "start", "order", "--wait", "-o", "json").json
+    exported = product.evs("run", "export", run["id"]).json
+    assert exported["run"]["id"] == run["id"]
+    assert [row["position"] for row in exported["history"]] == list(range(1, len(exported["history"]) + 1))
+    assert product.evs("run", "export", "nope").code == 3
+
+
 def test_dead_letters_are_listed(product):
     answer = product.evs("dead-letter", "list", "-o", "json")
     assert (answer.code, answer.json) == (0, [])

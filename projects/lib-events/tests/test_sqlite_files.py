@@ -47,6 +47,14 @@ async def test_a_file_has_one_writer_whatever_names_lead_to_it(sqlite_url, tmp_p
     await database.close()
 
 
+@pytest.mark.parametrize("path", ["", ":memory:", "file:x?mode=memory"])
+async def test_what_names_no_file_is_refused_instead_of_becoming_one(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatabaseUnavailable, match="a SQLite database must be a file, given by its path, got"):
+        await opened(f"sqlite:///{path}")
+    assert list(tmp_path.iterdir()) == []
+
+
 FORKS = """
 import asyncio, os, sys, time
 from lib_events.database import open_database

@@ -101,3 +101,25 @@ def test_plain_functions_are_no_steps():
         ctx.approval("a", text="?", to="everyone")
     with pytest.raises(DefinitionError, match="0 s up to 100 years"):
         ctx.sleep(-1)
+
+
+def test_what_a_workflow_cannot_ask_for_is_refused_where_it_asks(subtests):
+    ctx = Context.__new__(Context)
+
+    async def waits(connection): ...
+
+    for use, told in (
+        (lambda: ctx.transaction(waits), "ctx.transaction must get a def, which never awaits, got <function"),
+        (lambda: ctx.wait_signal("approve"), r"ctx.wait_signal must get a Signal\(…\), got 'approve'"),
+        (lambda: ctx.wait_update("change"), r"ctx.wait_update must get an Update\(…\), got 'change'"),
+        (lambda: ctx.wait_event("shop.paid"), r"ctx.wait_event must get an EventType\(…\), got 'shop.paid'"),
+        (lambda: ctx.publish("shop.paid", {}), r"ctx.publish must get an EventType\(…\), got 'shop.paid'"),
+        (lambda: ctx.transaction("text"), "ctx.transaction must get a def, which never awaits, got 'text'"),
+        (lambda: ctx.gather([ctx.sleep(1)]), r"ctx.gather must get operations or coroutines, got \[.*; write \*"),
+        (lambda: ctx.gather(1), "ctx.gather must get operations or coroutines, got 1"),
+        (lambda: ctx.race(5), "ctx.race must get operations or coroutines, got 5"),
+        (lambda: ctx.map([1], ctx.sleep), r"ctx.map must get a function, then the items, got \[1\]"),
+        (lambda: ctx.map(lambda n: n, [1]), "ctx.map must get operations or coroutines, got 1"),
+    ):
+        with subtests.test(told=told), pytest.raises(DefinitionError, match=told):
+            use()

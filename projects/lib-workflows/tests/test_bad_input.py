@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf, nan
 
 import pytest
-from flows import doubling
+from flows import OrderPlaced, charge, doubling
 from sqlalchemy import text
 
 from lib_events.database import DatabaseError, SchemaTooNew
@@ -69,11 +69,29 @@ def test_options_of_steps_that_cannot_be_are_refused(subtests):
         ({"retries": -1}, "retries of step function must be a whole number, 0 or more, got -1"),
         ({"retries": 1.5}, "retries of step function must be a whole number, 0 or more, got 1.5"),
         ({"retries": nan}, "retries of step function must be a whole number, 0 or more, got nan"),
+        ({"errors": ValueError}, r"errors of step function must be exception classes in a tuple, got <class 'ValueE"),
+        ({"errors": ["ValueError"]}, "errors of step function must be exception classes in a tuple, got .'ValueError"),
+        ({"errors": (KeyboardInterrupt,)}, "errors of step function must be exception classes in a tuple"),
+        ({"backoff": timedelta(seconds=1)}, r"backoff of step function must be a Backoff\(…\), got datetime.timedelta"),
         ({"name": ""}, "name of a step must be a text"),
         ({"name": "a\0b"}, "name of a step must be a text"),
     ):
         with subtests.test(told=told), pytest.raises((DefinitionError, ValueError), match=told):
             step(**options)(function)
+
+
+def test_options_of_workflows_that_cannot_be_are_refused(subtests):
+    async def function(ctx: Context) -> None: ...
+
+    for options, told in (
+        ({"version": "2"}, "version of workflow w must be a whole number, 1 or more, got '2'"),
+        ({"version": True}, "version of workflow w must be a whole number, 1 or more, got True"),
+        ({"errors": ValueError}, "errors of workflow w must be exception classes in a tuple"),
+        ({"on": "shop.order.placed"}, r"workflow w must start on an EventType\(…\), got 'shop.order.placed'"),
+        ({"on": [OrderPlaced, dict]}, r"workflow w must start on an EventType\(…\), got <class 'dict'>"),
+    ):
+        with subtests.test(told=told), pytest.raises(DefinitionError, match=told):
+            workflow(name="w", **options)(function)
 
 
 def test_backoffs_that_cannot_be_are_refused(subtests):
@@ -132,6 +150,19 @@ async def test_engines_that_cannot_be_are_refused(sqlite_url, subtests):
     for lease in (0, -1, nan, inf, 0.001, "20"):
         with subtests.test(lease=lease), pytest.raises(DefinitionError, match="lease_seconds must be"):
             async with Engine.open(sqlite_url, [doubling], lease_seconds=lease):
+                pass
+    for queues, told in (
+        ("mail", "queues of a worker must be a set of names, got 'mail'"),
+        (["a/b"], "name of a queue must have no slash"),
+        (5, "queues of a worker must be a set of names, got 5"),
+    ):
+        with subtests.test(queues=queues), pytest.raises(DefinitionError, match=told):
+            async with Engine.open(sqlite_url, [doubling], queues=queues):
+                pass
+    for workflows in ([doubling, len], [charge]):
+        told = "workflows must be functions decorated with @workflow, got "
+        with subtests.test(workflows=workflows), pytest.raises(DefinitionError, match=told):
+            async with Engine.open(sqlite_url, workflows):
                 pass
     for name, bad in (
         ("idle_seconds", nan),

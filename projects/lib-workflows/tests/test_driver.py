@@ -272,6 +272,14 @@ def test_asyncio_tasks_are_refused():
         _ = Play(flow).result
 
 
+def test_a_task_of_an_operation_is_refused_like_one_of_a_coroutine():
+    async def flow(ctx):
+        asyncio.create_task(ctx.step(work, 1))  # noqa: RUF006
+
+    with pytest.raises(Exception, match=r"asyncio \(create_task\) at .*; use await ctx.gather"):
+        _ = Play(flow).result
+
+
 def row(position, operation, kind, name):
     return HistoryRow("run", position, operation, kind, name, "completed", 1, 0, 0, output="1")
 

@@ -96,6 +96,7 @@ PLACES = {
     "argument of a transaction": lambda ctx, value: ctx.transaction(takes_it, value),
     "input of a child": lambda ctx, value: ctx.child(takes, value),
     "input of a run started apart": lambda ctx, value: ctx.start(takes, value),
+    "signal to another run": lambda ctx, value: ctx.signal("nobody", anything, value),
     "view": lambda ctx, value: ctx.set_view("view", value),
     "event": lambda ctx, value: ctx.publish(Happened, {"value": value}),
     "about an approval": lambda ctx, value: ctx.approval("a", text="?", to="role:x", about={"value": value}),

@@ -6,6 +6,7 @@ import pytest
 
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, Principal, workflow
+from lib_workflows.errors import ApprovalDecided, ApprovalNotFound, TextInvalid
 from lib_workflows.paging import PageCursorInvalid, encode_cursor
 from lib_workflows.reading import queries
 from lib_workflows.reading.queries import RunFilter
@@ -69,9 +70,11 @@ async def test_runs_are_narrowed_by_what_is_known_of_them(engine):
     assert await ids_of(engine, statuses=["failed", "completed"]) == [failed, red]
     assert await ids_of(engine, principal="u1") == [red]
     assert await ids_of(engine, workflow="asks") == []
-    assert await ids_of(engine, tag="team") == [failed, red]
-    assert await ids_of(engine, tag="team:red") == await ids_of(engine, tag="we.ird:1") == [red]
-    assert await ids_of(engine, tag='te"am') == []
+    assert await ids_of(engine, tags=["team"]) == [failed, red]
+    assert await ids_of(engine, tags=["team:red"]) == await ids_of(engine, tags=["we.ird:1"]) == [red]
+    assert await ids_of(engine, tags=['te"am']) == []
+    assert await ids_of(engine, tags=["team:red", "we.ird"]) == [red]
+    assert await ids_of(engine, tags=["team:blue", "we.ird"]) == []
     assert await ids_of(engine, text="MUST be even") == [failed]
     assert await ids_of(engine, text="%") == []
     created_at = (await engine.database.read(queries.get_run, failed)).created_at
@@ -140,3 +143,32 @@ async def test_of_views_that_are_set_at_once_the_last_one_stays(database_url):
         handle = await engine.start(shows_side_by_side)
         await handle.result(10)
         assert await handle.view("last") == 19
+
+
+@workflow(name="asks-again")
+async def asks_again(ctx: Context) -> list[bool]:
+    return [(await ctx.approval("go", text="Go?", to="user:u1")).approved for _ in range(2)]
+
+
+async def test_a_program_decides_what_a_run_asks_by_its_name(database_url):
+    async with Engine.open(database_url, [asks_again]) as engine:
+        handle = await engine.start(asks_again)
+        with pytest.raises(ApprovalNotFound, match=r"must have asked for approval 'stop', and has not; wait"):
+            await handle.decide("stop", approved=True, by=MIA)
+        first = await asked(engine, "go")
+        with pytest.raises(TextInvalid, match="comment of a decision"):
+            await handle.decide("go", approved=True, by=MIA, comment="a\0b")
+        await handle.decide("go", approved=True, by=MIA, comment="fine", form={"a": 1})
+        second = await wait_until(lambda: asked_other_than(engine, first))
+        await handle.decide("go", approved=False, by=MIA)
+        assert await handle.result(10) == [True, False]
+        with pytest.raises(ApprovalDecided, match="must be pending, got rejected"):
+            await handle.decide("go", approved=True, by=MIA)
+        decided = await engine.database.read(queries.get_approval, first.id)
+    assert (decided.comment, decided.form, decided.decided_by) == ("fine", {"a": 1}, MIA)
+    assert second.id != first.id
+
+
+async def asked_other_than(engine, first):
+    found = await asked(engine, "go")
+    return found if found.id != first.id else None

@@ -348,6 +348,13 @@ def test_limits_that_make_no_sense_are_refused(subtests):
             make()
 
 
+async def test_limits_of_another_kind_are_refused_and_leave_the_queue_as_it_is(sqlite_url):
+    async with Engine.open(sqlite_url, [told]) as engine:
+        with pytest.raises(QueueInvalid, match=r"limits of a queue must be QueueLimits\(…\), got 5"):
+            await engine.queues.limit("mail", 5)
+        assert (await engine.queues.get("mail")).limits == QueueLimits()
+
+
 def test_a_queue_is_declared_once():
     @workflow(name="one", queue=Queue("mail", concurrency=1))
     async def one(ctx: Context) -> None: ...

@@ -2,11 +2,12 @@
 
 import asyncio
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 
 from lib_events.database import CommitFailed
-from lib_workflows import Context, Engine, step, workflow
+from lib_workflows import Backoff, Context, Engine, step, workflow
 from lib_workflows.statements import APPEND_HISTORY
 from lib_workflows.workers import reloads
 from lib_workflows.workers.reloads import Reloads
@@ -41,6 +42,42 @@ async def test_while_a_disk_is_full_a_step_is_repeated_less_and_less_often(sqlit
         assert await (await engine.start(charging)).result(30) == TRIES
     for number, (one, other) in enumerate(pairwise(began)):
         assert other - one >= 0.05 * 2**number
+
+
+class Moody(Backoff):
+    """A backoff of somebody's own, which cannot always say how long to wait."""
+
+    asked: ClassVar[list[int]] = []
+
+    def pause_seconds(self, attempt, what=""):
+        self.asked.append(attempt)
+        if len(self.asked) == 1:
+            raise LookupError("ask me later")
+        return 0.0
+
+
+@pytest.mark.parametrize("pause", [None, 0.01])
+async def test_a_run_whose_steps_end_cannot_be_dealt_with_is_loaded_again(sqlite_url, pause, caplog):
+    """`pause`: whether the step ends as it begins, or later, when nothing else is done for its run."""
+    Moody.asked.clear()
+    fails = [True, True]
+
+    @step(retries=5, backoff=Moody())
+    async def charge() -> str:
+        if pause is not None:
+            await asyncio.sleep(pause)
+        if fails:
+            raise ConnectionError(str(fails.pop()))
+        return "charged"
+
+    @workflow(name="charging")
+    async def charging(ctx: Context) -> str:
+        return await ctx.step(charge)
+
+    async with Engine.open(sqlite_url, [charging]) as engine:
+        handle = await engine.start(charging)
+        assert await handle.result(10) == "charged"
+    assert f"run {handle.id} is put aside" in caplog.text
 
 
 async def test_no_run_stays_away_for_long_and_one_that_is_well_again_begins_anew(monkeypatch):

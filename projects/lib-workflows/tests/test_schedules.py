@@ -324,14 +324,15 @@ async def test_what_makes_no_sense_is_refused_and_leaves_nothing_behind(database
             "catch_up": {"catch_up": "some"},
             "catch_up_window": {"catch_up_window": timedelta(seconds=1)},
             "jitter": {"jitter": timedelta(days=2)},
+            "jitter that is a number": {"jitter": 5},
             "queue": {"queue": ""},
             "tags": {"tags": {"schedule": "mine"}},
         }.items():
             given = {"timing": HOURLY} | options
             with subtests.test(field), pytest.raises(ScheduleInvalid) as refused:
                 await schedules.create(given.pop("name", "s"), tick, **given)
-            assert refused.value.field == field
-            assert str(refused.value).startswith(f"{field} must ")
+            assert refused.value.field == field.split()[0]
+            assert str(refused.value).startswith(f"{field.split()[0]} must ")
         with pytest.raises(UnknownWorkflow):
             await schedules.add("s", Plan(workflow="nobody", timing=HOURLY))
         assert (await schedules.list()).items == []

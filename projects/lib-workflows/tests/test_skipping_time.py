@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from lib_events.clock import to_datetime
 from lib_events.event import Event
-from lib_workflows import Context, RunCancelled, WaitTimeout, workflow
+from lib_workflows import Context, DefinitionError, RunCancelled, WaitTimeout, workflow
 from lib_workflows.tables import messages, runs
 from lib_workflows.testing import environment
 
@@ -103,3 +103,10 @@ async def test_an_event_of_the_test_reaches_a_run_before_its_time_is_over(databa
             await env.until_resting()
             assert await handle.status() == "completed"
             assert await env.result(handle) == "paid"
+
+
+@pytest.mark.parametrize("start", [datetime(2026, 1, 1), "2026-01-01"])  # noqa: DTZ001 - what is refused
+async def test_time_begins_at_a_moment_that_is_the_same_on_every_machine(sqlite_url, start):
+    with pytest.raises(DefinitionError, match="start of an environment must be a datetime with a time zone"):
+        async with environment(sqlite_url, [hears], start=start):
+            pass

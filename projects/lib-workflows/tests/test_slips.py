@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from flows import address_changed
 
-from lib_workflows import Context, Engine, step, workflow
+from lib_workflows import Context, Engine, StepFailed, step, workflow
 from lib_workflows.errors import DeterminismError
 
 
@@ -101,3 +101,39 @@ async def test_a_step_that_a_workflow_calls_plainly_fails_the_run(sqlite_url, sy
 async def test_elsewhere_a_step_is_the_plain_function():
     assert await charge("o-1") == "receipt of o-1"
     print_it("x")
+
+
+here: dict[str, object] = {}
+
+
+@step
+async def asks_for_a_step() -> str:
+    ctx = here["ctx"]
+    assert isinstance(ctx, Context)
+    return await ctx.step(charge, "o-1")
+
+
+@workflow(name="lends-its-ctx")
+async def lends_its_ctx(ctx: Context) -> str:
+    here["ctx"] = ctx
+    return await ctx.step(asks_for_a_step)
+
+
+async def test_a_step_that_asks_a_ctx_is_told_who_may(sqlite_url):
+    async with Engine.open(sqlite_url, [lends_its_ctx]) as engine:
+        with pytest.raises(StepFailed, match="step of a ctx must be awaited by its workflow, and not in a step"):
+            await (await engine.start(lends_its_ctx)).result(10)
+
+
+@workflow(name="starts-by-the-engine")
+async def starts_by_the_engine(ctx: Context) -> None:
+    engine = here["engine"]
+    assert isinstance(engine, Engine)
+    await engine.start(gives_up)
+
+
+async def test_a_workflow_that_starts_a_run_by_the_engine_is_told_how_to(sqlite_url):
+    async with Engine.open(sqlite_url, [starts_by_the_engine, gives_up]) as engine:
+        here["engine"] = engine
+        with pytest.raises(DeterminismError, match=r"use await ctx.child\(…\) or ctx.start\(…\)"):
+            await (await engine.start(starts_by_the_engine)).result(10)

@@ -13,7 +13,7 @@ from lib_events.clock import SystemClock
 from lib_events.event_log import read_after
 from lib_events.lifecycle import running
 from lib_events.testing import wait_until
-from lib_workflows import Context, Engine, Signal, StepFailed, step, workflow
+from lib_workflows import Context, Engine, Signal, StepFailed, current_step, step, workflow
 from lib_workflows.errors import PayloadVersionUnknown, RunNotFound
 from lib_workflows.reading import queries
 from lib_workflows.reading.comparison import compare_runs
@@ -237,3 +237,46 @@ async def test_who_works_again_after_it_was_out_of_memory_waits_for_nothing(data
         assert (view.status, view.waiting_for) == ("running", [])
         go_on.set()
         await handle.result(10)
+
+
+@step
+def beating() -> str:
+    current_step().heartbeat(1)
+    return "done"
+
+
+async def test_who_watches_progress_and_fails_fails_no_run(sqlite_url, caplog):
+    @workflow(name="watched")
+    async def watched(ctx: Context) -> str:
+        ctx.progress(0.5)
+        return await ctx.step(beating)
+
+    def fail(run_id, fraction, text, detail):
+        raise LookupError("nobody is there")
+
+    async with Engine.open(sqlite_url, [watched], on_progress=fail) as engine:
+        assert await (await engine.start(watched)).result(10) == "done"
+    assert caplog.text.count("on_progress of the engine must not fail") == 2
+
+
+async def test_progress_is_told_from_the_first_line_on_and_never_by_a_replay(sqlite_url):
+    told = []
+
+    @workflow(name="telling")
+    async def telling(ctx: Context) -> str:
+        ctx.progress(0.1, "begun")
+        address = await ctx.wait_signal(address_changed)
+        ctx.progress(0.9, "heard")
+        return address
+
+    def hear(run_id, fraction, text, detail):
+        told.append((fraction, text))
+
+    limits = Limits(idle_seconds=0)
+    async with Engine.open(sqlite_url, [telling], on_progress=hear, limits=limits) as engine:
+        handle = await engine.start(telling)
+        assert engine.progress[handle.id] == (0.1, "begun")
+        await wait_until(lambda: asyncio.sleep(0, not engine.residence.executors))  # it has left memory
+        await handle.signal(address_changed, "Elm Street")
+        assert await handle.result(10) == "Elm Street"
+    assert told == [(0.1, "begun"), (0.9, "heard")]

@@ -12,6 +12,7 @@ from lib_workflows import (
     Context,
     Engine,
     EventType,
+    Principal,
     RunHandle,
     Signal,
     Update,
@@ -65,6 +66,10 @@ def reserve(connection: Connection, sku: str, amount: int) -> int:
 def release(connection: Connection, held: int | None, sku: str, amount: int) -> None: ...
 
 
+@step
+async def release_elsewhere(held: int | None, sku: str, amount: int) -> None: ...
+
+
 @workflow(name="ship")
 async def ship(ctx: Context, order: Order) -> Receipt:
     return await ctx.step(charge, order)
@@ -89,6 +94,8 @@ async def uses(ctx: Context, order: Order) -> None:
     reveal_type(await ctx.step(nothing))  # None
     reveal_type(await ctx.transaction(reserve, "sku", 3))  # int
     reveal_type(await ctx.transaction(reserve, "sku", 3, undo=release))  # int
+    reveal_type(await ctx.transaction(reserve, "sku", 3, undo=release_elsewhere))  # int
+    reveal_type(await ctx.signal("run-1", address_changed, "Elm Street"))  # None
     reveal_type(await ctx.child(ship, order))  # Receipt
     reveal_type(await ctx.child(tick))  # int
     reveal_type(await ctx.start(ship, order))  # str
@@ -118,9 +125,12 @@ async def handles(engine: Engine, order: Order) -> None:
     handle: RunHandle[Receipt] = engine.handle("a", ship)
     reveal_type(await handle.update(change_quantity, 3))  # Receipt
     await handle.signal(address_changed, "Elm Street")
+    await handle.decide("a", approved=True, by=Principal("grace"))
 
 
 async def misuses(ctx: Context, engine: Engine, order: Order) -> None:
+    await ctx.signal("run-1", address_changed, 5)  # error
+    await ctx.transaction(reserve, "sku", 3, undo=charge)  # error
     await ctx.step(charge, "order")  # error
     await ctx.step(charge)  # error
     await ctx.step(charge, order, order)  # error

@@ -65,7 +65,7 @@ def rest_app(service: Service, runs: RunRoutes) -> FastAPI:
         redoc_url=None,
         routes=[
             *health_routes(service.checks()),
-            service.metrics.route(),
+            service.metrics.route(service.engine_metrics.look),
             *discovery_routes(service),
             *catalogue_routes(service.workflows, service.database, route_class=route_class),
             *run_routes(runs, route_class=route_class),

@@ -51,6 +51,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/v1/runs"): Rule(READ, all=MANAGE),
     ("GET", "/v1/runs/{run_id}"): Rule(READ, all=MANAGE),
     ("GET", "/v1/runs/{run_id}/history"): Rule(READ, all=MANAGE),
+    ("GET", "/v1/runs/{run_id}/export"): Rule(READ, all=MANAGE),
     ("GET", "/v1/runs/{run_id}/comparison"): Rule(READ, all=MANAGE),  # and the other run must be visible, too
     ("GET", "/v1/runs/{run_id}/logs"): Rule(READ, all=MANAGE),
     ("GET", "/v1/runs/{run_id}/events"): Rule(READ, all=MANAGE),

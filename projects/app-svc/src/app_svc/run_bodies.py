@@ -1,6 +1,6 @@
 """What the commands on runs take and answer, beside the run itself."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -9,6 +9,9 @@ from app_svc.run_start import RUN_ID, StartBody
 from lib_workflows.reading.queries import RunFilter
 
 BATCH_LIMIT = 500
+MOST_TAGS = 10  # of a filter
+
+Tag = Annotated[str, Field(max_length=400, pattern=STORABLE)]
 
 type RunStatus = Literal[
     "queued", "running", "waiting", "cancelling", "completed", "failed", "cancelled", "nondeterministic", "continued"
@@ -30,13 +33,14 @@ class FilterBody(BaseModel):
 
     status: list[RunStatus] = Field(default_factory=list)
     workflow: str | None = Field(default=None, max_length=128, pattern=STORABLE)
-    tag: str | None = Field(default=None, max_length=400, pattern=STORABLE)
+    tag: Tag | Annotated[list[Tag], Field(max_length=MOST_TAGS)] = Field(default_factory=list)
     q: str | None = Field(default=None, max_length=200, pattern=STORABLE)
     since: AwareDatetime | None = None
 
     def as_filter(self) -> RunFilter:
         """The filter over everybody's runs."""
-        return RunFilter(statuses=self.status, workflow=self.workflow, tag=self.tag, text=self.q, since=self.since)
+        tags = [self.tag] if isinstance(self.tag, str) else self.tag
+        return RunFilter(statuses=self.status, workflow=self.workflow, tags=tags, text=self.q, since=self.since)
 
 
 class BulkBody(BaseModel):

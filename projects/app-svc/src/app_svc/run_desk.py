@@ -25,6 +25,7 @@ from lib_workflows import Engine, Registry
 from lib_workflows.errors import CommandRefused, OperationNotFound, RunConflict, RunNotFound, UpdateNotFound
 from lib_workflows.reading import queries
 from lib_workflows.reading.comparison import Difference, compare_facts, compare_runs
+from lib_workflows.reading.history_export import export_run, history_size
 from lib_workflows.reading.queries import RunView
 from lib_workflows.runs import commands, results, rewind
 from lib_workflows.runs.commands import StartRequest
@@ -32,6 +33,7 @@ from lib_workflows.runs.state import TRANSITIONS, Move
 from lib_workflows.values.codec import decode_json
 
 BULK_LIMIT = 1_000
+EXPORT_BYTES = 16 * 1024 * 1024
 
 
 class RunDesk:
@@ -156,6 +158,13 @@ class RunDesk:
             total=len(differences),
         )
 
+    async def export(self, run_id: str, caller: Caller) -> dict[str, Any]:
+        """Return a visible run and its history as `replay_history` takes them; raises the `Problem` 404 or 413."""
+        try:
+            return await self._database.read(_export, run_id, caller)
+        except RunNotFound as missing:
+            raise _not_found(run_id) from missing
+
     async def command[*A, R](
         self, run_id: str, caller: Caller, function: Callable[[Connection, str, *A], R], *args: *A
     ) -> R:
@@ -275,6 +284,15 @@ def _compare(
         assert run is not None  # noqa: S101 - it has just been found, in the same snapshot
         found.append(run)
     return compare_facts(*found), compare_runs(connection, run_id, other)
+
+
+def _export(connection: Connection, run_id: str, caller: Caller) -> dict[str, Any]:
+    _find(connection, run_id, caller)
+    size = history_size(connection, run_id)
+    if size > EXPORT_BYTES:
+        detail = f"a history must have at most {EXPORT_BYTES} bytes to be exported, got {size}; read it in pages"
+        raise Problem(413, "history-too-large", "This history is too large to be exported", detail)
+    return export_run(connection, run_id)
 
 
 def _difference(difference: Difference) -> DifferenceDocument:

@@ -14,7 +14,7 @@ from app_svc.authorization import CallerOf
 from app_svc.documents import ComparisonDocument, HistoryDocument, LogDocument, RunDocument
 from app_svc.event_visibility import OfRun
 from app_svc.page import STORABLE, CursorText, Limit, Page
-from app_svc.run_bodies import BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus
+from app_svc.run_bodies import MOST_TAGS, BatchBody, BulkAnswer, BulkBody, CancelBody, ForkBody, RunStatus, Tag
 from app_svc.run_desk import RunDesk
 from app_svc.run_start import RUN_ID, StartBody, check_input, check_run_id, find_workflow, make_request, read_wait
 from app_svc.service import Service
@@ -43,6 +43,7 @@ def run_routes(runs: "RunRoutes", *, route_class: type[APIRoute]) -> list[BaseRo
     router.post("/v1/runs:retry")(runs.retry_matching)
     router.get("/v1/runs/{run_id}")(runs.show)
     router.get("/v1/runs/{run_id}/history")(runs.history)
+    router.get("/v1/runs/{run_id}/export")(runs.export)
     router.get("/v1/runs/{run_id}/comparison")(runs.compare)
     router.get("/v1/runs/{run_id}/logs")(runs.logs)
     router.get("/v1/runs/{run_id}/events", response_class=Response, responses=stream)(runs.follow)
@@ -107,7 +108,7 @@ class RunRoutes:
         status: Annotated[list[RunStatus] | None, Query()] = None,
         workflow: Annotated[str | None, Query(pattern=STORABLE, max_length=128)] = None,
         tag: Annotated[
-            str | None, Query(pattern=STORABLE, max_length=400, description="`name:value`, or `name`")
+            list[Tag] | None, Query(max_length=MOST_TAGS, description="`name:value`, or `name`; of several all")
         ] = None,
         q: Annotated[
             str | None, Query(pattern=STORABLE, max_length=200, description="Text in id, workflow, person or error")
@@ -123,7 +124,13 @@ class RunRoutes:
         """List runs, newest first."""
         owner = caller.subject if mine or not caller.sees_all else None
         wanted = RunFilter(
-            principal=owner, statuses=status or (), workflow=workflow, tag=tag, text=q, since=since, parent=parent
+            principal=owner,
+            statuses=status or (),
+            workflow=workflow,
+            tags=tag or (),
+            text=q,
+            since=since,
+            parent=parent,
         )
         return Page[RunDocument].model_validate(await self._database.read(queries.list_runs, wanted, cursor, limit))
 
@@ -138,6 +145,10 @@ class RunRoutes:
         await self.desk.find(run_id, caller)
         found = await self._database.read(queries.list_history, run_id, cursor, limit)
         return Page[HistoryDocument].model_validate(found)
+
+    async def export(self, run_id: RunId, caller: CallerOf) -> dict[str, Any]:
+        """Export the run with its whole history, for `lib_workflows.testing.replay_history`: 413 above 16 MiB."""
+        return await self.desk.export(run_id, caller)
 
     async def compare(
         self,

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from app_svc import tables
 from app_svc.delegations import hear_withdrawals
 from app_svc.delegator import Delegator
+from app_svc.engine_metrics import EngineMetrics
 from app_svc.kept_tokens import Anywhere
 from app_svc.progress import Progress
 from app_svc.schedule_owners import hear_schedule_owners
@@ -80,6 +81,7 @@ class Service:
     streams: Streams
     progress: Progress
     metrics: Metrics
+    engine_metrics: EngineMetrics
     revocations: Revocations
     webhooks: Webhooks
     sealing_key: SealingKey
@@ -125,6 +127,8 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
             running(*loops, DelegationEnds(database, acting), ProofPruner(database)),
             _engine(settings, database, loaded, tokens, on_progress=progress.report) as engine,
         ):
+            metrics, engine_metrics = Metrics(SERVICE), EngineMetrics(engine)
+            metrics.registry.register(engine_metrics)
             yield Service(
                 settings=settings,
                 database=database,
@@ -135,7 +139,8 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
                 guard=Guard(verifier, resource_metadata=settings.resource_metadata, replay_memory=UsedProofs(database)),
                 streams=Streams(feed, verifier),
                 progress=progress,
-                metrics=Metrics(SERVICE),
+                metrics=metrics,
+                engine_metrics=engine_metrics,
                 revocations=known_revocations,
                 webhooks=deliveries,
                 sealing_key=key,

@@ -302,7 +302,13 @@ async def open_database(url: str, *, service: str, schemas: Sequence[Schema]) ->
     if url.startswith("sqlite:///"):
         from lib_events.adapters.sqlite import SqliteDatabase  # noqa: PLC0415 - one driver is loaded, not two
 
-        return await SqliteDatabase.open(url.removeprefix("sqlite:///"), service=service, schemas=schemas)
+        path = url.removeprefix("sqlite:///")
+        if path in ("", ":memory:") or path.startswith("file:"):
+            raise DatabaseUnavailable(
+                f"a SQLite database must be a file, given by its path, got {path!r}; name one, for a test in a folder "
+                "that goes with it"
+            )
+        return await SqliteDatabase.open(path, service=service, schemas=schemas)
     if url.startswith(("postgresql://", "postgres://")):
         from lib_events.adapters.postgresql import PostgresqlDatabase  # noqa: PLC0415
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -112,10 +113,12 @@ class Metrics:
         found[0].inc()
         found[1].observe(seconds)
 
-    def route(self) -> Route:
-        """The route `/metrics`."""
+    def route(self, look: Callable[[], Awaitable[None]] | None = None) -> Route:
+        """The route `/metrics`; `look` is awaited before each page: it finds out what the page says."""
 
         async def metrics(_request: Request) -> Response:
+            if look is not None:
+                await look()
             return Response(generate_latest(self.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
         return Route("/metrics", metrics)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lib_workflows.keeping.retention import RetentionPolicy
     from lib_workflows.run_handle import RunHandle
     from lib_workflows.scheduling.schedule import Schedule
+    from lib_workflows.workers.limits import Limits
 
 __all__ = [
     "At",
@@ -52,6 +53,7 @@ __all__ = [
     "EventType",
     "Every",
     "FolderArchive",
+    "Limits",
     "NonRetryable",
     "Principal",
     "Queue",
@@ -85,6 +87,7 @@ __all__ = [
 RUNNING = {
     "Engine": "lib_workflows.engine",
     "FolderArchive": "lib_workflows.keeping.archive",
+    "Limits": "lib_workflows.workers.limits",
     "RetentionPolicy": "lib_workflows.keeping.retention",
     "RunHandle": "lib_workflows.run_handle",
     "Schedule": "lib_workflows.scheduling.schedule",

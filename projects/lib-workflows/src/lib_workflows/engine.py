@@ -21,11 +21,12 @@ from lib_events.lifecycle import Loop, running
 from lib_events.nats.relay import Relay
 from lib_workflows.authoring.context import encoded_input
 from lib_workflows.authoring.delegation import TokenSource
+from lib_workflows.authoring.guard import is_guarded
 from lib_workflows.authoring.messages import Principal
-from lib_workflows.authoring.queue import check_queue_key, check_queue_name
+from lib_workflows.authoring.queue import check_queue_key, check_queue_name, check_served_queues
 from lib_workflows.authoring.workflow import AnyWorkflow, Registry, Workflow, check_worker_tags
 from lib_workflows.declarations import Declarations
-from lib_workflows.errors import DefinitionError, EngineStopped
+from lib_workflows.errors import DefinitionError, DeterminismError, EngineStopped
 from lib_workflows.events.matcher import Matcher
 from lib_workflows.keeping.retention import RetentionPolicy, RunRetention
 from lib_workflows.queueing.queues import Queues
@@ -58,7 +59,8 @@ class Engine:
     With `works=False` it only takes commands: workers in other processes (PostgreSQL) do the work. With `queues` it
     works on the runs of these queues only, with `tags` also on those of workflows that require them.
     `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
-    Without a `retention` policy runs are kept for ever. `tokens` is asked for the access tokens with which steps act
+    `limits` says how much it keeps in memory, and how many steps run in threads and processes. Without a `retention`
+    policy runs are kept for ever. `tokens` is asked for the access tokens with which steps act
     for the person who started their run.
     """
 
@@ -88,7 +90,7 @@ class Engine:
             self._worker,
             clock=self.clock,
             limits=self._limits,
-            queues=queues,
+            queues=check_served_queues(queues),
             tags=check_worker_tags(tags, "tags of a worker"),
             on_progress=on_progress,
             tokens=tokens,
@@ -121,6 +123,16 @@ class Engine:
     def progress(self) -> Mapping[str, tuple[float | None, str]]:
         """The last progress of each run in memory."""
         return self.residence.progress
+
+    @property
+    def runs_in_memory(self) -> int:
+        """How many runs this engine has in memory."""
+        return len(self.residence.executors)
+
+    @property
+    def runs_ended(self) -> Mapping[tuple[str, str], int]:
+        """How many runs have ended here since it was opened, by workflow and status (parked ones, too)."""
+        return self.residence.ended
 
     async def __aenter__(self) -> Self:
         """Begin: take over what an earlier life left, and work."""
@@ -371,4 +383,6 @@ class Engine:
     def _check_open(self) -> None:
         if not self._is_open:
             raise EngineStopped("the engine must be running to start a run; use `async with`")
+        if is_guarded():
+            raise DeterminismError("a workflow must start runs by its ctx; use await ctx.child(…) or ctx.start(…)")
         self.database.check_loop()

@@ -78,11 +78,14 @@ class UpdateNotFound(WorkflowsError, LookupError):
 
 
 class ApprovalNotFound(WorkflowsError, LookupError):
-    """No approval has that id."""
+    """No approval has that id, or the run has not asked for one of that name."""
 
-    def __init__(self, approval_id: str) -> None:
-        super().__init__(f"no approval has the id {approval_id!r}; list approvals to find it")
+    def __init__(self, approval_id: str, run_id: str | None = None) -> None:
+        missing = f"no approval has the id {approval_id!r}; list approvals to find it"
+        unasked = f"run {run_id} must have asked for approval {approval_id!r}, and has not; wait until it does"
+        super().__init__(missing if run_id is None else unasked)
         self.approval_id = approval_id
+        self.run_id = run_id
 
 
 class ApprovalDecided(WorkflowsError):

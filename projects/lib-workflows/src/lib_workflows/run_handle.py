@@ -1,15 +1,17 @@
 """What a caller holds of a run: ask for its result, talk to it, cancel it."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lib_workflows.authoring.messages import Signal, Update
+from lib_events.database import Connection
+from lib_workflows.authoring.messages import Principal, Signal, Update
 from lib_workflows.authoring.workflow import AnyWorkflow, Workflow
 from lib_workflows.errors import RunNotFound, UpdateRejected
 from lib_workflows.execution.history import run_error
 from lib_workflows.reading import queries
 from lib_workflows.runs import commands, rewind
-from lib_workflows.values.codec import decode_json
+from lib_workflows.values.codec import decode_json, encode_given
 from lib_workflows.values.durations import check_optional_seconds
 from lib_workflows.values.failure import decode_record
 from lib_workflows.values.identifiers import update_id
@@ -80,6 +82,31 @@ class RunHandle[R]:
         if status == "rejected":
             raise UpdateRejected(update.name, reply or "")
         return update.reply_codec.decode(reply or "null")
+
+    async def decide(
+        self,
+        name: str,
+        *,
+        approved: bool,
+        by: Principal,
+        comment: str | None = None,
+        form: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Decide what the run asks by `ctx.approval(name, …)`, once; durable when it returns.
+
+        Whether `by` is whom it asks (`to`) is the caller's to check. Raises `ApprovalNotFound` before it has asked,
+        `ApprovalDecided` once somebody has decided or its time is over.
+        """
+        if comment is not None:
+            check_text(comment, "comment of a decision")
+        if form is not None:
+            encode_given(form, "form of a decision")
+
+        def decide(connection: Connection) -> None:
+            approval = commands.asked_for(connection, self.id, name)
+            commands.decide(connection, approval, approved=approved, by=by, comment=comment, form=form)
+
+        await self._engine.database.transact(decide)
 
     async def cancel(self, reason: str = "cancelled") -> None:
         """Ask the run to stop and to undo what it did; wait for the end with `result`.

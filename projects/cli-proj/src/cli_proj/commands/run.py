@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from cli_proj import moments
 from cli_proj.api import path_of
-from cli_proj.commands import run_compare, run_logs, run_steer
+from cli_proj.commands import run_compare, run_export, run_logs, run_steer
 from cli_proj.exit_codes import ExitCode
 from cli_proj.failure import usage
 from cli_proj.messages import message, printable
@@ -26,6 +26,7 @@ for steer in run_steer.COMMANDS:
     app.command(steer)
 app.command(run_logs.logs)
 app.command(run_compare.compare)
+app.command(run_export.export)
 
 
 @app.command
@@ -113,7 +114,7 @@ async def list_runs(
     *,
     status: tuple[str, ...] = (),
     workflow: str | None = None,
-    tag: str | None = None,
+    tag: tuple[str, ...] = (),
     query: Annotated[str | None, Parameter(name=("--query", "-q"))] = None,
     since: str | None = None,
     mine: bool = False,
@@ -130,7 +131,7 @@ async def list_runs(
     workflow
         Only of this workflow.
     tag
-        Only with this tag, name=value or name.
+        Only with this tag, name=value or name. May be repeated: with all of them.
     query
         Only with this text in id, workflow, person or error.
     since
@@ -146,7 +147,7 @@ async def list_runs(
             limit=limit,
             status=[part for text in status for part in text.split(",")],
             workflow=workflow,
-            tag=tag.replace("=", ":", 1) if tag else None,
+            tag=[text.replace("=", ":", 1) for text in tag],
             q=query,
             since=moments.read(since, option="--since"),
             mine="true" if mine else None,

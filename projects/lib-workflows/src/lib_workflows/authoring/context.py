@@ -1,5 +1,6 @@
 """What a workflow may do: every effect, wait and source of chance goes through its context."""
 
+import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -96,6 +97,11 @@ class Conductor(Protocol):
         """How many operations of the workflow have ended."""
         ...
 
+    @property
+    def signal_run(self) -> Callable[["Connection", str, str, str], None]:
+        """The transaction function that leaves a signal for a run: its id, the signal's name, the payload as JSON."""
+        ...
+
 
 class Context:
     """The first argument of every workflow. Its operations begin when they are awaited, gathered or raced."""
@@ -129,19 +135,29 @@ class Context:
         """
         if not isinstance(step, Step):
             raise DefinitionError(f"ctx.step must get a function decorated with @step, got {step!r}")
-        return RunStep(step, args, undo)
+        return RunStep(step, args, _checked(undo, f"step {step.name}"))
 
     def transaction[*A, R](
         self,
         function: Callable[["Connection", *A], R],
         *args: *A,
-        undo: Callable[["Connection", R | None, *A], Any] | None = None,
+        undo: Callable[["Connection", R | None, *A], Any] | Step[R | None, *A, Any] | None = None,
     ) -> Operation[R]:
         """Run a transaction function exactly once: what it writes and its place in the history are one commit.
 
-        It must have no effect but through its connection. What it raises is kept and raised here.
+        It must have no effect but through its connection. What it raises is kept and raised here. `undo(connection,
+        result | None, *args)` is a transaction, too; one that is a step gets no connection.
         """
-        return RunTransaction(function, args, undo)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise DefinitionError(f"ctx.transaction must get a def, which never awaits, got {function!r:.100}")
+        operation = RunTransaction[R](function, args, undo)
+        if undo is not None and (not callable(undo) or inspect.iscoroutinefunction(undo)):
+            operation.is_asked_for = True
+            raise DefinitionError(
+                f"undo of transaction {operation.name} must be a def undo(connection, result, …) or a step, "
+                f"got {undo!r:.100}"
+            )
+        return operation
 
     def child[*In, R](
         self,
@@ -154,7 +170,7 @@ class Context:
         Raises what the child's workflow or steps declare, else `RunFailed` or `RunCancelled`.
         """
         encoded_input(workflow, args)
-        return RunChild(workflow, args, undo)
+        return RunChild(workflow, args, _checked(undo, f"child {workflow.name}"))
 
     def start[*In](self, workflow: "Workflow[*In, Any]", *args: *In) -> Operation[str]:
         """Start another workflow that goes on by itself, once; returns the id of its run.
@@ -179,6 +195,7 @@ class Context:
         Looks back to the event that started the run, else to the start, and gives each event at most once per
         (type, match). Raises `WaitTimeout`; `PayloadTooLarge` for a match of more than 1,000 bytes.
         """
+        _check_is(event_type, EventType, "ctx.wait_event")
         if event_type.packed:
             raise DefinitionError(f"ctx.wait_event must get an event with a row of its own, got {event_type!r}")
         what = "match of ctx.wait_event"
@@ -187,12 +204,14 @@ class Context:
 
     def wait_signal[T](self, signal: Signal[T], timeout: timedelta | float | None = None) -> Operation[T]:
         """Wait for a signal; one that came before is taken at once. Raises `WaitTimeout`."""
+        _check_is(signal, Signal, "ctx.wait_signal")
         return WaitSignal(signal, check_optional_seconds(timeout, "timeout of ctx.wait_signal"))
 
     def wait_update[In, Out](
         self, update: Update[In, Out], timeout: timedelta | float | None = None
     ) -> Operation[UpdateCall[In, Out]]:
         """Wait for an update; answer it with `await call.reply(…)` or `await call.reject(…)`."""
+        _check_is(update, Update, "ctx.wait_update")
         return WaitUpdate(update, check_optional_seconds(timeout, "timeout of ctx.wait_update"))
 
     def approval(
@@ -223,9 +242,12 @@ class Context:
         A branch is an operation or a coroutine of this workflow. The first failure cancels and awaits the others,
         then is raised.
         """
+        return self._gather(branches, limit, "ctx.gather")
+
+    def _gather[R](self, branches: tuple[Awaitable[R], ...], limit: int | None, what: str) -> Operation[list[R]]:
         if limit is not None and limit < 1:
-            raise DefinitionError(f"limit of ctx.gather must be 1 or more, got {limit}")
-        return Gather(_asked_for(branches), limit)
+            raise DefinitionError(f"limit of {what} must be 1 or more, got {limit}")
+        return Gather(_asked_for(branches, what), limit)
 
     def map[T, R](
         self, branch: Callable[[T], Awaitable[R]], items: Iterable[T], *, limit: int | None = None
@@ -234,7 +256,9 @@ class Context:
 
         `await ctx.map(lambda order: ctx.step(charge, order), orders, limit=10)`; otherwise like `gather`.
         """
-        return self.gather(*map(branch, items), limit=limit)
+        if not callable(branch):
+            raise DefinitionError(f"ctx.map must get a function, then the items, got {branch!r:.100} first")
+        return self._gather(tuple(map(branch, items)), limit, "ctx.map")
 
     def race[R](self, *branches: Awaitable[R]) -> Operation[tuple[int, R]]:
         """Run branches side by side until the first ends; cancels and awaits the others.
@@ -243,7 +267,7 @@ class Context:
         """
         if not branches:
             raise DefinitionError("ctx.race must get at least one branch, got none")
-        return Race(_asked_for(branches))
+        return Race(_asked_for(branches, "ctx.race"))
 
     def timeout(self, duration: timedelta | float) -> "Timeout":
         """Bound a block: `async with ctx.timeout(…)` cancels what the block waits for and raises `WaitTimeout`."""
@@ -251,6 +275,7 @@ class Context:
 
     def publish[T](self, event_type: EventType[T], payload: T, subject: str | None = None) -> Operation[None]:
         """Append an event to the log, with the history's row; its subject is the run's id unless given."""
+        _check_is(event_type, EventType, "ctx.publish")
         if is_reserved(event_type.name):
             raise DefinitionError(f"ctx.publish must not use evs.*, got {event_type.name!r}; choose your own namespace")
         event = Event.of(
@@ -264,6 +289,15 @@ class Context:
         )
         encode_given(event.data, f"data of event {event_type.name}")
         return Publish(event)
+
+    def signal[T](self, run_id: str, signal: Signal[T], value: T) -> Operation[None]:
+        """Send a signal to another run, exactly once: as a transaction, with the history's row.
+
+        Raises `RunNotFound`, or `CommandRefused` once that run has ended.
+        """
+        _check_is(signal, Signal, "ctx.signal")
+        args = (check_name(run_id, "id of a run"), signal.name, signal.codec.encode(value))
+        return RunTransaction(self._conductor.signal_run, args)
 
     def set_view(self, name: str, value: Any) -> Operation[None]:
         """Store a JSON-able value that anyone who may see the run can read, also while it is out of memory."""
@@ -314,11 +348,27 @@ class Context:
         return uuid.UUID(bytes=self._conductor.random_bytes(), version=4)
 
 
-def _asked_for[A: Awaitable[Any]](branches: tuple[A, ...]) -> tuple[A, ...]:
+def _check_is(given: object, kind: type, what: str) -> None:
+    """Raise `DefinitionError` for what is not of that kind: a name alone says nothing of the type of what comes."""
+    if not isinstance(given, kind):
+        article = "an" if kind.__name__[0] in "EU" else "a"
+        raise DefinitionError(f"{what} must get {article} {kind.__name__}(…), got {given!r:.100}")
+
+
+def _checked[U: Callable[..., Any] | None](undo: U, what: str) -> U:
+    """Return what is to undo an operation; raises `DefinitionError` for what could not."""
+    if undo is not None and not callable(undo):
+        raise DefinitionError(f"undo of {what} must be a function or a step, got {undo!r:.100}")
+    return undo
+
+
+def _asked_for[A: Awaitable[Any]](branches: tuple[A, ...], what: str) -> tuple[A, ...]:
     """Note of the operations among `branches` that they are asked for, whether or not their turn comes."""
     for branch in branches:
         if isinstance(branch, Operation):
             branch.is_asked_for = True
+        elif not hasattr(branch, "__await__"):
+            raise DefinitionError(f"{what} must get operations or coroutines, got {branch!r:.100}; write *… for a list")
     return branches
 
 

@@ -47,9 +47,9 @@ class LoopGuard:
     def __hash__(self) -> int:  # noqa: PLE0309
         _refuse("timeout")
 
-    def create_task(self, coroutine: Any, **_options: Any) -> Never:
-        """Refuse; the coroutine is closed, or Python would warn that nobody awaited it."""
-        coroutine.close()
+    def create_task(self, awaitable: Any, **_options: Any) -> Never:
+        """Refuse; a coroutine is closed, or Python would warn that nobody awaited it."""
+        drop(awaitable)
         _refuse("create_task")
 
 

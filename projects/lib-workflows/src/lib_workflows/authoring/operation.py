@@ -4,10 +4,14 @@ Leaf operations end by a row of the history; `Gather`, `Race` and the two halves
 the branches of the workflow.
 """
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never
+
+from lib_workflows.authoring.guard import is_guarded
+from lib_workflows.errors import DefinitionError
 
 if TYPE_CHECKING:
     from lib_events.event import Event, EventType
@@ -33,6 +37,13 @@ def undo_name(undo: Undo) -> str:
     return str(getattr(undo, "name", None) or getattr(undo, "__name__", "undo"))
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called: a part of one like itself, an object that can be called like its class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
 class Operation[R]:
     """Something to await; `R` is what it gives. One that nobody asks for never happens: the run's log says so."""
 
@@ -44,6 +55,11 @@ class Operation[R]:
 
     def __await__(self) -> Generator["Operation[Any]", Any, R]:
         self.is_asked_for = True
+        if not is_guarded():
+            raise DefinitionError(
+                f"{self.kind or 'an operation'} of a ctx must be awaited by its workflow, and not in a step or outside "
+                "of it; do it before or after the step"
+            )
         result: R = yield self
         return result
 
@@ -80,7 +96,7 @@ class RunTransaction[R](Operation[R]):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return self.function.__name__
+        return name_of(self.function)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,12 +1,13 @@
 """What a queue is: a name that runs share, and how many of them may be under way and begin."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
 
 from lib_events.clock import MICROSECOND
 from lib_events.texts import fit
-from lib_workflows.errors import QueueInvalid, TextInvalid
+from lib_workflows.errors import DefinitionError, QueueInvalid, TextInvalid
 from lib_workflows.values.codec import LIMIT_BYTES, decode_json, encode_json
 from lib_workflows.values.durations import check_seconds
 from lib_workflows.values.texts import NAME_CHARACTERS, check_name
@@ -111,6 +112,15 @@ def check_queue_name(name: str) -> str:
     if "/" in name or name in (".", ".."):
         raise QueueInvalid("name", f"must have no slash and not be . or .., for its page is found by it; got {name!r}")
     return name
+
+
+def check_served_queues(queues: Collection[str] | None) -> frozenset[str] | None:
+    """The queues that a worker serves, None for all; raises `DefinitionError`."""
+    if queues is None:
+        return None
+    if isinstance(queues, str) or not isinstance(queues, Collection):
+        raise DefinitionError(f"queues of a worker must be a set of names, got {queues!r:.100}")
+    return frozenset(map(check_queue_name, queues))
 
 
 def known_queue_name(name: str) -> str:

@@ -13,7 +13,9 @@ STEEPEST = 1_000.0
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential backoff with full jitter: the pause before retry n is up to `initial * factor ** (n - 1)`."""
+    """Exponential backoff with jitter: the pause before retry n is at most `initial * factor ** (n - 1)` and `maximum`,
+    and shorter by up to the share `jitter` of it, so that what failed together is not tried again together.
+    """
 
     initial: timedelta = timedelta(seconds=1)
     factor: float = 2.0

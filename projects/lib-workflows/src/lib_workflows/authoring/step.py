@@ -12,6 +12,7 @@ from lib_workflows.errors import DefinitionError, DelegationRefused, Determinism
 from lib_workflows.run_logs import place_in_run
 from lib_workflows.values.codec import Signature, written_function
 from lib_workflows.values.durations import check_seconds
+from lib_workflows.values.failure import check_declared
 from lib_workflows.values.texts import check_name
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class StepOptions:
         is_async = inspect.iscoroutinefunction(written_function(function))
         if not isinstance(self.retries, int) or self.retries < 0:
             raise DefinitionError(f"retries of step {name} must be a whole number, 0 or more, got {self.retries!r}")
+        check_declared(self.errors, f"errors of step {name}")
+        if not isinstance(self.backoff, Backoff):
+            raise DefinitionError(f"backoff of step {name} must be a Backoff(…), got {self.backoff!r:.100}")
         for limit in ("timeout", "total_timeout", "start_timeout", "heartbeat_timeout"):
             value = getattr(self, limit)
             if value is None:

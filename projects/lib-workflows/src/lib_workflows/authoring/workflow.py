@@ -14,6 +14,7 @@ from lib_workflows.authoring.queue import Queue, QueueLimits, check_queue_name, 
 from lib_workflows.authoring.timing import TIMINGS, Timing
 from lib_workflows.errors import DefinitionError, UnknownWorkflow
 from lib_workflows.values.codec import Codec, Signature
+from lib_workflows.values.failure import check_declared
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 DEFAULT_QUEUE = "default"
@@ -137,10 +138,11 @@ def workflow(
     name. Runs begin and go on only on workers that have every tag in `requires` ({"gpu"}). `acts_for_starter` says what
     its steps may do at other services for the person who starts it; people read it before they do.
     """
-    triggers = (on,) if isinstance(on, EventType) else tuple(on)
+    triggers = tuple(on) if isinstance(on, list | tuple) else (on,)
 
     def decorate[*A, R](function: Callable[[Context, *A], Coroutine[Any, Any, R]]) -> Workflow[*A, R]:
         _check(function, name, version, triggers)
+        check_declared(errors, f"errors of workflow {name}")
         made = Workflow(
             function,
             name=name,
@@ -162,14 +164,16 @@ def workflow(
 def _check(function: Callable[..., Any], name: str, version: int, triggers: tuple[EventType[Any], ...]) -> None:
     if not NAME_PATTERN.fullmatch(name):
         raise DefinitionError(f"workflow name must match {NAME_PATTERN.pattern}, got {name!r}")
-    if version < 1:
-        raise DefinitionError(f"version of workflow {name} must be 1 or more, got {version}")
+    if type(version) is not int or version < 1:
+        raise DefinitionError(f"version of workflow {name} must be a whole number, 1 or more, got {version!r}")
     if not inspect.iscoroutinefunction(function):
         raise DefinitionError(f"workflow {name} must be an async def, got {function!r}")
     count = len(Signature(function, f"workflow {name}").parameters)
     if count not in (1, 2):
         raise DefinitionError(f"workflow {name} must take ctx and at most one input, got {count} parameters")
     for trigger in triggers:
+        if not isinstance(trigger, EventType):
+            raise DefinitionError(f"workflow {name} must start on an EventType(…), got {trigger!r:.100}")
         if trigger.packed:
             raise DefinitionError(f"workflow {name} must start on an event with a row of its own, got {trigger!r}")
 
@@ -221,6 +225,8 @@ class Registry:
         """Gather `workflows`; raises `DefinitionError` when two differ under one name and version."""
         held: dict[tuple[str, int | None], AnyWorkflow] = {}
         for entry in workflows:
+            if not isinstance(entry, Workflow):
+                raise DefinitionError(f"workflows must be functions decorated with @workflow, got {entry!r:.100}")
             if held.setdefault((entry.name, entry.version), entry) is not entry:
                 raise DefinitionError(f"workflow {entry.name} version {entry.version} must be registered once")
         registry = cls(tuple(held.values()), held)

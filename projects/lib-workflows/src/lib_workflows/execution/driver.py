@@ -43,6 +43,7 @@ from lib_workflows.authoring.operation import (
     Sleep,
     TimeoutScope,
 )
+from lib_workflows.authoring.step import Step
 from lib_workflows.errors import Cancelled, Continued, ExitRefused
 from lib_workflows.exits import EXITS
 
@@ -576,7 +577,7 @@ class Driver:
                     entry.path,
                     operation.undo,
                     (entry.result, *operation.args),
-                    transactional=isinstance(operation, RunTransaction),
+                    transactional=isinstance(operation, RunTransaction) and not isinstance(operation.undo, Step),
                 )
 
 

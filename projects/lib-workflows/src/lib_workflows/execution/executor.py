@@ -33,6 +33,7 @@ from lib_workflows.execution.salvage import reason_to_salvage, salvage
 from lib_workflows.execution.surroundings import surroundings_of
 from lib_workflows.execution.undoing import meta_of
 from lib_workflows.run_logs import RunLog
+from lib_workflows.runs import commands
 from lib_workflows.runs.continuation import carried
 from lib_workflows.runs.lifecycle_events import (
     RUN_RESUMED,
@@ -115,6 +116,7 @@ class Executor:
     _tags_at_start: str | None = field(init=False)
     owner: str = field(init=False)  # the life it belongs to, and what guards its commits
     fence: Fence | None = field(init=False)
+    signal_run = staticmethod(commands.signal_run)  # see `Conductor`
 
     def __post_init__(self) -> None:
         self.owner, self.fence = self.home.worker_id, self.home.fence
@@ -148,7 +150,7 @@ class Executor:
 
     def report_progress(self, fraction: float, text: str) -> None:
         """See `Conductor`; neither a replay nor a run that leaves memory reports anything."""
-        if self.is_live and not self.ended:
+        if not self.driver.is_replaying and not self.ended:
             self.home.report_progress(self.run.id, fraction, text)
 
     def is_patched(self, name: str) -> bool:
@@ -383,15 +385,19 @@ class Executor:
                 ending.finish(self, self.driver.outcome)
             else:
                 self._settle(was_busy=done > 0)
-        except Exception as error:
-            logger.exception("run %s is put aside", self.run.id)
-            self.home.run_lost(self, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run must not be left in memory as it is
+            self.put_aside(error)
             return
         finally:
             self._in_turn = False
         if self.is_at_rest and self._sleeps_long():
             self.home.let_go(self)
         self.ledger.flush()
+
+    def put_aside(self, error: Exception) -> None:
+        """We have a defect, or code of somebody else's that we call has: load the run again, rather than leave it."""
+        logger.error("run %s is put aside", self.run.id, exc_info=error)
+        self.home.run_lost(self, error)
 
     def _sleeps_long(self) -> bool:
         pending = self.driver.pending
@@ -512,6 +518,9 @@ class Executor:
         try:
             for effect in ready:
                 effect()
+        except Exception as error:  # noqa: BLE001 - see `turn`
+            self.put_aside(error)
+            return
         finally:
             self._in_turn = False
         self.turn()

@@ -16,6 +16,7 @@ from lib_workflows.authoring.operation import (
     WaitEvent,
     WaitSignal,
     WaitUpdate,
+    name_of,
 )
 from lib_workflows.errors import (
     Cancelled,
@@ -55,7 +56,7 @@ PATCH_PREFIX = "patch:"  # of the operation in a patch's row; branch paths are n
 @lru_cache(maxsize=1024)
 def transaction_signature(function: Callable[..., Any]) -> Signature:
     """The types of a transaction function, without its connection."""
-    return Signature(function, f"transaction {function.__name__}").drop_first()
+    return Signature(function, f"transaction {name_of(function)}").drop_first()
 
 
 def outcome_of(operation: Operation[Any], row: HistoryRow) -> Outcome:

@@ -14,7 +14,7 @@ from lib_workflows.execution.driver import Pending
 from lib_workflows.execution.heartbeat import Heart
 from lib_workflows.execution.history import failure_of
 from lib_workflows.execution.transaction_effects import queue_transaction
-from lib_workflows.execution.undoing import announce
+from lib_workflows.execution.undoing import announce, check_undone
 from lib_workflows.runs.lifecycle_events import STEP_RETRIED, STEP_STARTED
 from lib_workflows.runs.record import UNDO_SUFFIX, Attempted
 from lib_workflows.statements import DELETE_ATTEMPT, PUT_ATTEMPT
@@ -186,6 +186,21 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
     error: BaseException | None,
 ) -> None:
     heart.attempt = None  # which holds it
+    try:
+        _take_end(executor, pending, heart, started_at, attempt, value, error)
+    except Exception as defect:  # noqa: BLE001 - a step that has ended must not stay without an end
+        executor.put_aside(defect)
+
+
+def _take_end(  # noqa: PLR0917 - the same
+    executor: "Executor",
+    pending: Pending,
+    heart: Heart,
+    started_at: int,
+    attempt: Attempt,
+    value: Any,
+    error: BaseException | None,
+) -> None:
     executor.running.pop(pending.path, None)
     if attempt.lingers:
         executor.lingering[pending.path] = attempt
@@ -229,9 +244,10 @@ def _after_backoff(executor: "Executor", pending: Pending, options: StepOptions,
 
 
 def _step_completed(pending: Pending, attempt: Attempt, value: Any) -> Completion:
-    if isinstance(pending.operation, RunUndo):
-        return completed(pending, None)
     try:
+        if isinstance(pending.operation, RunUndo):
+            check_undone(pending.operation, value)
+            return completed(pending, None)
         text, settled = attempt.step.signature.result.settle(value)
         if attempt.run.tokens is not None:
             attempt.run.tokens.check(text, "its result")

@@ -11,6 +11,7 @@ from lib_workflows.errors import LifeOver
 from lib_workflows.execution.completion import Completion, complete_cancelled, completed, failed
 from lib_workflows.execution.driver import Pending
 from lib_workflows.execution.history import transaction_signature
+from lib_workflows.execution.undoing import check_undone
 from lib_workflows.exits import calling
 from lib_workflows.run_logs import Place, logged_at
 from lib_workflows.runs.record import RunRecord
@@ -48,6 +49,7 @@ def queue_transaction(
     def call(connection: Connection) -> Completion:
         value = calling(function, connection, *args)
         if isinstance(pending.operation, RunUndo):
+            check_undone(pending.operation, value)
             return _as_attempted(executor, completed(pending, None))
         signature = transaction_signature(function)
         text, settled = signature.result.settle(value)

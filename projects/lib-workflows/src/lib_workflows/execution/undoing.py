@@ -1,10 +1,12 @@
 """What of a run can be undone, and that it is being undone: written beside its rows, where a replay passes over it."""
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lib_workflows.authoring.operation import AWAITED_KINDS, undo_name
-from lib_workflows.errors import Cancelled, ErrorRecord
+from lib_workflows.authoring.guard import drop
+from lib_workflows.authoring.operation import AWAITED_KINDS, RunUndo, undo_name
+from lib_workflows.errors import Cancelled, ErrorRecord, NonRetryable
 from lib_workflows.execution.completion import Completion
 from lib_workflows.runs.lifecycle_events import RUN_UNDOING
 from lib_workflows.runs.record import UNDOING_KIND, UNDOING_OPERATION
@@ -43,6 +45,18 @@ def announce(executor: "Executor", plan: Sequence[str], error: BaseException) ->
     )
     told = {"type": record.type, "message": record.message}
     executor.ledger.tell(executor.teller.tell(RUN_UNDOING, executor.clock_micros(), error=told, operations=len(plan)))
+
+
+def check_undone(operation: RunUndo, value: object) -> None:
+    """Raise `NonRetryable` where an undo has returned something that is still to be run: it has undone nothing."""
+    if not (inspect.isawaitable(value) or inspect.isgenerator(value) or inspect.isasyncgen(value)):
+        return
+    error = NonRetryable(
+        f"undo {operation.name} must have undone it when it returns, got {value!r:.100} that nobody runs; make it "
+        "an async def, or for a transaction a def that awaits nothing"
+    )
+    drop(value)
+    raise error
 
 
 def _reason(error: BaseException) -> ErrorRecord:

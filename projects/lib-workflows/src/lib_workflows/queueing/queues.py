@@ -14,6 +14,7 @@ from lib_events.clock import Clock, to_datetime
 from lib_events.database import Connection, Database
 from lib_workflows.authoring.queue import QueueLimits, known_queue_name
 from lib_workflows.authoring.workflow import Registry
+from lib_workflows.errors import QueueInvalid
 from lib_workflows.paging import Page, cut, decode_cursor, encode_cursor
 from lib_workflows.queueing import commands as queue_commands
 from lib_workflows.queueing.slots import count_in
@@ -68,6 +69,8 @@ class Queues:
     async def limit(self, name: str, limits: QueueLimits) -> QueueView:
         """Give a queue its limits, which count what is under way already; raises `QueueDeclared`, `QueueInvalid`."""
         known_queue_name(name)
+        if not isinstance(limits, QueueLimits):
+            raise QueueInvalid("limits", f"must be QueueLimits(…), got {limits!r:.100}")
         now = self._clock.micros()
         async with self.limiting([name]):
             await self._database.transact(queue_commands.limit, name, limits, now)

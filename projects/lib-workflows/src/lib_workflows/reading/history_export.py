@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, literal, select
 
 from lib_events.database import Connection
 from lib_workflows.errors import RunNotFound
 from lib_workflows.runs.record import RunRecord, load
-from lib_workflows.tables import approvals, run_logs, runs, updates, views
+from lib_workflows.tables import approvals, history, run_logs, runs, updates, views
 from lib_workflows.values.codec import decode_json
+
+ROW_BYTES = 200  # of the JSON of a row, beside its texts
 
 
 def export_run(connection: Connection, run_id: str) -> dict[str, Any]:
@@ -19,6 +21,13 @@ def export_run(connection: Connection, run_id: str) -> dict[str, Any]:
     record, stored = loaded[0]
     run = {name: getattr(record, name) for name in RunRecord.__slots__}
     return {"run": run, "history": [row._asdict() for row in stored.history]}
+
+
+def history_size(connection: Connection, run_id: str) -> int:
+    """About how many bytes a run's history has."""
+    texts = (history.c.input, history.c.output, history.c.error, history.c.meta)
+    size = sum((func.coalesce(func.length(text), 0) for text in texts), literal(ROW_BYTES))
+    return connection.scalar(select(func.coalesce(func.sum(size), 0)).where(history.c.run == run_id)) or 0
 
 
 def export_whole_run(connection: Connection, run_id: str) -> dict[str, Any]:

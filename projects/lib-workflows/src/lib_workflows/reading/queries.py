@@ -118,7 +118,7 @@ class RunFilter:
 
     statuses: Sequence[str] = ()
     workflow: str | None = None
-    tag: str | None = None  # "name:value", or "name" for any value
+    tags: Sequence[str] = ()  # all of them: "name:value", or "name" for any value
     text: str | None = None  # in id, workflow, the person's name or the error
     since: datetime | None = None
     principal: str | None = None
@@ -270,8 +270,7 @@ def _conditions(narrow: RunFilter | None, dialect: DialectName) -> list[ColumnEl
     found: list[ColumnElement[bool]] = [column == wanted for column, wanted in equal if wanted is not None]
     if narrow.statuses:
         found.append(runs.c.status.in_(narrow.statuses))
-    if narrow.tag is not None:
-        found.append(_has_tag(narrow.tag, dialect))
+    found += [_has_tag(tag, dialect) for tag in narrow.tags]
     if narrow.text:
         columns = (runs.c.id, runs.c.workflow, runs.c.principal_name, runs.c.error)
         found.append(or_(*(column.icontains(narrow.text, autoescape=True) for column in columns)))

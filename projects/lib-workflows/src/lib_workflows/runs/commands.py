@@ -240,6 +240,11 @@ def send_signal(
     _send(connection, run_id, "signal", name, payload, now=now)
 
 
+def signal_run(connection: Connection, run_id: str, name: str, payload: str) -> None:
+    """The same as a run does it: what this function is called stands in its history."""
+    send_signal(connection, run_id, name, payload)
+
+
 def send_update(
     connection: Connection,
     run_id: str,
@@ -310,6 +315,16 @@ def reject_updates(connection: Connection, run_id: str, reason: str, now: int, *
     answer = {"status": "rejected", "reply": reason, "ended_at": now}
     if connection.execute(update(updates).where(asked).values(**answer)).rowcount:
         connection.notify(ENDED_TOPIC)
+
+
+def asked_for(connection: Connection, run_id: str, name: str) -> str:
+    """The id of what a run asks for by that name, else of what it asked for last; raises `ApprovalNotFound`."""
+    of_run = select(approvals.c.id).where(approvals.c.run == run_id, approvals.c.name == name)
+    is_pending = case((approvals.c.status == "pending", 0), else_=1)
+    found: str | None = connection.scalar(of_run.order_by(is_pending, approvals.c.asked_at.desc()).limit(1))
+    if found is None:
+        raise ApprovalNotFound(name, run_id)
+    return found
 
 
 def decide(

@@ -159,6 +159,8 @@ def _check_duration(
         check_seconds(duration, what)
     except DefinitionError as error:
         raise ScheduleInvalid(what, str(error).removeprefix(f"{what} ")) from error
+    if not isinstance(duration, timedelta):
+        raise ScheduleInvalid(what, f"must be a timedelta, got {duration!r:.100}; write timedelta(seconds=…)")
     if duration < shortest or (longest is not None and duration > longest):
         most = "" if longest is None else f" and at most {longest.total_seconds():g} s"
         raise ScheduleInvalid(what, f"must be at least {shortest.total_seconds():g} s{most}, got {duration}")

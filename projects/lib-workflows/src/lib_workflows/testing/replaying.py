@@ -9,6 +9,7 @@ from lib_workflows.errors import Continued
 from lib_workflows.execution.driver import Driver
 from lib_workflows.execution.history import replay, tags_at_start
 from lib_workflows.reading.history_export import export_run
+from lib_workflows.runs import commands
 from lib_workflows.runs.record import RunRecord
 from lib_workflows.statements import HistoryRow
 
@@ -72,3 +73,5 @@ class _OfflineConductor:
     def history_length(self) -> int:
         """See `Conductor`."""
         return self.driver.delivered
+
+    signal_run = staticmethod(commands.signal_run)  # see `Conductor`

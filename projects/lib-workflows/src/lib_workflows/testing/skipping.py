@@ -17,6 +17,7 @@ from lib_workflows.engine import Engine
 from lib_workflows.events.matcher import Work, what_to_match
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.testing.seeds import SERVICE, seed_for
+from lib_workflows.values.durations import check_moment
 
 POLL_SECONDS = 0.001
 RESULT_SECONDS = 30.0
@@ -27,7 +28,7 @@ class SkippingClock:
     """A clock that stands still until it is told to skip."""
 
     def __init__(self, start: datetime | None = None) -> None:
-        self._micros = SystemClock().micros() if start is None else int(start.timestamp() * 1e6)
+        self._micros = SystemClock().micros() if start is None else check_moment(start, "start of an environment")
 
     def micros(self) -> int:
         """Microseconds since the epoch."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic_core import from_json, to_json
 
 from lib_events.texts import fit, message_of
-from lib_workflows.errors import ErrorLost, ErrorRecord, RunCancelled, WorkflowsError
+from lib_workflows.errors import DefinitionError, ErrorLost, ErrorRecord, RunCancelled, WorkflowsError
 from lib_workflows.values.codec import decode_json, encode_given, encode_json
 
 STACK_LIMIT_CHARACTERS = 16_000
@@ -71,6 +71,16 @@ def rebuild(record: ErrorRecord, declared: Sequence[type[BaseException]]) -> Exc
         if record.path == f"{kind.__module__}:{kind.__qualname__}" and issubclass(kind, Exception):
             return _revive(kind, record)
     return None
+
+
+def check_declared(errors: object, what: str) -> None:
+    """Raise `DefinitionError` unless these are what `errors=` takes: to find out when one is raised is too late."""
+    if not isinstance(errors, tuple | list) or not all(_is_exception(each) for each in errors):
+        raise DefinitionError(f"{what} must be exception classes in a tuple, got {errors!r:.100}; write (ValueError,)")
+
+
+def _is_exception(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, Exception)
 
 
 def is_declared(error: BaseException, declared: Sequence[type[BaseException]]) -> bool:

@@ -9,7 +9,12 @@ from lib_workflows.values.durations import check_seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a process keeps in memory, and for how long."""
+    """How much of a machine one engine takes: `Engine.open(…, limits=Limits(step_threads=100))`.
+
+    A run that has only waited for `idle_seconds` leaves memory, and so does one that sleeps for longer; at most
+    `in_memory` are there at once. So many `def` steps run side by side, in threads and, with `process=True`, in
+    processes. A loop that is blocked for longer than `blocked_seconds` is told of in the log, with the line.
+    """
 
     idle_seconds: float = 60.0
     in_memory: int = 50_000

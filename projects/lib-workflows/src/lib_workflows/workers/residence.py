@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextvars import copy_context
 from functools import partial
@@ -75,6 +76,7 @@ class Residence:
         self._idle_micros = int(limits.idle_seconds * 1e6)
         self._in_memory = limits.in_memory
         self.executors: dict[str, Executor] = {}
+        self.ended = Counter[tuple[str, str]]()  # how many runs have ended here, by workflow and status
         self._resting: dict[str, None] = {}  # least recently active first
         self._wants_room: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -223,6 +225,7 @@ class Residence:
         if saving.cancelled() or saving.exception() is not None:
             return  # the ledger reports it lost
         run = executor.run
+        self.ended[run.workflow, run.status] += 1
         executor.close()
         if self.executors.get(run.id) is executor:
             del self.executors[run.id]
@@ -288,8 +291,12 @@ class Residence:
         """Progress of a run (with `detail`: the heartbeat of a step); may come from a step's thread."""
         if detail is None:
             self.progress[run_id] = (fraction, text)
-        if self._on_progress is not None:
+        if self._on_progress is None:
+            return
+        try:
             self._on_progress(run_id, fraction, text, detail)
+        except Exception:  # who watches is none of the run's code
+            logger.exception("on_progress of the engine must not fail, and did for run %s", run_id)
 
     def _is_here(self, run_id: str) -> bool:
         return run_id in self.executors
