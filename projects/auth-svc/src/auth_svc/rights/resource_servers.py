@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import delete, insert, select, update
 
-from auth_svc import opaque, tables
+from auth_svc import opaque
 from auth_svc.audit import Actor, record
 from auth_svc.clients import clients
 from auth_svc.clients.client import CREDENTIALS, EXCHANGE, Client
@@ -29,6 +29,8 @@ ID = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]+")
 MAX_NAMES = 200
+# It asks about tokens, and acts for whoever called it where another resource names it among its actors.
+GRANTS = (CREDENTIALS, EXCHANGE)
 
 
 def find(connection: Connection, resource_id: str) -> Resource:
@@ -80,7 +82,7 @@ def remove(connection: Connection, resource_id: str, actor: Actor) -> None:
         raise ChangeConflicts("built-in", f"the resource {resource.id} is built in and stays")
     _check_unused(connection, resource, resource.permissions.keys())
     connection.execute(delete(resources).where(resources.c.id == resource.id))
-    connection.execute(delete(tables.clients).where(tables.clients.c.id == resource.id))
+    clients.remove(connection, resource.id, actor)  # with what people let it do for them elsewhere
     _tell(connection, ResourceDeleted, resource, actor)
 
 
@@ -107,6 +109,14 @@ def put_built_in(connection: Connection, issuer: str, app: str, now: int) -> Non
         if (kept.identifier, kept.scopes) != (own.identifier, scopes):
             values = {"identifier": own.identifier, "scopes": json.dumps(scopes)}
             connection.execute(update(resources).where(resources.c.id == own.id).values(values))
+
+
+def put_clients(connection: Connection) -> None:
+    """Bring the clients of all resources that somebody has made to what they may do in this release."""
+    for resource in load(connection):
+        client = None if resource.built_in else clients.find(connection, resource.id)
+        if client is not None and client.grant_types != GRANTS:
+            clients.put(connection, replace(client, grant_types=GRANTS))
 
 
 def _check_unused(connection: Connection, resource: Resource, permissions: Any) -> None:
@@ -169,7 +179,7 @@ def _client_of(resource: Resource, secret: str) -> Client:
         id=resource.id,
         name=resource.name,
         secret_digest=opaque.digest(secret),
-        grant_types=(CREDENTIALS,),
+        grant_types=GRANTS,
         resource=resource.identifier,
         created_at=resource.created_at,
     )
