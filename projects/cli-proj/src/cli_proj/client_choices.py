@@ -63,7 +63,7 @@ class ClientChoices:
     jwks_uri: str | None = None
     "Where its public keys are: it proves itself with a key instead of a secret."
     id_token_alg: Literal["ES256", "RS256"] | None = None
-    "What its ID tokens are signed with."
+    "What its ID tokens are signed with (default: RS256, which every OpenID library expects that was told nothing)."
     default_max_age: int | Literal["none"] | None = None
     "How many seconds old a sign-in may be unless it asks otherwise; none for as old as it is."
     dpop: Annotated[bool | None, Parameter(negative="--no-dpop")] = None
