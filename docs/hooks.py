@@ -27,9 +27,9 @@ that every requirement has one or the other and that every test it names is ther
 
 The OpenID Foundation's plans for a provider (Basic OP, Config OP, RP-initiated and back-channel logout) are
 `test_openid_basic_op.py` and `test_openid_logout.py`, a test for each module under its name. Strangers' libraries
-run unmodified in `test_foreign_clients.py`; races of twenty are `test_races.py`, nonsense of every kind is
-`test_bad_input.py`, mix-ups of every kind `test_mix_ups.py`. Threats beside the specifications are in the
-[threat model](threat-model.md).
+run unmodified in `test_foreign_clients.py` and `test_openid_client.py`; races of twenty are `test_races.py`, nonsense
+of every kind is `test_bad_input.py`, mix-ups of every kind `test_mix_ups.py`. Threats beside the specifications are in
+the [threat model](threat-model.md).
 """
 
 

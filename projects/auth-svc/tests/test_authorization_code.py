@@ -246,6 +246,17 @@ async def test_max_age_and_prompt_ask_for_a_fresh_sign_in_once(provider):
     assert "code=" in (await provider.authorize(browser, max_age="3600")).headers["location"]
 
 
+async def test_another_account_may_be_chosen_and_counts_from_then_on(provider):
+    await provider.add_user("grace")
+    browser = await provider.browser()
+    await provider.sign_in_for_code(browser=browser)
+    assert "Sign in" in (await provider.authorize(browser, prompt="select_account")).text
+    code = provider.answer(await browser.submit(username="grace", password="correct horse battery staple"))["code"]
+    told = await provider.introspect((await provider.redeem(code)).json()["access_token"])
+    assert told["username"] == "grace"
+    assert "grace" in (await browser.open("/account")).text
+
+
 async def test_a_hint_at_somebody_else_asks_for_a_sign_in(provider):
     await provider.add_user("grace")
     graces = (await provider.tokens("grace"))["id_token"]

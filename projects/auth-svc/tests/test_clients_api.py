@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from joserfc import jws
 
 from auth_svc import opaque
 from auth_svc.api.client_views import ClientBody, ClientPatch, ClientView
@@ -13,6 +14,8 @@ from auth_svc.clients.client import Client
 from auth_svc.clients.details import ClientDetails
 from auth_svc.clients.metadata import ClientMetadata
 from auth_svc.transfer.document import ClientItem
+from lib_auth.id_token import verify_id_token
+from lib_auth.jwks import RemoteKeys
 from lib_events.testing import wait_until
 
 SCOPES = ["events:read", "workflows:read"]
@@ -228,6 +231,23 @@ async def test_what_a_client_says_of_itself_is_kept_changed_and_taken_away(admin
     expected = {name: details[name] for name in ("policy_uri", "contacts")} | {"tos_uri": "https://shop.example/terms"}
     assert (changed["default_max_age"], changed["details"]) == (None, expected)
     assert (await admin("PATCH", "/shop", json={"name": "Same"})).json()["details"] == expected
+
+
+async def test_id_tokens_are_signed_as_a_client_expects_that_was_told_nothing(provider, admin):
+    """OpenID Registration section 2: RS256, where nobody says otherwise; strict libraries refuse every other."""
+    wanted = {"client_id": "shop", "redirect_uri": "https://shop.example/cb", "scope": "openid"}
+    body = {"id": "shop", "name": "Shop", "redirect_uris": [wanted["redirect_uri"]], "consent": "never"}
+    secret, browser = (await admin("POST", json=body)).json()["secret"], await provider.browser()
+    await browser.sign_in("ada")
+    for changes, expected in (({}, "RS256"), ({"id_token_algorithm": "ES256"}, "ES256")):
+        await admin("PATCH", "/shop", json=changes)
+        code = provider.answer(await provider.authorize(browser, **wanted))["code"]
+        form = {"code": code, "redirect_uri": wanted["redirect_uri"], "code_verifier": provider.verifier}
+        tokens = (await provider.token(("shop", secret), grant_type="authorization_code", **form)).json()
+        assert jws.extract_compact(tokens["id_token"].encode()).protected["alg"] == expected
+        told = {"issuer": provider.settings.auth_url, "client_id": "shop", "nonce": "the nonce"}
+        keys = RemoteKeys(provider.http, "/oauth2/jwks")
+        assert (await verify_id_token(tokens["id_token"], keys=keys, **told))["sub"]
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,27 @@
 """Delegations: a client acts for a person while they are away, in what they allowed, until it ends."""
 
 import asyncio
+import runpy
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from delegating_app import ACCESS_TOKEN, DELEGATION, EXCHANGE, ORDERS, STOCK, Delegating
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from auth_svc.clients import clients
 from auth_svc.endpoints import token as token_endpoint
 from auth_svc.people import account_changes, accounts, connected_apps, consents, delegations
 from auth_svc.pruner import prune
+from auth_svc.rights import definitions
 from auth_svc.site.person import in_session
+from auth_svc.tables import clients as client_table
 from auth_svc.tables import delegations as delegation_table
 from auth_svc.tables import families as family_table
+from lib_auth.delegations import ConsentNeeded, DelegationRejected, Delegations
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 APP = "http://127.0.0.1:8002"
 DELEGATION_EVENTS = tuple(f"evs.grant.{what}" for what in ("delegated", "delegation-used", "delegation-withdrawn"))
 HOUR = 3600 * 1_000_000
@@ -149,6 +155,50 @@ async def test_what_is_allowed_for_while_one_is_away_is_that_and_not_what_was_al
 
 def with_orders(client):
     return replace(client, scopes=client.scopes | {"orders:read"})
+
+
+async def test_a_service_of_ones_own_acts_at_another_for_whoever_called_it(delegating_on_both):
+    """RFC 8693 section 1: what was called for a person calls the next; the other service and the person let it."""
+    delegating, provider, back = delegating_on_both, delegating_on_both.provider, "https://portal.example/back"
+    await delegating.make_resource()
+    await delegating.make_resource("stock", STOCK, actors=())
+    auth = await provider.add_client(id="portal", name="Portal", redirect_uris=(back,), consent="never")
+    await provider.service.database.transact(clients.change, "portal", with_orders, provider.actor())
+    asked = {"client_id": "portal", "redirect_uri": back, "scope": "orders:read", "resource": ORDERS}
+    code = await provider.sign_in_for_code(**asked)
+    form = {"code": code, "redirect_uri": back, "code_verifier": provider.verifier}
+    token = (await provider.token(auth, grant_type="authorization_code", **form)).json()["access_token"]
+    orders = Delegations(provider.service.issuer.url, "orders", client_secret=lambda: "secret", http=provider.http)
+    token_for_stock = runpy.run_path(str(EXAMPLES / "ask_stock.py"))["token_for_stock"]
+
+    with pytest.raises(DelegationRejected, match="name it in its 'actors'"):
+        await token_for_stock(orders, token)
+    await delegating.change_resource("stock", actors=frozenset(("orders",)))
+    with pytest.raises(ConsentNeeded) as needed:
+        await token_for_stock(orders, token)
+    allowing, browser = urlsplit(needed.value.consent_uri), await provider.browser()
+    await browser.sign_in("ada", at=f"{allowing.path}?{allowing.query}")
+    assert "See your stock" in browser.page.text
+    await browser.submit(decision="allow")
+    acting = await token_for_stock(orders, token)
+    told = (await provider.post("/oauth2/introspect", {"token": acting}, ("stock", "secret"))).json()
+    assert (told["sub"], told["aud"], told["scope"]) == (await delegating.subject(), STOCK, "stock:read")
+    assert (told["act"], told["client_id"]) == ({"sub": "orders"}, "orders")
+
+    admin = {"authorization": f"Bearer {await provider.admin_token()}"}
+    assert (await provider.http.delete("/v1/admin/resources/orders", headers=admin)).status_code == 204
+    over = await provider.post("/oauth2/introspect", {"token": acting}, ("stock", "secret"))
+    assert over.json() == {"active": False}
+
+
+async def test_services_from_before_they_could_act_can_after_the_next_start(delegating_on_both):
+    delegating, provider = delegating_on_both, delegating_on_both.provider
+    service, app = provider.service, provider.settings.app_url
+    await delegating.make_resource()
+    as_before = update(client_table).where(client_table.c.id == "orders").values(grant_types='["client_credentials"]')
+    await service.database.transact(lambda connection: connection.execute(as_before) and None)
+    await service.database.transact(definitions.put_built_in, service.issuer.url, app, provider.actor().at)
+    await delegating.make_resource("stock", STOCK, actors=("orders",))
 
 
 async def test_it_is_told_when_it_is_given_used_for_the_first_time_and_withdrawn(delegating_on_both):

@@ -31,13 +31,17 @@ async def test_people_are_found_by_text_role_group_and_state(provider_on_both, c
     await call("POST", "/groups", {"name": "Support", "roles": ["operator"]}, 201)
     await call("PUT", "/groups/Support/members/cleo", status=204)
     await call("POST", "/users/bea/disable")
+    await call("POST", "/roles", {"name": "chief", "includes": ["operator"]}, 201)
+    await call("POST", "/users", {"username": "dora", "roles": ["chief"], "password": PASSWORD}, 201)
     for query, names in (
         ("q=BE", ["bea"]),
         ("q=navy", ["cleo"]),
         ("q=_", ["cy_rus"]),
         ("q=%25", []),
-        ("role=operator", ["bea", "cleo"]),
-        ("role=operator&state=enabled", ["cleo"]),
+        ("role=chief", ["dora"]),
+        ("role=operator", ["admin", "bea", "cleo", "dora"]),  # who is one by what their role includes, too
+        ("role=operator&state=enabled", ["admin", "cleo", "dora"]),
+        ("role=admin", ["admin"]),
         ("state=disabled", ["bea"]),
         ("group=Support", ["cleo"]),
         ("group=nobody", []),

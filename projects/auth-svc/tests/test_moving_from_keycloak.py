@@ -398,7 +398,7 @@ async def test_what_a_client_cannot_be_here_is_told_beside_it(api, subtests):
         "vault": "the export does not tell its secret, so it gets a new one",
         "short": "its secret is short; change it: evs admin client rotate-secret short",
         "https://sso.example.org/x": "id: String should match pattern",
-        "browser": "it must use PKCE with S256, as every client here; its pages cannot ask for tokens from a browser",
+        "browser": "it must use PKCE with S256, as every client here; its pages ask for tokens themselves only where",
         "old": "the implicit flow is gone in OAuth 2.1; it must use the code flow; the password grant is gone",
         "scoped": "without the scopes admin, orders, workflows:run, which nothing here has",
         "mapped": "no claims are made by department",

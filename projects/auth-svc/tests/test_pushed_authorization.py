@@ -145,6 +145,11 @@ async def test_a_wrong_request_is_told_to_the_client_at_once(provider, changes, 
     assert (answer.status_code, answer.json()["error"]) == (400, error)
 
 
+async def test_whoever_pushes_names_no_other_client(provider):
+    answer = await provider.post("/oauth2/par", provider.request(client_id="evs-cli"), provider.gui())
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
 async def test_strangers_cannot_push(provider):
     wrong = await push(provider, auth=("evs-gui", "wrong"))
     assert (wrong.status_code, wrong.json()["error"]) == (401, "invalid_client")

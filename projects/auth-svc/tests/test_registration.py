@@ -395,7 +395,7 @@ async def test_metadata_nobody_here_knows_is_ignored_and_all_that_counts_is_told
 
 
 async def test_a_client_is_given_sign_ins_as_fresh_as_it_registered(opened, subtests):
-    settings = {"default_max_age": 100, "require_auth_time": True}
+    settings = {"default_max_age": 100, "require_auth_time": True, "default_acr_values": ["urn:evs:acr:1", "other"]}
     client = (await register(opened, token_endpoint_auth_method="none", **settings)).json()
     assert {name: client[name] for name in settings} == settings
     asked = {"client_id": client["client_id"], "redirect_uri": "https://weather.example/back", "scope": "openid"}

@@ -44,6 +44,29 @@ async def test_a_resource_server_of_the_same_name_brings_no_token_back(provider_
     assert (await provider.http.get("/v1/admin/users", headers=theirs)).status_code == 401
 
 
+async def test_a_client_of_the_same_name_acts_nowhere_where_the_other_did(provider_on_both):
+    """And what is said of the services meanwhile is not refused for a client that is there no more."""
+    provider = provider_on_both
+    admin = {"authorization": f"Bearer {await provider.admin_token()}"}
+
+    async def ask(method, path, body=None):
+        return await provider.http.request(method, f"/v1/admin{path}", json=body, headers=admin)
+
+    await provider.add_client(**SHOP)
+    for name, actors in (("orders", ["shop"]), ("stock", ["orders", "shop"])):
+        await ask("POST", "/resources", {"id": name, "identifier": f"https://{name}.example", "name": name})
+        assert (await ask("PATCH", f"/resources/{name}", {"actors": actors})).status_code == 200
+    assert (await ask("DELETE", "/clients/shop")).status_code == 204
+    assert [(await ask("GET", f"/resources/{name}")).json()["actors"] for name in ("orders", "stock")] == [
+        [],
+        ["orders"],
+    ]
+    assert (await ask("PATCH", "/resources/stock", {"name": "The stock"})).json()["actors"] == ["orders"]
+    assert (await ask("DELETE", "/resources/orders")).status_code == 204
+    assert (await ask("GET", "/resources/stock")).json()["actors"] == []
+    assert provider.service.issuer.resources.find("https://stock.example").actors == frozenset()
+
+
 async def test_a_client_made_anew_at_once_brings_no_token_back(provider_on_both):
     provider = provider_on_both
     rights = {"scopes": frozenset(("workflows:read",))}

@@ -335,6 +335,33 @@ async def test_only_discovery_and_keys_may_be_read_from_other_origins(provider):
         assert "access-control-allow-origin" not in answer.headers
 
 
+async def test_pages_of_origins_that_are_named_ask_for_tokens_themselves(run_provider, tmp_path, sqlite_url):
+    """A client that is a page and has no server (OAuth 2.1 section 3.1): never where a cookie says who somebody is."""
+    page = {"origin": "https://page.example"}
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,dpop"}
+    async with run_provider(tmp_path, sqlite_url, cors_origins=["https://page.example"]) as provider:
+        for path in ("/oauth2/token", "/oauth2/par", "/oauth2/revoke", "/oauth2/userinfo"):
+            allowed = await provider.http.options(path, headers=page | asked)
+            assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, page["origin"])
+            answer = await provider.http.post(path, headers=page)
+            assert answer.headers["access-control-allow-origin"] == page["origin"]
+            assert "DPoP-Nonce" in answer.headers["access-control-expose-headers"]
+            assert "access-control-allow-credentials" not in answer.headers
+            other = await provider.http.post(path, headers={"origin": "https://evil.example"})
+            assert "access-control-allow-origin" not in other.headers
+        for path in (
+            "/oauth2/authorize",
+            "/login",
+            "/account",
+            "/oauth2/logout",
+            "/oauth2/introspect",
+            "/v1/admin/users",
+        ):
+            for method in ("OPTIONS", "GET", "POST"):
+                answer = await provider.http.request(method, path, headers=page | asked)
+                assert "access-control-allow-origin" not in answer.headers
+
+
 async def test_changing_the_password_ends_every_other_sign_in(provider_on_both):
     provider = provider_on_both
     browser, other = await provider.browser(), await provider.browser()

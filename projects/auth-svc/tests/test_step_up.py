@@ -61,6 +61,18 @@ async def test_only_the_missing_factor_is_asked_for_and_the_session_goes_on(weak
     assert len(await provider.events("evs.session.started")) == len(before)
 
 
+async def test_a_client_is_given_sign_ins_as_strong_as_it_registered(weak):
+    provider, browser, secret = weak
+    client = {"id": "bank", "name": "Bank", "redirect_uris": ("https://bank.example/back",), "consent": "never"}
+    await provider.add_client(**client, scopes=frozenset(("openid",)), details={"default_acr_values": [TWO, RESISTANT]})
+    asked = {"client_id": "bank", "redirect_uri": "https://bank.example/back", "scope": "openid"}
+    assert "code" in provider.answer(await provider.authorize(browser, **asked, acr_values=ONE)), "the request says so"
+    refused = provider.answer(await provider.authorize(browser, **asked, prompt="none"))
+    assert refused["error"] == "login_required"
+    assert "One more step" in (await provider.authorize(browser, **asked)).text
+    assert "code" in provider.answer(await browser.submit(code=provider.code_of_app(secret)))
+
+
 async def test_the_cookie_from_before_is_worth_nothing(weak):
     provider, browser, secret = weak
     old = dict(browser.http.cookies)

@@ -334,11 +334,13 @@ def test_everything_of_a_client_is_chosen_changed_and_taken_away(admin, tmp_path
         *("--policy-uri", "https://shop.example/privacy", "--tos-uri", "https://shop.example/terms"),
         *("--contact", "a@shop.example", "--contact", "b@shop.example", "--software-id", "shop"),
         *("--software-version", "2", "--application-type", "web", "--require-auth-time", "--logout-session-required"),
+        *("--default-acr", "urn:evs:acr:2", "--default-acr", "phr"),
     )
     assert (made["auth_method"], made["jwks"]["keys"][0]["kty"], made["secret"]) == ("private_key_jwt", "EC", None)
     assert (made["default_max_age"], made["dpop_bound"], made["pushed_only"]) == (3600, True, True)
     assert (made["access_token_seconds"], made["id_token_algorithm"]) == (60, "RS256")
-    assert len(made["details"]) == 10
+    assert len(made["details"]) == 11
+    assert made["details"]["default_acr_values"] == ["urn:evs:acr:2", "phr"]
     changed = evs(
         *("edit", name, "--auth-method", "client_secret_basic", "--jwks-uri", "https://shop.example/keys"),
         *("--default-max-age", "none", "--no-dpop", "--no-pushed-only", "--logout-uri", "", "--role", ""),

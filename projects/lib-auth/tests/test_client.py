@@ -44,7 +44,10 @@ class Server:
             endpoints = {f"{name}_endpoint": f"{ISSUER}/oauth2/{name}" for name in names}
             return httpx.Response(200, json={"issuer": self.issuer} | endpoints)
         self.requests.append(request)
-        status, body = self.answers.pop(0) if self.answers else (200, TOKEN)
+        answer = self.answers.pop(0) if self.answers else (200, TOKEN)
+        if isinstance(answer, Exception):
+            raise answer
+        status, body = answer
         return httpx.Response(status, json=body)
 
     def form(self, number=-1):
@@ -246,6 +249,19 @@ async def test_a_device_waits_for_the_decision_and_slows_down_when_told(monkeypa
     assert pauses == [1, 1, 6, 6]
     assert shown[0].user_code == "BCDF-GHJK"
     assert server.form()["device_code"] == "d"
+
+
+async def test_a_device_asks_less_and_less_often_a_server_that_does_not_answer(monkeypatch):
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr("lib_auth.client.asyncio.sleep", sleep)
+    server = Server((503, {}), httpx.ReadTimeout("no answer"), PENDING)
+    tokens = await server.client().poll_device(DeviceAuthorization("d", "u", "v", "v", 30, 5))
+    assert tokens.access_token == "a"
+    assert pauses == [5, 10, 20, 20]
 
 
 async def test_a_device_waits_five_seconds_unless_told_otherwise():

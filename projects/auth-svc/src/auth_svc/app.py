@@ -1,11 +1,13 @@
 """The application: programs and browsers come in by Starlette's routes, administrators' REST by FastAPI's."""
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,6 +34,11 @@ from lib_events.telemetry import Metrics, RequestTelemetry
 
 BODY_LIMIT_BYTES = 64 * 1024
 IMPORT_LIMIT_BYTES = 64 * MEBIBYTE  # read only once an administrator has signed in
+# What a web page may ask by itself where its origin is named: all that a client needs that is a page (OAuth 2.1 section
+# 3.1 forbids it for the authorization endpoint), and nothing that a cookie opens.
+FOR_PAGES = frozenset(("/oauth2/token", "/oauth2/par", "/oauth2/revoke", "/oauth2/userinfo"))
+PAGE_HEADERS = ("Authorization", "Content-Type", "DPoP", "Idempotency-Key")
+TOLD_PAGES = ("DPoP-Nonce", "Retry-After", "WWW-Authenticate")
 REST_PREFIXES = ("/v1/admin", "/v1/access-requests", "/openapi.json")
 
 
@@ -40,6 +47,8 @@ def create_app(service: AuthService) -> ASGIApp:
     metrics = Metrics(SERVICE)
     app: ASGIApp = Split(rest=_rest(service), wire=_wire(service, metrics))
     app = BodyLimit(app, limit_bytes=BODY_LIMIT_BYTES, larger={IMPORT_PATH: IMPORT_LIMIT_BYTES})
+    if service.settings.cors_origins:
+        app = OpenToPages(app, origins=service.settings.cors_origins)
     app = HostCheck(app, hosts=[urlsplit(service.issuer.url).netloc])
     return RequestTelemetry(app, metrics=metrics)
 
@@ -58,6 +67,25 @@ class Split:
         """Serve one connection."""
         is_rest = scope["type"] == "http" and scope["path"].startswith(REST_PREFIXES)
         await (self._rest if is_rest else self._wire)(scope, receive, send)
+
+
+class OpenToPages:
+    """Lets web pages of some origins read what `FOR_PAGES` answers: clients that are a page and have no server."""
+
+    def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
+        self._app = app
+        self._open = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=PAGE_HEADERS,
+            expose_headers=TOLD_PAGES,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        is_open = scope["type"] == "http" and scope["path"] in FOR_PAGES
+        await (self._open if is_open else self._app)(scope, receive, send)
 
 
 def _rest(service: AuthService) -> FastAPI:

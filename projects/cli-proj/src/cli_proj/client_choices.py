@@ -21,11 +21,12 @@ MEMBERS: Final = {
     "id_token_alg": "id_token_algorithm",
     "dpop": "dpop_bound",
     "contact": "contacts",
+    "default_acr": "default_acr_values",
     "logout_session_required": "backchannel_logout_session_required",
 }
 DETAILS: Final = (
     *("client_uri", "logo_uri", "policy_uri", "tos_uri", "contact", "software_id", "software_version"),
-    *("application_type", "require_auth_time", "logout_session_required"),
+    *("application_type", "default_acr", "require_auth_time", "logout_session_required"),
 )
 
 
@@ -62,7 +63,7 @@ class ClientChoices:
     jwks_uri: str | None = None
     "Where its public keys are: it proves itself with a key instead of a secret."
     id_token_alg: Literal["ES256", "RS256"] | None = None
-    "What its ID tokens are signed with."
+    "What its ID tokens are signed with (default: RS256, which every OpenID library expects that was told nothing)."
     default_max_age: int | Literal["none"] | None = None
     "How many seconds old a sign-in may be unless it asks otherwise; none for as old as it is."
     dpop: Annotated[bool | None, Parameter(negative="--no-dpop")] = None
@@ -87,6 +88,8 @@ class ClientChoices:
     "Which version of it."
     application_type: Literal["web", "native"] | None = None
     "Where it runs."
+    default_acr: tuple[str, ...] | None = None
+    "A level of sign-in that will do, unless it asks otherwise; all of them. May be repeated."
     require_auth_time: Annotated[bool | None, Parameter(negative="--no-require-auth-time")] = None
     "It needs to know when people signed in, which every ID token says."
     logout_session_required: Annotated[bool | None, Parameter(negative="--no-logout-session-required")] = None

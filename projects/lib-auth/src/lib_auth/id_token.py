@@ -9,7 +9,7 @@ from joserfc.errors import JoseError
 from pydantic_core import from_json
 
 from lib_auth.compact import read_header
-from lib_auth.jwks import ALGORITHM, KeySource
+from lib_auth.jwks import ALGORITHMS, KeySource
 from lib_auth.numeric_date import read_numeric_date
 
 LEEWAY_SECONDS = 30.0  # the clocks of two machines, as for access tokens
@@ -26,7 +26,7 @@ async def verify_id_token(
     client_id: str,
     nonce: str | None,
     keys: KeySource,
-    algorithms: Sequence[str] = (ALGORITHM,),
+    algorithms: Sequence[str] = ALGORITHMS,
     leeway_seconds: float = LEEWAY_SECONDS,
 ) -> dict[str, Any]:
     """Return the claims of a valid ID token; raises `IdTokenRejected` or `KeysUnavailable`."""

@@ -82,7 +82,7 @@ class ClientBody(Body):
     consent: Literal["never", "once", "always"] = "once"
     jwks: dict[str, Any] | None = None
     jwks_uri: str | None = Field(default=None, max_length=2_000)
-    id_token_algorithm: Literal["ES256", "RS256"] = "ES256"  # noqa: S105 - a name
+    id_token_algorithm: Literal["ES256", "RS256"] = "RS256"  # noqa: S105 - what clients expect that were told nothing
     dpop_bound: bool = False
     pushed_only: bool = False
     logout_uri: str | None = Field(default=None, max_length=2_000)

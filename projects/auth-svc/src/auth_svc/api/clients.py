@@ -11,7 +11,7 @@ from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, admin
 from auth_svc.api.client_views import ClientBody, ClientPatch, ClientView, as_columns
 from auth_svc.api.views import WITHOUT_NUL, Page
 from auth_svc.clients import clients
-from auth_svc.clients.client import BY_SECRET, Client, ClientRejected
+from auth_svc.clients.client import BY_SECRET, CODE, DEVICE, Client, ClientRejected
 from auth_svc.clients.clients import ClientUnknown
 from auth_svc.clients.keys import KeysRejected, read_key_set
 from auth_svc.service import AuthService, service_of
@@ -143,4 +143,5 @@ async def _check_keys(service: AuthService, client: Client) -> None:
             read_key_set(client.jwks)
         except KeysRejected as error:
             raise invalid("jwks", str(error)) from error
-    await service.key_rotation.ensure(client.id_token_algorithm)
+    if {CODE, DEVICE} & set(client.grant_types):  # others get no ID tokens
+        await service.key_rotation.ensure(client.id_token_algorithm)

@@ -15,7 +15,7 @@ from auth_svc.people import consents
 from auth_svc.protocol import families
 from auth_svc.rights import roles
 from auth_svc.rights.refused_tokens import refuse_tokens_of_clients
-from auth_svc.rights.resources import known_scopes
+from auth_svc.rights.resources import forget_actor, known_scopes
 from auth_svc.tables import clients, device_codes, logout_deliveries, pushed_requests, users
 from lib_auth.events import (
     ClientChanged,
@@ -139,6 +139,7 @@ def remove(connection: Connection, client_id: str, actor: Actor) -> None:
     families.revoke_all_of_client(connection, client_id, "client removed", actor.at)
     refuse_tokens_of_clients(connection, [client_id], actor.at)
     consents.forget_client(connection, client_id)
+    forget_actor(connection, client_id, actor)
     connection.execute(delete(device_codes).where(device_codes.c.client_id == client_id))
     families.remove_all_of_client(connection, client_id)
     for table in (pushed_requests, logout_deliveries):

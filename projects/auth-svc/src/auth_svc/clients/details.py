@@ -1,4 +1,4 @@
-"""What a client says of itself for people to see, and what it wants that everybody gets anyway."""
+"""What a client says of itself for people to see, and what it wants of a sign-in and its tokens."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ type Page = Annotated[str, Field(max_length=2_000, pattern=r"^(?:https://|$)")] 
 
 
 class ClientDetails(BaseModel):
-    """These members are kept and told again, and decide nothing (RFC 7591 section 2, OpenID Registration section 2)."""
+    """Members that are kept and told again as they are (RFC 7591 section 2, OpenID Registration section 2)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -24,6 +24,9 @@ class ClientDetails(BaseModel):
     software_id: str | None = Field(default=None, max_length=200)
     software_version: str | None = Field(default=None, max_length=200)
     application_type: Literal["web", "native"] | None = None
+    default_acr_values: list[Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\S+$")]] = Field(
+        default=[], max_length=10
+    )  # any of these levels, where its request asks for none
     require_auth_time: bool = False  # every ID token says when people signed in
     backchannel_logout_session_required: bool = False  # every logout token says which session ended
 

@@ -29,18 +29,18 @@ class Search:
     """Which people to list: all for whom everything given is so."""
 
     text: str | None = None  # in the user name or the e-mail address
-    role: str | None = None  # held, by themselves or through a group
+    role: str | None = None  # held, through a group or another role, too
     group: str | None = None  # its id or name
     state: State | None = None
 
-    def conditions(self) -> Sequence[ColumnElement[bool]]:
+    def conditions(self, connection: Connection) -> Sequence[ColumnElement[bool]]:
         """Return what has to be so, for a query of `users`."""
         found: list[ColumnElement[bool]] = [users.c.deleted_at.is_(None)]
         if self.text is not None:
             in_name = users.c.username_key.contains(folded(self.text), autoescape=True)
             found.append(in_name | users.c.email_key.contains(email_key(self.text), autoescape=True))
         if self.role is not None:
-            found.append(holds(self.role))
+            found.append(holds(connection, self.role))
         if self.group is not None:
             either = (groups.c.id == self.group) | (groups.c.name == self.group)
             found.append(users.c.id.in_(select(group_members.c.user_id).join(groups).where(either)))
@@ -51,7 +51,7 @@ class Search:
 
 def page(connection: Connection, search: Search, after: str | None, limit: int) -> Sequence[Account]:
     """Return up to `limit` accounts in order of user name, after the one whose key is `after`."""
-    query = select(users).where(*search.conditions()).order_by(users.c.username_key).limit(limit)
+    query = select(users).where(*search.conditions(connection)).order_by(users.c.username_key).limit(limit)
     if after is not None:
         query = query.where(users.c.username_key > after)
     return accounts.read_accounts(connection, query)

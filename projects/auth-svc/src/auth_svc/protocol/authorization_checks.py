@@ -1,7 +1,7 @@
 """The checks of an authorization request, as lists: what the client must get right, then whether a person is there."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import urlencode
 
 from authlib.oauth2.rfc6749 import InvalidRequestError
@@ -115,7 +115,7 @@ def _check_level(request: AuthorizationRequest) -> Outcome | None:
     """OpenID Connect Core section 3.1.2.1 and RFC 9470 section 5; levels that nobody here knows are not asked for."""
     session, rows = request.rows.session, request.rows
     assert session is not None  # noqa: S101 - checked before
-    asked = lowest(request.data.get("acr_values", "").split())
+    asked = lowest(_levels(request))
     level = highest(asked, TWO_FACTORS if rows.needs_two else None)
     if level is None or reaches(session.methods, level):
         return None
@@ -176,6 +176,14 @@ def _max_age(request: AuthorizationRequest) -> int | None:
         return client.default_max_age if client is not None else None
     # Its ID tokens must say when somebody signed in: that must be known, however long ago.
     return LONGEST_AGE_SECONDS if client.details.get("require_auth_time") else None
+
+
+def _levels(request: AuthorizationRequest) -> Sequence[str]:
+    """Which levels will do: as the request says, or as the client registered (OpenID Registration section 2)."""
+    if (asked := request.data.get("acr_values")) is not None:
+        return asked.split()
+    client = request.rows.client
+    return client.details.get("default_acr_values", []) if client is not None else []
 
 
 def _is_just_signed_in(request: AuthorizationRequest, session: Session) -> bool:

@@ -66,5 +66,6 @@ def load(connection: Connection) -> tuple[list[Resource], list[Role]]:
 def put_built_in(connection: Connection, issuer: str, app: str, now: int) -> None:
     """Transaction function: bring what is built in up to date."""
     resource_servers.put_built_in(connection, issuer, app, now)
+    resource_servers.put_clients(connection)
     roles.put_built_in(connection, now)
     connection.notify(DEFINITIONS_TOPIC)

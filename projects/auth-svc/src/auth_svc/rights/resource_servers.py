@@ -9,26 +9,26 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import delete, insert, select, update
 
-from auth_svc import opaque, tables
-from auth_svc.audit import Actor, record
+from auth_svc import opaque
+from auth_svc.audit import Actor
 from auth_svc.clients import clients
 from auth_svc.clients.client import CREDENTIALS, EXCHANGE, Client
 from auth_svc.protocol.families import LONGEST_ACCESS_SECONDS
 from auth_svc.rights import roles
 from auth_svc.rights.changes import ChangeConflicts, ChangeRejected, NotThere
-from auth_svc.rights.resources import OPENID, Resource, built_in_resources, load, read_resource
-from auth_svc.rights.roles import DEFINITIONS_TOPIC
+from auth_svc.rights.resources import OPENID, Resource, built_in_resources, load, read_resource, tell
 from auth_svc.tables import resources
-from lib_auth.events import ResourceChanged, ResourceCreated, ResourceData, ResourceDeleted, ResourceSecretRotated
+from lib_auth.events import ResourceChanged, ResourceCreated, ResourceDeleted, ResourceSecretRotated
 from lib_auth.jwks import ALGORITHMS
 from lib_events.database import Connection
-from lib_events.event import Event, EventType
 
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
 # RFC 6749 section 3.3, and nothing that a list of them in a text could be mistaken for.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]+")
 MAX_NAMES = 200
+# It asks about tokens, and acts for whoever called it where another resource names it among its actors.
+GRANTS = (CREDENTIALS, EXCHANGE)
 
 
 def find(connection: Connection, resource_id: str) -> Resource:
@@ -53,7 +53,7 @@ def create(connection: Connection, resource: Resource, secret: str, actor: Actor
     _check_identifier(connection, made)
     connection.execute(insert(resources).values(_columns(made) | {"id": made.id, "identifier": made.identifier}))
     clients.put(connection, _client_of(made, secret))
-    _tell(connection, ResourceCreated, made, actor)
+    tell(connection, ResourceCreated, made, actor)
     return made
 
 
@@ -69,19 +69,21 @@ def change(connection: Connection, resource_id: str, changes: Mapping[str, Any],
             raise ChangeConflicts("built-in", f"the scopes {', '.join(own.scopes)} are built in and stay")
     _check_unused(connection, before, before.permissions.keys() - changed.permissions.keys())
     connection.execute(update(resources).where(resources.c.id == before.id).values(_columns(changed)))
-    _tell(connection, ResourceChanged, changed, actor)
+    tell(connection, ResourceChanged, changed, actor)
     return changed
 
 
 def remove(connection: Connection, resource_id: str, actor: Actor) -> None:
     """Delete a resource and its client; nobody gets a token for it any more."""
+    # Where its client acts is taken from those, too: of two that act at each other and go at once, one waits here.
+    connection.execute(select(resources.c.id).order_by(resources.c.id).with_for_update())
     resource = find(connection, resource_id)
     if resource.built_in:
         raise ChangeConflicts("built-in", f"the resource {resource.id} is built in and stays")
     _check_unused(connection, resource, resource.permissions.keys())
     connection.execute(delete(resources).where(resources.c.id == resource.id))
-    connection.execute(delete(tables.clients).where(tables.clients.c.id == resource.id))
-    _tell(connection, ResourceDeleted, resource, actor)
+    clients.remove(connection, resource.id, actor)  # with what people let it do for them elsewhere
+    tell(connection, ResourceDeleted, resource, actor)
 
 
 def set_secret(connection: Connection, resource_id: str, secret: str, actor: Actor) -> Resource:
@@ -90,7 +92,7 @@ def set_secret(connection: Connection, resource_id: str, secret: str, actor: Act
     if resource.built_in:
         raise ChangeConflicts("built-in", f"the client of {resource.id} gets its secret from the data folder")
     clients.put(connection, _client_of(resource, secret))
-    _tell(connection, ResourceSecretRotated, resource, actor)
+    tell(connection, ResourceSecretRotated, resource, actor)
     return resource
 
 
@@ -107,6 +109,14 @@ def put_built_in(connection: Connection, issuer: str, app: str, now: int) -> Non
         if (kept.identifier, kept.scopes) != (own.identifier, scopes):
             values = {"identifier": own.identifier, "scopes": json.dumps(scopes)}
             connection.execute(update(resources).where(resources.c.id == own.id).values(values))
+
+
+def put_clients(connection: Connection) -> None:
+    """Bring the clients of all resources that somebody has made to what they may do in this release."""
+    for resource in load(connection):
+        client = None if resource.built_in else clients.find(connection, resource.id)
+        if client is not None and client.grant_types != GRANTS:
+            clients.put(connection, replace(client, grant_types=GRANTS))
 
 
 def _check_unused(connection: Connection, resource: Resource, permissions: Any) -> None:
@@ -169,26 +179,10 @@ def _client_of(resource: Resource, secret: str) -> Client:
         id=resource.id,
         name=resource.name,
         secret_digest=opaque.digest(secret),
-        grant_types=(CREDENTIALS,),
+        grant_types=GRANTS,
         resource=resource.identifier,
         created_at=resource.created_at,
     )
-
-
-def _tell(connection: Connection, event_type: EventType[ResourceData], resource: Resource, actor: Actor) -> None:
-    payload = ResourceData(resource=resource.id, identifier=resource.identifier, by=actor.who)
-    connection.publish(Event.of(event_type, payload, source=connection.source, subject=resource.id))
-    record(
-        connection,
-        actor,
-        event_type.name.removeprefix("evs."),
-        about=resource.id,
-        identifier=resource.identifier,
-        scopes=sorted(resource.scopes),
-        permissions=sorted(resource.permissions),
-        actors=sorted(resource.actors),
-    )
-    connection.notify(DEFINITIONS_TOPIC)
 
 
 def _columns(resource: Resource) -> dict[str, Any]:

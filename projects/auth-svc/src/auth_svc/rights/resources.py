@@ -5,14 +5,18 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, update
 
 from auth_svc import tables
+from auth_svc.audit import Actor, record
+from auth_svc.rights.roles import DEFINITIONS_TOPIC
+from lib_auth.events import ResourceChanged, ResourceData
 from lib_auth.jwks import ALGORITHM
 from lib_events.database import Connection
+from lib_events.event import Event, EventType
 
 ADMIN_PATH = "/v1/admin"
 APP, ADMIN_API = "app", "admin"  # the ids of the built-in two
@@ -170,3 +174,32 @@ def read_resource(row: Row[Any]) -> Resource:
         actors=frozenset(json.loads(row.actors)),
         signing_alg=row.signing_alg,
     )
+
+
+def forget_actor(connection: Connection, client_id: str, actor: Actor) -> None:
+    """Let a client that goes act nowhere any more: another one may come to have its id."""
+    table = tables.resources
+    named = table.c.actors.contains(json.dumps(client_id), autoescape=True)
+    for row in connection.execute(select(table).where(named).order_by(table.c.id).with_for_update()).all():
+        resource = read_resource(row)
+        changed = replace(resource, actors=resource.actors - {client_id})
+        actors = json.dumps(sorted(changed.actors))
+        connection.execute(update(table).where(table.c.id == resource.id).values(actors=actors))
+        tell(connection, ResourceChanged, changed, actor)
+
+
+def tell(connection: Connection, event_type: EventType[ResourceData], resource: Resource, actor: Actor) -> None:
+    """Publish and write down what became of a resource."""
+    payload = ResourceData(resource=resource.id, identifier=resource.identifier, by=actor.who)
+    connection.publish(Event.of(event_type, payload, source=connection.source, subject=resource.id))
+    record(
+        connection,
+        actor,
+        event_type.name.removeprefix("evs."),
+        about=resource.id,
+        identifier=resource.identifier,
+        scopes=sorted(resource.scopes),
+        permissions=sorted(resource.permissions),
+        actors=sorted(resource.actors),
+    )
+    connection.notify(DEFINITIONS_TOPIC)

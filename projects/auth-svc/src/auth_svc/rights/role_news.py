@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Select, delete, literal, or_, select
+from sqlalchemy import Select, delete, literal, select
 
 from auth_svc.audit import Actor
 from auth_svc.clients import clients
@@ -64,10 +64,9 @@ def change_role(connection: Connection, name: str, changes: Mapping[str, Any], a
     """
     changed = roles.change(connection, name, changes, actor)
     if "includes" in changes:
-        names = sorted(Roles(roles.load(connection)).including(name))
         holders = select(users.c.id, literal(actor.who)).where(users.c.deleted_at.is_(None))
-        _leave(connection, holders.where(or_(*map(roles.holds, names))))
-        clients.tell_roles(connection, names, actor)
+        _leave(connection, holders.where(roles.holds(connection, name)))
+        clients.tell_roles(connection, sorted(Roles(roles.load(connection)).including(name)), actor)
     return changed
 
 

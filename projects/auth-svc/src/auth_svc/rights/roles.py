@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, or_, select, update
 
 from auth_svc import listed, tables
 from auth_svc.audit import Actor, record
@@ -169,10 +169,11 @@ def remove(connection: Connection, name: str, actor: Actor) -> None:
     _tell(connection, RoleDeleted, role, actor)
 
 
-def holds(name: str) -> ColumnElement[bool]:
-    """Whether a user holds a role, by themselves or through a group, as a condition."""
-    through = select(group_members.c.user_id).join(groups).where(says(groups.c.roles, name))
-    return says(users.c.roles, name) | users.c.id.in_(through)
+def holds(connection: Connection, name: str) -> ColumnElement[bool]:
+    """Whether a user holds a role, through a group or a role that includes it, too, as a condition."""
+    giving = sorted(Roles(load(connection)).including(name))
+    through = select(group_members.c.user_id).join(groups).where(or_(*(says(groups.c.roles, role) for role in giving)))
+    return or_(*(says(users.c.roles, role) for role in giving)) | users.c.id.in_(through)
 
 
 def described(connection: Connection, names: Iterable[str]) -> frozenset[str]:

@@ -88,7 +88,7 @@ async def create(
     token_seconds
         The longest its access tokens live.
     actor
-        A client that people may let act for them there, such as evs-app (their runs). May be repeated.
+        A client that people may let act for them there: evs-app (their runs), another resource. May be repeated.
     signing_alg
         What its access tokens are signed with; RS256 where its library knows nothing else.
     """
@@ -134,7 +134,7 @@ async def edit(
     token_seconds
         The longest its access tokens live; 0 for as long as the client says.
     actor
-        A client that people may let act for them there, such as evs-app (their runs). May be repeated.
+        A client that people may let act for them there: evs-app (their runs), another resource. May be repeated.
     remove_actor
         A client that gets no token for anybody there any more. May be repeated.
     signing_alg

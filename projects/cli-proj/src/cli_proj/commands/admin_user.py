@@ -75,7 +75,7 @@ async def list_users(
     query
         Only those with this in their name or e-mail address.
     role
-        Only those who hold this role, by themselves or through a group.
+        Only those who hold this role, through a group or another role, too.
     group
         Only those in this group.
     state

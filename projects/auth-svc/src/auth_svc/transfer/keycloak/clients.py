@@ -220,7 +220,7 @@ class _Taking:
             self.notes.append(f"no claims are made by {', '.join(mappers)}")
         told = {
             "it must use PKCE with S256, as every client here": CODE in self.grants and method != "S256",
-            "its pages cannot ask for tokens from a browser; a server must": client.publicClient
+            "its pages ask for tokens themselves only where EVS_CORS_ORIGINS names their origin": client.publicClient
             and bool(client.webOrigins),
             "the implicit flow is gone in OAuth 2.1; it must use the code flow": client.implicitFlowEnabled,
             "the password grant is gone in OAuth 2.1; people sign in on pages": client.directAccessGrantsEnabled,
