@@ -5,14 +5,18 @@ from urllib.parse import quote, urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc.pages.consent import device_code_page, device_confirmation_page
+from auth_svc.pages.consent import Asked, device_code_page, device_confirmation_page
 from auth_svc.pages.notices import done_page
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import Session
 from auth_svc.protocol import device_codes
-from auth_svc.service import service_of
+from auth_svc.protocol.device_codes import WaitingDevice
+from auth_svc.protocol.families import MICROS
+from auth_svc.rate_limits import network_of
+from auth_svc.service import address_of, service_of
 from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of
 from auth_svc.site.step_up import before_anything_else
+from lib_events.clock import to_datetime
 
 UNKNOWN = "No device is waiting with that code. Check it, or start again on the device."
 
@@ -50,7 +54,8 @@ async def device(request: Request) -> Response:
 
 async def _confirm(request: Request, visitor: Visitor, account: Account, user_code: str) -> Response:
     service = service_of(request)
-    waiting = await service.database.read(device_codes.find_waiting, user_code, service.clock.micros())
+    now = service.clock.micros()
+    waiting = await service.database.read(device_codes.find_waiting, user_code, now)
     if waiting is None:
         page = device_code_page(csrf=visitor.csrf, user_code=user_code, error=UNKNOWN)
         return render(request, page, visitor=visitor, status=404)
@@ -60,6 +65,7 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
         user_code=user_code,
         client=client.name,
         username=account.username,
+        asked=_asked(waiting, address_of(request), now),
         scopes=waiting.scopes,
         descriptions=known.descriptions,
         services=known.unspoken(waiting.resources, waiting.scopes),
@@ -67,6 +73,12 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
         is_registered=client.origin == "registered",
     )
     return render(request, page, visitor=visitor)
+
+
+def _asked(waiting: WaitingDevice, here: str, now: int) -> Asked:
+    minutes = max(now - waiting.asked_at, 0) // (60 * MICROS)
+    is_here = waiting.address is not None and network_of(waiting.address) == network_of(here)
+    return Asked(to_datetime(waiting.asked_at), minutes, waiting.address, is_here=is_here)
 
 
 async def _approve(request: Request, account: Account, session: Session, user_code: str) -> Response:
