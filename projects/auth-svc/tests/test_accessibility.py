@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, unquote, urlencode
 
@@ -10,6 +11,7 @@ from playwright.async_api import async_playwright
 
 from auth_svc.factors.held import Factors
 from auth_svc.factors.passkeys import Passkey
+from auth_svc.pages.consent import Asked, device_confirmation_page
 from auth_svc.pages.mailed import new_password_page, verification_page
 from auth_svc.pages.notices import done_page, error_page
 from auth_svc.pages.second_factor import second_factor_page
@@ -68,6 +70,15 @@ WRONG = "That is wrong; here is what to do about it."
 DRAWN = {  # pages on a way that takes another provider, a second factor, a mail or a mistake: drawn, and served
     "prove that an account is yours": sign_in_page(csrf="x", way_on="/login/connect", waiting=WAITING),
     "connect another provider": connect_page(csrf="x", waiting=WAITING, username="hopper"),
+    "a device that asks": device_confirmation_page(
+        csrf="x",
+        user_code="BCDF-GHJK",
+        client="evs command line",
+        username="ada",
+        asked=Asked(datetime(2026, 1, 1, tzinfo=UTC), 3, "2001:db8:1234:5678:9abc:def0:1234:5678", is_here=False),
+        scopes=["openid", "workflows:run"],
+        is_registered=True,
+    ),
     "another account has the address": other_account_page(csrf="x", waiting=WAITING, username="ada"),
     "a wrong password": sign_in_page(csrf="x", way_on="/account", username="ada", error=WRONG, upstreams=[COMPANY]),
     "a registration with mistakes": registration_page(

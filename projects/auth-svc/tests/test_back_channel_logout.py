@@ -10,6 +10,7 @@ from joserfc import jws, jwt
 from joserfc.jwk import KeySet
 from sqlalchemy import insert, select, update
 
+from auth_svc import outcome
 from auth_svc.clients import clients, logout_notices
 from auth_svc.clients.client import CODE, REFRESH
 from auth_svc.clients.logout_notices import Delivery
@@ -212,8 +213,22 @@ async def test_a_client_that_does_not_answer_holds_up_no_other(provider_on_both,
         never.set()
 
 
+async def test_a_notice_that_cannot_be_made_holds_up_no_other_and_is_given_up(provider, hearer, caplog):
+    """It ended what was under way to everybody else, was the next to be sent again, and so on."""
+    for name, algorithm in (("broken", "RS256"), ("hearing", "ES256")):  # for which nobody has made a key
+        await provider.add_client(id=name, name=name, logout_uri=hearer.url, id_token_algorithm=algorithm)
+    await provider.service.database.transact(lambda connection: plan(connection, ["broken", "hearing"]))
+    await wait_until(lambda: none_left(provider))
+    assert len(hearer.received) == 1
+    assert "a logout's notice to broken failed: an unexpected KeyUnknown" in caplog.text
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    lines = (await provider.http.get("/v1/admin/audit", headers=headers)).json()["items"]
+    why = {line["about"]: line["detail"]["why"] for line in lines if line["what"] == "logout.undelivered"}
+    assert why["broken"] == "an unexpected KeyUnknown"
+
+
 async def test_a_notice_that_was_heard_while_the_database_was_away_is_not_sent_again(provider, hearer, monkeypatch):
-    monkeypatch.setattr(logout_notices, "DATABASE_AWAY_SECONDS", 0.01)
+    monkeypatch.setattr(outcome, "AWAY_SECONDS", 0.01)
     transact, away = provider.service.database.transact, [DatabaseUnavailable("away")] * 2
 
     async def transact_once_back(function, *args):

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 import pytest
 from sqlalchemy import update
 
@@ -140,6 +141,30 @@ async def test_the_page_says_who_stands_behind_a_client_that_nobody_here_has_mad
             page = await browser.submit()
             assert "evs command line" in page.text
             assert ("nobody here has checked" in page.text) == warned
+
+
+async def test_the_page_says_when_and_from_where_the_device_asked(provider_on_both, subtests):
+    """RFC 8628 section 5.4: somebody who sends others a code chooses neither."""
+    provider = provider_on_both
+    for address, told in (
+        ("203.0.113.9", "another network than the one that you are on"),
+        ("127.0.0.1", "the network that you are on"),
+        (None, "an address that nobody noted"),
+    ):
+        with subtests.test(address=address):
+            transport = httpx.ASGITransport(app=provider.app, client=(address or "x", 50_000))
+            async with httpx.AsyncClient(transport=transport, base_url=provider.settings.auth_url) as elsewhere:
+                form = {"client_id": "evs-cli", "scope": "openid workflows:run"}
+                device = (await elsewhere.post("/oauth2/device_authorization", data=form)).json()
+            seconds_left = DEVICE_SECONDS - 3 * 60 - 5
+            await change(provider, expires_at=provider.service.clock.micros() + seconds_left * 1_000_000)
+            await change(provider, **({} if address else {"address": None}), interval_seconds=5)
+            browser = await provider.browser()
+            await browser.sign_in("ada", at=device["verification_uri_complete"])
+            page = await browser.submit()
+            assert "3 minutes ago" in page.text
+            assert (f"<strong>{address}</strong>, {told}" if address else told) in page.text
+            assert "would act for you" in page.text
 
 
 async def test_half_a_code_is_shown_as_it_was_typed(provider):

@@ -274,3 +274,15 @@ async def test_no_client_is_called_like_a_person_and_no_person_like_a_client(api
             document["users"] = [{"id": taken, "username": f"new{number}"}]
             (item,) = (await api.load(document))["items"]
             assert (item["outcome"], "is the id of a client" in item["why"]) == ("refused", True)
+
+
+async def test_imports_of_one_document_at_the_same_time_wait_for_one_another(provider_on_both):
+    api = Api(provider_on_both, await provider_on_both.admin_token())
+    document = DOCUMENT | {
+        "roles": [{"name": f"role{n}", "includes": [f"role{n - 1}"] if n else []} for n in range(8)],
+        "groups": [{"name": f"group{n}", "roles": [f"role{n}"]} for n in range(8)],
+        "users": [{"username": f"user{n}", "roles": ["role1"], "groups": [f"group{n % 8}"]} for n in range(30)],
+    }
+    for _ in range(3):
+        reports = await asyncio.gather(*(api.load(document) for _ in range(5)))
+    assert reports[0]["counts"]["unchanged"] == 46

@@ -1,12 +1,14 @@
 """Who may make themselves an account: nobody, the invited, or everybody; an invitation is used once."""
 
 import asyncio
+import json
 
 import pytest
 
 from auth_svc.people import account_changes, accounts, invitations, registration
 from auth_svc.people.account_changes import Search
 from auth_svc.people.accounts import NewAccount
+from auth_svc.people.invitations import Wanted
 from auth_svc.people.registration import Registration
 from auth_svc.pruner import prune
 from auth_svc.settings import AuthSettings
@@ -63,6 +65,30 @@ async def test_an_invitation_makes_an_account_with_its_roles_and_a_confirmed_add
     (listed,) = (await provider.http.get("/v1/admin/invitations", headers=headers)).json()["items"]
     assert (listed["status"], listed["link"]) == ("used", None)
     assert (await provider.http.get(link)).status_code == 410
+
+
+async def test_an_invitation_that_is_asked_for_again_is_one_invitation_and_one_mail(inviting):
+    provider = inviting
+    headers = {"authorization": f"Bearer {await provider.admin_token()}"}
+    grace = {"email": "grace@navy.test", "roles": ["operator"]}
+
+    async def ask(body, key):
+        return await provider.http.post("/v1/admin/invitations", json=body, headers=headers | {"idempotency-key": key})
+
+    answers = await asyncio.gather(*(ask(grace, "1") for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {201}
+    (made,) = {json.dumps(answer.json()) for answer in answers}
+    other = await ask(grace, "2")
+    assert other.json()["link"] != json.loads(made)["link"]
+    for changed in ({"email": "ada@navy.test"}, {"roles": []}, {"expires_seconds": 60}):
+        refused = await ask(grace | changed, "1")
+        assert (refused.status_code, refused.json()["type"]) == (409, "urn:evs:problem:idempotency-key-used")
+    link = json.loads(made)["link"].removeprefix(provider.settings.auth_url)
+    assert (await fill_in(provider, link, email="grace@navy.test")).status_code == 200
+    again = (await ask(grace, "1")).json()
+    assert (again["status"], again["id"]) == ("used", json.loads(made)["id"])
+    assert len(await provider.events("evs.user.invited")) == 2
+    await wait_until(lambda: len(provider.mailbox.unread("invitation")) == 2)
 
 
 async def test_another_address_than_the_invited_one_has_to_be_confirmed(inviting):
@@ -125,10 +151,11 @@ async def test_a_withdrawn_and_an_old_invitation_let_nobody_in(inviting):
     assert (await provider.http.get(link)).status_code == 410
     assert await status_of(provider, headers, other) == "waiting"
     now = provider.service.clock.micros()
-    old, secret = await provider.service.database.transact(invitations.invite, None, frozenset(), 60, provider.actor())
+    wanted = Wanted(None, frozenset(), 60, "its secret")
+    old = await provider.service.database.transact(invitations.invite, wanted, provider.actor())
     assert old.status(now + 61 * 1_000_000) == "expired"
     with pytest.raises(invitations.InvitationSpent):
-        await provider.service.database.read(invitations.find, secret, now + 61 * 1_000_000)
+        await provider.service.database.read(invitations.find, wanted.secret, now + 61 * 1_000_000)
     unknown = await provider.http.post("/v1/admin/invitations/nobody/revoke", headers=headers)
     assert unknown.status_code == 404
 
@@ -321,7 +348,8 @@ async def test_an_administrator_names_an_address_and_its_owner_confirms_it(provi
 
 async def test_an_invitation_is_forgotten_a_month_after_it_is_over(provider):
     database, now = provider.service.database, provider.service.clock.micros()
-    await database.transact(invitations.invite, "grace@navy.test", frozenset(), 60, provider.actor())
+    wanted = Wanted("grace@navy.test", frozenset(), 60, "its secret")
+    await database.transact(invitations.invite, wanted, provider.actor())
     month = 31 * 24 * 3600 * 1_000_000
     for later, kept in ((0, 1), (month, 0)):
         await database.transact(prune, now + later)

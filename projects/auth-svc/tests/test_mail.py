@@ -9,7 +9,7 @@ import pytest
 from aiosmtpd.smtp import SMTP, AuthResult
 from sqlalchemy import select, update
 
-from auth_svc import audit, tables
+from auth_svc import audit, outcome, tables
 from auth_svc.audit import Wanted
 from auth_svc.composition import open_service
 from auth_svc.mail import outbox, postman, texts, transport
@@ -325,6 +325,7 @@ async def test_an_attempt_is_over_before_another_postman_may_begin_one(port, mon
 
 async def test_a_mail_that_was_taken_while_the_database_was_away_is_not_sent_again(sending, port, monkeypatch):
     monkeypatch.setattr(postman, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(outcome, "AWAY_SECONDS", 0.01)
     transact, away = sending.service.database.transact, [DatabaseUnavailable("away")] * 2
 
     async def transact_once_back(function, *args):
@@ -344,6 +345,7 @@ async def test_a_mail_is_not_sent_again_where_the_database_is_away_longer_than_a
     sending, port, monkeypatch
 ):
     monkeypatch.setattr(postman, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(outcome, "AWAY_SECONDS", 0.01)
     monkeypatch.setattr(postman, "PATIENCE_SECONDS", 0.0)
     database, away = sending.service.database, [DatabaseUnavailable("away")] * 6
     transact, read = database.transact, database.read
@@ -365,6 +367,61 @@ async def test_a_mail_is_not_sent_again_where_the_database_is_away_longer_than_a
         await write(sending)
         await wait_until(lambda: gone(sending))
     assert (len(mailbox.received), away) == (1, [])
+
+
+async def test_what_goes_wrong_with_a_mail_is_told_without_its_text_and_holds_up_no_other(
+    sending, port, monkeypatch, caplog, subtests
+):
+    async def send(self, mail, message):
+        if mail.recipient == "grace@home.test":
+            return await take(self, mail, message)
+        await went_on.wait()
+        raise RuntimeError(f"nobody thought of {mail.recipient} and {mail.body}")
+
+    take = transport.MailServer.send
+    monkeypatch.setattr(transport.MailServer, "send", send)
+    for patience in (20.0, 0.0):  # the postman waits for it, or has gone on
+        with subtests.test(patience=patience):
+            monkeypatch.setattr(postman, "PATIENCE_SECONDS", patience)
+            mailbox, went_on = MailboxServer(), asyncio.Event()
+            caplog.clear()
+            async with mail_server(port, mailbox):
+                await write(sending)
+                await wait_until(lambda: sending.service.postman._under_way)
+                await write(sending, to="grace@home.test")
+                if not patience:
+                    await wait_until(lambda mailbox=mailbox: mailbox.received)
+                went_on.set()
+                await wait_until(lambda mailbox=mailbox: mailbox.received)
+                await wait_until(lambda: "an unexpected RuntimeError" in caplog.text)
+            assert "in send" in caplog.text, "it says where"
+            assert "never retrieved" not in caplog.text
+            for secret in ("the-secret", "home.test"):
+                assert secret not in caplog.text
+
+
+async def test_what_became_of_a_mail_is_kept_once_the_database_is_back(sending, port, monkeypatch, subtests):
+    """What a server said is kept whatever it was: a mail that is refused for ever would be tried again."""
+    monkeypatch.setattr(outcome, "AWAY_SECONDS", 0.01)
+    transact = sending.service.database.transact
+    for answer, keeping in (("250 OK", outbox.forget), ("550 no", outbox.give_up), ("451 later", outbox.postpone)):
+        with subtests.test(answer):
+            away, kept = [DatabaseUnavailable("away")] * 2, []
+
+            async def transact_once_back(function, *args, away=away, kept=kept, keeping=keeping):
+                if function is keeping and away:
+                    raise away.pop()
+                done = await transact(function, *args)
+                kept.extend([function] if function is keeping else [])
+                return done
+
+            monkeypatch.setattr(sending.service.database, "transact", transact_once_back)
+            mailbox = MailboxServer()
+            mailbox.answer = answer
+            async with mail_server(port, mailbox):
+                await write(sending)
+                await wait_until(lambda kept=kept: kept)
+            assert away == []
 
 
 async def test_a_mail_that_a_clock_ahead_put_off_leaves_at_once(sending, port):

@@ -170,6 +170,37 @@ async def test_a_clock_that_is_behind_the_one_that_made_the_only_key_signs_with_
     assert sorted(await states(admin)) == ["active", "published"]
 
 
+async def test_after_a_clock_that_was_a_year_ahead_keys_are_followed_by_new_ones_again(provider_on_both, admin):
+    """What it made is no reason to wait for a year: it signs until the next key's time has come, and is followed."""
+    provider, year, last = provider_on_both, 365 * 24 * HOUR, 30 * 24 * HOUR
+    rotation = provider.service.key_rotation
+    await age(provider, year + last)
+    await rotation.look()  # the first key is followed by one that was made a year from now
+    await age(provider, 3 * HOUR)
+    await rotation.look()  # which has taken over, and the first is retired
+    await age(provider, -year)
+    (ahead,) = await published(provider)
+    await rotation.look()
+    assert await published(provider) == [ahead], "the last that a clock made that was right is a month old"
+    await age(provider, 61 * 24 * HOUR)
+    await asyncio.gather(*(rotation.look() for _ in range(5)))
+    (new,) = set(await published(provider)) - {ahead}
+    assert kid((await provider.tokens())["access_token"]) == ahead
+    await age(provider, LEAD_SECONDS * 1_000_000 + 1)
+    await rotation.look()
+    assert kid((await provider.tokens())["access_token"]) == new
+    await age(provider, 91 * 24 * HOUR)
+    await rotation.look()
+    assert len(await published(provider)) == 3
+
+
+async def test_where_only_a_clock_that_was_ahead_has_made_keys_one_is_made_now_and_once(provider_on_both):
+    await age(provider_on_both, -365 * 24 * HOUR)
+    for _ in range(3):
+        await provider_on_both.service.key_rotation.look()
+    assert len(await published(provider_on_both)) == 2
+
+
 async def test_a_reading_from_before_brings_no_revoked_key_back(provider_on_both, admin, monkeypatch):
     """The process would have signed with it, and believed it, until it looked again a minute later."""
     provider, (stolen,) = provider_on_both, await published(provider_on_both)

@@ -6,9 +6,11 @@ import json
 import pytest
 from sqlalchemy import update
 
+from auth_svc.endpoints import authorize
 from auth_svc.people import accounts
 from auth_svc.rights import roles
 from auth_svc.rights.roles import Role
+from auth_svc.site import person
 from auth_svc.tables import sessions as session_rows
 from lib_auth.client import DEVICE_GRANT
 from lib_auth.delegations import ACCESS_TOKEN, EXCHANGE
@@ -126,6 +128,105 @@ async def test_without_a_page_nobody_is_asked(weak):
     provider, browser, _ = weak
     answer = provider.answer(await provider.authorize(browser, acr_values=TWO, prompt="none"))
     assert answer["error"] == "login_required"
+
+
+OTHER = {"client_id": "other", "redirect_uri": "https://other.test/cb", "scope": "openid"}
+
+
+async def add_other(provider):
+    values = {"redirect_uris": (OTHER["redirect_uri"],), "scopes": frozenset(("openid", "profile"))}
+    await provider.add_client(id="other", name="Other", **values)
+
+
+@pytest.fixture
+async def asking(weak):
+    """The same, and an application that nobody has allowed anything yet."""
+    provider, browser, secret = weak
+    await add_other(provider)
+    return provider, browser, secret
+
+
+async def test_a_session_from_before_the_second_factor_connects_no_new_application(asking):
+    """Whoever has stolen the password may be in it; what is allowed lasts longer than they would."""
+    provider, browser, secret = asking
+    assert provider.answer(await provider.authorize(browser, **OTHER, prompt="none"))["error"] == "consent_required"
+    page = await provider.authorize(browser, **OTHER)
+    assert ("One more step" in page.text, "Allow access?" in page.text) == (True, False)
+    page = await browser.submit(code=provider.code_of_app(secret))
+    assert "Allow access?" in page.text
+    assert "code" in provider.answer(await browser.submit(decision="allow"))
+
+
+async def test_what_was_allowed_before_the_second_factor_goes_on(provider_on_both):
+    provider = provider_on_both
+    await add_other(provider)
+    browser, other = await provider.browser(), await provider.browser()
+    await browser.sign_in("ada")
+    await other.sign_in("ada")
+    await provider.authorize(browser, **OTHER)
+    await browser.submit(decision="allow")
+    await other.set_up_app()
+    assert "code" in provider.answer(await provider.authorize(browser, **OTHER, prompt="none"))
+    assert "One more step" in (await provider.authorize(browser, **OTHER | {"scope": "openid profile"})).text
+
+
+@pytest.mark.parametrize("decision", ["allow", "deny"])
+async def test_a_factor_that_comes_while_somebody_reads_what_is_asked_is_asked_for(provider_on_both, decision):
+    provider = provider_on_both
+    await add_other(provider)
+    browser, other = await provider.browser(), await provider.browser()
+    await browser.sign_in("ada")
+    await other.sign_in("ada")
+    assert "Allow access?" in (await provider.authorize(browser, **OTHER)).text
+    secret = await other.set_up_app()
+    answer = await browser.submit(decision=decision)
+    if decision == "deny":
+        assert provider.answer(answer)["error"] == "access_denied"
+        return
+    assert "One more step" in answer.text
+    page = await browser.submit(code=provider.code_of_app(secret))
+    assert "Allow access?" in page.text
+
+
+@pytest.mark.parametrize("what", ["application", "device"])
+async def test_a_factor_that_comes_as_something_is_allowed_is_seen(provider_on_both, monkeypatch, what):
+    provider = provider_on_both
+    await add_other(provider)
+    asked = {"client_id": "evs-cli", "scope": "openid"}
+    device = (await provider.post("/oauth2/device_authorization", asked)).json()
+    browser, other = await provider.browser(), await provider.browser()
+    for each in (browser, other):
+        await each.sign_in("ada")
+    if what == "application":
+        await provider.authorize(browser, **OTHER)
+    else:
+        await browser.open(device["verification_uri_complete"])
+        await browser.submit()
+    database, waiting = provider.service.database, [True]
+    transact, late = database.transact, (authorize._commit, person.in_session)
+
+    async def transact_once_there(function, *args):
+        if function in late and waiting:
+            waiting.pop()
+            await other.set_up_app()
+        return await transact(function, *args)
+
+    monkeypatch.setattr(database, "transact", transact_once_there)
+    page = await browser.submit(decision="allow")
+    assert (page.status_code in (403, 409), "second factor by now" in page.text) == (True, True)
+    polled = {"grant_type": DEVICE_GRANT, "device_code": device["device_code"], "client_id": "evs-cli"}
+    assert (await provider.token(None, **polled)).json()["error"] == "authorization_pending"
+
+
+async def test_a_session_from_before_the_second_factor_connects_no_device(weak):
+    provider, browser, secret = weak
+    device = (await provider.post("/oauth2/device_authorization", {"client_id": "evs-cli", "scope": "openid"})).json()
+    page = await browser.open(device["verification_uri_complete"])
+    assert "One more step" in page.text
+    page = await browser.submit(code=provider.code_of_app(secret))
+    assert device["user_code"] in page.text
+    assert "Is this your device?" in (await browser.submit()).text
+    assert "Connected" in (await browser.submit(decision="allow")).text
 
 
 async def test_a_fresh_sign_in_asks_for_the_second_factor_too(weak, subtests):

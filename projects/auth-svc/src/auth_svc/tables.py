@@ -181,6 +181,7 @@ device_codes = Table(
     Column("interval_seconds", Integer, nullable=False),
     Column("polled_at", BigInteger),
     Column("expires_at", BigInteger, nullable=False),
+    Column("address", Text),  # where the device asks from
     Index("device_codes_expires", "expires_at"),
 )
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import secrets
 import unicodedata
 
@@ -19,7 +20,9 @@ class SealingKey:
     """Seals and unseals; each secret for one purpose, so that a row cannot be put in the place of another."""
 
     def __init__(self, text: str) -> None:
-        self._cipher = AESGCM(base64.urlsafe_b64decode(text))
+        key = base64.urlsafe_b64decode(text)
+        self._cipher = AESGCM(key)
+        self._root = hmac.digest(key, b"what is derived", "sha256")
 
     @staticmethod
     def generate() -> str:
@@ -37,6 +40,11 @@ class SealingKey:
         """Return what may be stored."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, secret.encode(), purpose.encode())
+
+    def derive(self, what: str, *, purpose: str) -> str:
+        """Return the secret that follows from `what`: the same each time, and nobody's guess who has not the key."""
+        mac = hmac.digest(self._root, f"{purpose}\0{what}".encode(), "sha256")
+        return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
     def unseal(self, sealed: bytes, *, purpose: str) -> str:
         """Return the secret; raises `SecretUnreadable`."""

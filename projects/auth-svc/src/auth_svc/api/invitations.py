@@ -1,16 +1,17 @@
 """`/v1/admin/invitations`: who may make themselves an account."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Header, Request
 from pydantic import BaseModel, Field
 
+from auth_svc import opaque
 from auth_svc.api.administrator import PAGE, Administrator, Cursor, Limit, Named, administrator, invalid
 from auth_svc.api.views import Body, Page
 from auth_svc.audit import Actor
 from auth_svc.people import invitations
 from auth_svc.people.accounts import AccountRejected
-from auth_svc.people.invitations import LIFETIME_SECONDS, Invitation
+from auth_svc.people.invitations import LIFETIME_SECONDS, Invitation, Wanted
 from auth_svc.rights import roles
 from auth_svc.service import service_of
 from lib_events.clock import to_datetime
@@ -18,6 +19,7 @@ from lib_events.database import Connection
 from lib_events.problem import Problem
 
 MONTH_SECONDS = 30 * 24 * 3600
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 router = APIRouter(prefix="/v1/admin", tags=["invitations"], dependencies=[Depends(administrator)])
 
@@ -60,24 +62,30 @@ class InvitationView(BaseModel):
 
 
 @router.post("/invitations", status_code=201)
-async def invite(request: Request, body: InvitationBody, by: Administrator) -> InvitationView:
-    """Invite somebody; the link is in this answer, in the mail, and nowhere else."""
+async def invite(
+    request: Request, body: InvitationBody, by: Administrator, *, idempotency_key: IdempotencyKey = None
+) -> InvitationView:
+    """Invite somebody; the link is in this answer, in the mail, and nowhere else.
+
+    With the same `Idempotency-Key` it is one invitation and one mail however often it is sent, told each time.
+    """
     service = service_of(request)
     if service.settings.registration == "off":
         raise Problem(409, "registration-off", detail="nobody may register; set EVS_REGISTRATION to invited or open")
-    held = frozenset(body.roles)
+    secret = opaque.new_secret()
+    if idempotency_key is not None:
+        secret = service.sealing_key.derive(f"{by.subject}\0{idempotency_key}", purpose="invitation")
+    wanted = Wanted(body.email, frozenset(body.roles), body.expires_seconds, secret)
     try:
-        made, secret = await by.commit(_invite, body.email, held, body.expires_seconds)
+        made = await by.commit(_invite, wanted)
     except AccountRejected as error:
         raise invalid(error.field, error.detail) from error
-    return InvitationView.of(made, made.created_at, link=f"{service.issuer.url}/register?invitation={secret}")
+    return InvitationView.of(made, service.clock.micros(), link=f"{service.issuer.url}/register?invitation={secret}")
 
 
-def _invite(
-    connection: Connection, email: str | None, held: frozenset[str], lifetime_seconds: int, actor: Actor
-) -> tuple[Invitation, str]:
-    made = invitations.invite(connection, email, held, lifetime_seconds, actor)
-    roles.check_known(connection, held)
+def _invite(connection: Connection, wanted: Wanted, actor: Actor) -> Invitation:
+    made = invitations.invite(connection, wanted, actor)
+    roles.check_known(connection, wanted.roles)
     return made
 
 

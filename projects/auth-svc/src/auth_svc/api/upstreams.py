@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from auth_svc.api.administrator import Administrator, administrator, invalid
+from auth_svc.api.administrator import Administrator, Named, administrator, invalid
 from auth_svc.api.views import WITHOUT_NUL, Body, Page, Secret
 from auth_svc.service import AuthService, service_of
 from auth_svc.site.upstream import callback_of
-from auth_svc.upstreams import providers
+from auth_svc.upstreams import providers, removal
 from auth_svc.upstreams.providers import Upstream, UpstreamRejected
 from lib_events.problem import Problem
 
@@ -93,8 +93,16 @@ async def create_upstream(request: Request, body: UpstreamBody, by: Administrato
 
 
 @router.delete("/upstreams/{upstream}", status_code=204)
-async def remove_upstream(upstream: Annotated[str, Path(pattern=WITHOUT_NUL)], by: Administrator) -> Response:
-    """Let nobody sign in by way of a provider any more."""
-    if not await by.commit(providers.remove, upstream):
+async def remove_upstream(
+    request: Request, upstream: Named, by: Administrator, *, keep_sessions: bool = False
+) -> Response:
+    """Let nobody sign in by way of a provider any more, and end what it began, unless `keep_sessions`.
+
+    Those are the browser sessions, tokens and delegations of whoever came by way of it.
+    """
+    known, person = await service_of(request).database.read(providers.find, upstream), ""
+    while known is not None and not keep_sessions and person is not None:
+        person = await by.commit(removal.end_next, known, person)
+    if known is None or not await by.commit(removal.remove, known, keep_sessions):
         raise Problem(404, "upstream-unknown", detail=f"there is no upstream {upstream!r}")
     return Response(status_code=204)

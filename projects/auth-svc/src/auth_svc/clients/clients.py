@@ -60,6 +60,15 @@ def page(connection: Connection, after: str | None, limit: int) -> Sequence[Clie
     return [read_client(row) for row in connection.execute(query)]
 
 
+def lock(connection: Connection, client_id: str) -> Client:
+    """Return the client as it is now, and stays until this transaction ends; raises `ClientUnknown`."""
+    query = select(clients).where(clients.c.id == client_id).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise ClientUnknown(client_id)
+    return read_client(row)
+
+
 def register(connection: Connection, client: Client, actor: Actor) -> Client:
     """Make a client; raises `ClientRejected`."""
     check(client, scopes=known_scopes(connection))
@@ -80,7 +89,7 @@ def change(connection: Connection, client_id: str, alter: Callable[[Client], Cli
     `alter` gets the client as it is once nobody else can change it: what was read before may be undone by now, and
     writing that back would let in again whom somebody has just disabled.
     """
-    before = _existing(connection, client_id)
+    before = lock(connection, client_id)
     wanted = alter(before)
     check(wanted, scopes=known_scopes(connection))
     if wanted.jwks != before.jwks:
@@ -100,7 +109,7 @@ def change(connection: Connection, client_id: str, alter: Callable[[Client], Cli
 
 def rotate_secret(connection: Connection, client_id: str, secret: str, actor: Actor) -> Client:
     """Give a client with a secret a new one; the old one is worth nothing at once."""
-    client = _existing(connection, client_id)
+    client = lock(connection, client_id)
     if client.secret_digest is None:
         raise ClientRejected("id", f"the client {client_id!r} has no secret to rotate")
     client = replace(client, secret_digest=opaque.digest(secret))
@@ -112,7 +121,7 @@ def rotate_secret(connection: Connection, client_id: str, secret: str, actor: Ac
 
 def disable(connection: Connection, client_id: str, actor: Actor) -> Client:
     """Stop a client from getting tokens and refuse those it holds."""
-    client = _existing(connection, client_id)
+    client = lock(connection, client_id)
     if client.disabled_at is None:
         client = replace(client, disabled_at=actor.at)
         _store(connection, client)
@@ -124,7 +133,7 @@ def disable(connection: Connection, client_id: str, actor: Actor) -> Client:
 
 def enable(connection: Connection, client_id: str, actor: Actor) -> Client:
     """Let a disabled client go on."""
-    client = _existing(connection, client_id)
+    client = lock(connection, client_id)
     if client.disabled_at is not None:
         client = replace(client, disabled_at=None)
         _store(connection, client)
@@ -135,7 +144,7 @@ def enable(connection: Connection, client_id: str, actor: Actor) -> Client:
 
 def remove(connection: Connection, client_id: str, actor: Actor) -> None:
     """Remove a client and everything that people allowed it; its tokens are refused."""
-    client = _existing(connection, client_id)
+    client = lock(connection, client_id)
     families.revoke_all_of_client(connection, client_id, "client removed", actor.at)
     refuse_tokens_of_clients(connection, [client_id], actor.at)
     consents.forget_client(connection, client_id)
@@ -213,14 +222,6 @@ def _check_keys(client: Client) -> None:
             read_key_set(client.jwks)
         except KeysRejected as error:
             raise ClientRejected("jwks", str(error)) from error
-
-
-def _existing(connection: Connection, client_id: str) -> Client:
-    query = select(clients).where(clients.c.id == client_id).with_for_update()
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        raise ClientUnknown(client_id)
-    return read_client(row)
 
 
 def tell_roles(connection: Connection, names: Sequence[str], actor: Actor) -> None:

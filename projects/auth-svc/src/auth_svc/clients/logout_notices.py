@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
 
-from auth_svc import audit
+from auth_svc import audit, outcome
 from auth_svc.audit import Actor
 from auth_svc.opaque import new_id
 from auth_svc.protocol.families import MICROS
@@ -133,21 +133,17 @@ class LogoutNotices(Loop):
         return table.id.not_in(list(self._under_way)) & table.client_id.not_in(self._busy())
 
     async def _send(self, delivery: Delivery) -> None:
+        """Tell a client, and keep what became of that."""
+        called = f"a logout's notice to {delivery.client_id}"
         try:
             failure = None if delivery.url is None else await self._post(delivery.url, delivery)
-            await self._keep(delivery, failure)
+        except Exception as error:  # noqa: BLE001 - it would end what is under way to others, and be the next again
+            failure = outcome.unexpected(called, error)
+        try:
+            await outcome.keep(self._database, called, _conclude, delivery, failure, self._clock.micros())
         finally:
             self._under_way.pop(delivery.id, None)
             self.wake()
-
-    async def _keep(self, delivery: Delivery, failure: str | None) -> None:
-        """Keep what became of a delivery, however long the database is away: it would be made again."""
-        while True:
-            try:
-                return await self._database.transact(_conclude, delivery, failure, self._clock.micros())
-            except DatabaseError as error:
-                logger.warning("what became of a logout's notice cannot be kept yet: %s", error)
-            await asyncio.sleep(DATABASE_AWAY_SECONDS)  # between two attempts; whoever stops us cancels it
 
     async def _post(self, url: str, delivery: Delivery) -> str | None:
         """Tell the client; returns why it did not hear."""

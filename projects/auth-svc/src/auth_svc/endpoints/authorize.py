@@ -17,6 +17,7 @@ from auth_svc.pages.consent import consent_page
 from auth_svc.parameters import parse, read_form
 from auth_svc.people import accounts, consents
 from auth_svc.people.consents import Consent
+from auth_svc.people.sessions import Session
 from auth_svc.protocol import authorization, effects, pushed_requests
 from auth_svc.protocol.authorization_request import (
     AuthorizationRows,
@@ -177,25 +178,34 @@ async def _act(
             )
             return render(request, page, visitor=visitor, form_targets=(redirect_uri,))
         case SendBack(location, wanted_effects):
-            return await _send_back(request, location, wanted_effects, allowed)
+            return await _send_back(request, location, wanted_effects, visitor, allowed)
 
 
 async def _send_back(
-    request: Request, location: str, wanted: Sequence[Effect], allowed: ConsentNeeded | None
+    request: Request, location: str, wanted: Sequence[Effect], visitor: Visitor, allowed: ConsentNeeded | None
 ) -> Response:
     service = service_of(request)
     actor = service.actor(request, allowed.account.id if allowed else None)
-    if wanted and not await service.database.transact(_commit, wanted, allowed, actor):
+    if wanted and not await service.database.transact(_commit, wanted, visitor.session, allowed, actor):
         text = (
-            "You were signed out, or what you had allowed was taken back. Begin again at the application you came from."
+            "You were signed out, what you had allowed was taken back, or your account has a second factor by now. "
+            "Begin again at the application you came from."
         )
         raise PageRefused(409, "That is over", text)
     return redirect(location)
 
 
-def _commit(connection: Connection, wanted: Sequence[Effect], allowed: ConsentNeeded | None, actor: Actor) -> bool:
+def _commit(
+    connection: Connection,
+    wanted: Sequence[Effect],
+    session: Session | None,
+    allowed: ConsentNeeded | None,
+    actor: Actor,
+) -> bool:
     if allowed is not None:
         accounts.lock(connection, allowed.account.id)  # before their session: another browser may allow the same now
+        if session is None or held.lacks_factor(connection, allowed.account.id, session.methods):
+            return False  # it has come while they read
     if effects.commit(connection, wanted, actor.at) is not None:
         return False
     if allowed is not None:

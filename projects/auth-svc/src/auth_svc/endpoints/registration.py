@@ -110,9 +110,9 @@ async def change(request: Request) -> Response:
 async def remove(request: Request) -> Response:
     """Forget a client and end what it was allowed (RFC 7592 section 2.3)."""
     service = service_of(request)
-    client, _ = await _authenticated(request)
+    client, token = await _authenticated(request)
     with suppress(ClientUnknown):  # it has just been removed
-        await service.database.transact(clients.remove, client.id, service.actor(request, client.id))
+        await service.database.transact(_remove, client.id, token, service.actor(request, client.id))
     return Response(status_code=204, headers=NO_STORE)
 
 
@@ -151,6 +151,13 @@ def _changed(update: _Update, client: Client) -> Client:
     kept = {name: getattr(client, name) for name in KEPT}
     musts = {name: getattr(client, name) or getattr(changed, name) for name in MUSTS}  # once it must, it must
     return replace(changed, **kept, **musts)
+
+
+def _remove(connection: Connection, client_id: str, access_token: str, actor: Actor) -> None:
+    """Remove a client; raises `ProtocolRefused` when it was disabled, or is another one, by now."""
+    if not _manages(access_token, clients.lock(connection, client_id)):
+        raise ProtocolRefused(_unauthorised(NOT_ITS_OWN))
+    clients.remove(connection, client_id, actor)
 
 
 async def _authenticated(request: Request) -> tuple[Client, str]:

@@ -25,7 +25,7 @@ from auth_svc.protocol.effects import (
 from auth_svc.protocol.protocol import Protocol
 from auth_svc.protocol.request import Answer, ProtocolRequest
 from auth_svc.rights.resources import TargetInvalid
-from auth_svc.service import AuthService, act_as, service_of
+from auth_svc.service import AuthService, act_as, address_of, service_of
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal
 
@@ -91,6 +91,7 @@ async def device_authorization(request: Request) -> Response:
     limited(request, service.limits.devices)  # anybody can be a public client, and each request keeps a row
     wanted = ProtocolRequest("POST", pairs, authorization_of(request))
     protocol = await _load(service, wanted)
+    protocol.address = address_of(request)
     try:
         protocol.resources = service.issuer.resources.choose([value for name, value in pairs if name == "resource"])
     except TargetInvalid as error:

@@ -1,5 +1,6 @@
 """What an account has beside its password; adding and taking away is told by event and audit."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, ScalarSelect, Table, bindparam, delete, func, select
@@ -9,7 +10,7 @@ from auth_svc.mail import texts
 from auth_svc.people import accounts
 from auth_svc.people.accounts import Account, AccountUnknown
 from auth_svc.proving import guesses, sign_ins
-from auth_svc.proving.assurance import PHISHING_RESISTANT
+from auth_svc.proving.assurance import PHISHING_RESISTANT, TWO_FACTORS, reaches
 from auth_svc.tables import authenticator_apps, passkeys, recovery_codes
 from lib_auth.events import UserFactorAdded, UserFactorData, UserFactorRemoved, UserFactorStopped
 from lib_events.database import Connection
@@ -67,6 +68,11 @@ def of_user(connection: Connection, user_id: str) -> Factors:
     """Return what a person has."""
     row = connection.row(COUNTS, user=user_id)
     return Factors(app=row.apps > 0, passkeys=row.passkeys, recovery_codes=row.codes)
+
+
+def lacks_factor(connection: Connection, user_id: str, methods: Iterable[str]) -> bool:
+    """Whether a person has a second factor that a session with these methods has not seen: it is from before that."""
+    return not reaches(methods, TWO_FACTORS) and of_user(connection, user_id).any
 
 
 def tell_added(connection: Connection, account: Account, factor: str, actor: Actor) -> None:

@@ -10,13 +10,12 @@ from auth_svc import opaque
 from auth_svc.clients.client import ANY_CLIENT, Client
 from auth_svc.people.accounts import Account
 from auth_svc.protocol.decision import Decision
-from auth_svc.protocol.device_codes import new_user_code
+from auth_svc.protocol.device_codes import DEVICE_SECONDS, new_user_code
 from auth_svc.protocol.effects import DevicePolled, SaveDeviceCode, UseDeviceCode
 from auth_svc.protocol.families import MICROS
 from auth_svc.protocol.request import ProtocolRequest
 from auth_svc.protocol.token_rows import DeviceCode
 
-DEVICE_SECONDS = 600
 DEVICE_INTERVAL_SECONDS = 5
 
 
@@ -97,6 +96,7 @@ class DeviceAuthorization(DeviceAuthorizationEndpoint):  # type: ignore[misc]
                 resources=self.server.resources,
                 interval_seconds=self.INTERVAL,
                 expires_at=self.server.now + self.EXPIRES_IN * MICROS,
+                address=self.server.address,
             )
         )
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from email.headerregistry import Address
 
+from auth_svc import outcome
 from auth_svc.mail import outbox
 from auth_svc.mail.outbox import WaitingMail
 from auth_svc.mail.transport import MailDelayed, MailRefused, Transport, message_of
@@ -62,6 +63,13 @@ class Postman(Loop):
 
     async def _send(self, mail: WaitingMail) -> bool:
         """Send a mail and keep what became of it; returns whether the others may fare better."""
+        try:
+            return await self._deliver(mail)
+        except Exception as error:  # noqa: BLE001 - nobody may be waiting for this mail any more: it is told here
+            outcome.unexpected(_called(mail), error)
+            return True
+
+    async def _deliver(self, mail: WaitingMail) -> bool:
         if mail.expires_at <= self._clock.micros():
             await self._give_up(mail, "nobody took it in time")
             return True
@@ -71,21 +79,16 @@ class Postman(Loop):
             await self._give_up(mail, str(error))
         except MailDelayed as error:
             logger.warning("mail %s was not sent, attempt %d: %s", mail.id, mail.attempts, error)
-            await self.database.transact(outbox.postpone, mail, self._clock.micros())
+            await outcome.keep(self.database, _called(mail), outbox.postpone, mail, self._clock.micros())
             return not error.unreachable
         else:
-            await self._forget(mail)
+            await outcome.keep(self.database, _called(mail), outbox.forget, mail.id)
         return True
 
-    async def _forget(self, mail: WaitingMail) -> None:
-        """Forget a mail that somebody took, however long the database is away: it would be sent again."""
-        while True:
-            try:
-                return await self.database.transact(outbox.forget, mail.id)
-            except DatabaseError as error:
-                logger.warning("that mail %s was sent cannot be kept yet: %s", mail.id, error)
-            await asyncio.sleep(PAUSE_SECONDS)  # between two attempts; whoever stops us cancels it
-
     async def _give_up(self, mail: WaitingMail, why: str) -> None:
-        logger.warning("mail %s (%s) for user %s is given up: %s", mail.id, mail.kind, mail.user_id, why)
-        await self.database.transact(outbox.give_up, mail, why, self._clock.micros())
+        logger.warning("%s for user %s is given up: %s", _called(mail), mail.user_id, why)
+        await outcome.keep(self.database, _called(mail), outbox.give_up, mail, why, self._clock.micros())
+
+
+def _called(mail: WaitingMail) -> str:
+    return f"mail {mail.id} ({mail.kind})"

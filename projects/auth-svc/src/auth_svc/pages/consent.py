@@ -1,12 +1,24 @@
 """The pages on which people allow a program to act for them."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
 import htpy as h
 
 from auth_svc.listed import scope_text
-from auth_svc.pages.layout import button, field, form, hidden, icon, notice, page
+from auth_svc.pages.layout import button, field, form, hidden, icon, moment, notice, page
 from auth_svc.rights.resources import DESCRIPTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """When a device asked, and from where."""
+
+    at: datetime
+    minutes: int  # ago
+    address: str | None
+    is_here: bool  # on the network of whoever reads this
 
 
 def consent_page(
@@ -77,6 +89,7 @@ def device_confirmation_page(
     user_code: str,
     client: str,
     username: str,
+    asked: Asked,
     scopes: Iterable[str],
     descriptions: Mapping[str, str] = DESCRIPTIONS,
     services: Iterable[str] = (),
@@ -93,7 +106,9 @@ def device_confirmation_page(
         origin and _note("Run by ", h.strong[origin], ", not by us."),
         is_registered and _note("It has registered itself: nobody here has checked who it is, or its name."),
         h.p(".device-code", aria_label=f"Code {user_code}")[icon("device"), user_code],
-        h.p["Go on only if your device shows exactly this code now."],
+        h.p["Go on only if your device shows exactly this code now, and you have just started this there yourself."],
+        h.p["Whoever sent you this code, or a link to it, would act for you."],
+        _facts(asked),
         scope_list(scopes, descriptions, services),
         form(
             "/device",
@@ -105,6 +120,18 @@ def device_confirmation_page(
             ],
         ),
     )
+
+
+def _facts(asked: Asked) -> h.Element:
+    """What whoever sends others a code cannot choose: it need not be where, or when, the person holds a device."""
+    ago = {0: "less than a minute ago", 1: "a minute ago"}.get(asked.minutes, f"{asked.minutes} minutes ago")
+    where = "the network that you are on" if asked.is_here else "another network than the one that you are on"
+    return h.dl(".facts")[
+        h.dt["Asked for"],
+        h.dd[ago, ", ", moment(asked.at)],
+        h.dt["From"],
+        h.dd[h.strong[asked.address], ", ", where] if asked.address else h.dd["an address that nobody noted"],
+    ]
 
 
 def _note(*words: h.Node) -> h.Element:

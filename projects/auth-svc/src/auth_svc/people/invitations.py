@@ -5,21 +5,21 @@ must not have a link in a drawer that still does.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, select, update
 
 from auth_svc import audit, listed
 from auth_svc.audit import Actor
 from auth_svc.mail import outbox, texts
-from auth_svc.opaque import digest, new_id, new_secret
+from auth_svc.opaque import digest
 from auth_svc.people import accounts, administrators
 from auth_svc.rights.changes import ChangeConflicts
 from auth_svc.rights.roles import says
 from auth_svc.tables import invitations
 from lib_auth.events import UserInvited, UserInvitedData
-from lib_events.database import Connection
+from lib_events.database import Connection, insert_into
 from lib_events.event import Event
 
 MICROS = 1_000_000
@@ -29,6 +29,21 @@ LIFETIME_SECONDS = 7 * DAY_SECONDS
 
 class InvitationSpent(Exception):
     """An invitation is unknown, over, withdrawn, was used, or whoever made it is no administrator any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whom to invite, and the secret by which an invitation that was asked for before is known."""
+
+    email: str | None
+    roles: frozenset[str]
+    lifetime_seconds: int
+    secret: str = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """What the invitation is called: it follows from its secret, and tells nothing of it."""
+        return digest(f"the id of {self.secret}").hex()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +72,44 @@ class Invitation:
         return "lapsed" if self.lapsed else "waiting"
 
 
-def invite(
-    connection: Connection, email: str | None, roles: frozenset[str], lifetime_seconds: int, actor: Actor
-) -> tuple[Invitation, str]:
-    """Make an invitation; returns it with its secret, which its mail holds too; raises `AccountRejected`."""
-    accounts.check_roles(roles)
-    if email is not None:
-        accounts.check_email(email)
-    by = actor.who or "nobody"
-    made = Invitation(new_id(), email, roles, by, actor.at, actor.at + lifetime_seconds * MICROS)
-    secret = new_secret()
-    connection.execute(
-        insert(invitations).values(
-            id=made.id,
-            digest=digest(secret),
-            email=email,
-            roles=listed.to_text(sorted(roles)),
-            created_by=by,
-            created_at=made.created_at,
-            expires_at=made.expires_at,
-        )
-    )
-    if email is not None:
-        letter = texts.invitation(secret, max(1, lifetime_seconds // DAY_SECONDS))
-        outbox.put(connection, letter, to=email, user_id=None, now=actor.at, expires_at=made.expires_at)
+def invite(connection: Connection, wanted: Wanted, actor: Actor) -> Invitation:
+    """Make an invitation, and send it, unless it was made before; raises `AccountRejected` and `ChangeConflicts`."""
+    accounts.check_roles(wanted.roles)
+    if wanted.email is not None:
+        accounts.check_email(wanted.email)
+    expires_at = actor.at + wanted.lifetime_seconds * MICROS
+    made = Invitation(wanted.id, wanted.email, wanted.roles, actor.who or "nobody", actor.at, expires_at)
+    values = {
+        "id": made.id,
+        "digest": digest(wanted.secret),
+        "email": made.email,
+        "roles": listed.to_text(sorted(made.roles)),
+        "created_by": made.created_by,
+        "created_at": made.created_at,
+        "expires_at": made.expires_at,
+    }
+    # Who asks at the same moment waits here, and sees what the first made.
+    if not connection.execute(insert_into(connection, invitations).values(values).on_conflict_do_nothing()).rowcount:
+        return _made_before(connection, wanted)
+    if made.email is not None:
+        letter = texts.invitation(wanted.secret, max(1, wanted.lifetime_seconds // DAY_SECONDS))
+        outbox.put(connection, letter, to=made.email, user_id=None, now=actor.at, expires_at=made.expires_at)
     payload = UserInvitedData(
-        invitation=made.id, roles=sorted(roles), by=actor.who, expires_at=made.expires_at // MICROS
+        invitation=made.id, roles=sorted(made.roles), by=actor.who, expires_at=made.expires_at // MICROS
     )
     connection.publish(Event.of(UserInvited, payload, source=connection.source, subject=made.id))
-    audit.record(connection, actor, "user.invited", about=made.id, roles=sorted(roles))
-    return made, secret
+    audit.record(connection, actor, "user.invited", about=made.id, roles=sorted(made.roles))
+    return made
+
+
+def _made_before(connection: Connection, wanted: Wanted) -> Invitation:
+    row = connection.execute(select(invitations).where(invitations.c.id == wanted.id)).one()
+    made = _invitation(row)
+    lifetime_seconds = (made.expires_at - made.created_at) // MICROS
+    if (made.email, made.roles, lifetime_seconds) != (wanted.email, wanted.roles, wanted.lifetime_seconds):
+        detail = "an Idempotency-Key must mean one invitation, got another one with it; send another key"
+        raise ChangeConflicts("idempotency-key-used", detail)
+    return _told(connection, [made])[0]
 
 
 def find(connection: Connection, secret: str, now: int) -> Invitation:

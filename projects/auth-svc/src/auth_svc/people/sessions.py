@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, insert, select, update
 
 from auth_svc import listed
 from auth_svc.audit import Actor, record
@@ -170,15 +170,20 @@ def end_all_of_user(connection: Connection, user_id: str, reason: str, now: int,
 
 
 def end_all(connection: Connection, user_id: str, reason: str, now: int, *, keep: str | None) -> None:
-    """End every session of a person, but for `keep`, in a few statements: there may be thousands."""
-    mine = (sessions.c.user_id == user_id) & sessions.c.id.is_distinct_from(keep)
-    alive = mine & sessions.c.ended_at.is_(None) & (sessions.c.expires_at > now)
-    ended = connection.scalars(update(sessions).where(alive).values(ended_at=now).returning(sessions.c.id)).all()
-    revoke_all_of_sessions(connection, mine & (sessions.c.ended_at == now), reason, now)
+    """End every session of a person, but for `keep`."""
+    end_those(connection, (sessions.c.user_id == user_id) & sessions.c.id.is_distinct_from(keep), reason, now)
+
+
+def end_those(connection: Connection, which: ColumnElement[bool], reason: str, now: int) -> None:
+    """End sessions in a few statements: there may be thousands."""
+    alive = which & sessions.c.ended_at.is_(None) & (sessions.c.expires_at > now)
+    ending = update(sessions).where(alive).values(ended_at=now).returning(sessions.c.id, sessions.c.user_id)
+    ended = connection.execute(ending).all()
+    revoke_all_of_sessions(connection, which & (sessions.c.ended_at == now), reason, now)
     until = last_expiry(now)
-    for session in ended:
-        payload = SessionEndedData(session=session, user=user_id, reason=reason, expires_at=until)
-        connection.publish(EncodedEvent.of(SessionEnded, payload, source=connection.source, subject=session))
+    for row in ended:
+        payload = SessionEndedData(session=row.id, user=row.user_id, reason=reason, expires_at=until)
+        connection.publish(EncodedEvent.of(SessionEnded, payload, source=connection.source, subject=row.id))
 
 
 def _one(row: Row[Any] | None) -> Session | None:

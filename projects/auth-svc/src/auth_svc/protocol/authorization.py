@@ -13,6 +13,7 @@ from auth_svc.protocol.authorization_request import (
     Outcome,
     Refused,
     SendBack,
+    StepNeeded,
     send_error,
     with_issuer,
 )
@@ -89,7 +90,7 @@ def deny(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRo
     """The person said no (RFC 6749 section 4.1.2.1)."""
     outcome = decide(issuer, pairs, rows, now)
     would_be_allowed = isinstance(outcome, SendBack) and outcome.effects  # by a consent remembered meanwhile
-    if not isinstance(outcome, ConsentNeeded) and not would_be_allowed:
+    if not isinstance(outcome, ConsentNeeded | StepNeeded) and not would_be_allowed:
         return outcome
     request = ProtocolRequest("GET", rows.pushed.pairs if rows.pushed else pairs).form
     return send_error(issuer, request["redirect_uri"], request.get("state"), "access_denied", "The person refused.")

@@ -130,13 +130,19 @@ def _check_level(request: AuthorizationRequest) -> Outcome | None:
 
 
 def _check_consent(request: AuthorizationRequest) -> Outcome | None:
+    """Whoever allows something shows the second factor that they have: the session may be from before it."""
     rows = request.rows
     assert rows.client is not None  # noqa: S101 - Authlib found it
     assert rows.account is not None  # noqa: S101 - checked before
-    if request.consented or not _must_ask(request, rows.client):
+    assert rows.session is not None  # noqa: S101 - checked before
+    if not _must_ask(request, rows.client):
         return None
     if "none" in request.prompts:
         return refuse(request, "consent_required", "The person has to be asked.")
+    if rows.factors.any and not reaches(rows.session.methods, TWO_FACTORS):
+        return StepNeeded(urlencode(request.pairs), TWO_FACTORS)
+    if request.consented:
+        return None
     return ConsentNeeded(rows.client, rows.account, request.scopes, request.resources, request.redirect_uri)
 
 

@@ -31,6 +31,7 @@ class Decision(AuthorizationServer):  # type: ignore[misc]  # Authlib ships no t
         self.effects: list[Effect] = []
         self.family: Family | None = None  # whose tokens this request is about, once that is certain
         self.resources: tuple[str, ...] = ()  # what a person is allowing right now
+        self.address: str | None = None  # where a device asks from
         self.session_id = ""
         self.was_allowed_before = False  # the person is not asked: what they allowed once counts
         self.authenticated_at = 0

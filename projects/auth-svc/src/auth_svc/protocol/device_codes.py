@@ -18,6 +18,7 @@ from lib_events.database import Connection
 
 # RFC 8628 section 6.1: no vowels (no words), nothing that looks alike.
 USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+DEVICE_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class WaitingDevice:
     client: Client
     scopes: frozenset[str]
     resources: tuple[str, ...]
+    asked_at: int
+    address: str | None  # where it asks from
 
 
 def new_user_code() -> str:
@@ -53,7 +56,8 @@ def find_waiting(connection: Connection, user_code: str, now: int) -> WaitingDev
     client = clients.find(connection, row.client_id) if row else None
     if row is None or client is None:
         return None
-    return WaitingDevice(user_code, client, frozenset(row.scope.split()), listed.from_text(row.resources))
+    scopes, asked_at = frozenset(row.scope.split()), row.expires_at - DEVICE_SECONDS * families.MICROS
+    return WaitingDevice(user_code, client, scopes, listed.from_text(row.resources), asked_at, row.address)
 
 
 def approve(connection: Connection, user_code: str, account: Account, session: Session, actor: Actor) -> bool:

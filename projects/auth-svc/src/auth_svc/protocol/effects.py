@@ -152,6 +152,7 @@ class SaveDeviceCode:
     resources: tuple[str, ...]
     interval_seconds: int
     expires_at: int
+    address: str | None
 
 
 @dataclass(frozen=True, slots=True)

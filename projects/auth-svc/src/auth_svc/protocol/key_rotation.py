@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from auth_svc.audit import Actor
 from auth_svc.protocol import signing_keys
 from auth_svc.protocol.families import MICROS
-from auth_svc.protocol.signing_keys import LEAD_SECONDS, TOPIC, NewKey, SigningKey, SigningKeys, new_key
+from auth_svc.protocol.signing_keys import LEAD_SECONDS, NOBODYS, TOPIC, NewKey, SigningKey, SigningKeys, new_key
 from auth_svc.tables import signing_keys as table
 from lib_auth.jwks import ALGORITHM, ALGORITHMS
 from lib_events.clock import Clock
@@ -28,7 +28,6 @@ type KeyState = Literal["published", "active", "resting", "retired", "revoked"]
 
 LOOK_SECONDS = 60.0
 DAY_SECONDS = 24 * 3600
-NOBODYS = 0  # when no key was made: one that is there at all is younger
 OLD_KEY_FILE = "signing-key.pem"  # where the first releases kept the one key they had
 
 
@@ -67,10 +66,10 @@ class KeyRotation(Loop):
         """Do what is due."""
         await self.reload()
         now = self._clock.micros()
-        for algorithm in {key.algorithm for key in self._published()}:
-            newest = self._keys.newest(algorithm)
-            if newest is not None and now - newest.created_at > self._age_micros:
-                await self._publish(await _made(algorithm), Actor(now), now + LEAD_SECONDS * MICROS, newest.created_at)
+        for algorithm in ALGORITHMS:
+            last = self._keys.last_made(algorithm, now + LEAD_SECONDS * MICROS)
+            if self._keys.newest(algorithm) is not None and now - last > self._age_micros:
+                await self._publish(await _made(algorithm), Actor(now), now + LEAD_SECONDS * MICROS, last)
         if await self._database.transact(signing_keys.retire, now):
             await self.reload()
 
@@ -115,9 +114,6 @@ class KeyRotation(Loop):
     async def _publish(self, new: NewKey, actor: Actor, active_from: int, newer_than: int) -> None:
         await self._database.transact(_publish_unless, new, self._sealing, actor, active_from, newer_than)
         await self.reload()
-
-    def _published(self) -> list[signing_keys.SigningKey]:
-        return [key for key in map(self._keys.newest, ALGORITHMS) if key is not None]
 
     async def _take_in_old_key(self, path: Path) -> None:
         """Seal the key that an older release kept in a file, and remove the file."""

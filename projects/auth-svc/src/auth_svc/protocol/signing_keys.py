@@ -29,6 +29,7 @@ from lib_events.sealed import SealingKey
 
 TOPIC: Final = "signing-keys"
 RSA_BITS = 2_048
+NOBODYS = 0  # when no key was made: one that is there at all is younger
 LEAD_SECONDS = 3_600  # how long a key is published before it is used: who caches our keys has fetched it by then
 REST_SECONDS = LONGEST_ACCESS_SECONDS + 60  # after the next one took over, the last token has expired
 
@@ -102,13 +103,16 @@ class SigningKeys:
     def active(self, algorithm: str = ALGORITHM) -> SigningKey:
         """Return the key that signs now: the newest whose time has come; raises `KeyUnknown`.
 
-        Of none has it come where the clock is behind the one that the first was made by: that one signs all the same.
+        Of none has it come where the clock is behind the one that the first was made by: that one signs all the same,
+        until the hour of the next one has passed.
         """
         mine = [key for key in self._keys if key.algorithm == algorithm and key.is_published and key.private]
         if not mine:
             raise KeyUnknown(f"there is no key for {algorithm} yet")
         now = self._clock() * MICROS
-        return next((key for key in reversed(mine) if key.active_from <= now), mine[0])
+        if (come := next((key for key in reversed(mine) if key.active_from <= now), None)) is not None:
+            return come
+        return next((key for key in mine if key.created_at >= now + LEAD_SECONDS * MICROS), mine[0])
 
     def sign(self, claims: Mapping[str, Any], *, token_type: str, algorithm: str = ALGORITHM) -> str:
         """Return a compact JWS that names its key."""
@@ -129,6 +133,14 @@ class SigningKeys:
         """Return the youngest key that is published, in use or not."""
         mine = [key for key in self._keys if key.algorithm == algorithm and key.is_published]
         return mine[-1] if mine else None
+
+    def last_made(self, algorithm: str, until: int) -> int:
+        """When the last key was made, whatever became of it; `NOBODYS` where none was.
+
+        What is said to be made after `until` was made by a clock that was ahead, nobody knows when.
+        """
+        made = [key.created_at for key in self._keys if key.algorithm == algorithm and key.created_at < until]
+        return max(made, default=NOBODYS)
 
     def document(self) -> dict[str, Any]:
         """The JWK set (RFC 7517)."""

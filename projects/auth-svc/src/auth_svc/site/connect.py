@@ -88,7 +88,7 @@ async def make_account(request: Request) -> Response:
         waiting, account = await service.database.transact(_make_account, cookie, actor)
     except ArrivalRefused as error:
         raise PageRefused(403, "You cannot sign in like that", str(error)) from error
-    elsewhere = SignedInElsewhere(waiting.arrival.authenticated_at, None)
+    elsewhere = SignedInElsewhere(waiting.upstream, waiting.arrival.authenticated_at, None)
     response = await start_session(request, visitor, account, waiting.way_on, methods=(ELSEWHERE,), elsewhere=elsewhere)
     return _done(request, response)
 

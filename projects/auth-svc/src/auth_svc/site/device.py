@@ -1,18 +1,26 @@
 """`/device`: a person types the code their terminal shows, sees who asks for what, and decides."""
 
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auth_svc.pages.consent import device_code_page, device_confirmation_page
+from auth_svc.audit import Actor
+from auth_svc.pages.consent import Asked, device_code_page, device_confirmation_page
 from auth_svc.pages.notices import done_page
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import Session
 from auth_svc.protocol import device_codes
-from auth_svc.service import service_of
+from auth_svc.protocol.device_codes import WaitingDevice
+from auth_svc.protocol.families import MICROS
+from auth_svc.rate_limits import network_of
+from auth_svc.service import address_of, service_of
 from auth_svc.site.browser import PageRefused, Visitor, read_page_form, redirect, render, visitor_of
-from auth_svc.site.step_up import before_anything_else
+from auth_svc.site.person import in_session
+from auth_svc.site.step_up import before_connecting
+from lib_events.clock import to_datetime
+from lib_events.database import Connection
 
 UNKNOWN = "No device is waiting with that code. Check it, or start again on the device."
 
@@ -22,7 +30,7 @@ async def device_form(request: Request) -> Response:
     visitor = await visitor_of(request)
     if visitor.account is None:
         return _to_sign_in(request)
-    if (first := await before_anything_else(request, visitor, _here(request))) is not None:
+    if (first := await before_connecting(request, visitor, _here(request))) is not None:
         return first
     user_code = request.query_params.get("user_code", "")[:20]
     return render(request, device_code_page(csrf=visitor.csrf, user_code=user_code), visitor=visitor)
@@ -33,7 +41,7 @@ async def device(request: Request) -> Response:
     visitor = await visitor_of(request)
     if visitor.account is None or visitor.session is None:
         return _to_sign_in(request)
-    if (first := await before_anything_else(request, visitor, "/device")) is not None:
+    if (first := await before_connecting(request, visitor, "/device")) is not None:
         return first
     form = await read_page_form(request, visitor)
     # RFC 8628 section 5.1: every code that is tried counts, whatever is to be done with it.
@@ -50,7 +58,8 @@ async def device(request: Request) -> Response:
 
 async def _confirm(request: Request, visitor: Visitor, account: Account, user_code: str) -> Response:
     service = service_of(request)
-    waiting = await service.database.read(device_codes.find_waiting, user_code, service.clock.micros())
+    now = service.clock.micros()
+    waiting = await service.database.read(device_codes.find_waiting, user_code, now)
     if waiting is None:
         page = device_code_page(csrf=visitor.csrf, user_code=user_code, error=UNKNOWN)
         return render(request, page, visitor=visitor, status=404)
@@ -60,6 +69,7 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
         user_code=user_code,
         client=client.name,
         username=account.username,
+        asked=_asked(waiting, address_of(request), now),
         scopes=waiting.scopes,
         descriptions=known.descriptions,
         services=known.unspoken(waiting.resources, waiting.scopes),
@@ -69,12 +79,23 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
     return render(request, page, visitor=visitor)
 
 
+def _asked(waiting: WaitingDevice, here: str, now: int) -> Asked:
+    minutes = max(now - waiting.asked_at, 0) // (60 * MICROS)
+    is_here = waiting.address is not None and network_of(waiting.address) == network_of(here)
+    return Asked(to_datetime(waiting.asked_at), minutes, waiting.address, is_here=is_here)
+
+
 async def _approve(request: Request, account: Account, session: Session, user_code: str) -> Response:
     service = service_of(request)
     actor = service.actor(request, account.id)
-    if not await service.database.transact(device_codes.approve, user_code, account, session, actor):
+    allow = partial(_allow, user_code=user_code, session=session)
+    if not await service.database.transact(in_session, session.id, account.id, allow, actor):
         raise PageRefused(409, "That code is no longer waiting", "Start again on the device.")
     return render(request, done_page("Connected", "You can close this window and go back to your device."))
+
+
+def _allow(connection: Connection, account: Account, actor: Actor, *, user_code: str, session: Session) -> bool:
+    return device_codes.approve(connection, user_code, account, session, actor)
 
 
 async def _deny(request: Request, account: Account, user_code: str) -> Response:

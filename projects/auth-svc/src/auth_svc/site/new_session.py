@@ -27,6 +27,8 @@ from auth_svc.site.browser import (
     set_up_url,
     sign_in_browser,
 )
+from auth_svc.upstreams import providers
+from auth_svc.upstreams.providers import ArrivalRefused, Upstream
 from lib_events.database import Connection
 
 SECOND_STEP = "/login/second"
@@ -65,6 +67,7 @@ class _Proven:
 class SignedInElsewhere:
     """A first step that was taken at another provider, maybe long ago."""
 
+    upstream: Upstream
     at: int  # or `UNTOLD`
     since: int | None  # when it must have been at the earliest
 
@@ -95,7 +98,10 @@ async def start_session(
     act_as(account.id)
     new, step_cookie = NewSession.of(request, visitor), opaque.new_secret()
     proven = _Proven(account, methods, target, new, is_known, elsewhere, step_cookie)
-    outcome = await service.database.transact(_start, proven, service.issuer, service.actor(request, account.id))
+    try:
+        outcome = await service.database.transact(_start, proven, service.issuer, service.actor(request, account.id))
+    except ArrivalRefused as error:
+        raise PageRefused(403, "You cannot sign in like that", str(error)) from error
     match outcome:
         case "refused":
             raise PageRefused(403, "You cannot sign in", "The account was changed meanwhile. Try again.")
@@ -154,6 +160,8 @@ def _start(
     What the sign-in was for is answered with it where nothing has to be asked first: one way and one commit less.
     Hashing takes a while. A password that was set meanwhile has ended every session of the old one, and must end this.
     """
+    if proven.elsewhere is not None:
+        providers.lock(connection, proven.elsewhere.upstream)  # whoever removes it ends what it began
     account = accounts.lock(connection, proven.account.id)
     if account is None or not account.enabled or account.password_hash != proven.account.password_hash:
         return "refused"

@@ -15,7 +15,7 @@ from auth_svc.people.accounts import Account
 from auth_svc.proving.assurance import KEY, PRESENT, VERIFIED_PASSKEY
 from auth_svc.rate_limits import network_of
 from auth_svc.service import act_as, address_of, service_of
-from auth_svc.site import second_factor, security, sign_in
+from auth_svc.site import security, sign_in
 from auth_svc.site.browser import (
     read_page_form,
     redirect,
@@ -27,6 +27,7 @@ from auth_svc.site.browser import (
 )
 from auth_svc.site.ceremonies import ceremony_of
 from auth_svc.site.new_session import NewSession, make_session
+from auth_svc.site.second_factor import Proof, prove
 from auth_svc.site.security import ONLY_WAY_IN, Change, change, first_codes, show, show_added
 from auth_svc.upstreams import providers
 from lib_events.database import Connection
@@ -59,7 +60,7 @@ async def second_step(request: Request) -> Response:
     service, visitor = service_of(request), await visitor_of(request)
     form = await read_page_form(request, visitor)
     answer = Answer(ceremony_of(service, SECOND_STEP, step_cookie_of(request)), form.get("credential", ""))
-    return await second_factor.prove(request, visitor, partial(_check, answer), wrong=REFUSED)
+    return await prove(request, visitor, Proof(partial(_check, answer), (KEY, PRESENT)), wrong=REFUSED)
 
 
 @change
@@ -120,8 +121,8 @@ def _is_right(connection: Connection, answer: Answer, account: Account, actor: A
         return False
 
 
-def _check(answer: Answer, connection: Connection, account: Account, actor: Actor) -> tuple[str, ...] | None:
-    return (KEY, PRESENT) if _is_right(connection, answer, account, actor, alone=False) else None
+def _check(answer: Answer, connection: Connection, account: Account, actor: Actor) -> bool:
+    return _is_right(connection, answer, account, actor, alone=False)
 
 
 def _add(answer: Answer, name: str, connection: Connection, account: Account, actor: Actor) -> list[str] | None:

@@ -13,7 +13,6 @@ from auth_svc.factors import held
 from auth_svc.people import accounts, sessions
 from auth_svc.people.accounts import Account
 from auth_svc.people.sessions import MICROS, Session
-from auth_svc.proving.assurance import TWO_FACTORS, reaches
 from auth_svc.service import address_of, service_of
 from auth_svc.site.browser import PageRefused, Visitor, confirm_url, redirect, visitor_of, way_on
 from lib_events.database import Connection
@@ -64,7 +63,7 @@ def in_session[R](
     living = sessions.find(connection, session) if sessions.touch(connection, session) else None
     if account is None or living is None:
         raise PageRefused(403, "You were signed out meanwhile", "Nothing was changed. Sign in and try again.")
-    if not reaches(living.methods, TWO_FACTORS) and held.of_user(connection, user_id).any:
+    if held.lacks_factor(connection, user_id, living.methods):
         text = "Nothing was changed. Sign in with it and try again."
         raise PageRefused(403, "Your account has a second factor by now", text)
     return act(connection, account, actor)

@@ -1,7 +1,7 @@
 """`/login/second`: the second step of a sign-in, and of a session that an application wants to be stronger."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -44,8 +44,16 @@ STOPPED = (
 )
 LONGEST_CODE = 64
 
-# Looks at what somebody sent; returns the methods it proves, or None.
-type Check = Callable[[Connection, Account, Actor], tuple[str, ...] | None]
+# Looks at what somebody sent; whether it is right. It may be used up by that.
+type Check = Callable[[Connection, Account, Actor], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What somebody sent, and the methods it proves where it is right."""
+
+    check: Check
+    methods: tuple[str, ...]
 
 
 async def second_factor_form(request: Request) -> Response:
@@ -59,12 +67,13 @@ async def second_factor(request: Request) -> Response:
     service, visitor = service_of(request), await visitor_of(request)
     form = await read_page_form(request, visitor)
     if recovery_code := form.get("recovery_code"):
-        return await prove(request, visitor, partial(_check_recovery_code, recovery_code[:LONGEST_CODE]))
-    code = form.get("code", "")[:LONGEST_CODE]
-    return await prove(request, visitor, partial(_check_app, service.sealing_key, code))
+        check = partial(_check_recovery_code, recovery_code[:LONGEST_CODE])
+    else:
+        check = partial(_check_app, service.sealing_key, form.get("code", "")[:LONGEST_CODE])
+    return await prove(request, visitor, Proof(check, (ONE_TIME,)))
 
 
-async def prove(request: Request, visitor: Visitor, check: Check, *, wrong: str = WRONG) -> Response:
+async def prove(request: Request, visitor: Visitor, proof: Proof, *, wrong: str = WRONG) -> Response:
     """Take the second step: a session, or one more attempt; raises `PageRefused` when there is none left."""
     service, sign_in = service_of(request), await _under_way(request)
     if sign_in is None:
@@ -75,7 +84,7 @@ async def prove(request: Request, visitor: Visitor, check: Check, *, wrong: str 
     act_as(sign_in.user_id)
     new = NewSession.of(request, visitor)
     actor = service.actor(request, sign_in.user_id)
-    match await service.database.transact(_pass, step_cookie_of(request), check, new, actor):
+    match await service.database.transact(_pass, step_cookie_of(request), proof, new, actor):
         case "over":
             raise _over()
         case "wrong":
@@ -89,16 +98,16 @@ async def prove(request: Request, visitor: Visitor, check: Check, *, wrong: str 
 
 
 def _pass(
-    connection: Connection, cookie: str, check: Check, new: NewSession, actor: Actor
+    connection: Connection, cookie: str, proof: Proof, new: NewSession, actor: Actor
 ) -> Literal["passed", "wrong", "over"]:
     """Count the attempt, look at what was sent, and make the session: all of it or nothing, and once."""
     sign_in = sign_ins.find(connection, cookie, actor.at)
     account = accounts.lock(connection, sign_in.user_id) if sign_in else None
     if sign_in is None or account is None or not account.enabled or not sign_ins.count_attempt(connection, sign_in):
         return "over"
-    added = check(connection, account, actor)
-    methods = with_factor(sign_in.methods, added or ())
-    if added is None or not reaches(methods, sign_in.wanted):
+    methods = with_factor(sign_in.methods, proof.methods)
+    # What would not be enough is not even looked at: a code would be used up for nothing.
+    if not reaches(methods, sign_in.wanted) or not proof.check(connection, account, actor):
         audit.record(connection, actor, "session.second-factor-refused", about=account.id)
         return "wrong"
     sign_ins.end(connection, sign_in)
@@ -109,14 +118,12 @@ def _pass(
     return "passed" if strengthened else "over"
 
 
-def _check_app(
-    key: SealingKey, code: str, connection: Connection, account: Account, actor: Actor
-) -> tuple[str, ...] | None:
-    return (ONE_TIME,) if authenticator_apps.check(connection, account, code, key, actor) else None
+def _check_app(key: SealingKey, code: str, connection: Connection, account: Account, actor: Actor) -> bool:
+    return authenticator_apps.check(connection, account, code, key, actor)
 
 
-def _check_recovery_code(code: str, connection: Connection, account: Account, actor: Actor) -> tuple[str, ...] | None:
-    return (ONE_TIME,) if recovery_codes.check(connection, account, code, actor) else None
+def _check_recovery_code(code: str, connection: Connection, account: Account, actor: Actor) -> bool:
+    return recovery_codes.check(connection, account, code, actor)
 
 
 async def _under_way(request: Request) -> SignIn | None:

@@ -47,18 +47,20 @@ async def missing_factor(request: Request, visitor: Visitor, target: str) -> Res
     Whatever is grave asks for this first: who has stolen the password may be in a session from before the factor.
     """
     account, session = visitor.account, visitor.session
-    if account is None or session is None or reaches(session.methods, TWO_FACTORS):
+    if account is None or session is None:
         return None
-    has = await service_of(request).database.read(held.of_user, account.id)
-    return redirect(step_up_url(target, TWO_FACTORS)) if has.any else None
+    is_missing = await service_of(request).database.read(held.lacks_factor, account.id, session.methods)
+    return redirect(step_up_url(target, TWO_FACTORS)) if is_missing else None
 
 
-async def before_anything_else(request: Request, visitor: Visitor, target: str) -> Response | None:
-    """Send who must have two factors, by a role of theirs, to prove or set up the second; None: nothing is missing."""
-    service, account, session = service_of(request), visitor.account, visitor.session
+async def before_connecting(request: Request, visitor: Visitor, target: str) -> Response | None:
+    """Send who has, or by a role of theirs must have, a second factor to prove or set it up; None: nothing is missing.
+
+    What they allow then lasts longer than the session, and may reach further.
+    """
+    if (first := await missing_factor(request, visitor, target)) is not None:
+        return first
+    account, session = visitor.account, visitor.session
     if account is None or session is None or reaches(session.methods, TWO_FACTORS):
         return None
-    if not service.issuer.needs_two_factors(account):
-        return None
-    has = await service.database.read(held.of_user, account.id)
-    return redirect(step_up_url(target, TWO_FACTORS) if has.any else set_up_url(target))
+    return redirect(set_up_url(target)) if service_of(request).issuer.needs_two_factors(account) else None

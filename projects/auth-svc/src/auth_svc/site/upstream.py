@@ -171,7 +171,7 @@ async def _since(service: AuthService, target: str, visitor: Visitor, now: int) 
 async def _start_session(
     request: Request, upstream: Upstream, account: Account, journey: _Journey, arrival: Arrival
 ) -> Response:
-    visitor, elsewhere = await visitor_of(request), SignedInElsewhere(arrival.authenticated_at, journey.since)
+    visitor, elsewhere = await visitor_of(request), SignedInElsewhere(upstream, arrival.authenticated_at, journey.since)
     try:
         return await start_session(request, visitor, account, journey.way_on, methods=(ELSEWHERE,), elsewhere=elsewhere)
     except SignInTooOld:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, get_args
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from auth_svc import opaque, tables
 from auth_svc.audit import Actor, record
@@ -87,6 +87,7 @@ async def run(commit: Commit, reading: Reading, *, issuer: str, sealing_key: Sea
 
 
 def _import_batch(connection: Connection, how: _How, batch: Batch, actor: Actor) -> Sequence[ReportItem]:
+    _wait_for_others(connection)
     into = Intake(connection, actor, how.sealing_key, how.issuer, how.reading.is_foreign, {})
     if how.dry_run:
         for piece in batch.needs:
@@ -100,6 +101,12 @@ def _import_batch(connection: Connection, how: _How, batch: Batch, actor: Actor)
         record(connection, actor, "configuration.imported", changed=dict(changed))
         connection.notify(IMPORTED_TOPIC)
     return items
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """Let no other import happen meanwhile: of one document, both would make the same, and wait for one another."""
+    built_in = select(tables.resources.c.id).where(tables.resources.c.built_in).order_by(tables.resources.c.id)
+    connection.execute(built_in.with_for_update()).all()
 
 
 def _decide_all(into: Intake, pieces: Sequence[Piece]) -> Iterator[ReportItem]:

@@ -16,7 +16,7 @@ from auth_svc.mail import texts
 from auth_svc.people import accounts, user_names
 from auth_svc.people.accounts import TAKEN, Account, AccountRejected, NewAccount
 from auth_svc.proving.assurance import UNTOLD
-from auth_svc.tables import upstream_arrivals, upstream_links, upstream_sign_ins, upstreams
+from auth_svc.tables import upstream_links, upstreams
 from lib_events.database import Connection
 from lib_events.prepared import Prepared
 
@@ -109,16 +109,6 @@ def change(connection: Connection, upstream: Upstream, actor: Actor) -> None:
     one = update(upstreams).where(upstreams.c.id == upstream.id)
     connection.execute(one.values(wanted | {"domains": listed.to_text(upstream.domains)}))
     audit.record(connection, actor, "upstream.changed", about=upstream.id)
-
-
-def remove(connection: Connection, upstream_id: str, actor: Actor) -> bool:
-    """Let nobody sign in by way of it any more; links stay, for the day it comes back."""
-    for table in (upstream_sign_ins, upstream_arrivals):
-        connection.execute(delete(table).where(table.c.upstream_id == upstream_id))
-    removed = connection.execute(delete(upstreams).where(upstreams.c.id == upstream_id)).rowcount
-    if removed:
-        audit.record(connection, actor, "upstream.removed", about=upstream_id)
-    return bool(removed)
 
 
 def find(connection: Connection, upstream_id: str) -> Upstream | None:

@@ -44,6 +44,7 @@ async def create(
     email: str | None = None,
     role: tuple[str, ...] = (),
     expires_seconds: int | None = None,
+    idempotency_key: str | None = None,
     options: Options = Options(),  # noqa: B008
 ) -> None:
     """Invite somebody; prints the link, once.
@@ -56,12 +57,15 @@ async def create(
         A role that the account will have. May be repeated.
     expires_seconds
         How long the link works (default: a week).
+    idempotency_key
+        Asked for twice with the same key, it is one invitation and one mail.
     """
     body: dict[str, object] = {"email": email, "roles": list(role)}
     if expires_seconds is not None:
         body["expires_seconds"] = expires_seconds
     async with administering(options) as session:
-        session.output.item(await session.auth.post("/v1/admin/invitations", body), _show)
+        headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
+        session.output.item(await session.auth.post("/v1/admin/invitations", body, headers=headers), _show)
 
 
 @app.command

@@ -92,17 +92,20 @@ async def create(
 
 
 @app.command
-async def delete(id: str, /, *, options: Options = Options()) -> None:  # noqa: A002, B008
-    """Let nobody sign in by way of a provider any more.
+async def delete(id: str, /, *, keep_sessions: bool = False, options: Options = Options()) -> None:  # noqa: A002, B008
+    """Let nobody sign in by way of a provider any more, and sign out whoever came by way of it.
 
     Parameters
     ----------
     id
         Which.
+    keep_sessions
+        Let sessions, tokens and delegations that began with it go on: it was not taken over by somebody.
     """
     async with administering(options) as session:
-        await session.auth.call("DELETE", path_of("admin", "upstreams", id))
-        message(f"{id} is deleted")
+        query = {"keep_sessions": keep_sessions or None}
+        await session.auth.call("DELETE", path_of("admin", "upstreams", id), query=query)
+        message(f"{id} is deleted, what it began {'goes on' if keep_sessions else 'has ended'}")
 
 
 def _show(upstream: Item) -> None:
