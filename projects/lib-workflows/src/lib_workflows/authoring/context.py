@@ -367,7 +367,7 @@ def _asked_for[A: Awaitable[Any]](branches: tuple[A, ...], what: str) -> tuple[A
     for branch in branches:
         if isinstance(branch, Operation):
             branch.is_asked_for = True
-        elif not hasattr(branch, "__await__"):
+        elif not inspect.isawaitable(branch):
             raise DefinitionError(f"{what} must get operations or coroutines, got {branch!r:.100}; write *… for a list")
     return branches
 
