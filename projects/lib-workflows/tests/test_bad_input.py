@@ -8,7 +8,7 @@ from flows import OrderPlaced, charge, doubling
 from sqlalchemy import text
 
 from lib_events.database import DatabaseError, SchemaTooNew
-from lib_workflows import Backoff, Context, DefinitionError, Engine, Signal, Update, step, workflow
+from lib_workflows import Backoff, Context, DefinitionError, Engine, Principal, Signal, Update, step, workflow
 from lib_workflows.errors import UnknownWorkflow
 from lib_workflows.testing import environment
 from lib_workflows.workers.limits import Limits
@@ -122,10 +122,17 @@ async def test_starts_that_cannot_be_are_refused(sqlite_url, subtests):
         for options, told in (
             ({"deadline": datetime(2030, 1, 1)}, "deadline must be a datetime with a time zone"),  # noqa: DTZ001
             ({"deadline": 5}, "deadline must be a datetime with a time zone, got 5"),
-            ({"priority": 10**12}, "priority must be -1000000 to 1000000"),
-            ({"priority": nan}, "priority must be -1000000 to 1000000, got nan"),
+            ({"priority": 10**12}, "priority must be a whole number, -1000000 to 1000000, got 1000000000000"),
+            ({"priority": nan}, "priority must be a whole number, -1000000 to 1000000, got nan"),
+            ({"priority": 1.5}, "priority must be a whole number, -1000000 to 1000000, got 1.5"),
+            ({"on_conflict": "fial"}, "on_conflict must be one of same, existing, fail, got 'fial'"),
+            ({"principal": "alice"}, r"principal must be a Principal\(…\), got 'alice'"),
+            ({"principal": Principal(5)}, "subject of a principal must be a text of at most 16000 characters"),
+            ({"principal": Principal("a\0b")}, "subject of a principal must be a text of at most 16000 characters"),
+            ({"principal": Principal("a", 7)}, "username of a principal must be a text of at most 16000 characters"),
+            ({"tags": [("team", "red")]}, r"tags must be a dictionary of texts, got \[\('team', 'red'\)\]"),
         ):
-            with subtests.test(told=told), pytest.raises(DefinitionError, match=told):
+            with subtests.test(told=told), pytest.raises((DefinitionError, ValueError), match=told):
                 await engine.start(doubling, 1, **options)
 
 

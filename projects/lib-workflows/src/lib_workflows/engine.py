@@ -22,7 +22,7 @@ from lib_events.nats.relay import Relay
 from lib_workflows.authoring.context import encoded_input
 from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.guard import is_guarded
-from lib_workflows.authoring.messages import Principal
+from lib_workflows.authoring.messages import Principal, check_principal
 from lib_workflows.authoring.queue import check_queue_key, check_queue_name, check_served_queues
 from lib_workflows.authoring.workflow import AnyWorkflow, Registry, Workflow, check_worker_tags
 from lib_workflows.declarations import Declarations
@@ -33,7 +33,7 @@ from lib_workflows.queueing.queues import Queues
 from lib_workflows.reading.queries import RunView, view_of_new
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.runs import commands
-from lib_workflows.runs.commands import OnConflict, StartRequest, new_run
+from lib_workflows.runs.commands import ON_CONFLICT, OnConflict, StartRequest, new_run
 from lib_workflows.runs.record import RunRecord
 from lib_workflows.scheduling.scheduler import Scheduler
 from lib_workflows.scheduling.schedules import Schedules
@@ -288,8 +288,11 @@ class Engine:
             if name is not None:
                 check_name(name, what)
         commands.check_chosen_id(id)
-        if not LOWEST_PRIORITY <= priority <= -LOWEST_PRIORITY:
-            raise DefinitionError(f"priority must be {LOWEST_PRIORITY} to {-LOWEST_PRIORITY}, got {priority}")
+        if type(priority) is not int or not LOWEST_PRIORITY <= priority <= -LOWEST_PRIORITY:
+            told = f"priority must be a whole number, {LOWEST_PRIORITY} to {-LOWEST_PRIORITY}, got {priority!r:.100}"
+            raise DefinitionError(told)
+        if on_conflict not in ON_CONFLICT:
+            raise DefinitionError(f"on_conflict must be one of {', '.join(ON_CONFLICT)}, got {on_conflict!r:.100}")
         now = self.clock.micros()
         delay_seconds = check_seconds(delay, "delay") if delay is not None else 0.0
         limit_seconds = check_optional_seconds(debounce_limit, "debounce_limit")
@@ -305,7 +308,7 @@ class Engine:
             run_at=now + round(delay_seconds * 1e6) if delay_seconds else None,
             deadline_at=check_moment(deadline, "deadline") if deadline is not None else None,
             tags=check_tags(tags) if tags else {},
-            principal=principal,
+            principal=check_principal(principal) if principal is not None else None,
             idempotency_key=idempotency_key,
             cause=cause or current_cause.get(),
             queue_key=check_queue_key(queue_key) or workflow.key_in(queue or workflow.queue, payload),

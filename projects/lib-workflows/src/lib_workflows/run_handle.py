@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lib_events.database import Connection
-from lib_workflows.authoring.messages import Principal, Signal, Update
+from lib_workflows.authoring.messages import Principal, Signal, Update, check_principal
 from lib_workflows.authoring.workflow import AnyWorkflow, Workflow
 from lib_workflows.errors import RunNotFound, UpdateRejected
 from lib_workflows.execution.history import run_error
@@ -101,6 +101,8 @@ class RunHandle[R]:
             check_text(comment, "comment of a decision")
         if form is not None:
             encode_given(form, "form of a decision")
+
+        check_principal(by)
 
         def decide(connection: Connection) -> None:
             approval = commands.asked_for(connection, self.id, name)

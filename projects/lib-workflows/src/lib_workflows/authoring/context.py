@@ -31,6 +31,7 @@ from lib_workflows.authoring.operation import (
     WaitEvent,
     WaitSignal,
     WaitUpdate,
+    name_of,
 )
 from lib_workflows.authoring.step import Step
 from lib_workflows.errors import DefinitionError, WaitTimeout
@@ -150,14 +151,12 @@ class Context:
         """
         if not callable(function) or inspect.iscoroutinefunction(function):
             raise DefinitionError(f"ctx.transaction must get a def, which never awaits, got {function!r:.100}")
-        operation = RunTransaction[R](function, args, undo)
         if undo is not None and (not callable(undo) or inspect.iscoroutinefunction(undo)):
-            operation.is_asked_for = True
             raise DefinitionError(
-                f"undo of transaction {operation.name} must be a def undo(connection, result, …) or a step, "
+                f"undo of transaction {name_of(function)} must be a def undo(connection, result, …) or a step, "
                 f"got {undo!r:.100}"
             )
-        return operation
+        return RunTransaction(function, args, undo)
 
     def child[*In, R](
         self,
@@ -367,7 +366,7 @@ def _asked_for[A: Awaitable[Any]](branches: tuple[A, ...], what: str) -> tuple[A
     for branch in branches:
         if isinstance(branch, Operation):
             branch.is_asked_for = True
-        elif not hasattr(branch, "__await__"):
+        elif not inspect.isawaitable(branch):
             raise DefinitionError(f"{what} must get operations or coroutines, got {branch!r:.100}; write *… for a list")
     return branches
 

@@ -5,7 +5,9 @@ from functools import cached_property
 from typing import Any
 
 from lib_events.event import EventType
+from lib_events.texts import TEXT_CHARACTERS
 from lib_workflows.authoring.operation import Operation, Reply
+from lib_workflows.errors import DefinitionError
 from lib_workflows.values.codec import Codec
 from lib_workflows.values.texts import check_name, check_text
 
@@ -78,3 +80,13 @@ class Principal:
     subject: str
     username: str | None = None
     roles: tuple[str, ...] = ()
+
+
+def check_principal(principal: Principal) -> Principal:
+    """Return who acts; raises `DefinitionError`, or `TextInvalid` for names that no database keeps."""
+    if not isinstance(principal, Principal):
+        raise DefinitionError(f"principal must be a Principal(…), got {principal!r:.100}")
+    check_name(principal.subject, "subject of a principal", TEXT_CHARACTERS)
+    if principal.username is not None:
+        check_text(principal.username, "username of a principal")
+    return principal

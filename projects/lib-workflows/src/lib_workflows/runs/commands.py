@@ -6,7 +6,7 @@ after the commit and asks the database what to do.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import and_, case, func, insert, or_, select, text, update
 
@@ -60,6 +60,8 @@ PARKED = "parked"  # of a cancellation: whoever asked for it knew that the code 
 # What a start means whose id (or idempotency key) a run already has: that run if workflow and input are the same, that
 # run if the workflow is the same, whatever its input; or a conflict in any case.
 type OnConflict = Literal["same", "existing", "fail"]
+
+ON_CONFLICT = get_args(OnConflict.__value__)
 
 
 @dataclass(slots=True, kw_only=True)

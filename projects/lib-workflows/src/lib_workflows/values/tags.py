@@ -13,6 +13,8 @@ COUNT_LIMIT = 64
 
 def check_tags[V: (str, str | None)](tags: Mapping[str, V]) -> dict[str, V]:
     """Return `tags` as a dictionary; raises `TagsInvalid`."""
+    if not isinstance(tags, Mapping):
+        raise TagsInvalid(f"tags must be a dictionary of texts, got {tags!r:.200}")
     for name, value in tags.items():
         if not isinstance(name, str) or not 0 < len(name) <= NAME_LIMIT or ":" in name or fit(name) != name:
             raise TagsInvalid(f"names of tags must be 1 to {NAME_LIMIT} characters without a colon, got {name!r:.200}")
