@@ -165,6 +165,41 @@ async def test_a_run_that_is_retried_waits_for_a_slot_like_any_other(database_ur
         await until(engine, [failed, other], "failed", "completed")
 
 
+looks = [1]  # of the code of today, before it does what it did
+
+
+@workflow(name="changes", queue="narrow")
+async def changes(ctx: Context) -> str:
+    for _ in range(looks[0]):
+        await ctx.sleep(0.001)
+    return await ctx.wait_signal(go_on)
+
+
+async def test_a_parked_run_has_no_slot_and_waits_for_one_when_it_is_retried(database_url):
+    looks[0], flows, at_once = 1, [*WORKFLOWS, changes], {"lease_seconds": 0.5}
+    async with Engine.open(database_url, flows, **at_once) as engine:
+        await engine.queues.limit("narrow", ONE)
+        parked, other = await engine.start(changes, id="parked"), await engine.start(waits, id="other")
+        await until(engine, [parked, other], "waiting", "queued")
+        await engine.abandon()
+    looks[0] = 0
+    async with Engine.open(database_url, flows, **at_once) as engine:
+        parked, other = engine.handle("parked", changes), engine.handle("other", waits)
+        await parked.signal(go_on, "wakes it")
+        await until(engine, [parked, other], "nondeterministic", "waiting")
+        looks[0] = 1
+        await parked.retry()
+        await (await engine.start(told)).result(10)
+        assert await statuses(engine, [parked, other]) == ["queued", "waiting"]
+        await engine.abandon()
+    async with Engine.open(database_url, flows, **at_once) as engine:
+        parked, other = engine.handle("parked", changes), engine.handle("other", waits)
+        third = await engine.start(waits)
+        await other.signal(go_on, "ended")
+        assert await parked.result(10) == "wakes it"
+        await until(engine, [parked, other, third], "completed", "completed", "waiting")
+
+
 async def test_runs_begin_no_faster_than_the_rate_lets_them(database_url):
     async with environment(database_url, WORKFLOWS) as env:
         await env.engine.queues.limit("steady", QueueLimits(rate=Rate(3, timedelta(minutes=1))))

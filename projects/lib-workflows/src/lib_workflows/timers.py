@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lib_events.clock import Clock
 
-LONGEST_SECONDS = 3600.0  # look again after this: the machine's clock may have been set
+LONGEST_SECONDS = 5.0  # look again after this: the machine's clock may have been set, or it was asleep
 SWEEP_ABOVE = 1_000  # cancelled timers that may stay in the heap
 
 

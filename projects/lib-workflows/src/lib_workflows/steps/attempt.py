@@ -142,7 +142,7 @@ class Attempt:
             self._timeout = StepTimeout(self.step.name, seconds, "start")
 
     def _time_out(self, limit: Limit, told: timedelta | None) -> None:
-        if self._timeout is None:
+        if self._timeout is None or limit == "total":  # after which there is none, whatever the run's clock says
             self._timeout = StepTimeout(self.step.name, told.total_seconds() if told else 0.0, limit)
         self.run.cancel()
         assert self._work is not None  # noqa: S101 - its timers begin with it
