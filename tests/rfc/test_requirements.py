@@ -15,7 +15,7 @@ CLAIMED = {
     *("oauth21", "rfc6750", "rfc7009", "rfc7523", "rfc7591", "rfc7592", "rfc7636", "rfc7662", "rfc8252", "rfc8414"),
     *("rfc8628", "rfc8693", "rfc8707", "rfc8725", "rfc9068", "rfc9101", "rfc9126", "rfc9207", "rfc9449", "rfc9470"),
     *("rfc9700", "rfc9728", "cimd", "oidc-core", "oidc-discovery", "oidc-registration", "oidc-logout"),
-    *("oidc-backchannel", "factors"),
+    *("oidc-backchannel", "oidc-form-post", "factors"),
 }
 
 

@@ -60,6 +60,12 @@ class _Client(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"the client")
 
+    def do_POST(self):
+        posted = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"the client was posted " + posted)
+
     def log_message(self, *_):
         """Nobody reads it."""
 
@@ -242,3 +248,15 @@ async def mailed_link(server, kind, username):
         return [mail for mail in mails if f"To: {username}@" in mail]
 
     return re.search(r"http://\S+", (await wait_until(received))[-1])[0]
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["by a script", "by a press"])
+async def test_an_answer_is_posted_to_the_client(server, client, browser, scripted):
+    page = await (await browser.new_context(java_script_enabled=scripted)).new_page()
+    await page.goto(request_of(server.auth_url, "evs-cli", f"{client}/callback") + "&response_mode=form_post")
+    await sign_in(page)
+    await page.click("button[value=allow]")
+    if not scripted:
+        await page.click("button")
+    await page.wait_for_url(f"{client}/callback")
+    assert re.search(r"the client was posted code=[\w-]+&state=s&iss=http", await page.inner_text("body"))

@@ -131,6 +131,7 @@ TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/account/security/upstreams/disconnect", upstream.disconnect),
     ("POST", "/account/security/upstreams/{upstream}", upstream.connect),
     ("GET", "/static/passkeys.js", _static("passkeys.js", "text/javascript")),
+    ("GET", "/static/send_form.js", _static("send_form.js", "text/javascript")),
     ("GET", "/static/auth.css", _static("auth.css", "text/css")),
     ("GET", "/static/icon.svg", _static("icon.svg", "image/svg+xml")),
 )

@@ -14,6 +14,7 @@ from auth_svc.endpoints.oauth_http import REPEATABLE
 from auth_svc.factors import held
 from auth_svc.listed import scope_text
 from auth_svc.pages.consent import consent_page
+from auth_svc.pages.notices import sent_back_page
 from auth_svc.parameters import parse, read_form
 from auth_svc.people import accounts, consents
 from auth_svc.people.consents import Consent
@@ -122,7 +123,9 @@ def answered_at_once(connection: Connection, issuer: Issuer, way_on: str, *, vis
     if rows.pushed is not None and rows.pushed.begun_at is None:  # no browser has come with it yet
         return None
     outcome = authorization.decide(issuer, pairs, rows, now)
-    if not isinstance(outcome, SendBack) or effects.commit(connection, outcome.effects, now) is not None:
+    if not isinstance(outcome, SendBack) or outcome.action is not None:  # what is posted takes a page of ours
+        return None
+    if effects.commit(connection, outcome.effects, now) is not None:
         return None
     return outcome.location
 
@@ -177,14 +180,12 @@ async def _act(
                 services=known.unspoken(resources, scopes),
             )
             return render(request, page, visitor=visitor, form_targets=(redirect_uri,))
-        case SendBack(location, wanted_effects):
-            return await _send_back(request, location, wanted_effects, visitor, allowed)
+        case SendBack():
+            return await _send_back(request, outcome, visitor, allowed)
 
 
-async def _send_back(
-    request: Request, location: str, wanted: Sequence[Effect], visitor: Visitor, allowed: ConsentNeeded | None
-) -> Response:
-    service = service_of(request)
+async def _send_back(request: Request, back: SendBack, visitor: Visitor, allowed: ConsentNeeded | None) -> Response:
+    service, wanted = service_of(request), back.effects
     actor = service.actor(request, allowed.account.id if allowed else None)
     if wanted and not await service.database.transact(_commit, wanted, visitor.session, allowed, actor):
         text = (
@@ -192,7 +193,10 @@ async def _send_back(
             "Begin again at the application you came from."
         )
         raise PageRefused(409, "That is over", text)
-    return redirect(location)
+    if back.action is None:
+        return redirect(back.location)
+    page = sent_back_page(action=back.action, fields=back.fields)
+    return render(request, page, form_targets=(back.action,), scripted=True)
 
 
 def _commit(

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from auth_svc.clients.assertion import ALGORITHMS as ASSERTION_ALGORITHMS
 from auth_svc.clients.client import ANY_CLIENT, CONFIDENTIAL, GRANT_TYPES, ID_TOKEN_ALGORITHMS
 from auth_svc.people.approvals import APP_SERVICE, ApprovalDecided
+from auth_svc.protocol.authorization_request import RESPONSE_MODES
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.proving.assurance import LEVELS
 from auth_svc.service import service_of
@@ -74,7 +75,7 @@ def describe(issuer: Issuer, settings: AuthSettings) -> dict[str, Any]:
         "pushed_authorization_request_endpoint": f"{oauth2}/par",
         "scopes_supported": sorted(issuer.resources.scopes),
         "response_types_supported": ["code"],
-        "response_modes_supported": ["query"],
+        "response_modes_supported": list(RESPONSE_MODES),
         "grant_types_supported": list(GRANT_TYPES),
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ANY_CLIENT,

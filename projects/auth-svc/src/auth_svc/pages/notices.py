@@ -1,8 +1,13 @@
 """The pages that tell how something ended."""
 
+from collections.abc import Iterable
+from typing import Final
+
 import htpy as h
 
 from auth_svc.pages.layout import button, form, hidden, icon, page
+
+SEND_FORM: Final = "/static/send_form.js"
 
 
 def error_page(title: str, text: str, *, code: str | None = None) -> h.Element:
@@ -39,4 +44,14 @@ def sign_out_page(*, csrf: str, query: str, username: str) -> h.Element:
         h.p(".lead")["You are signed in as ", h.strong[username], "."],
         form("/oauth2/logout", csrf, hidden("request", query), button("Sign out")),
         h.p(".aside")[h.a(href="/account")["Stay signed in"]],
+    )
+
+
+def sent_back_page(*, action: str, fields: Iterable[tuple[str, str]]) -> h.Element:
+    """Post an answer to the client (OAuth 2.0 Form Post Response Mode): by a script, or a press where there is none."""
+    return page(
+        "One moment",
+        h.p["You go on to the application you came from."],
+        h.form(method="post", action=action)[(hidden(name, value) for name, value in fields), button("Go on")],
+        h.script(src=SEND_FORM, type="module"),
     )

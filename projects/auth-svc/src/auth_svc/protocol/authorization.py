@@ -14,6 +14,7 @@ from auth_svc.protocol.authorization_request import (
     Refused,
     SendBack,
     StepNeeded,
+    action_of,
     send_error,
     with_issuer,
 )
@@ -70,7 +71,7 @@ def _refusal(issuer: Issuer, request: ProtocolRequest, error: OAuth2Error) -> Re
     code, description = str(error.error), str(error.description or "")
     if error.redirect_uri is None:
         return Refused(code, description)
-    return send_error(issuer, error.redirect_uri, request.form.get("state"), code, description)
+    return send_error(issuer, error.redirect_uri, request.form, code, description)
 
 
 def _check_pushed(pairs: Sequence[tuple[str, str]], rows: AuthorizationRows, now: int) -> Refused | None:
@@ -93,7 +94,7 @@ def deny(issuer: Issuer, pairs: Sequence[tuple[str, str]], rows: AuthorizationRo
     if not isinstance(outcome, ConsentNeeded | StepNeeded) and not would_be_allowed:
         return outcome
     request = ProtocolRequest("GET", rows.pushed.pairs if rows.pushed else pairs).form
-    return send_error(issuer, request["redirect_uri"], request.get("state"), "access_denied", "The person refused.")
+    return send_error(issuer, request["redirect_uri"], request, "access_denied", "The person refused.")
 
 
 def _issue_code(protocol: Protocol, grant: Any, request: AuthorizationRequest) -> SendBack:
@@ -108,4 +109,5 @@ def _issue_code(protocol: Protocol, grant: Any, request: AuthorizationRequest) -
         protocol.effects.append(UsePushedRequest(rows.pushed.digest))
     protocol.methods = rows.session.methods
     answer = protocol.create_authorization_response(request.request, grant_user=rows.account, grant=grant)
-    return SendBack(with_issuer(request.issuer, answer.headers["location"]), protocol.effects)
+    location = with_issuer(request.issuer, answer.headers["location"])
+    return SendBack(location, protocol.effects, action=action_of(request.redirect_uri, request.data))

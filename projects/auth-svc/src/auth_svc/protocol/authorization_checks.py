@@ -11,12 +11,14 @@ from auth_svc.clients.details import LONGEST_AGE_SECONDS
 from auth_svc.parameters import SECONDS
 from auth_svc.people.sessions import Session
 from auth_svc.protocol.authorization_request import (
+    QUERY,
     AuthorizationRequest,
     ConsentNeeded,
     FactorNeeded,
     Outcome,
     SignInNeeded,
     StepNeeded,
+    action_of,
     refuse,
 )
 from auth_svc.protocol.families import MICROS
@@ -50,9 +52,10 @@ def _check_request_object(request: AuthorizationRequest) -> Outcome | None:
 
 
 def _check_response_mode(request: AuthorizationRequest) -> Outcome | None:
-    if request.data.get("response_mode", "query") != "query":
-        return refuse(request, "invalid_request", "Only response_mode=query is supported.")
-    return None
+    mode = request.data.get("response_mode", QUERY)
+    if mode == QUERY or action_of(request.redirect_uri, request.data) is not None:
+        return None
+    return refuse(request, "invalid_request", "The parameter response_mode must be query, or form_post for a website.")
 
 
 def _check_prompt(request: AuthorizationRequest) -> Outcome | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from auth_svc.clients.client import Client
 from auth_svc.factors.held import NOTHING, Factors
@@ -13,6 +13,8 @@ from auth_svc.protocol.effects import Effect
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.protocol.pushed_requests import PushedRequest
 from auth_svc.protocol.request import ProtocolRequest
+
+QUERY, FORM_POST = RESPONSE_MODES = ("query", "form_post")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,12 @@ class SendBack:
     location: str = field(repr=False)
     effects: Sequence[Effect] = ()
     refused: Refused | None = None  # what the client is told
+    action: str | None = None  # the redirect URI, where the answer is posted there instead of being in its query
+
+    @property
+    def fields(self) -> Sequence[tuple[str, str]]:
+        """The answer as a form has it."""
+        return parse_qsl(self.location.removeprefix(self.action or "").lstrip("?&"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +119,21 @@ class AuthorizationRequest:
 
 def refuse(request: AuthorizationRequest, error: str, description: str) -> SendBack:
     """Send the browser back to the client with an error (RFC 6749 section 4.1.2.1)."""
-    return send_error(request.issuer, request.redirect_uri, request.data.get("state"), error, description)
+    return send_error(request.issuer, request.redirect_uri, request.data, error, description)
 
 
-def send_error(issuer: Issuer, redirect_uri: str, state: str | None, error: str, description: str) -> SendBack:
-    """Send the browser to a redirect URI that is certain, with an error."""
-    answer = {"error": error, "error_description": description, "state": state}
+def send_error(issuer: Issuer, redirect_uri: str, data: Mapping[str, str], error: str, description: str) -> SendBack:
+    """Send the browser to a redirect URI that is certain, with an error; `data` is what was asked for."""
+    answer = {"error": error, "error_description": description, "state": data.get("state")}
     location = add_to(redirect_uri, {name: value for name, value in answer.items() if value})
-    return SendBack(with_issuer(issuer, location), refused=Refused(error, description))
+    action = action_of(redirect_uri, data)
+    return SendBack(with_issuer(issuer, location), refused=Refused(error, description), action=action)
+
+
+def action_of(redirect_uri: str, data: Mapping[str, str]) -> str | None:
+    """Return where the answer is posted (OAuth 2.0 Form Post Response Mode); an app's own scheme takes no forms."""
+    is_posted = data.get("response_mode") == FORM_POST and redirect_uri.startswith(("https://", "http://"))
+    return redirect_uri if is_posted else None
 
 
 def with_issuer(issuer: Issuer, location: str) -> str:
