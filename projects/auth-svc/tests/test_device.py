@@ -167,6 +167,16 @@ async def test_the_page_says_when_and_from_where_the_device_asked(provider_on_bo
             assert "would act for you" in page.text
 
 
+async def test_behind_a_proxy_that_nobody_named_no_device_seems_to_be_near(run_provider, tmp_path, sqlite_url):
+    async with run_provider(tmp_path, sqlite_url, auth_url="https://auth.example.org") as provider:
+        await provider.add_user("ada")
+        device, browser = await start(provider), await provider.browser()
+        await browser.sign_in("ada", at=device["verification_uri_complete"])
+        page = await browser.submit()
+        assert "an address that nobody noted" in page.text
+        assert "the network that you are on" not in page.text
+
+
 async def test_half_a_code_is_shown_as_it_was_typed(provider):
     browser = await provider.browser()
     await browser.open("/device")

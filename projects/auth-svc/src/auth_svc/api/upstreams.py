@@ -100,7 +100,8 @@ async def remove_upstream(
 
     Those are the browser sessions, tokens and delegations of whoever came by way of it.
     """
-    known, person = await service_of(request).database.read(providers.find, upstream), ""
+    known = await service_of(request).database.read(providers.find, upstream)
+    person: str | None = ""
     while known is not None and not keep_sessions and person is not None:
         person = await by.commit(removal.end_next, known, person)
     if known is None or not await by.commit(removal.remove, known, keep_sessions):

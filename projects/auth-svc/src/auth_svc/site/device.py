@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from auth_svc.audit import Actor
+from auth_svc.loopback import is_loopback
 from auth_svc.pages.consent import Asked, device_code_page, device_confirmation_page
 from auth_svc.pages.notices import done_page
 from auth_svc.people.accounts import Account
@@ -69,7 +70,7 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
         user_code=user_code,
         client=client.name,
         username=account.username,
-        asked=_asked(waiting, address_of(request), now),
+        asked=_asked(request, waiting, now),
         scopes=waiting.scopes,
         descriptions=known.descriptions,
         services=known.unspoken(waiting.resources, waiting.scopes),
@@ -79,10 +80,12 @@ async def _confirm(request: Request, visitor: Visitor, account: Account, user_co
     return render(request, page, visitor=visitor)
 
 
-def _asked(waiting: WaitingDevice, here: str, now: int) -> Asked:
-    minutes = max(now - waiting.asked_at, 0) // (60 * MICROS)
-    is_here = waiting.address is not None and network_of(waiting.address) == network_of(here)
-    return Asked(to_datetime(waiting.asked_at), minutes, waiting.address, is_here=is_here)
+def _asked(request: Request, waiting: WaitingDevice, now: int) -> Asked:
+    minutes, address = max(now - waiting.asked_at, 0) // (60 * MICROS), waiting.address
+    if is_loopback(address) and not service_of(request).issuer.is_loopback:
+        address = None  # a proxy's that EVS_TRUSTED_PROXIES does not name: everybody would seem to be near
+    is_here = address is not None and network_of(address) == network_of(address_of(request))
+    return Asked(to_datetime(waiting.asked_at), minutes, address, is_here=is_here)
 
 
 async def _approve(request: Request, account: Account, session: Session, user_code: str) -> Response:

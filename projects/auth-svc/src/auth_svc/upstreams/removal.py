@@ -27,7 +27,7 @@ def end_next(connection: Connection, upstream: Upstream, after: str, actor: Acto
     None: there is nobody left.
     """
     person = _next_person(connection, upstream, after, actor)
-    if person == actor.who:
+    if person is not None and person == actor.who:
         person = _next_person(connection, upstream, person, actor)
     if person is not None:
         _end_all(connection, upstream, person, actor)
