@@ -177,6 +177,7 @@ class Provider:
     service: AuthService
     open_client: Callable[[], Any]
     verifier: str = ""
+    begin_again: Callable[[], Awaitable[None]] = field(repr=False, kw_only=True)  # end the service and start another
 
     def __post_init__(self) -> None:
         self.verifier = VERIFIER
@@ -393,15 +394,25 @@ async def running_provider(tmp_path: Any, database_url: str, **settings: Any) ->
     given: dict[str, Any] = {"data": tmp_path / "evs", "auth_database_url": database_url, "admin_password": PASSWORD}
     chosen = AuthSettings(**(given | settings))
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(open_service(chosen))
-        app = create_app(service)
+        life = await stack.enter_async_context(AsyncExitStack())
+
+        async def answer(*asked: Any) -> None:
+            await provider.app(*asked)
 
         async def open_client() -> httpx.AsyncClient:
-            transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
+            transport = httpx.ASGITransport(app=answer, client=("127.0.0.1", 50_000))
             client = httpx.AsyncClient(transport=transport, base_url=chosen.auth_url, follow_redirects=False)
             return await stack.enter_async_context(client)
 
-        yield Provider(app, chosen, await open_client(), service, open_client)
+        async def begin_again() -> None:
+            await life.aclose()
+            provider.service = await life.enter_async_context(open_service(chosen))
+            provider.app = create_app(provider.service)
+
+        service = await life.enter_async_context(open_service(chosen))
+        app = create_app(service)
+        provider = Provider(app, chosen, await open_client(), service, open_client, begin_again=begin_again)
+        yield provider
 
 
 @pytest.fixture
