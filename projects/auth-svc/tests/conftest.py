@@ -56,7 +56,7 @@ from lib_events.testing.ports import free_ports
 # What several tests use, importable by name.
 for _name in (
     *("about_one_person", "delegating_app", "keycloak_realm", "lying_provider", "rights_api", "rows_and_events"),
-    *("software_passkey", "transfer_api"),
+    *("software_passkey", "transfer_api", "all_that_is_done"),
 ):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     assert _spec is not None
