@@ -56,7 +56,7 @@ from lib_events.testing.ports import free_ports
 # What several tests use, importable by name.
 for _name in (
     *("about_one_person", "delegating_app", "keycloak_realm", "lying_provider", "rights_api", "rows_and_events"),
-    *("software_passkey", "transfer_api"),
+    *("software_passkey", "transfer_api", "all_that_is_done"),
 ):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     assert _spec is not None
@@ -177,6 +177,7 @@ class Provider:
     service: AuthService
     open_client: Callable[[], Any]
     verifier: str = ""
+    begin_again: Callable[[], Awaitable[None]] = field(repr=False, kw_only=True)  # end the service and start another
 
     def __post_init__(self) -> None:
         self.verifier = VERIFIER
@@ -393,15 +394,25 @@ async def running_provider(tmp_path: Any, database_url: str, **settings: Any) ->
     given: dict[str, Any] = {"data": tmp_path / "evs", "auth_database_url": database_url, "admin_password": PASSWORD}
     chosen = AuthSettings(**(given | settings))
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(open_service(chosen))
-        app = create_app(service)
+        life = await stack.enter_async_context(AsyncExitStack())
+
+        async def answer(*asked: Any) -> None:
+            await provider.app(*asked)
 
         async def open_client() -> httpx.AsyncClient:
-            transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
+            transport = httpx.ASGITransport(app=answer, client=("127.0.0.1", 50_000))
             client = httpx.AsyncClient(transport=transport, base_url=chosen.auth_url, follow_redirects=False)
             return await stack.enter_async_context(client)
 
-        yield Provider(app, chosen, await open_client(), service, open_client)
+        async def begin_again() -> None:
+            await life.aclose()
+            provider.service = await life.enter_async_context(open_service(chosen))
+            provider.app = create_app(provider.service)
+
+        service = await life.enter_async_context(open_service(chosen))
+        app = create_app(service)
+        provider = Provider(app, chosen, await open_client(), service, open_client, begin_again=begin_again)
+        yield provider
 
 
 @pytest.fixture

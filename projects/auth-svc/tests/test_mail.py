@@ -424,6 +424,36 @@ async def test_what_became_of_a_mail_is_kept_once_the_database_is_back(sending, 
             assert away == []
 
 
+async def test_a_mail_that_a_server_takes_as_the_service_stops_is_not_sent_again(sending, port):
+    mailbox = MailboxServer()
+    async with mail_server(port, mailbox):
+        mailbox.scanned.clear()
+        await write(sending)
+        await wait_until(lambda: mailbox.received)
+        stopping = asyncio.create_task(sending.begin_again())
+        await wait_until(lambda: sending.service.postman._stopping)
+        mailbox.scanned.set()
+        await stopping
+        await wait_until(lambda: gone(sending))
+    assert len(mailbox.received) == 1
+
+
+async def test_a_mail_that_nobody_took_until_the_service_had_stopped_is_not_claimed_any_more(
+    sending, port, monkeypatch
+):
+    monkeypatch.setattr(postman, "DRAIN_SECONDS", 0.01)
+    mailbox = MailboxServer()
+    async with mail_server(port, mailbox):
+        mailbox.scanned.clear()
+        await write(sending)
+        await wait_until(lambda: mailbox.received)
+        await sending.begin_again()
+        mailbox.scanned.set()
+        (mail,) = await waiting(sending)
+        soon = sending.service.clock.micros() + outbox.FIRST_RETRY_SECONDS * outbox.MICROS
+        assert (mail.attempts, mail.next_attempt_at <= soon) == (1, True)
+
+
 async def test_a_mail_that_a_clock_ahead_put_off_leaves_at_once(sending, port):
     mailbox = MailboxServer()
     async with mail_server(port, mailbox):

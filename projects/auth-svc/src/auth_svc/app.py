@@ -29,7 +29,7 @@ from lib_events.database import UNAVAILABLE, Connection, Database
 from lib_events.http.health import Check, health_routes
 from lib_events.http.limits import MEBIBYTE, BodyLimit, HostCheck
 from lib_events.http.wire import Wire
-from lib_events.problem import answer_error, install_problem_handlers
+from lib_events.problem import RETRY_AFTER_SECONDS, answer_error, answer_unavailable, install_problem_handlers
 from lib_events.telemetry import Metrics, RequestTelemetry
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -101,8 +101,8 @@ def _wire(service: AuthService, metrics: Metrics) -> Wire:
     checks = {"database": _check_database(service.database)}
     app = Starlette(routes=[*routes(), *health_routes(checks), metrics.route()])
     app.state.service = service
-    install_problem_handlers(app, unavailable=UNAVAILABLE)
-    for error, handler in HANDLERS.items():
+    install_problem_handlers(app)
+    for error, handler in (*HANDLERS.items(), *((error, _not_now) for error in UNAVAILABLE)):
         app.add_exception_handler(error, handler)
     return Wire(app, fixed_endpoints())
 
@@ -139,13 +139,26 @@ async def _page_refused(request: Request, error: Exception) -> Response:
     return response
 
 
+async def _not_now(request: Request, error: Exception) -> Response:
+    """A person reads a page, a program a problem document."""
+    answer = await answer_unavailable(request, error)
+    if not _is_read_by_a_person(request):
+        return answer
+    text = "Nothing can be read or saved at the moment. Wait a little, then try again."
+    return await _page_refused(request, PageRefused(503, "Not now", text, retry_after=int(RETRY_AFTER_SECONDS)))
+
+
 async def _nothing_there(request: Request, error: Exception) -> Response:
     """A person reads a page, a program a problem document."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
-    if error.status_code == 404 and "text/html" in request.headers.get("accept", ""):
+    if error.status_code == 404 and _is_read_by_a_person(request):
         nothing = PageRefused(404, "There is nothing here", "Check the address, or begin again where you came from.")
         return await _page_refused(request, nothing)
     return await answer_error(request, error)
+
+
+def _is_read_by_a_person(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
 
 
 HANDLERS = {

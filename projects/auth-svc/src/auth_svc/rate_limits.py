@@ -3,8 +3,11 @@
 import ipaddress
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from lib_events.database import UNAVAILABLE
 
 MAX_KEYS = 50_000
 
@@ -68,6 +71,15 @@ class Attempts:
         if recent:
             recent.pop()
 
+    @contextmanager
+    def unless_away(self, key: str) -> Iterator[None]:
+        """What the database could not tell or keep was no attempt: whoever is told to try again may."""
+        try:
+            yield
+        except UNAVAILABLE:
+            self.forgive(key)
+            raise
+
     def forget(self, key: str) -> None:
         """Start over for `key`."""
         self._recent.pop(key, None)
@@ -94,6 +106,13 @@ class SignInLimits:
         except TooManyAttempts:
             self._address.forgive(network)
             raise
+
+    @contextmanager
+    def unless_away(self, username: str, address: str) -> Iterator[None]:
+        """See `Attempts.unless_away`."""
+        network = network_of(address)
+        with self._address.unless_away(network), self._pair.unless_away(f"{network} {username}"):
+            yield
 
     def succeeded(self, username: str, address: str) -> None:
         """The password was right: nothing of this counts."""

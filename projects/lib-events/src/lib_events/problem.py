@@ -83,7 +83,7 @@ def problem_response(problem: Problem, instance: str) -> Response:
 def install_problem_handlers(app: Starlette, *, unavailable: Iterable[type[Exception]] = ()) -> None:
     """Make every error of `app` (Starlette or FastAPI) a problem document; to `unavailable` ones 503."""
     for kind in unavailable:
-        app.add_exception_handler(kind, _unavailable)
+        app.add_exception_handler(kind, answer_unavailable)
     app.add_exception_handler(HTTPException, answer_error)
     app.add_exception_handler(ClientDisconnect, answer_error)
     app.add_exception_handler(Exception, answer_error)
@@ -93,7 +93,8 @@ def install_problem_handlers(app: Starlette, *, unavailable: Iterable[type[Excep
         app.add_exception_handler(fastapi.RequestValidationError, answer_error)
 
 
-async def _unavailable(request: Request, error: Exception) -> Response:
+async def answer_unavailable(request: Request, error: Exception) -> Response:
+    """Exception handler: the problem document of what may well succeed later; operators read why in the log."""
     identifier = request_id(request)
     logger.error("answering 503: %s", error, extra={"correlation_id": identifier})
     problem = Problem(503, "try-again", "Not now", str(error), headers={"retry-after": RETRY_AFTER_SECONDS})

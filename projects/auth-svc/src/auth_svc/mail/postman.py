@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 PAUSE_SECONDS = 5.0  # until a mail that nobody took is tried again
 PATIENCE_SECONDS = 20.0  # the next does not wait any longer for a server that takes its time …
 MOST_UNDER_WAY = 10  # … while they are fewer than that
+DRAIN_SECONDS = 2.0  # for what is under way when the service is told to stop: most servers take a mail at once
 
 
 class Postman(Loop):
@@ -31,22 +32,32 @@ class Postman(Loop):
         self._clock = clock
         self._under_way: set[asyncio.Task[bool]] = set()
 
+    def told_to_stop(self) -> float:
+        """Claim no more; returns for how many seconds to wait for what is under way: it would be sent again."""
+        self.wake()
+        return DRAIN_SECONDS
+
     async def run(self) -> None:
-        """Send what is due, then pause until somebody has written a mail."""
+        """Send what is due, then pause until somebody has written a mail, until told to stop."""
         unsubscribe = self.database.on_notify(outbox.MAIL_TOPIC, self.wake)
         try:
-            while True:
-                try:
-                    while await self.database.read(outbox.is_due, self._clock.micros()) and await self._send_next():
-                        pass
-                except DatabaseError as error:  # what is under way goes on: it would be sent again
-                    logger.warning("the mails that wait cannot be read or kept: %s", error)
+            while not self._stopping:
+                await self._send_due()
                 await self.pause(PAUSE_SECONDS)
+            await asyncio.gather(*self._under_way, return_exceptions=True)
         finally:
             unsubscribe()
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _send_due(self) -> None:
+        try:
+            while not self._stopping and await self.database.read(outbox.is_due, self._clock.micros()):
+                if not await self._send_next():
+                    return
+        except DatabaseError as error:  # what is under way goes on: it would be sent again
+            logger.warning("the mails that wait cannot be read or kept: %s", error)
 
     async def _send_next(self) -> bool:
         """Returns whether it is worth trying the next."""
@@ -81,6 +92,9 @@ class Postman(Loop):
             logger.warning("mail %s was not sent, attempt %d: %s", mail.id, mail.attempts, error)
             await outcome.keep(self.database, _called(mail), outbox.postpone, mail, self._clock.micros())
             return not error.unreachable
+        except asyncio.CancelledError:  # nobody sends it any more: whoever comes next need not wait for our claim
+            await self.database.transact(outbox.postpone, mail, self._clock.micros())
+            raise
         else:
             await outcome.keep(self.database, _called(mail), outbox.forget, mail.id)
         return True

@@ -45,7 +45,8 @@ async def sign_in_with_passkey(request: Request) -> Response:
     service.limits.passkeys.begin(network)
     new = NewSession.of(request, visitor)
     sign_in_now = partial(_sign_in, answer, new)
-    user_id = await service.database.transact(sign_in_now, service.actor(request))
+    with service.limits.passkeys.unless_away(network):
+        user_id = await service.database.transact(sign_in_now, service.actor(request))
     if user_id is None:
         return await sign_in.show(request, visitor, target, error=REFUSED, status=401)
     service.limits.passkeys.forgive(network)

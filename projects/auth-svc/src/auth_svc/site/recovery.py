@@ -30,10 +30,12 @@ async def ask(request: Request) -> Response:
     """Write down that somebody asks; what becomes of it nobody sees here."""
     service, visitor = service_of(request), await visitor_of(request)
     form = await read_page_form(request, visitor)
-    service.limits.recoveries.begin(network_of(address_of(request)))
+    network = network_of(address_of(request))
+    service.limits.recoveries.begin(network)
     if form.get("wanted", "").strip():
         # The desk is not woken: what it does for some and not for others must not be felt by who asks.
-        await service.database.transact(recovery.ask, form["wanted"].strip(), service.actor(request))
+        with service.limits.recoveries.unless_away(network):
+            await service.database.transact(recovery.ask, form["wanted"].strip(), service.actor(request))
     return render(request, done_page("Look at your mails", SENT, way_on=("/login", "Back to the sign-in")))
 
 

@@ -1,6 +1,7 @@
 """`/register`: people make themselves an account, where that is open to them."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,14 +33,16 @@ async def register(request: Request) -> Response:
     form = await read_page_form(request, visitor)
     await _check_open(service, form.get("invitation"))
     target = way_on(form.get("next"))
+    limited, network = service.limits.registrations, network_of(address_of(request))
     if "invitation" not in form:
-        service.limits.registrations.begin(network_of(address_of(request)))
+        limited.begin(network)
     username, email = form.get("username", ""), form.get("email")
     try:
         password_hash = await service.passwords.hash(form.get("password", ""), context=(username, email or ""))
         new = NewAccount(username, password_hash, email, name=form.get("name"))
         wanted = Registration(new, form.get("invitation"))
-        account = await service.database.transact(registration.register, wanted, service.actor(request))
+        with nullcontext() if "invitation" in form else limited.unless_away(network):
+            account = await service.database.transact(registration.register, wanted, service.actor(request))
     except (AccountRejected, PasswordRejected) as error:
         at = error.field if isinstance(error, AccountRejected) else "password"
         return await _show(request, visitor, target, form, errors={at: str(error)})

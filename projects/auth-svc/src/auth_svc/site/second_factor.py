@@ -84,7 +84,9 @@ async def prove(request: Request, visitor: Visitor, proof: Proof, *, wrong: str 
     act_as(sign_in.user_id)
     new = NewSession.of(request, visitor)
     actor = service.actor(request, sign_in.user_id)
-    match await service.database.transact(_pass, step_cookie_of(request), proof, new, actor):
+    with service.limits.second_factors.unless_away(account_key, address):
+        outcome = await service.database.transact(_pass, step_cookie_of(request), proof, new, actor)
+    match outcome:
         case "over":
             raise _over()
         case "wrong":

@@ -73,10 +73,11 @@ async def sign_in(request: Request) -> Response:
     except TooManyAttempts as error:
         text = f"Too many attempts. Wait {error.wait} and try again."
         return await show(request, visitor, attempt.way_on, error=text, status=429, retry_after=error.retry_after)
-    named = await service.database.look(accounts.find_by_username, attempt.username)
-    browser = known_browser_of(request)
-    is_known = named is not None and _knows(service, browser, named)
-    with suppress(PasswordStopped):
+    # A wrong password counts, whether or not that can be kept.
+    with service.limits.sign_ins.unless_away(key, address), suppress(PasswordStopped):
+        named = await service.database.look(accounts.find_by_username, attempt.username)
+        browser = known_browser_of(request)
+        is_known = named is not None and _knows(service, browser, named)
         if (account := await _check(service, named, attempt, is_known=is_known)) is not None:
             response = await start_session(request, visitor, account, attempt.way_on, is_known=is_known)
             service.limits.sign_ins.succeeded(key, address)
