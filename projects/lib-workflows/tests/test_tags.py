@@ -33,7 +33,7 @@ async def tagging(ctx: Context) -> dict[str, str]:
 
 async def test_a_workflow_changes_the_tags_it_is_found_by(database_url):
     async def tagged(tag):
-        found = await engine.database.read(queries.list_runs, queries.RunFilter(tag=tag))
+        found = await engine.database.read(queries.list_runs, queries.RunFilter(tags=[tag]))
         return [run.id for run in found.items]
 
     async with Engine.open(database_url, [tagging]) as engine:
