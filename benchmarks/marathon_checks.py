@@ -67,11 +67,18 @@ def _wrong_runs(connection: Connection, number_of_runs: int) -> dict[str, Any]:
 
 
 def _most_under_way(connection: Connection, workflow: str) -> int:
-    """How many runs of a workflow were under way at once, at most: an end is told before its slot is free."""
-    query = text("SELECT started_at, ended_at FROM runs WHERE workflow = :workflow AND ended_at IS NOT NULL")
+    """How many runs of a workflow were at work at once, at most: an end is told before its slot is free.
+
+    From their first operation on: a claim says that they began as it was asked for, before it waited for others'.
+    """
+    query = text("""
+        SELECT (SELECT min(history.started_at) FROM history WHERE history.run = runs.id) AS began_at, ended_at
+        FROM runs WHERE workflow = :workflow AND ended_at IS NOT NULL
+    """)
     changes: list[tuple[int, int]] = []
     for row in connection.execute(query, {"workflow": workflow}):
-        changes += [(row.started_at, 1), (row.ended_at, -1)]
+        if row.began_at is not None:
+            changes += [(row.began_at, 1), (row.ended_at, -1)]
     return max(accumulate(change for _, change in sorted(changes)), default=0)
 
 
