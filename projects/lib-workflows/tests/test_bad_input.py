@@ -125,7 +125,7 @@ async def test_starts_that_cannot_be_are_refused(sqlite_url, subtests):
             ({"priority": 10**12}, "priority must be a whole number, -1000000 to 1000000, got 1000000000000"),
             ({"priority": nan}, "priority must be a whole number, -1000000 to 1000000, got nan"),
             ({"priority": 1.5}, "priority must be a whole number, -1000000 to 1000000, got 1.5"),
-            ({"on_conflict": "fial"}, "on_conflict must be one of same, existing, fail, got 'fial'"),
+            ({"on_conflict": "fails"}, "on_conflict must be one of same, existing, fail, got 'fails'"),
             ({"principal": "alice"}, r"principal must be a Principal\(…\), got 'alice'"),
             ({"principal": Principal(5)}, "subject of a principal must be a text of at most 16000 characters"),
             ({"principal": Principal("a\0b")}, "subject of a principal must be a text of at most 16000 characters"),

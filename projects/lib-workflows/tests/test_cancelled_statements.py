@@ -25,10 +25,21 @@ CANCEL = """
 async def held_up(engine, lock, *args):
     """Within the block somebody else holds what is locked; gives the way to cancel a statement that waits for it."""
     holder, operator = await engine.database.connect(), await engine.database.connect()
+
+    async def cancel(part, *before):
+        """Cancel what says `part`, and as often as they come the statements that are tried before it."""
+
+        async def is_cancelled():
+            for each in before:
+                await operator.fetchval(CANCEL, f"%{each}%")
+            return await operator.fetchval(CANCEL, f"%{part}%")
+
+        await wait_until(is_cancelled)
+
     try:
         async with holder.transaction():
             await holder.execute(lock, *args)
-            yield lambda part: wait_until(lambda: operator.fetchval(CANCEL, f"%{part}%"))
+            yield cancel
     finally:
         await holder.close()
         await operator.close()
@@ -93,9 +104,7 @@ async def test_a_parent_hears_of_its_child_although_what_wakes_it_was_cancelled(
         await wait_until(lambda: handle.id not in engine.residence.executors)
         async with held_up(engine, LOCK_RUN, handle.id) as cancel:
             await engine.handle(child, waits_for_an_address).signal(address_changed, "there")
-            for _ in range(5):
-                await cancel("FROM fence")  # the group commit that wakes it, as often as it is tried
-            await cancel("UPDATE runs SET wakes=")
+            await cancel("UPDATE runs SET wakes=", "FROM fence")  # the group commit that would have woken it
         assert await handle.result(20) == "there"
 
 
