@@ -16,7 +16,7 @@ from lib_workflows.tables import declarations, runs, workers
 
 pytestmark = pytest.mark.postgresql
 
-LEASE_SECONDS = 0.2
+LEASE_SECONDS = 2.0
 
 
 class Placed(BaseModel):

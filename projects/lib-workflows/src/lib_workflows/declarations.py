@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import and_, func, insert, select, update
 
 from lib_events.clock import Clock
 from lib_events.database import Connection, Database
@@ -86,8 +86,7 @@ class Declarations(Loop):
         self._look_seconds = look_seconds
         self._declared = Declared.by(registry)
         self._numbers: Numbers = {}
-        self._outranked: frozenset[str] = frozenset()  # the subjects of which a newer release has the word
-        self._free_since: dict[str, float] = {}  # those of them that nobody has declared since
+        self._free_since: dict[str, float] = {}  # subjects where the word is that of a release of which nobody lives
 
     async def number(self) -> Sequence[int]:
         """Find where these declarations come among those of all releases; a worker's row says what it declares."""
@@ -99,38 +98,35 @@ class Declarations(Loop):
 
         Who only takes commands has a say in nothing that a worker declares.
         """
-        among = {} if not works else self._numbers
-        self._outranked = await self._declare(self._declared, among)
-        for subject in sorted(self._outranked):
+        outranked = await self._declare(self._declared, works=works)
+        for subject in sorted(outranked):
             logger.info("the declaration of %s stays that of a newer release, whose workers live", subject)
 
     async def run(self) -> None:
         """Look whether what newer releases declared has nobody any more who does."""
         while True:
             await self.pause(self._look_seconds)
-            outranked = await self._database.read(_outranked, self._numbers)
-            self._outranked |= outranked
-            now = asyncio.get_running_loop().time()
-            self._free_since = {each: self._free_since.get(each, now) for each in self._outranked - outranked}
-            freed = frozenset(each for each, since in self._free_since.items() if now - since >= PATIENCE_SECONDS)
-            if freed:
-                await self._take_back(freed)
+            free, now = await self._database.read(_free, self._numbers), asyncio.get_running_loop().time()
+            self._free_since = {subject: self._free_since.get(subject, now) for subject in free}
+            left = {each for each, since in self._free_since.items() if now - since >= PATIENCE_SECONDS}
+            if left:
+                await self._declare(self._declared.without(self._numbers.keys() - left))
+                logger.warning("no worker lives of the release that declared %s: it is as declared here", sorted(left))
 
-    async def _take_back(self, freed: frozenset[str]) -> None:
-        mine = self._declared.without(self._numbers.keys() - freed)
-        self._outranked = self._outranked - freed | await self._declare(mine, self._numbers)
-        logger.warning("no worker lives of the release that declared %s: it is as declared here", sorted(freed))
-
-    async def _declare(self, declared: Declared, numbers: Numbers) -> frozenset[str]:
+    async def _declare(self, declared: Declared, *, works: bool = True) -> frozenset[str]:
         limited = [name for name, limits in declared.limits.items() if limits is not None]
         async with self._queues.limiting(limited):
-            return await self._database.transact(_declare, declared, numbers, self._clock.micros())
+            return await self._database.transact(_declare, declared, self._numbers, works, self._clock.micros())
 
 
 def _number(connection: Connection, digests: Mapping[str, str]) -> Numbers:
     hold_matcher(connection)  # whoever else begins now waits
     known = _known(connection, digests)
-    new = [{"subject": subject, "digest": digests[subject]} for subject in digests if subject not in known]
+    new = [
+        {"subject": subject, "digest": digest, "in_force": False}
+        for subject, digest in digests.items()
+        if subject not in known
+    ]
     if new:
         connection.execute(insert(declarations), new)
     return _known(connection, digests)
@@ -141,14 +137,30 @@ def _known(connection: Connection, digests: Mapping[str, str]) -> Numbers:
     return {row.subject: row.number for row in rows if row.digest == digests[row.subject]}
 
 
-def _declare(connection: Connection, declared: Declared, numbers: Numbers, now: int) -> frozenset[str]:
+def _declare(
+    connection: Connection,
+    declared: Declared,
+    numbers: Numbers,
+    works: bool,  # noqa: FBT001 - transaction functions take no keywords
+    now: int,
+) -> frozenset[str]:
     hold_matcher(connection)  # so that of several who begin at once each sees those before it
-    outranked = _outranked(connection, numbers)
+    outranked = _outranked(connection, numbers if works else {})
     mine = declared.without(outranked)
     declare_triggers(connection, mine.workflows)
     declare_schedules(connection, mine.workflows, now)
     declare_limits(connection, mine.limits, now)
+    made = mine.digests().keys()
+    in_force = declarations.c.number.in_([numbers[subject] for subject in made])
+    connection.execute(update(declarations).where(declarations.c.subject.in_(made)).values(in_force=in_force))
     return outranked
+
+
+def _free(connection: Connection, numbers: Numbers) -> frozenset[str]:
+    """The subjects of which another declaration is in force than these, and nobody lives who declares a newer one."""
+    others = and_(declarations.c.in_force, declarations.c.number.not_in(numbers.values()))
+    found = connection.scalars(select(declarations.c.subject).where(others, declarations.c.subject.in_(numbers)))
+    return frozenset(found) - _outranked(connection, numbers)
 
 
 def _outranked(connection: Connection, numbers: Numbers) -> frozenset[str]:

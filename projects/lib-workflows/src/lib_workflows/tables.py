@@ -324,6 +324,7 @@ declarations = Table(
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("subject", Text, nullable=False),  # a workflow, of which it says what starts it, or a queue
     Column("digest", Text, nullable=False),
+    Column("in_force", Boolean, nullable=False),  # the one of its subject that was made last
     UniqueConstraint("subject", "digest", name="declarations_digest"),
     sqlite_autoincrement=True,
 )

@@ -13,6 +13,7 @@ def upgrade() -> None:
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
         sa.Column("subject", sa.Text, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("in_force", sa.Boolean, nullable=False),
         sa.UniqueConstraint("subject", "digest", name="declarations_digest"),
         sqlite_autoincrement=True,
     )
