@@ -91,7 +91,7 @@ class Carrier:
         self.taken = Counter()
 
     async def send(self, mail, _message):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # a server takes time: others have their turn
         self.taken[mail.id] += 1
 
 

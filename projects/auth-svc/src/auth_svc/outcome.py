@@ -21,7 +21,7 @@ async def keep[*A](database: Database, what: str, act: Callable[[Connection, *A]
             if not is_database_failure(error):
                 raise
             logger.warning("what became of %s cannot be kept yet: %s", what, error)
-        await asyncio.sleep(AWAY_SECONDS)
+        await asyncio.sleep(AWAY_SECONDS)  # nobody tells when it is back
 
 
 def unexpected(what: str, error: Exception) -> str:

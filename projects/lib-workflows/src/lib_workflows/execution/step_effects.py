@@ -187,46 +187,34 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
 ) -> None:
     heart.attempt = None  # which holds it
     try:
-        _take_end(executor, pending, heart, started_at, attempt, value, error)
+        executor.running.pop(pending.path, None)
+        if attempt.lingers:
+            executor.lingering[pending.path] = attempt
+            assert attempt.future is not None  # noqa: S101 - it lingers
+            attempt.future.add_done_callback(lambda _: executor.thread_ended())
+        if error is not None and attempt.run.tokens is not None:
+            error = attempt.run.tokens.without_tokens(error)
+        if error is None:
+            completion = _step_completed(pending, attempt, value)
+        elif pending.cancelling is not None and not isinstance(error, Exception):
+            complete_cancelled(executor, pending, ran=True, started_at=started_at)
+            return
+        else:
+            next_at = _next_attempt_at(executor, pending, attempt, error)
+            if next_at is not None:
+                heart.keep(pending.path)
+                again = partial(_begin_attempts, executor, pending, attempt.step, attempt.args)
+                _retry(executor, pending, attempt.run.attempt, error, next_at, again)
+                return
+            completion = failed(pending, error, attempt.run.attempt)
+        completion.started_at = started_at
+        completion.attempt = attempt.run.attempt
+        completion.input = _arguments(attempt)
+        if attempt.run.attempt > 1:
+            completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
+        executor.complete(completion)
     except Exception as defect:  # noqa: BLE001 - a step that has ended must not stay without an end
         executor.put_aside(defect)
-
-
-def _take_end(  # noqa: PLR0917 - the same
-    executor: "Executor",
-    pending: Pending,
-    heart: Heart,
-    started_at: int,
-    attempt: Attempt,
-    value: Any,
-    error: BaseException | None,
-) -> None:
-    executor.running.pop(pending.path, None)
-    if attempt.lingers:
-        executor.lingering[pending.path] = attempt
-        assert attempt.future is not None  # noqa: S101 - it lingers
-        attempt.future.add_done_callback(lambda _: executor.thread_ended())
-    if error is not None and attempt.run.tokens is not None:
-        error = attempt.run.tokens.without_tokens(error)
-    if error is None:
-        completion = _step_completed(pending, attempt, value)
-    elif pending.cancelling is not None and not isinstance(error, Exception):
-        complete_cancelled(executor, pending, ran=True, started_at=started_at)
-        return
-    else:
-        next_at = _next_attempt_at(executor, pending, attempt, error)
-        if next_at is not None:
-            heart.keep(pending.path)
-            again = partial(_begin_attempts, executor, pending, attempt.step, attempt.args)
-            _retry(executor, pending, attempt.run.attempt, error, next_at, again)
-            return
-        completion = failed(pending, error, attempt.run.attempt)
-    completion.started_at = started_at
-    completion.attempt = attempt.run.attempt
-    completion.input = _arguments(attempt)
-    if attempt.run.attempt > 1:
-        completion.writes = (Write(DELETE_ATTEMPT, (executor.run.id, pending.path)),)
-    executor.complete(completion)
 
 
 def _next_attempt_at(executor: "Executor", pending: Pending, attempt: Attempt, error: BaseException) -> int | None:
