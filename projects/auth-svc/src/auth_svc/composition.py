@@ -88,7 +88,9 @@ async def open_service(settings: AuthSettings) -> AsyncIterator[AuthService]:
             keys,
             Resources(url, settings.app_url),
             Nonces(secret),
-            settings.refresh_grace_seconds,
+            session_seconds=settings.session_minutes * 60,
+            refresh_seconds=settings.refresh_days * 24 * 3600,
+            refresh_grace_seconds=settings.refresh_grace_seconds,
             second_factor_roles=frozenset(settings.require_second_factor),
             takes_documents=settings.client_documents,
         )

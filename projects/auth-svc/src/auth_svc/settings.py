@@ -33,6 +33,8 @@ class AuthSettings(Settings):
     trusted_proxies: Names = Field(default=[])  # whose X-Forwarded-For says where a request comes from
     signing_key_days: int = Field(default=90, ge=1, le=3650)  # a new key is published so often
     sealing_key: str | None = Field(default=None, repr=False)  # of several machines with one database
+    session_minutes: int = Field(default=720, ge=5, le=43_200)  # then people sign in again, whatever they do
+    refresh_days: int = Field(default=30, ge=1, le=365)  # a refresh token that nobody used for so long is worth nothing
     refresh_grace_seconds: int = Field(default=10, ge=0, le=60)  # 0: no second use of a refresh token, ever
     client_registration: Literal["off", "token", "open"] = "off"  # may programs register themselves (RFC 7591)?
     unused_client_days: int = Field(

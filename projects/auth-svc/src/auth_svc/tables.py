@@ -106,6 +106,7 @@ sessions = Table(
     Column("digest", LargeBinary, nullable=False, unique=True),  # of the cookie
     Column("user_id", Text, ForeignKey("users.id"), nullable=False),
     Column("authenticated_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),  # none: a release that gave all the same time started it
     Column("expires_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("last_seen_at", BigInteger),

@@ -32,8 +32,8 @@ OF_ONE_SERVICE = frozenset(
     {
         "admin_password", "audit_retention_days", "breached_passwords", "client_documents", "client_registration",
         "gui_access_seconds", "hash_threads", "mail_from", "mail_new_devices", "outbound_networks",
-        "refresh_grace_seconds", "registration", "require_second_factor", "sealing_key", "signing_key_days", "smtp_url",
-        "trusted_proxies", "unused_client_days",
+        "refresh_days", "refresh_grace_seconds", "registration", "require_second_factor", "sealing_key",
+        "session_minutes", "signing_key_days", "smtp_url", "trusted_proxies", "unused_client_days",
         "body_limit_bytes", "drain_seconds", "lease_seconds", "queues", "run_archive", "run_retention_count",
         "run_retention_days", "run_retention_failed_days", "step_processes", "webhook_allow_private", "worker_tags",
     }

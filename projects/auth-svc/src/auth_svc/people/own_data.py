@@ -9,7 +9,7 @@ from auth_svc import audit
 from auth_svc.audit import Actor
 from auth_svc.people import access_requests, accounts, administrators, connected_apps, delegations
 from auth_svc.people.accounts import Account
-from auth_svc.people.sessions import LIFETIME_SECONDS, MICROS, end_all_of_user
+from auth_svc.people.sessions import end_all_of_user, started_at
 from auth_svc.protocol.families import revoke_access_tokens, revoke_all_of_user
 from auth_svc.tables import access_requests as request_table
 from auth_svc.tables import audit as audit_table
@@ -63,7 +63,7 @@ def export(connection: Connection, account: Account, now: int) -> dict[str, Any]
         "sessions": [
             {
                 "id": row.id,
-                "started_at": _time(row.expires_at - LIFETIME_SECONDS * MICROS),
+                "started_at": _time(started_at(row)),
                 "last_seen_at": _time(row.last_seen_at),
                 "ended_at": _time(row.ended_at),
                 "address": row.address,

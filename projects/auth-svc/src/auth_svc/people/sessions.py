@@ -18,7 +18,7 @@ from lib_events.database import Connection
 from lib_events.event import EncodedEvent, Event
 from lib_events.prepared import Prepared
 
-LIFETIME_SECONDS = 12 * 3600
+LIFETIME_SECONDS = 12 * 3600  # unless `EVS_SESSION_MINUTES` says otherwise
 LONGEST_USER_AGENT = 300
 MOST_ALIVE = 200  # of one person: whoever has more could be put out in no single transaction
 MICROS = 1_000_000
@@ -33,7 +33,17 @@ TOUCH = Prepared(
 START = Prepared(
     insert(sessions).inline(),
     columns=(
-        *("id", "digest", "user_id", "authenticated_at", "expires_at", "address", "user_agent", "last_seen_at"),
+        *(
+            "id",
+            "digest",
+            "user_id",
+            "authenticated_at",
+            "started_at",
+            "expires_at",
+            "address",
+            "user_agent",
+            "last_seen_at",
+        ),
         "methods",
     ),
 )
@@ -58,18 +68,14 @@ class Session:
 
     id: str
     user_id: str
-    authenticated_at: int  # or `UNTOLD`
+    authenticated_at: int  # or `UNTOLD`; the person may have proven who they are long before, at another provider
+    started_at: int  # when the browser was signed in
     expires_at: int
     ended_at: int | None
     address: str | None
     user_agent: str | None
     last_seen_at: int | None = None
     methods: tuple[str, ...] = (PASSWORD,)
-
-    @property
-    def started_at(self) -> int:
-        """When the browser was signed in: its person may have proven who they are long before, at another provider."""
-        return self.expires_at - LIFETIME_SECONDS * MICROS
 
     def is_alive(self, now: int) -> bool:
         """Whether the browser is still signed in."""
@@ -85,6 +91,7 @@ def start(
     *,
     methods: tuple[str, ...] = (PASSWORD,),
     authenticated_at: int | None = None,
+    lifetime_seconds: int = LIFETIME_SECONDS,
 ) -> Session:
     """Sign a browser in; `cookie` is known to nobody else. It was proven just now unless `authenticated_at` says it.
 
@@ -95,9 +102,16 @@ def start(
         end(connection, row.id, "newer ones took its place", now)
         record(connection, actor, "session.ended", about=row.id, user=user_id)
     proven_at = now if authenticated_at is None else authenticated_at
-    expires_at = now + LIFETIME_SECONDS * MICROS
     session = Session(
-        new_id(), user_id, proven_at, expires_at, None, actor.address, user_agent[:LONGEST_USER_AGENT], methods=methods
+        id=new_id(),
+        user_id=user_id,
+        authenticated_at=proven_at,
+        started_at=now,
+        expires_at=now + lifetime_seconds * MICROS,
+        ended_at=None,
+        address=actor.address,
+        user_agent=user_agent[:LONGEST_USER_AGENT],
+        methods=methods,
     )
     connection.change(
         START,
@@ -105,6 +119,7 @@ def start(
         digest=digest(cookie),
         user_id=user_id,
         authenticated_at=proven_at,
+        started_at=now,
         expires_at=session.expires_at,
         address=actor.address,
         user_agent=session.user_agent,
@@ -190,11 +205,17 @@ def _one(row: Row[Any] | None) -> Session | None:
     return None if row is None else _session(row)
 
 
+def started_at(row: Row[Any]) -> int:
+    """When a session began; those of earlier releases all had the same time."""
+    return row.expires_at - LIFETIME_SECONDS * MICROS if row.started_at is None else int(row.started_at)
+
+
 def _session(row: Row[Any]) -> Session:
     return Session(
         id=row.id,
         user_id=row.user_id,
         authenticated_at=row.authenticated_at,
+        started_at=started_at(row),
         expires_at=row.expires_at,
         ended_at=row.ended_at,
         address=row.address,

@@ -11,6 +11,7 @@ from auth_svc.clients.client import Client
 from auth_svc.listed import scope_text
 from auth_svc.loopback import is_loopback
 from auth_svc.people.accounts import Account
+from auth_svc.people.sessions import LIFETIME_SECONDS
 from auth_svc.protocol.families import MICROS, Family
 from auth_svc.protocol.nonces import Nonces
 from auth_svc.protocol.signing_keys import SigningKeys
@@ -19,6 +20,7 @@ from auth_svc.rights.resources import Resources
 from auth_svc.rights.roles import Roles
 
 ID_TOKEN_SECONDS = 300
+REFRESH_SECONDS = 30 * 24 * 3600  # unless `EVS_REFRESH_DAYS` says otherwise
 MAX_PERMISSIONS = 100  # a token with more would not fit into a header everywhere; introspection says them all
 
 
@@ -42,6 +44,8 @@ class Issuer:
     keys: SigningKeys
     resources: Resources
     nonces: Nonces
+    session_seconds: int = LIFETIME_SECONDS  # of a sign-in in a browser
+    refresh_seconds: int = REFRESH_SECONDS  # of a refresh token that is not used
     refresh_grace_seconds: int = 0  # in which a refresh token may come again, from another tab of the same browser
     roles: Roles = field(default_factory=Roles)
     second_factor_roles: frozenset[str] = frozenset()  # whose holders must have two factors

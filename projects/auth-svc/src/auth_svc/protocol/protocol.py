@@ -52,7 +52,6 @@ logging.getLogger("authlib").setLevel(logging.INFO)
 
 USE_MICROS = 24 * 3600 * MICROS  # how exactly a registered client's row says when it last got a token
 PROOF_KEPT_SECONDS = 3 * WINDOW_SECONDS  # longer than its nonce is good for
-REFRESH_SECONDS = 30 * 24 * 3600
 
 
 class ProofInvalidError(OAuth2Error):  # type: ignore[misc]
@@ -187,7 +186,7 @@ class Protocol(Decision):
     def _next_refresh_token(self, client: Client, family: Family) -> str:
         refresh_token = self.refresh_token or opaque.new_secret()
         if not self.is_repeat:
-            expires_at = self.now + REFRESH_SECONDS * MICROS
+            expires_at = self.now + self.issuer.refresh_seconds * MICROS
             self.effects.append(SaveRefreshToken(opaque.digest(refresh_token), family.id, expires_at))
         if client.is_public and self.proof is not None and family.key_thumbprint is None:
             # RFC 9449 section 5: what nobody proves to be theirs is bound to the key that was proven.

@@ -17,7 +17,7 @@ from auth_svc.pages.upstream import CONNECT
 from auth_svc.parameters import ParametersRejected, check_once, parse
 from auth_svc.people import accounts, devices, sessions
 from auth_svc.people.accounts import Account
-from auth_svc.people.sessions import LIFETIME_SECONDS, Session
+from auth_svc.people.sessions import Session
 from auth_svc.protocol.issuer import Issuer
 from auth_svc.proving import known_browsers
 from auth_svc.proving.known_browsers import LIFETIME_SECONDS as KNOWN_SECONDS
@@ -187,7 +187,7 @@ def redirect(location: str) -> Response:
 
 def sign_in_browser(response: Response, issuer: Issuer, cookie: str) -> None:
     """Give the browser its session; the guest's cookie goes, so nothing from before the sign-in is worth anything."""
-    _set(response, issuer, cookie_name(issuer), cookie, LIFETIME_SECONDS)
+    _set(response, issuer, cookie_name(issuer), cookie, issuer.session_seconds)
     response.delete_cookie(guest_cookie_name(issuer), secure=issuer.secure, httponly=True, samesite="lax")
 
 

@@ -42,12 +42,14 @@ class NewSession:
     before: Session | None  # what the browser had
     user_agent: str
     tells: bool  # whether a new device is worth a mail
+    lifetime_seconds: int
 
     @classmethod
     def of(cls, request: Request, visitor: Visitor) -> "NewSession":
         """The session that this browser may get."""
-        agent, tells = request.headers.get("user-agent", ""), service_of(request).settings.mail_new_devices
-        return cls(opaque.new_secret(), visitor.session, agent, tells)
+        service, agent = service_of(request), request.headers.get("user-agent", "")
+        tells, lifetime = service.settings.mail_new_devices, service.issuer.session_seconds
+        return cls(opaque.new_secret(), visitor.session, agent, tells, lifetime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ def make_session(
         new.user_agent,
         methods=methods,
         authenticated_at=authenticated_at,
+        lifetime_seconds=new.lifetime_seconds,
     )
 
 
