@@ -25,13 +25,18 @@ async def claims(provider, tokens):
     return await provider.introspect(tokens["access_token"])
 
 
-def crowd(connection, number, roles='["clerk","member"]', group=None):
+async def gather_crowd(database, number, *told):
+    """A crowd that comes in groups: so many at once would take a transaction longer than it may."""
+    for first in range(0, number, 1_000):
+        await database.transact(crowd, range(first, min(first + 1_000, number)), *told)
+
+
+def crowd(connection, numbers, roles='["clerk","member"]', group=None):
     """Many people who hold a role, or are in a group."""
     columns = ("id", "username", "username_key")
     common = {"roles": roles, "created_at": 1, "password_changed_at": 1, "tokens_valid_after": 0}
-    rows = [dict.fromkeys(columns, f"clerk-{each}") | common for each in range(number)]
-    for first in range(0, number, 1_000):
-        connection.execute(insert(users), rows[first : first + 1_000])
+    rows = [dict.fromkeys(columns, f"clerk-{each}") | common for each in numbers]
+    connection.execute(insert(users), rows)
     if group is not None:
         connection.execute(
             insert(group_members), [{"group_id": group, "user_id": row["id"], "added_at": 1} for row in rows]

@@ -61,7 +61,7 @@ async def test_whoever_was_put_out_while_they_changed_rights_changes_none(api_on
     refused = await provider.http.delete(f"{ADMIN}/groups/admins", headers=api.headers)
     assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (403, "administers-no-more")
     ada = await provider.service.database.read(accounts.find_by_username, "ada")
-    assert "admin" in ada.effective_roles
+    assert "admin" in ada.granted_roles
 
 
 async def test_of_two_who_put_out_each_other_by_account_and_by_group_one_stays(api_on_both):

@@ -1,9 +1,9 @@
 """A full disk: whoever is told to try again may, all goes on once there is room, and nothing acknowledged is lost."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
-from auth_svc import audit_chain
+from auth_svc import audit_chain, tables
 from auth_svc.mail import postman
 from lib_events.database import CommitFailed
 from lib_events.testing import wait_until
@@ -15,7 +15,7 @@ PASSWORD = "correct horse battery staple"
 @pytest.fixture
 async def provider(run_provider, tmp_path, sqlite_url, monkeypatch):
     monkeypatch.setattr(postman, "PAUSE_SECONDS", 0.05)
-    async with run_provider(tmp_path, sqlite_url, registration="open") as running:
+    async with run_provider(tmp_path, sqlite_url, registration="open", client_registration="open") as running:
         await running.add_user("ada", email="ada@home.test")
         yield running
 
@@ -101,6 +101,35 @@ async def test_what_nobody_could_save_counts_for_no_limit(provider, monkeypatch,
         patch.setattr(type(database), "transact", away)
         assert {(await submitted(browser, page, **values)).status_code for _ in range(OFTEN)} == {503}
     assert (await submitted(browser, page, **values)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("/oauth2/device_authorization", {"data": {"client_id": "evs-cli", "scope": "openid"}}),
+        ("/oauth2/register", {"json": {"redirect_uris": ["https://app.example/back"]}}),
+    ],
+)
+async def test_what_a_program_could_not_save_counts_for_no_limit(provider, monkeypatch, path, wanted):
+    http = (await provider.browser()).http
+    with monkeypatch.context() as patch:
+        patch.setattr(type(provider.service.database), "transact", away)
+        assert {(await http.post(path, **wanted)).status_code for _ in range(2 * OFTEN)} == {503}
+    assert (await http.post(path, **wanted)).is_success
+
+
+async def test_a_known_browser_stays_one_however_often_nobody_could_save_its_sign_in(provider, monkeypatch):
+    browser, database = await provider.browser(), provider.service.database
+    await browser.sign_in("ada")
+    page = await browser.open("/login?prompt=login")
+    guessed = update(tables.users).values(wrong_passwords=1_000)  # by strangers: only known browsers are let in
+    await database.transact(lambda connection: connection.execute(guessed))
+    assert (await (await provider.browser()).sign_in("ada")).status_code == 401
+    with monkeypatch.context() as patch:
+        patch.setattr(type(database), "transact", away)
+        asked = {"username": "ada", "password": PASSWORD}
+        assert {(await submitted(browser, page, **asked)).status_code for _ in range(OFTEN)} == {503}
+    assert (await submitted(browser, page, **asked)).status_code == 200
 
 
 async def away(_database, *_asked, **_options):

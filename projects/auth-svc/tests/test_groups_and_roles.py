@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from rights_api import Api, claims, crowd
+from rights_api import Api, claims, gather_crowd
 
 from auth_svc.clients import clients
 from auth_svc.people import accounts
@@ -169,12 +169,13 @@ async def test_what_is_taken_from_a_role_is_taken_from_any_number_of_people_at_o
     await api.call("PATCH", "/resources/app", {"permissions": {"orders:refund": "", "orders:ship": ""}})
     await api.call("POST", "/roles", {"name": "clerk", "permissions": ["orders:refund", "orders:ship"]})
     await api.call("POST", "/roles", {"name": "chief", "includes": ["clerk"]})
-    await api.call("PUT", "/users/ada/roles", {"roles": ["chief"]}, status=200)
+    shown = await api.call("PUT", "/users/ada/roles", {"roles": ["chief"]}, status=200)
+    assert (shown["roles"], shown["effective_roles"]) == (["chief"], ["chief", "clerk"])
     await provider.add_user("eve")
     auth = await provider.add_client(
         id="robot", name="Robot", grant_types=("client_credentials",), roles=frozenset(("clerk",))
     )
-    await provider.service.database.transact(crowd, 20_000)
+    await gather_crowd(provider.service.database, 20_000)
 
     async def tokens():
         robot = (await provider.token(auth, grant_type="client_credentials")).json()

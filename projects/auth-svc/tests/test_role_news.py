@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from rights_api import Api, claims, crowd
+from rights_api import Api, claims, crowd, gather_crowd
 from sqlalchemy import insert, select
 
 from auth_svc.clients import clients
@@ -25,7 +25,7 @@ async def test_a_large_group_takes_at_once_and_tells_of_each_a_few_at_a_time(api
     api, provider = api_on_both, api_on_both.provider
     many = groups.FEW + role_news.BATCH + 100
     group = await api.call("POST", "/groups", {"name": "Support", "roles": ["operator"]})
-    await provider.service.database.transact(crowd, many, '["member"]', group["id"])
+    await gather_crowd(provider.service.database, many, '["member"]', group["id"])
     await api.call("PUT", "/groups/Support/members/ada")
     await provider.add_user("eve", "operator")
     await provider.add_user("bob")
@@ -96,7 +96,7 @@ async def test_a_piece_that_fails_is_told_whole_later(provider_on_both):
     database, now = provider.service.database, provider.actor().at
 
     def fail(connection):
-        crowd(connection, 3)
+        crowd(connection, range(3))
         connection.execute(insert(roles_to_tell), [{"user_id": f"clerk-{each}", "by": None} for each in range(3)])
 
     def torn(connection):

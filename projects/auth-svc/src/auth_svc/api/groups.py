@@ -57,11 +57,11 @@ async def delete_group(request: Request, group: Named, by: Administrator) -> Non
 @router.get("/groups/{group}/members")
 async def list_members(request: Request, group: Named, cursor: Cursor = None, limit: Limit = PAGE) -> Page[UserView]:
     """List who is in a group, by user name."""
-    database = service_of(request).database
-    found = await database.transact(groups.find, group)
-    members = await database.read(account_changes.page, Search(group=found.id), cursor, limit)
+    service = service_of(request)
+    found = await service.database.transact(groups.find, group)
+    members = await service.database.read(account_changes.page, Search(group=found.id), cursor, limit)
     more = folded(members[-1].username) if len(members) == limit else None
-    return Page(items=[UserView.of(account) for account in members], next_cursor=more)
+    return Page(items=[UserView.of(account, service.issuer.roles) for account in members], next_cursor=more)
 
 
 @router.put("/groups/{group}/members/{user}", status_code=204)

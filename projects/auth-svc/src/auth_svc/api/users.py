@@ -34,9 +34,10 @@ async def list_users(
 ) -> Page[UserView]:
     """List users by user name: those with `q` in their name or e-mail address, a role, in a group, in a state."""
     search = Search(text=q, role=role, group=group, state=state)
-    found = await service_of(request).database.read(account_changes.page, search, cursor, limit)
+    service = service_of(request)
+    found = await service.database.read(account_changes.page, search, cursor, limit)
     more = folded(found[-1].username) if len(found) == limit else None
-    return Page(items=[UserView.of(account) for account in found], next_cursor=more)
+    return Page(items=[UserView.of(account, service.issuer.roles) for account in found], next_cursor=more)
 
 
 @router.post("/users", status_code=201)
@@ -47,13 +48,14 @@ async def create_user(request: Request, body: UserBody, by: Administrator) -> Us
     kept = await _hash(service, password, body.username, body.email or "")
     new = NewAccount(body.username, kept, body.email, frozenset(body.roles), body.name)
     account = await by.commit(_register, new)
-    return UserView.of(account, generated)
+    return UserView.of(account, service.issuer.roles, generated)
 
 
 @router.get("/users/{user}")
 async def show_user(request: Request, user: Named) -> UserView:
     """Show a user, by id or user name."""
-    return UserView.of(await find_user(service_of(request), user))
+    service = service_of(request)
+    return UserView.of(await find_user(service, user), service.issuer.roles)
 
 
 @router.patch("/users/{user}")
@@ -62,7 +64,7 @@ async def change_user(request: Request, user: Named, body: UserChanges, by: Admi
     service = service_of(request)
     account = await find_user(service, user)
     changes = {name: getattr(body, name) for name in body.model_fields_set}
-    return UserView.of(await by.commit(account_changes.edit, account.id, changes))
+    return UserView.of(await by.commit(account_changes.edit, account.id, changes), service.issuer.roles)
 
 
 @router.delete("/users/{user}", status_code=204)
@@ -83,7 +85,7 @@ async def reset_password(request: Request, user: Named, body: PasswordBody, by: 
     password, generated = _password(body.password)
     kept = await _hash(service, password, *account.names)
     changed = await by.commit(account_changes.reset_password, account.id, kept)
-    return UserView.of(changed, generated)
+    return UserView.of(changed, service.issuer.roles, generated)
 
 
 @router.post("/users/{user}/disable")
@@ -93,7 +95,7 @@ async def disable_user(request: Request, user: Named, by: Administrator) -> User
     account = await find_user(service, user)
     if account.id == by.subject:
         raise Problem(409, "own-account", detail="you cannot disable yourself; ask another administrator")
-    return UserView.of(await by.commit(_disable, account.id))
+    return UserView.of(await by.commit(_disable, account.id), service.issuer.roles)
 
 
 @router.post("/users/{user}/enable")
@@ -101,7 +103,7 @@ async def enable_user(request: Request, user: Named, by: Administrator) -> UserV
     """Let a disabled user sign in again."""
     service = service_of(request)
     account = await find_user(service, user)
-    return UserView.of(await by.commit(accounts.enable, account.id))
+    return UserView.of(await by.commit(accounts.enable, account.id), service.issuer.roles)
 
 
 @router.put("/users/{user}/roles")
@@ -109,7 +111,7 @@ async def set_roles(request: Request, user: Named, body: RolesBody, by: Administ
     """Set what a user may do; what is taken away ends at once."""
     service = service_of(request)
     account = await find_user(service, user)
-    return UserView.of(await by.commit(_set_roles, account.id, frozenset(body.roles)))
+    return UserView.of(await by.commit(_set_roles, account.id, frozenset(body.roles)), service.issuer.roles)
 
 
 def _register(connection: Connection, new: NewAccount, actor: Actor) -> Account:

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from auth_svc.people.accounts import Account
 from auth_svc.people.passwords import LONGEST
+from auth_svc.rights.roles import Roles
 from lib_auth.principal import MEMBER
 from lib_events.clock import to_datetime
 
@@ -70,14 +71,14 @@ class UserView(BaseModel):
     email_verified: bool
     roles: list[str]
     groups: list[str]
-    effective_roles: list[str]  # with those of the groups; what these include comes on top
+    effective_roles: list[str]  # with those of the groups, and all that these include
     enabled: bool
     created_at: str
     password: str | None = None  # only in the answer that made it
 
     @classmethod
-    def of(cls, account: Account, password: str | None = None) -> "UserView":
-        """Show an account."""
+    def of(cls, account: Account, known: Roles, password: str | None = None) -> "UserView":
+        """Show an account, by the roles that are `known`."""
         return cls(
             id=account.id,
             username=account.username,
@@ -86,7 +87,7 @@ class UserView(BaseModel):
             email_verified=account.email_verified,
             roles=sorted(account.roles),
             groups=sorted(account.groups),
-            effective_roles=sorted(account.effective_roles),
+            effective_roles=sorted(known.held(account.granted_roles)),
             enabled=account.enabled,
             created_at=to_datetime(account.created_at).isoformat(),
             password=password,

@@ -1,7 +1,8 @@
 """Answers of the protocol endpoints, and the client authentication they share."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from authlib.oauth2.rfc6749 import InvalidClientError, OAuth2Error
@@ -85,13 +86,17 @@ async def read_client_request(request: Request) -> ClientRequest:
     return ClientRequest(service, client, form)
 
 
-def limited(request: Request, limits: Attempts) -> None:
-    """Count a request that anybody can make and that leaves a row; raises `ProtocolRefused` 429."""
+@contextmanager
+def limited(request: Request, limits: Attempts) -> Iterator[None]:
+    """Count what anybody can ask for and that leaves a row, unless it cannot be kept; raises `ProtocolRefused` 429."""
+    network = network_of(address_of(request))
     try:
-        limits.begin(network_of(address_of(request)))
+        limits.begin(network)
     except TooManyAttempts as error:
         refused = refusal("temporarily_unavailable", "Too many requests at once; try again later.", status=429)
         raise ProtocolRefused(replace(refused, headers={"retry-after": str(error.retry_after)})) from error
+    with limits.unless_away(network):
+        yield
 
 
 async def authenticate(service: AuthService, protocol_request: ProtocolRequest) -> Client:

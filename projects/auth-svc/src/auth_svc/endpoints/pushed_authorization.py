@@ -1,5 +1,7 @@
 """`/oauth2/par`: a client says what it wants before it sends the browser, and proves that it is the one (RFC 9126)."""
 
+from contextlib import nullcontext
+
 from authlib.oauth2.rfc6749 import OAuth2Error
 from starlette.requests import Request
 from starlette.responses import Response
@@ -41,9 +43,8 @@ async def push(request: Request) -> Response:
         answer = protocol.handle_error_response(wanted, error)
     else:
         client = await authenticate(service, wanted)
-        if client.is_public:
-            limited(request, service.limits.pushes)
-        answer = await _push(service, wanted, client, protocol)
+        with limited(request, service.limits.pushes) if client.is_public else nullcontext():
+            answer = await _push(service, wanted, client, protocol)
     response = respond(answer)
     if wanted.proofs:
         response.headers["dpop-nonce"] = service.issuer.nonces.current()

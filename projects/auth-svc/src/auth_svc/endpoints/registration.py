@@ -65,7 +65,11 @@ async def register(request: Request) -> Response:
         service.settings.client_registration == "token" and initial is None
     ):
         raise ProtocolRefused(_unauthorised("Ask an administrator for an initial access token."))
-    limited(request, service.limits.clients)
+    with limited(request, service.limits.clients):
+        return await _registered(request, service, initial)
+
+
+async def _registered(request: Request, service: AuthService, initial: str | None) -> Response:
     try:
         metadata = read_metadata(await _read_json(request))
         secret = opaque.new_secret() if metadata.token_endpoint_auth_method in BY_SECRET else None

@@ -88,7 +88,11 @@ async def device_authorization(request: Request) -> Response:
     """Begin a sign-in on another device (RFC 8628 section 3.1)."""
     service = service_of(request)
     pairs = await read_form(request, repeatable=REPEATABLE)
-    limited(request, service.limits.devices)  # anybody can be a public client, and each request keeps a row
+    with limited(request, service.limits.devices):  # anybody can be a public client, and each request keeps a row
+        return await _begin_device(request, service, pairs)
+
+
+async def _begin_device(request: Request, service: AuthService, pairs: Sequence[tuple[str, str]]) -> Response:
     wanted = ProtocolRequest("POST", pairs, authorization_of(request))
     protocol = await _load(service, wanted)
     protocol.address = address_of(request)

@@ -123,7 +123,7 @@ def _administers(connection: Connection, role: str) -> bool:
 
 
 def _held(connection: Connection, account: Account) -> frozenset[str]:
-    return Roles(roles.load(connection)).held(account.effective_roles)
+    return Roles(roles.load(connection)).held(account.granted_roles)
 
 
 def _waiting(connection: Connection, user_id: str, now: int) -> dict[str, str]:

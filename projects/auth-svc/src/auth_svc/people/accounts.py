@@ -84,7 +84,7 @@ class Account:
     wrong_passwords: int = 0  # in a row, from browsers they have never signed in with
 
     @property
-    def effective_roles(self) -> frozenset[str]:
+    def granted_roles(self) -> frozenset[str]:
         """The person's own roles and those of their groups."""
         return self.roles | self.group_roles
 
@@ -276,7 +276,7 @@ def set_roles(connection: Connection, user_id: str, wanted: frozenset[str], acto
     if wanted == account.roles:
         return account
     known = roles.staying(connection)
-    if not known.held(account.effective_roles) <= known.held(wanted | account.group_roles):
+    if not known.held(account.granted_roles) <= known.held(wanted | account.group_roles):
         refuse_tokens(connection, [user_id], actor.at)
     connection.execute(update(users).where(users.c.id == user_id).values(roles=listed.to_text(sorted(wanted))))
     changed = existing(connection, user_id)
@@ -290,7 +290,7 @@ def tell_roles(connection: Connection, account: Account, known: Roles, actor: Ac
 
     The account is locked: what is told last must be what is so.
     """
-    held = sorted(known.held(account.effective_roles))
+    held = sorted(known.held(account.granted_roles))
     payload = UserRolesChangedData(user=account.id, username=account.username, by=actor.who, roles=held)
     connection.publish(Event.of(UserRolesChanged, payload, source=connection.source, subject=account.id))
 

@@ -44,7 +44,7 @@ def administers(connection: Connection, who: str) -> bool:
     """Whether a person, or a program with a client of its own, may administer now."""
     account = accounts.find(connection, who)
     if account is not None:
-        return account.enabled and _includes_admin(connection, account.effective_roles)
+        return account.enabled and _includes_admin(connection, account.granted_roles)
     client = clients.find(connection, who)
     if client is None or client.disabled_at is not None or ADMIN not in client.scopes:
         return False

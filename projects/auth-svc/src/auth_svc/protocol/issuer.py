@@ -65,7 +65,7 @@ class Issuer:
         """Whether the person holds a role that takes two factors, by whatever role or group they have it."""
         if not self.second_factor_roles:
             return False
-        return not self.roles.held(account.effective_roles).isdisjoint(self.second_factor_roles)
+        return not self.roles.held(account.granted_roles).isdisjoint(self.second_factor_roles)
 
     def access_token(
         self,
@@ -85,7 +85,7 @@ class Issuer:
         """
         seconds = now // MICROS
         # A token of the very second in which older ones were refused must not look like one of them.
-        held = self.roles.held(account.effective_roles if account else client.roles)
+        held = self.roles.held(account.granted_roles if account else client.roles)
         refused = max(client.tokens_valid_after, self.roles.refused_until(held))
         refused = max(refused, account.tokens_valid_after) if account else refused
         issued_at = max(seconds, refused // MICROS + 1)

@@ -150,7 +150,7 @@ def keep_own_access(connection: Connection, actor: Actor) -> None:
     if actor.who is None or not clients.is_person(connection, actor.who):
         return  # a program, or somebody at the machine itself
     account = accounts.enabled(accounts.lock(connection, actor.who))
-    if account is None or ADMIN not in Roles(roles.load(connection)).held(account.effective_roles):
+    if account is None or ADMIN not in Roles(roles.load(connection)).held(account.granted_roles):
         text = "you would administer no more, or do not already: nobody takes the role admin from themselves"
         raise ChangeConflicts("own-account", f"{text}; ask another administrator")
 

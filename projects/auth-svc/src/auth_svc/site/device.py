@@ -46,15 +46,17 @@ async def device(request: Request) -> Response:
         return first
     form = await read_page_form(request, visitor)
     # RFC 8628 section 5.1: every code that is tried counts, whatever is to be done with it.
-    service_of(request).limits.user_codes.begin(visitor.account.id)
+    tries = service_of(request).limits.user_codes
+    tries.begin(visitor.account.id)
     user_code = device_codes.normalise(form.get("user_code", ""))
-    match form.get("decision"):
-        case "allow":
-            return await _approve(request, visitor.account, visitor.session, user_code)
-        case "deny":
-            return await _deny(request, visitor.account, user_code)
-        case _:
-            return await _confirm(request, visitor, visitor.account, user_code)
+    with tries.unless_away(visitor.account.id):
+        match form.get("decision"):
+            case "allow":
+                return await _approve(request, visitor.account, visitor.session, user_code)
+            case "deny":
+                return await _deny(request, visitor.account, user_code)
+            case _:
+                return await _confirm(request, visitor, visitor.account, user_code)
 
 
 async def _confirm(request: Request, visitor: Visitor, account: Account, user_code: str) -> Response:

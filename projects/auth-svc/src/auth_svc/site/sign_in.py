@@ -1,6 +1,6 @@
 """`/login`: a password becomes a session."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
@@ -78,12 +78,13 @@ async def sign_in(request: Request) -> Response:
         named = await service.database.look(accounts.find_by_username, attempt.username)
         browser = known_browser_of(request)
         is_known = named is not None and _knows(service, browser, named)
-        if (account := await _check(service, named, attempt, is_known=is_known)) is not None:
-            response = await start_session(request, visitor, account, attempt.way_on, is_known=is_known)
-            service.limits.sign_ins.succeeded(key, address)
-            service.limits.known_browsers.forget(browser.id)
-            first_start.forget_initial_password(service.settings, account.username)
-            return response
+        with service.limits.known_browsers.unless_away(browser.id) if is_known else nullcontext():
+            if (account := await _check(service, named, attempt, is_known=is_known)) is not None:
+                response = await start_session(request, visitor, account, attempt.way_on, is_known=is_known)
+                service.limits.sign_ins.succeeded(key, address)
+                service.limits.known_browsers.forget(browser.id)
+                first_start.forget_initial_password(service.settings, account.username)
+                return response
     await service.database.transact(_record_failure, named, service.actor(request), is_known)
     return await show(request, visitor, attempt.way_on, username=attempt.username, error=WRONG, status=401)
 

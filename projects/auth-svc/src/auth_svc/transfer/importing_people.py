@@ -75,7 +75,7 @@ def _bring_up_to_date(
 
 def _check_foreign(into: Intake, item: UserItem, account: Account | None, joined: Sequence[Group]) -> None:
     """Refuse whoever is somebody else here, and whoever would become an administrator; raises `AccountRejected`."""
-    held = account.effective_roles if account is not None else frozenset[str]()
+    held = account.granted_roles if account is not None else frozenset[str]()
     administers = makes_administrator(into.connection, held)
     if account is not None and account.id != item.id and (item.id is not None or administers):
         raise AccountRejected("username", "somebody else has that name here; rename one of them")
