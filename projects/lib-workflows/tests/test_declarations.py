@@ -11,7 +11,6 @@ from lib_events.testing import wait_until
 from lib_workflows import Context, Cron, Engine, Queue, workflow
 from lib_workflows import declarations as module
 from lib_workflows.authoring.timing import Between
-from lib_workflows.errors import ScheduleInvalid
 from lib_workflows.tables import declarations, runs, workers
 
 pytestmark = pytest.mark.postgresql
@@ -144,15 +143,28 @@ def known(connection):
     return list(connection.scalars(select(declarations.c.subject).order_by(declarations.c.subject)))
 
 
-async def test_an_engine_that_cannot_begin_leaves_no_life_behind(postgresql_url):
+async def test_an_engine_that_cannot_begin_leaves_no_life_behind(postgresql_url, monkeypatch):
+    async with release(postgresql_url, OLD) as old:
+        monkeypatch.setattr("lib_workflows.declarations.declare_limits", fails)
+        with pytest.raises(ZeroDivisionError):
+            async with release(postgresql_url, NEW):
+                pass
+        assert await lives(old) == 1
+
+
+def fails(*_told):
+    raise ZeroDivisionError
+
+
+async def test_a_declared_schedule_whose_last_time_has_passed_rests_and_its_release_starts(database_url, caplog):
     past = Between(Cron("0 6 * * *"), until=datetime(2020, 1, 1, tzinfo=UTC))
 
     @workflow(name="count", schedule=past)
-    async def never(ctx: Context) -> None:
+    async def late(ctx: Context) -> None:
         """Count when it is too late."""
 
-    async with release(postgresql_url, OLD) as old:
-        with pytest.raises(ScheduleInvalid, match="to come"):
-            async with release(postgresql_url, [never]):
-                pass
-        assert await lives(old) == 1
+    for begun in ([late], OLD, [late]):  # as new, and in the place of one that had times left
+        async with Engine.open(database_url, begun) as engine:
+            found = await engine.schedules.get("count")
+            assert (found.next_at is None) == (begun != OLD)
+    assert caplog.text.count("schedule count, which the code declares, rests") == 2

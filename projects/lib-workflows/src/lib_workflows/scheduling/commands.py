@@ -196,10 +196,15 @@ def _publish[E: ScheduleEvent](connection: Connection, event_type: EventType[E],
 
 
 def _await_next(connection: Connection, schedule: Schedule, now: int) -> Schedule:
-    """Wait for the first time from now on, unless paused; raises `ScheduleInvalid` when there is none."""
+    """Wait for the first time from now on, unless paused; raises `ScheduleInvalid` when there is none.
+
+    What is declared in code outlives its times: it rests, and keeps no release from starting.
+    """
     following = schedule.plan.timing.after(now)
-    if following is None:
+    if following is None and not schedule.declared:
         raise ScheduleInvalid("times", f"must have one that is to come, got none after {to_datetime(now)}")
+    if following is None:
+        logger.warning("schedule %s, which the code declares, rests: none of its times is to come", schedule.name)
     if schedule.paused:
         return schedule
     return Schedule.of(_put(connection, schedule.name, schedule.moved(following), schedule.changed_at))
