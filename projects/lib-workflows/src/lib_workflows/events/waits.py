@@ -14,12 +14,12 @@ from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.event_log import head
 from lib_events.tables import events, subscription_cursors
-from lib_workflows.tables import event_waits, runs
+from lib_workflows.tables import batches, event_waits, runs
 from lib_workflows.values.codec import canonical_json, decode_json, encode_json
 
 MATCHER = "workflow-matcher"
 WAITS_TOPIC = "event-waits"  # somebody waits for an event who did not before
-BATCH = 200
+MATCH_LIMIT = 200  # events matched in one transaction
 LOOK_BACK_LIMIT = 1_000  # events looked through in one transaction
 # What is waited for, one step on the index for each: however many wait, it is for few types and with few fields.
 WAITED_TYPES = """
@@ -147,9 +147,11 @@ class _Log:
 
 
 def oldest_look_back(connection: Connection) -> int | None:
-    """Return the place after which some unfinished run may still look for events; None when there is none."""
-    oldest: int | None = connection.scalar(select(func.min(runs.c.look_back_position)).where(runs.c.ended_at.is_(None)))
-    return oldest
+    """Return the place after which some run may look for events, also one that has not started; None: there is none."""
+    unfinished = select(func.min(runs.c.look_back_position)).where(runs.c.ended_at.is_(None))
+    to_start = select(func.min(batches.c.last_position))
+    found = [connection.scalar(unfinished), connection.scalar(to_start)]
+    return min((position for position in found if position is not None), default=None)
 
 
 def lock_matcher(connection: Connection) -> int:
