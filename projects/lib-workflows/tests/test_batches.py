@@ -10,7 +10,8 @@ from sqlalchemy import select
 from lib_events.event import Event
 from lib_events.event_log import head
 from lib_events.testing import wait_until
-from lib_workflows import Batch, Context, Engine, Queue, RunFailed, workflow
+from lib_workflows import Batch, Context, Engine, Queue, workflow
+from lib_workflows.errors import PayloadInvalid
 from lib_workflows.events import gathering as gathering_module
 from lib_workflows.events import matcher, matching
 from lib_workflows.events.waits import oldest_look_back
@@ -220,7 +221,7 @@ async def test_a_payload_that_is_not_what_the_workflow_takes_fails_the_run_and_i
         await publish(engine, paid(0), paid(1))
         await wait_until(lambda: are(engine, [[0, 1]]))
         [run] = await rows(engine)
-        with pytest.raises(RunFailed, match=r"0\.mark"):
+        with pytest.raises(PayloadInvalid, match=r"input\.0\.mark"):
             await engine.handle(run.id, strict).result(10)
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from lib_events.clock import MICROSECOND
+from lib_events.event import EventType
 from lib_workflows.errors import DefinitionError, TextInvalid
 from lib_workflows.values.texts import NAME_CHARACTERS, check_name
 
@@ -74,6 +75,7 @@ def check_input_of_batch(workflow: "AnyWorkflow") -> None:
     if workflow.batch is None:
         return
     [event_type] = workflow.on
+    _check_key(workflow.batch.key, event_type)
     schema: Schema = workflow.input_schema() or {}
     listed = _resolved(schema, schema)
     problem = _problem_of_list(listed, workflow.batch.events)
@@ -86,6 +88,16 @@ def check_input_of_batch(workflow: "AnyWorkflow") -> None:
             f"input of workflow {workflow.name} must be the list of payloads that a batch starts it with, got one "
             f"{problem}; write list[{getattr(event_type.model, '__name__', event_type.model)}]"
         )
+
+
+def _check_key(key: str | None, event_type: EventType[Any]) -> None:
+    schema = event_type.schema()
+    promised = _resolved(schema, schema)
+    kind, fields = _kind(promised, schema), promised.get("properties")
+    if key is None or kind is None or (kind == "object" and (fields is None or key in fields)):
+        return
+    known = ", ".join(sorted(fields or ())) or "no fields"
+    raise DefinitionError(f"key of a batch must be a field of {event_type.name}, which has {known}; got {key!r:.100}")
 
 
 def _problem_of_list(schema: Schema, events: int) -> str | None:

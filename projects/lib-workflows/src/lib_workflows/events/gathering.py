@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import batched
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, select, text, tuple_
+from sqlalchemy import bindparam, delete, func, insert, select, text, tuple_
 
 from lib_events.database import Connection, insert_into
 from lib_events.event import Cause, Event
@@ -203,3 +203,9 @@ def _request(batch: Any, payloads: Sequence[str]) -> StartRequest:
         cause=Cause(batch.correlation_id, batch.causation_id, batch.principal, batch.traceparent),
         look_back_position=batch.last_position,
     )
+
+
+def gathering_events(connection: Connection) -> dict[str, int]:
+    """How many events gather for each workflow."""
+    found = select(batches.c.workflow, func.sum(batches.c.events)).group_by(batches.c.workflow)
+    return {workflow: int(events) for workflow, events in map(tuple, connection.execute(found))}
