@@ -18,6 +18,6 @@ def triggers(workflow: Workflow) -> h.Node:
 def _in_batches(batch: Batch | None) -> h.Node:
     if batch is None:
         return None
-    of_each = [" of each ", h.code[batch["key"]]] if batch["key"] is not None else ""
+    of_each: h.Node = [" of each ", h.code[batch["key"]]] if batch["key"] is not None else None
     time = seconds_words(batch["timeout_seconds"])
     return ["in batches: ", f"{batch['events']}", of_each, f", or those that have come {time} after the first"]

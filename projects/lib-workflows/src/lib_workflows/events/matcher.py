@@ -17,7 +17,7 @@ from lib_events.tables import subscription_cursors
 from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.events.gathering import TAKES_NO_MORE, gather, start_due
 from lib_workflows.events.matching import match_events, wanted
-from lib_workflows.events.waits import MATCH_LIMIT, MATCHER, WAITED_TYPES, WAITS_TOPIC, events_of_types, lock_matcher
+from lib_workflows.events.waits import MATCHER, WAITED_TYPES, WAITS_TOPIC, lock_matcher, next_of_types
 from lib_workflows.tables import batches, triggers
 from lib_workflows.timers import Timer, Timers
 
@@ -162,15 +162,12 @@ def what_to_match(connection: Connection, now: int) -> Look:
 def match_next(connection: Connection, now: int) -> None:
     """Match the next events at `now`, move the cursor behind them, and start what is due: one transaction."""
     after = lock_matcher(connection)
-    reached = head(connection).position
     what = wanted(connection)
-    found = list(events_of_types(connection, what.types, after, reached, MATCH_LIMIT))
+    found, reached = next_of_types(connection, what.types, after, head(connection).position)
     if found and not match_events(connection, found, what, now):
         return  # there is more to do before the cursor may move
     gather(connection, found, what.gathering, now)
     start_due(connection, now)
-    if len(found) == MATCH_LIMIT:
-        reached = found[-1][0]
     connection.execute(
         update(subscription_cursors)
         .where(subscription_cursors.c.durable == MATCHER)
