@@ -17,6 +17,7 @@ from lib_events.event import Event
 from lib_events.testing import wait_until
 from lib_workflows import Engine, NonRetryable, Principal, StepFailed
 from lib_workflows.reading import queries
+from lib_workflows.tables import runs
 from lib_workflows.testing import GivenTokens, environment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -195,6 +196,25 @@ async def ask_to_send(engine, handle):
 
 async def booked(engine, parcels):
     return await engine.database.read(lambda c: list(c.scalars(select(parcels.bookings.c.parcel))))
+
+
+async def test_payments_are_settled_together_and_large_ones_found(database_url):
+    module = load("settle_payments")
+    flows = [module.settle, module.first_large_payment, module.thank_for_large_payments]
+    async with environment(database_url, flows) as env:
+        handle = await env.engine.start(module.first_large_payment, "b")
+        paid = [("a", 100_000), ("b", 5), ("a", 7), ("b", 100_001)]
+        events = [
+            Event.of(module.PaymentCaptured, module.Payment(merchant=merchant, cents=cents), source="/market")
+            for merchant, cents in paid
+        ]
+        await env.engine.database.transact(lambda connection: connection.publish(*events))
+        assert (await env.result(handle)).cents == 100_001
+        await env.skip(timedelta(seconds=5))
+        ended = select(runs.c.output).where(runs.c.output.is_not(None), runs.c.id != handle.id)
+        outputs = await env.engine.database.read(lambda connection: sorted(connection.scalars(ended)))
+        settled = ['"100006 to b"', '"100007 to a"']
+        assert outputs == [*settled, '"thanks to a"', '"thanks to b"', "null", "null"]
 
 
 async def test_a_parcel_is_changed_while_it_is_under_way_and_sent_once_somebody_agrees(database_url):

@@ -277,6 +277,45 @@ async def test_the_catalogue_shows_schemas_a_form_can_be_made_of(app: Any) -> No
             jsonschema.Draft202012Validator.check_schema(schema)
 
 
+async def test_the_catalogue_and_the_metrics_tell_what_gathers(
+    make_settings: Any, issuer: Any, run_app: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app_svc.engine_metrics.GOOD_SECONDS", 0.0)
+    flow = tmp_path / f"settling_{uuid.uuid4().hex[:8]}.py"
+    flow.write_text(
+        "from dataclasses import dataclass\n"
+        "from datetime import timedelta\n"
+        "from lib_workflows import Batch, Context, EventType, workflow\n"
+        "@dataclass\n"
+        "class Count:\n"
+        "    shop: str\n"
+        "    things: int\n"
+        "Counted = EventType('shop.things.counted', Count)\n"
+        "@workflow(name='settling', on=Counted, batch=Batch(events=3, timeout=timedelta(hours=1), key='shop'))\n"
+        "async def settling(ctx: Context, counts: list[Count]) -> int:\n"
+        "    return sum(count.things for count in counts)\n"
+    )
+    async with run_app(make_settings(workflows=[str(flow)]), issuer) as app:
+        alice = app.client()
+        shown = (await alice.get("/v1/workflows/settling")).json()
+        assert shown["on"] == ["shop.things.counted"]
+        assert shown["batch"] == {"events": 3, "timeout_seconds": 3600.0, "key": "shop"}
+        assert (await alice.get("/v1/workflows/order")).json()["batch"] is None
+        event = {"specversion": "1.0", "source": "/test", "type": "shop.things.counted"}
+        events = [event | {"id": str(things), "data": {"shop": "a", "things": things}} for things in range(5)]
+        headers = {"content-type": "application/cloudevents-batch+json"}
+        sent = await alice.request("POST", "/v1/events", content=json.dumps(events).encode(), headers=headers)
+        assert sent.status_code == 202, sent.text
+
+        async def has_gathered() -> bool:
+            return 'evs_gathering_events{workflow="settling"} 2.0' in (await app.http.get("/metrics")).text
+
+        await wait_until(has_gathered)
+        runs = (await alice.get("/v1/runs", params={"workflow": "settling"})).json()["items"]
+        assert (await alice.until(runs[0]["id"], "completed"))["output"] == 3
+        assert len(runs) == 1
+
+
 async def test_a_run_is_followed_live_from_its_start_to_its_end(any_app: Any) -> None:
     alice = any_app.client()
     body = {"workflow": "order", "input": {"hold_seconds": 0.5}}

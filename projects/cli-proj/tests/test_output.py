@@ -8,7 +8,7 @@ import yaml
 
 from cli_proj.api import failure_of
 from cli_proj.column import Column
-from cli_proj.commands.workflow import describe_delegation
+from cli_proj.commands.workflow import describe_batch, describe_delegation
 from cli_proj.exit_codes import ExitCode
 from cli_proj.messages import printable
 from cli_proj.output import Output
@@ -80,6 +80,12 @@ def test_what_a_workflow_does_in_ones_name_is_said_in_a_line():
     }
     told = "https://orders.example with orders:read, orders:list, until it ends, at most 0.5 days"
     assert describe_delegation(delegation) == told
+
+
+def test_how_events_gather_is_said_in_a_line():
+    batch = {"events": 100, "timeout_seconds": 5.0, "key": "merchant"}
+    assert describe_batch(batch) == "100 of each merchant, or those that have come 5 s after the first"
+    assert describe_batch(batch | {"key": None}) == "100, or those that have come 5 s after the first"
 
 
 def test_who_has_to_allow_something_first_is_told_where():

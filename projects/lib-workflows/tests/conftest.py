@@ -10,6 +10,7 @@ import pytest
 FLOWS = (
     "flows",
     "queued_flows",
+    "gathering_flows",
     "scheduled_flows",
     "scenarios",
     "process_steps",

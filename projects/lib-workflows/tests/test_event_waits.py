@@ -8,6 +8,7 @@ from flows import Order, PaymentCaptured, address_changed
 from sqlalchemy import func, insert, select, update
 
 from lib_events.event import Event
+from lib_events.event_log import head
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, EventType, StepFailed, WaitTimeout, tables, workflow
 from lib_workflows.events import looks as event_looks
@@ -424,3 +425,31 @@ async def test_a_signal_for_a_branch_that_has_given_up_is_for_the_one_that_still
         executor.transaction = None
         executor.turn()
         assert await asyncio.wait_for(handle.result(), 10) == "here"
+
+
+@workflow(name="started-by-each", on=PaymentCaptured)
+async def started_by_each(ctx: Context, order: Order) -> int:
+    return order.amount
+
+
+async def test_large_events_are_matched_few_at_a_time(database_url, monkeypatch):
+    """Two hundred of them took longer than a transaction may, and nothing was matched any more."""
+    monkeypatch.setattr(event_waits, "MATCH_BYTES", 1)
+    async with Engine.open(database_url, [started_by_each], works=False) as engine:
+        await publish(engine, 1, 2, 3, 4, 5)
+        await wait_until(lambda: engine.database.read(is_placed, 5))
+        found, reached = await engine.database.read(event_waits.next_of_types, [PaymentCaptured.name], 1, 5)
+        assert ([position for position, _ in found], reached) == ([2], 2)
+        assert await engine.database.read(event_waits.next_of_types, ["nobody.publishes.this"], 1, 5) == ([], 5)
+    async with Engine.open(database_url, [started_by_each]) as engine:
+        await wait_until(lambda: engine.database.read(have_ended, 5))
+        outputs = await engine.database.read(lambda c: sorted(c.scalars(select(tables.runs.c.output))))
+        assert outputs == ["1", "2", "3", "4", "5"]
+
+
+def is_placed(connection, position):
+    return head(connection).position >= position
+
+
+def have_ended(connection, count):
+    return connection.scalar(select(func.count()).where(tables.runs.c.status == "completed")) == count

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from lib_workflows import Batch
 from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.reading.undo_views import UndoStatus
 
@@ -23,6 +24,14 @@ class DelegationDocument(Document):
     lasts_seconds: float
 
 
+class BatchDocument(BaseModel):
+    """How events gather before they start a run: so many, or those of a time, of each value of a field of theirs."""
+
+    events: int = Field(description="So many start a run together")
+    timeout_seconds: float = Field(description="Or those that have come, so long after the first of them")
+    key: str | None = Field(description="The field of the payload by whose values they gather; null: all together")
+
+
 class WorkflowDocument(BaseModel):
     """A workflow of the catalogue."""
 
@@ -32,6 +41,7 @@ class WorkflowDocument(BaseModel):
     description: str
     queue: str
     on: list[str]
+    batch: BatchDocument | None = Field(description="How these events gather; null: each starts a run of its own")
     requires: list[str] = Field(description="Tags that a worker must have to run it")
     acts_for_starter: list[DelegationDocument] = Field(
         description="What it may do at other services for the person who starts it; it ends with the run"
@@ -210,6 +220,7 @@ def describe_workflow(workflow: AnyWorkflow) -> WorkflowDocument:
         description=workflow.description,
         queue=workflow.queue,
         on=[event_type.name for event_type in workflow.on],
+        batch=_describe_batch(workflow.batch),
         requires=sorted(workflow.requires),
         acts_for_starter=[
             DelegationDocument(resource=each.resource, scope=list(each.scope), lasts_seconds=each.lasts.total_seconds())
@@ -218,3 +229,9 @@ def describe_workflow(workflow: AnyWorkflow) -> WorkflowDocument:
         input_schema=workflow.input_schema(),
         output_schema=workflow.output_schema(),
     )
+
+
+def _describe_batch(batch: Batch | None) -> BatchDocument | None:
+    if batch is None:
+        return None
+    return BatchDocument(events=batch.events, timeout_seconds=batch.timeout.total_seconds(), key=batch.key)

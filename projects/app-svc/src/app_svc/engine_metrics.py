@@ -1,7 +1,9 @@
-"""What Prometheus is told of workflows: what ends here, what is in memory, what waits in the queues and since when."""
+"""What Prometheus is told of workflows: what ends here, what is in memory, what waits in the queues and since when, and
+which events gather.
+"""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -10,6 +12,7 @@ from prometheus_client.registry import Collector
 from lib_events.clock import to_micros
 from lib_events.database import DatabaseError
 from lib_workflows import Engine
+from lib_workflows.events.gathering import gathering_events
 from lib_workflows.queueing.queues import QueueView
 
 MOST_QUEUES = 200  # each has four series
@@ -17,11 +20,12 @@ GOOD_SECONDS = 5.0  # anybody may ask, and counting looks at every run that has 
 
 
 class EngineMetrics(Collector):
-    """The figures of an engine; those of queues are of the whole database, as of the last look."""
+    """The figures of an engine; those of queues and of events are of the whole database, as of the last look."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._queues: Sequence[QueueView] = ()
+        self._gathering: Mapping[str, int] = {}
         self._good_until = 0.0
 
     async def look(self) -> None:
@@ -32,8 +36,9 @@ class EngineMetrics(Collector):
         self._good_until = now + GOOD_SECONDS
         try:
             self._queues = (await self._engine.queues.list(limit=MOST_QUEUES)).items
+            self._gathering = await self._engine.database.read(gathering_events)
         except DatabaseError:
-            self._queues = ()
+            self._queues, self._gathering = (), {}
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector`."""
@@ -45,6 +50,12 @@ class EngineMetrics(Collector):
         yield ended
         yield GaugeMetricFamily("evs_runs_in_memory", "Runs in this process.", value=self._engine.runs_in_memory)
         yield from self._of_queues()
+        gathering = GaugeMetricFamily(
+            "evs_gathering_events", "Events that wait for the others of their batch.", labels=("workflow",)
+        )
+        for workflow, count in sorted(self._gathering.items()):
+            gathering.add_metric((workflow,), count)
+        yield gathering
 
     def _of_queues(self) -> Iterator[Metric]:
         held = GaugeMetricFamily("evs_queue_runs", "Unfinished runs of each queue.", labels=("queue", "state"))

@@ -23,6 +23,12 @@ class Delegation(TypedDict):
     lasts_seconds: float
 
 
+class Batch(TypedDict):
+    events: int
+    timeout_seconds: float
+    key: str | None
+
+
 class Workflow(TypedDict):
     name: str
     version: int
@@ -30,6 +36,7 @@ class Workflow(TypedDict):
     description: str
     queue: str
     on: list[str]
+    batch: Batch | None
     acts_for_starter: list[Delegation]
     input_schema: dict[str, Any] | None
     output_schema: dict[str, Any] | None

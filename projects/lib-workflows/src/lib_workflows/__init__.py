@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lib_events.event import EventType
+from lib_workflows.authoring.batch import Batch
 from lib_workflows.authoring.context import Context
 from lib_workflows.authoring.delegation import Delegation
 from lib_workflows.authoring.messages import Decision, Principal, Signal, Update, UpdateCall
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "At",
     "Backoff",
+    "Batch",
     "Between",
     "Cancelled",
     "ChildrenTooDeep",

@@ -161,7 +161,7 @@ class Engine:
     def _background(self) -> list[Loop]:
         arrivals = self.residence.arrivals
         scheduler = Scheduler(self.database, self.registry, self.residence.timers)
-        matcher = Matcher(self.database, self.clock)
+        matcher = Matcher(self.database, self.residence.timers)
         self.residence.beside = [scheduler, matcher]
         alarm = UnclaimedAlarm(self.database, self.clock, registry=self.registry)
         loops: list[Loop] = [matcher, arrivals, scheduler, alarm]

@@ -28,6 +28,7 @@ SCHEMA = Schema("lib_workflows", metadata, "lib_workflows.migrations")
 PRINCIPAL = text("(coalesce(principal, ''))")
 QUEUED = "status = 'queued'"
 DEBOUNCED = f"{QUEUED} AND debounce_key IS NOT NULL"
+OPEN = "due_at > 0"  # a batch that takes more
 
 
 def _partial(name: str, condition: str, *columns: str | TextClause, unique: bool = False) -> Index:
@@ -172,6 +173,41 @@ triggers = Table(
     Column("takes_input", Boolean, nullable=False),
     Column("queue_key", Text),  # the field by which its runs take turns
     Column("after_position", BigInteger, nullable=False),  # it starts runs for later events only
+    Column("batch_events", BigInteger),  # so many start one run; none: each starts its own
+    Column("batch_micros", BigInteger),  # or those of so long a time
+    Column("batch_key", Text),  # the field of the payload by whose values they gather
+)
+
+# What gathers for a run that has not started; when its time has come it starts, at 0 whenever that is.
+batches = Table(
+    "batches",
+    metadata,
+    Column("run", Text, primary_key=True),  # that it will be
+    Column("workflow", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("key", Text, nullable=False),  # JSON: null where there is none
+    Column("version", Integer, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("queue_key", Text),
+    Column("events", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),  # of the payloads
+    Column("due_at", BigInteger, nullable=False),
+    Column("last_position", BigInteger, nullable=False),
+    Column("principal", Text),  # of all its events, else nobody
+    Column("correlation_id", Text),
+    Column("causation_id", Text),
+    Column("traceparent", Text),
+    _partial("batches_open", OPEN, "workflow", "event_type", "key", unique=True),
+    Index("batches_due", "due_at"),
+)
+
+gathered = Table(
+    "gathered",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("payload", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 approvals = Table(

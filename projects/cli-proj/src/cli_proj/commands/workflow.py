@@ -54,14 +54,22 @@ async def show(name: str, /, *, size: bool = False, options: Options = Options()
 
 def _show(workflow: Item) -> None:
     acting = [("acts for you at", describe_delegation(each)) for each in workflow["acts_for_starter"]]
-    names = ("name", "version", "type", "queue", "on", "description")
-    print_fields([*((name, workflow[name]) for name in names), *acting])
-    fields = list_fields(workflow["input_schema"])
-    if fields:
+    fields = [(name, workflow[name]) for name in ("name", "version", "type", "queue", "on", "description")]
+    if workflow["batch"] is not None:
+        fields.insert(-1, ("in batches", describe_batch(workflow["batch"])))
+    print_fields([*fields, *acting])
+    inputs = list_fields(workflow["input_schema"])
+    if inputs:
         write("\n")
         from cli_proj.table import print_table  # noqa: PLC0415 - only people need tables
 
-        print_table(fields, FIELD_COLUMNS)
+        print_table(inputs, FIELD_COLUMNS)
+
+
+def describe_batch(batch: Item) -> str:
+    """How the events that start a workflow gather."""
+    of_each = f" of each {batch['key']}" if batch["key"] is not None else ""
+    return f"{batch['events']}{of_each}, or those that have come {batch['timeout_seconds']:g} s after the first"
 
 
 def describe_delegation(delegation: Item) -> str:

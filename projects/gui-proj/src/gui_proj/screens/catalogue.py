@@ -1,6 +1,5 @@
 """The catalogue: every workflow that can be started, and what starts it."""
 
-from collections.abc import Sequence
 from urllib.parse import quote
 
 import htpy as h
@@ -10,6 +9,7 @@ from gui_proj.components import empty, prose, query, type_badge
 from gui_proj.icons import icon
 from gui_proj.page import heading
 from gui_proj.resources import Workflow, starts_by_event_alone
+from gui_proj.triggers import triggers
 from gui_proj.visit import Visit
 
 
@@ -36,7 +36,7 @@ def _entry(workflow: Workflow) -> h.Element:
             if workflow["description"]
             else h.span(".muted")["No description."]
         ],
-        _triggers(workflow["on"]),
+        triggers(workflow),
         h.div(".entry-foot")[
             h.span(".muted")[f"v{workflow['version']} · queue {workflow['queue']}"],
             h.a(href=query("/runs", workflow=workflow["name"]), aria_label=f"Runs of {workflow['name']}")["Runs"],
@@ -48,9 +48,3 @@ def _entry(workflow: Workflow) -> h.Element:
 
 def _first_paragraph(text: str | None) -> str:
     return " ".join((text or "").strip().split("\n\n")[0].split())
-
-
-def _triggers(events: Sequence[str]) -> h.Node:
-    if not events:
-        return None
-    return h.p(".triggers")[icon("bell"), "starts by itself on ", ((h.code[name], " ") for name in events)]

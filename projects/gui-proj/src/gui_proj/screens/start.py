@@ -19,6 +19,7 @@ from gui_proj.page import heading
 from gui_proj.refusals import Refusal, refusal_notice
 from gui_proj.resources import Delegation, Workflow, starts_by_event_alone
 from gui_proj.schema import MISSING, Field, Json, Missing, read_schema
+from gui_proj.triggers import triggers
 from gui_proj.visit import Visit
 
 
@@ -101,6 +102,7 @@ async def _page(visit: Visit, workflow: Workflow, draft: Draft, *, status: int =
             ],
         ),
         _description(workflow["description"]),
+        by_hand and triggers(workflow),
         _acting(workflow["acts_for_starter"]),
         card(_form(visit, workflow, asked, draft), style="narrow") if by_hand else _by_itself(workflow),
         status=status,

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
+from typing import Any
 
 from lib_events.clock import MICROSECOND
 from lib_events.texts import fit
@@ -135,10 +136,12 @@ def check_queue_key(key: str | None) -> str | None:
 
 def key_of(field: str | None, payload: str | None) -> str | None:
     """The key of a run with this input where runs take turns by that field; None for an input without it."""
-    if field is None:
-        return None
-    value = decode_json(payload) if payload is not None else None
-    found = value.get(field) if isinstance(value, dict) else None
+    return None if field is None or payload is None else key_of_value(field, decode_json(payload))
+
+
+def key_of_value(field: str | None, value: Any) -> str | None:
+    """The same for an input, or a payload, that is decoded."""
+    found = value.get(field) if field is not None and isinstance(value, dict) else None
     if found is None:
         return None
     text = fit(found if isinstance(found, str) else encode_json(found), LIMIT_BYTES)

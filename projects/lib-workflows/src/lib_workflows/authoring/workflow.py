@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from lib_events.event import EventType
+from lib_workflows.authoring.batch import Batch, check_batch, check_input_of_batch
 from lib_workflows.authoring.context import Context
 from lib_workflows.authoring.delegation import Delegation, check_delegations
 from lib_workflows.authoring.queue import Queue, QueueLimits, check_queue_name, key_of
@@ -38,6 +39,7 @@ class Workflow[*In, R]:
         schedule: Timing | None = None,
         requires: frozenset[str] = frozenset(),
         acts_for_starter: tuple[Delegation, ...] = (),
+        batch: Batch | None = None,
     ) -> None:
         self.function = function
         self.name = name
@@ -51,6 +53,7 @@ class Workflow[*In, R]:
         self.schedule = schedule
         self.requires = requires
         self.acts_for_starter = acts_for_starter
+        self.batch = batch  # how events gather before they start a run
         self.description = inspect.getdoc(function) or ""
         self.signature = Signature(function, f"workflow {name}").drop_first()
         self.__doc__ = function.__doc__
@@ -127,11 +130,13 @@ def workflow(
     schedule: Timing | None = None,
     requires: Collection[str] = (),
     acts_for_starter: Delegation | Sequence[Delegation] = (),
+    batch: Batch | None = None,
 ) -> _WorkflowDecorator:
     """Make an `async def` a workflow: it takes the context and at most one input, and returns any typed value.
 
     Runs of one `version` finish on it: several versions of a name may be registered at once. `on` starts exactly
-    one run for each event of that type, with the event's payload as input. `type` is a word for the catalogue
+    one run for each event of that type, with the event's payload as input; with a `batch` one for so many of them, with
+    the list of their payloads. `type` is a word for the catalogue
     ("orchestrated saga"), the docstring is its description. `queue` names the queue of its runs, or declares its
     limits, too: `Queue("mail", concurrency=5)`. Exceptions in `errors` reach callers as themselves.
     `schedule` (`Cron("0 6 * * *")`) starts a run, without input, at each of its times; the schedule has the workflow's
@@ -154,7 +159,11 @@ def workflow(
             schedule=schedule,
             requires=check_worker_tags(requires, f"requires of workflow {name}"),
             acts_for_starter=check_delegations(acts_for_starter, name),
+            batch=batch,
         )
+        check_batch(made)
+        if batch is not None and made.signature.is_known:
+            check_input_of_batch(made)
         _check_schedule(made)
         return made
 
@@ -230,6 +239,8 @@ class Registry:
             if held.setdefault((entry.name, entry.version), entry) is not entry:
                 raise DefinitionError(f"workflow {entry.name} version {entry.version} must be registered once")
         registry = cls(tuple(held.values()), held)
+        for entry in registry.workflows:
+            check_input_of_batch(entry)  # its types may have been written after it
         _check_queues(registry.newest())
         return registry
 

@@ -1,21 +1,28 @@
-"""Reads the event log for whoever waits: starts the runs events trigger, hands events to the runs that wait."""
+"""Reads the event log for whoever waits: starts the runs events trigger, hands events to the runs that wait.
+
+What gathers is started when its time has come: a timer here, and the slow poll of every other matcher beneath it.
+"""
 
 from collections.abc import Iterable
 from enum import Enum
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import and_, delete, insert, select, text, update
 
-from lib_events.clock import Clock, SystemClock
+from lib_events.clock import SystemClock
 from lib_events.database import Connection, Database, insert_into
 from lib_events.event_log import PLACED_TOPIC, committed_position, head
 from lib_events.lifecycle import Loop
 from lib_events.tables import subscription_cursors
 from lib_workflows.authoring.workflow import AnyWorkflow
+from lib_workflows.events.gathering import TAKES_NO_MORE, gather, start_due
 from lib_workflows.events.matching import match_events, wanted
-from lib_workflows.events.waits import BATCH, MATCHER, WAITED_TYPES, WAITS_TOPIC, events_of_types, lock_matcher
-from lib_workflows.tables import triggers
+from lib_workflows.events.waits import MATCHER, WAITED_TYPES, WAITS_TOPIC, lock_matcher, next_of_types
+from lib_workflows.tables import batches, triggers
+from lib_workflows.timers import Timer, Timers
 
 POLL_SECONDS = 5.0
+BATCH_SETTINGS = ("batch_events", "batch_micros", "batch_key")
 LOOK = text(f"""
     WITH RECURSIVE {WAITED_TYPES}
     SELECT EXISTS (SELECT 1 FROM triggers) AS triggered, EXISTS (SELECT 1 FROM event_waits) AS waited, EXISTS (
@@ -24,7 +31,7 @@ LOOK = text(f"""
             AND last_position > (SELECT position FROM subscription_cursors WHERE durable = :durable)
     ) AS came, (SELECT placed_position FROM event_log_state) - (
         SELECT position FROM subscription_cursors WHERE durable = :durable
-    ) AS behind
+    ) AS behind, (SELECT min(due_at) FROM batches) AS due_at
 """)  # noqa: S608 - our own words
 SKIP_LIMIT = 50_000  # positions nobody waits for, after which the cursor moves anyway: it holds the log's pruning back
 
@@ -32,29 +39,42 @@ SKIP_LIMIT = 50_000  # positions nobody waits for, after which the cursor moves 
 class Matcher(Loop):
     """Follows the log; any number of processes may run one, the cursor's lock lets one at a time work."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, timers: Timers) -> None:
         super().__init__(name="workflow matcher")
         self._database = database
-        self._clock = clock
+        self._timers = timers
+        self._timer: Timer | None = None
         self._work = Work.NOTHING_CAME
 
     async def run(self) -> None:
         """Match whatever is placed, until stopped."""
-        database = self._database
         unsubscribe = [
-            database.on_notify(PLACED_TOPIC, self._placed),
-            database.on_notify(WAITS_TOPIC, self.wake),
+            self._database.on_notify(PLACED_TOPIC, self._placed),
+            self._database.on_notify(WAITS_TOPIC, self.wake),
         ]
         try:
             while True:
-                self._work = await database.read(what_to_match)
-                while self._work is Work.MATCHES:
-                    await database.transact(match_batch, self._clock.micros())
-                    self._work = await database.read(what_to_match)
+                await self._match()
                 await self.pause(POLL_SECONDS)
         finally:
             for stop in unsubscribe:
                 stop()
+            self._arm(None)
+
+    async def _match(self) -> None:
+        """Match all there is, then wait for what gathers."""
+        database, clock = self._database, self._timers.clock
+        found = await database.read(what_to_match, clock.micros())
+        while found.work is Work.MATCHES:
+            await database.transact(match_next, clock.micros())
+            found = await database.read(what_to_match, clock.micros())
+        self._work = found.work
+        self._arm(found.due_at)
+
+    def _arm(self, at: int | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if at is None else self._timers.add(at, self.wake)
 
     def _placed(self) -> None:
         # While nobody waits for anything, commits are none of our business: a new wait will wake us.
@@ -70,6 +90,13 @@ class Work(Enum):
     MATCHES = 2
 
 
+class Look(NamedTuple):
+    """What there is to do at some moment, and when what gathers is due."""
+
+    work: Work
+    due_at: int | None
+
+
 def hold_matcher(connection: Connection) -> None:
     """Let nothing be matched, and nobody else change what is, while this transaction lasts."""
     row = {"durable": MATCHER, "position": head(connection).position, "updated_at": SystemClock().micros()}
@@ -83,36 +110,64 @@ def declare_triggers(connection: Connection, workflows: Iterable[AnyWorkflow]) -
     connection.notify(WAITS_TOPIC)
     position = committed_position(connection)
     for workflow in workflows:
-        wanted = {trigger.name for trigger in workflow.on}
+        settings = _settings_of(workflow)
         mine = triggers.c.workflow == workflow.name
-        known = set(connection.scalars(select(triggers.c.event_type).where(mine)))
+        known = {row.event_type: row for row in connection.execute(select(triggers).where(mine))}
+        wanted = {trigger.name for trigger in workflow.on}
         connection.execute(delete(triggers).where(mine, triggers.c.event_type.not_in(wanted)))
-        settings = {"version": workflow.version, "queue": workflow.queue, "takes_input": workflow.takes_input}
-        settings["queue_key"] = workflow.queue_key
         connection.execute(update(triggers).where(mine).values(**settings))
-        for name in wanted - known:
+        for name in wanted - known.keys():
             row = {"event_type": name, "workflow": workflow.name, "after_position": position}
             connection.execute(insert(triggers).values(**row, **settings))
+        for name, before in known.items():
+            _redeclare_batches(connection, workflow, before, settings if name in wanted else None)
 
 
-def what_to_match(connection: Connection) -> Work:
+def _settings_of(workflow: AnyWorkflow) -> dict[str, Any]:
+    batch = workflow.batch
+    return {
+        "version": workflow.version,
+        "queue": workflow.queue,
+        "queue_key": workflow.queue_key,
+        "takes_input": workflow.takes_input,
+        "batch_events": batch.events if batch else None,
+        "batch_micros": batch.timeout_micros if batch else None,
+        "batch_key": batch.key if batch else None,
+    }
+
+
+def _redeclare_batches(connection: Connection, workflow: AnyWorkflow, before: Any, now: dict[str, Any] | None) -> None:
+    """What has gathered starts as what is declared now, at once where it would gather otherwise; and as what it was
+    gathered for where nothing gathers any more, for the input may be no list now.
+    """
+    mine = and_(batches.c.workflow == workflow.name, batches.c.event_type == before.event_type)
+    values: dict[str, Any] = {}
+    if now is not None and now["batch_events"] is not None:
+        values = {"version": now["version"], "queue": now["queue"]}
+    if now is None or any(now[name] != getattr(before, name) for name in BATCH_SETTINGS):
+        values["due_at"] = TAKES_NO_MORE
+    if values:
+        connection.execute(update(batches).where(mine).values(**values))
+
+
+def what_to_match(connection: Connection, now: int) -> Look:
     """Whether there is something to do after the cursor: the cheap question asked first."""
     found = connection.execute(LOOK, {"durable": MATCHER}).one()
-    if found.came or found.behind > SKIP_LIMIT:
-        return Work.MATCHES
-    return Work.NOTHING_CAME if found.triggered or found.waited else Work.NOBODY_WAITS
+    is_due = found.due_at is not None and found.due_at <= now
+    if found.came or found.behind > SKIP_LIMIT or is_due:
+        return Look(Work.MATCHES, found.due_at)
+    return Look(Work.NOTHING_CAME if found.triggered or found.waited else Work.NOBODY_WAITS, found.due_at)
 
 
-def match_batch(connection: Connection, now: int) -> None:
-    """Match the next events at `now` and move the cursor behind them: one transaction."""
+def match_next(connection: Connection, now: int) -> None:
+    """Match the next events at `now`, move the cursor behind them, and start what is due: one transaction."""
     after = lock_matcher(connection)
-    reached = head(connection).position
     what = wanted(connection)
-    found = list(events_of_types(connection, what.types, after, reached, BATCH))
+    found, reached = next_of_types(connection, what.types, after, head(connection).position)
     if found and not match_events(connection, found, what, now):
         return  # there is more to do before the cursor may move
-    if len(found) == BATCH:
-        reached = found[-1][0]
+    gather(connection, found, what.gathering, now)
+    start_due(connection, now)
     connection.execute(
         update(subscription_cursors)
         .where(subscription_cursors.c.durable == MATCHER)

@@ -1,6 +1,5 @@
 """Matching: which runs the next events of the log start, and which runs wait for them."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import batched
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from lib_workflows.runs.commands import StartRequest, start_new, wake_all
 from lib_workflows.statements import DELETE_EVENT_WAIT
 from lib_workflows.tables import event_waits, messages, triggers
 from lib_workflows.values.codec import encode_json
-from lib_workflows.values.identifiers import STARTED_PREFIX
+from lib_workflows.values.identifiers import run_id_after
 
 SENT_LIMIT = 5_000  # waits that one transaction serves; thousands may wait for the same event
 KEYS_LIMIT = 5_000  # of one query: a database takes some thirty thousand parameters
@@ -37,18 +36,22 @@ class SentEvent(NamedTuple):
 class Wanted(NamedTuple):
     """What somebody waits for, or is started by."""
 
-    triggers: Sequence[Any]
+    triggers: Sequence[Any]  # each event starts a run
+    gathering: Sequence[Any]  # so many events start a run
     shapes: Mapping[str, Sequence[str]]  # by type of the events that runs wait for: the fields that are matched
 
     @property
     def types(self) -> list[str]:
         """The types of events that concern anybody."""
-        return list({*self.shapes, *(trigger.event_type for trigger in self.triggers)})
+        return list({*self.shapes, *(trigger.event_type for trigger in (*self.triggers, *self.gathering))})
 
 
 def wanted(connection: Connection) -> Wanted:
     """Read what is wanted now."""
-    return Wanted(connection.execute(select(triggers)).all(), waited_shapes(connection))
+    known = connection.execute(select(triggers)).all()
+    single = [trigger for trigger in known if trigger.batch_events is None]
+    gathering = [trigger for trigger in known if trigger.batch_events is not None]
+    return Wanted(single, gathering, waited_shapes(connection))
 
 
 def match_events(connection: Connection, placed: Sequence[Placed], wanted: Wanted, now: int) -> bool:
@@ -89,8 +92,7 @@ def trigger_request(trigger: Any, event: Event, position: int) -> StartRequest:
 
 def trigger_run_id(workflow: str, event: Event) -> str:
     """The same event (source and id name it, CloudEvents 1.0 section 3.1.1) always means the same run."""
-    digest = hashlib.blake2b(f"{workflow}\0{event.source}\0{event.id}".encode(), digest_size=16)
-    return STARTED_PREFIX + digest.hexdigest()
+    return run_id_after(workflow, event.source, event.id)
 
 
 # Waits

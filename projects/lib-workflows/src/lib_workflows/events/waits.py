@@ -14,12 +14,13 @@ from lib_events.database import Connection
 from lib_events.event import Event
 from lib_events.event_log import head
 from lib_events.tables import events, subscription_cursors
-from lib_workflows.tables import event_waits, runs
+from lib_workflows.tables import batches, event_waits, runs
 from lib_workflows.values.codec import canonical_json, decode_json, encode_json
 
 MATCHER = "workflow-matcher"
 WAITS_TOPIC = "event-waits"  # somebody waits for an event who did not before
-BATCH = 200
+MATCH_LIMIT = 200  # events matched in one transaction
+MATCH_BYTES = 2 * 1024 * 1024  # of them, and what is over with the last
 LOOK_BACK_LIMIT = 1_000  # events looked through in one transaction
 # What is waited for, one step on the index for each: however many wait, it is for few types and with few fields.
 WAITED_TYPES = """
@@ -147,9 +148,11 @@ class _Log:
 
 
 def oldest_look_back(connection: Connection) -> int | None:
-    """Return the place after which some unfinished run may still look for events; None when there is none."""
-    oldest: int | None = connection.scalar(select(func.min(runs.c.look_back_position)).where(runs.c.ended_at.is_(None)))
-    return oldest
+    """Return the place after which some run may look for events, also one that has not started; None: there is none."""
+    unfinished = select(func.min(runs.c.look_back_position)).where(runs.c.ended_at.is_(None))
+    to_start = select(func.min(batches.c.last_position))
+    found = [connection.scalar(unfinished), connection.scalar(to_start)]
+    return min((position for position in found if position is not None), default=None)
 
 
 def lock_matcher(connection: Connection) -> int:
@@ -178,6 +181,27 @@ def events_of_types(
     )
     for row in connection.execute(query):
         yield row.last_position, Event.from_json(row.body)
+
+
+def next_of_types(
+    connection: Connection, types: Sequence[str], after: int, until: int
+) -> tuple[list[tuple[int, Event]], int]:
+    """The next such events that one transaction can match, few of large ones, and how far the log is read with them."""
+    mine = (events.c.type.in_(types), events.c.last_position > after, events.c.last_position <= until)
+    size = func.length(events.c.body).label("size")
+    next_ones = select(events.c.sequence, events.c.last_position, size).where(*mine)
+    sized = next_ones.order_by(events.c.last_position).limit(MATCH_LIMIT).subquery()
+    total = func.sum(sized.c.size).over(order_by=sized.c.last_position)
+    summed = select(sized.c.sequence, (total - sized.c.size).label("before")).subquery()
+    found = connection.execute(
+        select(events.c.last_position, events.c.body)
+        .join(summed, summed.c.sequence == events.c.sequence)
+        .where(summed.c.before < MATCH_BYTES)
+        .order_by(events.c.last_position)
+    ).all()
+    is_end = len(found) < MATCH_LIMIT and sum(len(row.body) for row in found) < MATCH_BYTES
+    reached = until if is_end else found[-1].last_position
+    return [(row.last_position, Event.from_json(row.body)) for row in found], reached
 
 
 def fields_of(match: str) -> str:

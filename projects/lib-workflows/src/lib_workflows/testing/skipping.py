@@ -73,10 +73,9 @@ class Environment:
     async def skip(self, duration: timedelta) -> None:
         """Let time pass, timer by timer."""
         until = self.clock.micros() + round(duration.total_seconds() * 1e6)
-        residence = self.engine.residence
-        timers = residence.timers
-        # A schedule that was just made must wait for its time first.
-        while not all(loop.is_pausing for loop in residence.beside):  # noqa: ASYNC110 - any of them may wake again
+        timers = self.engine.residence.timers
+        # A schedule that was just made must wait for its time first, and so must events that gather.
+        while await self._is_something_new():  # noqa: ASYNC110 - what is new is many things at once
             await asyncio.sleep(POLL_SECONDS)
         while (at := timers.next_at()) is not None and at <= until:
             self.clock.skip_to(at)
@@ -87,9 +86,16 @@ class Environment:
     async def _is_quiet(self) -> bool:
         """Whether every run rests and no event is on its way to one: it takes real time to get there."""
         residence = self.engine.residence
-        if not residence.is_quiet or await self.engine.database.read(_are_events_on_their_way):
+        if not residence.is_quiet or await self._are_events_on_their_way():
             return False
         return residence.is_quiet
+
+    async def _is_something_new(self) -> bool:
+        pausing = all(loop.is_pausing for loop in self.engine.residence.beside)
+        return not pausing or await self._are_events_on_their_way()
+
+    async def _are_events_on_their_way(self) -> bool:
+        return await self.engine.database.read(_are_events_on_their_way, self.clock.micros())
 
     def _skip(self) -> None:
         timers = self.engine.residence.timers
@@ -99,9 +105,9 @@ class Environment:
             timers.fire_due()
 
 
-def _are_events_on_their_way(connection: Connection) -> bool:
+def _are_events_on_their_way(connection: Connection, now: int) -> bool:
     unplaced = select(events.c.sequence).where(events.c.last_position.is_(None)).limit(1)
-    return what_to_match(connection) is Work.MATCHES or connection.scalar(unplaced) is not None
+    return what_to_match(connection, now).work is Work.MATCHES or connection.scalar(unplaced) is not None
 
 
 @asynccontextmanager

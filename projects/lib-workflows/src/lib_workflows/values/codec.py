@@ -222,6 +222,15 @@ class Signature:
                 f"annotations of {self.what} must name types its module knows, got {error}; import them"
             ) from error
 
+    @property
+    def is_known(self) -> bool:
+        """Whether what its annotations name is there already; a module may come to it later."""
+        try:
+            self._hints  # noqa: B018 - read now
+        except DefinitionError:
+            return False
+        return True
+
     def argument(self, parameter: inspect.Parameter) -> Codec[Any]:
         """The codec of one parameter."""
         return Codec(self._hints.get(parameter.name, Any), f"{self.what}({parameter.name})")

@@ -1,5 +1,6 @@
 """Ids that are unique everywhere and sort by time, so that indexes grow at their end."""
 
+import hashlib
 import itertools
 import os
 import uuid
@@ -20,6 +21,11 @@ def time_ordered_id(micros: int) -> str:
     if seed is not None:
         return seed.draw("id").hex()
     return f"{micros:016x}{os.urandom(8).hex()}"
+
+
+def run_id_after(*facts: str) -> str:
+    """The id of the one run that there is because of these facts."""
+    return STARTED_PREFIX + hashlib.blake2b("\0".join(facts).encode(), digest_size=16).hexdigest()
 
 
 def event_id(micros: int, subject: str) -> str:
