@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lib_events.adapters.committer import settled
 from lib_events.clock import Clock, SystemClock
@@ -48,6 +48,9 @@ from lib_workflows.workers.residence import OnProgress, Residence
 from lib_workflows.workers.unclaimed import UnclaimedAlarm
 from lib_workflows.workers.worker import LEASE_SECONDS, Undertaker, Worker
 
+if TYPE_CHECKING:
+    from lib_events.tracing.traces import Traces
+
 logger = logging.getLogger(__name__)
 
 LOWEST_PRIORITY = -1_000_000
@@ -61,7 +64,7 @@ class Engine:
     `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
     `limits` says how much it keeps in memory, and how many steps run in threads and processes. Without a `retention`
     policy runs are kept for ever. `tokens` is asked for the access tokens with which steps act
-    for the person who started their run.
+    for the person who started their run. With `traces` (see `lib_events.tracing`) runs and steps are told of there.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Engine:
         lease_seconds: float = LEASE_SECONDS,
         retention: RetentionPolicy | None = None,
         tokens: TokenSource | None = None,
+        traces: "Traces | None" = None,
     ) -> None:
         self.database = database
         self.registry = registry
@@ -94,6 +98,7 @@ class Engine:
             tags=check_worker_tags(tags, "tags of a worker"),
             on_progress=on_progress,
             tokens=tokens,
+            traces=traces,
         )
         self.results = self.residence.results
         self.schedules = Schedules(database, registry, clock=self.clock)
@@ -169,6 +174,10 @@ class Engine:
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=arrivals.wake))
             loops.append(self._declarations)
+        if self.residence.traces is not None:
+            from lib_workflows.tracing import RunTracer  # noqa: PLC0415 - only here must OpenTelemetry be installed
+
+            loops.append(RunTracer(self.database, self.residence.traces, clock=self.clock))
         if self._retention is not None:
             loops.append(RunRetention(self.database, self._retention, clock=self.clock))
         return loops

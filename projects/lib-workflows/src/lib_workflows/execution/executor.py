@@ -478,13 +478,14 @@ class Executor:
         )
 
     def _tell_end(self, completion: Completion, now: int) -> None:
-        pending, attempt = completion.pending, completion.attempt
+        pending, began = completion.pending, completion.started_at or completion.pending.begun_at
+        what = (now, pending.operation, pending.path, completion.attempt)
         if completion.status == "completed":
-            told = self.teller.tell_step(STEP_COMPLETED, now, pending.operation, pending.path, attempt)
+            told = self.teller.tell_step(STEP_COMPLETED, *what, started_at=began)
         else:
             error = completion.outcome.error
             about = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
-            told = self.teller.tell_step(STEP_FAILED, now, pending.operation, pending.path, attempt, error=about)
+            told = self.teller.tell_step(STEP_FAILED, *what, started_at=began, error=about)
         self.ledger.tell(told)
 
     def cancel(self, request: CancelRequest) -> None:
