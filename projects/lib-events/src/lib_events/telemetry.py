@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from lib_events.tracing.traces import Traces
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+# Of FastAPI's own traces, metrics and logs: what they would tell we tell ourselves, and of the other routes, too.
+NOT_BY_FASTAPI: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 UNTRACED = frozenset(("/healthz", "/readyz", "/metrics"))  # asked all the time, by machines
 

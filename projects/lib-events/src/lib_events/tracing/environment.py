@@ -1,7 +1,9 @@
 """Whether traces are wanted: OpenTelemetry's own variables say so, and where they go."""
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from lib_events.settings import SettingsRejected
@@ -34,6 +36,24 @@ def find_traces(service: str, *, environment: Mapping[str, str] = os.environ) ->
             f"({error.name}): install lib-events[opentelemetry], or unset it"
         ) from error
     return Traces(service)
+
+
+@asynccontextmanager
+async def open_traces(service: str, *, installed: bool = False) -> AsyncGenerator["Traces | None"]:
+    """The same, inside the block; what is kept in memory is sent on the way out.
+
+    `installed`: the instrumentation of code that runs here, such as steps, sends its spans there, too.
+    """
+    traces = find_traces(service)
+    if traces is None:
+        yield None
+        return
+    if installed:
+        traces.install()
+    try:
+        yield traces
+    finally:
+        await asyncio.to_thread(traces.close)
 
 
 def wants_traces(environment: Mapping[str, str] = os.environ) -> bool:
