@@ -160,7 +160,7 @@ class Engine:
             watch.start()
             self._loops.callback(watch.stop)
             self.residence.logs.open()
-            await self._loops.enter_async_context(running(*self._background()))
+            await self._loops.enter_async_context(running(*self._background(), *await self._tracing()))
         self._is_open = True
 
     def _background(self) -> list[Loop]:
@@ -174,13 +174,19 @@ class Engine:
             seconds = self._worker.lease_seconds
             loops.append(Undertaker(self.database, lease_seconds=seconds, on_found=arrivals.wake))
             loops.append(self._declarations)
-        if self.residence.traces is not None:
-            from lib_workflows.tracing import RunTracer  # noqa: PLC0415 - only here must OpenTelemetry be installed
-
-            loops.append(RunTracer(self.database, self.residence.traces, clock=self.clock))
         if self._retention is not None:
             loops.append(RunRetention(self.database, self._retention, clock=self.clock))
         return loops
+
+    async def _tracing(self) -> list[Loop]:
+        """What tells of runs in traces, where there are any: it has its place before there is anything to tell."""
+        if self.residence.traces is None:
+            return []
+        from lib_workflows.tracing import RunTracer  # noqa: PLC0415 - only here must OpenTelemetry be installed
+
+        tracer = RunTracer(self.database, self.residence.traces, clock=self.clock)
+        await tracer.take_place()
+        return [tracer]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -11,6 +11,7 @@ from datetime import timedelta
 from lib_events.clock import MICROSECOND, Clock, SystemClock, to_micros
 from lib_events.database import Database
 from lib_events.event import Event
+from lib_events.handling.place import Place
 from lib_events.handling.subscriptions import Subscriptions
 from lib_events.subscription import NotNow, Subscription, subscribe
 from lib_events.tracing.traces import CollectorFailed, Traces
@@ -40,11 +41,16 @@ class RunTracer(Subscriptions):
     def _subscription(self) -> Subscription:
         @subscribe(*TOLD, durable=DURABLE, batch=BATCH, start="now", timeout=TIMEOUT)
         def send_spans(events: list[Event]) -> None:
-            self._send(events)
+            self.tell(events)
 
         return send_spans
 
-    def _send(self, events: Sequence[Event]) -> None:
+    async def take_place(self) -> None:
+        """Begin here, the first time: what happens from now on is told, whoever comes to tell it."""
+        await self._database.transact(Place(DURABLE, "now").begin)
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Send what `events` tell of; blocks. Raises `NotNow` where the collector is away."""
         oldest = self._clock.micros() - PATIENCE // MICROSECOND
         spans = [
             span
