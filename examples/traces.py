@@ -1,4 +1,4 @@
-"""Runs and steps of an embedded engine in OpenTelemetry traces, where `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector."""
+"""An embedded engine whose runs and steps are in OpenTelemetry traces, where `OTEL_EXPORTER_OTLP_ENDPOINT` is set."""
 
 import asyncio
 

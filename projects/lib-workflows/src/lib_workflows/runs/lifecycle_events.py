@@ -202,9 +202,11 @@ class Teller:
 
     def tell_end(self, event_type: EventType[Any], at: int, run: Told, **data: Any) -> EncodedEvent:
         """Make an event about the end of the run, or of one life of it."""
-        more = f'{self._about},"created_at":"{time_text(run.created_at)}"'
+        created = time_text(run.created_at)
+        more = f'{self._about},"created_at":"{created}"'
         if run.started_at is not None:
-            more = f'{more},"started_at":"{time_text(run.started_at)}"'
+            started = created if run.started_at == run.created_at else time_text(run.started_at)
+            more = f'{more},"started_at":"{started}"'
         if data:
             more = f"{more},{to_json(data)[1:-1].decode()}"
         return self._event(event_type, at, self._run_id, self._subject, more)
