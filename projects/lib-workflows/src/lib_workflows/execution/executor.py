@@ -478,15 +478,17 @@ class Executor:
         )
 
     def _tell_end(self, completion: Completion, now: int) -> None:
-        pending, began = completion.pending, completion.started_at or completion.pending.begun_at
-        what = (now, pending.operation, pending.path, completion.attempt)
+        pending, tell = completion.pending, self.ledger.tell
+        what, began = (
+            (now, pending.operation, pending.path, completion.attempt),
+            completion.started_at or pending.begun_at,
+        )
         if completion.status == "completed":
-            told = self.teller.tell_step(STEP_COMPLETED, *what, started_at=began)
-        else:
-            error = completion.outcome.error
-            about = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
-            told = self.teller.tell_step(STEP_FAILED, *what, started_at=began, error=about)
-        self.ledger.tell(told)
+            tell(self.teller.tell_step(STEP_COMPLETED, *what, started_at=began))
+            return
+        error = completion.outcome.error
+        about = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
+        tell(self.teller.tell_step(STEP_FAILED, *what, started_at=began, error=about))
 
     def cancel(self, request: CancelRequest) -> None:
         """Cancel the run, unless it is cancelled, or undoes what it did, already."""
