@@ -478,17 +478,13 @@ class Executor:
         )
 
     def _tell_end(self, completion: Completion, now: int) -> None:
-        pending, tell = completion.pending, self.ledger.tell
-        what, began = (
-            (now, pending.operation, pending.path, completion.attempt),
-            completion.started_at or pending.begun_at,
-        )
-        if completion.status == "completed":
-            tell(self.teller.tell_step(STEP_COMPLETED, *what, started_at=began))
-            return
-        error = completion.outcome.error
-        about = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
-        tell(self.teller.tell_step(STEP_FAILED, *what, started_at=began, error=about))
+        pending, has_failed = completion.pending, completion.status != "completed"
+        data: dict[str, Any] = {"started_at": completion.started_at or pending.begun_at}
+        if has_failed:
+            error = completion.outcome.error
+            data["error"] = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
+        kind, what = STEP_FAILED if has_failed else STEP_COMPLETED, (pending.operation, pending.path)
+        self.ledger.tell(self.teller.tell_step(kind, now, *what, completion.attempt, **data))
 
     def cancel(self, request: CancelRequest) -> None:
         """Cancel the run, unless it is cancelled, or undoes what it did, already."""
