@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from datetime import timedelta
+from itertools import pairwise
 
 import process_steps
 import pytest
@@ -86,6 +87,14 @@ async def plain(ctx: Context, order: str) -> int:
     return await ctx.step(weigh, order)
 
 
+@workflow(name="goes-on")
+async def goes_on(ctx: Context, order: str) -> str:
+    await ctx.step(weigh, order)
+    if len(order) < 3:
+        await ctx.continue_as_new(f"{order}.")
+    return order
+
+
 failing = {"fails": True}
 
 
@@ -97,7 +106,7 @@ async def fails_once(ctx: Context) -> str:
 
 
 def opened(database_url, traces: Traces | None):
-    return Engine.open(database_url, workflows=[ship, parcel, plain, fails_once], traces=traces)
+    return Engine.open(database_url, workflows=[ship, parcel, plain, goes_on, fails_once], traces=traces)
 
 
 async def came(collector: Collector, *names: str) -> None:
@@ -230,6 +239,18 @@ async def test_a_retried_run_has_a_span_for_each_life(database_url, collector, t
     ]
     assert lives[0].attributes["error.type"] == "RuntimeError"
     assert [span.span_id for span in lives] == [run_span("twice", life) for life in (0, 1)]
+
+
+async def test_a_run_that_continues_as_new_has_a_span_for_each_life_with_its_own_steps(database_url, collector, traces):
+    async with opened(database_url, traces) as engine:
+        assert await (await engine.start(goes_on, "a")).result(timeout=30) == "a.."
+        await wait_until(lambda: len(collector.spans) == 6)
+    lives = collector.named("run goes-on")
+    assert [span.attributes["evs.run.status"] for span in lives] == ["continued", "continued", "completed"]
+    assert len({span.trace_id for span in collector.spans.values()}) == 1
+    assert [span.parent_id for span in collector.named("step weigh")] == [span.span_id for span in lives]
+    for before, after in pairwise(lives):
+        assert before.began_ns <= before.ended_ns <= after.began_ns
 
 
 async def test_a_step_knows_its_place_without_traces(database_url):

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 DURABLE = "evs-traces"
 BATCH = 500
-AGAIN_SECONDS = 5.0
+AGAIN_SECONDS = 10.0  # the exporter has tried as long before
 # What is older is passed over: a collector that is gone for good must not keep the log from being pruned, which keeps
 # no event for less than a day more than this.
 PATIENCE = timedelta(days=7)
@@ -35,6 +35,7 @@ class RunTracer(Subscriptions):
         self._sender = traces.new_sender()
         self._clock = clock or SystemClock()
         self._traces = traces
+        self._is_away = False  # the collector, when it was last asked
         super().__init__(database, [self._subscription()])
         self.name = "run tracer"
 
@@ -62,8 +63,13 @@ class RunTracer(Subscriptions):
         try:
             self._sender.send(spans)
         except CollectorFailed as error:
-            logger.warning("%s, again in %g s; traces of runs wait for it, %s at most", error, AGAIN_SECONDS, PATIENCE)
+            if not self._is_away:
+                logger.warning("%s; traces of runs wait for it, %d days at most", error, PATIENCE.days)
+            self._is_away = True
             raise NotNow(seconds=AGAIN_SECONDS) from error
+        if self._is_away:
+            logger.info("the collector takes spans again")
+        self._is_away = False
 
     def told_to_stop(self) -> float:
         """See `Loop`; a collector that does not answer is not waited for."""
