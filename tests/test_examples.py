@@ -1,5 +1,6 @@
 """What the documentation shows runs."""
 
+import asyncio
 import importlib.util
 import inspect
 import subprocess
@@ -15,6 +16,8 @@ from sqlalchemy import select
 from lib_events.bench import bench
 from lib_events.event import Event
 from lib_events.testing import wait_until
+from lib_events.testing.collector import collecting
+from lib_events.tracing.environment import open_traces
 from lib_workflows import Engine, NonRetryable, Principal, StepFailed
 from lib_workflows.reading import queries
 from lib_workflows.tables import runs
@@ -38,6 +41,18 @@ async def test_mails_go_out_in_a_queue_with_limits(database_url):
         handles = [await engine.start(mails.send_mail, mails.Mail(customer="ada", text=text)) for text in ("a", "b")]
         for handle in handles:
             await handle.result(timeout=10)
+
+
+async def test_a_greeting_is_traced_where_a_collector_is_named(sqlite_url, monkeypatch):
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        said = await load("traces").main(sqlite_url)
+        async with open_traces("greeter") as traces, Engine.open(sqlite_url, workflows=[], traces=traces):
+            await asyncio.to_thread(collector.wait_for, "step greet", "run greeting")
+    (span,) = collector.named("step greet")
+    assert said == f"Hello, Ada! This is 00-{span.trace_id}-{span.span_id}-01"
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
+    assert "Hello, Ada!" in await load("traces").main(sqlite_url)
 
 
 @pytest.fixture

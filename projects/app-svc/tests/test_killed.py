@@ -7,6 +7,7 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from lib_events.database import open_database
 from lib_events.event import Event
 from lib_events.tables import events
 from lib_events.testing import wait_until
+from lib_events.testing.collector import collecting
 from lib_events.testing.forks import Fork, Forks
 from lib_events.testing.ports import free_ports
 from lib_events.testing.receiver import Received, receiving, status
@@ -60,6 +62,7 @@ class Process:
             "EVS_APP_DATABASE_URL": settings.database,
             "EVS_LEASE_SECONDS": "1",
             "EVS_WEBHOOK_ALLOW_PRIVATE": ",".join(settings.webhook_allow_private),
+            "EVS_WORKFLOWS": ",".join(settings.workflows),
         }
         self.process = FORKS.start(command, env=environment)
 
@@ -83,8 +86,8 @@ class Process:
         self.process.terminate()
         assert await asyncio.to_thread(self.process.wait, 30) == 0
 
-    async def send(self, method: str, path: str, json: Any = None) -> Any:
-        headers = {"authorization": f"Bearer {self.issuer.token()}"}
+    async def send(self, method: str, path: str, json: Any = None, **more: str) -> Any:
+        headers = {"authorization": f"Bearer {self.issuer.token()}", **more}
         return (await self.http.request(method, path, json=json, headers=headers)).json()
 
     async def until_ended(self, run_id: str) -> dict[str, Any]:
@@ -282,6 +285,72 @@ async def test_a_worker_finishes_what_a_killed_service_began(
     await database.close()
     await killable.stop()
     await assert_consistent(killable.settings, completed={run_id})
+
+
+PARCELS = """
+from lib_workflows import Context, Signal, step, workflow
+
+go_on = Signal("go-on", str)
+
+
+@step
+async def weigh(order: str) -> int:
+    return len(order)
+
+
+@workflow(name="parcel")
+async def parcel(ctx: Context, order: str) -> int:
+    await ctx.wait_signal(go_on)
+    return await ctx.step(weigh, order)
+
+
+@workflow(name="send")
+async def send(ctx: Context, order: str) -> int:
+    await ctx.step(weigh, order)
+    return await ctx.child(parcel, order)
+"""
+
+
+async def test_a_service_that_is_killed_while_the_collector_is_away_tells_one_whole_trace(
+    make_settings: Any, issuer: Any, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "parcels.py").write_text(PARCELS)
+    killable = Process(make_settings(database_url, workflows=[str(tmp_path / "parcels.py")]), issuer)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    trace_id, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        await killable.start()
+        start = {"workflow": "send", "input": "books", "id": "traced"}
+        await killable.send("POST", "/v1/runs", start, traceparent=f"00-{trace_id}-{caller}-01")
+        await asyncio.to_thread(collector.wait_for, "POST /v1/runs", "step weigh")
+        (parcel,) = await wait_until(lambda: runs_of(killable, "parcel"))
+        collector.close()
+        await killable.kill()
+        await killable.start()
+        await killable.send("POST", f"/v1/runs/{parcel['id']}/signals/go-on", "now")
+        assert (await killable.until_ended("traced"))["status"] == "completed"
+        collector.open_again()
+        await asyncio.to_thread(collector.wait_for, "run send")
+        await killable.stop()
+        await killable.http.aclose()
+
+    ours = [span for span in collector.spans.values() if span.trace_id == trace_id]
+    names = {span.span_id: span.name for span in ours} | {caller: "caller"}
+    assert sorted((names[span.parent_id], span.name) for span in ours) == [
+        ("POST /v1/runs", "run send"),
+        ("caller", "POST /v1/runs"),
+        ("child parcel", "run parcel"),
+        ("run parcel", "step weigh"),
+        ("run send", "child parcel"),
+        ("run send", "step weigh"),
+    ]
+    assert {span.service for span in ours} == {"app-svc"}
+    assert not any(b"books" in body for body in collector.bodies)
+
+
+async def runs_of(killable: Process, workflow: str) -> Any:
+    return (await killable.send("GET", f"/v1/runs?workflow={workflow}&status=waiting"))["items"]
 
 
 async def assert_consistent(settings: Any, *, completed: set[str]) -> None:

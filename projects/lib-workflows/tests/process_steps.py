@@ -7,6 +7,8 @@ import threading
 import time
 from datetime import timedelta
 
+from opentelemetry import trace
+
 from lib_workflows import Backoff, current_step, step
 
 FAST = Backoff(initial=timedelta(milliseconds=1), maximum=timedelta(milliseconds=2))
@@ -23,6 +25,13 @@ def silent_in_a_process() -> str:
 @step(process=True)
 def says_where_it_is(row: int) -> None:
     logging.getLogger("copier").warning("at row %d, password=%s", row, "hunter2")
+
+
+@step(process=True)
+def place_of_step() -> list[str]:
+    here = trace.get_current_span().get_span_context()
+    found = f"00-{here.trace_id:032x}-{here.span_id:016x}-{here.trace_flags:02x}"
+    return [current_step().traceparent, found]
 
 
 @step(process=True)

@@ -28,7 +28,7 @@ from lib_events.http.health import health_routes
 from lib_events.http.limits import BodyLimit, HostCheck
 from lib_events.http.wire import Wire
 from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
-from lib_events.telemetry import RequestTelemetry
+from lib_events.telemetry import NOT_BY_FASTAPI, RequestTelemetry
 from lib_workflows.errors import EngineStopped, PayloadTooLarge
 from lib_workflows.paging import PageCursorInvalid
 
@@ -53,7 +53,7 @@ def create_app(service: Service) -> ASGIApp:
             expose_headers=ANSWER_HEADERS,
         )
     app = HostCheck(app, hosts=[urlsplit(settings.app_url).netloc])
-    return RequestTelemetry(app, metrics=service.metrics)
+    return RequestTelemetry(app, metrics=service.metrics, traces=service.traces)
 
 
 def rest_app(service: Service, runs: RunRoutes) -> FastAPI:
@@ -61,6 +61,7 @@ def rest_app(service: Service, runs: RunRoutes) -> FastAPI:
     route_class = guarded_route(service.guard)
     app = FastAPI(
         title="AppService",
+        telemetry=NOT_BY_FASTAPI,
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         routes=[

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import httpx
 from sqlalchemy import text
@@ -44,7 +45,8 @@ from lib_events.nats.importer import Importer
 from lib_events.nats.relay import Relay
 from lib_events.sealed import SealingKey
 from lib_events.secret_file import create_secret, read_secret
-from lib_events.telemetry import Metrics
+from lib_events.telemetry import Metrics, carry_trace
+from lib_events.tracing.environment import open_traces
 from lib_events.webhooks import webhook as webhooks
 from lib_events.webhooks.delivery import Webhooks
 from lib_events.webhooks.sender import Sender
@@ -58,6 +60,9 @@ from lib_workflows.runs.lifecycle_events import EVENT_TYPES
 from lib_workflows.scheduling.events import EVENT_TYPES as SCHEDULE_EVENTS
 from lib_workflows.workers.limits import Limits
 from lib_workflows.workers.residence import OnProgress
+
+if TYPE_CHECKING:
+    from lib_events.tracing.traces import Traces
 
 SCHEMAS = (event_log.SCHEMA, workflow_tables.SCHEMA, auth_tables.SCHEMA, tables.SCHEMA)
 SUBSCRIPTIONS = (hear_revocations, hear_owners, hear_schedule_owners, hear_withdrawals)
@@ -86,6 +91,7 @@ class Service:
     webhooks: Webhooks
     sealing_key: SealingKey
     delegator: Delegator
+    traces: "Traces | None" = None
 
     def checks(self) -> dict[str, Check]:
         """What must be well before requests can be answered. The broker is not among it: events wait in the log."""
@@ -103,8 +109,9 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
     loaded = load_workflows(settings.workflows)
     registry = registry_of(loaded)
     async with (
+        open_traces(SERVICE, installed=True) as traces,
         _open_database(settings) as database,
-        httpx.AsyncClient() as http,
+        _http(traces) as http,
         Sender(settings.destinations) as sender,
     ):
         contracts = await database.transact(keep_contracts, registry.schemas())
@@ -125,7 +132,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
         tokens = StarterTokens(database, acting, _verifier_of_others(settings, keys, known_revocations))
         async with (
             running(*loops, DelegationEnds(database, acting), ProofPruner(database)),
-            _engine(settings, database, loaded, tokens, on_progress=progress.report) as engine,
+            _engine(settings, database, loaded, tokens, traces=traces, on_progress=progress.report) as engine,
         ):
             metrics, engine_metrics = Metrics(SERVICE), EngineMetrics(engine)
             metrics.registry.register(engine_metrics)
@@ -145,6 +152,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
                 webhooks=deliveries,
                 sealing_key=key,
                 delegator=Delegator(acting),
+                traces=traces,
             )
 
 
@@ -154,8 +162,9 @@ async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
     loaded = load_workflows(settings.workflows)
     registry = registry_of(loaded)
     async with (
+        open_traces(SERVICE, installed=True) as traces,
         _open_database(settings) as database,
-        httpx.AsyncClient() as http,
+        _http(traces) as http,
         Sender(settings.destinations) as sender,
     ):
         await database.transact(keep_contracts, registry.schemas())
@@ -172,7 +181,7 @@ async def open_engine_only(settings: AppSettings) -> AsyncIterator[Engine]:
             loops.append(known_revocations)  # of the tokens that steps are given
         async with (
             running(*loops),
-            _engine(settings, database, loaded, tokens) as engine,
+            _engine(settings, database, loaded, tokens, traces=traces) as engine,
         ):
             yield engine
 
@@ -182,6 +191,8 @@ def _engine(
     database: Database,
     loaded: Loaded,
     tokens: TokenSource,
+    *,
+    traces: "Traces | None",
     on_progress: OnProgress | None = None,
 ) -> Engine:
     limits = Limits() if settings.step_processes is None else Limits(step_processes=settings.step_processes)
@@ -195,7 +206,13 @@ def _engine(
         lease_seconds=settings.lease_seconds,
         retention=_run_retention(settings),
         tokens=tokens,
+        traces=traces,
     )
+
+
+def _http(traces: "Traces | None") -> httpx.AsyncClient:
+    """For the AuthService."""
+    return httpx.AsyncClient(event_hooks={"request": [carry_trace] if traces is not None else []})
 
 
 def _delegations(settings: AppSettings, http: httpx.AsyncClient) -> Delegations:

@@ -1,6 +1,7 @@
 """The application: programs and browsers come in by Starlette's routes, administrators' REST by FastAPI's."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -30,7 +31,10 @@ from lib_events.http.health import Check, health_routes
 from lib_events.http.limits import MEBIBYTE, BodyLimit, HostCheck
 from lib_events.http.wire import Wire
 from lib_events.problem import RETRY_AFTER_SECONDS, answer_error, answer_unavailable, install_problem_handlers
-from lib_events.telemetry import Metrics, RequestTelemetry
+from lib_events.telemetry import NOT_BY_FASTAPI, Metrics, RequestTelemetry
+
+if TYPE_CHECKING:
+    from lib_events.tracing.traces import Traces
 
 BODY_LIMIT_BYTES = 64 * 1024
 IMPORT_LIMIT_BYTES = 64 * MEBIBYTE  # read only once an administrator has signed in
@@ -42,7 +46,7 @@ TOLD_PAGES = ("DPoP-Nonce", "Retry-After", "WWW-Authenticate")
 REST_PREFIXES = ("/v1/admin", "/v1/access-requests", "/openapi.json")
 
 
-def create_app(service: AuthService) -> ASGIApp:
+def create_app(service: AuthService, *, traces: "Traces | None" = None) -> ASGIApp:
     """Return the application that answers for an open service."""
     metrics = Metrics(SERVICE)
     app: ASGIApp = Split(rest=_rest(service), wire=_wire(service, metrics))
@@ -50,7 +54,7 @@ def create_app(service: AuthService) -> ASGIApp:
     if service.settings.cors_origins:
         app = OpenToPages(app, origins=service.settings.cors_origins)
     app = HostCheck(app, hosts=[urlsplit(service.issuer.url).netloc])
-    return RequestTelemetry(app, metrics=metrics)
+    return RequestTelemetry(app, metrics=metrics, traces=traces)
 
 
 class Split:
@@ -89,7 +93,14 @@ class OpenToPages:
 
 
 def _rest(service: AuthService) -> FastAPI:
-    app = FastAPI(title="AuthService", version="1", docs_url=None, redoc_url=None, routes=rest_routes())
+    app = FastAPI(
+        title="AuthService",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        routes=rest_routes(),
+        telemetry=NOT_BY_FASTAPI,
+    )
     app.state.service = service
     install_problem_handlers(app, unavailable=UNAVAILABLE)
     install_change_handlers(app)

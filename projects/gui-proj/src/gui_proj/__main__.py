@@ -6,7 +6,7 @@ import logging
 import socket
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from gui_proj.settings import CLIENT_ID, GuiSettings
 from lib_events import memory
@@ -15,6 +15,10 @@ from lib_events.parent_watch import watch_parent
 from lib_events.secret_file import SecretFileExposed, read_secret
 from lib_events.settings import SettingsRejected
 from lib_events.telemetry import configure_logging
+from lib_events.tracing.environment import find_traces
+
+if TYPE_CHECKING:
+    from lib_events.tracing.traces import Traces
 
 USAGE = 2
 DRAIN_SECONDS = 3
@@ -31,19 +35,20 @@ def main() -> None:
         settings.check_address()
         settings.prepare_data()
         secret = read_secret(settings.secrets / f"{CLIENT_ID}.secret")
+        traces = find_traces("gui-proj")
         listener = listen(settings.host, settings.gui_port, variable="EVS_GUI_PORT")
     except FileNotFoundError as error:
         fail(f"{error.filename} must hold the secret of the client {CLIENT_ID}; start the AuthService first")
     except (SettingsRejected, SecretFileExposed, OSError) as error:
         fail(str(error))
-    asyncio.run(serve(settings, secret, listener), loop_factory=new_event_loop)
+    asyncio.run(serve(settings, secret, listener, traces), loop_factory=new_event_loop)
 
 
-async def serve(settings: GuiSettings, secret: str, listener: socket.socket) -> None:
+async def serve(settings: GuiSettings, secret: str, listener: socket.socket, traces: "Traces | None") -> None:
     """Serves until a signal says stop; open streams are ended, for their browsers never leave."""
     from gui_proj.app import create_app, live_feeds  # noqa: PLC0415 - what is loaded from here on stays
 
-    app = create_app(settings, secret)
+    app = create_app(settings, secret, traces=traces)
 
     async def end_streams() -> None:
         await live_feeds(app).close()
@@ -53,6 +58,8 @@ async def serve(settings: GuiSettings, secret: str, listener: socket.socket) -> 
         call_on_stop_signals(server.stop)
         memory.settle()
         await server.ended()
+    if traces is not None:
+        await asyncio.to_thread(traces.close)
 
 
 def read_settings(arguments: list[str]) -> GuiSettings:

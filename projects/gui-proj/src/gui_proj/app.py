@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 from starlette.applications import Starlette
@@ -50,7 +50,10 @@ from lib_auth.client import OAuthClient
 from lib_auth.jwks import RemoteKeys
 from lib_events.http.health import health_routes
 from lib_events.http.limits import MEBIBYTE, BodyLimit
-from lib_events.telemetry import Metrics, RequestTelemetry
+from lib_events.telemetry import Metrics, RequestTelemetry, carry_trace
+
+if TYPE_CHECKING:
+    from lib_events.tracing.traces import Traces
 
 BIGGEST_BODY: Final = 16 * MEBIBYTE
 GET: Final = ("GET",)
@@ -128,9 +131,9 @@ def screen(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-def create_app(settings: GuiSettings, client_secret: str) -> WebGuard:
+def create_app(settings: GuiSettings, client_secret: str, *, traces: "Traces | None" = None) -> WebGuard:
     """The whole GUI as an ASGI application; the guard is outermost, so that even a crash's page carries its policy."""
-    return WebGuard(_starlette(settings, client_secret), gui_url=settings.gui_url, issuer=settings.auth_url)
+    return WebGuard(_starlette(settings, client_secret, traces), gui_url=settings.gui_url, issuer=settings.auth_url)
 
 
 def live_feeds(guarded: WebGuard) -> LiveFeeds:
@@ -140,14 +143,15 @@ def live_feeds(guarded: WebGuard) -> LiveFeeds:
     return gui.live
 
 
-def _starlette(settings: GuiSettings, client_secret: str) -> Starlette:
+def _starlette(settings: GuiSettings, client_secret: str, traces: "Traces | None") -> Starlette:
     metrics = Metrics("gui-proj")
     assets = Assets()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
-        async with httpx.AsyncClient(limits=limits, timeout=15.0) as http:
+        hooks = {"request": [carry_trace] if traces is not None else []}
+        async with httpx.AsyncClient(limits=limits, timeout=15.0, event_hooks=hooks) as http:
             app.state.gui = gui = wire(settings, client_secret, http, assets)
             try:
                 yield
@@ -167,7 +171,7 @@ def _starlette(settings: GuiSettings, client_secret: str) -> Starlette:
             assets.route(),
         ],
         middleware=[
-            Middleware(RequestTelemetry, metrics=metrics),
+            Middleware(RequestTelemetry, metrics=metrics, traces=traces),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
             Middleware(BodyLimit, limit_bytes=BIGGEST_BODY),
         ],

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -20,11 +20,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lib_events.event import Cause, current_cause
 from lib_events.http.limits import first_header
 from lib_events.redaction import describe, fields_of, redact
+from lib_events.trace_context import TraceContext
+from lib_events.tracing.span import Attribute, Span
+
+if TYPE_CHECKING:
+    from lib_events.tracing.traces import Traces
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+# Of FastAPI's own traces, metrics and logs: what they would tell we tell ourselves, and of the other routes, too.
+NOT_BY_FASTAPI: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# W3C Trace Context section 3.2: version 00, lower-case hex; all zeros are invalid.
-TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+UNTRACED = frozenset(("/healthz", "/readyz", "/metrics"))  # asked all the time, by machines
 
 
 class JsonFormatter(logging.Formatter):
@@ -73,16 +79,44 @@ def configure_logging(service: str, *, level: str = "INFO", stream: TextIO | Non
         logging.getLogger(name).propagate = True
 
 
-def cause_of(scope: Scope) -> Cause:
-    """Read `X-Request-Id` and W3C `traceparent`, making what is missing or malformed."""
+def cause_of(scope: Scope, traces: "Traces | None" = None) -> Cause:
+    """Read `X-Request-Id` and W3C `traceparent`, making what is missing or malformed.
+
+    The span it names is the request's own; where there are `traces`, they say whether it is kept.
+    """
     fresh = os.urandom(24).hex()
-    trace = TRACEPARENT.fullmatch(first_header(scope, b"traceparent"))
-    trace_id, flags = (trace[1], trace[3]) if trace else (fresh[:32], "00")
+    parent = parent_of(scope)
+    trace_id, is_sampled = (parent.trace_id, parent.is_sampled) if parent else (fresh[:32], False)
+    if traces is not None:
+        is_sampled = traces.keeps(trace_id, parent, scope["method"])
     given = first_header(scope, b"x-request-id")
     return Cause(
         correlation_id=given if REQUEST_ID.fullmatch(given) else trace_id,
-        traceparent=f"00-{trace_id}-{fresh[32:]}-{flags}",
+        traceparent=str(TraceContext(trace_id, fresh[32:], is_sampled)),
     )
+
+
+def parent_of(scope: Scope) -> TraceContext | None:
+    """The span within which a request was made, if it says so."""
+    return TraceContext.parse(first_header(scope, b"traceparent"))
+
+
+class _Request(Protocol):
+    """A request to send, of whichever client."""
+
+    @property
+    def headers(self) -> "_Headers": ...
+
+
+class _Headers(Protocol):
+    def setdefault(self, name: str, value: str) -> object: ...
+
+
+async def carry_trace(request: _Request) -> None:
+    """Let a request to another service of ours be part of the trace it is made in: a hook of an HTTP client."""
+    traceparent = current_cause.get().traceparent
+    if traceparent is not None:
+        request.headers.setdefault("traceparent", traceparent)
 
 
 class Metrics:
@@ -125,18 +159,19 @@ class Metrics:
 
 
 class RequestTelemetry:
-    """Gives every request its cause and id, and counts and times it; the outermost middleware."""
+    """Gives every request its cause and id, counts, times and traces it; the outermost middleware."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, traces: "Traces | None" = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        cause = cause_of(scope)
+        cause = cause_of(scope, self._traces)
         scope.setdefault("state", {})["request_id"] = cause.correlation_id
         request_id = (cause.correlation_id or "").encode()
         status = 500
@@ -154,10 +189,40 @@ class RequestTelemetry:
             await self._app(scope, receive, tagged)
         finally:
             current_cause.reset(before)
-            self._count(scope, status, time.perf_counter() - began)
+            self._tell(scope, cause, status, time.perf_counter() - began)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        # The route's pattern, never the path: ids would make a series each.
-        route = getattr(scope.get("route"), "path", "unmatched")
+    def _tell(self, scope: Scope, cause: Cause, status: int, seconds: float) -> None:
+        # The route's pattern, never the path: ids would make a series each, and some paths hold what opens doors.
+        route = getattr(scope.get("route"), "path", None)
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._metrics.count(method, route, status, seconds)
+        self._metrics.count(method, route or "unmatched", status, seconds)
+        if self._traces is not None and route not in UNTRACED:
+            context = TraceContext.parse(cause.traceparent)
+            if context is not None and context.is_sampled:
+                self._traces.add(span_of_request(scope, context, route, status, seconds))
+
+
+def span_of_request(scope: Scope, context: TraceContext, route: str | None, status: int, seconds: float) -> Span:
+    """The span of a request that has just been answered, after OpenTelemetry's conventions for HTTP servers.
+
+    Neither path nor query are in it, nor who asked or from where.
+    """
+    is_known, ended_at = scope["method"] in METHODS, time.time_ns() // 1_000
+    attributes: dict[str, Attribute] = {
+        "http.request.method": scope["method"] if is_known else "_OTHER",
+        "http.response.status_code": status,
+        "url.scheme": scope.get("scheme", "http"),
+    }
+    if route is not None:
+        attributes["http.route"] = route
+    method = scope["method"] if is_known else "HTTP"
+    return Span(
+        name=method if route is None else f"{method} {route}",
+        context=context,
+        parent=parent_of(scope),
+        began_at=ended_at - round(seconds * 1e6),
+        ended_at=ended_at,
+        kind="server",
+        attributes=attributes,
+        error=str(status) if status >= 500 else None,
+    )

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lib_events.adapters.committer import settled
 from lib_events.clock import Clock, SystemClock
@@ -48,6 +48,9 @@ from lib_workflows.workers.residence import OnProgress, Residence
 from lib_workflows.workers.unclaimed import UnclaimedAlarm
 from lib_workflows.workers.worker import LEASE_SECONDS, Undertaker, Worker
 
+if TYPE_CHECKING:
+    from lib_events.tracing.traces import Traces
+
 logger = logging.getLogger(__name__)
 
 LOWEST_PRIORITY = -1_000_000
@@ -61,7 +64,7 @@ class Engine:
     `on_progress(run_id, fraction, text, detail)` hears of live progress; it may be called from a step's thread.
     `limits` says how much it keeps in memory, and how many steps run in threads and processes. Without a `retention`
     policy runs are kept for ever. `tokens` is asked for the access tokens with which steps act
-    for the person who started their run.
+    for the person who started their run. With `traces` (see `lib_events.tracing`) runs and steps are told of there.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Engine:
         lease_seconds: float = LEASE_SECONDS,
         retention: RetentionPolicy | None = None,
         tokens: TokenSource | None = None,
+        traces: "Traces | None" = None,
     ) -> None:
         self.database = database
         self.registry = registry
@@ -94,6 +98,7 @@ class Engine:
             tags=check_worker_tags(tags, "tags of a worker"),
             on_progress=on_progress,
             tokens=tokens,
+            traces=traces,
         )
         self.results = self.residence.results
         self.schedules = Schedules(database, registry, clock=self.clock)
@@ -155,7 +160,7 @@ class Engine:
             watch.start()
             self._loops.callback(watch.stop)
             self.residence.logs.open()
-            await self._loops.enter_async_context(running(*self._background()))
+            await self._loops.enter_async_context(running(*self._background(), *await self._tracing()))
         self._is_open = True
 
     def _background(self) -> list[Loop]:
@@ -172,6 +177,16 @@ class Engine:
         if self._retention is not None:
             loops.append(RunRetention(self.database, self._retention, clock=self.clock))
         return loops
+
+    async def _tracing(self) -> list[Loop]:
+        """What tells of runs in traces, where there are any: it has its place before there is anything to tell."""
+        if self.residence.traces is None:
+            return []
+        from lib_workflows.tracing import RunTracer  # noqa: PLC0415 - only here must OpenTelemetry be installed
+
+        tracer = RunTracer(self.database, self.residence.traces, clock=self.clock)
+        await tracer.take_place()
+        return [tracer]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

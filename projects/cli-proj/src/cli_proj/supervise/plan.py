@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from cli_proj.failure import usage
 from cli_proj.supervise.child import ServicePlan
@@ -19,6 +19,8 @@ NATS = "nats"
 AUTH = "auth-svc"
 APP = "app-svc"
 GUI = "gui-proj"
+SERVICE_NAME = "OTEL_SERVICE_NAME"
+RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
 PORT_OPTIONS = {"gui_port": "--gui-port", "auth_port": "--auth-port", "app_port": "--app-port"}
 
 
@@ -54,7 +56,7 @@ def make_plan(options: UpOptions, *, environment: Mapping[str, str] = os.environ
     settings = read_settings(options)
     _check_workers(options.workers, settings)
     _check_workflows(settings.workflows)
-    shared = supervised(environment) | _environment(settings, options)
+    shared = _with_own_names(supervised(environment)) | _environment(settings, options)
     stages: list[tuple[ServicePlan, ...]] = []
     if settings.nats_url is None:
         port = free_port()
@@ -85,6 +87,16 @@ def read_settings(options: UpOptions) -> Settings:
             _fault(error), hint="evs up --help lists the options; EVS_* and settings.toml count, too"
         ) from error
     return settings.model_copy(update={"data": settings.data.absolute()})
+
+
+def _with_own_names(environment: Mapping[str, str]) -> dict[str, str]:
+    """Let each service have its own name in traces: the one that somebody gave to all is that of the installation."""
+    told = dict(environment)
+    name = told.pop(SERVICE_NAME, "")
+    if name:
+        given = told.get(RESOURCE_ATTRIBUTES, "")
+        told[RESOURCE_ATTRIBUTES] = ",".join(filter(None, (f"service.namespace={quote(name)}", given)))
+    return told
 
 
 def _environment(settings: Settings, options: UpOptions) -> dict[str, str]:

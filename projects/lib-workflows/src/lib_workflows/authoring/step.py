@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
+from lib_events.trace_context import TraceContext
 from lib_workflows.authoring.guard import is_guarded
 from lib_workflows.authoring.retry import DEFAULT_BACKOFF, Backoff
 from lib_workflows.errors import DefinitionError, DelegationRefused, DeterminismError, StepCancelled, WorkflowsError
@@ -14,6 +15,7 @@ from lib_workflows.values.codec import Signature, written_function
 from lib_workflows.values.durations import check_seconds
 from lib_workflows.values.failure import check_declared
 from lib_workflows.values.texts import check_name
+from lib_workflows.values.trace_places import operation_span, trace_of
 
 if TYPE_CHECKING:
     from lib_workflows.authoring.delegation import StarterTokens
@@ -161,6 +163,10 @@ class StepRun:
     log: "RunLog | None" = field(default=None, repr=False, kw_only=True)  # where what it logs is kept
     tokens: "StarterTokens | None" = field(default=None, repr=False, kw_only=True)
     _cancelled: bool = field(default=False, repr=False)  # set from the loop, read from a thread
+    life: int = 0  # of the run: how often it was retried, or continued as new, before
+    trace: str | None = field(default=None, repr=False)  # within which the run is (W3C Trace Context)
+    correlation_id: str = field(default="", repr=False)
+    is_traced: bool | None = field(default=None, repr=False)  # whether its trace is kept, where that was asked here
 
     @property
     def idempotency_key(self) -> str:
@@ -170,6 +176,20 @@ class StepRun:
         """
         again = f"~{self.undone}" if self.undone else ""
         return f"{self.run_id}{self.scope}:{self.operation}{again}"
+
+    @property
+    def traceparent(self) -> str:
+        """This attempt's place in its trace (W3C Trace Context): give it to whoever the step calls.
+
+        It is that of the attempt's span where the installation has traces; the same however often it is asked for.
+        """
+        return str(self.trace_context())
+
+    def trace_context(self) -> TraceContext:
+        """The span of this attempt."""
+        trace_id, parent = trace_of(self.trace, self.correlation_id or self.run_id)
+        kept = self.is_traced if self.is_traced is not None else parent is not None and parent.is_sampled
+        return TraceContext(trace_id, operation_span(self.run_id, self.life, self.operation, self.attempt), kept)
 
     @property
     def cancelled(self) -> bool:

@@ -91,5 +91,5 @@ def _end(executor: "Executor", status: str, output: str | None, record: ErrorRec
     run.output, run.error = output, encode_record(record) if record is not None else None
     told = {"error": {"type": record.type, "message": record.message}} if record and status != "cancelled" else {}
     executor.ended, executor.ended_at = True, now if status != "nondeterministic" else None
-    executor.ledger.row_is_due(executor.teller.tell(RUN_ENDED[status], now, **told), ends=True)
+    executor.ledger.row_is_due(executor.teller.tell_end(RUN_ENDED[status], now, run, **told), ends=True)
     executor.ledger.flush()

@@ -478,14 +478,13 @@ class Executor:
         )
 
     def _tell_end(self, completion: Completion, now: int) -> None:
-        pending, attempt = completion.pending, completion.attempt
-        if completion.status == "completed":
-            told = self.teller.tell_step(STEP_COMPLETED, now, pending.operation, pending.path, attempt)
-        else:
+        pending, has_failed = completion.pending, completion.status != "completed"
+        data: dict[str, Any] = {"started_at": completion.started_at or pending.begun_at}
+        if has_failed:
             error = completion.outcome.error
-            about = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
-            told = self.teller.tell_step(STEP_FAILED, now, pending.operation, pending.path, attempt, error=about)
-        self.ledger.tell(told)
+            data["error"] = {"type": type(error).__name__, "message": message_of(error) if error is not None else ""}
+        kind, what = STEP_FAILED if has_failed else STEP_COMPLETED, (pending.operation, pending.path)
+        self.ledger.tell(self.teller.tell_step(kind, now, *what, completion.attempt, **data))
 
     def cancel(self, request: CancelRequest) -> None:
         """Cancel the run, unless it is cancelled, or undoes what it did, already."""

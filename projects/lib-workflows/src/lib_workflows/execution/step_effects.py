@@ -81,7 +81,7 @@ def _undo_again(executor: "Executor", pending: Pending, error: Exception) -> boo
     executor.transaction = None
     executor.running.pop(pending.path, None)
     next_at = _after_backoff(executor, pending, options, number)
-    _retry(executor, pending, number, error, next_at, partial(begin_undo, executor, pending))
+    _retry(executor, pending, number, error, pending.begun_at, next_at, partial(begin_undo, executor, pending))
     return True
 
 
@@ -130,6 +130,8 @@ def _launch(executor: "Executor", pending: Pending, step: Step[Any, Any], args: 
     run = StepRun(
         executor.run.id, path, step.name, number, heart.beat, last_progress, executor.run.scope, log=executor.log
     )
+    run.life, run.trace = executor.stored.life, executor.run.traceparent
+    run.correlation_id = executor.run.correlation_id
     run.undone = executor.stored.undone.get(path.removesuffix(UNDO_SUFFIX), 0)
     if executor.workflow.acts_for_starter:
         run.tokens = _starter_tokens(executor)
@@ -204,7 +206,7 @@ def _attempt_ended(  # noqa: PLR0917 - what an attempt tells, and whose it was
             if next_at is not None:
                 heart.keep(pending.path)
                 again = partial(_begin_attempts, executor, pending, attempt.step, attempt.args)
-                _retry(executor, pending, attempt.run.attempt, error, next_at, again)
+                _retry(executor, pending, attempt.run.attempt, error, started_at, next_at, again)
                 return
             completion = failed(pending, error, attempt.run.attempt)
         completion.started_at = started_at
@@ -257,6 +259,7 @@ def _retry(  # noqa: PLR0917 - which attempt failed, and what comes after it
     pending: Pending,
     number: int,
     error: BaseException,
+    started_at: int,
     next_at: int,
     again: Callable[[], None],
 ) -> None:
@@ -265,6 +268,7 @@ def _retry(  # noqa: PLR0917 - which attempt failed, and what comes after it
     last = executor.attempts[path] = Attempted(number, encode_record(record), name)
     executor.ledger.add(Write(PUT_ATTEMPT, (executor.run.id, path, number, next_at, last.error, name)))
     about, now = {"type": record.type, "message": record.message}, executor.clock_micros()
-    executor.ledger.tell(executor.teller.tell_step(STEP_RETRIED, now, pending.operation, path, number, error=about))
+    what = (pending.operation, path, number)
+    executor.ledger.tell(executor.teller.tell_step(STEP_RETRIED, now, *what, started_at=started_at, error=about))
     _pause(executor, pending, next_at, again)
     executor.turn()

@@ -302,7 +302,7 @@ def _cancel_at_rest(connection: Connection, row: Any, reason: str, now: int) -> 
         .where(runs.c.id == row.id)
         .values(status="cancelled", error=record, ended_at=now, wake_at=None, waiting_for=None)
     )
-    connection.publish(Teller(row, connection.source).tell(RUN_CANCELLED, now))
+    connection.publish(Teller(row, connection.source, row.earlier_lives).tell_end(RUN_CANCELLED, now, row))
     connection.notify(ENDED_TOPIC)
     if row.parent is not None:
         wake(connection, row.parent)

@@ -68,7 +68,7 @@ def continue_as_new(
     }
     connection.execute(update(runs).where(runs.c.id == run_id).values(**values))
     past = past_id(run_id, number)
-    connection.publish(Teller(row, connection.source).tell(RUN_CONTINUED, now, past=past))
+    connection.publish(Teller(row, connection.source, life).tell_end(RUN_CONTINUED, now, row, past=past))
     connection.notify(RUNS_TOPIC)
     return past
 

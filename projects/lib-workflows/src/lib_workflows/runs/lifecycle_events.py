@@ -18,6 +18,14 @@ class RunEvent(BaseModel):
     run: str
     workflow: str
     version: int
+    life: int = 0  # how often it was retried, or continued as new, before
+
+
+class RunEnded(RunEvent):
+    """A run ended, as well or as badly as the type says."""
+
+    created_at: str | None = None  # events of older releases do not say it
+    started_at: str | None = None  # not there, either, for one that never began
 
 
 class RunWaiting(RunEvent):
@@ -26,7 +34,7 @@ class RunWaiting(RunEvent):
     waiting_for: list[dict[str, Any]]
 
 
-class RunFailed(RunEvent):
+class RunFailed(RunEnded):
     """A run ended in an error."""
 
     error: dict[str, str]
@@ -39,7 +47,7 @@ class RunUndoing(RunEvent):
     operations: int
 
 
-class RunContinued(RunEvent):
+class RunContinued(RunEnded):
     """A run continued as new: it begins again, and `past` is the ended run that holds its history so far."""
 
     past: str
@@ -54,7 +62,13 @@ class StepEvent(RunEvent):
     attempt: int
 
 
-class StepFailed(StepEvent):
+class StepEnded(StepEvent):
+    """A step ended, or an attempt of it."""
+
+    started_at: str | None = None  # events of older releases do not say it
+
+
+class StepFailed(StepEnded):
     """A step failed for good, or (`evs.step.retried`) an attempt did and another one follows."""
 
     error: dict[str, str]
@@ -105,12 +119,12 @@ RUN_RESUMED = EventType("evs.run.resumed", RunEvent, packed=True)
 RUN_UNDOING = EventType("evs.run.undoing", RunUndoing, packed=True)
 RUN_CONTINUED = EventType("evs.run.continued", RunContinued, packed=True)
 STEP_STARTED = EventType("evs.step.started", StepEvent, packed=True)
-STEP_COMPLETED = EventType("evs.step.completed", StepEvent, packed=True)
+STEP_COMPLETED = EventType("evs.step.completed", StepEnded, packed=True)
 STEP_FAILED = EventType("evs.step.failed", StepFailed, packed=True)
 STEP_RETRIED = EventType("evs.step.retried", StepFailed, packed=True)
-RUN_COMPLETED = EventType("evs.run.completed", RunEvent)
+RUN_COMPLETED = EventType("evs.run.completed", RunEnded)
 RUN_FAILED = EventType("evs.run.failed", RunFailed)
-RUN_CANCELLED = EventType("evs.run.cancelled", RunEvent)
+RUN_CANCELLED = EventType("evs.run.cancelled", RunEnded)
 RUN_NONDETERMINISTIC = EventType("evs.run.nondeterministic", RunFailed)
 APPROVAL_REQUESTED = EventType("evs.approval.requested", ApprovalRequested)
 APPROVAL_DECIDED = EventType("evs.approval.decided", ApprovalDecided)
@@ -153,6 +167,8 @@ class Told(Protocol):
     causation_id: str | None
     principal: str | None
     traceparent: str | None
+    created_at: int
+    started_at: int | None
 
 
 class Teller:
@@ -164,7 +180,7 @@ class Teller:
 
     __slots__ = ("_about", "_correlation", "_envelope", "_run_id", "_source", "_subject", "_workflow")
 
-    def __init__(self, run: Told, source: str) -> None:
+    def __init__(self, run: Told, source: str, life: int = 0) -> None:
         run_id = self._run_id = run.id
         subject = self._subject = to_json(run_id).decode()
         self._workflow = run.workflow
@@ -176,19 +192,42 @@ class Teller:
             cause = Cause(None, run.causation_id, run.principal, run.traceparent)
             self._envelope += f",{to_json(cause.extensions())[1:-1].decode()}"
         self._about = f'"run":{subject},"workflow":{_quoted(run.workflow)},"version":{run.version}'
+        if life:
+            self._about += f',"life":{life}'
 
     def tell(self, event_type: EventType[Any], at: int, **data: Any) -> EncodedEvent:
         """Make an event about the run."""
         more = f"{self._about},{to_json(data)[1:-1].decode()}" if data else self._about
         return self._event(event_type, at, self._run_id, self._subject, more)
 
+    def tell_end(self, event_type: EventType[Any], at: int, run: Told, **data: Any) -> EncodedEvent:
+        """Make an event about the end of the run, or of one life of it."""
+        created = time_text(run.created_at)
+        more = f'{self._about},"created_at":"{created}"'
+        if run.started_at is not None:
+            started = created if run.started_at == run.created_at else time_text(run.started_at)
+            more = f'{more},"started_at":"{started}"'
+        if data:
+            more = f"{more},{to_json(data)[1:-1].decode()}"
+        return self._event(event_type, at, self._run_id, self._subject, more)
+
     def tell_step(
-        self, event_type: EventType[Any], at: int, operation: Operation[Any], path: str, attempt: int, **data: Any
+        self,
+        event_type: EventType[Any],
+        at: int,
+        operation: Operation[Any],
+        path: str,
+        attempt: int,
+        *,
+        started_at: int | None = None,
+        **data: Any,
     ) -> EncodedEvent:
-        """Make an event about a step, transaction, child or undo of the run."""
+        """Make an event about a step, transaction, child or undo of the run; `started_at` where it has ended."""
         # Paths and kinds are our own words: nothing in them need be escaped.
         kind, name = operation.kind, _quoted(operation.name)
         more = f'{self._about},"operation":"{path}","kind":"{kind}","name":{name},"attempt":{attempt}'
+        if started_at is not None:
+            more = f'{more},"started_at":"{time_text(started_at)}"'
         if data:
             more = f"{more},{to_json(data)[1:-1].decode()}"
         return self._event(event_type, at, self._run_id, self._subject, more)

@@ -6,12 +6,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_workflows.authoring.step import Step, StepRun
 from lib_workflows.exits import awaiting, calling
 from lib_workflows.run_logs import place_in_run
 from lib_workflows.steps.process import StepProcess
+from lib_workflows.steps.traced import ask_whether_traced, be_within_step
+
+if TYPE_CHECKING:
+    from lib_events.tracing.traces import Traces
 
 type AnyStep = Step[*tuple[Any, ...], Any]
 
@@ -59,7 +63,8 @@ class _Passage:
 class StepPlaces:
     """The threads and processes of an engine; each begins when it is first needed."""
 
-    def __init__(self, *, threads: int, processes: int) -> None:
+    def __init__(self, *, threads: int, processes: int, traces: "Traces | None" = None) -> None:
+        self._traces = traces
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="step")
         # One thread for each process talks to it: its queue is the queue of the processes.
         self._talkers = ThreadPoolExecutor(processes, thread_name_prefix="step-process")
@@ -75,6 +80,9 @@ class StepPlaces:
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
         context.run(place_in_run.set, run)
+        if self._traces is not None:
+            ask_whether_traced(run, self._traces)
+            context.run(be_within_step, run)
         if step.is_async:
             task = asyncio.Task(awaiting(step.function(*args)), loop=loop, context=context, eager_start=True)
             return Work(task, task.cancel)

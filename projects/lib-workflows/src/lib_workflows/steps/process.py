@@ -29,6 +29,7 @@ from lib_workflows.authoring.step import Step, StepRun
 from lib_workflows.errors import ErrorRecord, StepProcessDied
 from lib_workflows.exits import calling
 from lib_workflows.run_logs import place_in_run
+from lib_workflows.steps.traced import be_within_step
 from lib_workflows.values.failure import RemoteError, record_of
 
 MAIN = "__main__"
@@ -149,7 +150,19 @@ class StepProcess:
 
 
 def _facts(run: StepRun) -> dict[str, Any]:
-    names = ("run_id", "operation", "name", "attempt", "last_progress", "scope", "undone")
+    names = (
+        "run_id",
+        "operation",
+        "name",
+        "attempt",
+        "last_progress",
+        "scope",
+        "undone",
+        "life",
+        "trace",
+        "correlation_id",
+        "is_traced",
+    )  # fmt: skip
     return {name: getattr(run, name) for name in names}
 
 
@@ -192,6 +205,8 @@ def _perform(
     run = StepRun(**facts, on_heartbeat=lambda _, progress: send("heartbeat", progress))
     token = place_in_run.set(run)
     try:
+        if run.is_traced is not None:
+            be_within_step(run)
         function = location.find()
         send("begun", None)
         return "completed", calling(function, *pickle.loads(packed))  # noqa: S301 - of our own parent

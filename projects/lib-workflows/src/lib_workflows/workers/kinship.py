@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lib_events.database import CommitQueueFull
 from lib_events.event import Cause
 from lib_events.statement import Write
+from lib_events.trace_context import TraceContext
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import CommandRefused
@@ -21,6 +22,7 @@ from lib_workflows.runs import commands
 from lib_workflows.runs.commands import RUNS_TOPIC, StartRequest, new_run
 from lib_workflows.runs.record import Child, RunRecord, child_run_id
 from lib_workflows.statements import WAKE_RUN
+from lib_workflows.values.trace_places import operation_span, run_span, trace_of
 from lib_workflows.workers.births import Birth
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ class Kinship:
 
     def start_child(self, parent: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> None:
         """Start the child of an operation, in one commit with what led to it: a replay must ask for the same child."""
-        home, request = self._residence, self._request_of(parent, operation, workflow, payload)
+        home, run, life = self._residence, parent.run, parent.stored.life
+        request = self._request_of(parent, operation, workflow, payload, operation_span(run.id, life, operation, 1))
         request.parent, request.parent_operation, request.depth = parent.run.id, operation, parent.run.depth + 1
         owner = home.worker_id if home.can_run(request) else None
         birth = Birth.of(new_run(request, home.timers.clock.micros(), owner), home.database.source)
@@ -88,16 +91,22 @@ class Kinship:
 
     def start_apart(self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> Start:
         """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
-        home, request = self._residence, self._request_of(starter, operation, workflow, payload)
+        home, span = self._residence, run_span(starter.run.id, starter.stored.life)
+        request = self._request_of(starter, operation, workflow, payload, span)
         birth = Birth.of(new_run(request, home.timers.clock.micros()), home.database.source)
         return Start(birth.record.id, birth.write(), birth.event())
 
     def _request_of(
-        self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None
+        self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None, span: str
     ) -> StartRequest:
-        """The start of a run by an operation of another: in its name, caused by it, and by both always the same."""
+        """The start of a run by an operation of another: in its name, caused by it, and by both always the same.
+
+        In its trace, too: `span` is that within which it is.
+        """
         self._residence.check_known(workflow)
         run = starter.run
+        trace_id, parent = trace_of(run.traceparent, run.correlation_id or run.id)
+        within = TraceContext(trace_id, span, parent is not None and parent.is_sampled)
         return StartRequest(
             workflow=workflow.name,
             version=workflow.version,
@@ -106,7 +115,7 @@ class Kinship:
             input=payload,
             id=child_run_id(run.id, operation, starter.stored.life),
             principal=Principal(run.principal, run.principal_name) if run.principal else None,
-            cause=Cause(run.correlation_id, run.id, run.principal, run.traceparent),
+            cause=Cause(run.correlation_id, run.id, run.principal, str(within)),
         )
 
     def cancel_child(self, parent: Executor, operation: str) -> None:

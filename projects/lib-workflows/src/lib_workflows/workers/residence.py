@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_events.clock import Clock
 from lib_events.database import Database, Fenced
@@ -31,6 +31,9 @@ from lib_workflows.workers.kinship import Kinship
 from lib_workflows.workers.limits import Limits
 from lib_workflows.workers.worker import Worker
 
+if TYPE_CHECKING:
+    from lib_events.tracing.traces import Traces
+
 logger = logging.getLogger(__name__)
 
 BEGIN_SECONDS = 0.5  # between two tries to begin a new life
@@ -54,6 +57,7 @@ class Residence:
         tags: frozenset[str] = frozenset(),
         on_progress: OnProgress | None,
         tokens: TokenSource | None = None,
+        traces: "Traces | None" = None,
     ) -> None:
         self.database = database
         self.registry = registry
@@ -62,11 +66,12 @@ class Residence:
         self.logs = RunLogs(database, lambda: self.fence)
         self.results = Results(database, self._is_here)
         self.progress: dict[str, tuple[float | None, str]] = {}  # the last of each run in memory
-        self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes)
+        self.places = StepPlaces(threads=limits.step_threads, processes=limits.step_processes, traces=traces)
         self.arrivals = Arrivals(self, queues, tags)
         self.kinship = Kinship(self)
         self.beside: list[Loop] = []  # what else may bring runs: it is quiet here only while they pause
         self.tokens = tokens
+        self.traces = traces
         self.surroundings = copy_context()  # what code of runs finds: that of whoever opened the engine
         self.is_open = False
         self.is_draining = False
@@ -379,7 +384,7 @@ class Residence:
         if record.status not in UNDER_WAY or not self.registry.holds(record.workflow, record.version):
             return
         workflow = self.registry.find(record.workflow, record.version)
-        executor = Executor(self, workflow, record, stored, Teller(record, self.database.source))
+        executor = Executor(self, workflow, record, stored, Teller(record, self.database.source, stored.life))
         self.executors[record.id] = executor
         executor.begin()
 

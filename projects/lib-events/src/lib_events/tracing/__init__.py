@@ -1,0 +1,1 @@
+"""Traces: what a span is, and the way of spans to a collector."""
