@@ -8,7 +8,7 @@ event is either seen by the look-back, or finds the wait.
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, insert, select, text, tuple_
+from sqlalchemy import bindparam, delete, func, insert, select, text, tuple_
 
 from lib_events.database import Connection
 from lib_events.event import Event
@@ -40,6 +40,22 @@ SHAPES = text(f"""
     )
     SELECT type, fields FROM shapes WHERE fields IS NOT NULL
 """)  # noqa: S608 - our own words
+
+
+def _next() -> Any:
+    """The query for the next events of some types, so many or so many bytes; making it costs more than what it finds."""
+    position, size = events.c.last_position, func.length(events.c.body).label("size")
+    in_bounds = (position > bindparam("after"), position <= bindparam("until"))
+    mine = events.c.type.in_(bindparam("types", expanding=True))
+    next_ones = select(events.c.sequence, position, size).where(mine, *in_bounds)
+    sized = next_ones.order_by(position).limit(bindparam("limit")).subquery()
+    before = func.sum(sized.c.size).over(order_by=sized.c.last_position) - sized.c.size
+    summed = select(sized.c.sequence, before.label("before")).subquery()
+    found = select(position, events.c.body).join(summed, summed.c.sequence == events.c.sequence)
+    return found.where(summed.c.before < bindparam("bytes")).order_by(position)
+
+
+NEXT = _next()
 
 
 class Looked(NamedTuple):
@@ -187,18 +203,8 @@ def next_of_types(
     connection: Connection, types: Sequence[str], after: int, until: int
 ) -> tuple[list[tuple[int, Event]], int]:
     """The next such events that one transaction can match, few of large ones, and how far the log is read with them."""
-    mine = (events.c.type.in_(types), events.c.last_position > after, events.c.last_position <= until)
-    size = func.length(events.c.body).label("size")
-    next_ones = select(events.c.sequence, events.c.last_position, size).where(*mine)
-    sized = next_ones.order_by(events.c.last_position).limit(MATCH_LIMIT).subquery()
-    total = func.sum(sized.c.size).over(order_by=sized.c.last_position)
-    summed = select(sized.c.sequence, (total - sized.c.size).label("before")).subquery()
-    found = connection.execute(
-        select(events.c.last_position, events.c.body)
-        .join(summed, summed.c.sequence == events.c.sequence)
-        .where(summed.c.before < MATCH_BYTES)
-        .order_by(events.c.last_position)
-    ).all()
+    bounds = {"types": list(types), "after": after, "until": until, "limit": MATCH_LIMIT, "bytes": MATCH_BYTES}
+    found = connection.execute(NEXT, bounds).all()
     is_end = len(found) < MATCH_LIMIT and sum(len(row.body) for row in found) < MATCH_BYTES
     reached = until if is_end else found[-1].last_position
     return [(row.last_position, Event.from_json(row.body)) for row in found], reached
