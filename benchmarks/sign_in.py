@@ -5,9 +5,9 @@
 Token grants: client_credentials with HTTP Basic over 16 kept connections, ES256 access tokens, counted per CPU-second
 of all the server's processes (server on one core, load on the other). Ours writes one durable event for each grant
 (SQLite synchronous=FULL; PostgreSQL synchronous_commit=on). node-oidc-provider three times: in memory, where it keeps
-nothing of a JWT; durable, with the client and each issued token in SQLite (synchronous=FULL, committed in groups) before it
-answers, as ours; and the same with opaque tokens, which it stores itself and need no signature. django-oauth-toolkit
-issues opaque tokens and writes a row. Servers take turns, each warm; medians are shown.
+nothing of a JWT; durable, with the client and each issued token in SQLite (synchronous=FULL, committed in groups)
+before it answers, as ours; and the same with opaque tokens, which it stores itself and need no signature.
+django-oauth-toolkit issues opaque tokens and writes a row. Servers take turns, each warm; medians are shown.
 Logins: whole ones (form, password, code, tokens) of two dozen people, per CPU-second, beside bare Argon2id at the same
 parameters measured in the same rounds. A flood: a thousand logins at once; how many are let in, how many told to come
 back (503), and how much memory it took. The token check of a resource server: cold and cached, in process.
