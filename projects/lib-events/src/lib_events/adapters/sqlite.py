@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 from weakref import WeakSet
 
 from sqlalchemy import Connection as CoreConnection
@@ -36,6 +36,7 @@ from lib_events.adapters.sqlite_errors import (
     not_saved,
     sqlite_error,
 )
+from lib_events.adapters.sqlite_looks import Looks, raw_of
 from lib_events.adapters.sqlite_positions import Positions
 from lib_events.database import (
     EVENTS_TOPIC,
@@ -133,7 +134,7 @@ class SqliteDatabase(Database):
             poolclass=QueuePool,
             pool_size=READERS + 1,
         )
-        self._looking: CoreConnection | None = None  # the loop's own of these, from its first look on
+        self._looks = Looks(self._reader)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="sqlite-commit")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-read")
         self._committer = GroupCommitter(self._commit)
@@ -220,27 +221,32 @@ class SqliteDatabase(Database):
     async def look[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         """See `Database.look`: on the loop itself, which a writer never keeps waiting (WAL)."""
         self.check_loop()
-        if self._looking is None:
-            self._looking = self._reader.connect()
-        return self._read(self._looking, function, *args)
+        try:
+            return self._ask(*self._looks.begin(), function, *args)
+        except BaseException:
+            self._looks.end()  # whatever is wrong, nobody else has it
+            raise
 
     def _read_beside[*A, R](self, function: Callable[[Connection, *A], R], *args: *A) -> R:
         with self._reader.connect() as core:
-            return self._read(core, function, *args)
-
-    def _read[*A, R](self, core: CoreConnection, function: Callable[[Connection, *A], R], *args: *A) -> R:
-        raw = cast("sqlite3.Connection", core.connection.dbapi_connection)
-        try:
+            raw = raw_of(core)
             raw.execute("BEGIN")  # one snapshot for everything `function` reads
+            try:
+                return self._ask(core, raw, function, *args)
+            finally:
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+
+    def _ask[*A, R](
+        self, core: CoreConnection, raw: sqlite3.Connection, function: Callable[[Connection, *A], R], *args: *A
+    ) -> R:
+        try:
             return function(Connection(core, _Driver(raw), source=self.source), *args)
         except (DBAPIError, sqlite3.Error) as error:
             cause = sqlite_error(error)
             if cause is None or not is_of_the_file(cause) or "READONLY" in name_of(cause):  # it may not write
                 raise
             raise not_read(cause, self.path) from error
-        finally:
-            if raw.in_transaction:
-                raw.execute("ROLLBACK")
 
     async def close(self) -> None:
         """See `Database.close`."""
@@ -250,8 +256,7 @@ class SqliteDatabase(Database):
         await self._committer.finish()
         self._disk.shutdown()
         self._readers.shutdown()
-        if self._looking is not None:
-            self._looking.close()
+        self._looks.close()
         self._reader.dispose()
         self._writer.close()
         self._raw.close()
@@ -268,6 +273,7 @@ class SqliteDatabase(Database):
         except sqlite3.Error as error:
             self._rollback()
             raise not_saved(error, self.path) from error
+        self._looks.end()
         self._extend_tail(topics)
         for member in group:
             if member.error is None:
