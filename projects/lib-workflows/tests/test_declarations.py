@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from lib_events.event import Event, EventType
 from lib_events.testing import wait_until
-from lib_workflows import Context, Cron, Engine, Queue, workflow
+from lib_workflows import Context, Cron, Engine, Queue, Rate, Registry, workflow
 from lib_workflows import declarations as module
 from lib_workflows.authoring.timing import Between
 from lib_workflows.errors import ScheduleInvalid
@@ -156,3 +156,15 @@ async def test_an_engine_that_cannot_begin_leaves_no_life_behind(postgresql_url)
             async with release(postgresql_url, [never]):
                 pass
         assert await lives(old) == 1
+
+
+def test_a_rate_of_keys_is_another_declaration_of_the_queue():
+    """A process that knows no such rate declares something older, and does not take it back."""
+
+    def digest(**limits):
+        @workflow(name="mail", queue=Queue("mail", key="to", **limits))
+        async def mail(ctx: Context) -> None: ...
+
+        return module.Declared.by(Registry.of([mail])).digests()["queue mail"]
+
+    assert len({digest(), digest(rate_per_key=Rate(1)), digest(rate_per_key=Rate(2)), digest(rate=Rate(1))}) == 4
