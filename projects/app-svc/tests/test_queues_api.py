@@ -55,7 +55,23 @@ async def test_limits_are_set_listed_and_taken_away(any_app: Any) -> None:
     told = await wait_until(three_told)
     assert [event["data"]["concurrency"] for event in told] == [1, None, None]
     rate = {"rate_runs": 100, "rate_seconds": 60.0, "key": None, "per_key": None}
-    assert told[0]["data"] == {"queue": "narrow", "concurrency": 1, **rate}
+    of_keys = {"rate_per_key_runs": None, "rate_per_key_seconds": None}
+    assert told[0]["data"] == {"queue": "narrow", "concurrency": 1, **rate, **of_keys}
+
+
+async def test_a_rate_for_each_key_is_set_shown_and_counts(any_app: Any) -> None:
+    operator = any_app.operator()
+    limits = {"key": "customer", "per_key": 5, "rate_per_key": {"runs": 1, "seconds": 3600.0}}
+    made = await operator.request("PUT", "/v1/queues/narrow", json=limits)
+    assert {name: made.json()[name] for name in limits} == limits, made.text
+    starts = [{**ORDER, "queue": "narrow", "queue_key": key} for key in ("ada", "ada", "bob")]
+    first, second, other = [(await operator.post("/v1/runs", start)).json()["id"] for start in starts]
+    for run in (first, other):
+        await operator.until(run, "completed")
+    waits = (await operator.get(f"/v1/runs/{second}")).json()
+    assert (waits["status"], waits["waiting_for"][0]["kind"]) == ("queued", "slot")
+    await operator.request("PUT", "/v1/queues/narrow", json={"key": "customer"})
+    await operator.until(second, "completed")
 
 
 async def test_limits_that_make_no_sense_are_refused_with_the_field(app: Any, subtests: pytest.Subtests) -> None:
@@ -65,6 +81,10 @@ async def test_limits_that_make_no_sense_are_refused_with_the_field(app: Any, su
         "/rate/runs": {"rate": {"runs": 0, "seconds": 1}},
         "/rate/seconds": {"rate": {"runs": 1, "seconds": 0}},
         "/limit": {"limit": 5},
+        "/rate_per_key": {"rate_per_key": {"runs": 1, "seconds": 1}},
+        "/rate_per_key/runs": {"key": "to", "rate_per_key": {"runs": 0, "seconds": 1}},
+        "/per_key": {"per_key": 1},
+        "/key": {"key": ""},
     }
     for pointer, body in wrong.items():
         with subtests.test(pointer):

@@ -22,6 +22,17 @@ def test_a_queue_is_limited_paused_shown_and_resumed(product):
     assert product.evs("queue", "limit", "shelf", "--concurrency", "none").out == "open: shelf, no limits\n"
 
 
+def test_each_key_of_a_queue_has_a_rate(product):
+    limited = product.evs("queue", "limit", "drawer", "--key", "customer", "--per-key", "2", "--rate-per-key", "10/1m")
+    words = "turns by customer, at most 2 of each under way, at most 10/1m of each begin"
+    assert limited.out == f"open: drawer, {words}\n", limited.err
+    kept = product.evs("queue", "limit", "drawer", "--concurrency", "9", "--per-key", "none")
+    assert kept.out == "open: drawer, at most 9 under way, turns by customer, at most 10/1m of each begin\n"
+    assert "10/1m" in product.evs("queue", "show", "drawer").out
+    refused = product.evs("queue", "limit", "drawer", "--key", "none")
+    assert (refused.code, "must have a key" in refused.err) == (2, True), refused.err
+
+
 def test_a_burst_of_starts_is_one_run(product):
     burst = ("run", "start", "order", "--delay", "3600", "--debounce", "cart", "--debounce-limit", "7200", "-p")
     first, second = product.evs(*burst, "quantity=1"), product.evs(*burst, "quantity=2")
@@ -43,6 +54,7 @@ def test_limits_that_cannot_be_are_explained(product):
     nothing = product.evs("queue", "limit", "shelf")
     assert (nothing.code, "which limit?" in nothing.err) == (2, True)
     wrong = {("--concurrency", "0"): "from 1 on", ("--concurrency", "many"): "or none", ("--rate", "5"): "100/1m"}
+    wrong |= {("--per-key", "0"): "--per-key must be", ("--rate-per-key", "many"): "--rate-per-key must be"}
     for option, hint in wrong.items():
         refused = product.evs("queue", "limit", "shelf", *option)
         assert (refused.code, hint in refused.err) == (2, True), refused.err

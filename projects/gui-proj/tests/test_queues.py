@@ -27,7 +27,8 @@ def plain(page):
 
 def queue(**changes):
     found = {"name": "mail", "paused": False, "note": "", "concurrency": None, "rate": None, "declared": False}
-    counts = {"key": None, "per_key": None, "workflows": [], "queued": 0, "due": 0, "due_since": None, "under_way": 0}
+    found |= {"key": None, "per_key": None, "rate_per_key": None}
+    counts = {"workflows": [], "queued": 0, "due": 0, "due_since": None, "under_way": 0}
     return found | counts | changes
 
 
@@ -98,6 +99,9 @@ def test_limits_are_given_seen_changed_and_taken_away(person, letters):
         ({"rate_runs": "5", "rate_seconds": "0"}, "rate_seconds", "greater than or equal to 0.001"),
         ({"rate_runs": "5", "rate_seconds": ""}, "rate_seconds", "must be a number, got “”"),
         ({"rate_runs": "5", "rate_seconds": "1e300"}, "rate_seconds", "must be a number"),
+        ({"rate_per_key_runs": "5", "rate_per_key_seconds": ""}, "rate_per_key_seconds", "must be a number, got “”"),
+        ({"rate_per_key_runs": "5"}, "rate_per_key_runs", "must have a key"),
+        ({"per_key": "5"}, "per_key", "must have a key"),
     ],
 )
 def test_what_is_wrong_is_said_at_its_control_and_nothing_is_lost(person, changes, control, words):
@@ -107,7 +111,7 @@ def test_what_is_wrong_is_said_at_its_control_and_nothing_is_lost(person, change
     assert words in html.unescape(re.search(rf'<p class="error" id="{control}-error">([^<]+)', refused.text)[1])
     assert f'aria-describedby="{control}-' in refused.text
     for name, text in form.items():
-        kept = rf'name="{name}"[^>]* value="{text}"' if name != "rate_seconds_unit" else r'value="h" selected'
+        kept = rf'value="{text}" selected' if name.endswith("_unit") else rf'name="{name}"[^>]* value="{text}"'
         assert re.search(kept, refused.text), name
     assert "no limits" in plain(person.get(MAIL))
 
@@ -115,8 +119,9 @@ def test_what_is_wrong_is_said_at_its_control_and_nothing_is_lost(person, change
 @pytest.mark.parametrize("nonsense", ["1e308", "-1", "NaN", "\0", "é", "9" * 5_000, "'\"><script>", "\r\nX: y"])
 def test_nonsense_in_any_control_is_refused_and_breaks_nothing(person, nonsense):
     token = person.hidden(person.get(MAIL))["_csrf"]
-    for control in DEFAULTS.keys() - {"rate_seconds_unit"}:
-        refused = person.post(MAIL, data={**DEFAULTS, "rate_runs": "5", control: nonsense, "_csrf": token})
+    rates = {"rate_runs": "5", "key": "to", "rate_per_key_runs": "5"}
+    for control in DEFAULTS.keys() - {"rate_seconds_unit", "rate_per_key_seconds_unit", "key"}:
+        refused = person.post(MAIL, data={**DEFAULTS, **rates, control: nonsense, "_csrf": token})
         assert refused.status_code == 422, (control, plain(refused))
         assert "<script>" not in refused.text
     odd = person.post(MAIL, data={**DEFAULTS, "rate_seconds_unit": nonsense, "_csrf": token})
@@ -261,6 +266,7 @@ def test_a_page_looks_by_itself_where_something_begins_that_nothing_tells_of():
     assert not is_to_come(queue(queued=2, due=2, concurrency=1, under_way=1))
     assert is_to_come(queue(queued=2, due=1))
     assert is_to_come(queue(queued=2, due=2, rate=rate))
+    assert is_to_come(queue(queued=2, due=2, key="to", rate_per_key=rate))
     assert not is_to_come(queue(rate=rate))
 
 
@@ -271,6 +277,10 @@ def test_a_page_looks_by_itself_where_something_begins_that_nothing_tells_of():
         ({"concurrency": 1_000, "key": "customer"}, "at most 1,000 under way, turns by customer"),
         ({"key": "customer", "per_key": 2}, "at most 2 of each customer"),
         ({"rate": {"runs": 1, "seconds": 0.5}}, "at most 1 begins in 0.5 s"),
+        (
+            {"key": "customer", "rate_per_key": {"runs": 10, "seconds": 60.0}},
+            "turns by customer, at most 10 of each customer begin in 1 min",
+        ),
     ],
 )
 def test_limits_are_told_in_one_line(limits, words):
@@ -278,9 +288,12 @@ def test_limits_are_told_in_one_line(limits, words):
 
 
 def test_no_number_is_no_limit_and_a_rate_is_runs_in_a_time():
-    assert LimitsDraft(DEFAULTS).body() == {"concurrency": None, "rate": None}
+    none = dict.fromkeys(("concurrency", "rate", "key", "per_key", "rate_per_key"))
+    assert LimitsDraft(DEFAULTS).body() == none
     texts = DEFAULTS | {"concurrency": "5", "rate_runs": "100", "rate_seconds": "1.5"}
-    assert LimitsDraft(texts).body() == {"concurrency": 5, "rate": {"runs": 100, "seconds": 90.0}}
+    assert LimitsDraft(texts).body() == none | {"concurrency": 5, "rate": {"runs": 100, "seconds": 90.0}}
+    of_each = {"key": "to", "per_key": 2, "rate_per_key": {"runs": 3, "seconds": 60.0}}
+    assert LimitsDraft.of(queue(**of_each)).body() == none | of_each
     with pytest.raises(Unreadable) as caught:
         LimitsDraft(texts | {"rate_seconds": "long"}).body()
     assert caught.value.control == "rate_seconds"

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from lib_events.event import Event, EventType
 from lib_events.testing import wait_until
-from lib_workflows import Context, Cron, Engine, Queue, workflow
+from lib_workflows import Context, Cron, Engine, Queue, Rate, Registry, workflow
 from lib_workflows import declarations as module
 from lib_workflows.authoring.timing import Between
 from lib_workflows.tables import declarations, runs, workers
@@ -168,3 +168,15 @@ async def test_a_declared_schedule_whose_last_time_has_passed_rests_and_its_rele
             found = await engine.schedules.get("count")
             assert (found.next_at is None) == (begun != OLD)
     assert caplog.text.count("schedule count, which the code declares, rests") == 2
+
+
+def test_a_rate_of_keys_is_another_declaration_of_the_queue():
+    """A process that knows no such rate declares something older, and does not take it back."""
+
+    def digest(**limits):
+        @workflow(name="mail", queue=Queue("mail", key="to", **limits))
+        async def mail(ctx: Context) -> None: ...
+
+        return module.Declared.by(Registry.of([mail])).digests()["queue mail"]
+
+    assert len({digest(), digest(rate_per_key=Rate(1)), digest(rate_per_key=Rate(2)), digest(rate=Rate(1))}) == 4

@@ -10,7 +10,8 @@ from sqlalchemy import select
 from lib_events.testing import wait_until
 from lib_workflows import At, Context, Engine, EventType, Queue, workflow
 from lib_workflows.errors import QueueInvalid
-from lib_workflows.queueing import slots as queue_slots
+from lib_workflows.queueing.slots import NEEDS_SLOT
+from lib_workflows.queueing.turns import take_turns
 from lib_workflows.tables import queues, runs
 
 order_of_begin: list[str] = []
@@ -156,7 +157,7 @@ async def test_whose_turn_it_is_is_found_without_looking_at_everybody(sqlite_url
             sqlalchemy_event.listen(connection._core, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
             row = connection.execute(select(queues)).one()
             due = select(runs.c.id).order_by(runs.c.priority.desc(), runs.c.wake_at)
-            queue_slots.take_turns(connection, due.where(runs.c.queue == "post", queue_slots.NEEDS_SLOT), row,
+            take_turns(connection, due.where(runs.c.queue == "post", NEEDS_SLOT), row,
                                    now=engine.clock.micros(), limit=5)  # fmt: skip
             raw = connection._core.connection.driver_connection
             return [str(raw.execute(f"EXPLAIN QUERY PLAN {sql}", given).fetchall()) for sql, given in asked[1:]]
@@ -182,7 +183,7 @@ async def test_the_runs_of_a_key_are_found_without_looking_at_the_others(postgre
             row = connection.execute(select(queues)).one()
             sqlalchemy_event.listen(core, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
             due = select(runs.c.id).order_by(runs.c.priority.desc(), runs.c.wake_at)
-            found, _ = queue_slots.take_turns(connection, due.where(runs.c.queue == "post", queue_slots.NEEDS_SLOT),
+            found, _ = take_turns(connection, due.where(runs.c.queue == "post", NEEDS_SLOT),
                                               row, now=engine.clock.micros(), limit=2)  # fmt: skip
             assert len(found) == 2
             plans = [core.exec_driver_sql(f"EXPLAIN (ANALYZE) {sql}", tuple(given)) for sql, given in asked[-2:]]

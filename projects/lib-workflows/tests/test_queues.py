@@ -376,6 +376,8 @@ def test_limits_that_make_no_sense_are_refused(subtests):
         "got 'too long": lambda: Queue("too long" * 20),
         "got 'a/b'": lambda: workflow(name="mail", queue="a/b")(told.function),
         "per_key of a queue must have a key": lambda: Queue("mail", per_key=1),
+        "rate_per_key of a queue must have a key": lambda: Queue("mail", rate_per_key=Rate(1)),
+        "rate_per_key of a queue must be a Rate": lambda: Queue("mail", key="to", rate_per_key=5),
         "key of a queue must be": lambda: Queue("mail", key=""),
     }
     for message, make in wrong.items():

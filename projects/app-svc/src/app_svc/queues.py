@@ -44,11 +44,26 @@ class LimitsBody(BaseModel):
         default=None, ge=1, le=MOST_RUNS, description="Runs under way at most, from their beginning to their end"
     )
     rate: RateDocument | None = Field(default=None, description="How fast runs begin")
+    key: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=STORABLE,
+        description="What runs take turns by: the `queue_key` they are started with. The field of the input of this "
+        "name is looked at only where the code declares the queue's limits",
+    )
+    per_key: int | None = Field(default=None, ge=1, le=MOST_RUNS, description="Runs of each key under way at most")
+    rate_per_key: RateDocument | None = Field(default=None, description="How fast runs of each key begin")
 
     def limits(self) -> QueueLimits:
-        """As the engine has them."""
-        rate = None if self.rate is None else Rate(self.rate.runs, timedelta(seconds=self.rate.seconds))
-        return QueueLimits(concurrency=self.concurrency, rate=rate)
+        """As the engine has them; raises `QueueInvalid`."""
+        return QueueLimits(
+            concurrency=self.concurrency,
+            rate=_rate(self.rate),
+            key=self.key,
+            per_key=self.per_key,
+            rate_per_key=_rate(self.rate_per_key),
+        )
 
 
 class QueueDocument(BaseModel):
@@ -61,6 +76,7 @@ class QueueDocument(BaseModel):
     rate: RateDocument | None = Field(description="How fast runs begin")
     key: str | None = Field(description="The field of the input by which its runs take turns")
     per_key: int | None = Field(description="Runs of each key under way at most")
+    rate_per_key: RateDocument | None = Field(description="How fast runs of each key begin")
     declared: bool = Field(description="Its limits are declared in code, and changed there")
     workflows: list[str] = Field(description="Those whose runs go there unless they are started elsewhere")
     queued: int = Field(description="Runs that have not begun")
@@ -111,15 +127,15 @@ class QueueRoutes:
 
 
 def _describe(queue: QueueView) -> QueueDocument:
-    rate = queue.limits.rate
     return QueueDocument(
         name=queue.name,
         paused=queue.paused,
         note=queue.note,
         concurrency=queue.limits.concurrency,
-        rate=None if rate is None else RateDocument(runs=rate.runs, seconds=rate.per.total_seconds()),
+        rate=_describe_rate(queue.limits.rate),
         key=queue.limits.key,
         per_key=queue.limits.per_key,
+        rate_per_key=_describe_rate(queue.limits.rate_per_key),
         declared=queue.declared,
         workflows=list(queue.workflows),
         queued=queue.queued,
@@ -127,6 +143,14 @@ def _describe(queue: QueueView) -> QueueDocument:
         due_since=queue.due_since,
         under_way=queue.under_way,
     )
+
+
+def _rate(document: RateDocument | None) -> Rate | None:
+    return None if document is None else Rate(document.runs, timedelta(seconds=document.seconds))
+
+
+def _describe_rate(rate: Rate | None) -> RateDocument | None:
+    return None if rate is None else RateDocument(runs=rate.runs, seconds=rate.per.total_seconds())
 
 
 @contextmanager

@@ -14,9 +14,9 @@ def state_of(queue: Item) -> str:
     return "full" if is_full else "open"
 
 
-def rate_of(queue: Item) -> str:
-    """Its rate as `--rate` takes it."""
-    rate = queue["rate"]
+def rate_of(queue: Item, limit: str = "rate") -> str:
+    """Its rate as `--rate` takes it, or that of each key as `--rate-per-key` does."""
+    rate = queue[limit]
     return f"{rate['runs']}/{moments.written(rate['seconds'])}" if rate else ""
 
 
@@ -37,13 +37,14 @@ COLUMNS = (
 )
 FIELDS = (
     "name", "state", "note", "under_way", "queued", "due", "due_since", "concurrency", "rate", "key", "per_key",
-    "declared", "workflows",
+    "rate_per_key", "declared", "workflows",
 )  # fmt: skip
 
 
 def show_queue(queue: Item) -> None:
     """Print a queue for a person."""
     shown = dict(queue) | {"state": state_of(queue), "under_way": _under_way(queue), "rate": rate_of(queue)}
+    shown["rate_per_key"] = rate_of(queue, "rate_per_key")
     shown["workflows"] = ", ".join(queue["workflows"])
     print_fields((name, shown[name]) for name in FIELDS)
 
@@ -52,5 +53,8 @@ def show_state(queue: Item) -> None:
     """Print in one line whether its runs begin, and how many."""
     limits = [f"at most {queue['concurrency']} under way"] if queue["concurrency"] is not None else []
     limits += [f"at most {rate_of(queue)} begin"] if queue["rate"] else []
+    limits += [f"turns by {queue['key']}"] if queue["key"] else []
+    limits += [f"at most {queue['per_key']} of each under way"] if queue["per_key"] is not None else []
+    limits += [f"at most {rate_of(queue, 'rate_per_key')} of each begin"] if queue["rate_per_key"] else []
     text = f"{state_of(queue)}: {queue['name']}, {', '.join(limits) or 'no limits'}"
     write(printable(text) + "\n")

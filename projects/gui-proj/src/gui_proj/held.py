@@ -49,6 +49,6 @@ def _why_it_waits(queue: Queue) -> tuple[h.Node, str] | None:
         return None
     if is_full(queue):
         return ["Waits for a slot of queue ", link], taken_words(queue)
-    if queue["rate"] or queue["per_key"]:
+    if queue["rate"] or queue["per_key"] or queue["rate_per_key"]:
         return ["Waits for its turn in queue ", link], ", ".join(turn_words(queue))
     return None

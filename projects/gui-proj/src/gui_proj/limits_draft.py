@@ -7,9 +7,15 @@ from typing import Any, Final
 from gui_proj.controls import duration_texts, read_duration, read_number
 from gui_proj.resources import Queue
 
-DEFAULTS: Final = {"concurrency": "", "rate_runs": "", "rate_seconds": "1", "rate_seconds_unit": "min"}
+RATES: Final = ("rate", "rate_per_key")
+NUMBERS: Final = ("concurrency", "per_key")
+DEFAULTS: Final = dict.fromkeys((*NUMBERS, "key"), "") | {
+    f"{rate}_{what}": text for rate in RATES for what, text in (("runs", ""), ("seconds", "1"), ("seconds_unit", "min"))
+}
 # Where the AppService names a field otherwise than the form does.
-CONTROLS: Final = {"/rate": "rate_runs", "/rate/runs": "rate_runs", "/rate/seconds": "rate_seconds"}
+CONTROLS: Final = {f"/{rate}": f"{rate}_runs" for rate in RATES} | {
+    f"/{rate}/{what}": f"{rate}_{what}" for rate in RATES for what in ("runs", "seconds")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +33,24 @@ class LimitsDraft:
     @classmethod
     def of(cls, queue: Queue) -> "LimitsDraft":
         """The limits that a queue has."""
-        texts, rate = dict(DEFAULTS), queue["rate"]
-        if queue["concurrency"] is not None:
-            texts["concurrency"] = str(queue["concurrency"])
-        if rate is not None:
-            texts |= {"rate_runs": str(rate["runs"]), **dict(duration_texts("rate_seconds", rate["seconds"]))}
+        numbers = {"concurrency": queue["concurrency"], "per_key": queue["per_key"]}
+        texts = {**DEFAULTS, "key": queue["key"] or ""}
+        texts |= {name: str(number) for name, number in numbers.items() if number is not None}
+        for name, rate in (("rate", queue["rate"]), ("rate_per_key", queue["rate_per_key"])):
+            if rate is not None:
+                texts |= {f"{name}_runs": str(rate["runs"]), **dict(duration_texts(f"{name}_seconds", rate["seconds"]))}
         return cls(texts)
 
     def body(self) -> dict[str, Any]:
         """What is sent; raises `Unreadable`."""
-        texts, rate = self.texts, None
-        if texts["rate_runs"]:
-            rate = {"runs": read_number(texts, "rate_runs"), "seconds": read_duration(texts, "rate_seconds")}
-        return {"concurrency": read_number(texts, "concurrency") if texts["concurrency"] else None, "rate": rate}
+        numbers = {name: read_number(self.texts, name) if self.texts[name] else None for name in NUMBERS}
+        return {**numbers, "key": self.texts["key"] or None, **{name: self._rate(name) for name in RATES}}
+
+    def _rate(self, name: str) -> dict[str, Any] | None:
+        if not self.texts[f"{name}_runs"]:
+            return None
+        runs, seconds = read_number(self.texts, f"{name}_runs"), read_duration(self.texts, f"{name}_seconds")
+        return {"runs": runs, "seconds": seconds}
 
     def with_errors(self, found: Mapping[str, str]) -> "LimitsDraft":
         """The same with the AppService's errors, by JSON Pointer, at their controls."""

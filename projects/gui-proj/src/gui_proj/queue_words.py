@@ -6,7 +6,7 @@ import htpy as h
 
 from gui_proj.components import counted, pill
 from gui_proj.moments import ago, interval_words
-from gui_proj.resources import Queue
+from gui_proj.resources import Queue, QueueRate
 
 
 def link_to_queue(name: str, *more: str) -> str:
@@ -32,7 +32,8 @@ def state_pill(queue: Queue) -> h.Element:
 
 def is_to_come(queue: Queue) -> bool:
     """Whether runs of it begin at a time: nothing tells that it has come."""
-    return queue["queued"] > queue["due"] or (queue["rate"] is not None and queue["due"] > 0)
+    has_rate = queue["rate"] is not None or queue["rate_per_key"] is not None
+    return queue["queued"] > queue["due"] or (has_rate and queue["due"] > 0)
 
 
 def limit_words(queue: Queue) -> str:
@@ -44,12 +45,15 @@ def limit_words(queue: Queue) -> str:
 
 def turn_words(queue: Queue) -> list[str]:
     """What beside its slots decides when a run has its turn."""
-    rate, key, most = queue["rate"], queue["key"], queue["per_key"]
+    key, most = queue["key"], queue["per_key"]
     words = [f"turns by {key}" if most is None else f"at most {most:,} of each {key}"] if key else []
-    if rate is not None:
-        begin = "begins" if rate["runs"] == 1 else "begin"
-        words.append(f"at most {rate['runs']:,} {begin} in {interval_words(rate['seconds'])}")
-    return words
+    rates = {"": queue["rate"], f"of each {key} ": queue["rate_per_key"]}
+    return [*words, *(_rate_words(rate, whose) for whose, rate in rates.items() if rate is not None)]
+
+
+def _rate_words(rate: QueueRate, whose: str) -> str:
+    begin = "begins" if rate["runs"] == 1 else "begin"
+    return f"at most {rate['runs']:,} {whose}{begin} in {interval_words(rate['seconds'])}"
 
 
 def load(queue: Queue) -> h.Node:

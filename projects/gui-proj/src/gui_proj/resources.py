@@ -227,6 +227,7 @@ class Queue(TypedDict):
     rate: QueueRate | None
     key: str | None  # the field of the input by which its runs take turns
     per_key: int | None
+    rate_per_key: QueueRate | None
     declared: bool
     workflows: list[str]
     queued: int

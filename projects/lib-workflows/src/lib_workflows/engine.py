@@ -24,6 +24,7 @@ from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.guard import is_guarded
 from lib_workflows.authoring.messages import Principal, check_principal
 from lib_workflows.authoring.queue import check_queue_key, check_queue_name, check_served_queues
+from lib_workflows.authoring.start_options import check_priority
 from lib_workflows.authoring.workflow import AnyWorkflow, Registry, Workflow, check_worker_tags
 from lib_workflows.declarations import Declarations
 from lib_workflows.errors import DefinitionError, DeterminismError, EngineStopped
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
     from lib_events.tracing.traces import Traces
 
 logger = logging.getLogger(__name__)
-
-LOWEST_PRIORITY = -1_000_000
 
 
 class Engine:
@@ -303,9 +302,6 @@ class Engine:
             if name is not None:
                 check_name(name, what)
         commands.check_chosen_id(id)
-        if type(priority) is not int or not LOWEST_PRIORITY <= priority <= -LOWEST_PRIORITY:
-            told = f"priority must be a whole number, {LOWEST_PRIORITY} to {-LOWEST_PRIORITY}, got {priority!r:.100}"
-            raise DefinitionError(told)
         if on_conflict not in ON_CONFLICT:
             raise DefinitionError(f"on_conflict must be one of {', '.join(ON_CONFLICT)}, got {on_conflict!r:.100}")
         now = self.clock.micros()
@@ -319,7 +315,7 @@ class Engine:
             queue=queue or workflow.queue,
             input=payload,
             id=id,
-            priority=priority,
+            priority=check_priority(priority),
             run_at=now + round(delay_seconds * 1e6) if delay_seconds else None,
             deadline_at=check_moment(deadline, "deadline") if deadline is not None else None,
             tags=check_tags(tags) if tags else {},

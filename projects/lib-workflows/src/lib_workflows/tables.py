@@ -335,10 +335,22 @@ queues = Table(
     Column("rate_micros", BigInteger),
     Column("key", Text),  # the field of the input by which its runs take turns
     Column("per_key", BigInteger),  # runs of each key under way at most
+    Column("rate_per_key", BigInteger),  # runs of each key that begin in `rate_per_key_micros`
+    Column("rate_per_key_micros", BigInteger),
     Column("last_key", Text),  # whose turn was last
     Column("full_at", BigInteger, nullable=False),  # when as many may begin at once again
     Column("declared", Boolean, nullable=False),  # its limits are the code's
     Column("changed_at", BigInteger, nullable=False),
+)
+
+# A bucket that is full again has no row, so that there is one for each key that began lately, not for each there was.
+key_buckets = Table(
+    "key_buckets",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("key", Text, primary_key=True),  # behind an equals sign; empty: of runs without one
+    Column("full_at", BigInteger, nullable=False),  # when as many of that key may begin at once again
+    Index("key_buckets_full", "queue", "full_at"),
 )
 
 workers = Table(

@@ -1,6 +1,7 @@
 """`evs queue`: what waits, how much may be under way, and whether anything begins."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from cyclopts import App
@@ -51,9 +52,12 @@ async def limit(
     *,
     concurrency: str | None = None,
     rate: str | None = None,
+    key: str | None = None,
+    per_key: str | None = None,
+    rate_per_key: str | None = None,
     options: Options = Options(),  # noqa: B008
 ) -> None:
-    """Let only so many runs of a queue be under way, or begin in a time; what is not given stays as it is.
+    """Let only so many runs of a queue, or of each key, be under way or begin in a time; the rest stays as it is.
 
     Parameters
     ----------
@@ -63,18 +67,21 @@ async def limit(
         Runs under way at most, from their beginning to their end; or none.
     rate
         Runs that begin in a time, such as 100/1m or 5/s: so many at once after a rest, and then steadily; or none.
+    key
+        What runs take turns by, such as customer: the --queue-key they are started with; or none.
+    per_key
+        Runs of each key under way at most; or none.
+    rate_per_key
+        Runs of each key that begin in a time, such as 10/1m; or none.
     """
-    if concurrency is None and rate is None:
+    texts = {"concurrency": concurrency, "rate": rate, "key": key, "per_key": per_key, "rate_per_key": rate_per_key}
+    changes = {name: READERS[name](text, option_of(name)) for name, text in texts.items() if text is not None}
+    if not changes:
         raise usage("which limit?", hint="evs queue limit NAME --concurrency 5 --rate 100/1m")
-    changes: dict[str, Any] = {}
-    if concurrency is not None:
-        changes["concurrency"] = _count(concurrency)
-    if rate is not None:
-        changes["rate"] = _rate(rate)
     async with connected(options) as session:
         path = path_of("queues", name)
         known = await session.app.get(path)
-        body = {"concurrency": known["concurrency"], "rate": known["rate"]} | changes
+        body = {name: known[name] for name in texts} | changes
         session.output.item(await session.app.call("PUT", path, body=body), show_state)
 
 
@@ -106,19 +113,37 @@ async def resume(name: str, /, *, options: Options = Options()) -> None:  # noqa
         session.output.item(await session.app.post(f"{path_of('queues', name)}/resume"), show_state)
 
 
-def _count(text: str) -> int | None:
+def option_of(limit: str) -> str:
+    """The option that sets a limit."""
+    return f"--{limit.replace('_', '-')}"
+
+
+def _count(text: str, option: str) -> int | None:
     if text == NONE:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise usage(f"--concurrency must be a number of runs from 1 on, or none, got {text!r}")
+        raise usage(f"{option} must be a number of runs from 1 on, or none, got {text!r}")
     return int(text)
 
 
-def _rate(text: str) -> dict[str, Any] | None:
+def _rate(text: str, option: str) -> dict[str, Any] | None:
     if text == NONE:
         return None
     found = RATE.fullmatch(text)
     if found is None:
-        raise usage(f"--rate must be runs in a time, such as 100/1m or 5/s, or none, got {text!r}")
+        raise usage(f"{option} must be runs in a time, such as 100/1m or 5/s, or none, got {text!r}")
     duration = found[2] if found[2][0].isdecimal() else f"1{found[2]}"
-    return {"runs": int(found[1]), "seconds": moments.read_duration(duration, option="--rate")}
+    return {"runs": int(found[1]), "seconds": moments.read_duration(duration, option=option)}
+
+
+def _name(text: str, _option: str) -> str | None:
+    return None if text == NONE else text
+
+
+READERS: dict[str, Callable[[str, str], Any]] = {
+    "concurrency": _count,
+    "rate": _rate,
+    "key": _name,
+    "per_key": _count,
+    "rate_per_key": _rate,
+}

@@ -122,6 +122,15 @@ def _controls(controls: Controls) -> h.Node:
             ),
             controls.duration("rate_seconds", "In"),
         ],
+        h.fieldset(".group")[
+            h.legend["Of each key"],
+            controls.text(
+                "key", "Key", hint="What runs take turns by, such as customer: the queue key of their start."
+            ),
+            controls.text("per_key", "Under way at most", hint="Runs of each key.", **numeric),
+            controls.text("rate_per_key_runs", "Begin at most", hint="Runs of each key.", **numeric),
+            controls.duration("rate_per_key_seconds", "In"),
+        ],
     ]
 
 

@@ -33,6 +33,7 @@ from lib_workflows.authoring.operation import (
     WaitUpdate,
     name_of,
 )
+from lib_workflows.authoring.start_options import StartOptions
 from lib_workflows.authoring.step import Step
 from lib_workflows.errors import DefinitionError, WaitTimeout
 from lib_workflows.values.codec import canonical_json, decode_json, encode_given, within_limit
@@ -163,21 +164,45 @@ class Context:
         workflow: "Workflow[*In, R]",
         *args: *In,
         undo: Callable[[R | None, *In], Any] | None = None,
+        queue: str | None = None,
+        queue_key: str | None = None,
+        priority: int = 0,
+        delay: timedelta | None = None,
+        deadline: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> Operation[R]:
         """Start another workflow and wait for its result; it is cancelled with this run.
 
+        `queue` and the other options are as those of `engine.start`; what this run has of them is not the child's.
         Raises what the child's workflow or steps declare, else `RunFailed` or `RunCancelled`.
         """
         encoded_input(workflow, args)
-        return RunChild(workflow, args, _checked(undo, f"child {workflow.name}"))
+        options = StartOptions.of(
+            queue=queue, queue_key=queue_key, priority=priority, delay=delay, deadline=deadline, tags=tags
+        )
+        return RunChild(workflow, args, _checked(undo, f"child {workflow.name}"), options)
 
-    def start[*In](self, workflow: "Workflow[*In, Any]", *args: *In) -> Operation[str]:
+    def start[*In](
+        self,
+        workflow: "Workflow[*In, Any]",
+        *args: *In,
+        queue: str | None = None,
+        queue_key: str | None = None,
+        priority: int = 0,
+        delay: timedelta | None = None,
+        deadline: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Operation[str]:
         """Start another workflow that goes on by itself, once; returns the id of its run.
 
-        It is neither awaited nor cancelled with this run; what it does is caused by this run all the same.
+        It is neither awaited nor cancelled with this run; what it does is caused by this run all the same. The options
+        are those of `engine.start`.
         """
         encoded_input(workflow, args)
-        return StartRun(workflow, args)
+        options = StartOptions.of(
+            queue=queue, queue_key=queue_key, priority=priority, delay=delay, deadline=deadline, tags=tags
+        )
+        return StartRun(workflow, args, options)
 
     def sleep(self, duration: timedelta | float) -> Operation[None]:
         """Wait, for milliseconds or years, without holding anything in memory."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never
 
 from lib_workflows.authoring.guard import is_guarded
+from lib_workflows.authoring.start_options import AS_ITS_WORKFLOW_SAYS, StartOptions
 from lib_workflows.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class RunChild[R](Operation[R]):
     workflow: "AnyWorkflow"
     args: tuple[Any, ...]
     undo: Undo | None = None
+    options: StartOptions = AS_ITS_WORKFLOW_SAYS
     kind: ClassVar[str] = "child"
 
     @property
@@ -119,6 +121,7 @@ class StartRun(Operation[str]):
 
     workflow: "AnyWorkflow"
     args: tuple[Any, ...]
+    options: StartOptions = AS_ITS_WORKFLOW_SAYS
     kind: ClassVar[str] = "start"
 
     @property

@@ -43,6 +43,10 @@ class Rate:
         """How many may begin at `now`, where the bucket will be full at `full_at`."""
         return max(0, now + self.per_micros - self._believed(full_at, now)) * self.runs // self.per_micros
 
+    def empty_between(self, now: int) -> tuple[int, int]:
+        """When a bucket is full from which none may begin at `now`: after the first moment, and by the second one."""
+        return now + self.per_micros + (-self.per_micros // self.runs), now + self.per_micros + CLOCKS_DIFFER_MICROS
+
     def full_after(self, begun: int, full_at: int, now: int) -> int:
         """When the bucket will be full, now that so many have begun."""
         return self._believed(full_at, now) - (-begun * self.per_micros // self.runs)
@@ -65,25 +69,29 @@ class Rate:
 class QueueLimits:
     """At most `concurrency` runs are under way, from their beginning to their end, and begin no faster than `rate`.
 
-    By `key`, the name of a field of their input, runs take turns, and at most `per_key` of each are under way.
-    None: no limit. Raises `QueueInvalid`.
+    By `key`, the name of a field of their input, runs take turns; of each, at most `per_key` are under way, and they
+    begin no faster than `rate_per_key`. None: no limit. Raises `QueueInvalid`.
     """
 
     concurrency: int | None = None
     rate: Rate | None = None
     key: str | None = None
     per_key: int | None = None
+    rate_per_key: Rate | None = None
 
     def __post_init__(self) -> None:
         for what in ("concurrency", "per_key"):
             if (count := getattr(self, what)) is not None:
                 _check_count(what, count)
+        for what in ("rate", "rate_per_key"):
+            if not isinstance(rate := getattr(self, what), Rate | None):
+                raise QueueInvalid(what, f"must be a Rate(…), got {rate!r:.80}")
         if self.key is not None:
             _check_text("key", self.key)
-        elif self.per_key is not None:
-            raise QueueInvalid("per_key", "must have a key, the name of a field of the input; say which")
-        if not isinstance(self.rate, Rate | None):
-            raise QueueInvalid("rate", f"must be a Rate(…), got {self.rate!r:.80}")
+            return
+        for what in ("per_key", "rate_per_key"):
+            if getattr(self, what) is not None:
+                raise QueueInvalid(what, "must have a key, the name of a field of the input; say which")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +109,10 @@ class Queue:
         rate: Rate | None = None,
         key: str | None = None,
         per_key: int | None = None,
+        rate_per_key: Rate | None = None,
     ) -> None:
         object.__setattr__(self, "name", check_queue_name(name))
-        limits = QueueLimits(concurrency=concurrency, rate=rate, key=key, per_key=per_key)
+        limits = QueueLimits(concurrency=concurrency, rate=rate, key=key, per_key=per_key, rate_per_key=rate_per_key)
         object.__setattr__(self, "limits", limits)
 
 

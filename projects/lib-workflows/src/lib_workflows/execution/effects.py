@@ -140,9 +140,7 @@ def begin_child(executor: "Executor", pending: Pending) -> None:
     elif executor.run.depth >= DEEPEST:
         executor.complete(failed(pending, ChildrenTooDeep(operation.name, DEEPEST)))
     else:
-        executor.home.kinship.start_child(
-            executor, pending.path, operation.workflow, operation.workflow.encode_input(operation.args)
-        )
+        executor.home.kinship.start_child(executor, pending.path, operation)
 
 
 def child_ended(executor: "Executor", operation: str, child: Child) -> None:
@@ -175,10 +173,9 @@ def begin_start(executor: "Executor", pending: Pending) -> None:
     """Start another run with the row: both or neither."""
     operation = pending.operation
     assert isinstance(operation, StartRun)  # noqa: S101 - the table says so
-    payload = operation.workflow.encode_input(operation.args)
-    start = executor.home.kinship.start_apart(executor, pending.path, operation.workflow, payload)
+    start = executor.home.kinship.start_apart(executor, pending.path, operation)
     completion = completed(pending, start.run_id, encode_json(start.run_id))
-    completion.input = payload
+    completion.input = start.input
     completion.writes = (start.write,)
     completion.on_delivery = partial(_tell_of_start, executor, start.event)
     executor.complete(completion)

@@ -8,6 +8,7 @@ from lib_events.database import Database
 from lib_events.event import EncodedEvent
 from lib_events.statement import Fence, Write
 from lib_workflows.authoring.delegation import TokenSource
+from lib_workflows.authoring.operation import RunChild, StartRun
 from lib_workflows.events.looks import EventLooks
 from lib_workflows.run_logs import RunLogs
 from lib_workflows.steps.places import StepPlaces
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class Kin(Protocol):
     """What an executor needs for the runs it starts."""
 
-    def start_child(self, parent: "Executor", operation: str, workflow: Any, payload: str | None) -> None: ...
-    def start_apart(self, starter: "Executor", operation: str, workflow: Any, payload: str | None) -> "Start": ...
+    def start_child(self, parent: "Executor", path: str, operation: RunChild[Any]) -> None: ...
+    def start_apart(self, starter: "Executor", path: str, operation: StartRun) -> "Start": ...
     def cancel_child(self, parent: "Executor", operation: str) -> None: ...
 
 
@@ -60,5 +61,6 @@ class Start(NamedTuple):
     """A run that is started together with a history row."""
 
     run_id: str
+    input: str | None
     write: Write
     event: EncodedEvent

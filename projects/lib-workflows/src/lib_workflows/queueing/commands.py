@@ -10,6 +10,7 @@ from lib_events.database import Connection, insert_into
 from lib_events.event import Event, EventType
 from lib_workflows.authoring.queue import QueueLimits, known_queue_name
 from lib_workflows.errors import QueueDeclared
+from lib_workflows.queueing import key_buckets
 from lib_workflows.queueing.events import (
     QUEUE_CHANGED,
     QUEUE_PAUSED,
@@ -18,7 +19,7 @@ from lib_workflows.queueing.events import (
     QueueEvent,
     QueuePaused,
 )
-from lib_workflows.queueing.slots import rate_of
+from lib_workflows.queueing.slots import rate_of, rate_per_key_of
 from lib_workflows.runs.commands import RUNS_TOPIC
 from lib_workflows.tables import queues
 from lib_workflows.values.texts import check_text
@@ -33,26 +34,12 @@ def limit(connection: Connection, name: str, limits: QueueLimits, now: int, *, d
         raise QueueDeclared(name)
     if limits_of(row) == limits and row.declared == declared:
         return
-    rate = limits.rate
-    values = {
-        "concurrency": limits.concurrency,
-        "rate": rate.runs if rate else None,
-        "rate_micros": rate.per_micros if rate else None,
-        "key": limits.key,
-        "per_key": limits.per_key,
-    }
     # Another rate begins with a full bucket; the same one goes on.
-    full_at = row.full_at if rate == rate_of(row) else 0
-    _put(connection, name, {**values, "full_at": full_at, "declared": declared}, now)
-    changed = QueueChanged(
-        queue=name,
-        concurrency=limits.concurrency,
-        rate_runs=rate and rate.runs,
-        rate_seconds=rate and rate.per.total_seconds(),
-        key=limits.key,
-        per_key=limits.per_key,
-    )
-    _publish(connection, QUEUE_CHANGED, changed, now)
+    full_at = row.full_at if limits.rate == rate_of(row) else 0
+    if limits.rate_per_key != rate_per_key_of(row):
+        key_buckets.clear(connection, name)
+    _put(connection, name, {**_columns_of(limits), "full_at": full_at, "declared": declared}, now)
+    _publish(connection, QUEUE_CHANGED, _changed(name, limits), now)
 
 
 def declare_limits(connection: Connection, declared: Mapping[str, QueueLimits | None], now: int) -> None:
@@ -85,7 +72,42 @@ def resume(connection: Connection, name: str, now: int) -> None:
 
 def limits_of(row: Any) -> QueueLimits:
     """The limits of a row of `queues`."""
-    return QueueLimits(concurrency=row.concurrency, rate=rate_of(row), key=row.key, per_key=row.per_key)
+    return QueueLimits(
+        concurrency=row.concurrency,
+        rate=rate_of(row),
+        key=row.key,
+        per_key=row.per_key,
+        # A process of an older release, which knows no such rate, may have taken the key away.
+        rate_per_key=rate_per_key_of(row) if row.key is not None else None,
+    )
+
+
+def _columns_of(limits: QueueLimits) -> dict[str, Any]:
+    """Limits as a row of `queues` has them."""
+    rate, rate_per_key = limits.rate, limits.rate_per_key
+    return {
+        "concurrency": limits.concurrency,
+        "rate": rate and rate.runs,
+        "rate_micros": rate and rate.per_micros,
+        "key": limits.key,
+        "per_key": limits.per_key,
+        "rate_per_key": rate_per_key and rate_per_key.runs,
+        "rate_per_key_micros": rate_per_key and rate_per_key.per_micros,
+    }
+
+
+def _changed(name: str, limits: QueueLimits) -> QueueChanged:
+    rate, rate_per_key = limits.rate, limits.rate_per_key
+    return QueueChanged(
+        queue=name,
+        concurrency=limits.concurrency,
+        rate_runs=rate and rate.runs,
+        rate_seconds=rate and rate.per.total_seconds(),
+        key=limits.key,
+        per_key=limits.per_key,
+        rate_per_key_runs=rate_per_key and rate_per_key.runs,
+        rate_per_key_seconds=rate_per_key and rate_per_key.per.total_seconds(),
+    )
 
 
 def _lock(connection: Connection, name: str, now: int) -> Any:

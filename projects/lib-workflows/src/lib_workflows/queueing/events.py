@@ -16,7 +16,8 @@ class QueueEvent(BaseModel):
 class QueueChanged(QueueEvent):
     """A queue has other limits: runs under way at most, and runs that begin in so many seconds; null: none.
 
-    Its runs take turns by the field `key` of their input, and of each at most `per_key` are under way.
+    Its runs take turns by the field `key` of their input; of each at most `per_key` are under way, and so many begin
+    in `rate_per_key_seconds`.
     """
 
     concurrency: int | None
@@ -24,6 +25,8 @@ class QueueChanged(QueueEvent):
     rate_seconds: float | None
     key: str | None
     per_key: int | None
+    rate_per_key_runs: int | None = None
+    rate_per_key_seconds: float | None = None
 
 
 class QueuePaused(QueueEvent):

@@ -5,11 +5,10 @@ that could be wrong after a crash, and none that somebody has to give back. Whoe
 that two workers cannot both take the last slot.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, literal_column, or_, select, update
 
 from lib_events.clock import MICROSECOND
 from lib_events.database import Connection
@@ -31,6 +30,11 @@ class Opening(NamedTuple):
     slots: int | None  # None: any number
     next_at: int | None  # when its rate lets the next one begin; None: a run has to end
 
+    @property
+    def is_paced(self) -> bool:
+        """Whether a rate says when the next ones begin."""
+        return self.queue.rate is not None or self.queue.rate_per_key is not None
+
 
 def governed(connection: Connection) -> frozenset[str]:
     """The queues whose runs do not begin as they come: paused or limited ones."""
@@ -48,7 +52,7 @@ def is_unlimited(connection: Connection, now: int) -> ColumnElement[bool]:
     if connection.scalar(limited.limit(1)) is None:
         return and_(NEEDS_SLOT, runs.c.wake_at <= now, runs.c.queue.not_in(limited))
     # Queue by queue: whoever waits for a slot is not looked at.
-    names = _distinct(runs.c.queue, IS_QUEUED)
+    names = distinct(runs.c.queue, IS_QUEUED)
     free = names.where(names.selected_columns[0].not_in(limited)).limit(MOST_QUEUES + 1)
     found = connection.scalars(free).all()
     if len(found) > MOST_QUEUES:  # so many that passing those by who wait for a slot costs less, and none is left out
@@ -61,12 +65,13 @@ def needs_slot_of_limited() -> ColumnElement[bool]:
     return and_(NEEDS_SLOT, exists().where(queues.c.name == runs.c.queue, IS_GOVERNED))
 
 
-def _distinct(column: ColumnElement[Any], where: ColumnElement[bool]) -> Select[Any]:
-    """The distinct values of an index's column, in its order: one step on it for each, however many rows have it."""
+def distinct(column: ColumnElement[Any], where: ColumnElement[bool], most: int = MOST_RUNS) -> Select[Any]:
+    """The first distinct values of an index's column, in its order: one step for each, however many rows have it."""
     first = select(column).where(where).order_by(column).limit(1)
-    found = select(first.scalar_subquery().label("value")).cte(recursive=True)
+    found = select(first.scalar_subquery().label("value"), literal(1).label("number")).cte(recursive=True)
     following = first.where(column > found.c.value).scalar_subquery()
-    found = found.union_all(select(following).where(found.c.value.is_not(None)))
+    is_enough = found.c.number >= most
+    found = found.union_all(select(following, found.c.number + 1).where(found.c.value.is_not(None), ~is_enough))
     return select(found.c.value).where(found.c.value.is_not(None))
 
 
@@ -111,75 +116,9 @@ def rate_of(row: Any) -> Rate | None:
     return None if row.rate is None else Rate(row.rate, row.rate_micros * MICROSECOND)
 
 
-def take_slots(connection: Connection, due: Select[Any], opening: Opening, now: int, limit: int) -> Sequence[Any]:
-    """Find due runs of the queue that may have its slots, which `due` selects and locks; returns their rows."""
-    queue = opening.queue
-    limit = limit if opening.slots is None else min(limit, opening.slots)
-    mine = due.where(runs.c.queue == queue.name, NEEDS_SLOT)
-    if queue.key is None:
-        rows, last_key = connection.execute(mine.limit(limit)).all(), None
-    else:
-        rows, last_key = take_turns(connection, mine, queue, now=now, limit=limit)
-    if not rows:
-        return rows
-    rate = rate_of(queue)
-    full_at = queue.full_at if rate is None else rate.full_after(len(rows), queue.full_at, now)
-    if (full_at, last_key) != (queue.full_at, queue.last_key):
-        changes = {"full_at": full_at, "last_key": last_key}
-        connection.execute(update(queues).where(queues.c.name == queue.name).values(changes))
-    return rows
-
-
-# Taking turns
-
-
-def take_turns(
-    connection: Connection, due: Select[Any], queue: Any, *, now: int, limit: int
-) -> tuple[Sequence[Any], str | None]:
-    """The first due runs of each key, one key after the other, going on behind whose turn was last.
-
-    Returns their rows, and whose turn is last now.
-    """
-    under_way, most = _under_way_by_key(connection, queue), _most(queue)
-    full = sum(size >= most for size in under_way.values())
-    found = islice(_waiting_keys(connection, queue, now, limit + full), limit + full)
-    waiting = [key for key in found if under_way.get(key, 0) < most]
-    rows: list[Any] = []
-    last: str | None = queue.last_key
-    for index, key in enumerate(waiting):
-        share = max(1, (limit - len(rows)) // (len(waiting) - index))
-        wanted = min(share, limit - len(rows), most - under_way.get(key, 0))
-        if wanted <= 0:
-            break
-        # IS NULL where there is no key. Not IS NOT DISTINCT FROM: PostgreSQL asks no index for it.
-        of_key = runs.c.queue_key == key
-        rows += connection.execute(due.where(of_key).limit(wanted)).all()
-        last = key
-    return rows, last
-
-
-def _most(queue: Any) -> int:
-    return MOST_RUNS if queue.per_key is None else int(queue.per_key)
-
-
-def _under_way_by_key(connection: Connection, queue: Any) -> dict[str | None, int]:
-    if queue.per_key is None:
-        return {}
-    counted = select(runs.c.queue_key, func.count().label("size")).where(runs.c.slot == queue.name, HAS_SLOT)
-    return {row.queue_key: row.size for row in connection.execute(counted.group_by(runs.c.queue_key))}
-
-
-def _waiting_keys(connection: Connection, queue: Any, now: int, limit: int) -> Iterator[str | None]:
-    """The keys of which runs are due, beginning behind whose turn was last; None for those without one."""
-    waits = and_(runs.c.queue == queue.name, NEEDS_SLOT, runs.c.wake_at <= now)
-    has_key, last = runs.c.queue_key.is_not(None), queue.last_key
-    behind = and_(waits, has_key) if last is None else and_(waits, has_key, runs.c.queue_key > last)
-    yield from connection.scalars(_distinct(runs.c.queue_key, behind).limit(limit)).all()
-    if connection.scalar(select(exists().where(waits, ~has_key))):
-        yield None
-    if last is not None:
-        before = and_(waits, has_key, runs.c.queue_key <= last)
-        yield from connection.scalars(_distinct(runs.c.queue_key, before).limit(limit)).all()
+def rate_per_key_of(row: Any) -> Rate | None:
+    """The rate of each key of a row of `queues`."""
+    return None if row.rate_per_key is None else Rate(row.rate_per_key, row.rate_per_key_micros * MICROSECOND)
 
 
 def count_in(connection: Connection, queue: str, limit: int) -> int:

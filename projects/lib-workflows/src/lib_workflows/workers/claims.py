@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, tru
 from lib_events.database import Connection
 from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.queueing import slots as queue_slots
+from lib_workflows.queueing import turns as queue_turns
 from lib_workflows.runs.commands import RUNS_TOPIC
 from lib_workflows.tables import runs
 
@@ -62,7 +63,7 @@ class Taken(NamedTuple):
 
     runs: dict[str, Claimed]
     more: bool  # whether more may be due than there was room for
-    is_paced: bool  # whether some of them began in a queue that has a rate
+    is_paced: bool  # whether to look when the next ones may begin, for a rate says so, or it was not looked at all keys
 
 
 type Take = Callable[[int], Sequence[Any]]  # finds and locks at most so many due runs
@@ -83,7 +84,7 @@ def claim(
     due = due.order_by(runs.c.priority.desc(), runs.c.wake_at).with_for_update(skip_locked=True)
     # First, for the queues' rows come before any run's.
     openings = queue_slots.openings(connection, claimable, now, lock=True, among=freed)
-    takes: list[Take] = [partial(queue_slots.take_slots, connection, due, opening, now) for opening in openings]
+    takes: list[Take] = [partial(queue_turns.take_slots, connection, due, opening, now) for opening in openings]
     found: list[Any] = []
     if freed is None:
         *first, unlimited = _without_slots(connection, now)
@@ -95,9 +96,15 @@ def claim(
     slotted, free = list(chain(*taken[: len(openings)])), list(chain(*taken[len(openings) :]))
     _hold(connection, owner, slotted, now, slot=runs.c.queue)
     _hold(connection, owner, free, now)
-    if freed and not slotted and _is_for_others(connection, freed, now):
-        connection.notify(RUNS_TOPIC)
-    is_paced = any(rows and opening.queue.rate is not None for opening, rows in zip(openings, taken, strict=False))
+    is_paced = any(
+        (rows and opening.is_paced) or len(rows) >= queue_turns.MOST_TURNS
+        for opening, rows in zip(openings, taken, strict=False)
+    )
+    if freed and not slotted:
+        left = _openings(connection, true(), now, freed)
+        is_paced = any(opening.next_at is not None for opening in left)
+        if any(opening.slots != 0 for opening in left):  # for runs that this worker cannot take
+            connection.notify(RUNS_TOPIC)
     claimed = (*found, *slotted, *free)
     return Taken(
         {row.id: Claimed(begins=row.started_at is None, queued=row.status == "queued") for row in claimed},
@@ -123,9 +130,12 @@ def _share_out(takes: Sequence[Take], limit: int, *, first: int) -> tuple[list[S
     return taken, more
 
 
-def _is_for_others(connection: Connection, freed: Collection[str], now: int) -> bool:
-    """Whether there are slots for runs that this worker cannot take."""
-    return any(opening.slots != 0 for opening in queue_slots.openings(connection, true(), now, among=freed))
+def _openings(
+    connection: Connection, claimable: ColumnElement[bool], now: int, among: Collection[str] | None = None
+) -> list[queue_slots.Opening]:
+    """The limited queues in which runs are due, for who only looks."""
+    found = queue_slots.openings(connection, claimable, now, among=among)
+    return [queue_turns.as_seen(connection, opening, now) for opening in found]
 
 
 def _hold(connection: Connection, owner: str, rows: Sequence[Any], now: int, **values: Any) -> None:
@@ -162,7 +172,7 @@ def look(connection: Connection, owner: str, capability: Capability, now: int) -
     here = [(row.id, row.wakes) for row in connection.execute(mine)]
     claimable = capability.claimable()
     limited = queue_slots.governed(connection)
-    openings = queue_slots.openings(connection, claimable, now) if limited else []
+    openings = _openings(connection, claimable, now) if limited else []
     is_free = any(opening.slots != 0 for opening in openings) or _is_any_due(connection, claimable, now)
     moments = [*_later(connection, claimable, now), *(opening.next_at for opening in openings)]
     return Due(here, is_free, min((at for at in moments if at is not None), default=None), limited)

@@ -7,14 +7,14 @@ nothing. Its end is a row of its own; a parent in memory hears of it at once, an
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lib_events.database import CommitQueueFull
 from lib_events.event import Cause
 from lib_events.statement import Write
 from lib_events.trace_context import TraceContext
 from lib_workflows.authoring.messages import Principal
-from lib_workflows.authoring.workflow import AnyWorkflow
+from lib_workflows.authoring.operation import RunChild, StartRun
 from lib_workflows.errors import CommandRefused
 from lib_workflows.execution.executor import Executor
 from lib_workflows.execution.home import Start
@@ -64,14 +64,15 @@ class Kinship:
 
     # Down
 
-    def start_child(self, parent: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> None:
+    def start_child(self, parent: Executor, path: str, operation: RunChild[Any]) -> None:
         """Start the child of an operation, in one commit with what led to it: a replay must ask for the same child."""
         home, run, life = self._residence, parent.run, parent.stored.life
-        request = self._request_of(parent, operation, workflow, payload, operation_span(run.id, life, operation, 1))
-        request.parent, request.parent_operation, request.depth = parent.run.id, operation, parent.run.depth + 1
+        now = home.timers.clock.micros()
+        request = self._request_of(parent, path, operation, now, span=operation_span(run.id, life, path, 1))
+        request.parent, request.parent_operation, request.depth = run.id, path, run.depth + 1
         owner = home.worker_id if home.can_run(request) else None
-        birth = Birth.of(new_run(request, home.timers.clock.micros(), owner), home.database.source)
-        parent.children[operation] = Child(birth.record.id, workflow.name, birth.record.status)
+        birth = Birth.of(new_run(request, now, owner), home.database.source)
+        parent.children[path] = Child(birth.record.id, operation.name, birth.record.status)
         parent.ledger.add(birth.write(), None if owner is None else partial(self._child_is_on_its_way, birth))
         parent.ledger.tell(birth.event())
         if owner is None:
@@ -89,31 +90,37 @@ class Kinship:
         if home.is_open and birth.record.owner == home.worker_id:
             home.begin(birth, saving)
 
-    def start_apart(self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None) -> Start:
+    def start_apart(self, starter: Executor, path: str, operation: StartRun) -> Start:
         """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
-        home, span = self._residence, run_span(starter.run.id, starter.stored.life)
-        request = self._request_of(starter, operation, workflow, payload, span)
-        birth = Birth.of(new_run(request, home.timers.clock.micros()), home.database.source)
-        return Start(birth.record.id, birth.write(), birth.event())
+        now, span = self._residence.timers.clock.micros(), run_span(starter.run.id, starter.stored.life)
+        request = self._request_of(starter, path, operation, now, span=span)
+        birth = Birth.of(new_run(request, now), self._residence.database.source)
+        return Start(birth.record.id, birth.record.input, birth.write(), birth.event())
 
     def _request_of(
-        self, starter: Executor, operation: str, workflow: AnyWorkflow, payload: str | None, span: str
+        self, starter: Executor, path: str, operation: RunChild[Any] | StartRun, now: int, *, span: str
     ) -> StartRequest:
         """The start of a run by an operation of another: in its name, caused by it, and by both always the same.
 
         In its trace, too: `span` is that within which it is.
         """
+        run, workflow, options = starter.run, operation.workflow, operation.options
         self._residence.check_known(workflow)
-        run = starter.run
+        payload, queue = workflow.encode_input(operation.args), options.queue or workflow.queue
+        delay = round(options.delay_seconds * 1e6)
         trace_id, parent = trace_of(run.traceparent, run.correlation_id or run.id)
         within = TraceContext(trace_id, span, parent is not None and parent.is_sampled)
         return StartRequest(
             workflow=workflow.name,
             version=workflow.version,
-            queue=workflow.queue,
-            queue_key=workflow.key_in(workflow.queue, payload),
+            queue=queue,
+            queue_key=options.queue_key or workflow.key_in(queue, payload),
+            priority=options.priority,
+            run_at=now + delay if delay else None,
+            deadline_at=options.deadline_at,
+            tags=options.tags,
             input=payload,
-            id=child_run_id(run.id, operation, starter.stored.life),
+            id=child_run_id(run.id, path, starter.stored.life),
             principal=Principal(run.principal, run.principal_name) if run.principal else None,
             cause=Cause(run.correlation_id, run.id, run.principal, str(within)),
         )
