@@ -15,6 +15,7 @@ FLOWS = (
     "process_steps",
     "worker_process",
     "storm",
+    "crash_places",
     "interpreted_tasks",
     "interpreted_news",
     "interpreter",
@@ -32,3 +33,8 @@ flows = sys.modules["flows"]
 @pytest.fixture(autouse=True)
 def no_calls_yet():
     flows.calls.clear()
+
+
+@pytest.fixture
+def crash_places(request):
+    return sys.modules["crash_places"].CrashPlaces(request.node.nodeid)
