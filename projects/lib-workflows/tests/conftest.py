@@ -36,5 +36,5 @@ def no_calls_yet():
 
 
 @pytest.fixture
-def crash_places(request):
-    return sys.modules["crash_places"].CrashPlaces(request.node.nodeid)
+def crash_places(draw):
+    return sys.modules["crash_places"].CrashPlaces(draw)
