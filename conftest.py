@@ -8,7 +8,9 @@ import signal
 import sqlite3
 import ssl
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from zlib import crc32
 
 import pytest
 from sqlalchemy import Connection, Dialect, Engine, event
@@ -18,6 +20,7 @@ from lib_events import memory
 from lib_events.adapters.sqlite import SqliteDatabase
 from lib_events.database import Schema
 from lib_events.testing.copies import Copies
+from lib_events.testing.drawn import EVERYTHING, SEED, Draw
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -27,6 +30,10 @@ pytest_plugins = ["lib_events.testing.fixtures"]
 
 # A process starts one, for every test in it that asks.
 COSTLY = frozenset(("product", "short_lived", "browser", "chromium", "authorities", "make_workspace"))
+# They use databases and are not about them: of their tests on both, a run of all has a third on PostgreSQL, others each
+# time. What is about databases are the libraries' tests.
+USERS_OF_DATABASES = ("app-svc", "auth-svc")
+PART_ON_POSTGRESQL = 3
 COMPILED_STATEMENTS = 2_000
 TESTS_PER_WORKER = 2
 SETTLE_SECONDS = 10.0
@@ -49,6 +56,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin the workers' shares with what is long, then with what is costly to start: who is done early steals from
     their ends, and nobody is left alone with a long test."""
+    _deselect(config, items)
     shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     bound = float(config.getini("timeout"))
     long = {item: item.path for item in items if _own_bound(item) > bound}
@@ -61,6 +69,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items += itertools.chain(*groups[share::shares])
         items += itertools.islice(others, max(0, end - len(items)))
     items += others
+
+
+def _deselect(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is drawn another time, or each test but once; whoever names files gets all that is in them."""
+    if EVERYTHING or not all((config.invocation_params.dir / each).is_dir() for each in config.args):
+        return
+    kept = _each_once(items) if os.environ.get("EVS_TEST_EACH_ONCE") else _drawn(items, config.stash[SEED])
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def _drawn(items: list[pytest.Item], seed: int) -> set[pytest.Item]:
+    """All but most of what users of databases test on both databases and now on PostgreSQL."""
+    second = [
+        item for item in items if _is_second_time(item) and any(each in item.path.parts for each in USERS_OF_DATABASES)
+    ]
+    return {*items} - {*second} | {*Draw("on PostgreSQL", seed).some(second, len(second) // PART_ON_POSTGRESQL)}
+
+
+def _each_once(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Of each function one test: on PostgreSQL where it is on both databases, otherwise any, the same each time."""
+    tests = defaultdict(list)
+    for item in items:
+        tests[item.path, item.parent, getattr(item, "originalname", None) or item.name].append(item)
+    return {min(of, key=lambda item: (not _is_second_time(item), crc32(item.nodeid.encode()))) for of in tests.values()}
+
+
+def _is_second_time(item: pytest.Item) -> bool:
+    """Whether a test on PostgreSQL is there on SQLite, too."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and "postgresql" in callspec.params.values()
 
 
 def _own_bound(item: pytest.Item) -> float:

@@ -16,6 +16,7 @@ FLOWS = (
     "process_steps",
     "worker_process",
     "storm",
+    "crash_places",
     "interpreted_tasks",
     "interpreted_news",
     "interpreter",
@@ -33,3 +34,8 @@ flows = sys.modules["flows"]
 @pytest.fixture(autouse=True)
 def no_calls_yet():
     flows.calls.clear()
+
+
+@pytest.fixture
+def crash_places(draw):
+    return sys.modules["crash_places"].CrashPlaces(draw)

@@ -2,7 +2,8 @@
 
 Time skips, and no two things happen at once, so that there is one right answer, or a few: how each run ends, what each
 of its steps and transactions did and undid, and in which order; what was told and asked, and how it was answered. It is
-the same however often the engine dies on the way.
+the same however often the engine dies on the way. On PostgreSQL, which takes four times as long, each run of the tests
+plays another part of the programs.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ from datetime import UTC, datetime
 
 import pytest
 from crew import Crew
-from drawn_programs import WAYS, draw, draw_one_that_fails
+from drawn_programs import WAYS, draw_one_that_fails
+from drawn_programs import draw as draw_program
 from interpreter import interpret, interpretations
 from played_programs import WORKFLOWS, Playing, Traces, done, each_under_one_key, is_of, story_of, told, until_ended
 from sqlalchemy import func, select
@@ -105,14 +107,20 @@ def check(ways, traces, case):
 
 
 @pytest.mark.timeout(300)
-async def test_the_engine_comes_to_what_an_interpreter_says_wherever_it_dies(database_url):
+async def test_the_engine_comes_to_what_an_interpreter_says_wherever_it_dies(database_url, draw):
     chance = chance_of("interpreted programs")
-    for number in range(PROGRAMS):
-        lives, acts = draw(chance)
+    programs = [(draw_program(chance), list(crashes(chance))) for _ in range(PROGRAMS)]
+    for number in played(database_url, draw, PROGRAMS):
+        (lives, acts), dying = programs[number]
         whole = await play_and_check(database_url, f"whole-{number}", lives, acts, crash_at=None)
-        for crash in crashes(chance):
+        for crash in dying:
             again = await play_and_check(database_url, f"again-{number}-{crash['crash_at']}", lives, acts, **crash)
             assert again == whole, (lives, acts, crash)
+
+
+def played(url, draw, programs):
+    """The numbers of those that this run plays."""
+    return range(programs) if url.startswith("sqlite") else draw.some(range(programs), SIZE)
 
 
 def crashes(chance):
@@ -123,21 +131,27 @@ def crashes(chance):
 
 @pytest.mark.postgresql
 @pytest.mark.timeout(300)
-async def test_it_comes_to_the_same_on_two_workers_of_which_one_is_lost(postgresql_url):
+async def test_it_comes_to_the_same_on_two_workers_of_which_one_is_lost(postgresql_url, draw):
     chance = chance_of("interpreted programs on two workers")
-    for number in range(2 * SIZE):
-        lives, acts = draw(chance)
-        for how in ("dies", "buried"):
-            limits = Limits(idle_seconds=0.0) if chance.random() < 0.5 else None
-            loss = {"at": chance.randrange(1, 30), "how": how, "limits": limits}
-            await play_and_check(postgresql_url, f"{number}-{how}", lives, acts, play=play_with_two, **loss)
+    programs = [(draw_program(chance), list(losses(chance))) for _ in range(2 * SIZE)]
+    for number in played(postgresql_url, draw, len(programs)):
+        (lives, acts), losing = programs[number]
+        for loss in losing:
+            name = f"{number}-{loss['how']}"
+            await play_and_check(postgresql_url, name, lives, acts, play=play_with_two, **loss)
+
+
+def losses(chance):
+    for how in ("dies", "buried"):
+        limits = Limits(idle_seconds=0.0) if chance.random() < 0.5 else None
+        yield {"at": chance.randrange(1, 30), "how": how, "limits": limits}
 
 
 @pytest.mark.timeout(300)
-async def test_what_failed_comes_to_the_same_once_there_is_no_trouble_any_more_and_so_do_its_forks(database_url):
-    chance = chance_of("interpreted programs that are retried")
+async def test_what_failed_comes_to_the_same_once_there_is_no_trouble_any_more_and_so_do_its_forks(database_url, draw):
     async with environment(database_url, WORKFLOWS, start=BEGINNING) as env:
-        for number in range(PROGRAMS):
+        for number in played(database_url, draw, PROGRAMS):
+            chance = chance_of(f"interpreted programs that are retried {number}")
             await play_one_that_fails(env, f"retried-{number}", *draw_one_that_fails(chance), chance)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 SEED = 7
-RUNS = 300
+RUNS = 200
 CLIENTS = 20
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -21,6 +21,7 @@ import pytest_asyncio
 from lib_events.nats_server import NatsServer
 from lib_events.parent_watch import supervised
 from lib_events.testing import missing
+from lib_events.testing.drawn import EVERYTHING, SEED, Draw, new_seed
 from lib_events.testing.ports import free_ports
 
 if TYPE_CHECKING:
@@ -28,6 +29,23 @@ if TYPE_CHECKING:
     from lib_events.testing.postgresql import KillablePostgresql
 
 ROOMY_BYTES = 8 * 1024**3
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw one seed for all processes of the run."""
+    given = getattr(config, "workerinput", {})
+    config.stash[SEED] = given["evs_seed"] if "evs_seed" in given else new_seed()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of the run the seed (a hook of pytest-xdist)."""
+    node.workerinput["evs_seed"] = node.config.stash[SEED]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what repeats this run."""
+    return "drawn: nothing, everything is done" if EVERYTHING else f"drawn by: EVS_TEST_SEED={config.stash[SEED]}"
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +106,14 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database, once on SQLite and once on PostgreSQL."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture
+def draw(request: pytest.FixtureRequest) -> Draw:
+    """What this run of the test does of all it could; tests that differ in a parameter only draw other things."""
+    drawn = Draw(request.node.nodeid, request.config.stash[SEED])
+    print(drawn)  # noqa: T201 - pytest shows it where the test fails
+    return drawn
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ SHAPES = text(f"""
 
 
 def _next() -> Any:
-    """The query for the next events of some types, so many or so many bytes; making it costs more than what it finds."""
+    """The query for the next events of some types, so many and so many bytes; to make it costs more than to ask it."""
     position, size = events.c.last_position, func.length(events.c.body).label("size")
     in_bounds = (position > bindparam("after"), position <= bindparam("until"))
     mine = events.c.type.in_(bindparam("types", expanding=True))
