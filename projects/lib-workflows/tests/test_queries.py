@@ -6,7 +6,7 @@ import pytest
 
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, Principal, workflow
-from lib_workflows.errors import ApprovalDecided, ApprovalNotFound, TextInvalid
+from lib_workflows.errors import ApprovalDecided, ApprovalNotFound, FilterInvalid, TextInvalid
 from lib_workflows.paging import PageCursorInvalid, encode_cursor
 from lib_workflows.reading import queries
 from lib_workflows.reading.queries import RunFilter
@@ -48,6 +48,12 @@ async def ended(engine, number, **options):
 async def ids_of(engine, **filters):
     page = await engine.database.read(queries.list_runs, RunFilter(**filters))
     return [run.id for run in page.items]
+
+
+@pytest.mark.parametrize("statuses", [["done"], ["completed", "Failed"], "failed"])
+def test_a_status_that_is_none_is_refused_rather_than_never_found(statuses):
+    with pytest.raises(FilterInvalid, match="completed, failed, cancelled"):
+        RunFilter(statuses=statuses)
 
 
 async def test_a_run_is_read_whole_and_a_list_leaves_out_what_may_be_large(engine):

@@ -131,6 +131,10 @@ class TagsInvalid(WorkflowsError, ValueError):
     """Tags are short texts, and not too many."""
 
 
+class FilterInvalid(WorkflowsError, ValueError):
+    """Runs are looked for by something that no run can have."""
+
+
 class PayloadTooLarge(WorkflowsError, ValueError):
     """A payload is larger than the history may hold."""
 

@@ -15,12 +15,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from lib_events.clock import SystemClock, to_datetime, to_micros
 from lib_events.database import Connection, DialectName
 from lib_workflows.authoring.messages import Principal
-from lib_workflows.errors import ErrorRecord
+from lib_workflows.errors import ErrorRecord, FilterInvalid
 from lib_workflows.paging import PAGE, Order, Page, page_of
 from lib_workflows.queueing.slots import needs_slot_of_limited
 from lib_workflows.reading.undo_views import UndoView, undo_views, undoing_since
 from lib_workflows.runs.record import RunRecord
-from lib_workflows.runs.state import UNDER_WAY
+from lib_workflows.runs.state import STATUSES, UNDER_WAY
 from lib_workflows.tables import approvals, history, run_logs, runs, views
 from lib_workflows.values.codec import decode_json
 from lib_workflows.values.failure import decode_record
@@ -114,7 +114,7 @@ class ApprovalView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs to list; what is None or empty does not narrow."""
+    """Which runs to list; what is None or empty does not narrow. Raises `FilterInvalid`."""
 
     statuses: Sequence[str] = ()
     workflow: str | None = None
@@ -123,6 +123,11 @@ class RunFilter:
     since: datetime | None = None
     principal: str | None = None
     parent: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a status that is none: it would find nothing, and nobody would know why."""
+        if isinstance(self.statuses, str) or not set(self.statuses) <= set(STATUSES):
+            raise FilterInvalid(f"statuses must be a list of some of {', '.join(STATUSES)}, got {self.statuses!r:.100}")
 
 
 def list_runs(

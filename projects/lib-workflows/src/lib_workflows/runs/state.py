@@ -1,12 +1,13 @@
 """The states of a run and what moves it between them: data, from which the documentation draws its diagram."""
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from lib_workflows.errors import CommandRefused
 
 type Status = Literal[
     "queued", "running", "waiting", "cancelling", "completed", "failed", "cancelled", "nondeterministic", "continued"
 ]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status.__value__)
 type Move = Literal[
     "claim", "rest", "resume", "cancel", "recall", "complete", "fail", "undone", "park", "retry", "continue"
 ]
