@@ -53,7 +53,7 @@ def versioned(manifest: str, version: str, members: Iterable[str]) -> str:
     Members are released together and tested together only, so no other version of a neighbour will do.
     """
     names = "|".join(map(re.escape, members))
-    asked = re.sub(rf'"({names})(?:==[^"]*)?"(?=\s*[,\]])', rf'"\1=={version}"', manifest)
+    asked = re.sub(rf'"({names})(\[[^"]*\])?(?:==[^"]*)?"(?=\s*[,\]])', rf'"\1\2=={version}"', manifest)
     changed, places = re.subn(r'^version = "[^"]*"$', f'version = "{version}"', asked, flags=re.MULTILINE)
     if places != 1:
         raise ReleaseUnclear(f'A pyproject.toml must have one line version = "…", got {places}:\n{manifest}')

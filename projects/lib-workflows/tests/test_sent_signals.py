@@ -8,6 +8,7 @@ from flows import address_changed
 from lib_events.testing import wait_until
 from lib_workflows import Context, Engine, workflow
 from lib_workflows.errors import CommandRefused, RunNotFound
+from lib_workflows.runs import commands
 
 SENDERS = 20
 
@@ -48,6 +49,22 @@ async def test_of_twenty_who_send_a_signal_by_one_key_one_does(database_url):
         await asyncio.gather(*sent)
         await handle.signal(address_changed, "Oak Street", idempotency_key="another")
         assert await handle.result(20) == ["Elm Street", "Oak Street"]
+
+
+async def test_a_run_that_was_saved_while_somebody_looked_for_it_takes_their_signal(database_url, monkeypatch):
+    wake, looks = commands.wake, []
+
+    def not_there_yet(connection, run_id):
+        looks.append(run_id)
+        return wake(connection, run_id) if len(looks) > 1 else None
+
+    async with Engine.open(database_url, [moving_on]) as engine:
+        handle = await engine.start(moving_on, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(commands, "wake", not_there_yet)
+            await handle.signal(address_changed, "Elm Street")
+        assert len(looks) == 2
+        assert await handle.result(20) == "Elm Street"
 
 
 async def test_a_key_is_remembered_over_the_lives_of_a_run_and_after_its_end(database_url):

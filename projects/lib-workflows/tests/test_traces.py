@@ -18,6 +18,7 @@ from lib_events.tracing.environment import find_traces
 from lib_events.tracing.traces import Traces
 from lib_workflows import Backoff, Context, Engine, Signal, current_step, step, workflow
 from lib_workflows import tracing as run_tracing
+from lib_workflows.reading import queries
 from lib_workflows.reading.run_spans import TOLD
 from lib_workflows.values.trace_places import run_span
 
@@ -117,7 +118,10 @@ async def child_of(engine: Engine) -> str:
     def children() -> list[str]:
         return [executor.run.id for executor in engine.residence.executors.values() if executor.run.parent]
 
-    await wait_until(lambda: bool(children()))
+    async def is_saved() -> bool:
+        return bool(children()) and await engine.database.read(queries.get_run, children()[0]) is not None
+
+    await wait_until(is_saved)
     return children()[0]
 
 

@@ -127,9 +127,9 @@ def _controls(controls: Controls) -> h.Node:
             controls.text(
                 "key", "Key", hint="What runs take turns by, such as customer: the queue key of their start."
             ),
-            controls.text("per_key", "Under way at most", hint="Runs of each key.", **numeric),
-            controls.text("rate_per_key_runs", "Begin at most", hint="Runs of each key.", **numeric),
-            controls.duration("rate_per_key_seconds", "In"),
+            controls.text("per_key", "Each under way at most", hint="Runs of each key.", **numeric),
+            controls.text("rate_per_key_runs", "Each begins at most", hint="Runs of each key.", **numeric),
+            controls.duration("rate_per_key_seconds", "Each in"),
         ],
     ]
 

@@ -452,6 +452,8 @@ def _send(
     number = wake(connection, run_id)
     if number is None:
         row = lock_run(connection, run_id)
+        number = wake(connection, run_id)  # it may have been saved only now
+    if number is None:
         raise CommandRefused(run_id, kind, row.status, ["queued", "running", "waiting", "cancelling"])
     row = {
         "run": run_id,
