@@ -227,9 +227,9 @@ async def test_an_administrator_may_reset_and_sign_out_themselves(provider_on_bo
     assert (await provider_on_both.http.get("/v1/admin/users")).status_code == 401
 
 
-async def test_whoever_has_thousands_of_sessions_and_delegations_is_put_out_at_once(provider_on_both, call):
+async def test_whoever_has_hundreds_of_sessions_and_delegations_is_put_out_at_once(provider_on_both, call):
     """One by one they took longer than a transaction may: whoever had signed in often enough could not be put out."""
-    database, many = provider_on_both.service.database, range(1500)
+    database, many = provider_on_both.service.database, range(600)  # three times as many as one may have by now
     ada = await database.read(accounts.find_by_username, "ada")
     of_ada = {"user_id": ada.id, "authenticated_at": 1}
     family = of_ada | {"client_id": "evs-app", "scope": "offline_access", "resources": "[]", "created_at": 1}
