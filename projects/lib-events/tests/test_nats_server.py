@@ -48,6 +48,37 @@ async def client_of(server, service, **options):
         await client.close()
 
 
+async def test_a_start_that_is_given_up_leaves_no_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(NatsServer, "keep_streams", lambda _server: asyncio.Event().wait())
+    server = NatsServer(tmp_path / "nats")
+    starting = asyncio.create_task(server.start())
+    pid = await wait_until(lambda: server.pid)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert not alive(pid)
+
+
+async def test_a_server_ends_also_where_its_streams_are_given_up_slowly(tmp_path, monkeypatch):
+    let_go = asyncio.Event()
+
+    async def stubborn(_server):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()
+
+    async with NatsServer(tmp_path / "nats") as server:
+        pid = server.pid
+        monkeypatch.setattr(NatsServer, "keep_streams", stubborn)
+        monkeypatch.setattr(nats_server_module, "KEEP_SECONDS", 0.0)
+        monkeypatch.setattr(nats_server_module._Supervision, "cleanup_seconds", 0.1)
+        os.kill(pid, signal.SIGKILL)  # so that the next life keeps streams as above
+        again = await wait_until(lambda: server.pid if server.pid != pid else None)
+    assert not alive(again)
+    let_go.set()
+
+
 async def test_the_store_survives_a_crash_and_the_server_comes_back_on_its_port(fresh_nats_server):
     seed_file = fresh_nats_server.credentials("app-svc")
     async with Broker(fresh_nats_server.url, service="app-svc", seed_file=seed_file) as broker:

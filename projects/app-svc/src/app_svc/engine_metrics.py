@@ -1,6 +1,4 @@
-"""What Prometheus is told of workflows: what ends here, what is in memory, what waits in the queues and since when, and
-which events gather.
-"""
+"""What Prometheus is told of workflows: what ends here, is in memory, waits in queues and since when, and gathers."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

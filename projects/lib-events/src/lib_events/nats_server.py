@@ -87,6 +87,9 @@ class NatsServer:
                 f"nats-server must answer on {self.url} within {START_SECONDS:g} s, and did not; "
                 "is the port taken? See its log"
             ) from None
+        except BaseException:
+            await self.stop()  # whoever gives up starting has nothing to stop
+            raise
 
     async def stop(self) -> None:
         """Stop cleanly; stopping twice is safe. The port stays ours for the next start."""
@@ -143,8 +146,10 @@ class _Supervision(Loop):
             code = await child.wait()
         finally:
             keeping.cancel()
-            await asyncio.wait([keeping])
-            await _end(child)
+            try:
+                await asyncio.wait([keeping])
+            finally:
+                await _end(child)  # also where that took too long
         raise NatsServerFailed(f"nats-server ended with exit code {code}")
 
     async def _keep_streams(self) -> None:

@@ -33,18 +33,8 @@ TOUCH = Prepared(
 START = Prepared(
     insert(sessions).inline(),
     columns=(
-        *(
-            "id",
-            "digest",
-            "user_id",
-            "authenticated_at",
-            "started_at",
-            "expires_at",
-            "address",
-            "user_agent",
-            "last_seen_at",
-        ),
-        "methods",
+        *("id", "digest", "user_id", "authenticated_at", "started_at", "expires_at", "address", "user_agent"),
+        *("last_seen_at", "methods"),
     ),
 )
 

@@ -137,8 +137,9 @@ def _settings_of(workflow: AnyWorkflow) -> dict[str, Any]:
 
 
 def _redeclare_batches(connection: Connection, workflow: AnyWorkflow, before: Any, now: dict[str, Any] | None) -> None:
-    """What has gathered starts as what is declared now, at once where it would gather otherwise; and as what it was
-    gathered for where nothing gathers any more, for the input may be no list now.
+    """What has gathered is for what is declared now, and starts at once where it would gather otherwise now.
+
+    Where nothing gathers any more it starts as what it was gathered for: the input may be no list now.
     """
     mine = and_(batches.c.workflow == workflow.name, batches.c.event_type == before.event_type)
     values: dict[str, Any] = {}
