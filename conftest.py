@@ -30,8 +30,8 @@ pytest_plugins = ["lib_events.testing.fixtures"]
 
 # A process starts one, for every test in it that asks.
 COSTLY = frozenset(("product", "short_lived", "browser", "chromium", "authorities", "make_workspace"))
-# They use databases and are not about them: of their tests on both, a run of all has a third on PostgreSQL, others each
-# time. What is about databases are the libraries' tests.
+# Of the tests on both databases a run of all members has a third on PostgreSQL, others each time. A library alone has
+# all: what is about databases are the libraries' tests.
 USERS_OF_DATABASES = ("app-svc", "auth-svc")
 PART_ON_POSTGRESQL = 3
 COMPILED_STATEMENTS = 2_000
@@ -81,10 +81,9 @@ def _deselect(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def _drawn(items: list[pytest.Item], seed: int) -> set[pytest.Item]:
-    """All but most of what users of databases test on both databases and now on PostgreSQL."""
-    second = [
-        item for item in items if _is_second_time(item) and any(each in item.path.parts for each in USERS_OF_DATABASES)
-    ]
+    """All but most of what is tested on both databases and now on PostgreSQL."""
+    is_of_all = len({_member(item) for item in items}) > 1
+    second = [item for item in items if _is_second_time(item) and (is_of_all or _member(item) in USERS_OF_DATABASES)]
     return {*items} - {*second} | {*Draw("on PostgreSQL", seed).some(second, len(second) // PART_ON_POSTGRESQL)}
 
 
@@ -94,6 +93,12 @@ def _each_once(items: list[pytest.Item]) -> set[pytest.Item]:
     for item in items:
         tests[item.path, item.parent, getattr(item, "originalname", None) or item.name].append(item)
     return {min(of, key=lambda item: (not _is_second_time(item), crc32(item.nodeid.encode()))) for of in tests.values()}
+
+
+def _member(item: pytest.Item) -> str:
+    """Whose test it is; a test of the whole is nobody's."""
+    parts = item.path.parts
+    return parts[parts.index("projects") + 1] if "projects" in parts else ""
 
 
 def _is_second_time(item: pytest.Item) -> bool:

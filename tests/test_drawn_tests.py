@@ -39,9 +39,13 @@ def test_users_of_databases_are_tested_on_sqlite_and_in_part_on_postgresql(conft
     assert set.union(*rounds) == {*tests}
 
 
-def test_libraries_are_tested_on_both_databases(conftest):
-    tests = [*on_both("lib-events", "abc"), *on_both("lib-workflows", "abc")]
+@pytest.mark.parametrize("member", ["lib-events", "lib-workflows"])
+def test_a_library_alone_is_tested_on_both_databases_and_beside_others_in_part_on_postgresql(conftest, member):
+    tests = on_both(member, "abcdef")
     assert conftest._drawn(tests, 7) == {*tests}
+    rounds = [conftest._drawn([*tests, Item("cli-proj", "alone")], seed) for seed in range(40)]
+    assert {len(kept) for kept in rounds} == {6 + 2 + 1}
+    assert {*tests} <= set.union(*rounds)
 
 
 def test_each_function_is_there_once_and_on_postgresql_where_it_can_be(conftest):

@@ -171,14 +171,17 @@ def product(tmp_path_factory) -> Iterator[Product]:
 
 @pytest.fixture(scope="module")
 def short_lived(tmp_path_factory) -> Iterator[Product]:
-    """One product whose tokens expire after two seconds, for tests that end no session but their own."""
-    yield from running_product(tmp_path_factory.mktemp("short_lived"), access_seconds=2)
+    """One product whose tokens expire after five seconds, for tests that end no session but their own.
+
+    A token has to live longer than the page that it is renewed for takes where everything is slow.
+    """
+    yield from running_product(tmp_path_factory.mktemp("short_lived"), access_seconds=5)
 
 
 @pytest.fixture
 def own_product(tmp_path) -> Iterator[Product]:
-    """A product for this test alone: it may stop services; tokens expire after two seconds."""
-    yield from running_product(tmp_path, access_seconds=2)
+    """A product for this test alone: it may stop services; tokens expire after five seconds."""
+    yield from running_product(tmp_path, access_seconds=5)
 
 
 def running_product(data, *, access_seconds=300):
