@@ -82,6 +82,33 @@ def test_a_value_that_cannot_be_is_refused_under_its_name_and_not_repeated(monke
     assert "geheim" not in str(refused.value)
 
 
+def test_origins_are_kept_as_browsers_say_them(monkeypatch):
+    monkeypatch.setenv(
+        "EVS_CORS_ORIGINS", "https://Shop.Example/, http://127.0.0.1:3000, https://a.example:443, http://[::1]:80"
+    )
+    said = ["https://shop.example", "http://127.0.0.1:3000", "https://a.example", "http://[::1]"]
+    assert Settings.read().cors_origins == said
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        '["https://shop.example"]',
+        "*",
+        "shop.example",
+        "https://shop.example/app",
+        "https://a@shop.example",
+        "http://a:b",
+    ],
+)
+def test_what_is_no_origin_is_refused_with_what_to_write(monkeypatch, given):
+    monkeypatch.setenv("EVS_CORS_ORIGINS", given)
+    with pytest.raises(
+        SettingsRejected, match=r"^EVS_CORS_ORIGINS is not right: .*https://shop\.example, without a path"
+    ):
+        Settings.read()
+
+
 def test_a_settings_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "settings.toml").write_text("workflows = [")
     with pytest.raises(SettingsRejected, match=r"must be TOML, got .*settings\.toml: .*; correct or remove it"):

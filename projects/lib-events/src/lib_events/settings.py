@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -53,7 +53,21 @@ def _strip_slash(value: object) -> object:
     return value.rstrip("/") if isinstance(value, str) else value
 
 
+def _as_browsers_say(origin: str) -> str:
+    """An origin as a page's browser sends it (RFC 6454 section 6.1), or nobody would ever be let in."""
+    given = urlsplit(origin.rstrip("/").lower())
+    try:
+        is_usual = given.port == {"http": 80, "https": 443}[given.scheme]
+        is_origin = given.hostname and "@" not in given.netloc and not any(given[2:])
+    except (KeyError, ValueError):  # another scheme, a port that is no number
+        is_origin = False
+    if not is_origin:
+        raise ValueError("each must be an origin like https://shop.example, without a path; separate several by commas")
+    return f"{given.scheme}://{given.netloc.rpartition(':')[0] if is_usual else given.netloc}"
+
+
 type Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]  # `a,b` in the environment
+type Origins = Annotated[list[Annotated[str, AfterValidator(_as_browsers_say)]], NoDecode, BeforeValidator(_split)]
 type BaseUrl = Annotated[str, BeforeValidator(_strip_slash)]
 
 
@@ -88,7 +102,7 @@ class Settings(BaseSettings):
     event_retention_days: float = Field(default=30, ge=8)  # a stream keeps a week: an event must not come again
     event_retention_count: int | None = Field(default=None, ge=100_000)
     workflows: Names = []
-    cors_origins: Names = []
+    cors_origins: Origins = []
 
     @classmethod
     def read(cls, **flags: Any) -> Self:
@@ -98,7 +112,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             # Without what was given: it may be a secret.
             first = error.errors(include_url=False, include_input=False)[0]
-            name = "EVS_" + "_".join(str(part) for part in first["loc"]).upper()
+            name = "EVS_" + "_".join(part for part in first["loc"] if isinstance(part, str)).upper()
             raise SettingsRejected(f"{name} is not right: {first['msg']}") from error
 
     @classmethod
