@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lib_workflows import Context, Signal, Update, workflow
+from lib_workflows import Context, Delegation, Signal, Update, workflow
 
 go_on = Signal("go-on", str)
 ask = Update("ask", int, int)
@@ -61,3 +61,8 @@ async def long_winded(_ctx: Context, letters: int) -> str:
 async def failing(_ctx: Context) -> None:
     """Fail."""
     raise RuntimeError("out of paper")
+
+
+@workflow(name="for-me", acts_for_starter=Delegation(resource="https://orders.example", scope=("orders",)))
+async def for_me(_ctx: Context) -> None:
+    """Act for whoever starts it."""

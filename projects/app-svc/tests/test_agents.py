@@ -212,6 +212,16 @@ async def test_who_may_not_sees_no_such_tool_and_is_refused_by_name(flows: Any) 
         assert "approvals:decide" in await refused(readers, "decide_approval", {"approval": "a", "approved": True})
 
 
+async def test_a_program_sees_nothing_that_acts_for_a_person(flows: Any) -> None:
+    async with agent_at(flows.url, flows.issuer.token("tests")) as machines:  # its subject is the client itself
+        tools = await tools_of(machines)
+        assert "start_patient" in tools
+        assert "start_for-me" not in tools
+        assert "Only a person" in await refused(machines, "start_for-me")
+    async with agent_at(flows.url, flows.issuer.token("ulla")) as ullas:
+        assert "https://orders.example" in (await tools_of(ullas))["start_for-me"].description
+
+
 async def test_a_tool_that_nobody_has_is_an_error_of_the_protocol(agent: Any) -> None:
     for name in ("start_nothing", "start_access-request", "drop_database", "x" * 10_000):
         with pytest.raises(MCPError, match="there is no tool"):
