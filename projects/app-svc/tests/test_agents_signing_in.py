@@ -1,5 +1,6 @@
 """Agents sign in at the AuthService: the official SDK's client finds the way by itself, as any standard client does."""
 
+import runpy
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from installation import PASSWORD, Installation, Person, follow, installed, read
 from mcp.client.auth import OAuthClientProvider, OAuthRegistrationError
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 CALLBACK = "http://127.0.0.1:33418/callback"
 OPEN = MappingProxyType({"EVS_CLIENT_REGISTRATION": "open"})
 
@@ -146,6 +148,24 @@ async def test_a_stranger_gets_nowhere_unless_an_administrator_lets_it_and_then_
         url = f"{installation.app_url}/v1/workflows"
         bearer = {"authorization": f"Bearer {kept.tokens.access_token}"}
         assert (await installation.http.get(url, headers=bearer)).status_code == 200, "the same token is good for REST"
+
+
+async def test_a_program_signs_in_as_itself_and_does_once_what_it_is_told_twice(tmp_path: Path) -> None:
+    order_tea = runpy.run_path(str(EXAMPLES / "use_tools.py"))["order_tea"]
+    async with with_ulla(tmp_path / "evs", {}) as (installation, admin):
+        client = {
+            "id": "night-agent",
+            "name": "Night agent",
+            "grant_types": ["client_credentials"],
+            "scopes": ["workflows:read", "workflows:run"],
+            "roles": ["member"],
+        }
+        made = await admin.post("/v1/admin/clients", client, at=installation.auth_url)
+        assert made.is_success, made.text
+        url, secret, kept = f"{installation.app_url}/mcp", made.json()["secret"], Kept()
+        first, again = [await order_tea(url, installation.auth_url, secret, kept) for _ in range(2)]
+    assert first == again
+    assert first.startswith("EVS-")
 
 
 async def test_a_run_that_a_tool_starts_acts_for_its_person_once_they_have_allowed_it(acting: Any) -> None:
