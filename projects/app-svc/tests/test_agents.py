@@ -12,6 +12,7 @@ import pytest
 from agent import ERAS, agent_at, refused, told, tools_of
 from mcp import MCPError
 
+from app_svc.agents import toolbox
 from app_svc.agents.workflow_tools import tool_name
 from lib_events.testing import wait_until
 from lib_events.testing.ports import free_ports
@@ -186,6 +187,20 @@ async def test_a_result_that_is_too_large_is_cut_and_says_so(agent: Any) -> None
     assert "only the first 20000 of 200002 characters" in answer["result_cut"]["cut"]
     shown = await told(agent, "show_run", {"run": answer["run"]})
     assert len(shown["result"]["begins"]) == 20_000
+
+
+async def test_an_answer_that_is_too_large_as_a_whole_says_what_to_do(
+    agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        await start(agent, "count.up", number)
+    monkeypatch.setattr(toolbox, "ANSWER_CHARACTERS", 300)
+    assert "ask for less" in await refused(agent, "find_runs")
+    page = await told(agent, "find_runs", {"limit": 1})
+    assert (
+        page["runs"][0]["run"]
+        != (await told(agent, "find_runs", {"limit": 1, "cursor": page["next_cursor"]}))["runs"][0]["run"]
+    )
 
 
 async def test_somebody_elses_run_is_as_if_it_did_not_exist(flows: Any, agent: Any) -> None:

@@ -70,11 +70,11 @@ class AgentDoor:
     async def _begin(self) -> "Protocol":
         """Make the tools and load the SDK for the first agent; off the loop, which has others to serve."""
         module = await asyncio.to_thread(import_module, PROTOCOL)
-        if self._protocol is None:  # of several who came first, one makes it
+        if (made := self._protocol) is None:  # of several who came first, one makes it
             service = self._service
             toolbox = make_toolbox(service.agent_guard, service.workflows, *self._parts)
-            self._protocol = module.Protocol(toolbox, limit_bytes=service.settings.body_limit_bytes)
-        return self._protocol
+            self._protocol = made = module.Protocol(toolbox, limit_bytes=service.settings.body_limit_bytes)
+        return made
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -74,8 +74,8 @@ class Protocol:
             told = await self._toolbox.call(params.name, params.arguments or {}, request.state.principal, request)
         except ToolUnknown as unknown:
             raise MCPError(code=INVALID_PARAMS, message=str(unknown)) from unknown
-        content = [TextContent(type="text", text=as_text(told.document))]
-        return CallToolResult(content=content, structured_content=dict(told.document), is_error=told.has_failed)
+        text = TextContent(type="text", text=as_text(told.document))
+        return CallToolResult(content=[text], structured_content=dict(told.document), is_error=told.has_failed)
 
 
 def _request_of(context: Context) -> Request:

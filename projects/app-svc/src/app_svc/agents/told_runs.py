@@ -7,6 +7,7 @@ from app_svc.documents import ApprovalDocument, ErrorDocument, HistoryDocument, 
 from lib_workflows.runs.state import ENDED
 
 MESSAGE_CHARACTERS: Final = 2_000
+MESSAGE_OF_STEP_CHARACTERS: Final = 500  # there may be fifty of them
 MOST_WAITS: Final = 10
 
 
@@ -56,7 +57,7 @@ def step(entry: HistoryDocument) -> dict[str, Any]:
         "attempt": entry.attempt,
         "started_at": entry.started_at,
         "ended_at": entry.ended_at,
-        "error": _error(entry.error),
+        "error": _error(entry.error, MESSAGE_OF_STEP_CHARACTERS),
         "undo": None if entry.undo is None else entry.undo.status,
     }
     return _present(found)
@@ -73,9 +74,9 @@ def approval(asked: ApprovalDocument) -> dict[str, Any]:
     return _present(found)
 
 
-def _error(error: ErrorDocument | None) -> dict[str, str] | None:
+def _error(error: ErrorDocument | None, limit: int = MESSAGE_CHARACTERS) -> dict[str, str] | None:
     """Without the stack: it tells of our files, and a model makes nothing of it."""
-    return None if error is None else {"type": error.type, "message": error.message[:MESSAGE_CHARACTERS]}
+    return None if error is None else {"type": error.type, "message": error.message[:limit]}
 
 
 def _waits(run: RunDocument) -> Any:
