@@ -1,6 +1,6 @@
 """The Model Context Protocol as its SDK speaks it, each request by itself: nobody is lost when a process ends.
 
-This module alone imports the SDK, which takes a second and 20 MiB; the door imports it for the first agent.
+This module alone imports the SDK, which takes a second or two and 17 MiB; the door imports it for the first agent.
 """
 
 import logging
