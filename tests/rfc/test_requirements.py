@@ -9,20 +9,25 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FOLDERS = [HERE.parents[1] / "projects" / member / "tests" for member in ("auth-svc", "lib-auth", "gui-proj")]
+PROJECTS = HERE.parents[1] / "projects"
+# The members that speak OAuth, and what speaks MCP.
+MODULES = [
+    *(path for member in ("auth-svc", "lib-auth", "gui-proj") for path in PROJECTS.glob(f"{member}/tests/test_*.py")),
+    *PROJECTS.glob("app-svc/tests/test_agents*.py"),
+]
 SPECIFICATIONS = {path.stem: tomllib.loads(path.read_text()) for path in sorted(HERE.glob("*.toml"))}
 CLAIMED = {
     *("oauth21", "rfc6750", "rfc7009", "rfc7523", "rfc7591", "rfc7592", "rfc7636", "rfc7662", "rfc8252", "rfc8414"),
     *("rfc8628", "rfc8693", "rfc8707", "rfc8725", "rfc9068", "rfc9101", "rfc9126", "rfc9207", "rfc9449", "rfc9470"),
     *("rfc9700", "rfc9728", "cimd", "oidc-core", "oidc-discovery", "oidc-registration", "oidc-logout"),
-    *("oidc-backchannel", "oidc-form-post", "factors"),
+    *("oidc-backchannel", "oidc-form-post", "factors", "mcp"),
 }
 
 
 @cache
 def names_of_tests() -> Counter[str]:
-    """The test functions of the members that speak OAuth, and how often each name is there."""
-    modules = [ast.parse(path.read_text()) for folder in FOLDERS for path in folder.glob("test_*.py")]
+    """Their test functions, and how often each name is there."""
+    modules = [ast.parse(path.read_text()) for path in MODULES]
     functions = (node for module in modules for node in module.body)
     return Counter(node.name for node in functions if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 

@@ -323,7 +323,7 @@ async def any_app(make_settings: Any, issuer: LocalIssuer, database_url: str) ->
 
 
 # What several tests use, importable by name.
-for _name in ("installation", "acting_installation"):
+for _name in ("installation", "acting_installation", "agent", "agent_flows"):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     assert _spec is not None
     assert _spec.loader is not None

@@ -5,11 +5,12 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -180,6 +181,7 @@ async def installed(
     workflows: Sequence[Path] = (),
     queues: Sequence[str] = (),
     authority: Places | None = None,
+    auth_settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Installation]:
     """Run an installation in `data`, on SQLite unless told otherwise; without a broker events stay in their logs.
 
@@ -190,7 +192,7 @@ async def installed(
     made = Installation(places)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(made.http)
-        environment = places.environment()
+        environment = places.environment() | auth_settings
         app_database_url = None
         if database_url is not None and database_url.startswith("postgresql"):  # a schema for each of them
             environment["EVS_AUTH_DATABASE_URL"], app_database_url = f"{database_url}_auth", f"{database_url}_app"

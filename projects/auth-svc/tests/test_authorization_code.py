@@ -236,6 +236,22 @@ async def test_a_token_is_for_one_resource_which_the_person_allowed(provider):
     assert app["scope"] == "openid workflows:read"
 
 
+async def test_what_agents_call_means_the_appservice_in_every_request(provider):
+    """RFC 8707 section 2: the resource may be mapped to a more general URI, which is the tokens' audience."""
+    tools = "http://127.0.0.1:8002/mcp"
+    discovered = (await provider.http.get("/.well-known/oauth-authorization-server")).json()
+    assert tools in discovered["protected_resources"]  # RFC 9728 section 4
+    code = await provider.sign_in_for_code(resource=tools)
+    tokens = (await provider.redeem(code, resource=tools)).json()
+    assert claims(tokens["access_token"])["aud"] == "http://127.0.0.1:8002"
+    for resource in (tools, tools + "/", "http://127.0.0.1:8002"):
+        tokens = (await provider.refresh(tokens["refresh_token"], resource=resource)).json()
+        assert claims(tokens["access_token"])["aud"] == "http://127.0.0.1:8002", resource
+    for other in (tools + "/tools", "http://127.0.0.1:8002/v1", "http://127.0.0.1:8001/v1/admin/mcp"):
+        refused = await provider.refresh(tokens["refresh_token"], resource=other)
+        assert refused.json()["error"] == "invalid_target", other
+
+
 async def test_max_age_and_prompt_ask_for_a_fresh_sign_in_once(provider):
     browser = await provider.browser()
     await provider.sign_in_for_code(browser=browser)

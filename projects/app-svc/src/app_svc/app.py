@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from app_svc.approvals import approval_routes
+from app_svc.agents.door import agent_routes
+from app_svc.approvals import ApprovalRoutes, approval_routes
 from app_svc.authorization import guarded_route
 from app_svc.catalogue import catalogue_routes
 from app_svc.dead_letters import dead_letter_routes
@@ -17,24 +18,25 @@ from app_svc.direct_start import START_PATH, DirectStart
 from app_svc.discovery import discovery_routes, install_openapi
 from app_svc.events import event_routes
 from app_svc.incoming_webhook_routes import incoming_webhook_routes
+from app_svc.problems import NOT_NOW, problem_of
 from app_svc.queues import queue_routes
 from app_svc.runs import RunRoutes, run_routes
 from app_svc.schedules import schedule_routes
 from app_svc.service import Service
-from app_svc.updates import update_routes
+from app_svc.updates import UpdateRoutes, update_routes
 from app_svc.webhooks import webhook_routes
-from lib_events.database import UNAVAILABLE
 from lib_events.http.health import health_routes
 from lib_events.http.limits import BodyLimit, HostCheck
 from lib_events.http.wire import Wire
-from lib_events.problem import REQUEST_PREFIX, Problem, install_problem_handlers, problem_response, request_id
+from lib_events.problem import REQUEST_PREFIX, install_problem_handlers, problem_response, request_id
 from lib_events.telemetry import NOT_BY_FASTAPI, RequestTelemetry
-from lib_workflows.errors import EngineStopped, PayloadTooLarge
+from lib_workflows.errors import PayloadTooLarge
 from lib_workflows.paging import PageCursorInvalid
 
 logger = logging.getLogger(__name__)
 
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Request-Id")
+AGENT_HEADERS = ("MCP-Protocol-Version", "Mcp-Method", "Mcp-Name")
 ANSWER_HEADERS = ("Location", "Preference-Applied", "WWW-Authenticate", "X-Request-Id")
 
 
@@ -49,7 +51,7 @@ def create_app(service: Service) -> ASGIApp:
             app,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=REQUEST_HEADERS,
+            allow_headers=[*REQUEST_HEADERS, *AGENT_HEADERS],
             expose_headers=ANSWER_HEADERS,
         )
     app = HostCheck(app, hosts=[urlsplit(settings.app_url).netloc])
@@ -59,6 +61,7 @@ def create_app(service: Service) -> ASGIApp:
 def rest_app(service: Service, runs: RunRoutes) -> FastAPI:
     """Return every route, without what stands before them all."""
     route_class = guarded_route(service.guard)
+    updates, approvals = UpdateRoutes(runs.desk), ApprovalRoutes(service.database)
     app = FastAPI(
         title="AppService",
         telemetry=NOT_BY_FASTAPI,
@@ -70,8 +73,8 @@ def rest_app(service: Service, runs: RunRoutes) -> FastAPI:
             *discovery_routes(service),
             *catalogue_routes(service.workflows, service.database, route_class=route_class),
             *run_routes(runs, route_class=route_class),
-            *update_routes(runs.desk, route_class=route_class),
-            *approval_routes(service.database, route_class=route_class),
+            *update_routes(updates, route_class=route_class),
+            *approval_routes(approvals, route_class=route_class),
             *schedule_routes(service, route_class=route_class),
             *queue_routes(service, route_class=route_class),
             *event_routes(service, route_class=route_class),
@@ -79,21 +82,15 @@ def rest_app(service: Service, runs: RunRoutes) -> FastAPI:
             # Before the next, whose ids would take in the word "in".
             *incoming_webhook_routes(service, route_class=route_class),
             *webhook_routes(service, route_class=route_class),
+            *agent_routes(service, runs, updates, approvals),
         ],
     )
     install_openapi(app, service.settings)
-    install_problem_handlers(app, unavailable=[*UNAVAILABLE, EngineStopped])
-    app.add_exception_handler(PageCursorInvalid, _invalid_cursor)
-    app.add_exception_handler(PayloadTooLarge, _too_large)
+    install_problem_handlers(app, unavailable=NOT_NOW)
+    for kind in (PageCursorInvalid, PayloadTooLarge):
+        app.add_exception_handler(kind, _answer)
     return app
 
 
-async def _invalid_cursor(request: Request, error: Exception) -> Response:
-    problem = Problem(422, "invalid-cursor", "The list cannot go on from there", str(error))
-    return problem_response(problem, REQUEST_PREFIX + request_id(request))
-
-
-async def _too_large(request: Request, error: Exception) -> Response:
-    what = getattr(error, "what", "payload")
-    problem = Problem(413, f"{what}-too-large", f"The {what} is too large", str(error))
-    return problem_response(problem, REQUEST_PREFIX + request_id(request))
+async def _answer(request: Request, error: Exception) -> Response:
+    return problem_response(problem_of(error), REQUEST_PREFIX + request_id(request))

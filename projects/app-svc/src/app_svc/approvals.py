@@ -34,12 +34,23 @@ class DecisionBody(BaseModel):
     form: dict[str, Any] | None = Field(default=None, max_length=100)
 
 
-def approval_routes(database: Database, *, route_class: type[APIRoute]) -> list[BaseRoute]:
+def approval_routes(approvals: "ApprovalRoutes", *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes under `/v1/approvals`."""
     router = APIRouter(tags=["approvals"], route_class=route_class)
+    router.get("/v1/approvals")(approvals.get_approvals)
+    router.get("/v1/approvals/{approval_id}")(approvals.get_approval)
+    router.post("/v1/approvals/{approval_id}/decision")(approvals.decide)
+    return router.routes
 
-    @router.get("/v1/approvals")
+
+class ApprovalRoutes:
+    """One method for each route."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
     async def get_approvals(
+        self,
         caller: CallerOf,
         *,
         status: Annotated[list[ApprovalStatus] | None, Query()] = None,
@@ -52,20 +63,18 @@ def approval_routes(database: Database, *, route_class: type[APIRoute]) -> list[
         asked = partial(
             queries.list_approvals, addressees=named, statuses=status or (), run=run, cursor=cursor, limit=limit
         )
-        return Page[ApprovalDocument].model_validate(await database.read(asked))
+        return Page[ApprovalDocument].model_validate(await self._database.read(asked))
 
-    @router.get("/v1/approvals/{approval_id}")
-    async def get_approval(approval_id: ApprovalId, caller: CallerOf) -> ApprovalDocument:
+    async def get_approval(self, approval_id: ApprovalId, caller: CallerOf) -> ApprovalDocument:
         """Show one approval."""
-        return await database.read(_find, approval_id, caller)
+        return await self._database.read(_find, approval_id, caller)
 
-    @router.post("/v1/approvals/{approval_id}/decision")
-    async def decide(approval_id: ApprovalId, body: DecisionBody, caller: CallerOf) -> ApprovalDocument:
+    async def decide(self, approval_id: ApprovalId, body: DecisionBody, caller: CallerOf) -> ApprovalDocument:
         """Decide; only who the approval names may, and only once."""
         if (size := len(to_json(body.form))) > FORM_LIMIT_BYTES:
             raise PayloadTooLarge("form", size, FORM_LIMIT_BYTES)
         try:
-            return await database.transact(_decide, approval_id, body, caller)
+            return await self._database.transact(_decide, approval_id, body, caller)
         except ApprovalNotFound as missing:
             raise _not_found(approval_id) from missing
         except ApprovalDecided as decided:
@@ -73,8 +82,6 @@ def approval_routes(database: Database, *, route_class: type[APIRoute]) -> list[
             raise Problem(409, "approval-decided", "This is decided already", detail) from decided
         except CommandRefused as refused:
             raise Problem(409, "run-status", "The run cannot hear of it now", str(refused)) from refused
-
-    return router.routes
 
 
 def _find(connection: Connection, approval_id: str, caller: Caller) -> ApprovalDocument:

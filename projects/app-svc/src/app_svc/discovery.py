@@ -1,6 +1,6 @@
 """What anybody may read: where to sign in, which operations and events there are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -10,16 +10,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app_svc.permissions import PUBLISH_EVENTS, READ, READ_EVENTS, RULES, Permission
+from app_svc.permissions import DECIDE, PUBLISH_EVENTS, READ, READ_EVENTS, RULES, RUN, Permission
 from app_svc.progress import RUN_PROGRESSED
 from app_svc.service import IMPORTED_FROM, Service
-from app_svc.settings import SERVICE, AppSettings
+from app_svc.settings import MCP_PATH, METADATA_PATH, SERVICE, AppSettings
 from lib_auth import events as account_events
 from lib_events.contracts.asyncapi import HttpServer, HttpWay, describe_service
 from lib_events.event import EventRegistry, is_reserved
 
 VERSION = "1.0.0"
 SECURITY = "oauth"
+# What the tools for agents take. A client asks for all of it, and is given what it is registered for.
+AGENT_SCOPES = frozenset(permission.scope for permission in (READ, RUN, DECIDE))
 
 
 def discovery_routes(service: Service) -> list[Route]:
@@ -32,27 +34,35 @@ def discovery_routes(service: Service) -> list[Route]:
             service.event_registry, service.contracts, app_url=settings.app_url, auth_url=settings.auth_url
         )
 
-    scopes = sorted({permission.scope for permission in _permissions()})
-    # RFC 9728 section 2
-    resource = {
-        "resource": settings.app_url,
-        "authorization_servers": [settings.auth_url],
-        "scopes_supported": scopes,
-        "bearer_methods_supported": ["header"],
-        "resource_name": "AppService",
-    }
-
     async def show_asyncapi(_request: Request) -> Response:
         return JSONResponse(asyncapi())
 
-    async def show_resource(_request: Request) -> Response:
-        # Any origin may find out where to sign in.
-        return JSONResponse(resource, headers={"access-control-allow-origin": "*", "cache-control": "max-age=300"})
+    scopes = {permission.scope for permission in _permissions()}
+    resource = describe_resource(settings, settings.app_url, "AppService", scopes)
+    routes = [Route("/asyncapi.json", show_asyncapi), _metadata_route(METADATA_PATH, resource)]
+    if settings.mcp:
+        for_agents = describe_resource(settings, settings.mcp_url, "Workflows as tools for agents", AGENT_SCOPES)
+        routes.append(_metadata_route(METADATA_PATH + MCP_PATH, for_agents))
+    return routes
 
-    return [
-        Route("/asyncapi.json", show_asyncapi),
-        Route("/.well-known/oauth-protected-resource", show_resource),
-    ]
+
+def describe_resource(settings: AppSettings, url: str, name: str, scopes: Iterable[str]) -> dict[str, Any]:
+    """Where clients of `url` sign in, and for which scopes (RFC 9728 section 2)."""
+    return {
+        "resource": url,
+        "authorization_servers": [settings.auth_url],
+        "scopes_supported": sorted(scopes),
+        "bearer_methods_supported": ["header"],
+        "resource_name": name,
+    }
+
+
+def _metadata_route(path: str, document: Mapping[str, Any]) -> Route:
+    async def show(_request: Request) -> Response:
+        # Any origin may find out where to sign in.
+        return JSONResponse(document, headers={"access-control-allow-origin": "*", "cache-control": "max-age=300"})
+
+    return Route(path, show)
 
 
 def describe_events(

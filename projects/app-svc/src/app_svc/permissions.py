@@ -27,6 +27,10 @@ class Rule:
     own: Permission
     all: Permission | None = None
 
+    def lets_in(self, principal: Principal) -> bool:
+        """Whether `principal` may do it to some things at least."""
+        return self.own.held_by(principal) or (self.all is not None and self.all.held_by(principal))
+
 
 READ = Permission("workflows:read", MEMBER)
 RUN = Permission("workflows:run", MEMBER)
@@ -112,8 +116,12 @@ PUBLIC = frozenset(
         "/openapi.json",
         "/asyncapi.json",
         "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/mcp",
     )
 )
 
 # Let in by a signature over the body instead of a token.
 SIGNED = frozenset((("POST", "/v1/webhooks/in/{name}"),))
+
+# Let in by a token like the others; which rule counts follows from the tool that is called.
+BY_TOOL = frozenset((("POST", "/mcp"),))

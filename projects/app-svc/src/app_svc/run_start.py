@@ -197,13 +197,18 @@ def check_input(workflow: AnyWorkflow, value: Any, *, place: Place = ()) -> str 
         raise invalid_input([{"loc": where, "msg": str(error)}]) from error
 
 
-def _check_given_by_people(workflow: AnyWorkflow, place: Place) -> None:
-    """Refuse the input of a workflow that starts on an event of ours: it takes for true what nobody else may publish.
+def given_by_events(workflow: AnyWorkflow) -> list[str]:
+    """The events of ours that alone may give the workflow its input: it takes for true what nobody else may publish.
 
     Else whoever may start runs could have an administrator asked in somebody else's name.
     """
-    ours = [event_type.name for event_type in workflow.on if is_reserved(event_type.name)]
-    if ours and workflow.takes_input:
+    if not workflow.takes_input:
+        return []
+    return [event_type.name for event_type in workflow.on if is_reserved(event_type.name)]
+
+
+def _check_given_by_people(workflow: AnyWorkflow, place: Place) -> None:
+    if ours := given_by_events(workflow):
         detail = f"{workflow.name} starts by itself on {' and '.join(ours)}, and its input is that event's alone"
         raise invalid_input([{"loc": ("body", *place, "workflow"), "msg": detail}])
 

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime
 from starlette.routing import BaseRoute
 
 from app_svc.acting_runs import ActingRuns
-from app_svc.authorization import CallerOf
+from app_svc.authorization import Caller, CallerOf
 from app_svc.documents import ComparisonDocument, HistoryDocument, LogDocument, RunDocument
 from app_svc.event_visibility import OfRun
 from app_svc.page import STORABLE, CursorText, Limit, Page
@@ -77,11 +77,7 @@ class RunRoutes:
         prefer: Prefer = None,
     ) -> RunDocument:
         """Start a run: 202 at once, or 200 with the ended run within `Prefer: wait=S`."""
-        request = make_request(self._registry, body, caller, idempotency_key=idempotency_key)
-        if self._acting.acts(request.workflow, request.version):
-            run = await self.desk.show(await self._acting.start(request, caller, http_request), caller)
-        else:
-            run = await self.desk.start(request, caller)
+        run = await self.begin(body, caller, http_request, idempotency_key=idempotency_key)
         response.headers["location"] = f"/v1/runs/{run.id}"
         seconds = read_wait(prefer)
         if seconds is None:
@@ -90,6 +86,15 @@ class RunRoutes:
         if await self.desk.wait_ended(run.id, seconds):
             response.status_code = 200
         return await self.desk.show(run.id, caller)
+
+    async def begin(
+        self, body: StartBody, caller: Caller, http_request: Request, *, idempotency_key: str | None = None
+    ) -> RunDocument:
+        """Start a run, with what it may do for the caller; raises the `Problem` that says what is in the way."""
+        request = make_request(self._registry, body, caller, idempotency_key=idempotency_key)
+        if self._acting.acts(request.workflow, request.version):
+            return await self.desk.show(await self._acting.start(request, caller, http_request), caller)
+        return await self.desk.start(request, caller)
 
     async def start_batch(self, body: BatchBody, caller: CallerOf, http_request: Request) -> Page[RunDocument]:
         """Start many runs in one commit: all of them, or none."""

@@ -83,6 +83,7 @@ class Service:
     contracts: Mapping[str, int]  # the version of each event type
     engine: Engine
     guard: Guard
+    agent_guard: Guard  # the same, and it tells whom it refuses where agents sign in
     streams: Streams
     progress: Progress
     metrics: Metrics
@@ -127,7 +128,7 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
         verifier = TokenVerifier(
             issuer=settings.auth_url, audience=settings.app_url, keys=keys, revocations=known_revocations
         )
-        progress = Progress(database.source)
+        progress, proofs = Progress(database.source), UsedProofs(database)
         loops = [subscriptions, deliveries, *_event_loops(settings, database, registry), feed, known_revocations]
         tokens = StarterTokens(database, acting, _verifier_of_others(settings, keys, known_revocations))
         async with (
@@ -143,7 +144,8 @@ async def open_service(settings: AppSettings) -> AsyncIterator[Service]:
                 event_registry=registry,
                 contracts=contracts,
                 engine=engine,
-                guard=Guard(verifier, resource_metadata=settings.resource_metadata, replay_memory=UsedProofs(database)),
+                guard=Guard(verifier, resource_metadata=settings.resource_metadata, replay_memory=proofs),
+                agent_guard=Guard(verifier, resource_metadata=settings.mcp_metadata, replay_memory=proofs),
                 streams=Streams(feed, verifier),
                 progress=progress,
                 metrics=metrics,

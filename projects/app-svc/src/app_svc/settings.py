@@ -12,6 +12,8 @@ from lib_events.settings import Names, Settings, SettingsRejected
 
 SERVICE: Final = "app-svc"
 CLIENT_ID: Final = "evs-app"  # how we call the AuthService
+METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
+MCP_PATH: Final = "/mcp"
 
 
 class AppSettings(Settings):
@@ -29,6 +31,7 @@ class AppSettings(Settings):
     run_retention_count: int | None = Field(default=None, ge=1)
     run_archive: Path | None = None  # a folder that keeps runs before they go
     drain_seconds: float = Field(default=10.0, ge=0)  # what may end by itself, once we are told to stop
+    mcp: bool = True  # are workflows tools for agents? They take what REST takes: a token, its scopes, a role
 
     @property
     def database(self) -> str:
@@ -38,7 +41,17 @@ class AppSettings(Settings):
     @property
     def resource_metadata(self) -> str:
         """Where our 401 sends a client (RFC 9728)."""
-        return f"{self.app_url}/.well-known/oauth-protected-resource"
+        return f"{self.app_url}{METADATA_PATH}"
+
+    @property
+    def mcp_url(self) -> str:
+        """What agents connect to."""
+        return f"{self.app_url}{MCP_PATH}"
+
+    @property
+    def mcp_metadata(self) -> str:
+        """Where a 401 sends an agent: between the host and the path of what it asked (RFC 9728 section 3.1)."""
+        return f"{self.app_url}{METADATA_PATH}{MCP_PATH}"
 
     @property
     def destinations(self) -> Destinations:

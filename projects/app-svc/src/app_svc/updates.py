@@ -29,12 +29,22 @@ class UpdateAnswer(BaseModel):
     reply: Any = None
 
 
-def update_routes(desk: RunDesk, *, route_class: type[APIRoute]) -> list[BaseRoute]:
+def update_routes(updates: "UpdateRoutes", *, route_class: type[APIRoute]) -> list[BaseRoute]:
     """Return the routes of updates."""
     router = APIRouter(tags=["runs"], route_class=route_class)
+    router.post("/v1/runs/{run_id}/updates/{name}")(updates.update)
+    router.get("/v1/updates/{update_id}")(updates.answer)
+    return router.routes
 
-    @router.post("/v1/runs/{run_id}/updates/{name}")
+
+class UpdateRoutes:
+    """One method for each route."""
+
+    def __init__(self, desk: RunDesk) -> None:
+        self._desk = desk
+
     async def update(
+        self,
         run_id: RunId,
         name: MessageName,
         caller: CallerOf,
@@ -51,21 +61,18 @@ def update_routes(desk: RunDesk, *, route_class: type[APIRoute]) -> list[BaseRou
         update_id = uuid.uuid4().hex
         if idempotency_key is not None:
             update_id = message_id(caller.subject, run_id, name, idempotency_key)
-        await desk.update(run_id, caller, name, payload_text(payload), update_id)
+        await self._desk.update(run_id, caller, name, payload_text(payload), update_id)
         seconds = read_wait(prefer)
-        status, reply = await desk.wait_answered(run_id, update_id, WAIT_SECONDS if seconds is None else seconds)
+        status, reply = await self._desk.wait_answered(run_id, update_id, WAIT_SECONDS if seconds is None else seconds)
         response.headers["location"] = f"/v1/updates/{update_id}"
         if status == "rejected":
             raise Problem(409, "update-rejected", "The run rejected the update", str(reply), update=update_id)
         response.status_code = 202 if status == "pending" else 200
         return UpdateAnswer(id=update_id, status=status, reply=from_json(reply) if reply else None)
 
-    @router.get("/v1/updates/{update_id}")
-    async def answer(update_id: UpdateId, caller: CallerOf, *, prefer: Prefer = None) -> UpdateAnswer:
+    async def answer(self, update_id: UpdateId, caller: CallerOf, *, prefer: Prefer = None) -> UpdateAnswer:
         """Read the answer to an update of a visible run; with `Prefer: wait=S` wait for it."""
-        status, reply = await desk.answer_to(update_id, caller, read_wait(prefer) or 0)
+        status, reply = await self._desk.answer_to(update_id, caller, read_wait(prefer) or 0)
         if status == "completed" and reply:
             return UpdateAnswer(id=update_id, status=status, reply=from_json(reply))
         return UpdateAnswer(id=update_id, status=status, reply=reply)
-
-    return router.routes

@@ -97,20 +97,25 @@ async def answer_unavailable(request: Request, error: Exception) -> Response:
     """Exception handler: the problem document of what may well succeed later; operators read why in the log."""
     identifier = request_id(request)
     logger.error("answering 503: %s", error, extra={"correlation_id": identifier})
-    problem = Problem(503, "try-again", "Not now", str(error), headers={"retry-after": RETRY_AFTER_SECONDS})
-    return problem_response(problem, REQUEST_PREFIX + identifier)
+    return problem_response(not_now(error), REQUEST_PREFIX + identifier)
+
+
+def not_now(error: Exception) -> Problem:
+    """The problem of what may well succeed later."""
+    return Problem(503, "try-again", "Not now", str(error), headers={"retry-after": RETRY_AFTER_SECONDS})
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
     """Exception handler: the problem document of an error."""
-    problem = _problem_of(error)
+    problem = problem_of(error)
     identifier = request_id(request)
     if not isinstance(error, HTTPException) and problem.status >= 500:
         logger.error("request failed", exc_info=error, extra={"correlation_id": identifier})
     return problem_response(problem, REQUEST_PREFIX + identifier)
 
 
-def _problem_of(error: Exception) -> Problem:
+def problem_of(error: Exception) -> Problem:
+    """The problem that a client is told of any error; of ours it learns that there was one, and the log the rest."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, HTTPException):

@@ -34,8 +34,9 @@ OF_ONE_SERVICE = frozenset(
         "gui_access_seconds", "hash_threads", "mail_from", "mail_new_devices", "outbound_networks",
         "refresh_days", "refresh_grace_seconds", "registration", "require_second_factor", "sealing_key",
         "session_minutes", "signing_key_days", "smtp_url", "trusted_proxies", "unused_client_days",
-        "body_limit_bytes", "drain_seconds", "lease_seconds", "queues", "run_archive", "run_retention_count",
-        "run_retention_days", "run_retention_failed_days", "step_processes", "webhook_allow_private", "worker_tags",
+        "body_limit_bytes", "drain_seconds", "lease_seconds", "mcp", "queues", "run_archive",
+        "run_retention_count", "run_retention_days", "run_retention_failed_days", "step_processes",
+        "webhook_allow_private", "worker_tags",
     }
 )  # fmt: skip
 LIKENESS = 0.8  # from which on an unknown name is a known one that was misspelt

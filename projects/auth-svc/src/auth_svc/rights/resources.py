@@ -19,6 +19,7 @@ from lib_events.database import Connection
 from lib_events.event import Event, EventType
 
 ADMIN_PATH = "/v1/admin"
+AGENTS_PATH = "/mcp"
 APP, ADMIN_API = "app", "admin"  # the ids of the built-in two
 APP_DESCRIPTIONS = {
     "workflows:read": "See workflows and runs",
@@ -88,9 +89,14 @@ class Resources:
             self.descriptions |= resource.scopes
 
     @property
+    def for_agents(self) -> str:
+        """What agents know the AppService by (RFC 9728 section 3.3): the URL that they call."""
+        return self.app + AGENTS_PATH
+
+    @property
     def identifiers(self) -> Sequence[str]:
-        """Every audience."""
-        return tuple(self._known)
+        """Everything that may be asked for."""
+        return (*self._known, self.for_agents)
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -106,11 +112,15 @@ class Resources:
 
     def choose(self, requested: Sequence[str]) -> tuple[str, ...]:
         """Return the resources to authorise; none asked for means the AppService."""
-        chosen = tuple(dict.fromkeys(resource.rstrip("/") for resource in requested))
+        chosen = tuple(dict.fromkeys(self._meant_by(resource.rstrip("/")) for resource in requested))
         for resource in chosen:
             if resource not in self._known:
                 raise TargetInvalid("the resource must be one of this installation")
         return chosen or (self.app,)
+
+    def _meant_by(self, identifier: str) -> str:
+        """RFC 8707 section 2: what is asked for may be mapped to a more general URI, here the AppService's."""
+        return self.app if identifier == self.for_agents else identifier
 
     def scopes_in(self, resource: str, scopes: frozenset[str]) -> frozenset[str]:
         """Return those of `scopes` that exist in `resource`."""
