@@ -14,11 +14,11 @@ from lib_events.event import current_cause, is_reserved
 from lib_events.problem import Problem, invalid_input
 from lib_workflows import Registry
 from lib_workflows.authoring.queue import KEY_CHARACTERS
+from lib_workflows.authoring.start_options import OnConflict
 from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import PayloadInvalid, UnknownWorkflow
-from lib_workflows.runs.commands import OnConflict, StartRequest
-from lib_workflows.scheduling.schedule import RUN_PREFIX
-from lib_workflows.values.identifiers import STARTED_PREFIX
+from lib_workflows.runs.commands import StartRequest
+from lib_workflows.values.identifiers import GIVEN_PREFIXES
 
 RUN_ID = r"^[A-Za-z0-9._~-]{1,128}$"
 TAG_NAME = r"^[A-Za-z0-9._-]{1,64}$"
@@ -163,9 +163,9 @@ def check_run_id(run_id: str | None, *, place: Place = ()) -> None:
     """Keep ids that follow from something for what they follow from: whoever took that of a scheduled run before would
     take its time, too, and whoever took that of a run's child would keep it from beginning, or see what it gives.
     """
-    if run_id is not None and run_id.startswith((RUN_PREFIX, STARTED_PREFIX)):
+    if run_id is not None and run_id.startswith(GIVEN_PREFIXES):
         detail = (
-            f"must not begin with {RUN_PREFIX} or {STARTED_PREFIX}: such runs are started by schedules, runs and "
+            f"must not begin with {' or '.join(GIVEN_PREFIXES)}: such runs are started by schedules, runs and "
             "events; choose another"
         )
         raise invalid_input([{"loc": ("body", *place, "id"), "msg": detail}])

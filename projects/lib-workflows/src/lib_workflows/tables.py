@@ -58,6 +58,7 @@ runs = Table(
     Column("traceparent", Text),
     Column("parent", Text),
     Column("parent_operation", Text),
+    Column("parent_life", Integer),  # in which it was started, where its id was chosen and does not say so
     Column("forked_from", Text),
     Column("look_back_position", BigInteger, nullable=False),  # wait_event begins to look here
     Column("wakes", BigInteger, nullable=False),

@@ -6,7 +6,7 @@ after the commit and asks the database what to do.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 from sqlalchemy import and_, case, func, insert, or_, select, text, update
 
@@ -15,11 +15,11 @@ from lib_events.database import Connection, insert_into
 from lib_events.event import Cause
 from lib_events.event_log import START_ROWS, committed_position
 from lib_workflows.authoring.messages import Principal
+from lib_workflows.authoring.start_options import OnConflict
 from lib_workflows.errors import (
     ApprovalDecided,
     ApprovalNotFound,
     CommandRefused,
-    DefinitionError,
     RunConflict,
     RunNotFound,
 )
@@ -51,17 +51,11 @@ from lib_workflows.tables import (
 )
 from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.values.failure import cancelled_record, encode_record
-from lib_workflows.values.identifiers import STARTED_PREFIX, time_ordered_id
+from lib_workflows.values.identifiers import time_ordered_id
 
 RUNS_TOPIC = "runs"  # something happened that the worker holding a run must hear
 ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
 PARKED = "parked"  # of a cancellation: whoever asked for it knew that the code does not fit
-
-# What a start means whose id (or idempotency key) a run already has: that run if workflow and input are the same, that
-# run if the workflow is the same, whatever its input; or a conflict in any case.
-type OnConflict = Literal["same", "existing", "fail"]
-
-ON_CONFLICT = get_args(OnConflict.__value__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,6 +76,7 @@ class StartRequest:
     cause: Cause = field(default_factory=Cause)
     parent: str | None = None
     parent_operation: str | None = None
+    parent_life: int | None = None  # of its parent, where its id does not say which
     look_back_position: int | None = None  # None: the log's position now
     depth: int = 0
     queue_key: str | None = None
@@ -93,15 +88,6 @@ class StartRequest:
     def is_plain(self) -> bool:
         """Whether it means a run that there cannot be yet."""
         return self.id is None and self.idempotency_key is None and self.debounce_key is None
-
-
-def check_chosen_id(run_id: str | None) -> None:
-    """Refuse an id that is for no caller to choose; raises `DefinitionError`."""
-    if run_id is not None and run_id.startswith(STARTED_PREFIX):
-        raise DefinitionError(
-            f"id of a run must not begin with {STARTED_PREFIX}, got {run_id!r:.100}: such runs are started by runs and "
-            "events; choose another"
-        )
 
 
 def start(
@@ -171,7 +157,8 @@ def _insert_new(connection: Connection) -> Any:
 
 def _row_of(run: RunRecord, request: StartRequest, position: int) -> dict[str, Any]:
     row = dict(zip(NEW_COLUMNS, new_row(run), strict=True))
-    return row | {"idempotency_key": request.idempotency_key, "wakes": 0, "look_back_position": position}
+    beside = {"idempotency_key": request.idempotency_key, "parent_life": run.parent_life, "wakes": 0}
+    return row | beside | {"look_back_position": position}
 
 
 def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRecord:
@@ -195,6 +182,7 @@ def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRec
         traceparent=cause.traceparent,
         parent=request.parent,
         parent_operation=request.parent_operation,
+        parent_life=request.parent_life,
         depth=request.depth,
         queue_key=request.queue_key,
         wake_at=None if owner else now if request.run_at is None else request.run_at,
