@@ -60,7 +60,9 @@ class StartBody(BaseModel):
     priority: int = Field(default=0, ge=-1_000, le=1_000, description="Higher runs earlier")
     delay_seconds: float = Field(default=0, ge=0, le=366 * 86_400)
     debounce: DebounceBody | None = Field(default=None, description="One's own starts of the workflow with this key")
-    deadline: AwareDatetime | None = Field(default=None, description="After it the run is cancelled")
+    deadline: AwareDatetime | None = Field(
+        default=None, description="After it the run is cancelled; by default as its workflow declares"
+    )
     tags: dict[Annotated[str, Field(pattern=TAG_NAME)], Annotated[str, Field(max_length=256, pattern=STORABLE)]] = (
         Field(default_factory=dict, max_length=20)
     )
@@ -100,15 +102,13 @@ def make_request(
     _check_debounce(body, idempotency_key, place)
     workflow = find_workflow(registry, body.workflow, status=422, place=place)
     now, queue = datetime.now(UTC), _queue_of(body, workflow, caller)
-    payload = check_input(workflow, body.input, place=place)
-    return StartRequest(
-        workflow=workflow.name,
-        version=workflow.version,
+    return StartRequest.of(
+        workflow,
+        check_input(workflow, body.input, place=place),
         queue=queue,
-        queue_key=_key_of(body, caller) or workflow.key_in(queue, payload),
+        queue_key=_key_of(body, caller),
         debounce_key=body.debounce.key if body.debounce else None,
         debounce_until=_debounce_until(body.debounce, now),
-        input=payload,
         id=body.id,
         priority=body.priority,
         run_at=to_micros(now + timedelta(seconds=body.delay_seconds)) if body.delay_seconds else None,

@@ -308,11 +308,11 @@ class Engine:
         limit_seconds = check_optional_seconds(debounce_limit, "debounce_limit")
         if debounce is not None and (not delay_seconds or id is not None or idempotency_key is not None):
             raise DefinitionError("debounce must be given with a delay, and neither with an id nor an idempotency_key")
-        return StartRequest(
-            workflow=workflow.name,
-            version=workflow.version,
-            queue=queue or workflow.queue,
-            input=payload,
+        return StartRequest.of(
+            workflow,
+            payload,
+            queue=queue,
+            queue_key=check_queue_key(queue_key),
             id=id,
             priority=check_priority(priority),
             run_at=now + round(delay_seconds * 1e6) if delay_seconds else None,
@@ -321,7 +321,6 @@ class Engine:
             principal=check_principal(principal) if principal is not None else None,
             idempotency_key=idempotency_key,
             cause=cause or current_cause.get(),
-            queue_key=check_queue_key(queue_key) or workflow.key_in(queue or workflow.queue, payload),
             debounce_key=debounce,
             debounce_until=now + round(limit_seconds * 1e6) if limit_seconds is not None else None,
             on_conflict=on_conflict,

@@ -16,6 +16,7 @@ from lib_events.event import Cause
 from lib_events.event_log import START_ROWS, committed_position
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.start_options import OnConflict
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import (
     ApprovalDecided,
     ApprovalNotFound,
@@ -70,6 +71,7 @@ class StartRequest:
     priority: int = 0
     run_at: int | None = None  # micros; None: now
     deadline_at: int | None = None
+    deadline_micros: int | None = None  # after its beginning, where no `deadline_at` is given
     tags: Mapping[str, str] = field(default_factory=dict)
     principal: Principal | None = None
     idempotency_key: str | None = None
@@ -83,6 +85,28 @@ class StartRequest:
     debounce_key: str | None = None
     debounce_until: int | None = None  # micros
     on_conflict: OnConflict = "same"
+
+    @classmethod
+    def of(
+        cls,
+        workflow: AnyWorkflow,
+        payload: str | None,
+        *,
+        queue: str | None = None,
+        queue_key: str | None = None,
+        **said: Any,
+    ) -> "StartRequest":
+        """A start of `workflow`: what that says of its runs holds where the start itself says nothing."""
+        queue = queue or workflow.queue
+        return cls(
+            workflow=workflow.name,
+            version=workflow.version,
+            queue=queue,
+            queue_key=queue_key or workflow.key_in(queue, payload),
+            deadline_micros=workflow.deadline_micros,
+            input=payload,
+            **said,
+        )
 
     @property
     def is_plain(self) -> bool:
@@ -124,7 +148,7 @@ def _start_debounced(
     row |= {"debounce_key": request.debounce_key, "debounce_until": request.debounce_until}
     latest = new.excluded
     too_late = latest.wake_at > runs.c.debounce_until
-    names = ("version", "queue", "queue_key", "priority", "input", "tags", "deadline_at")
+    names = ("version", "queue", "queue_key", "priority", "input", "tags", "deadline_at", "deadline_micros")
     replaced: dict[str, Any] = {name: latest[name] for name in names}
     replaced["wake_at"] = case((too_late, runs.c.debounce_until), else_=latest.wake_at)
     upsert = new.values(**row).on_conflict_do_update(
@@ -165,6 +189,10 @@ def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRec
     """A run that is queued, or that `owner` begins at once."""
     run_id = request.id or time_ordered_id(now)
     cause, principal = request.cause, request.principal
+    deadline_at, deadline_micros = request.deadline_at, None
+    if deadline_at is None and request.deadline_micros is not None:
+        deadline_micros = request.deadline_micros
+        deadline_at = (now if request.run_at is None else request.run_at) + deadline_micros
     return RunRecord(
         id=run_id,
         workflow=request.workflow,
@@ -186,7 +214,8 @@ def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRec
         depth=request.depth,
         queue_key=request.queue_key,
         wake_at=None if owner else now if request.run_at is None else request.run_at,
-        deadline_at=request.deadline_at,
+        deadline_at=deadline_at,
+        deadline_micros=deadline_micros,
         created_at=now,
         started_at=now if owner else None,
     )

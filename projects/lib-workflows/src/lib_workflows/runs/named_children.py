@@ -42,7 +42,7 @@ def _go_on(connection: Connection, child: Any, request: StartRequest, now: int) 
         redo(connection, child.id, now)
     values: dict[str, Any] = {"parent_life": request.parent_life, "parent_operation": request.parent_operation}
     if request.deadline_at is not None:
-        values["deadline_at"] = request.deadline_at
+        values |= {"deadline_at": request.deadline_at, "deadline_micros": None}
     connection.execute(update(runs).where(runs.c.id == child.id).values(**values))
 
 

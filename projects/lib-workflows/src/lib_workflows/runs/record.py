@@ -97,6 +97,7 @@ class RunRecord:
     parent: str | None = None
     parent_operation: str | None = None
     deadline_at: int | None = None
+    deadline_micros: int | None = None  # that its workflow declares, where that is what `deadline_at` is made of
     started_at: int | None = None
     priority: int = 0
     depth: int = 0  # how many parents are above it

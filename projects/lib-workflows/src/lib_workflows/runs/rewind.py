@@ -38,7 +38,8 @@ def retry(connection: Connection, run_id: str, now: int | None = None) -> None:
     run keeps its whole history and is tried against the code of today. A failure that the run had got over, and after
     which it did something that is done once, is not why it failed: all is kept, and the code goes on from there. Of
     what was sent to a run that has ended only signals are kept, also those taken by what is set aside; a deadline that
-    has passed does not count any more: whoever retries it knows that it is late.
+    has passed does not count any more: whoever retries it knows that it is late. One that its workflow declares counts
+    anew.
     """
     now = SystemClock().micros() if now is None else now
     row = lock_run(connection, run_id)
@@ -69,7 +70,9 @@ def _leave_behind(connection: Connection, run: Any, cut: int | None, now: int) -
 def _queue_again(connection: Connection, row: Any, status: str, now: int, **values: Any) -> None:
     again = values | {"status": status, "owner": None, "wakes": runs.c.wakes + 1, "wake_at": now}
     again |= dict.fromkeys(("ended_at", "error", "output", "slot", "debounce_key"))
-    if row.deadline_at is not None and row.deadline_at <= now:
+    if row.deadline_micros is not None:
+        again["deadline_at"] = now + row.deadline_micros
+    elif row.deadline_at is not None and row.deadline_at <= now:
         again["deadline_at"] = None
     connection.execute(update(runs).where(runs.c.id == row.id).values(**again))
     connection.publish(Teller(row, connection.source).tell(RUN_QUEUED, now))
@@ -186,6 +189,7 @@ def fork(
         input=row.input if input is None else input,
         id=new_id,
         priority=row.priority,
+        deadline_micros=row.deadline_micros,
         tags=decode_json(tags) if tags else {},
         principal=principal or (Principal(row.principal, row.principal_name) if row.principal else None),
         look_back_position=row.look_back_position,

@@ -120,20 +120,18 @@ class Kinship:
         run, workflow, options = starter.run, operation.workflow, operation.options
         now = self._residence.timers.clock.micros()
         self._residence.check_known(workflow)
-        payload, queue = workflow.encode_input(operation.args), options.queue or workflow.queue
         delay = round(options.delay_seconds * 1e6)
         trace_id, parent = trace_of(run.traceparent, run.correlation_id or run.id)
         within = TraceContext(trace_id, span, parent is not None and parent.is_sampled)
-        return StartRequest(
-            workflow=workflow.name,
-            version=workflow.version,
-            queue=queue,
-            queue_key=options.queue_key or workflow.key_in(queue, payload),
+        return StartRequest.of(
+            workflow,
+            workflow.encode_input(operation.args),
+            queue=options.queue,
+            queue_key=options.queue_key,
             priority=options.priority,
             run_at=now + delay if delay else None,
             deadline_at=options.deadline_at,
             tags=options.tags,
-            input=payload,
             id=options.id or child_run_id(run.id, path, starter.stored.life),
             on_conflict=options.on_conflict,
             principal=Principal(run.principal, run.principal_name) if run.principal else None,
