@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def start_named_run(executor: "Executor", pending: Pending, operation: StartRun) -> None:
     """Start the run of `ctx.start`, or find the one that is meant, in one transaction with the history's row."""
-    request = executor.home.kinship.request_of(executor, pending.path, operation)
+    request = executor.home.kinship.request_of(executor, pending.path, operation, executor.clock_micros())
 
     def call(connection: Connection) -> Completion:
         run_id, _ = commands.start(connection, request, executor.clock_micros())
@@ -33,7 +33,7 @@ def start_named_child(
     executor: "Executor", pending: Pending, operation: RunChild[Any], then: Callable[[], None]
 ) -> None:
     """Start the child once everything before it is durable, then call `then`: it is among the executor's children."""
-    request = executor.home.kinship.request_of(executor, pending.path, operation)
+    request = executor.home.kinship.request_of(executor, pending.path, operation, executor.clock_micros())
 
     def effect() -> None:
         if executor.driver.pending.get(pending.path) is not pending or executor.ended:

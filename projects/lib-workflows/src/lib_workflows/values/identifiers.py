@@ -23,10 +23,11 @@ _numbers = itertools.count()
 
 def check_chosen_id(run_id: str | None) -> None:
     """Refuse an id that is for no caller to choose; raises `DefinitionError`."""
-    if run_id is not None and run_id.startswith(GIVEN_PREFIXES):
+    given = next((prefix for prefix in GIVEN_PREFIXES if run_id is not None and run_id.startswith(prefix)), None)
+    if given is not None:
         raise DefinitionError(
-            f"id of a run must not begin with {' or '.join(GIVEN_PREFIXES)}, got {run_id!r:.100}: such runs are "
-            "started by schedules, runs and events; choose another"
+            f"id of a run must not begin with {given}, got {run_id!r:.100}: such runs are started by schedules, runs "
+            "and events; choose another"
         )
 
 

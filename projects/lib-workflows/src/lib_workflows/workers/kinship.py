@@ -69,9 +69,10 @@ class Kinship:
 
     def start_child(self, parent: Executor, path: str, operation: RunChild[Any]) -> None:
         """Start the child of an operation, in one commit with what led to it: a replay must ask for the same child."""
-        home, request = self._residence, self.request_of(parent, path, operation)
+        home, now = self._residence, self._residence.timers.clock.micros()
+        request = self.request_of(parent, path, operation, now)
         owner = home.worker_id if home.can_run(request) else None
-        birth = Birth.of(new_run(request, home.timers.clock.micros(), owner), home.database.source)
+        birth = Birth.of(new_run(request, now, owner), home.database.source)
         parent.children[path] = Child(birth.record.id, operation.name, birth.record.status)
         parent.ledger.add(birth.write(), None if owner is None else partial(self._child_is_on_its_way, birth))
         parent.ledger.tell(birth.event())
@@ -98,27 +99,27 @@ class Kinship:
 
     def start_apart(self, starter: Executor, path: str, operation: StartRun) -> Start:
         """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
-        home, request = self._residence, self.request_of(starter, path, operation)
-        birth = Birth.of(new_run(request, home.timers.clock.micros()), home.database.source)
+        now = self._residence.timers.clock.micros()
+        request = self.request_of(starter, path, operation, now)
+        birth = Birth.of(new_run(request, now), self._residence.database.source)
         return Start(birth.record.id, birth.record.input, birth.write(), birth.event())
 
-    def request_of(self, starter: Executor, path: str, operation: RunChild[Any] | StartRun) -> StartRequest:
+    def request_of(self, starter: Executor, path: str, operation: RunChild[Any] | StartRun, now: int) -> StartRequest:
         """The start of a run by an operation of another: in its name and trace, caused by it, and by both always the
         same.
         """
         run, life, is_child = starter.run, starter.stored.life, isinstance(operation, RunChild)
         span = operation_span(run.id, life, path, 1) if is_child else run_span(run.id, life)
-        request = self._request_within(starter, path, operation, span)
+        request = self._request_within(starter, path, operation, span, now)
         if is_child:
             request.parent, request.parent_operation, request.depth = run.id, path, run.depth + 1
             request.parent_life = None if operation.options.id is None else life
         return request
 
     def _request_within(
-        self, starter: Executor, path: str, operation: RunChild[Any] | StartRun, span: str
+        self, starter: Executor, path: str, operation: RunChild[Any] | StartRun, span: str, now: int
     ) -> StartRequest:
         run, workflow, options = starter.run, operation.workflow, operation.options
-        now = self._residence.timers.clock.micros()
         self._residence.check_known(workflow)
         delay = round(options.delay_seconds * 1e6)
         trace_id, parent = trace_of(run.traceparent, run.correlation_id or run.id)
