@@ -83,7 +83,8 @@ def _refused(draft: Draft, asked: Field, error: AppServiceRefused) -> Draft:
     return Draft(given, draft.tags, uuid.uuid4().hex, refusal)
 
 
-def _in_short(workflow: Workflow) -> str:
+def in_short(workflow: Workflow) -> str:
+    """What of a workflow fits into a line: its version, where its runs wait, and within which time they must end."""
     limit = workflow["deadline_seconds"]
     ends = "" if limit is None else f" · ends within {seconds_words(limit)}"
     return f"v{workflow['version']} · queue {workflow['queue']}{ends}"
@@ -96,7 +97,7 @@ async def _page(visit: Visit, workflow: Workflow, draft: Draft, *, status: int =
         heading(
             workflow["name"],
             above=h.a(href="/workflows")["Workflows"],
-            below=h.div(".under")[type_badge(workflow["type"]), h.span(".muted")[_in_short(workflow)]],
+            below=h.div(".under")[type_badge(workflow["type"]), h.span(".muted")[in_short(workflow)]],
             beside=[
                 visit.may_manage
                 and by_hand
