@@ -291,7 +291,8 @@ async def test_the_catalogue_and_the_metrics_tell_what_gathers(
         "    shop: str\n"
         "    things: int\n"
         "Counted = EventType('shop.things.counted', Count)\n"
-        "@workflow(name='settling', on=Counted, batch=Batch(events=3, timeout=timedelta(hours=1), key='shop'))\n"
+        "@workflow(name='settling', on=Counted, batch=Batch(events=3, timeout=timedelta(hours=1), key='shop'),"
+        " deadline=timedelta(minutes=5))\n"
         "async def settling(ctx: Context, counts: list[Count]) -> int:\n"
         "    return sum(count.things for count in counts)\n"
     )
@@ -300,7 +301,9 @@ async def test_the_catalogue_and_the_metrics_tell_what_gathers(
         shown = (await alice.get("/v1/workflows/settling")).json()
         assert shown["on"] == ["shop.things.counted"]
         assert shown["batch"] == {"events": 3, "timeout_seconds": 3600.0, "key": "shop"}
-        assert (await alice.get("/v1/workflows/order")).json()["batch"] is None
+        assert shown["deadline_seconds"] == 300.0
+        other = (await alice.get("/v1/workflows/order")).json()
+        assert (other["batch"], other["deadline_seconds"]) == (None, None)
         event = {"specversion": "1.0", "source": "/test", "type": "shop.things.counted"}
         events = [event | {"id": str(things), "data": {"shop": "a", "things": things}} for things in range(5)]
         headers = {"content-type": "application/cloudevents-batch+json"}

@@ -25,7 +25,7 @@ async def statuses(engine, handles):
         return dict(connection.execute(select(runs.c.id, runs.c.status)).all())
 
     found = await engine.database.read(look)
-    return [found[handle.id] for handle in handles]
+    return [found.get(handle.id) for handle in handles]
 
 
 async def until(engine, handles, *wanted):

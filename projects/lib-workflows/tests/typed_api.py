@@ -99,6 +99,7 @@ async def uses(ctx: Context, order: Order) -> None:
     reveal_type(await ctx.child(ship, order))  # Receipt
     reveal_type(await ctx.child(tick))  # int
     reveal_type(await ctx.start(ship, order))  # str
+    reveal_type(await ctx.child(ship, order, id="a"))  # Receipt
     reveal_type(await ctx.gather(ctx.step(charge, order), ctx.child(ship, order)))  # list[Receipt]
     reveal_type(await ctx.gather(*(ctx.child(ship, order) for _ in range(3)), limit=2))  # list[Receipt]
     reveal_type(await ctx.map(lambda number: ctx.step(count, "a", number), [1, 2], limit=2))  # list[int]
@@ -144,6 +145,7 @@ async def misuses(ctx: Context, engine: Engine, order: Order) -> None:
     await ctx.child(ship)  # error
     await ctx.child(charge, order)  # error
     await ctx.start(ship, 1)  # error
+    await ctx.start(ship, order, id="a", on_conflict="ignore")  # error
     await ctx.wait_signal("address-changed")  # error
     await ctx.wait_event(address_changed)  # error
     await ctx.publish(OrderPlaced, "order")  # error

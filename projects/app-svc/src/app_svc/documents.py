@@ -42,6 +42,9 @@ class WorkflowDocument(BaseModel):
     queue: str
     on: list[str]
     batch: BatchDocument | None = Field(description="How these events gather; null: each starts a run of its own")
+    deadline_seconds: float | None = Field(
+        description="A run that has not ended so long after its start is cancelled, unless the start names a deadline"
+    )
     requires: list[str] = Field(description="Tags that a worker must have to run it")
     acts_for_starter: list[DelegationDocument] = Field(
         description="What it may do at other services for the person who starts it; it ends with the run"
@@ -121,6 +124,7 @@ class RunDocument(Document):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    deadline_at: datetime | None = Field(description="When it is cancelled, unless it has ended")
     waiting_for: list[dict[str, Any]]
     undoing_since: datetime | None = Field(
         description="Set while the run, having failed or been cancelled, undoes what it did"
@@ -221,6 +225,7 @@ def describe_workflow(workflow: AnyWorkflow) -> WorkflowDocument:
         queue=workflow.queue,
         on=[event_type.name for event_type in workflow.on],
         batch=_describe_batch(workflow.batch),
+        deadline_seconds=None if workflow.deadline is None else workflow.deadline.total_seconds(),
         requires=sorted(workflow.requires),
         acts_for_starter=[
             DelegationDocument(resource=each.resource, scope=list(each.scope), lasts_seconds=each.lasts.total_seconds())

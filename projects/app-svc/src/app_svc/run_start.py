@@ -14,11 +14,11 @@ from lib_events.event import current_cause, is_reserved
 from lib_events.problem import Problem, invalid_input
 from lib_workflows import Registry
 from lib_workflows.authoring.queue import KEY_CHARACTERS
+from lib_workflows.authoring.start_options import OnConflict
 from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import PayloadInvalid, UnknownWorkflow
-from lib_workflows.runs.commands import OnConflict, StartRequest
-from lib_workflows.scheduling.schedule import RUN_PREFIX
-from lib_workflows.values.identifiers import STARTED_PREFIX
+from lib_workflows.runs.commands import StartRequest
+from lib_workflows.values.identifiers import GIVEN_PREFIXES
 
 RUN_ID = r"^[A-Za-z0-9._~-]{1,128}$"
 TAG_NAME = r"^[A-Za-z0-9._-]{1,64}$"
@@ -60,7 +60,9 @@ class StartBody(BaseModel):
     priority: int = Field(default=0, ge=-1_000, le=1_000, description="Higher runs earlier")
     delay_seconds: float = Field(default=0, ge=0, le=366 * 86_400)
     debounce: DebounceBody | None = Field(default=None, description="One's own starts of the workflow with this key")
-    deadline: AwareDatetime | None = Field(default=None, description="After it the run is cancelled")
+    deadline: AwareDatetime | None = Field(
+        default=None, description="After it the run is cancelled; by default as its workflow declares"
+    )
     tags: dict[Annotated[str, Field(pattern=TAG_NAME)], Annotated[str, Field(max_length=256, pattern=STORABLE)]] = (
         Field(default_factory=dict, max_length=20)
     )
@@ -100,15 +102,13 @@ def make_request(
     _check_debounce(body, idempotency_key, place)
     workflow = find_workflow(registry, body.workflow, status=422, place=place)
     now, queue = datetime.now(UTC), _queue_of(body, workflow, caller)
-    payload = check_input(workflow, body.input, place=place)
-    return StartRequest(
-        workflow=workflow.name,
-        version=workflow.version,
+    return StartRequest.of(
+        workflow,
+        check_input(workflow, body.input, place=place),
         queue=queue,
-        queue_key=_key_of(body, caller) or workflow.key_in(queue, payload),
+        queue_key=_key_of(body, caller),
         debounce_key=body.debounce.key if body.debounce else None,
         debounce_until=_debounce_until(body.debounce, now),
-        input=payload,
         id=body.id,
         priority=body.priority,
         run_at=to_micros(now + timedelta(seconds=body.delay_seconds)) if body.delay_seconds else None,
@@ -163,9 +163,9 @@ def check_run_id(run_id: str | None, *, place: Place = ()) -> None:
     """Keep ids that follow from something for what they follow from: whoever took that of a scheduled run before would
     take its time, too, and whoever took that of a run's child would keep it from beginning, or see what it gives.
     """
-    if run_id is not None and run_id.startswith((RUN_PREFIX, STARTED_PREFIX)):
+    if run_id is not None and run_id.startswith(GIVEN_PREFIXES):
         detail = (
-            f"must not begin with {RUN_PREFIX} or {STARTED_PREFIX}: such runs are started by schedules, runs and "
+            f"must not begin with {' or '.join(GIVEN_PREFIXES)}: such runs are started by schedules, runs and "
             "events; choose another"
         )
         raise invalid_input([{"loc": ("body", *place, "id"), "msg": detail}])

@@ -33,6 +33,7 @@ def show_run(run: Item) -> None:
             ("acts", _acting(run)),
             ("created", f"{run['created_at']} ({moments.age(run['created_at'])} ago)"),
             ("took", moments.between(run["started_at"], run["ended_at"])),
+            ("deadline", run.get("deadline_at")),
             ("parent", run.get("parent")),
             ("forked from", run.get("forked_from")),
             ("tags", run.get("tags")),

@@ -37,6 +37,7 @@ class Workflow(TypedDict):
     queue: str
     on: list[str]
     batch: Batch | None
+    deadline_seconds: float | None
     acts_for_starter: list[Delegation]
     input_schema: dict[str, Any] | None
     output_schema: dict[str, Any] | None
@@ -102,6 +103,7 @@ class Run(TypedDict):
     created_at: str
     started_at: str | None
     ended_at: str | None
+    deadline_at: str | None
     waiting_for: list[Awaited]
     undoing_since: str | None
     acting: Acting | None

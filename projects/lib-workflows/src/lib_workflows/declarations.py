@@ -56,6 +56,8 @@ class Declared(NamedTuple):
         for entry in self.workflows:
             triggers = sorted(trigger.name for trigger in entry.on)
             starts = [entry.version, entry.queue, entry.queue_key, entry.takes_input] if triggers else []
+            if triggers and entry.deadline is not None:
+                starts.append(repr(entry.deadline))
             if entry.batch is not None:
                 starts.append(repr(entry.batch))
             schedule = entry.schedule and entry.schedule.as_json()

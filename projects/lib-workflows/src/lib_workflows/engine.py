@@ -24,7 +24,7 @@ from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.guard import is_guarded
 from lib_workflows.authoring.messages import Principal, check_principal
 from lib_workflows.authoring.queue import check_queue_key, check_queue_name, check_served_queues
-from lib_workflows.authoring.start_options import check_priority
+from lib_workflows.authoring.start_options import OnConflict, check_on_conflict, check_priority
 from lib_workflows.authoring.workflow import AnyWorkflow, Registry, Workflow, check_worker_tags
 from lib_workflows.declarations import Declarations
 from lib_workflows.errors import DefinitionError, DeterminismError, EngineStopped
@@ -34,13 +34,13 @@ from lib_workflows.queueing.queues import Queues
 from lib_workflows.reading.queries import RunView, view_of_new
 from lib_workflows.run_handle import RunHandle
 from lib_workflows.runs import commands
-from lib_workflows.runs.commands import ON_CONFLICT, OnConflict, StartRequest, new_run
+from lib_workflows.runs.commands import StartRequest, new_run
 from lib_workflows.runs.record import RunRecord
 from lib_workflows.scheduling.scheduler import Scheduler
 from lib_workflows.scheduling.schedules import Schedules
 from lib_workflows.tables import SCHEMA
 from lib_workflows.values.durations import check_moment, check_optional_seconds, check_seconds
-from lib_workflows.values.identifiers import time_ordered_id
+from lib_workflows.values.identifiers import check_chosen_id, time_ordered_id
 from lib_workflows.values.tags import check_tags
 from lib_workflows.values.texts import check_name
 from lib_workflows.workers.limits import Limits
@@ -301,19 +301,18 @@ class Engine:
         for what, name in given.items():
             if name is not None:
                 check_name(name, what)
-        commands.check_chosen_id(id)
-        if on_conflict not in ON_CONFLICT:
-            raise DefinitionError(f"on_conflict must be one of {', '.join(ON_CONFLICT)}, got {on_conflict!r:.100}")
+        check_chosen_id(id)
+        check_on_conflict(on_conflict)
         now = self.clock.micros()
         delay_seconds = check_seconds(delay, "delay") if delay is not None else 0.0
         limit_seconds = check_optional_seconds(debounce_limit, "debounce_limit")
         if debounce is not None and (not delay_seconds or id is not None or idempotency_key is not None):
             raise DefinitionError("debounce must be given with a delay, and neither with an id nor an idempotency_key")
-        return StartRequest(
-            workflow=workflow.name,
-            version=workflow.version,
-            queue=queue or workflow.queue,
-            input=payload,
+        return StartRequest.of(
+            workflow,
+            payload,
+            queue=queue,
+            queue_key=check_queue_key(queue_key),
             id=id,
             priority=check_priority(priority),
             run_at=now + round(delay_seconds * 1e6) if delay_seconds else None,
@@ -322,7 +321,6 @@ class Engine:
             principal=check_principal(principal) if principal is not None else None,
             idempotency_key=idempotency_key,
             cause=cause or current_cause.get(),
-            queue_key=check_queue_key(queue_key) or workflow.key_in(queue or workflow.queue, payload),
             debounce_key=debounce,
             debounce_until=now + round(limit_seconds * 1e6) if limit_seconds is not None else None,
             on_conflict=on_conflict,

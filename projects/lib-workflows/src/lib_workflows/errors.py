@@ -46,6 +46,18 @@ class RunConflict(WorkflowsError):
         self.what = what
 
 
+class RunIdTaken(RunConflict):
+    """The id that a run has chosen for its child is another run's: nobody else may have a child's result, or end it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        told = (
+            f"id of a child must be no other run's, got {run_id!r}; choose one that says whose it is, such as "
+            'f"{ctx.run_id}-…", or start it apart with ctx.start(…, id=…), which finds a run that there is'
+        )
+        self.args = (told,)
+
+
 class CommandRefused(WorkflowsError):
     """A run cannot do this in the status it is in."""
 

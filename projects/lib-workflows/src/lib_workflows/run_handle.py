@@ -14,7 +14,7 @@ from lib_workflows.runs import commands, rewind
 from lib_workflows.values.codec import decode_json, encode_given
 from lib_workflows.values.durations import check_optional_seconds
 from lib_workflows.values.failure import decode_record
-from lib_workflows.values.identifiers import update_id
+from lib_workflows.values.identifiers import check_chosen_id, update_id
 from lib_workflows.values.texts import check_name, check_text
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class RunHandle[R]:
         `input` (a value of the workflow's input type) replaces the run's own. Raises `OperationNotFound`.
         """
         if id is not None:
-            commands.check_chosen_id(check_name(id, "id of a run"))
+            check_chosen_id(check_name(id, "id of a run"))
         payload = None
         if input is not None:
             workflow = self._workflow or await self._find_workflow()

@@ -33,6 +33,7 @@ INSERT_RUN = _load(
     started_at="bigint",
     depth="integer",
     queue_key="text",
+    deadline_micros="bigint",
 )
 UPDATE_RUN = _load(
     "update_run",

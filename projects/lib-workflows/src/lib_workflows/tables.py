@@ -58,11 +58,13 @@ runs = Table(
     Column("traceparent", Text),
     Column("parent", Text),
     Column("parent_operation", Text),
+    Column("parent_life", Integer),  # in which it was started, where its id was chosen and does not say so
     Column("forked_from", Text),
     Column("look_back_position", BigInteger, nullable=False),  # wait_event begins to look here
     Column("wakes", BigInteger, nullable=False),
     Column("wake_at", BigInteger),
     Column("deadline_at", BigInteger),
+    Column("deadline_micros", BigInteger),  # that its workflow declares, where `deadline_at` is made of that
     Column("waiting_for", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
@@ -173,6 +175,7 @@ triggers = Table(
     Column("takes_input", Boolean, nullable=False),
     Column("queue_key", Text),  # the field by which its runs take turns
     Column("after_position", BigInteger, nullable=False),  # it starts runs for later events only
+    Column("deadline_micros", BigInteger),  # of its runs
     Column("batch_events", BigInteger),  # so many start one run; none: each starts its own
     Column("batch_micros", BigInteger),  # or those of so long a time
     Column("batch_key", Text),  # the field of the payload by whose values they gather
@@ -189,6 +192,7 @@ batches = Table(
     Column("version", Integer, nullable=False),
     Column("queue", Text, nullable=False),
     Column("queue_key", Text),
+    Column("deadline_micros", BigInteger),  # of its run, as its workflow declares it
     Column("events", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),  # of the payloads
     Column("due_at", BigInteger, nullable=False),

@@ -57,6 +57,8 @@ def _show(workflow: Item) -> None:
     fields = [(name, workflow[name]) for name in ("name", "version", "type", "queue", "on", "description")]
     if workflow["batch"] is not None:
         fields.insert(-1, ("in batches", describe_batch(workflow["batch"])))
+    if workflow["deadline_seconds"] is not None:
+        fields.insert(-1, ("deadline", f"{workflow['deadline_seconds']:g} s after its start"))
     print_fields([*fields, *acting])
     inputs = list_fields(workflow["input_schema"])
     if inputs:

@@ -261,6 +261,8 @@ def _facts_card(visit: Visit, run: Run) -> h.Element:
         ("Ended", ago(run["ended_at"])),
         ("Correlation", h.span(".mono")[run["correlation_id"]]),
     ]
+    if run["deadline_at"] and not run["ended_at"]:
+        facts.append(("Must end", ahead(run["deadline_at"])))
     if run["parent"]:
         facts.append(("Parent", h.a(".mono", href=link_to_run(run["parent"]))[run["parent"]]))
     if run["forked_from"]:

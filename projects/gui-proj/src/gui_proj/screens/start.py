@@ -15,6 +15,7 @@ from gui_proj.components import card, csrf_field, link_to_run, notice, prose, qu
 from gui_proj.icons import icon
 from gui_proj.input_draft import InputDraft, input_view, read_input, read_tags, refused_input, shown_value
 from gui_proj.json_view import json_text
+from gui_proj.moments import seconds_words
 from gui_proj.page import heading
 from gui_proj.refusals import Refusal, refusal_notice
 from gui_proj.resources import Delegation, Workflow, starts_by_event_alone
@@ -82,6 +83,13 @@ def _refused(draft: Draft, asked: Field, error: AppServiceRefused) -> Draft:
     return Draft(given, draft.tags, uuid.uuid4().hex, refusal)
 
 
+def in_short(workflow: Workflow) -> str:
+    """What of a workflow fits into a line: its version, where its runs wait, and within which time they must end."""
+    limit = workflow["deadline_seconds"]
+    ends = "" if limit is None else f" · ends within {seconds_words(limit)}"
+    return f"v{workflow['version']} · queue {workflow['queue']}{ends}"
+
+
 async def _page(visit: Visit, workflow: Workflow, draft: Draft, *, status: int = 200) -> Response:
     asked, by_hand = read_schema(workflow["input_schema"]), not starts_by_event_alone(workflow)
     return await visit.page(
@@ -89,9 +97,7 @@ async def _page(visit: Visit, workflow: Workflow, draft: Draft, *, status: int =
         heading(
             workflow["name"],
             above=h.a(href="/workflows")["Workflows"],
-            below=h.div(".under")[
-                type_badge(workflow["type"]), h.span(".muted")[f"v{workflow['version']} · queue {workflow['queue']}"]
-            ],
+            below=h.div(".under")[type_badge(workflow["type"]), h.span(".muted")[in_short(workflow)]],
             beside=[
                 visit.may_manage
                 and by_hand

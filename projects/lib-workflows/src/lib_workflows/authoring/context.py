@@ -33,7 +33,7 @@ from lib_workflows.authoring.operation import (
     WaitUpdate,
     name_of,
 )
-from lib_workflows.authoring.start_options import StartOptions
+from lib_workflows.authoring.start_options import OnConflict, StartOptions
 from lib_workflows.authoring.step import Step
 from lib_workflows.errors import DefinitionError, WaitTimeout
 from lib_workflows.values.codec import canonical_json, decode_json, encode_given, within_limit
@@ -164,6 +164,7 @@ class Context:
         workflow: "Workflow[*In, R]",
         *args: *In,
         undo: Callable[[R | None, *In], Any] | None = None,
+        id: str | None = None,  # noqa: A002 - as `engine.start`
         queue: str | None = None,
         queue_key: str | None = None,
         priority: int = 0,
@@ -173,12 +174,15 @@ class Context:
     ) -> Operation[R]:
         """Start another workflow and wait for its result; it is cancelled with this run.
 
+        With an `id`, that run is its child and nobody else's: `RunIdTaken` where there is another run of that id. A
+        retry of this run goes on with the child it had: what has completed stands, unless it was undone; what has not
+        is retried. A fork of this run does not get it; nor does the next life of one that continues as new.
         `queue` and the other options are as those of `engine.start`; what this run has of them is not the child's.
         Raises what the child's workflow or steps declare, else `RunFailed` or `RunCancelled`.
         """
         encoded_input(workflow, args)
         options = StartOptions.of(
-            queue=queue, queue_key=queue_key, priority=priority, delay=delay, deadline=deadline, tags=tags
+            id=id, queue=queue, queue_key=queue_key, priority=priority, delay=delay, deadline=deadline, tags=tags
         )
         return RunChild(workflow, args, _checked(undo, f"child {workflow.name}"), options)
 
@@ -186,6 +190,8 @@ class Context:
         self,
         workflow: "Workflow[*In, Any]",
         *args: *In,
+        id: str | None = None,  # noqa: A002 - as `engine.start`
+        on_conflict: OnConflict = "same",
         queue: str | None = None,
         queue_key: str | None = None,
         priority: int = 0,
@@ -196,11 +202,19 @@ class Context:
         """Start another workflow that goes on by itself, once; returns the id of its run.
 
         It is neither awaited nor cancelled with this run; what it does is caused by this run all the same. The options
-        are those of `engine.start`.
+        are those of `engine.start`, also `id` and `on_conflict`: whoever has started the run of that id, it is that
+        one, or `RunConflict` is raised.
         """
         encoded_input(workflow, args)
         options = StartOptions.of(
-            queue=queue, queue_key=queue_key, priority=priority, delay=delay, deadline=deadline, tags=tags
+            id=id,
+            on_conflict=on_conflict,
+            queue=queue,
+            queue_key=queue_key,
+            priority=priority,
+            delay=delay,
+            deadline=deadline,
+            tags=tags,
         )
         return StartRun(workflow, args, options)
 

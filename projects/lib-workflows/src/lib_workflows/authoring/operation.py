@@ -54,6 +54,11 @@ class Operation[R]:
     undo: Undo | None = None
     is_asked_for: bool  # set once it is awaited, or handed to a gather or race
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it is asked to stop where it is cancelled, and its row comes all the same."""
+        return self.kind in AWAITED_KINDS
+
     def __await__(self) -> Generator["Operation[Any]", Any, R]:
         self.is_asked_for = True
         if not is_guarded():
@@ -123,6 +128,11 @@ class StartRun(Operation[str]):
     args: tuple[Any, ...]
     options: StartOptions = AS_ITS_WORKFLOW_SAYS
     kind: ClassVar[str] = "start"
+
+    @property
+    def is_awaited(self) -> bool:
+        """With an id of its own it is a transaction: whether somebody has that id must be asked."""
+        return self.options.id is not None
 
     @property
     def name(self) -> str:  # type: ignore[override]

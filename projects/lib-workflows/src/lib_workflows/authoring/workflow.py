@@ -4,9 +4,11 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, Protocol
 
+from lib_events.clock import MICROSECOND
 from lib_events.event import EventType
 from lib_workflows.authoring.batch import Batch, check_batch, check_input_of_batch
 from lib_workflows.authoring.context import Context
@@ -15,6 +17,7 @@ from lib_workflows.authoring.queue import Queue, QueueLimits, check_queue_name, 
 from lib_workflows.authoring.timing import TIMINGS, Timing
 from lib_workflows.errors import DefinitionError, UnknownWorkflow
 from lib_workflows.values.codec import Codec, Signature
+from lib_workflows.values.durations import check_deadline
 from lib_workflows.values.failure import check_declared
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -40,6 +43,7 @@ class Workflow[*In, R]:
         requires: frozenset[str] = frozenset(),
         acts_for_starter: tuple[Delegation, ...] = (),
         batch: Batch | None = None,
+        deadline: timedelta | None = None,
     ) -> None:
         self.function = function
         self.name = name
@@ -54,6 +58,8 @@ class Workflow[*In, R]:
         self.requires = requires
         self.acts_for_starter = acts_for_starter
         self.batch = batch  # how events gather before they start a run
+        self.deadline = check_deadline(deadline, f"deadline of workflow {name}")  # of its runs, after their beginning
+        self.deadline_micros = None if deadline is None else deadline // MICROSECOND
         self.description = inspect.getdoc(function) or ""
         self.signature = Signature(function, f"workflow {name}").drop_first()
         self.__doc__ = function.__doc__
@@ -131,6 +137,7 @@ def workflow(
     requires: Collection[str] = (),
     acts_for_starter: Delegation | Sequence[Delegation] = (),
     batch: Batch | None = None,
+    deadline: timedelta | None = None,
 ) -> _WorkflowDecorator:
     """Make an `async def` a workflow: it takes the context and at most one input, and returns any typed value.
 
@@ -141,7 +148,9 @@ def workflow(
     limits, too: `Queue("mail", concurrency=5)`. Exceptions in `errors` reach callers as themselves.
     `schedule` (`Cron("0 6 * * *")`) starts a run, without input, at each of its times; the schedule has the workflow's
     name. Runs begin and go on only on workers that have every tag in `requires` ({"gpu"}). `acts_for_starter` says what
-    its steps may do at other services for the person who starts it; people read it before they do.
+    its steps may do at other services for the person who starts it; people read it before they do. A run that has not
+    ended `deadline` after its start (or its delay) is cancelled and fails, however it was started, unless the start
+    itself names a deadline.
     """
     triggers = tuple(on) if isinstance(on, list | tuple) else (on,)
 
@@ -160,6 +169,7 @@ def workflow(
             requires=check_worker_tags(requires, f"requires of workflow {name}"),
             acts_for_starter=check_delegations(acts_for_starter, name),
             batch=batch,
+            deadline=deadline,
         )
         check_batch(made)
         if batch is not None and made.signature.is_known:

@@ -71,6 +71,7 @@ class Gathering:
     version: int
     queue: str
     queue_key: str | None
+    deadline_micros: int | None
     due_at: int
     principal: str | None
     correlation_id: str | None
@@ -94,6 +95,7 @@ class Gathering:
             queue=trigger.queue,
             # Only what all of them have can say with whom their run takes turns.
             queue_key=came.value if trigger.queue_key == trigger.batch_key else None,
+            deadline_micros=trigger.deadline_micros,
             due_at=now + trigger.batch_micros,
             principal=cause.principal,
             correlation_id=cause.correlation_id,
@@ -198,6 +200,7 @@ def _request(batch: Any, payloads: Sequence[str]) -> StartRequest:
         version=batch.version,
         queue=batch.queue,
         queue_key=batch.queue_key,
+        deadline_micros=batch.deadline_micros,
         input=f"[{','.join(payloads)}]",
         id=batch.run,
         cause=Cause(batch.correlation_id, batch.causation_id, batch.principal, batch.traceparent),

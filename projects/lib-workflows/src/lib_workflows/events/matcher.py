@@ -129,6 +129,7 @@ def _settings_of(workflow: AnyWorkflow) -> dict[str, Any]:
         "version": workflow.version,
         "queue": workflow.queue,
         "queue_key": workflow.queue_key,
+        "deadline_micros": workflow.deadline_micros,
         "takes_input": workflow.takes_input,
         "batch_events": batch.events if batch else None,
         "batch_micros": batch.timeout_micros if batch else None,
@@ -144,7 +145,7 @@ def _redeclare_batches(connection: Connection, workflow: AnyWorkflow, before: An
     mine = and_(batches.c.workflow == workflow.name, batches.c.event_type == before.event_type)
     values: dict[str, Any] = {}
     if now is not None and now["batch_events"] is not None:
-        values = {"version": now["version"], "queue": now["queue"]}
+        values = {name: now[name] for name in ("version", "queue", "deadline_micros")}
     if now is None or any(now[name] != getattr(before, name) for name in BATCH_SETTINGS):
         values["due_at"] = TAKES_NO_MORE
     if values:

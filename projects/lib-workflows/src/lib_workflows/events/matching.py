@@ -83,6 +83,7 @@ def trigger_request(trigger: Any, event: Event, position: int) -> StartRequest:
         version=trigger.version,
         queue=trigger.queue,
         queue_key=key_of(trigger.queue_key, payload),
+        deadline_micros=trigger.deadline_micros,
         input=payload,
         id=trigger_run_id(trigger.workflow, event),
         cause=event.cause,

@@ -27,7 +27,6 @@ from typing import Any, Literal
 
 from lib_workflows.authoring.guard import GUARD, drop, get_loop, leave, refused_await, set_loop
 from lib_workflows.authoring.operation import (
-    AWAITED_KINDS,
     ContinueAsNew,
     Deadline,
     EnterTimeout,
@@ -227,7 +226,7 @@ class Driver:
             self._close_branch(branch)
             branch.waiting = None
         self._undo_log = {path: entry for path, entry in self._undo_log.items() if path not in undone}
-        self.pending = {path: each for path, each in self.pending.items() if each.operation.kind in AWAITED_KINDS}
+        self.pending = {path: each for path, each in self.pending.items() if each.operation.is_awaited}
         for pending in self.pending.values():
             pending.cancelling = error
         self.cancellations = list(self.pending.values())
@@ -495,7 +494,7 @@ class Driver:
             # It is about to run: it hears of this at its next operation.
             if reason.outranks(branch.must_cancel):
                 branch.must_cancel = reason
-        elif waiting.operation.kind in AWAITED_KINDS:
+        elif waiting.operation.is_awaited:
             if waiting.cancelling is None:
                 self.cancellations.append(waiting)
             if reason.outranks(waiting.cancelling):

@@ -33,6 +33,7 @@ from lib_workflows.execution.completion import Completion, bare_row, complete_ca
 from lib_workflows.execution.driver import Pending
 from lib_workflows.execution.event_effects import begin_wait_event, forget_event_wait, take_event, undelivered
 from lib_workflows.execution.history import outcome_of
+from lib_workflows.execution.named_starts import start_named_child, start_named_run
 from lib_workflows.execution.step_effects import begin_step, begin_undo
 from lib_workflows.execution.transaction_effects import begin_transaction
 from lib_workflows.execution.wait_effects import (
@@ -139,6 +140,8 @@ def begin_child(executor: "Executor", pending: Pending) -> None:
         complete_cancelled(executor, pending, ran=False)
     elif executor.run.depth >= DEEPEST:
         executor.complete(failed(pending, ChildrenTooDeep(operation.name, DEEPEST)))
+    elif operation.options.id is not None:
+        start_named_child(executor, pending, operation, partial(begin_child, executor, pending))
     else:
         executor.home.kinship.start_child(executor, pending.path, operation)
 
@@ -147,11 +150,11 @@ def child_ended(executor: "Executor", operation: str, child: Child) -> None:
     """The child of an operation has ended, unless it is the one that an earlier life has started there: that may be
     retried, and end once more, before this life has come to the operation.
     """
-    if not is_child_of(child.id, executor.run.id, operation, executor.stored.life):
+    if not is_child_of(child, executor.run.id, operation, executor.stored.life):
         return
     executor.children[operation] = child
     pending = executor.driver.pending.get(operation)
-    if pending is None or not isinstance(pending.operation, RunChild):
+    if pending is None or not isinstance(pending.operation, RunChild) or operation in executor.running:
         return
     status = "completed" if child.status == "completed" else "failed"
     row = bare_row(pending, status, output=child.output, error=child.error)
@@ -173,6 +176,9 @@ def begin_start(executor: "Executor", pending: Pending) -> None:
     """Start another run with the row: both or neither."""
     operation = pending.operation
     assert isinstance(operation, StartRun)  # noqa: S101 - the table says so
+    if operation.options.id is not None:
+        start_named_run(executor, pending, operation)
+        return
     start = executor.home.kinship.start_apart(executor, pending.path, operation)
     completion = completed(pending, start.run_id, encode_json(start.run_id))
     completion.input = start.input

@@ -11,6 +11,8 @@ from lib_workflows.authoring.delegation import TokenSource
 from lib_workflows.authoring.operation import RunChild, StartRun
 from lib_workflows.events.looks import EventLooks
 from lib_workflows.run_logs import RunLogs
+from lib_workflows.runs.commands import StartRequest
+from lib_workflows.runs.record import Child
 from lib_workflows.steps.places import StepPlaces
 from lib_workflows.timers import Timers
 
@@ -22,6 +24,10 @@ class Kin(Protocol):
     """What an executor needs for the runs it starts."""
 
     def start_child(self, parent: "Executor", path: str, operation: RunChild[Any]) -> None: ...
+    def request_of(
+        self, starter: "Executor", path: str, operation: RunChild[Any] | StartRun, now: int
+    ) -> StartRequest: ...
+    async def start_named(self, request: StartRequest, fence: Fence | None) -> Child: ...
     def start_apart(self, starter: "Executor", path: str, operation: StartRun) -> "Start": ...
     def cancel_child(self, parent: "Executor", operation: str) -> None: ...
 

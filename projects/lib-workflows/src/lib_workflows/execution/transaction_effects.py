@@ -57,6 +57,17 @@ def queue_transaction(
         completion.input = signature.arguments.encode(args)
         return completion
 
+    queue_call(executor, pending, call, tries_again)
+
+
+def queue_call(
+    executor: "Executor",
+    pending: Pending,
+    call: Callable[[Connection], Completion],
+    tries_again: Callable[[Exception], bool] = lambda _: False,
+) -> None:
+    """The same with what makes the operation's end; its row is written in the same transaction."""
+
     def effect() -> None:
         if executor.driver.pending.get(pending.path) is not pending or executor.ended:
             return
@@ -106,7 +117,7 @@ async def _transact(
         return completion
 
     try:
-        completion = await executor.home.database.transact(function, fence=_fence_of_run(executor.fence, executor.run))
+        completion = await executor.home.database.transact(function, fence=fence_of_run(executor.fence, executor.run))
     except Exception as error:  # noqa: BLE001 - what the function raises is its result
         if executor.ended:
             return  # it was loaded again meanwhile, and another life of it does this
@@ -120,7 +131,7 @@ async def _transact(
     executor.transacted(completion)
 
 
-def _fence_of_run(fence: Fence | None, run: RunRecord) -> Fence | None:
+def fence_of_run(fence: Fence | None, run: RunRecord) -> Fence | None:
     """A life's fence, and the run's: it must not have gone on as new meanwhile, where its place is free again."""
     return None if fence is None else Fence(FENCE_OF_RUN, (*fence.parameters, run.id, run.earlier_lives))
 

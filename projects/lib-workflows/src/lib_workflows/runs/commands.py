@@ -6,7 +6,7 @@ after the commit and asks the database what to do.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 from sqlalchemy import and_, case, func, insert, or_, select, text, update
 
@@ -15,11 +15,12 @@ from lib_events.database import Connection, insert_into
 from lib_events.event import Cause
 from lib_events.event_log import START_ROWS, committed_position
 from lib_workflows.authoring.messages import Principal
+from lib_workflows.authoring.start_options import OnConflict
+from lib_workflows.authoring.workflow import AnyWorkflow
 from lib_workflows.errors import (
     ApprovalDecided,
     ApprovalNotFound,
     CommandRefused,
-    DefinitionError,
     RunConflict,
     RunNotFound,
 )
@@ -51,17 +52,11 @@ from lib_workflows.tables import (
 )
 from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.values.failure import cancelled_record, encode_record
-from lib_workflows.values.identifiers import STARTED_PREFIX, time_ordered_id
+from lib_workflows.values.identifiers import time_ordered_id
 
 RUNS_TOPIC = "runs"  # something happened that the worker holding a run must hear
 ENDED_TOPIC = "runs-ended"  # a run ended or an update was answered
 PARKED = "parked"  # of a cancellation: whoever asked for it knew that the code does not fit
-
-# What a start means whose id (or idempotency key) a run already has: that run if workflow and input are the same, that
-# run if the workflow is the same, whatever its input; or a conflict in any case.
-type OnConflict = Literal["same", "existing", "fail"]
-
-ON_CONFLICT = get_args(OnConflict.__value__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,12 +71,14 @@ class StartRequest:
     priority: int = 0
     run_at: int | None = None  # micros; None: now
     deadline_at: int | None = None
+    deadline_micros: int | None = None  # after its beginning, where no `deadline_at` is given
     tags: Mapping[str, str] = field(default_factory=dict)
     principal: Principal | None = None
     idempotency_key: str | None = None
     cause: Cause = field(default_factory=Cause)
     parent: str | None = None
     parent_operation: str | None = None
+    parent_life: int | None = None  # of its parent, where its id does not say which
     look_back_position: int | None = None  # None: the log's position now
     depth: int = 0
     queue_key: str | None = None
@@ -89,19 +86,32 @@ class StartRequest:
     debounce_until: int | None = None  # micros
     on_conflict: OnConflict = "same"
 
+    @classmethod
+    def of(
+        cls,
+        workflow: AnyWorkflow,
+        payload: str | None,
+        *,
+        queue: str | None = None,
+        queue_key: str | None = None,
+        **said: Any,
+    ) -> "StartRequest":
+        """A start of `workflow`: what that says of its runs holds where the start itself says nothing."""
+        queue = queue or workflow.queue
+        return cls(
+            workflow=workflow.name,
+            version=workflow.version,
+            queue=queue,
+            queue_key=queue_key or workflow.key_in(queue, payload),
+            deadline_micros=workflow.deadline_micros,
+            input=payload,
+            **said,
+        )
+
     @property
     def is_plain(self) -> bool:
         """Whether it means a run that there cannot be yet."""
         return self.id is None and self.idempotency_key is None and self.debounce_key is None
-
-
-def check_chosen_id(run_id: str | None) -> None:
-    """Refuse an id that is for no caller to choose; raises `DefinitionError`."""
-    if run_id is not None and run_id.startswith(STARTED_PREFIX):
-        raise DefinitionError(
-            f"id of a run must not begin with {STARTED_PREFIX}, got {run_id!r:.100}: such runs are started by runs and "
-            "events; choose another"
-        )
 
 
 def start(
@@ -138,7 +148,7 @@ def _start_debounced(
     row |= {"debounce_key": request.debounce_key, "debounce_until": request.debounce_until}
     latest = new.excluded
     too_late = latest.wake_at > runs.c.debounce_until
-    names = ("version", "queue", "queue_key", "priority", "input", "tags", "deadline_at")
+    names = ("version", "queue", "queue_key", "priority", "input", "tags", "deadline_at", "deadline_micros")
     replaced: dict[str, Any] = {name: latest[name] for name in names}
     replaced["wake_at"] = case((too_late, runs.c.debounce_until), else_=latest.wake_at)
     upsert = new.values(**row).on_conflict_do_update(
@@ -171,13 +181,18 @@ def _insert_new(connection: Connection) -> Any:
 
 def _row_of(run: RunRecord, request: StartRequest, position: int) -> dict[str, Any]:
     row = dict(zip(NEW_COLUMNS, new_row(run), strict=True))
-    return row | {"idempotency_key": request.idempotency_key, "wakes": 0, "look_back_position": position}
+    beside = {"idempotency_key": request.idempotency_key, "parent_life": run.parent_life, "wakes": 0}
+    return row | beside | {"look_back_position": position}
 
 
 def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRecord:
     """A run that is queued, or that `owner` begins at once."""
     run_id = request.id or time_ordered_id(now)
     cause, principal = request.cause, request.principal
+    deadline_at, deadline_micros = request.deadline_at, None
+    if deadline_at is None and request.deadline_micros is not None:
+        deadline_micros = request.deadline_micros
+        deadline_at = (now if request.run_at is None else request.run_at) + deadline_micros
     return RunRecord(
         id=run_id,
         workflow=request.workflow,
@@ -195,10 +210,12 @@ def new_run(request: StartRequest, now: int, owner: str | None = None) -> RunRec
         traceparent=cause.traceparent,
         parent=request.parent,
         parent_operation=request.parent_operation,
+        parent_life=request.parent_life,
         depth=request.depth,
         queue_key=request.queue_key,
         wake_at=None if owner else now if request.run_at is None else request.run_at,
-        deadline_at=request.deadline_at,
+        deadline_at=deadline_at,
+        deadline_micros=deadline_micros,
         created_at=now,
         started_at=now if owner else None,
     )

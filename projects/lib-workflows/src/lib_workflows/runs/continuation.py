@@ -21,7 +21,10 @@ from lib_workflows.values.codec import canonical_json, decode_json, encode_json
 
 type Received = Mapping[tuple[str, str], int]  # (type, match) -> up to where the run has had every event
 
-NOT_KEPT = ("owner", "parent", "parent_operation", "idempotency_key", "wake_at", "waiting_for", "slot", "debounce_key")
+NOT_KEPT = (
+    "owner", "parent", "parent_operation", "parent_life", "idempotency_key", "wake_at", "waiting_for", "slot",
+    "debounce_key",
+)  # fmt: skip
 
 
 def continue_as_new(

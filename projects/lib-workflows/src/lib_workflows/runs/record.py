@@ -51,6 +51,7 @@ class Child(NamedTuple):
     status: str
     output: str | None = None
     error: str | None = None
+    parent_life: int | None = None  # in which it was started, where its id was chosen and does not say so
 
     @property
     def has_ended(self) -> bool:
@@ -96,12 +97,14 @@ class RunRecord:
     parent: str | None = None
     parent_operation: str | None = None
     deadline_at: int | None = None
+    deadline_micros: int | None = None  # that its workflow declares, where that is what `deadline_at` is made of
     started_at: int | None = None
     priority: int = 0
     depth: int = 0  # how many parents are above it
     queue_key: str | None = None  # with whom it takes turns in its queue
     earlier_lives: int = 0  # before it last continued as new
     wake_at: int | None = None  # when it was queued: from when on it may begin
+    parent_life: int | None = None  # see `Child`
 
     @property
     def scope(self) -> str:
@@ -266,9 +269,11 @@ def child_run_id(parent: str, operation: str, life: int = 0) -> str:
     return STARTED_PREFIX + digest.hexdigest()
 
 
-def is_child_of(child: str, parent: str, operation: str, life: int) -> bool:
-    """Whether a child is the one that an operation started in that life of its parent; older ones have no prefix."""
-    return STARTED_PREFIX + child.removeprefix(STARTED_PREFIX) == child_run_id(parent, operation, life)
+def is_child_of(child: Child, parent: str, operation: str, life: int) -> bool:
+    """Whether a child is the one that an operation started in that life of its parent; older ids have no prefix."""
+    if child.parent_life is not None:
+        return child.parent_life == life
+    return STARTED_PREFIX + child.id.removeprefix(STARTED_PREFIX) == child_run_id(parent, operation, life)
 
 
 def event_id(run_id: str, operation: str, life: int = 0) -> str:
@@ -283,7 +288,7 @@ def children_of_life(run_id: str, children: Mapping[str, Sequence[Child]], life:
         operation: child
         for operation, started in children.items()
         for child in started
-        if is_child_of(child.id, run_id, operation, life)
+        if is_child_of(child, run_id, operation, life)
     }
 
 

@@ -38,21 +38,43 @@ def retry(connection: Connection, run_id: str, now: int | None = None) -> None:
     run keeps its whole history and is tried against the code of today. A failure that the run had got over, and after
     which it did something that is done once, is not why it failed: all is kept, and the code goes on from there. Of
     what was sent to a run that has ended only signals are kept, also those taken by what is set aside; a deadline that
-    has passed does not count any more: whoever retries it knows that it is late.
+    has passed does not count any more: whoever retries it knows that it is late. One that its workflow declares counts
+    anew.
     """
     now = SystemClock().micros() if now is None else now
     row = lock_run(connection, run_id)
     status, tags = after(row.status, "retry", run_id=run_id), row.tags
     if row.status != "nondeterministic":
-        tags = _set_aside(connection, row, _cut(connection, run_id), now)
-        reject_updates(connection, run_id, f"the run has {row.status}", now)
-        came = and_(messages.c.run == run_id, messages.c.kind.in_(PASSED))
-        connection.execute(delete(messages).where(came))
-    again = {"status": status, "owner": None, "wakes": runs.c.wakes + 1, "wake_at": now, "tags": tags}
+        tags = _leave_behind(connection, row, _cut(connection, run_id), now)
+    _queue_again(connection, row, status, now, tags=tags)
+
+
+def redo(connection: Connection, run_id: str, now: int) -> None:
+    """Run a completed run once more, from its beginning: its parent has undone it, and asks for it again."""
+    row = lock_run(connection, run_id)
+    status = after(row.status, "redo", run_id=run_id)
+    tags = _leave_behind(connection, row, 0, now)
+    payload = row.first_input if row.earlier_lives else row.input
+    _queue_again(connection, row, status, now, tags=tags, input=payload)
+
+
+def _leave_behind(connection: Connection, run: Any, cut: int | None, now: int) -> str | None:
+    """Set aside what comes from `cut` on and what was sent to a run that has ended; returns the tags as they were."""
+    tags = _set_aside(connection, run, cut, now)
+    reject_updates(connection, run.id, f"the run has {run.status}", now)
+    came = and_(messages.c.run == run.id, messages.c.kind.in_(PASSED))
+    connection.execute(delete(messages).where(came))
+    return tags
+
+
+def _queue_again(connection: Connection, row: Any, status: str, now: int, **values: Any) -> None:
+    again = values | {"status": status, "owner": None, "wakes": runs.c.wakes + 1, "wake_at": now}
     again |= dict.fromkeys(("ended_at", "error", "output", "slot", "debounce_key"))
-    if row.deadline_at is not None and row.deadline_at <= now:
+    if row.deadline_micros is not None:
+        again["deadline_at"] = now + row.deadline_micros
+    elif row.deadline_at is not None and row.deadline_at <= now:
         again["deadline_at"] = None
-    connection.execute(update(runs).where(runs.c.id == run_id).values(**again))
+    connection.execute(update(runs).where(runs.c.id == row.id).values(**again))
     connection.publish(Teller(row, connection.source).tell(RUN_QUEUED, now))
     connection.notify(RUNS_TOPIC)
 
@@ -167,6 +189,7 @@ def fork(
         input=row.input if input is None else input,
         id=new_id,
         priority=row.priority,
+        deadline_micros=row.deadline_micros,
         tags=decode_json(tags) if tags else {},
         principal=principal or (Principal(row.principal, row.principal_name) if row.principal else None),
         look_back_position=row.look_back_position,

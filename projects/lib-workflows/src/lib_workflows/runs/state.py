@@ -9,7 +9,7 @@ type Status = Literal[
 ]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status.__value__)
 type Move = Literal[
-    "claim", "rest", "resume", "cancel", "recall", "complete", "fail", "undone", "park", "retry", "continue"
+    "claim", "rest", "resume", "cancel", "recall", "complete", "fail", "undone", "park", "retry", "redo", "continue"
 ]
 
 UNDER_WAY = frozenset(("running", "waiting", "cancelling"))  # somebody has it in memory, or may take it there
@@ -35,6 +35,7 @@ TRANSITIONS: dict[tuple[str, Move], Status] = {
     ("failed", "retry"): "queued",
     ("cancelled", "retry"): "queued",
     ("nondeterministic", "retry"): "queued",
+    ("completed", "redo"): "queued",  # its parent has undone it, and asks for it again
     ("nondeterministic", "cancel"): "cancelling",  # what its code still asks for like its history is undone
 }
 

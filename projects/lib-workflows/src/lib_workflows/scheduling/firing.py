@@ -172,13 +172,10 @@ class Firing:
         """Start the run of a time, unless there is one."""
         schedule = self.schedule
         principal = self.principal or schedule.principal
-        queue = schedule.plan.queue or self.workflow.queue
-        request = StartRequest(
-            workflow=self.workflow.name,
-            version=self.workflow.version,
-            queue=queue,
-            queue_key=self.workflow.key_in(queue, schedule.plan.input),
-            input=schedule.plan.input,
+        request = StartRequest.of(
+            self.workflow,
+            schedule.plan.input,
+            queue=schedule.plan.queue,
             id=run_id or schedule.run_id(due_at),
             tags=schedule.tags(due_at),
             principal=principal,

@@ -13,12 +13,12 @@ from lib_workflows.authoring.timing import TIMINGS, Timing, read_timing
 from lib_workflows.errors import DefinitionError, ScheduleInvalid, TagsInvalid, TextInvalid
 from lib_workflows.values.codec import decode_json, encode_json
 from lib_workflows.values.durations import check_seconds
+from lib_workflows.values.identifiers import SCHEDULED_PREFIX
 from lib_workflows.values.tags import check_tags
 from lib_workflows.values.texts import check_name
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_TAG, TIME_TAG = "schedule", "scheduled_for"
-RUN_PREFIX = "schedule~"  # of the ids of runs: they are for schedules to give
 SHORTEST_WINDOW = timedelta(seconds=10)
 LONGEST_JITTER = timedelta(days=1)
 
@@ -122,7 +122,7 @@ class Schedule:
 
     def run_id(self, due_at: int) -> str:
         """The one run of a time: whoever starts it, and however often, it is the same."""
-        return f"{RUN_PREFIX}{self.name}~{compact(due_at)}"
+        return f"{SCHEDULED_PREFIX}{self.name}~{compact(due_at)}"
 
     def tags(self, due_at: int) -> dict[str, str]:
         """By which its runs are found, and know which time they are for."""

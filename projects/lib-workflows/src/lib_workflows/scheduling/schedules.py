@@ -19,10 +19,10 @@ from lib_workflows.errors import ScheduleInvalid
 from lib_workflows.paging import Page, cut, decode_cursor, encode_cursor
 from lib_workflows.scheduling import commands as schedule_commands
 from lib_workflows.scheduling.firing import AT_ONCE, fire_now
-from lib_workflows.scheduling.schedule import RUN_PREFIX, CatchUp, Overlap, Plan, Schedule
+from lib_workflows.scheduling.schedule import CatchUp, Overlap, Plan, Schedule
 from lib_workflows.tables import runs, schedule_runs, schedules
 from lib_workflows.values.durations import check_moment
-from lib_workflows.values.identifiers import time_ordered_id
+from lib_workflows.values.identifiers import SCHEDULED_PREFIX, time_ordered_id
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Schedules:
         """
         schedule, now = await self.get(name), self._clock.micros()
         word = time_ordered_id(now) if idempotency_key is None else _word_of(principal, idempotency_key)
-        run_id = f"{RUN_PREFIX}{name}~{word}"
+        run_id = f"{SCHEDULED_PREFIX}{name}~{word}"
         await self._fire(schedule, [now], "trigger", run_id=run_id, principal=principal)
         return run_id
 

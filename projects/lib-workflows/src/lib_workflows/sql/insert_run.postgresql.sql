@@ -1,5 +1,5 @@
-INSERT INTO runs (id, workflow, version, queue, priority, status, owner, input, principal, principal_name, tags, correlation_id, causation_id, traceparent, parent, parent_operation, wake_at, deadline_at, created_at, started_at, depth, queue_key, wakes, look_back_position)
-SELECT id, workflow, version, queue, priority, status, owner, input, principal, principal_name, tags, correlation_id, causation_id, traceparent, parent, parent_operation, wake_at, deadline_at, created_at, started_at, depth, queue_key, 0, (
+INSERT INTO runs (id, workflow, version, queue, priority, status, owner, input, principal, principal_name, tags, correlation_id, causation_id, traceparent, parent, parent_operation, wake_at, deadline_at, created_at, started_at, depth, queue_key, deadline_micros, wakes, look_back_position)
+SELECT id, workflow, version, queue, priority, status, owner, input, principal, principal_name, tags, correlation_id, causation_id, traceparent, parent, parent_operation, wake_at, deadline_at, created_at, started_at, depth, queue_key, deadline_micros, 0, (
     -- up to what is committed, placed or not: see `committed_position` and START_ROWS of lib_events
     SELECT placed_position + COALESCE((
         SELECT SUM(count) FROM (

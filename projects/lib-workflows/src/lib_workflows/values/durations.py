@@ -26,6 +26,13 @@ def check_optional_seconds(duration: timedelta | float | None, what: str) -> flo
     return None if duration is None else check_seconds(duration, what)
 
 
+def check_deadline(after: timedelta | None, what: str) -> timedelta | None:
+    """How long something may take from its start; raises `DefinitionError` unless it is some time, if any."""
+    if after is not None and (not isinstance(after, timedelta) or check_seconds(after, what) <= 0):
+        raise DefinitionError(f"{what} must be a timedelta of more than 0 s, got {after!r:.100}")
+    return after
+
+
 def check_moment(moment: datetime, what: str) -> int:
     """The moment in microseconds; raises `DefinitionError` unless its time zone is known."""
     if not isinstance(moment, datetime) or moment.tzinfo is None:

@@ -226,7 +226,7 @@ class Arrivals(Loop):
         ended_children = {run_id: self.loading.pop(run_id, []) for run_id in run_ids}
         for record, stored in loaded:
             for operation, child in ended_children[record.id]:
-                if is_child_of(child.id, record.id, operation, stored.life):
+                if is_child_of(child, record.id, operation, stored.life):
                     stored.children[operation] = child
             self._take_in(record, stored, claimed.get(record.id, NOT_CLAIMED))
 

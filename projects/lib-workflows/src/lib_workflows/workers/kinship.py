@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lib_events.database import CommitQueueFull
 from lib_events.event import Cause
-from lib_events.statement import Write
+from lib_events.statement import Fence, Write
 from lib_events.trace_context import TraceContext
 from lib_workflows.authoring.messages import Principal
 from lib_workflows.authoring.operation import RunChild, StartRun
@@ -20,6 +20,7 @@ from lib_workflows.execution.executor import Executor
 from lib_workflows.execution.home import Start
 from lib_workflows.runs import commands
 from lib_workflows.runs.commands import RUNS_TOPIC, StartRequest, new_run
+from lib_workflows.runs.named_children import begin_child
 from lib_workflows.runs.record import Child, RunRecord, child_run_id
 from lib_workflows.statements import WAKE_RUN
 from lib_workflows.values.trace_places import operation_span, run_span, trace_of
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CANCEL_RETRY_SECONDS = 0.05
+STARTED_AT_ONCE = 8  # under ids that their parents chose
 CANCELLED_AT_ONCE = 8  # each is a transaction, and there must be connections and time for others
 WAKE_RETRY_SECONDS = 0.5  # after a commit that failed
 
@@ -55,6 +57,7 @@ class Kinship:
         self._residence = residence
         self.waking: dict[str, asyncio.Future[None]] = {}  # by parent: it is being made due
         self._news: dict[str, list[_Ended]] = {}  # by parent: its children that have just ended
+        self._starting = asyncio.Semaphore(STARTED_AT_ONCE)
         self._cancelling = asyncio.Semaphore(CANCELLED_AT_ONCE)
 
     @property
@@ -66,10 +69,8 @@ class Kinship:
 
     def start_child(self, parent: Executor, path: str, operation: RunChild[Any]) -> None:
         """Start the child of an operation, in one commit with what led to it: a replay must ask for the same child."""
-        home, run, life = self._residence, parent.run, parent.stored.life
-        now = home.timers.clock.micros()
-        request = self._request_of(parent, path, operation, now, span=operation_span(run.id, life, path, 1))
-        request.parent, request.parent_operation, request.depth = run.id, path, run.depth + 1
+        home, now = self._residence, self._residence.timers.clock.micros()
+        request = self.request_of(parent, path, operation, now)
         owner = home.worker_id if home.can_run(request) else None
         birth = Birth.of(new_run(request, now, owner), home.database.source)
         parent.children[path] = Child(birth.record.id, operation.name, birth.record.status)
@@ -90,37 +91,50 @@ class Kinship:
         if home.is_open and birth.record.owner == home.worker_id:
             home.begin(birth, saving)
 
+    async def start_named(self, request: StartRequest, fence: Fence | None) -> Child:
+        """Queue a child under the id that its parent chose; raises `RunIdTaken`."""
+        home = self._residence
+        async with self._starting:
+            return await home.database.transact(begin_child, request, home.timers.clock.micros(), fence=fence)
+
     def start_apart(self, starter: Executor, path: str, operation: StartRun) -> Start:
         """What starts the run of `ctx.start`: it belongs to nobody and is queued with the starter's history row."""
-        now, span = self._residence.timers.clock.micros(), run_span(starter.run.id, starter.stored.life)
-        request = self._request_of(starter, path, operation, now, span=span)
+        now = self._residence.timers.clock.micros()
+        request = self.request_of(starter, path, operation, now)
         birth = Birth.of(new_run(request, now), self._residence.database.source)
         return Start(birth.record.id, birth.record.input, birth.write(), birth.event())
 
-    def _request_of(
-        self, starter: Executor, path: str, operation: RunChild[Any] | StartRun, now: int, *, span: str
-    ) -> StartRequest:
-        """The start of a run by an operation of another: in its name, caused by it, and by both always the same.
-
-        In its trace, too: `span` is that within which it is.
+    def request_of(self, starter: Executor, path: str, operation: RunChild[Any] | StartRun, now: int) -> StartRequest:
+        """The start of a run by an operation of another: in its name and trace, caused by it, and by both always the
+        same.
         """
+        run, life, is_child = starter.run, starter.stored.life, isinstance(operation, RunChild)
+        span = operation_span(run.id, life, path, 1) if is_child else run_span(run.id, life)
+        request = self._request_within(starter, path, operation, span, now)
+        if is_child:
+            request.parent, request.parent_operation, request.depth = run.id, path, run.depth + 1
+            request.parent_life = None if operation.options.id is None else life
+        return request
+
+    def _request_within(
+        self, starter: Executor, path: str, operation: RunChild[Any] | StartRun, span: str, now: int
+    ) -> StartRequest:
         run, workflow, options = starter.run, operation.workflow, operation.options
         self._residence.check_known(workflow)
-        payload, queue = workflow.encode_input(operation.args), options.queue or workflow.queue
         delay = round(options.delay_seconds * 1e6)
         trace_id, parent = trace_of(run.traceparent, run.correlation_id or run.id)
         within = TraceContext(trace_id, span, parent is not None and parent.is_sampled)
-        return StartRequest(
-            workflow=workflow.name,
-            version=workflow.version,
-            queue=queue,
-            queue_key=options.queue_key or workflow.key_in(queue, payload),
+        return StartRequest.of(
+            workflow,
+            workflow.encode_input(operation.args),
+            queue=options.queue,
+            queue_key=options.queue_key,
             priority=options.priority,
             run_at=now + delay if delay else None,
             deadline_at=options.deadline_at,
             tags=options.tags,
-            input=payload,
-            id=child_run_id(run.id, path, starter.stored.life),
+            id=options.id or child_run_id(run.id, path, starter.stored.life),
+            on_conflict=options.on_conflict,
             principal=Principal(run.principal, run.principal_name) if run.principal else None,
             cause=Cause(run.correlation_id, run.id, run.principal, str(within)),
         )
@@ -162,7 +176,7 @@ class Kinship:
         What the parent decides upon it is not saved unless that is.
         """
         if run.parent is not None and run.parent_operation is not None and run.status != "nondeterministic":
-            child = Child(run.id, run.workflow, run.status, run.output, run.error)
+            child = Child(run.id, run.workflow, run.status, run.output, run.error, run.parent_life)
             self._tell_soon(run.parent, _Ended(run.parent_operation, child, saving))
 
     def _tell_soon(self, parent_id: str, ended: _Ended) -> None:
