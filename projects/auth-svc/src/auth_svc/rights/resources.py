@@ -106,11 +106,13 @@ class Resources:
 
     def choose(self, requested: Sequence[str]) -> tuple[str, ...]:
         """Return the resources to authorise; none asked for means the AppService."""
+        if not requested:
+            return (self.app,)
         chosen = tuple(dict.fromkeys(resource.rstrip("/") for resource in requested))
         for resource in chosen:
             if resource not in self._known:
                 raise TargetInvalid("the resource must be one of this installation")
-        return chosen or (self.app,)
+        return chosen
 
     def scopes_in(self, resource: str, scopes: frozenset[str]) -> frozenset[str]:
         """Return those of `scopes` that exist in `resource`."""
