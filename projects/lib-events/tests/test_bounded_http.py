@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from lib_events.http import bounded as bounded_http
 from lib_events.http import limits as http_limits
-from lib_events.http.limits import BodyLimit
+from lib_events.http.limits import WHOLE_BODY, BodyLimit
 from lib_events.http.server import HttpServer, listen, running_server
 from lib_events.problem import install_problem_handlers
 
@@ -28,9 +28,20 @@ async def ignore(_request):
     return PlainTextResponse("no matter")
 
 
+async def weigh(request: Request):
+    """What is known of the body before any of it is read."""
+    return PlainTextResponse(str(request.scope.get("extensions", {}).get(WHOLE_BODY)))
+
+
 @asynccontextmanager
 async def connected():
-    app = Starlette(routes=[Route("/echo", echo, methods=["POST"]), Route("/ignore", ignore, methods=["GET", "POST"])])
+    app = Starlette(
+        routes=[
+            Route("/echo", echo, methods=["POST"]),
+            Route("/ignore", ignore, methods=["GET", "POST"]),
+            Route("/weigh", weigh, methods=["GET", "POST"]),
+        ]
+    )
     install_problem_handlers(app)
     server = HttpServer(BodyLimit(app), drain_seconds=1, on_stop=lambda: asyncio.sleep(0))
     with listen("127.0.0.1", 0, variable="EVS_APP_PORT") as listener:
@@ -147,3 +158,36 @@ async def test_a_slow_body_that_comes_is_taken(monkeypatch):
             await reader.readuntil(b"100 Continue\r\n\r\n")  # it is being read
         writer.write(b"world!")
         assert (await answer(reader)).endswith(b"hello world!")
+
+
+@pytest.mark.parametrize(
+    ("sent", "size"),
+    [
+        (b"GET /weigh HTTP/1.1\r\nhost: here\r\n\r\n", 0),
+        (b"POST /weigh HTTP/1.1\r\nhost: here\r\ncontent-length: 5\r\n\r\nhello", 5),
+        (
+            b"POST /weigh HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            5,
+        ),
+    ],
+    ids=["nothing", "announced", "in chunks"],
+)
+async def test_what_has_come_with_its_head_is_known_to_be_whole(sent, size):
+    async with connected() as (reader, writer):
+        writer.write(sent + sent)  # the second one waits for the first
+        for _ in range(2):
+            assert (await answer(reader)).endswith(f"{{'bytes': {size}}}".encode())
+
+
+async def test_what_is_still_to_come_is_not():
+    async with connected() as (reader, writer):
+        writer.write(HEAD.replace(b"/echo", b"/weigh") + b"content-length: 5\r\n\r\nhel")
+        assert (await answer(reader)).endswith(b"None")
+
+
+async def test_a_request_that_changes_to_another_protocol_is_answered_all_the_same():
+    async with connected() as (reader, writer):
+        upgrade = b"GET /ignore HTTP/1.1\r\nhost: here\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        writer.write(upgrade + b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 ")

@@ -5,7 +5,7 @@ from fastapi import FastAPI, Query
 from httpx import ASGITransport, AsyncClient
 from pydantic import BaseModel
 
-from lib_events.http.limits import BodyLimit, HostCheck
+from lib_events.http.limits import WHOLE_BODY, BodyLimit, HostCheck
 from lib_events.problem import MEDIA_TYPE, Problem, install_problem_handlers
 from lib_events.telemetry import Metrics, RequestTelemetry
 
@@ -142,6 +142,30 @@ async def test_a_refused_body_is_read_to_its_end_or_the_connections_reset_would_
         with pytest.raises(Problem):
             await BodyLimit(app, limit_bytes=1000)(scope, receive, send)
         assert unread == []
+
+
+@pytest.mark.parametrize("size", [1000, 1001])
+async def test_a_body_that_is_there_already_is_refused_or_passed_on_as_it_is(size):
+    passed = []
+
+    async def receive():
+        return {"type": "http.request", "body": b" " * size, "more_body": False}
+
+    async def send(message):
+        raise AssertionError(message)
+
+    async def app(scope, receive, send):
+        passed.append(receive)
+        await receive()
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
+    scope["extensions"] = {WHOLE_BODY: {"bytes": size}}
+    if size > 1000:
+        with pytest.raises(Problem):  # where it is read, so that the application answers
+            await BodyLimit(app, limit_bytes=1000)(scope, receive, send)
+    else:
+        await BodyLimit(app, limit_bytes=1000)(scope, receive, send)
+    assert (passed == [receive]) == (size == 1000)
 
 
 async def test_a_path_may_have_a_larger_limit_of_its_own(client):

@@ -11,7 +11,7 @@ from joserfc.errors import JoseError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from lib_events.http.limits import headers_of
+from lib_events.http.limits import first_header, headers_of
 
 FORM = "application/x-www-form-urlencoded"
 MAX_PARAMETERS = 60
@@ -32,7 +32,7 @@ class ParametersRejected(Exception):
 
 async def read_form(request: Request, *, repeatable: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
     """Return the parameters of a form post to a protocol endpoint; raises `ParametersRejected`."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+    if first_header(request.scope, b"content-type").partition(";")[0].strip().lower() != FORM:
         raise ParametersRejected(f"The body must be {FORM}.", status=415)
     pairs = parse(await _body_of(request))
     check_once(pairs, repeatable=repeatable)

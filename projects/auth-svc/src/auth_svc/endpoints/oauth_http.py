@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from authlib.oauth2.rfc6749 import InvalidClientError, OAuth2Error
 from pydantic_core import to_json
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,6 +23,7 @@ from auth_svc.service import AuthService, act_as, address_of, service_of
 
 # RFC 6749 section 5.1: answers with tokens, and errors of such requests, are never stored.
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
+HEADERS = Headers(NO_STORE | {"content-type": "application/json"}).raw
 KEPT_HEADERS = frozenset(("www-authenticate", "retry-after"))
 NOT_IN_WORDS = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 REPEATABLE = frozenset(("resource",))
@@ -46,9 +48,11 @@ class ClientRequest:
 
 def respond(answer: Answer) -> Response:
     """Encode a protocol answer."""
-    kept = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
-    headers = kept | NO_STORE | {"content-type": "application/json"}
-    return Response(to_json(answer.body), answer.status, headers=headers)
+    response = Response(to_json(answer.body), answer.status)
+    response.raw_headers += HEADERS
+    for name in answer.headers.keys() & KEPT_HEADERS:
+        response.headers[name] = answer.headers[name]
+    return response
 
 
 def refusal(error: str, description: str, *, status: int = 400) -> Answer:

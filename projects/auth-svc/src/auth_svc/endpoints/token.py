@@ -28,6 +28,7 @@ from auth_svc.rights.resources import TargetInvalid
 from auth_svc.service import AuthService, act_as, address_of, service_of
 from lib_auth.access_token import TokenRejected
 from lib_auth.principal import Principal
+from lib_events.http.limits import first_header, headers_of
 
 SHORTEST_KEY = 22  # 128 bits by chance, as Base64
 LOST_RACE = refusal("invalid_grant", "Another request used this first.")
@@ -53,7 +54,7 @@ async def token(request: Request) -> Response:
         pairs,
         authorization_of(request),
         url=f"{service.issuer.url}/oauth2/token",
-        proofs=request.headers.getlist("dpop"),
+        proofs=headers_of(request.scope, b"dpop"),
         idempotency_key=_idempotency_key(request),
     )
     answer = await _answer(service, wanted)
@@ -67,7 +68,7 @@ async def token(request: Request) -> Response:
 
 def _idempotency_key(request: Request) -> str:
     """What whoever asks is known by when they ask again; nothing where that could be guessed."""
-    key = request.headers.get("idempotency-key", "")
+    key = first_header(request.scope, b"idempotency-key")
     return key if len(key) >= SHORTEST_KEY else ""
 
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from joserfc import jws
@@ -87,6 +89,9 @@ def _header(algorithm: str, token_type: str, key_id: str) -> bytes:
     return urlsafe_b64encode(to_json({"alg": algorithm, "typ": token_type, "kid": key_id}))
 
 
+_algorithm = attrgetter("algorithm")
+
+
 class SigningKeys:
     """What this process knows of the keys; `know` brings it up to date."""
 
@@ -94,11 +99,14 @@ class SigningKeys:
         self._clock = clock
         self._keys: Sequence[SigningKey] = ()
         self._published: Mapping[str, SigningKey] = {}
+        self._signing: Mapping[str, Sequence[SigningKey]] = {}  # by algorithm
 
     def know(self, keys: Sequence[SigningKey]) -> None:
         """Take in what the rows say, oldest first."""
         self._keys = keys
         self._published = {key.id: key for key in keys if key.is_published}
+        signing = sorted((key for key in self._published.values() if key.private), key=_algorithm)
+        self._signing = {algorithm: tuple(mine) for algorithm, mine in groupby(signing, _algorithm)}
 
     def active(self, algorithm: str = ALGORITHM) -> SigningKey:
         """Return the key that signs now: the newest whose time has come; raises `KeyUnknown`.
@@ -106,8 +114,7 @@ class SigningKeys:
         Of none has it come where the clock is behind the one that the first was made by: that one signs all the same,
         until the hour of the next one has passed.
         """
-        mine = [key for key in self._keys if key.algorithm == algorithm and key.is_published and key.private]
-        if not mine:
+        if not (mine := self._signing.get(algorithm)):
             raise KeyUnknown(f"there is no key for {algorithm} yet")
         now = self._clock() * MICROS
         if (come := next((key for key in reversed(mine) if key.active_from <= now), None)) is not None:

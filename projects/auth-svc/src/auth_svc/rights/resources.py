@@ -112,11 +112,13 @@ class Resources:
 
     def choose(self, requested: Sequence[str]) -> tuple[str, ...]:
         """Return the resources to authorise; none asked for means the AppService."""
+        if not requested:
+            return (self.app,)
         chosen = tuple(dict.fromkeys(self._meant_by(resource.rstrip("/")) for resource in requested))
         for resource in chosen:
             if resource not in self._known:
                 raise TargetInvalid("the resource must be one of this installation")
-        return chosen or (self.app,)
+        return chosen
 
     def _meant_by(self, identifier: str) -> str:
         """RFC 8707 section 2: what is asked for may be mapped to a more general URI, here the AppService's."""

@@ -1,4 +1,8 @@
-"""Group commit without a timer: commit as soon as none is in flight, so load makes its own batches."""
+"""Group commit without a timer: commit as soon as none is in flight, so load makes its own batches.
+
+The first of a group waits one turn of the loop, which costs it nothing where nobody else is: what has come while it was
+decided is decided in that turn, and saved with it. A commit costs as much as many a request.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -60,6 +64,7 @@ class GroupCommitter:
 
     async def _drain(self) -> None:
         try:
+            await asyncio.sleep(0)
             while self._queue:
                 next_ones, self._queue = self._queue[:GROUP_LIMIT], self._queue[GROUP_LIMIT:]
                 group = [member for member in next_ones if not refused_as_baseless(member)]

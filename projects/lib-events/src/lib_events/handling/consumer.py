@@ -58,6 +58,7 @@ class Consumer(Loop):
         self._lanes: list[asyncio.Queue[Placed]] = []
         self._written = 0  # the place, as it was last written down …
         self._written_at = 0  # … and when, unless a handler's transaction did
+        self._due = asyncio.Event()  # it is worth a commit now
         self._writing = asyncio.Lock()  # whoever writes the place holds it
         self._ahead = False  # something was handled that the written place does not tell
         self._marked_until = 0  # an earlier life that handled side by side has marked single events up to here
@@ -130,6 +131,7 @@ class Consumer(Loop):
                         await self._window.add(placed.position, size)
                         await self._assign(placed)
                 self._window.reach(page.position)
+                self._see_to_place()
                 if page.position >= page.head.position:
                     await self.pause(POLL_SECONDS)
 
@@ -237,25 +239,36 @@ class Consumer(Loop):
         if not self._is_transaction and beyond:
             self._database.write(*self._place.marks(beyond))  # should it fail, they are handled once more
         self._ahead = not self._in_order
+        self._see_to_place()
+
+    def _see_to_place(self) -> None:
+        """Wake who writes it down, but not for every move: most events are for others."""
+        if self._is_due():
+            self._due.set()
+
+    def _is_due(self) -> bool:
+        """Whether the place tells too little of what was handled, is far behind, or was not written for long."""
+        behind = max(self._window.position, self._written) - self._written
+        is_old = self._clock.micros() - self._written_at > TOUCH // MICROSECOND
+        return behind >= (1 if self._ahead else SKIP_LIMIT) or is_old
 
     async def _keep_place(self) -> None:
-        """Write down the place whenever it has moved; many moves while one is written are one.
+        """Write down the place whenever it is worth it; many moves while one is written are one.
 
         And now and then that it is there: what lies behind a place that nobody uses is not kept for it.
         """
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TOUCH.total_seconds()):
-                    await self._window.moved.wait()
-            self._window.moved.clear()
+                    await self._due.wait()
+            self._due.clear()
             await self._write_place()
 
     async def _write_place(self) -> None:
         async with self._writing:
-            position, ahead = max(self._window.position, self._written), self._ahead
-            is_old = self._clock.micros() - self._written_at > TOUCH // MICROSECOND
-            if position - self._written < (1 if ahead else SKIP_LIMIT) and not is_old:
+            if not self._is_due():
                 return
+            position, ahead = max(self._window.position, self._written), self._ahead
             self._ahead = False
             try:
                 await self._database.transact(self._place.move, self._written, position)

@@ -12,7 +12,6 @@ class Window:
 
     def __init__(self, position: int) -> None:
         self.reached = position  # taken from the log up to here
-        self.moved = asyncio.Event()  # `position` may be another one
         self._room = asyncio.Event()
         self._unfinished: dict[int, int] = {}  # and their sizes
         self._bytes = 0
@@ -34,12 +33,10 @@ class Window:
     def reach(self, position: int) -> None:
         """Up to `position` there is nothing more to take."""
         self.reached = position
-        self.moved.set()
 
     def finish(self, positions: Sequence[int]) -> list[int]:
         """Finish with events; returns those of them that come after one that is unfinished."""
         for position in positions:
             self._bytes -= self._unfinished.pop(position)
         self._room.set()
-        self.moved.set()
         return [position for position in positions if position > self.position]

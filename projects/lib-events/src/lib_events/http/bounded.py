@@ -9,6 +9,8 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from lib_events.http.limits import WHOLE_BODY
+
 AROUND_LIMIT_BYTES = 64 * 1024  # head, trailers and what frames the chunks of a body
 HEAD_SECONDS = 20.0  # from the first byte, or the connection, to the end of the head
 FRAME_BYTES = 8  # that a byte of a body may have around it: who sends it in chunks of one has five
@@ -18,6 +20,7 @@ class BoundedHttp(HttpToolsProtocol):
     """One connection; too large a head is answered with 431, too slow a one with 408."""
 
     _around = 0  # bytes that came since the request began and are not its body
+    _body_bytes = 0  # that have come of it
     _is_complete = True  # nothing of a request that began is missing
     _is_head = False  # and what is missing is of its head
     _late: asyncio.TimerHandle | None = None
@@ -43,7 +46,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._around, self._is_complete, self._is_head = 0, False, True
+        self._around, self._body_bytes, self._is_complete, self._is_head = 0, 0, False, True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -54,14 +57,16 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Some of its body is there."""
+        self._body_bytes += len(body)
         self._around = max(0, self._around - (1 + FRAME_BYTES) * len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """All of it is there."""
+        """All of it is there: what has come in one piece, as nearly all do, nobody need count or time."""
         self._is_complete = True
         self._wait_no_longer()
         super().on_message_complete()
+        self.scope["extensions"] = {WHOLE_BODY: {"bytes": self._body_bytes}}
 
     def _is_waited_for(self) -> bool:
         """Whether a client owes us something that no application waits for: a head, or a body already answered."""

@@ -15,6 +15,7 @@ DISCARD_BYTES = 64 * MEBIBYTE
 DISCARD_SECONDS = 5.0
 BODY_SECONDS = 30.0  # for a body to come, and one more for each of what follows that has
 BODY_BYTES_PER_SECOND = 16 * 1024
+WHOLE_BODY = "evs.whole_body"  # an ASGI extension, of a request that was all there when it came: its body's size
 PROBE_PATHS = frozenset(("/healthz", "/readyz", "/metrics"))  # asked by address, and they tell no secret
 
 
@@ -50,6 +51,10 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._larger.get(scope["path"], self._limit_bytes)
+        whole = scope.get("extensions", {}).get(WHOLE_BODY)
+        if whole is not None and whole["bytes"] <= limit:
+            await self._app(scope, receive, send)  # nothing to count is left, and nothing to wait for
+            return
         announced = first_header(scope, b"content-length")
         if announced.isdigit() and int(announced) > limit:
             if not first_header(scope, b"expect"):  # who waits for 100 Continue has sent nothing yet
