@@ -5,6 +5,7 @@ from typing import Any
 from pydantic_core import from_json
 from starlette.requests import Request
 
+from lib_events.http.limits import first_header
 from lib_events.problem import Problem
 
 
@@ -13,12 +14,14 @@ class JsonRequest(Request):
 
     def check_media_type(self) -> None:
         """Raise the `Problem` 415 for a body that is sent as something else; none at all is for others to judge."""
-        given = self.headers.get("content-type", "")
-        is_empty = self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers
-        media_type = given.partition(";")[0].strip().lower()
-        if media_type != "application/json" and not is_empty:
+        given = first_header(self.scope, b"content-type")
+        if given.partition(";")[0].strip().lower() != "application/json" and not self._is_empty:
             detail = f"content type must be application/json, got {given[:80]!r}; send the header Content-Type"
             raise Problem(415, "not-json", "The body is not sent as JSON", detail)
+
+    @property
+    def _is_empty(self) -> bool:
+        return self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers
 
     async def json(self) -> Any:
         """Return the decoded body; raises the `Problem` 422."""
