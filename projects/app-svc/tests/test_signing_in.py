@@ -202,13 +202,13 @@ async def test_a_user_who_is_disabled_is_refused_and_others_are_not(app: Any) ->
     async def is_refused() -> bool:
         return (await app.client("alice").get("/v1/workflows")).status_code == 401
 
-    await wait_until(is_refused, timeout=2)
+    await wait_until(is_refused)
     assert (await app.client("bob").get("/v1/workflows")).status_code == 200
 
 
 async def test_a_stream_ends_with_its_token(app: Any) -> None:
     short = app.client(seconds=2)
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(30):
         async with short.stream("/v1/events") as messages:
             async for _ in messages:
                 pass
@@ -216,7 +216,7 @@ async def test_a_stream_ends_with_its_token(app: Any) -> None:
 
 async def test_a_stream_ends_when_its_token_is_revoked(app: Any) -> None:
     alice = app.client(jti="streaming")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async with alice.stream("/v1/events") as messages:
             app.issuer.revoke(token="streaming")
             async for _ in messages:

@@ -151,7 +151,7 @@ async def test_an_event_is_heard_while_the_issuer_holds_the_question(issuer, dat
         await wait_until(lambda: issuing.asked > asked)
         event = Event.of(TokenRevoked, TokenRevokedData(family="family-1"), source="/auth-svc")
         await database.transact(hear_revocations, event)
-        await wait_until(lambda: revocations.is_revoked(principal, ""), timeout=3)
+        await wait_until(lambda: revocations.is_revoked(principal, ""))
         assert issuing.asked == asked + 1
 
 
@@ -163,7 +163,7 @@ async def test_what_was_read_counts_while_it_cannot_be_kept(issuer, database, mo
         await wait_until(lambda: revocations.is_up_to_date)
         monkeypatch.setattr(database, "transact", lambda *_: asyncio.Event().wait())
         issuing.items.append(revoke("family", "family-1"))
-        await wait_until(lambda: revocations.is_revoked(principal, ""), timeout=3)
+        await wait_until(lambda: revocations.is_revoked(principal, ""))
 
 
 async def test_what_is_heard_while_the_issuer_is_asked_counts(issuer, database):

@@ -21,7 +21,7 @@ UPDATE = "UPDATE subscription_cursors SET position = rows.position FROM {rows} W
 MOVE = Statement("move", "", UPDATE, (("position", "bigint"),))
 CANCEL = """
     SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
-    WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE $1
+    WHERE wait_event_type IN ('Lock', 'Timeout') AND pid <> pg_backend_pid() AND query LIKE $1
 """
 
 
@@ -57,7 +57,7 @@ def sleep(connection):
 
 
 async def cancel(operator, part):
-    """Cancel the statement that has that part, once it is under way."""
+    """Cancel the statement that has that part, once it waits: before it is executed, nothing is cancelled."""
     await wait_until(lambda: operator.fetchval(CANCEL, f"%{part}%"))
 
 

@@ -199,7 +199,7 @@ async def test_a_statement_that_waits_is_given_up_with_its_client(processes):
 
             await wait_until(waits)
             gone.terminate()
-            await wait_until(has_gone, timeout=10)
+            await wait_until(has_gone)
             with pytest.raises(asyncpg.PostgresConnectionError):
                 await waiting
     finally:

@@ -184,6 +184,22 @@ async def test_whatever_was_in_a_commit_the_tail_says_what_the_table_says(databa
     assert await end_of(database) > ROUNDS
 
 
+async def test_who_gives_positions_within_a_commit_goes_on_where_the_commit_is(database):
+    """An imported event that was there already keeps those that came with it without positions for a while."""
+    await database.write(imports(1))
+    begun = [
+        database.write(imports(1), imports(2), topics=[EVENTS_TOPIC]),
+        database.write(events=[noted(number, event_type=Ticked) for number in range(4)]),
+        asyncio.ensure_future(database.transact(place)),
+    ]
+    await asyncio.gather(*begun)
+    while await database.transact(place):
+        pass
+    placed = (await database.read(_page, 0, Wanted())).events
+    assert sorted(placed.position for placed in placed) == [1, 2, 3, 4, 5, 6]
+    await assert_the_tail_says_what_the_table_says(database)
+
+
 async def test_on_sqlite_what_is_committed_is_in_memory_and_on_postgresql_it_is_read(database):
     await database.write(events=[noted(1), noted(2)])
     await database.transact(lambda connection: connection.publish(noted(3)))

@@ -225,7 +225,7 @@ async def test_an_attempt_without_heartbeats_is_ended_and_made_again(sqlite_url,
     tried = {"async": silent_async, "thread": silent_in_a_thread, "process": silent_in_a_process}[kind]
     async with Engine.open(sqlite_url, [alone := running_alone(tried)]) as engine:
         handle = await engine.start(alone)
-        assert await handle.result(10) == "attempt 2"
+        assert await handle.result(30) == "attempt 2"
         (entry,) = await engine.database.read(queries.get_history, handle.id)
     assert entry.attempt == 2
 

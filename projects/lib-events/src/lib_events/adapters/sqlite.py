@@ -373,6 +373,7 @@ class SqliteDatabase(Database):
                 continue
             self._write_rows(rows, topics, refused)
             rows = []
+            self._positions.write_down()  # the function may give some
             self._call(member, member.function, topics)
         self._write_rows(rows, topics, refused)
         if self._positions.given or EVENTS_TOPIC in topics:
@@ -399,6 +400,8 @@ class SqliteDatabase(Database):
                 self._raw.set_progress_handler(lambda: budget.is_spent, PROGRESS_OPCODES)
                 member.value = function(connection)
                 self._check_goes_on(budget)
+                if PLACED_TOPIC in connection.topics:
+                    self._positions.begin()
                 self._execute_writes([*connection.written, *append_writes(connection.published)])
         except BaseException as error:  # what is no `Exception`, too, is its caller's alone: the others go on
             member.error = _named(error, self.path)
