@@ -84,9 +84,10 @@ def test_a_value_that_cannot_be_is_refused_under_its_name_and_not_repeated(monke
 
 def test_origins_are_kept_as_browsers_say_them(monkeypatch):
     monkeypatch.setenv(
-        "EVS_CORS_ORIGINS", "https://Shop.Example/, http://127.0.0.1:3000, https://a.example:443, http://[::1]:80"
+        "EVS_CORS_ORIGINS",
+        "https://Shop.Example/, http://127.0.0.1:3000, https://a.example:443, http://[::1]:80, http://b.example:",
     )
-    said = ["https://shop.example", "http://127.0.0.1:3000", "https://a.example", "http://[::1]"]
+    said = ["https://shop.example", "http://127.0.0.1:3000", "https://a.example", "http://[::1]", "http://b.example"]
     assert Settings.read().cors_origins == said
 
 

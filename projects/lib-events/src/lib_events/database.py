@@ -128,10 +128,13 @@ class _Over:
 class Connection:
     """What a transaction function may use: SQLAlchemy Core without commit, rollback or close."""
 
-    def __init__(self, core: CoreConnection, driver: Driver, *, source: str) -> None:
+    def __init__(
+        self, core: CoreConnection, driver: Driver, *, source: str, hand_over: Callable[[], None] | None = None
+    ) -> None:
         self._core = core
         self._driver = driver
         self._source = source
+        self._hand_over = hand_over
         self.published: list[Recordable] = []  # what the adapter still has to do, once the function returns
         self.written: list[Write] = []
         self.topics: set[str] = set()
@@ -192,6 +195,13 @@ class Connection:
     def write(self, *writes: Write) -> None:
         """Write hot rows in this transaction, after everything it executes."""
         self.written.extend(writes)
+
+    def take_over_positions(self) -> None:
+        """For whoever gives events their positions, before they read the last one: where a commit gives them itself,
+        it has given some that the database does not say yet.
+        """
+        if self._hand_over is not None:
+            self._hand_over()
 
     def notify(self, topic: str) -> None:
         """Wake who listens to `topic`, here and in other processes, once this is committed."""

@@ -219,6 +219,7 @@ def place(connection: Connection) -> int:
     """Give positions to committed rows that have none, and return how many positions were given."""
     if connection.row(SEEK_UNPLACED) is None:
         return 0
+    connection.take_over_positions()
     start: int = connection.row(LOCK).placed_position
     connection.change(PLACE, limit=PLACE_LIMIT, start=start)
     end: int = connection.row(LAST_POSITION).position

@@ -58,13 +58,12 @@ def _as_browsers_say(origin: str) -> str:
     """An origin as a page's browser sends it (RFC 6454 section 6.1), or nobody would ever be let in."""
     given = urlsplit(origin.rstrip("/").lower())
     try:
-        is_usual = given.port == {"http": 80, "https": 443}[given.scheme]
-        is_origin = given.hostname and "@" not in given.netloc and not any(given[2:])
+        usual, _ = {"http": ":80", "https": ":443"}[given.scheme], given.port
     except (KeyError, ValueError):  # another scheme, a port that is no number
-        is_origin = False
-    if not is_origin:
+        usual = ""
+    if not usual or not given.hostname or "@" in given.netloc or any(given[2:]):
         raise ValueError("each must be an origin like https://shop.example, without a path; separate several by commas")
-    return f"{given.scheme}://{given.netloc.rpartition(':')[0] if is_usual else given.netloc}"
+    return f"{given.scheme}://{given.netloc.removesuffix(':').removesuffix(usual)}"
 
 
 type Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]  # `a,b` in the environment

@@ -373,7 +373,6 @@ class SqliteDatabase(Database):
                 continue
             self._write_rows(rows, topics, refused)
             rows = []
-            self._positions.write_down()  # the function may give some
             self._call(member, member.function, topics)
         self._write_rows(rows, topics, refused)
         if self._positions.given or EVENTS_TOPIC in topics:
@@ -391,7 +390,8 @@ class SqliteDatabase(Database):
 
     def _call(self, member: Member, function: Callable[[Connection], Any], topics: set[str]) -> None:
         """Run one transaction function under its savepoint."""
-        connection = Connection(self._writer, self._driver, source=self.source)
+        hand_over = self._positions.hand_over
+        connection = Connection(self._writer, self._driver, source=self.source, hand_over=hand_over)
         self._raw.execute("SAVEPOINT member")
         savepoint = self._positions.savepoint()
         member.error = None  # it may have run before, in a transaction that another one broke
@@ -400,8 +400,6 @@ class SqliteDatabase(Database):
                 self._raw.set_progress_handler(lambda: budget.is_spent, PROGRESS_OPCODES)
                 member.value = function(connection)
                 self._check_goes_on(budget)
-                if PLACED_TOPIC in connection.topics:
-                    self._positions.begin()
                 self._execute_writes([*connection.written, *append_writes(connection.published)])
         except BaseException as error:  # what is no `Exception`, too, is its caller's alone: the others go on
             member.error = _named(error, self.path)

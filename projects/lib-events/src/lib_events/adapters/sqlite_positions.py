@@ -30,11 +30,10 @@ class Positions:
         self.rows: list[Values] = []  # those inserted with positions
         self._raw = raw
         self._given: int | None = None  # the last one given; None while this transaction has given none
-        self._written: int | None = None  # what the database says of that; None: it may be something else
 
     def begin(self) -> None:
-        """A transaction begins, or somebody else has given positions in it: nothing is known of it."""
-        self._given, self._written, self.rows = None, None, []
+        """A transaction begins."""
+        self._given, self.rows = None, []
 
     @property
     def given(self) -> bool:
@@ -48,14 +47,12 @@ class Positions:
     def roll_back(self, savepoint: Savepoint) -> None:
         """Take back what was given since."""
         self._given, kept = savepoint
-        self._written = None
         del self.rows[kept:]
 
-    def write_down(self) -> None:
-        """Tell the database, so that whoever gives positions after this goes on where we are."""
-        if self._given != self._written:
-            self._raw.execute(WRITE, (self._given,))
-            self._written = self._given
+    def hand_over(self) -> None:
+        """Let somebody else give positions in this transaction: they begin where we are, and we where they end."""
+        self._write_down()
+        self.begin()
 
     def append(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert the rows of events with their positions."""
@@ -73,14 +70,17 @@ class Positions:
 
     def finish(self) -> bool:
         """Write down what was given; returns whether there are rows without a position."""
-        self.write_down()
+        self._write_down()
         return self._raw.execute(SEEK_UNPLACED).fetchone() is not None
+
+    def _write_down(self) -> None:
+        if self._given is not None:
+            self._raw.execute(WRITE, (self._given,))
 
     def _insert(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
         """Insert rows with positions and return how many were inserted."""
         if self._given is None:
             self.epoch, self._given = self._raw.execute(READ).fetchone()
-            self._written = self._given
         placed: list[Values] = []
         for row in rows:
             self._given += row[COUNT]
